@@ -1,0 +1,1 @@
+"""ForgetBench: the benchmark suite for machine unlearning in image classifiers, with its leaderboard."""
