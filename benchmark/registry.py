@@ -89,4 +89,6 @@ def unknown(kind: str, name: str, names: list[str]) -> str:
 
 
 def _address(thing: object) -> str:
-    return thing if isinstance(thing, str) else f"{getattr(thing, '__module__', '')}:{getattr(thing, '__qualname__', '')}"
+    return (
+        thing if isinstance(thing, str) else f"{getattr(thing, '__module__', '')}:{getattr(thing, '__qualname__', '')}"
+    )

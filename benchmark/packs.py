@@ -1,0 +1,212 @@
+"""Packs: what every run of a task is scored against, in one folder.
+
+``pack.json``, the labels of every list of rows, and the answers of the originals, of the reference oracles and of
+the control oracles. Local scoring and the server read the same pack, and so give the same scores to the last bit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.evidence import (
+    CLIP,
+    SCHEMA,
+    Array,
+    Hash,
+    Logits,
+    Manifest,
+    Name,
+    Record,
+    Run,
+    Text,
+    fields,
+    read_arrays,
+    stack,
+)
+from forgetbench.store import canonical_json, file_digest, write_atomically
+
+PACK = "pack.json"
+
+
+class PackCard(Record):
+    """What a pack holds: enough to score any run of its task, without the images."""
+
+    schema_version: Literal[1] = SCHEMA
+    """Version of this format."""
+    protocol: int
+    """Version of the protocol."""
+    task: Name
+    """Name of the task."""
+    task_key: Hash
+    """Hash of all that shapes the task's models."""
+    definition: dict[str, Any]
+    """The task, whole, as its TOML file has it."""
+    title: Text
+    """The task in words."""
+    track: Literal["match-oracle", "erase"]
+    """What the task asks for."""
+    scenario: Name
+    """Name of the scenario."""
+    attributes: bool
+    """Whether labels are binary attributes (sigmoid for each) rather than classes."""
+    classes: tuple[str, ...]
+    """Names of the classes or attributes."""
+    image_set: dict[str, str]
+    """Name, title, licence, homepage and SHA-256 of the image set."""
+    draws: int
+    """Number of forget sets."""
+    seeds: int
+    """Number of originals, of reference oracles and of control oracles."""
+    counts: dict[str, dict[str, int]]
+    """Draw -> subset -> number of rows."""
+    index_hashes: dict[str, dict[str, Hash]]
+    """Draw -> subset -> SHA-256 of its row numbers."""
+    originals: tuple[Hash, ...]
+    """SHA-256 of each original's weights."""
+    retrain_flops: float | None = None
+    """FLOPs of training one oracle."""
+    environment: dict[str, str] = Field(default={})
+    """Where the models were trained."""
+    files: dict[str, Hash]
+    """SHA-256 of every other file of the pack."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """What a task's runs are scored against."""
+
+    folder: Path
+    card: PackCard
+
+    @cached_property
+    def labels(self) -> list[dict[str, Array]]:
+        """For each draw, subset -> the labels that count there: int64 (n,) or (n, A)."""
+        found = []
+        for draw in range(self.card.draws):
+            with np.load(self.folder / f"labels-d{draw}.npz", allow_pickle=False) as file:
+                found.append({name: file[name] for name in file.files})
+        return found
+
+    def shapes(self, draw: int) -> dict[str, tuple[int, int]]:
+        """Subset -> the shape that its logits have in every evidence file."""
+        return {name: (rows, len(self.card.classes)) for name, rows in self.card.counts[str(draw)].items()}
+
+    def population(self, role: Literal["originals", "references", "controls"]) -> list[Logits]:
+        """For each draw, subset -> float64 logits (S, n, K) of the originals or of one set of oracles."""
+        return [
+            stack([read_arrays(self.folder / role / f"d{draw}-s{seed}.npz") for seed in range(self.card.seeds)])
+            for draw in range(self.card.draws)
+        ]
+
+
+def read_pack(folder: Path, *, verify: bool = True) -> Pack:
+    """Read a pack, and check the hash of every file in it.
+
+    Raises:
+        UsageError: There is none in that folder.
+        ForgetBenchError: A file is missing or damaged.
+    """
+    path = folder / PACK
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no pack: {PACK} is missing. `forgetbench pack build TASK` makes one.")
+    try:
+        card = PackCard.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UsageError(f"{path} is not a pack of this version: {fields(error)}") from error
+    if verify:
+        for name, sha in card.files.items():
+            if not re.fullmatch(r"([a-z]+/)?[\w.-]+", name):
+                raise ForgetBenchError(f"{path} names a file outside the pack: {name!r}")
+            if not (folder / name).is_file() or file_digest(folder / name) != sha:
+                raise ForgetBenchError(f"{folder / name} is missing or damaged; build or fetch the pack again.")
+    return Pack(folder, card)
+
+
+def write_pack(folder: Path, card: Mapping[str, Any]) -> PackCard:
+    """Write ``pack.json`` for the files that already lie in the folder; ``files`` is filled in here."""
+    files = {
+        str(path.relative_to(folder)): file_digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != PACK
+    }
+    full = PackCard.model_validate({**card, "files": files})
+    write_atomically(folder / PACK, canonical_json(full.model_dump(mode="json")))
+    return full
+
+
+def check_run(run: Run, pack: Pack) -> list[str]:
+    """Everything that is wrong with a run as evidence for a pack's task, one sentence each; empty when all is well.
+
+    The manifest is checked first (task, index lists, originals, one record for each draw and seed), then every file.
+    """
+    manifest, card = run.manifest, pack.card
+    problems = _check_manifest(manifest, card)
+    if problems:
+        return problems
+    seen: dict[str, str] = {}
+    for model in manifest.models:
+        expected = pack.shapes(model.draw)
+        if {name: array.shape for name, array in model.arrays.items()} != expected:
+            problems.append(f"{model.file}: the arrays must be {expected}")
+            continue
+        try:
+            arrays = run.logits(model.draw, model.seed)
+        except ForgetBenchError as error:
+            problems.append(str(error))
+            continue
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+                problems.append(f"{model.file}: {name}, row {row} is not finite: the model diverged")
+            elif np.abs(array).max(initial=0) > CLIP:
+                problems.append(
+                    f"{model.file}: {name} exceeds {CLIP:g}; write evidence with forgetbench.evidence.encode"
+                )
+        twin = seen.setdefault(model.arrays["forget"].sha256 + model.arrays["test"].sha256, model.file)
+        if twin != model.file:
+            problems.append(f"{model.file} holds the same answers as {twin}: every seed needs a model of its own")
+    return problems
+
+
+def _check_manifest(manifest: Manifest, card: PackCard) -> list[str]:
+    problems = []
+    if manifest.task != card.task:
+        problems.append(f"the evidence is of task {manifest.task!r}, this board is {card.task!r}")
+    elif manifest.protocol != card.protocol:
+        problems.append(f"the evidence follows protocol {manifest.protocol}, this board protocol {card.protocol}")
+    elif manifest.task_key != card.task_key:
+        problems.append(f"the evidence is of another definition of {card.task!r} (task key {manifest.task_key[:12]}…)")
+    if manifest.status != "ok":
+        problems.append(f"the run did not complete ({manifest.status}): {manifest.reason}")
+    for draw in range(card.draws):
+        theirs, ours = manifest.index_hashes.get(str(draw), {}), card.index_hashes[str(draw)]
+        different = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
+        if different and not problems:
+            problems.append(f"draw {draw}: other rows than this board's in {', '.join(different)}")
+    wanted = {(draw, seed) for draw in range(card.draws) for seed in range(card.seeds)}
+    given = [(model.draw, model.seed) for model in manifest.models]
+    if len(given) != len(set(given)) or set(given) != wanted:
+        problems.append(
+            f"evidence is needed for each of {card.draws} draws x {card.seeds} seeds exactly once; "
+            f"missing: {sorted(wanted - set(given)) or 'none'}, not asked for: {sorted(set(given) - wanted) or 'none'}"
+        )
+    foreign = sorted(
+        model.seed
+        for model in manifest.models
+        if model.seed < card.seeds and model.original != card.originals[model.seed]
+    )
+    if foreign and not manifest.method.changes_training:
+        problems.append(
+            f"the models of seeds {sorted(set(foreign))} were not unlearned from this board's originals; fetch "
+            f"those with `forgetbench pack pull {card.task} --server URL` and run again"
+        )
+    return problems
