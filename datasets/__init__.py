@@ -1,1 +1,49 @@
-"""."""
+"""Image sets, one file each, and the scenarios that say what is to be forgotten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from forgetbench.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from forgetbench.datasets.base import Loader
+    from forgetbench.datasets.images import Partition
+
+datasets: Registry[type[Loader]] = Registry("image set", entry_points="forgetbench.datasets")
+datasets.register("digits", "forgetbench.datasets.digits:Digits")
+
+
+def make_loader(name: str, options: Mapping[str, Any] | None = None) -> Loader:
+    """The loader of an image set with these options.
+
+    Raises:
+        UsageError: There is no such image set or option, or a value does not fit.
+    """
+    return datasets.get(name).from_mapping(options or {})
+
+
+def load_partition(name: str, options: Mapping[str, Any] | None = None, root: Path | None = None) -> Partition:
+    """An image set in its parts.
+
+    Args:
+        name: Name in the registry; ``forgetbench list datasets`` shows them.
+        options: Options of the set; ``forgetbench show dataset NAME`` shows them.
+        root: The data folder, for sets that need files.
+
+    Raises:
+        UsageError: Name, option or files are wrong; the message says which and how to mend it.
+    """
+    return make_loader(name, options).load(root)
+
+
+def dataset_source_hash(name: str, options: Mapping[str, Any] | None = None, root: Path | None = None) -> str:
+    """SHA-256 of what shapes the partition: options, code and source files; nothing is decoded for it.
+
+    Raises:
+        UsageError: Name, option or files are wrong.
+    """
+    return make_loader(name, options).source_hash(root)

@@ -1,0 +1,101 @@
+"""Drawing rows: orders, stratified parts, and rows that belong together."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forgetbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+def order(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random order of ``range(count)``: the ranks of uniform doubles, whose stream numpy keeps between releases."""
+    return np.argsort(rng.random(count), kind="stable").astype(np.int64)
+
+
+def stratified_parts(
+    labels: NDArray[np.int64], sizes: Sequence[int], rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Disjoint parts of exactly these sizes, each with the classes in proportion; the rest is left out.
+
+    Every class is put in a random order and spread evenly over [0, 1); cutting the rows, sorted by that place, keeps
+    all classes in proportion, to within one row for every part.
+
+    Args:
+        labels: (N,), the classes.
+        sizes: How many rows every part gets.
+        rng: Where the randomness comes from.
+
+    Returns:
+        Sorted row numbers, one array for each size.
+
+    Raises:
+        UsageError: The sizes are more than there are rows.
+    """
+    if sum(sizes) > len(labels) or min(sizes, default=0) < 0:
+        raise UsageError(f"Parts of {', '.join(map(str, sizes))} images cannot be taken from {len(labels)} images.")
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        place[rows[order(len(rows), rng)]] = (np.arange(len(rows)) + rng.random()) / len(rows)
+    ranked = np.argsort(place, kind="stable")
+    return [np.sort(ranked[start:stop]) for start, stop in itertools.pairwise(np.cumsum([0, *sizes]))]
+
+
+def joined_groups(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Groups of rows that are alike in any column, directly or through others.
+
+    With identities and :attr:`ImageSet.first_copy` as columns, people who share a picture become one group.
+
+    Args:
+        columns: (N,) each; equal numbers in one column belong together.
+
+    Returns:
+        (N,) group numbers from 0, in the order in which the groups first appear.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(columns[0])
+    nodes, offset = [], count
+    for column in columns:
+        _, codes = np.unique(column, return_inverse=True)
+        nodes.append(codes + offset)
+        offset += int(codes.max(initial=-1)) + 1
+    rows = np.tile(np.arange(count), len(columns))
+    edges = coo_array((np.ones(len(rows), np.int8), (rows, np.concatenate(nodes))), shape=(offset, offset))
+    _, component = connected_components(edges, directed=False)
+    _, first, codes = np.unique(component[:count], return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[codes].astype(np.int64)
+
+
+def take_groups(groups: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """About ``count`` random rows in whole groups: exactly as many where the groups allow, never more.
+
+    Groups are visited in a random order, and one that would go beyond the count is left out.
+
+    Args:
+        groups: (N,) group numbers from 0.
+        count: Rows wanted.
+        rng: Where the randomness comes from.
+
+    Returns:
+        Sorted row numbers.
+    """
+    sizes = np.bincount(groups)
+    chosen = np.zeros(len(sizes), dtype=bool)
+    left = count
+    for group in order(len(sizes), rng):
+        if sizes[group] <= left:
+            chosen[group] = True
+            left -= int(sizes[group])
+            if left == 0:
+                break
+    return np.flatnonzero(chosen[groups])

@@ -1,0 +1,82 @@
+"""Scenarios that forget classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from forgetbench.datasets.base import generator, option
+from forgetbench.datasets.images import Partition
+from forgetbench.datasets.sampling import order
+from forgetbench.datasets.scenarios import Scenario, Split
+from forgetbench.errors import UsageError
+from forgetbench.registry import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeClasses(Scenario):
+    """Forget every training image of some classes.
+
+    Classes that are named are the same in every draw; else draw g takes the next ``count`` of one random order of all.
+    """
+
+    classes: tuple[str | int, ...] = option((), "Classes by name or number; none: drawn at random.")
+    count: int = option(1, "How many classes to draw, where none is named.", ge=1)
+
+    name: ClassVar[str] = "class"
+    title: ClassVar[str] = "all images of some classes"
+
+    @classmethod
+    def unfit(cls, partition: Partition) -> str | None:
+        """Attributes are no classes."""
+        return no_classes(partition)
+
+    def _draw(self, partition: Partition, draw: int, rng_seed: int) -> Split:
+        names = partition.train.classes
+        gone = choose_classes(self.option_owner, self.classes, names, self.count, draw, rng_seed)
+        return self.split(partition, np.flatnonzero(np.isin(partition.train.labels, gone)), gone=gone)
+
+
+def no_classes(partition: Partition) -> str | None:
+    """Why nothing can be forgotten by class, or None."""
+    if partition.train.attributes:
+        return f"image set {partition.name!r} is labelled with attributes, not with classes"
+    return None
+
+
+def choose_classes(
+    owner: str, named: Sequence[str | int], names: Sequence[str], count: int, draw: int, rng_seed: int
+) -> list[int]:
+    """The classes that are named or, if none is, the ones of this draw.
+
+    Raises:
+        UsageError: There is no such class, or fewer classes than are asked for.
+    """
+    if named:
+        return sorted({class_number(owner, name, names) for name in named})
+    if count >= len(names):
+        raise UsageError(f"{owner}: {count} of {len(names)} classes would be forgotten; at least one must stay.")
+    turns = order(len(names), generator("class", rng_seed))
+    return sorted(int(turns[(draw * count + place) % len(names)]) for place in range(count))
+
+
+def class_number(owner: str, name: str | int, names: Sequence[str]) -> int:
+    """The number of a class, by its name or by its number.
+
+    Raises:
+        UsageError: There is no such class.
+    """
+    if isinstance(name, str) and name in names:
+        return list(names).index(name)
+    try:
+        number = int(name)
+    except ValueError:
+        number = -1
+    if not 0 <= number < len(names):
+        raise UsageError(f"{owner}: {unknown('class', str(name), list(names))}")
+    return number
