@@ -1,0 +1,210 @@
+"""A task with its images loaded: splits, lists of rows, networks, and what a model answers.
+
+One bench lives in each process that works on a task; whatever it makes is addressed by hashes of what shapes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from forgetbench.datasets import load_partition
+from forgetbench.datasets.scenarios import Split, scenarios
+from forgetbench.evidence import Array, array_digest, encode, index_digest
+from forgetbench.store import Store, source_digest
+from forgetbench.tasks import Task
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from forgetbench.examples import Examples
+    from forgetbench.networks import NetworkSpec
+
+RETAIN_SAMPLE = 10_000
+"""Most retain rows that a model is asked about; a fixed sample where there are more."""
+Role = Literal["original", "reference", "control"]
+TRAINING_CODE = ("bench.py", "compute.py", "evidence.py", "examples.py", "networks.py", "recipe.py", "training.py")
+"""Files of this folder that shape a model or its answers."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a run works: nothing here shapes a result but the kind of device."""
+
+    store: str
+    """Folder of the store."""
+    root: str | None = None
+    """Folder of the image sets on disk."""
+    device: str = "cpu"
+    """The torch device."""
+
+
+class Rows:
+    """One list of rows that models are asked about: which part of the image set, and which rows of it."""
+
+    def __init__(self, part: str, index: Array) -> None:
+        self.part, self.index = part, np.asarray(index, np.int64)
+        self.sha256 = index_digest(self.index)
+
+
+class Bench:
+    """A task with its images on the device.
+
+    Raises:
+        UsageError: The image set, network or scenario is unknown or its options or files are wrong.
+    """
+
+    def __init__(self, task: Task, site: Site) -> None:
+        self.task, self.site = task, site
+        self.store = Store(Path(site.store))
+        self._scenario = scenarios.get(task.scenario.name).from_mapping(task.scenario.options)
+        root = Path(site.root) if site.root else None
+        self.partition = load_partition(task.image_set.name, task.image_set.options, root)
+        self._splits: dict[int, Split] = {}
+        self._parts: dict[str, Examples] = {}
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The torch device; on a CPU every job uses one thread, whatever the executor."""
+        import torch
+
+        device = torch.device(self.site.device)
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+        return device
+
+    @cached_property
+    def spec(self) -> NetworkSpec:
+        """The network's description; it normalises by the training images' mean and sd, rounded to two decimals.
+
+        Rounded, they are a property of the image set that tells nothing of the forgotten rows.
+        """
+        from forgetbench.networks import NetworkSpec
+
+        images = self.partition.train.images
+        channels = [images[:, channel] for channel in range(images.shape[1])]
+        return NetworkSpec(
+            name=self.task.network.name,
+            options=dict(self.task.network.options),
+            channels=images.shape[1],
+            height=images.shape[2],
+            width=images.shape[3],
+            outputs=len(self.partition.train.classes),
+            mean=tuple(round(float(channel.mean()) / 255, 2) for channel in channels),
+            std=tuple(max(0.01, round(float(channel.std()) / 255, 2)) for channel in channels),
+        )
+
+    def split(self, draw: int) -> Split:
+        """The forget set of a draw."""
+        if draw not in self._splits:
+            self._splits[draw] = self._scenario.draw(self.partition, draw, self.task.stream("split"))
+        return self._splits[draw]
+
+    def rows(self, draw: int) -> dict[str, Rows]:
+        """Subset -> the rows that every model is asked about; empty subsets are left out.
+
+        The retain rows are a fixed sample, drawn once for each draw whatever the model.
+        """
+        split, retain = self.split(draw), self.split(draw).retain
+        if len(retain) > RETAIN_SAMPLE:
+            random = np.random.default_rng(self.task.stream("retain-sample", draw))
+            retain = np.sort(random.choice(retain, RETAIN_SAMPLE, replace=False))
+        unseen = self.partition.unseen
+        lists = {
+            "forget": Rows("train", split.forget),
+            "retain": Rows("train", retain),
+            "withheld": Rows("train", split.withheld),
+            "validation": Rows("validation", np.arange(len(self.partition.validation))),
+            "test": Rows("test", split.test),
+            "test-forgotten": Rows("test", split.test_forgotten),
+            "unseen": Rows("unseen", np.arange(0 if unseen is None else len(unseen))),
+        }
+        return {name: rows for name, rows in lists.items() if len(rows.index)}
+
+    def labels(self, draw: int) -> dict[str, Array]:
+        """Subset -> the labels that count there: those trained on for training rows, the true ones elsewhere."""
+        return {name: self._labels_of(rows.part, draw)[rows.index] for name, rows in self.rows(draw).items()}
+
+    def examples(self, part: str, draw: int) -> Examples:
+        """All rows of a part on the device; training rows bear the labels that are trained on."""
+        from forgetbench.examples import Examples
+
+        labels = self._labels_of(part, draw)
+        key = f"{part} {array_digest(labels)}"
+        if key not in self._parts:
+            images = getattr(self.partition, part).images
+            self._parts[key] = Examples.from_arrays(images, labels, self.device)
+        return self._parts[key]
+
+    def observe(self, network: nn.Module, draw: int) -> dict[str, Array]:
+        """What a model answers, as evidence: subset -> float16 (n, K)."""
+        from forgetbench.training import predict
+
+        answers = {}
+        for name, rows in self.rows(draw).items():
+            logits = predict(network, self.examples(rows.part, draw).take(rows.index))
+            answers[name] = encode(logits, attributes=self.partition.train.attributes)
+        return answers
+
+    def made_from(self, kind: str, **facts: Any) -> dict[str, Any]:
+        """What an artefact of this task is made from: the task, the images, the code, the torch, and its own facts."""
+        return {
+            "kind": kind,
+            "task": self.task.key,
+            "name": self.task.name,
+            "images": self.partition.train.sha256,
+            "device": self.device.type,
+            "torch": _torch_version(),
+            "code": _training_code(),
+            **facts,
+        }
+
+    def model_facts(self, role: Role, draw: int, seed: int, loss: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What an original or an oracle is made from; originals are the same for all draws."""
+        split = self.split(draw)
+        facts: dict[str, Any] = {"role": role, "seed": seed, "labels": array_digest(split.train_labels)}
+        if role != "original":
+            facts |= {"draw": draw, "retain": index_digest(split.retain)}
+        if loss is not None:
+            facts["loss"] = dict(loss)
+        return self.made_from("model", **facts)
+
+    def answers_facts(self, model: str, draw: int) -> dict[str, Any]:
+        """What the answers of an original or an oracle are made from."""
+        return self.made_from("answers", model=model, rows=self.row_hashes(draw))
+
+    def row_hashes(self, draw: int) -> dict[str, str]:
+        """Subset -> SHA-256 of its row numbers."""
+        return {name: rows.sha256 for name, rows in self.rows(draw).items()}
+
+    def _labels_of(self, part: str, draw: int) -> Array:
+        labels: Array = self.split(draw).train_labels if part == "train" else getattr(self.partition, part).labels
+        return labels
+
+
+def open_bench(job: Mapping[str, Any]) -> Bench:
+    """The bench of a job, kept for the next jobs of the same task in this process."""
+    return _bench(json.dumps(job["task"], sort_keys=True), Site(**job["site"]))
+
+
+@lru_cache(maxsize=1)
+def _bench(task: str, site: Site) -> Bench:
+    return Bench(Task.model_validate_json(task), site)
+
+
+@lru_cache(maxsize=1)
+def _training_code() -> str:
+    return source_digest(*(Path(__file__).parent / name for name in TRAINING_CODE))
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__).split("+")[0]

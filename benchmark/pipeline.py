@@ -1,0 +1,308 @@
+"""A task's jobs: prepare, train originals and oracles, unlearn, count FLOPs. Each is a function of one JSON object.
+
+Every job looks into the store first, so a killed run continues where it stopped. A result is a small JSON object that
+names artefacts by their keys.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forgetbench.bench import Bench, Role, open_bench
+from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.evidence import array_digest, describe, write_arrays
+from forgetbench.executors import Job, Result
+from forgetbench.methods import build_method
+from forgetbench.store import Store, canonical_json, digest, file_digest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from forgetbench.methods.base import ForgetRequest, Method
+
+ANSWERS = "answers.npz"
+LABELS = "labels.npz"
+META = "meta.json"
+WEIGHTS = "weights.safetensors"
+
+
+def prepare(job: Job) -> Result:
+    """Load the image set, draw the splits, store the labels; say which methods do not apply, before any training.
+
+    Args:
+        job: ``task``, ``site``, and ``methods``: a list of method specifications.
+    """
+    bench = open_bench(job)
+    draws = range(bench.task.draws)
+    labels = []
+    for draw in draws:
+        facts = bench.made_from(
+            "labels", rows=bench.row_hashes(draw), labels=array_digest(bench.split(draw).train_labels)
+        )
+        key = bench.store.key(facts)
+        if bench.store.read(key) is None:
+            bench.store.write(facts, lambda folder, draw=draw: write_arrays(folder / LABELS, bench.labels(draw)))  # type: ignore[misc]
+        labels.append(key)
+    card, images = bench.partition.card, bench.partition.train
+    network = bench.spec.build(bench.task.stream("init", 0))
+    refusals = {}
+    for spec in job["methods"]:
+        reason = build_method(spec).refuses(network, bench.task.scenario.name, attributes=images.attributes)
+        if reason:
+            refusals[digest(spec)] = reason
+    return {
+        "labels": labels,
+        "refusals": refusals,
+        "track": bench.task.track or bench.split(0).track,
+        "attributes": images.attributes,
+        "classes": list(images.classes),
+        "counts": {str(draw): {name: len(rows.index) for name, rows in bench.rows(draw).items()} for draw in draws},
+        "index_hashes": {str(draw): bench.row_hashes(draw) for draw in draws},
+        "image_set": {
+            "name": card.name,
+            "title": card.title,
+            "licence": card.licence,
+            "homepage": card.homepage,
+            "sha256": images.sha256,
+        },
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
+
+
+def train(job: Job) -> Result:
+    """Train an original or an oracle and record its answers.
+
+    Args:
+        job: ``task``, ``site``, ``role``, ``draw`` (of an oracle), ``seed``; ``method`` where a method trains an
+            original of its own.
+
+    Returns:
+        ``weights`` (SHA-256), ``answers`` (draw -> key), ``seconds`` of training, ``fresh`` (not from the store).
+    """
+    bench, role, seed = open_bench(job), job["role"], job["seed"]
+    draws = range(bench.task.draws) if role == "original" else [job["draw"]]
+    facts = bench.model_facts(role, draws[0], seed, job.get("method"))
+    key = bench.store.key(facts)
+    folder = bench.store.read(key)
+    fresh = folder is None
+    if folder is None:
+        folder = bench.store.write(facts, lambda place: _train(bench, role, draws[0], seed, job.get("method"), place))
+    answers = {}
+    for draw in draws:
+        told = bench.answers_facts(key, draw)
+        answers[str(draw)] = bench.store.key(told)
+        if bench.store.read(answers[str(draw)]) is None:
+            arrays = bench.observe(load_model(bench, folder), draw)
+            bench.store.write(told, lambda place, arrays=arrays: write_arrays(place / ANSWERS, arrays))  # type: ignore[misc]
+    meta = read_meta(folder)
+    return {"model": key, "weights": meta["weights"], "seconds": meta["seconds"], "answers": answers, "fresh": fresh}
+
+
+def unlearn(job: Job) -> Result:
+    """Let a method unlearn from one original, and record what the unlearned model answers.
+
+    Args:
+        job: ``task``, ``site``, ``method``, ``draw``, ``seed``, ``original`` (key), ``keep_model``.
+
+    Returns:
+        ``status`` and, when it is ``ok``, the ``key`` of the answers; otherwise the ``reason``.
+    """
+    from forgetbench.training import Diverged
+
+    bench, method = open_bench(job), build_method(job["method"])
+    facts = bench.made_from(
+        "unlearned",
+        original=job["original"],
+        method=job["method"],
+        source=method.source_hash(),
+        draw=job["draw"],
+        seed=job["seed"],
+        rows=bench.row_hashes(job["draw"]),
+    )
+    key = bench.store.key(facts)
+    folder = bench.store.read(key)
+    if folder is not None and (not job.get("keep_model") or (folder / WEIGHTS).is_file()):
+        return {"status": "ok", "key": key, "fresh": False}
+    if folder is not None:
+        bench.store.remove(folder)
+    try:
+        bench.store.write(facts, lambda place: _unlearn(bench, method, job, place))
+    except Diverged as error:
+        return {"status": "diverged", "reason": f"{job['method']['name']}: {error}"}
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything; the row says what it was
+        return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    return {"status": "ok", "key": key, "fresh": True}
+
+
+def count(job: Job) -> Result:
+    """Count FLOPs in a separate, untimed run on the first seed: of ``unlearn``, or of training one oracle.
+
+    Args:
+        job: ``task``, ``site``; ``method`` and ``original`` for a method, neither for an oracle.
+    """
+    bench = open_bench(job)
+    method = build_method(job["method"]) if job.get("method") else None
+    facts = bench.made_from(
+        "flops",
+        method=job.get("method"),
+        source=method.source_hash() if method else None,
+        original=job.get("original"),
+        retain=bench.row_hashes(0)["retain"],
+    )
+    key = bench.store.key(facts)
+    folder = bench.store.read(key)
+    if folder is None:
+        try:
+            flops = _count_method(bench, method, job) if method else _count_training(bench)
+        except Exception as error:  # noqa: BLE001 - counting never stops a row; the cost is then missing
+            return {"flops": None, "reason": f"{type(error).__name__}: {error}"}
+        folder = bench.store.write(facts, lambda place: _write_meta(place, {"flops": flops}))
+    return {"flops": read_meta(folder)["flops"]}
+
+
+def load_model(bench: Bench, folder: Path) -> nn.Module:
+    """A stored model on the bench's device, in eval mode."""
+    from safetensors.torch import load_file
+
+    network = bench.spec.build(0)
+    network.load_state_dict(load_file(folder / WEIGHTS, device=str(bench.device)))
+    return network.to(bench.device).eval()
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """What an artefact says of itself."""
+    meta: dict[str, Any] = json.loads((folder / META).read_bytes())
+    return meta
+
+
+def answers_file(store: Store, key: str) -> Path:
+    """The evidence file of an artefact.
+
+    Raises:
+        ForgetBenchError: It is gone or damaged; the same command makes it again.
+    """
+    folder = store.read(key)
+    if folder is None:
+        raise ForgetBenchError(f"artefact {key[:12]} was damaged after it was made; run the same command again.")
+    return folder / ANSWERS
+
+
+def _train(bench: Bench, role: Role, draw: int, seed: int, method: dict[str, Any] | None, place: Path) -> None:
+    from forgetbench.training import fit
+
+    rows = bench.examples("train", draw)
+    if role != "original":
+        rows = rows.take(bench.split(draw).retain)
+    indices = (seed,) if role == "original" else (draw, seed)
+    network = bench.spec.build(bench.task.stream(f"{role}-init", *indices)).to(bench.device)
+    loss = build_method(method).training_loss if method else None
+    start = _now(bench)
+    fit(network, rows, bench.task.recipe, bench.task.stream(f"{role}-order", *indices), loss=loss)
+    seconds = _now(bench) - start
+    _write_weights(place, network)
+    _write_meta(place, {"seconds": seconds, "weights": file_digest(place / WEIGHTS)})
+
+
+def _unlearn(bench: Bench, method: Method, job: Job, place: Path) -> None:
+    import torch
+
+    original = _original(bench, job)
+    request = make_request(bench, job["draw"], job["seed"])
+    on_gpu = bench.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(bench.device)
+    start = _now(bench)
+    model = method.unlearn(original, request)
+    seconds = _now(bench) - start
+    if job.get("keep_model"):
+        _write_weights(place, model)
+    answers = bench.observe(model, job["draw"])
+    write_arrays(place / ANSWERS, answers)
+    before = _original(bench, job).state_dict()
+    changed, total = 0, 0
+    for name, parameter in model.named_parameters():
+        changed += int((parameter.detach() != before[name]).sum())
+        total += parameter.numel()
+    meta = {
+        "seconds": seconds,
+        "peak_memory": torch.cuda.max_memory_allocated(bench.device) if on_gpu else None,
+        "share_changed": changed / total,
+        "notes": dict(request.notes),
+        "arrays": {name: record.model_dump(mode="json") for name, record in describe(answers).items()},
+        "original": file_digest(_read(bench, job["original"]) / WEIGHTS),
+    }
+    _write_meta(place, meta)
+
+
+def make_request(bench: Bench, draw: int, seed: int) -> ForgetRequest:
+    """What a method is given: never test data, never an oracle."""
+    from forgetbench.methods.base import ForgetRequest
+
+    split, train_rows = bench.split(draw), bench.examples("train", draw)
+    fresh = bench.task.stream("method-init", draw, seed)
+    return ForgetRequest(
+        forget=train_rows.take(split.forget),
+        retain=train_rows.take(split.retain),
+        validation=bench.examples("validation", draw).take(split.validation),
+        seed=bench.task.stream("method", draw, seed),
+        recipe=bench.task.recipe,
+        fresh_network=lambda: bench.spec.build(fresh).to(bench.device),
+    )
+
+
+def _original(bench: Bench, job: Job) -> nn.Module:
+    return load_model(bench, _read(bench, job["original"]))
+
+
+def _read(bench: Bench, key: str) -> Path:
+    folder = bench.store.read(key)
+    if folder is None:
+        raise ForgetBenchError(f"the original {key[:12]} is missing from the store; run the same command again.")
+    return folder
+
+
+def _count_method(bench: Bench, method: Method, job: Job) -> float:
+    from forgetbench.compute import count_flops
+
+    original, request = _original(bench, job), make_request(bench, 0, 0)
+    with count_flops() as counted:
+        method.unlearn(original, request)
+    return float(counted.total)
+
+
+def _count_training(bench: Bench) -> float:
+    """FLOPs of training one oracle: of one epoch, times the epochs."""
+    from forgetbench.compute import count_flops
+    from forgetbench.training import fit
+
+    network = bench.spec.build(0).to(bench.device)
+    one = bench.task.recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0.0})
+    with count_flops() as counted:
+        fit(network, bench.examples("train", 0).take(bench.split(0).retain), one, 0)
+    return float(counted.total) * bench.task.recipe.epochs
+
+
+def _now(bench: Bench) -> float:
+    """Seconds; on a GPU after everything before has finished."""
+    if bench.device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(bench.device)
+    return time.perf_counter()
+
+
+def _write_weights(place: Path, network: nn.Module) -> None:
+    from safetensors.torch import save_file
+
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, place / WEIGHTS
+    )
+
+
+def _write_meta(place: Path, meta: dict[str, Any]) -> None:
+    (place / META).write_bytes(canonical_json(meta))

@@ -1,0 +1,134 @@
+"""Tasks: image set x network x recipe x scenario, read from TOML; the catalogue is one file per task."""
+
+from __future__ import annotations
+
+import fnmatch
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from forgetbench.errors import UsageError
+from forgetbench.evidence import fields
+from forgetbench.recipe import Recipe
+from forgetbench.registry import unknown
+from forgetbench.store import digest
+
+CATALOGUE = Path(__file__).parent / "catalogue"
+PROTOCOL = 1
+"""Version of shared protocol: whoever changes a number changes the version."""
+
+
+class Section(BaseModel):
+    """Base of a task's sections: frozen, and an unknown key is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Choice(Section):
+    """Something from a registry, with its options."""
+
+    name: str
+    """Its name in the registry."""
+    options: dict[str, Any] = Field(default={})
+    """Options by keyword; those left out keep their defaults."""
+
+
+class Task(Section):
+    """One task of the benchmark."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*$")
+    """``image-set/network/scenario``; the seeds of every stream are derived from it."""
+    title: str
+    """What the task asks, in a line."""
+    description: str = ""
+    """Why it stands in the catalogue, and where its numbers come from."""
+    tier: Literal["cpu", "paper"] = "cpu"
+    """``cpu`` runs on a laptop in minutes, ``paper`` wants a GPU."""
+    track: Literal["match-oracle", "erase"] | None = None
+    """What is asked for; left out, the scenario's own."""
+    image_set: Choice
+    """The image set and its options."""
+    network: Choice
+    """The network and its options."""
+    recipe: Recipe
+    """How originals and oracles are trained."""
+    scenario: Choice
+    """The scenario and its parameters."""
+    draws: int = Field(default=1, ge=1, le=1000)
+    """Number of forget sets."""
+    seeds: int = Field(default=6, ge=2, le=1000)
+    """Number of originals, and of oracles in each of the two sets."""
+    protocol: Literal[1] = 1
+    """Version of the protocol."""
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of all that shapes a model: not of the counts of seeds and draws, the titles, the tier or the track."""
+        return digest(self.model_dump(mode="json", exclude={"title", "description", "tier", "track", "draws", "seeds"}))
+
+    def stream(self, name: str, *indices: int) -> int:
+        """The seed of a stream of random numbers (63 bits), derived from the task's name, a word and indices."""
+        return int(digest([self.name, name, *indices])[:16], 16) >> 1
+
+    def with_counts(self, *, seeds: int | None = None, draws: int | None = None) -> Task:
+        """The same task with other numbers of seeds and forget sets."""
+        changes = {"seeds": seeds or self.seeds, "draws": draws or self.draws}
+        return Task.model_validate({**self.model_dump(), **changes})
+
+
+def names(pattern: str = "*") -> list[str]:
+    """Names of the catalogue's tasks that match a wildcard pattern, sorted."""
+    found = (str(path.relative_to(CATALOGUE).with_suffix("")) for path in CATALOGUE.rglob("*.toml"))
+    return sorted(fnmatch.filter(found, pattern))
+
+
+def read_task(name: str) -> Task:
+    """A task of the catalogue by its name, or any task by the path of its TOML file.
+
+    Raises:
+        UsageError: There is no such task (the message holds the nearest), or its file is not valid.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(f"There is no task file {name}.")
+        return _parse(path, {})
+    path = CATALOGUE / f"{name}.toml"
+    if name not in names():
+        raise UsageError(
+            unknown("task", name, names()) + " A task file of your own is given by its path, my-task.toml."
+        )
+    return _parse(path, {"name": name})
+
+
+def _parse(path: Path, known: dict[str, Any]) -> Task:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    try:
+        return Task.model_validate({**table, **known})
+    except ValidationError as error:
+        raise UsageError(f"Task file {path}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    """Field errors in one line; an unknown key is answered with the keys that there are."""
+    sections: dict[str, type[BaseModel]] = {
+        "recipe": Recipe,
+        "image_set": Choice,
+        "network": Choice,
+        "scenario": Choice,
+    }
+    extra = [item for item in error.errors() if item["type"] == "extra_forbidden"]
+    if not extra:
+        return fields(error)
+    sentences = []
+    for item in extra:
+        *place, key = (str(part) for part in item["loc"])
+        model = sections.get(place[0], Task) if place else Task
+        sentences.append(unknown(f"key in [{'.'.join(place)}]" if place else "key", key, sorted(model.model_fields)))
+    return " ".join(sentences)
