@@ -1,0 +1,108 @@
+"""The database: one engine, sessions that read, sessions that write, and migration to the newest schema.
+
+SQLite runs with a write-ahead log, so that readers never wait for the writer; a writing session takes the write lock
+when it begins, so that it never fails half-way for a lock. PostgreSQL is chosen by its URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.orm import Session
+
+MIGRATION_LOCK = 0x466F7267
+"""Key of PostgreSQL's advisory lock: two processes that start at once migrate one after the other."""
+
+
+def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
+    """An engine for a SQLite file or a PostgreSQL server.
+
+    Args:
+        url: SQLAlchemy URL.
+        foreign_keys: Whether SQLite holds foreign keys; only migrations, which copy tables, turn it off.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_size=10, max_overflow=20, pool_pre_ping=True)
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, pool_size=20, max_overflow=30, connect_args={"timeout": 30})
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # transactions begin below, and not when the driver thinks best
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "busy_timeout=30000",
+            f"foreign_keys={'ON' if foreign_keys else 'OFF'}",
+            "cache_size=-65536",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+class Database:
+    """Sessions on one database."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = make_engine(url)
+        self._writer = self.engine.execution_options(writes=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that sees one state of the database and changes nothing."""
+        with Session(self.engine, autoflush=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session whose changes are kept, all of them, when the block ends without an error."""
+        with Session(self._writer) as session, session.begin():
+            yield session
+
+    def upgrade(self, revision: str = "head") -> None:
+        """Bring the schema to a revision; does nothing where it is there."""
+        with self._migrating() as config:
+            command.upgrade(config, revision)
+
+    def downgrade(self, revision: str = "base") -> None:
+        """Take the schema back to a revision."""
+        with self._migrating() as config:
+            command.downgrade(config, revision)
+
+    def check(self) -> None:
+        """Raise if models and migrations differ (``alembic check``)."""
+        with self._migrating() as config:
+            command.check(config)
+
+    @contextmanager
+    def _migrating(self) -> Iterator[Config]:
+        engine = make_engine(self.url, foreign_keys=False)
+        try:
+            with engine.execution_options(writes=True).begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+                config = Config()
+                config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+                config.attributes["connection"] = connection
+                yield config
+        finally:
+            engine.dispose()
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self.engine.dispose()

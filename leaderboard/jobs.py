@@ -1,0 +1,135 @@
+"""Jobs in the database: a worker leases one, renews the lease while it works, and gives it back done or failed.
+
+A worker that dies lets its lease run out, and another does the job again. What a job changes is committed in the
+transaction that marks it done, and only while the lease is held: nothing is lost and nothing is done twice.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+
+from sqlalchemy import ColumnElement, and_, exists, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, aliased
+
+from forgetbench.leaderboard.database import Database
+from forgetbench.leaderboard.models import Job, utc_now
+
+Kind = Literal["score", "rank", "install"]
+_PRIORITY: dict[str, int] = {"install": 0, "score": 10, "rank": 20}
+
+
+class LeaseLost(Exception):  # noqa: N818 - it says what happened
+    """Another worker has the job by now; whatever was done for it must not be kept."""
+
+
+def request(session: Session, kind: Kind, subject: str) -> None:
+    """Ask for a job, unless the same one waits already."""
+    key = f"{kind}:{subject}"
+    waiting = session.scalar(select(Job.id).where(Job.key == key, Job.state == "waiting").limit(1))
+    if waiting is None:
+        job = Job(
+            key=key,
+            kind=kind,
+            subject=subject,
+            priority=_PRIORITY[kind],
+            state="waiting",
+            attempts=0,
+            created_at=utc_now(),
+        )
+        try:
+            with session.begin_nested():
+                session.add(job)
+        except IntegrityError:
+            return  # someone else asked for it at the same moment
+
+
+def claim(database: Database, worker: str, lease: float) -> Job | None:
+    """Lease the most urgent job that waits, or whose worker let its lease run out; None where there is none.
+
+    Args:
+        database: Where the jobs are.
+        worker: Name of the one who asks, unique.
+        lease: Seconds until the job counts as abandoned.
+    """
+    other = aliased(Job)
+    now = utc_now()
+    running = exists().where(other.key == Job.key, other.state == "running", other.id != Job.id)
+    candidate = (
+        select(Job.id)
+        .where(
+            or_(
+                and_(Job.state == "waiting", ~running),
+                and_(Job.state == "running", Job.lease_until < now),
+            )
+        )
+        .order_by(Job.priority, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    try:
+        with database.writing() as session:
+            identity = session.scalar(candidate)
+            job = session.get(Job, identity) if identity is not None else None
+            if job is None:
+                return None
+            job.state, job.worker, job.attempts = "running", worker, job.attempts + 1
+            job.lease_until = now + timedelta(seconds=lease)
+            session.flush()
+            session.expunge(job)
+            return job
+    except IntegrityError:  # PostgreSQL: another worker took a job of this key at the same moment
+        return None
+
+
+def renew(database: Database, job: Job, lease: float) -> bool:
+    """Heartbeat: hold the job for longer. False where the lease is lost."""
+    with database.writing() as session:
+        until = utc_now() + timedelta(seconds=lease)
+        changed = session.execute(
+            update(Job).where(_held(job)).values(lease_until=until).execution_options(synchronize_session=False)
+        )
+        return changed.rowcount == 1
+
+
+def finish(session: Session, job: Job, *, error: str | None = None) -> None:
+    """Mark the job done (or failed) within the transaction that keeps its result.
+
+    Raises:
+        LeaseLost: Someone else has it; the transaction must not be committed.
+    """
+    state = "done" if error is None else "failed"
+    changed = session.execute(
+        update(Job)
+        .where(_held(job))
+        .values(state=state, error=error, finished_at=utc_now(), lease_until=None)
+        .execution_options(synchronize_session=False)
+    )
+    if changed.rowcount != 1:
+        raise LeaseLost(f"job {job.id} is no longer held by {job.worker}")
+
+
+def retry(session: Session, job: Job, error: str, delay: float) -> None:
+    """Let the job be tried again after some seconds: its lease runs out then."""
+    session.execute(
+        update(Job)
+        .where(_held(job))
+        .values(error=error, lease_until=utc_now() + timedelta(seconds=delay))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def release(database: Database, job: Job) -> None:
+    """Give a job back untouched, as a worker does that was asked to stop."""
+    with database.writing() as session:
+        session.execute(
+            update(Job)
+            .where(_held(job))
+            .values(lease_until=utc_now(), attempts=Job.attempts - 1)
+            .execution_options(synchronize_session=False)
+        )
+
+
+def _held(job: Job) -> ColumnElement[bool]:
+    return and_(Job.id == job.id, Job.state == "running", Job.worker == job.worker, Job.attempts == job.attempts)

@@ -1,0 +1,91 @@
+"""Errors as every route gives them: RFC 9457 problem documents, with a list of the fields that are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class FieldError(BaseModel):
+    """One thing that is wrong."""
+
+    field: str
+    """Where: a field of the manifest, an evidence file, or a parameter."""
+    message: str
+    """What is wrong, and how to mend it."""
+
+
+class ProblemDocument(BaseModel):
+    """The one shape of errors."""
+
+    type: str = "about:blank"
+    """Kind of the problem."""
+    title: str
+    """The kind in words."""
+    status: int
+    """HTTP status."""
+    detail: str
+    """What happened, and what to do."""
+    errors: list[FieldError] = []
+    """Everything that is wrong, at once."""
+
+
+class Problem(Exception):  # noqa: N818 - the word of RFC 9457
+    """Raised anywhere below a route; becomes the answer."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.errors, self.headers = status, detail, list(errors), dict(headers or {})
+
+
+def document(status: int, detail: str, errors: Sequence[FieldError] = ()) -> dict[str, Any]:
+    """The problem document of an error."""
+    title = HTTPStatus(status).phrase
+    return ProblemDocument(title=title, status=status, detail=detail, errors=list(errors)).model_dump()
+
+
+def answer(
+    status: int, detail: str, errors: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The answer that carries a problem document."""
+    return JSONResponse(
+        document(status, detail, errors),
+        status,
+        media_type=MEDIA_TYPE,
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of the application have this shape."""
+
+    @app.exception_handler(Problem)
+    def _problem(_request: Request, problem: Problem) -> JSONResponse:
+        return answer(problem.status, problem.detail, problem.errors, problem.headers)
+
+    @app.exception_handler(HTTPException)
+    def _http(_request: Request, error: HTTPException) -> JSONResponse:
+        return answer(error.status_code, str(error.detail), headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def _validation(_request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [
+            FieldError(field=".".join(str(part) for part in item["loc"]), message=item["msg"])
+            for item in error.errors()
+        ]
+        return answer(422, "The request is not valid.", errors)

@@ -1,0 +1,74 @@
+"""Settings of the leaderboard: from the environment (``FORGETBENCH_...``), each with a default that works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, HttpUrl
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from forgetbench.store import home
+
+
+def _folder() -> Path:
+    return home() / "leaderboard"
+
+
+class Settings(BaseSettings):
+    """What an operator may choose. The environment variable of ``name`` is ``FORGETBENCH_NAME``."""
+
+    model_config = SettingsConfigDict(env_prefix="FORGETBENCH_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    server_folder: Path = Field(default_factory=_folder)
+    """Folder of the server: database file, packs, evidence, charts."""
+    database_url: str = ""
+    """SQLAlchemy URL, such as ``postgresql+psycopg://user@host/name``; empty means a SQLite file in the folder."""
+    site_title: str = Field(default="ForgetBench", min_length=1, max_length=60)
+    """Title of the site, shown on every page."""
+    public_url: HttpUrl | None = None
+    """Address under which readers see the site; used in BibTeX, exports and commands. None: taken from the request."""
+    token_help: str = "Ask the operator of this server for a token."  # noqa: S105 - a sentence, not a secret
+    """How a stranger gets a token: one line of text, shown on the submit page."""
+    max_upload_bytes: int = Field(default=512 * 2**20, ge=2**16)
+    """Largest submission that is received, in bytes."""
+    max_manifest_bytes: int = Field(default=4 * 2**20, ge=2**10)
+    """Largest manifest within a submission, in bytes."""
+    daily_submissions: int = Field(default=50, ge=1)
+    """Submissions that one token may make in 24 hours."""
+    reads_per_minute: int = Field(default=1200, ge=1)
+    """Requests per minute from one address, pages and reading API together."""
+    writes_per_minute: int = Field(default=60, ge=1)
+    """Writing requests per minute from one token, and from one address."""
+    lease_seconds: float = Field(default=60.0, gt=0)
+    """After this time without a heartbeat, a job of a worker that died is done again."""
+    poll_seconds: float = Field(default=0.5, gt=0)
+    """How often an idle worker looks for a job."""
+    job_attempts: int = Field(default=3, ge=1)
+    """How often a job is tried before it counts as failed."""
+    page_rows: int = Field(default=100, ge=1, le=1000)
+    """Rows on one page of a board; exports give all."""
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.server_folder / 'leaderboard.sqlite'}"
+
+    @property
+    def evidence(self) -> Path:
+        """Where the evidence of submissions lies, one folder for each."""
+        return self.server_folder / "evidence"
+
+    @property
+    def incoming(self) -> Path:
+        """Where uploads lie while they are checked."""
+        return self.server_folder / "incoming"
+
+    @property
+    def packs(self) -> Path:
+        """Where installed packs lie."""
+        return self.server_folder / "packs"
+
+    @property
+    def charts(self) -> Path:
+        """Where rendered charts lie."""
+        return self.server_folder / "charts"

@@ -1,0 +1,240 @@
+"""From the body of a request to a run's folder on disk, with limits that hold while it streams in.
+
+The body is a zip, stored without compression, of ``manifest.json`` and one evidence file for each model: the run's
+folder and nothing else. No name in it is ever used as a path, and nothing in it is executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
+
+from forgetbench.errors import ForgetBenchError
+from forgetbench.evidence import MANIFEST, Manifest, ModelRecord, Run
+from forgetbench.leaderboard.problems import FieldError, Problem
+from forgetbench.store import canonical_json
+
+MEDIA_TYPE = "application/zip"
+_MEMBER = re.compile(r"manifest\.json|d\d{1,4}-s\d{1,4}\.npz")
+_CHUNK = 2**20
+_NPY_HEADER = 4096
+"""More than any header of a float16 array takes."""
+
+
+class Body(NamedTuple):
+    """A body that was received whole."""
+
+    path: Path
+    """The file that holds it."""
+    sha256: str
+    """Its hash."""
+    size: int
+    """Its length in bytes."""
+
+
+async def receive(stream: AsyncIterator[bytes], path: Path, limit: int, announced: int | None) -> Body:
+    """Write a body to a file as it comes in.
+
+    Args:
+        stream: The body.
+        path: File to write.
+        limit: Largest length that is accepted, in bytes.
+        announced: The length that the client announced, where it did.
+
+    Raises:
+        Problem: 413, too large; 400, it ended early.
+    """
+    too_large = Problem(
+        413, f"A submission may have at most {limit} bytes on this server.", headers={"Connection": "close"}
+    )
+    if announced is not None and announced > limit:
+        raise too_large
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("xb") as file:
+            async for chunk in stream:
+                size += len(chunk)
+                if size > limit:
+                    raise too_large
+                digest.update(chunk)
+                file.write(chunk)
+    except ClientDisconnect as error:
+        raise Problem(400, "The upload ended early; nothing was stored. Submit again.") from error
+    if announced is not None and size != announced:
+        raise Problem(400, f"The upload ended after {size} of {announced} bytes; nothing was stored. Submit again.")
+    return Body(path, digest.hexdigest(), size)
+
+
+def unpack(body: Body, folder: Path, manifest_limit: int) -> Run:
+    """Unpack a body into a run's folder, its manifest validated first.
+
+    Raises:
+        Problem: 400, it is no such zip; 422, the manifest or the list of files is wrong.
+    """
+    try:
+        with zipfile.ZipFile(body.path) as archive:
+            members = _members(archive, body.size)
+            if MANIFEST not in members:
+                raise Problem(
+                    422, "The submission has no manifest.", [FieldError(field=MANIFEST, message="is missing")]
+                )
+            if members[MANIFEST].file_size > manifest_limit:
+                raise Problem(413, f"A manifest may have at most {manifest_limit} bytes.")
+            manifest = parse_manifest(archive.read(members[MANIFEST]))
+            _compare_files(manifest, set(members) - {MANIFEST})
+            folder.mkdir(parents=True)
+            for name, member in members.items():
+                with archive.open(member) as source, (folder / name).open("xb") as target:
+                    shutil.copyfileobj(source, target, _CHUNK)
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise Problem(
+            400, f"The body is not a complete zip of a run ({error}); nothing was stored. Use `forgetbench submit`."
+        ) from error
+    return Run(folder, manifest)
+
+
+def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    members = archive.infolist()
+    names = [member.filename for member in members]
+    if len(set(names)) != len(names):
+        raise Problem(422, "The zip holds a file twice.")
+    odd = [name for name in names if not _MEMBER.fullmatch(name)]
+    if odd:
+        errors = [FieldError(field=repr(name)[:200], message="is no file of a run") for name in odd[:20]]
+        raise Problem(422, "The zip holds files that belong to no run.", errors)
+    packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1]
+    if packed or sum(member.file_size for member in members) > size:
+        raise Problem(422, "The zip must store its files as they are, without compression and encryption.")
+    return dict(zip(names, members, strict=True))
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """A manifest from JSON that a stranger wrote.
+
+    Raises:
+        Problem: 422, with every field that is wrong.
+    """
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        fields = [FieldError(field=_place(item["loc"]), message=item["msg"]) for item in error.errors()[:100]]
+        raise Problem(422, "The manifest does not follow the schema.", fields) from error
+    content = manifest.model_dump(mode="json")
+    errors = [
+        FieldError(field=field, message="holds a NUL character or half a surrogate pair")
+        for field, text in _texts(content)
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
+    ]
+    try:
+        canonical_json(content)
+    except (ValueError, RecursionError):
+        errors.append(FieldError(field="manifest", message="holds a number that is not finite, or too long"))
+    try:
+        datetime.fromisoformat(manifest.created)
+    except ValueError:
+        errors.append(FieldError(field="created", message="is not a time in ISO 8601"))
+    if len({model.file for model in manifest.models}) != len(manifest.models):
+        errors.append(FieldError(field="models", message="name a file twice"))
+    if errors:
+        raise Problem(422, "The manifest holds values that cannot be kept.", errors)
+    return manifest
+
+
+def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield f"{place}.{key!r}", str(key)
+            yield from _texts(item, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(item, f"{place}.{index}")
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location))[:200] or "manifest"
+
+
+def _compare_files(manifest: Manifest, given: set[str]) -> None:
+    named = {model.file for model in manifest.models}
+    errors = [FieldError(field=name, message="is named in the manifest and missing") for name in sorted(named - given)]
+    errors += [FieldError(field=name, message="is not named in the manifest") for name in sorted(given - named)]
+    if errors:
+        raise Problem(422, "The files are not those of the manifest.", errors[:100])
+
+
+def check_headers(run: Run) -> list[FieldError]:
+    """What is wrong with the evidence files before an array of them is unpacked.
+
+    A file announces its shapes twice, in the zip's directory and in each array's header; both must be what the manifest
+    says, so that no file can claim a gigabyte or an object array.
+    """
+    errors = []
+    for model in run.manifest.models:
+        try:
+            _check_file(run.folder / model.file, model)
+        except (
+            ForgetBenchError,
+            zipfile.BadZipFile,
+            ValueError,
+            EOFError,
+            OSError,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
+            errors.append(FieldError(field=model.file, message=str(error)[:300]))
+    return errors
+
+
+def _check_file(path: Path, model: ModelRecord) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+        if len(members) != len(archive.infolist()) or set(members) != {f"{name}.npy" for name in model.arrays}:
+            raise ForgetBenchError("does not hold exactly the arrays that the manifest names")
+        for name, record in model.arrays.items():
+            member = members[f"{name}.npy"]
+            rows, columns = record.shape
+            if rows < 0 or columns < 1 or not rows * columns * 2 < member.file_size <= rows * columns * 2 + _NPY_HEADER:
+                raise ForgetBenchError(f"{name} has not the size of {rows} x {columns} float16")
+            with archive.open(member) as stream:
+                _check_header(stream, name, (rows, columns))
+
+
+def _check_header(stream: IO[bytes], name: str, shape: tuple[int, int]) -> None:
+    start = io.BytesIO(stream.read(_NPY_HEADER))
+    version = np.lib.format.read_magic(start)
+    if version != (1, 0):
+        raise ForgetBenchError(f"{name} is no array of the plain .npy format 1.0")
+    found, fortran, dtype = np.lib.format.read_array_header_1_0(start)
+    if tuple(found) != shape or fortran or dtype != np.dtype("<f2"):
+        raise ForgetBenchError(f"{name} is {dtype} {found}, expected float16 {shape} in C order")
+
+
+def answers_digest(model: ModelRecord) -> str:
+    """Hash of what a model answered, from the hashes of its arrays: the same however the file is packed."""
+    named = sorted((name, record.sha256) for name, record in model.arrays.items())
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def make_durable(folder: Path) -> None:
+    """Force a folder's files, and the folder, to the disk."""
+    for path in (*folder.iterdir(), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
