@@ -81,6 +81,8 @@ class MethodRecord(Record):
 
     name: Name
     """Its name in the registry, or the outsider's class name."""
+    label: Annotated[str, StringConstraints(max_length=200)] = ""
+    """The row's name where it is not the method's: the hyper-parameters that were asked for stand behind it."""
     title: Text
     """Its title in words."""
     family: Name
@@ -156,8 +158,8 @@ class Manifest(Record):
 
     @property
     def row(self) -> str:
-        """The row's name: the method, with the hyper-parameters that were asked for where they are not the defaults."""
-        return self.method.name
+        """The row's name: the method, and the hyper-parameters that were asked for."""
+        return self.method.label or self.method.name
 
 
 def encode(logits: Array, *, attributes: bool) -> Array:
