@@ -1,25 +1,24 @@
 """Fit a network and ask it: device-resident images, augmentation by the batch, the same bits for the same seed.
 
 A training set of small images fits in memory as bytes, so nothing is loaded while training: a batch is an index, a
-gather and a division by 255. `Examples` is a view (an index) on such a set; `fit` trains by a `Recipe`; `predict` asks.
+gather and a division by 255 (examples.py). `fit` trains by a `Recipe`; `predict` asks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from forgetbench.compute import autocast, channels_last, count_flops, derived_seed, seeded
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.examples import Examples, batch_sizes
+from forgetbench.recipe import Recipe
 
 __all__ = [
     "Diverged",
@@ -39,60 +38,9 @@ __all__ = [
 LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """What is minimised: (network, images (B,C,H,W) in [0,1], labels) -> a scalar."""
 
-Augmentation = Literal["crop", "crop-reflect", "flip"]
-
 
 class Diverged(ForgetBenchError):  # noqa: N818 - it is what happened, and a row's state on a board
     """The loss is no longer a number; the message names what ran, its epoch and its learning rate."""
-
-
-class Recipe(BaseModel):
-    """How a network is trained. Original and oracle share one recipe, and the last epoch is used."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(20, ge=1)
-    """Passes over the examples."""
-    batch_size: int = Field(128, ge=2)
-    """Examples per step; a last batch of one joins the one before it."""
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
-    """SGD (with momentum), Adam (weight decay in the gradient) or AdamW (decoupled weight decay)."""
-    lr: float = Field(0.1, gt=0)
-    """Learning rate; for `one-cycle` and after a warm-up, the highest one."""
-    momentum: float = Field(0.9, ge=0, lt=1)
-    """Momentum of SGD; Adam and AdamW have beta1 = 0.9 and beta2 = 0.999 instead."""
-    nesterov: bool = False
-    """Whether SGD's momentum is Nesterov's."""
-    weight_decay: float = Field(5e-4, ge=0)
-    """Applied to every parameter, those of normalisation layers included."""
-    schedule: Literal["constant", "cosine", "step", "one-cycle"] = "cosine"
-    """Constant; half a cosine to zero; times `gamma` at each milestone; or 0.3 of the steps up and the rest down."""
-    warmup_epochs: float = Field(0.0, ge=0)
-    """Epochs, or a part of one, in which the learning rate rises linearly, by iteration, before the schedule starts."""
-    milestones: tuple[int, ...] = ()
-    """Epochs after which `step` multiplies the learning rate by `gamma`."""
-    gamma: float = Field(0.2, gt=0, le=1)
-    """The factor of `step`."""
-    augment: tuple[Augmentation, ...] = ()
-    """Augmentations of a training batch: `crop` (zero padding), `crop-reflect`, `flip` (left to right)."""
-    crop_padding: int = Field(4, ge=1)
-    """Pixels around the image from which a crop is drawn."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the target spread evenly over the classes."""
-    mixed_precision: bool = True
-    """bfloat16 autocast; on a GPU only, since on a CPU it would be slower and change the bits."""
-    grad_clip: float | None = Field(None, gt=0)
-    """Largest norm of the whole gradient; None = not clipped."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Recipe:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be less than epochs ({self.epochs})")
-        if self.nesterov and (self.optimiser != "sgd" or self.momentum == 0):
-            raise ValueError("nesterov needs optimiser sgd and a momentum above 0")
-        if {"crop", "crop-reflect"} <= set(self.augment):
-            raise ValueError("augment holds crop or crop-reflect, not both")
-        return self
 
 
 def classification_loss(
