@@ -66,6 +66,8 @@ class Examples:
 
     def take(self, indices: Tensor | NDArray[np.int64] | Sequence[int]) -> Examples:
         """The examples at these positions, as a view."""
+        if isinstance(indices, np.ndarray) and not indices.flags.writeable:  # the rows of a split are read-only
+            indices = indices.copy()
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         return Examples(self._images, self._labels.index_select(0, chosen), self._index.index_select(0, chosen))
 
