@@ -1,0 +1,70 @@
+"""The life of an entry: which change of state may follow which, each one recorded with who, when and why."""
+
+from __future__ import annotations
+
+import secrets
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from forgetbench.errors import UsageError
+from forgetbench.leaderboard.models import Board, Entry, Event, EvidenceFile, utc_now
+
+SERVER = "server"
+"""The actor of changes that nobody asked for."""
+PUBLIC = ("listed", "flagged")
+"""States in which everybody sees an entry; a flagged one is marked as under review."""
+FOLLOWING: dict[str | None, tuple[str, ...]] = {
+    None: ("received",),
+    "received": ("scoring", "rejected", "withdrawn"),
+    "scoring": ("listed", "rejected", "withdrawn"),
+    "listed": ("flagged", "quarantined", "withdrawn"),
+    "flagged": ("listed", "quarantined", "withdrawn"),
+    "quarantined": ("listed", "withdrawn"),
+    "rejected": ("scoring",),
+    "withdrawn": (),
+}
+"""State -> the states that may follow it."""
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+def new_id() -> str:
+    """An id that nobody guesses: 18 letters and digits that are not mistaken for each other, 89 bits."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(18))
+
+
+def record(session: Session, entry: Entry, after: str, actor: str, reason: str = "") -> None:
+    """Write a change into the history, without making it."""
+    session.add(
+        Event(
+            entry_id=entry.id,
+            at=utc_now(),
+            actor=actor,
+            before=entry.state if entry.state != after else None,
+            after=after,
+            reason=reason,
+        )
+    )
+
+
+def move(session: Session, entry: Entry, after: str, actor: str, reason: str = "") -> None:
+    """Change an entry's state.
+
+    Raises:
+        UsageError: That state does not follow the present one.
+    """
+    if after not in FOLLOWING[entry.state]:
+        following = ", ".join(FOLLOWING[entry.state]) or "none"
+        raise UsageError(f"An entry that is {entry.state} cannot become {after}; possible: {following}.")
+    record(session, entry, after, actor, reason)
+    entry.state, entry.note = after, reason
+    if after == "listed" and entry.listed_at is None:
+        entry.listed_at = utc_now()
+    if after == "rejected":
+        session.execute(update(EvidenceFile).where(EvidenceFile.entry_id == entry.id).values(counted=False))
+    touch(session, entry.board_id)
+
+
+def touch(session: Session, board: int) -> None:
+    """Note that a board looks different now."""
+    session.execute(update(Board).where(Board.id == board).values(revision=Board.revision + 1))

@@ -1,0 +1,206 @@
+"""The reception of a submission: every check, then evidence on disk, then the row. In that order, so none is lost."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import timedelta
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from forgetbench.evidence import MANIFEST, Run
+from forgetbench.leaderboard import jobs, packs, states
+from forgetbench.leaderboard.database import Database
+from forgetbench.leaderboard.models import Board, Entry, EvidenceFile, IdempotencyKey, Token, utc_now
+from forgetbench.leaderboard.problems import FieldError, Problem
+from forgetbench.leaderboard.rows import new_entry
+from forgetbench.leaderboard.settings import Settings
+from forgetbench.leaderboard.uploads import Body, answers_digest, check_headers, make_durable, sync, unpack
+from forgetbench.packs import check_run
+from forgetbench.store import file_digest
+
+
+class Reception(NamedTuple):
+    """What became of a submission."""
+
+    entry_id: str | None
+    """The new entry; None for a dry run."""
+    task: str
+    """Its board."""
+    repeated: bool
+    """Whether this is the first answer again."""
+
+
+def receive(
+    database: Database,
+    settings: Settings,
+    token: Token,
+    body: Body,
+    *,
+    key: str | None,
+    dry_run: bool,
+) -> Reception:
+    """Check a body that was received whole, and keep it.
+
+    Args:
+        database: Where rows go.
+        settings: Where files go, and limits.
+        token: Who submits.
+        body: The body, on disk.
+        key: Idempotency key: the same body again gets the first answer.
+        dry_run: Only check.
+
+    Raises:
+        Problem: It is refused; every failed check is listed, and nothing is kept.
+    """
+    if key is not None and not dry_run:
+        with database.reading() as session:
+            earlier = _first_answer(session, token, key, body)
+        if earlier is not None:
+            return earlier
+    folder = body.path.with_suffix(".run")
+    try:
+        run = unpack(body, folder, settings.max_manifest_bytes)
+        with database.reading() as session:
+            board = _board_of(session, run)
+            _refuse_beyond_quota(session, settings, token)
+            errors = check(session, settings, board, run)
+        if errors:
+            detail = f"The evidence cannot stand on {board.task}: {len(errors)} check(s) failed; nothing was stored."
+            raise Problem(422, detail, errors)
+        if dry_run:
+            return Reception(None, board.task, repeated=False)
+        return _keep(database, settings, token, board, run, body, key)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check(session: Session, settings: Settings, board: Board, run: Run) -> list[FieldError]:
+    """Everything that is wrong with a run as a submission to a board."""
+    errors = check_headers(run)
+    if errors:
+        return errors
+    errors = [_field_error(problem, run) for problem in check_run(run, packs.pack_of(settings, board))]
+    return errors or _check_duplicates(session, settings, board, run)
+
+
+def _check_duplicates(session: Session, settings: Settings, board: Board, run: Run) -> list[FieldError]:
+    known, errors = packs.known_answers(settings, board), []
+    answers = {answers_digest(model): model.file for model in run.manifest.models}
+    for answer, file in answers.items():
+        role = known.get(answer, "").partition("/")[0]
+        if role in {"references", "controls"}:
+            errors.append(FieldError(field=file, message="holds the answers of one of this board's oracles"))
+    used = session.scalars(
+        select(EvidenceFile.answers).where(
+            EvidenceFile.board_id == board.id, EvidenceFile.counted, EvidenceFile.answers.in_(answers)
+        )
+    )
+    errors += [FieldError(field=answers[answer], message="was submitted to this board before") for answer in used]
+    return sorted(errors, key=lambda error: error.field)
+
+
+def _keep(
+    database: Database, settings: Settings, token: Token, board: Board, run: Run, body: Body, key: str | None
+) -> Reception:
+    manifest_sha = file_digest(run.folder / MANIFEST)
+    entry = new_entry(board, run.manifest, manifest_sha, token)
+    identity, place = entry.id, settings.evidence / entry.id
+    originals = {
+        answer for answer, place in packs.known_answers(settings, board).items() if place.startswith("originals/")
+    }
+    files = [
+        EvidenceFile(
+            entry_id=identity,
+            name=model.file,
+            board_id=board.id,
+            sha256=file_digest(run.folder / model.file),
+            size=(run.folder / model.file).stat().st_size,
+            answers=answers_digest(model),
+            counted=answers_digest(model) not in originals,
+        )
+        for model in run.manifest.models
+    ]
+    settings.evidence.mkdir(parents=True, exist_ok=True)
+    make_durable(run.folder)
+    run.folder.rename(place)
+    sync(settings.evidence)
+    try:
+        with database.writing() as session:
+            if key is not None and (earlier := _first_answer(session, token, key, body)) is not None:
+                shutil.rmtree(place)
+                return earlier
+            _refuse_beyond_quota(session, settings, token)
+            session.add(entry)
+            session.flush()
+            session.add_all(files)
+            if key is not None:
+                session.add(
+                    IdempotencyKey(
+                        token_id=token.id, key=key, body_sha256=body.sha256, entry_id=identity, created_at=utc_now()
+                    )
+                )
+            states.record(session, entry, "received", token.name)
+            jobs.request(session, "score", identity)
+    except IntegrityError as error:
+        shutil.rmtree(place, ignore_errors=True)
+        return _lost_race(database, token, key, body, error)
+    except Problem:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return Reception(identity, board.task, repeated=False)
+
+
+def _lost_race(database: Database, token: Token, key: str | None, body: Body, error: IntegrityError) -> Reception:
+    """Another request was first: with the same key, or with the same evidence."""
+    if key is not None:
+        with database.reading() as session:
+            earlier = _first_answer(session, token, key, body)
+        if earlier is not None:
+            return earlier
+    raise Problem(409, "The same evidence was submitted to this board before.") from error
+
+
+def _first_answer(session: Session, token: Token, key: str, body: Body) -> Reception | None:
+    row = session.get(IdempotencyKey, (token.id, key))
+    if row is None:
+        return None
+    if row.body_sha256 != body.sha256:
+        raise Problem(409, "This Idempotency-Key was used with another body; use a new one for each submission.")
+    task = session.scalar(select(Board.task).join(Entry, Entry.board_id == Board.id).where(Entry.id == row.entry_id))
+    return Reception(row.entry_id, str(task), repeated=True)
+
+
+def _board_of(session: Session, run: Run) -> Board:
+    task = run.manifest.task
+    board = session.scalar(select(Board).where(Board.task == task, Board.superseded_at.is_(None)))
+    if board is None:
+        there = session.scalars(select(Board.task).where(Board.superseded_at.is_(None)).order_by(Board.task).limit(20))
+        detail = f"This server has no board of that task. It has: {', '.join(there) or 'none yet'}."
+        raise Problem(422, detail, [FieldError(field="task", message=f"{task!r} is not on this server")])
+    return board
+
+
+def _refuse_beyond_quota(session: Session, settings: Settings, token: Token) -> None:
+    quota = token.daily_submissions or settings.daily_submissions
+    since = utc_now() - timedelta(days=1)
+    times = select(Entry.received_at).where(Entry.token_id == token.id, Entry.received_at > since)
+    used = session.scalar(select(func.count()).select_from(times.subquery())) or 0
+    if used >= quota:
+        oldest = session.scalar(times.order_by(Entry.received_at).limit(1)) or since
+        wait = max(1, int((oldest - since).total_seconds()))
+        raise Problem(
+            429,
+            f"This token has made {used} of {quota} submissions in 24 hours; try again later.",
+            headers={"Retry-After": str(wait)},
+        )
+
+
+def _field_error(problem: str, run: Run) -> FieldError:
+    """A sentence of ``check_run`` as a field error: those on a file begin with its name."""
+    name, colon, rest = problem.partition(": ")
+    if colon and name in {model.file for model in run.manifest.models}:
+        return FieldError(field=name, message=rest)
+    return FieldError(field="manifest", message=problem)
