@@ -1,1 +1,177 @@
-"""."""
+"""Methods: what turns a model into an unlearned one. One file each; `methods` names them, and imports when asked.
+
+An author's own file needs no more than this::
+
+    from dataclasses import dataclass
+    from forgetbench.methods import Method, param
+
+
+    @dataclass(frozen=True, kw_only=True)
+    class MyMethod(Method):
+        "One line on what it does."
+
+        lr: float = param(0.01, above=0)
+
+        def unlearn(self, model, request): ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from forgetbench.errors import UsageError
+from forgetbench.registry import Registry
+
+if TYPE_CHECKING:
+    from forgetbench.methods.base import Examples, ForgetRequest, Method, Recipe
+    from forgetbench.methods.cards import MethodCard, Scalar, TaskFacts, param
+
+__all__ = [
+    "Examples",
+    "ForgetRequest",
+    "Method",
+    "MethodCard",
+    "Recipe",
+    "TaskFacts",
+    "load_method_file",
+    "make_method",
+    "methods",
+    "param",
+    "parse_method",
+    "parse_method_file",
+    "register",
+]
+
+methods: Registry[type[Method]] = Registry("method", entry_points="forgetbench.methods")
+"""Name -> class; our own are imported when they are first asked for."""
+register = methods.register
+
+_OURS = {
+    "none": "none:NoUnlearning",
+    "retrain": "retrain:Retrain",
+    "finetune": "finetune:FineTune",
+}
+for _name, _target in _OURS.items():
+    register(_name, f"forgetbench.methods.{_target}")
+
+
+def __getattr__(name: str) -> Any:
+    """The contract's names, imported when used: they need torch, and listing methods does not."""
+    if name in __all__:
+        return getattr(importlib.import_module("forgetbench.methods.base"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def make_method(kind: type[Method], values: Mapping[str, object], network: str | None = None) -> Method:
+    """A method with these hyper-parameters; the rest are what tuning found for the network, or else the defaults.
+
+    Raises:
+        UsageError: A name is unknown, or a value out of range.
+    """
+    tuned = kind.card.tuned.get(network, {}) if network is not None else {}
+    return kind.from_dict({**tuned, **values})
+
+
+def parse_method(text: str, network: str | None = None) -> Method:
+    """The method that `name:parameter=value,parameter=value` stands for.
+
+    Raises:
+        UsageError: The name or a parameter is unknown, or a value is out of range.
+    """
+    name, _, values = text.partition(":")
+    return make_method(methods.get(name.strip()), _parse_values(name, values), network)
+
+
+def parse_method_file(text: str, network: str | None = None) -> Method:
+    """The method that `file.py:Class:parameter=value,parameter=value` stands for.
+
+    Raises:
+        UsageError: See `load_method_file` and `parse_method`.
+    """
+    file, class_name, values = _parts(text)
+    return make_method(load_method_file(f"{file}:{class_name}"), _parse_values(class_name, values), network)
+
+
+def load_method_file(text: str) -> type[Method]:
+    """The class that `file.py:Class` stands for; the class may be left out where the file defines one method.
+
+    The file is imported from where it lies; `sys.path` is left alone, so it cannot import its neighbours.
+
+    Raises:
+        UsageError: There is no such file or class, the file does not import, or the class is not a method.
+    """
+    from forgetbench.methods.base import Method
+
+    file, class_name, _ = _parts(text)
+    module = _import_file(Path(file))
+    found = {
+        name: thing
+        for name, thing in vars(module).items()
+        if isinstance(thing, type) and thing.__module__ == module.__name__
+    }
+    own = [name for name, thing in found.items() if issubclass(thing, Method)]
+    if not class_name and len(own) != 1:
+        raise UsageError(f"{file} defines {len(own)} methods ({', '.join(own) or 'none'}): say which, as {file}:Class")
+    chosen = found.get(class_name or own[0])
+    if chosen is None:
+        raise UsageError(f"{file} has no class {class_name!r}; it defines: {', '.join(found) or 'none'}")
+    if not issubclass(chosen, Method):
+        raise UsageError(f"{class_name} in {file} is not a method: derive it from forgetbench.methods.Method")
+    _check_class(chosen, file)
+    return chosen
+
+
+def _check_class(kind: type[Method], file: str) -> None:
+    missing = sorted(getattr(kind, "__abstractmethods__", ()))
+    if missing:
+        raise UsageError(f"{kind.__name__} in {file} lacks {', '.join(missing)}(self, model, request)")
+    if kind.__dict__.get("__annotations__", {}).keys() - {"card"} and "__dataclass_fields__" not in kind.__dict__:
+        raise UsageError(f"{kind.__name__} in {file} needs @dataclass(frozen=True, kw_only=True) above the class")
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}: give the path of a Python file, as my_method.py:MyMethod")
+    where = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
+    name = f"forgetbench_method_{path.stem}_{where}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is not a Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(f"{path} does not import: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """File, class and values; the file may hold a colon itself only before its `.py`."""
+    head, dot, tail = text.partition(".py")
+    if not dot:
+        raise UsageError(f"{text!r} names no Python file: give it as my_method.py:MyMethod")
+    class_name, _, values = tail.removeprefix(":").partition(":")
+    return head + dot, class_name, values
+
+
+def _parse_values(method: str, text: str) -> dict[str, Scalar]:
+    from forgetbench.methods.cards import parse_value
+
+    values: dict[str, Scalar] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"method {method}: {part!r} is not parameter=value; write {method}:lr=0.1,epochs=3")
+        values[name.strip()] = parse_value(value)
+    return values

@@ -1,0 +1,178 @@
+"""The contract of a method: a frozen dataclass of hyper-parameters that turns a model into an unlearned one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from forgetbench.compute import derived_generator, derived_seed
+from forgetbench.errors import UsageError
+from forgetbench.methods.cards import (
+    MethodCard,
+    ParameterFacts,
+    Scalar,
+    TaskFacts,
+    checked,
+    minimal_card,
+    param,
+    parameters,
+)
+from forgetbench.training import Examples, LossFunction, Recipe
+
+__all__ = ["Examples", "ForgetRequest", "Method", "MethodCard", "Recipe", "TaskFacts", "param"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ForgetRequest:
+    """All that a method is given: no test data, no oracle.
+
+    Raises:
+        UsageError: There is nothing to forget, or nothing would be left.
+    """
+
+    forget: Examples
+    """What is to be forgotten, with the labels that were trained on."""
+    retain: Examples
+    """What is to be kept."""
+    validation: Examples
+    """Held-out examples of what is to be kept."""
+    seed: int
+    """Of every random choice of the method."""
+    recipe: Recipe
+    """How the original was trained."""
+    fresh_network: Callable[[], nn.Module]
+    """Makes a newly initialised network of the same architecture, on the same device; each call the same one."""
+    step: int = 0
+    """Position in a stream of requests; step k gets the model that step k-1 returned."""
+    notes: dict[str, float | str] = field(default_factory=dict)
+    """What the method reports of its own work, collected into the manifest."""
+
+    def __post_init__(self) -> None:
+        if len(self.forget) == 0:
+            raise UsageError("the forget set is empty: give at least one example to forget")
+        if len(self.retain) == 0:
+            raise UsageError("the forget set is the whole training set: leave at least one example to retain")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the examples lie, and so the model."""
+        return self.forget.device
+
+    def seed_of(self, *stream: int) -> int:
+        """A seed for one stream of random choices, such as an epoch."""
+        return derived_seed(self.seed, *stream)
+
+    def generator(self, *stream: int) -> torch.Generator:
+        """A generator, on the CPU, for one stream of random choices."""
+        return derived_generator(self.seed, *stream)
+
+    def report(self, name: str, value: float | str) -> None:
+        """Keep a figure or a remark of the method's own, such as the share of weights that it changed."""
+        self.notes[name] = value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """What turns an original into an unlearned model. A subclass is a frozen, keyword-only dataclass.
+
+    Its fields are the hyper-parameters, `param(...)` giving their ranges; they are checked when it is made. It has a
+    `card` (one is made of the docstring where an author writes none) and `unlearn`, and keeps no state of its own.
+    """
+
+    card: ClassVar[MethodCard]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "card" not in cls.__dict__ and not any("card" in base.__dict__ for base in cls.__mro__[1:]):
+            cls.card = minimal_card(cls)
+
+    def __post_init__(self) -> None:
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        for name, value in checked(self.card.name, type(self), values).items():
+            object.__setattr__(self, name, value)
+
+    @abstractmethod
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """An unlearned model; the one given is left as it was."""
+
+    @property
+    def training_loss(self) -> LossFunction | None:
+        """The loss that the method wants its original trained with; None = the ordinary one.
+
+        A subclass may override this by a property or by a plain method `training_loss(network, images, labels)`.
+        """
+        return None
+
+    def training_parameters(self) -> dict[str, Scalar]:
+        """The hyper-parameters that shape `training_loss`, by which its originals are stored."""
+        return self.to_dict()
+
+    def applies_to(self, facts: TaskFacts) -> str | None:
+        """Why the method does not apply to a task, in a sentence; None when it does."""
+        card = self.card
+        if "*" not in card.networks and facts.network not in card.networks:
+            return f"{card.name} applies to the networks {', '.join(card.networks)}, not to {facts.network}"
+        if "*" not in card.scenarios and facts.scenario not in card.scenarios:
+            return f"{card.name} applies to the scenarios {', '.join(card.scenarios)}, not to {facts.scenario}"
+        if facts.attributes and not card.attributes:
+            return f"{card.name} needs one class per image; it does not apply to labels of several attributes"
+        return None
+
+    def to_dict(self) -> dict[str, Scalar]:
+        """The hyper-parameters, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
+        """A method with these hyper-parameters and defaults for the rest.
+
+        Raises:
+            UsageError: A name is unknown, or a value out of range.
+        """
+        return cls(**checked(cls.card.name, cls, values))
+
+    @classmethod
+    def parameters(cls) -> list[ParameterFacts]:
+        """The hyper-parameters with their types, defaults and ranges."""
+        return parameters(cls)
+
+    @classmethod
+    def source_hash(cls) -> str:
+        """SHA-256 of the method's own file and of the files of this package that it is made of (base.py not)."""
+        modules = {base.__module__ for base in cls.__mro__ if issubclass(base, Method) and base is not Method}
+        for name in list(modules):
+            _add_imported(name, modules)
+        digest = hashlib.sha256()
+        for path in sorted({_source(name) for name in modules}, key=lambda path: path.name):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        return digest.hexdigest()
+
+
+_NOT_HASHED = {"forgetbench.methods", "forgetbench.methods.base", "forgetbench.methods.cards"}
+
+
+def _add_imported(name: str, found: set[str]) -> None:
+    for thing in list(vars(sys.modules[name]).values()):
+        module = thing.__name__ if inspect.ismodule(thing) else getattr(thing, "__module__", None)
+        if (
+            isinstance(module, str)
+            and module.startswith("forgetbench.methods.")
+            and module not in found | _NOT_HASHED
+            and module in sys.modules
+        ):
+            found.add(module)
+            _add_imported(module, found)
+
+
+def _source(module: str) -> Path:
+    return Path(str(sys.modules[module].__file__))

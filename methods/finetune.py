@@ -1,0 +1,58 @@
+"""Fine-tuning: go on training on the retain set, and let the rest be forgotten by itself.
+
+    min CE(D_r), starting from the original
+
+The baseline of nearly every paper (as catastrophic forgetting, e.g. Warnecke et al. 2023; Golatkar et al. 2020).
+Batch-norm statistics move, as in training. The learning rate falls by a cosine; papers mostly hold it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from forgetbench.methods.base import ForgetRequest, Method, MethodCard, Recipe, param
+from forgetbench.methods.loops import editable
+from forgetbench.training import fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune(Method):
+    """Train the original on the retain set for a few more epochs."""
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="finetune",
+        title="Goes on training on the retain set",
+        authors="Alexander Warnecke, Lukas Pirch, Christian Wressnegger, Konrad Rieck",
+        year=2023,
+        venue="NDSS",
+        link="https://arxiv.org/abs/2108.11577",
+        bibtex="@inproceedings{warnecke2023machine, title={Machine Unlearning of Features and Labels}, "
+        "author={Warnecke, Alexander and Pirch, Lukas and Wressnegger, Christian and Rieck, Konrad}, "
+        "booktitle={NDSS}, year={2023}}",
+        family="fine-tuning",
+        needs=frozenset({"retain"}),
+        fails_at="memorised examples: a few epochs at a small rate leave the forget set as it was",
+    )
+
+    epochs: int = param(5, low=1, authors=10, help="Passes over the retain set.")
+    lr: float = param(0.02, above=0, authors=0.01, help="Highest learning rate.")
+    batch_size: int = param(128, low=2, help="Examples per step.")
+    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """A copy of the model, trained further."""
+        recipe = Recipe(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            augment=request.recipe.augment,
+            crop_padding=request.recipe.crop_padding,
+            mixed_precision=request.recipe.mixed_precision,
+        )
+        return fit(editable(model), request.retain, recipe, request.seed)
