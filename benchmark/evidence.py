@@ -31,6 +31,7 @@ CLIP = 60_000.0
 MANIFEST = "manifest.json"
 SCHEMA: Literal[1] = 1
 
+Status = Literal["ok", "failed", "diverged", "not-applicable"]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=20_000)]
@@ -135,7 +136,7 @@ class Manifest(Record):
     """Hash of all that shapes the task's models."""
     method: MethodRecord
     """The method."""
-    status: Literal["ok", "failed", "diverged", "not-applicable"] = "ok"
+    status: Status = "ok"
     """Whether there is evidence for every (draw, seed)."""
     reason: Text = ""
     """Why not."""

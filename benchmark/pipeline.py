@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.bench import Bench, Role, open_bench
+from forgetbench.contestants import build, made_of
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import array_digest, describe, write_arrays
 from forgetbench.executors import Job, Result
-from forgetbench.methods import build_method
+from forgetbench.methods.base import ForgetRequest, Method, TaskFacts
 from forgetbench.store import Store, canonical_json, digest, file_digest
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from forgetbench.methods.base import ForgetRequest, Method
 
 ANSWERS = "answers.npz"
 LABELS = "labels.npz"
@@ -39,23 +38,25 @@ def prepare(job: Job) -> Result:
     draws = range(bench.task.draws)
     labels = []
     for draw in draws:
-        facts = bench.made_from(
+        made_from = bench.made_from(
             "labels", rows=bench.row_hashes(draw), labels=array_digest(bench.split(draw).train_labels)
         )
-        key = bench.store.key(facts)
+        key = bench.store.key(made_from)
         if bench.store.read(key) is None:
-            bench.store.write(facts, lambda folder, draw=draw: write_arrays(folder / LABELS, bench.labels(draw)))  # type: ignore[misc]
+            bench.store.write(made_from, lambda folder, draw=draw: write_arrays(folder / LABELS, bench.labels(draw)))  # type: ignore[misc]
         labels.append(key)
     card, images = bench.partition.card, bench.partition.train
-    network = bench.spec.build(bench.task.stream("init", 0))
-    refusals = {}
-    for spec in job["methods"]:
-        reason = build_method(spec).refuses(network, bench.task.scenario.name, attributes=images.attributes)
-        if reason:
-            refusals[digest(spec)] = reason
+    network = bench.spec.build(0)
+    facts = TaskFacts(
+        network=bench.task.network.name,
+        scenario=bench.task.scenario.name,
+        attributes=images.attributes,
+        outputs=len(images.classes),
+    )
+    reasons = {digest(spec): build(spec).applies_to(facts) for spec in job["methods"]}
     return {
         "labels": labels,
-        "refusals": refusals,
+        "refusals": {spec: reason for spec, reason in reasons.items() if reason},
         "track": bench.task.track or bench.split(0).track,
         "attributes": images.attributes,
         "classes": list(images.classes),
@@ -84,12 +85,13 @@ def train(job: Job) -> Result:
     """
     bench, role, seed = open_bench(job), job["role"], job["seed"]
     draws = range(bench.task.draws) if role == "original" else [job["draw"]]
-    facts = bench.model_facts(role, draws[0], seed, job.get("method"))
+    own = job.get("method")
+    facts = bench.model_facts(role, draws[0], seed, made_of(own) if own else None)
     key = bench.store.key(facts)
     folder = bench.store.read(key)
     fresh = folder is None
     if folder is None:
-        folder = bench.store.write(facts, lambda place: _train(bench, role, draws[0], seed, job.get("method"), place))
+        folder = bench.store.write(facts, lambda place: _train(bench, role, draws[0], seed, own, place))
     answers = {}
     for draw in draws:
         told = bench.answers_facts(key, draw)
@@ -112,12 +114,11 @@ def unlearn(job: Job) -> Result:
     """
     from forgetbench.training import Diverged
 
-    bench, method = open_bench(job), build_method(job["method"])
+    bench, method = open_bench(job), build(job["method"])
     facts = bench.made_from(
         "unlearned",
         original=job["original"],
-        method=job["method"],
-        source=method.source_hash(),
+        method=made_of(job["method"]),
         draw=job["draw"],
         seed=job["seed"],
         rows=bench.row_hashes(job["draw"]),
@@ -146,11 +147,10 @@ def count(job: Job) -> Result:
         job: ``task``, ``site``; ``method`` and ``original`` for a method, neither for an oracle.
     """
     bench = open_bench(job)
-    method = build_method(job["method"]) if job.get("method") else None
+    method = build(job["method"]) if job.get("method") else None
     facts = bench.made_from(
         "flops",
-        method=job.get("method"),
-        source=method.source_hash() if method else None,
+        method=made_of(job["method"]) if method else None,
         original=job.get("original"),
         retain=bench.row_hashes(0)["retain"],
     )
@@ -200,7 +200,7 @@ def _train(bench: Bench, role: Role, draw: int, seed: int, method: dict[str, Any
         rows = rows.take(bench.split(draw).retain)
     indices = (seed,) if role == "original" else (draw, seed)
     network = bench.spec.build(bench.task.stream(f"{role}-init", *indices)).to(bench.device)
-    loss = build_method(method).training_loss if method else None
+    loss = build(method).training_loss if method else None
     start = _now(bench)
     fit(network, rows, bench.task.recipe, bench.task.stream(f"{role}-order", *indices), loss=loss)
     seconds = _now(bench) - start
@@ -241,8 +241,6 @@ def _unlearn(bench: Bench, method: Method, job: Job, place: Path) -> None:
 
 def make_request(bench: Bench, draw: int, seed: int) -> ForgetRequest:
     """What a method is given: never test data, never an oracle."""
-    from forgetbench.methods.base import ForgetRequest
-
     split, train_rows = bench.split(draw), bench.examples("train", draw)
     fresh = bench.task.stream("method-init", draw, seed)
     return ForgetRequest(

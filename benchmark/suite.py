@@ -8,12 +8,13 @@ from __future__ import annotations
 import datetime
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from forgetbench.bench import Site
+from forgetbench.contestants import Contestant
 from forgetbench.environment import environment
 from forgetbench.errors import UsageError
 from forgetbench.evidence import (
@@ -21,10 +22,10 @@ from forgetbench.evidence import (
     Manifest,
     MethodRecord,
     ModelRecord,
+    Status,
     write_manifest,
 )
 from forgetbench.executors import Job, Local, Processes, Result, make_executor
-from forgetbench.methods import MethodSpec
 from forgetbench.packs import Pack, read_pack, write_pack
 from forgetbench.pipeline import LABELS, answers_file, read_meta
 from forgetbench.store import Store, digest, home, replace_folder
@@ -95,13 +96,16 @@ class TaskRun:
 
 
 def run(
-    tasks: Sequence[Task], methods: Sequence[MethodSpec], options: Options, watcher: Watcher | None = None
+    tasks: Sequence[Task],
+    contestants: Callable[[Task], Sequence[Contestant]],
+    options: Options,
+    watcher: Watcher | None = None,
 ) -> list[TaskRun]:
     """Run methods on tasks; whatever is in the store is not made again.
 
     Args:
         tasks: Tasks with their counts of seeds and draws.
-        methods: Methods with their hyper-parameters, each a row of its own.
+        contestants: The rows of a task; a method may have defaults of its own for a network.
         options: Where and how.
         watcher: Is told what goes on.
 
@@ -111,8 +115,12 @@ def run(
     """
     device = pick_device(options.device)
     site = Site(str(options.store.root), str(options.root.resolve()) if options.root else None, device)
+    rows = [contestants(task) for task in tasks]  # all names are checked before anything is trained
     with make_executor(options.executor, options.workers, device) as executor:
-        return [_TaskRunner(task, methods, site, options, executor, watcher or Silent()).run() for task in tasks]
+        return [
+            _TaskRunner(task, methods, site, options, executor, watcher or Silent()).run()
+            for task, methods in zip(tasks, rows, strict=True)
+        ]
 
 
 def pick_device(name: str) -> str:
@@ -140,7 +148,7 @@ class _TaskRunner:
     def __init__(
         self,
         task: Task,
-        methods: Sequence[MethodSpec],
+        methods: Sequence[Contestant],
         site: Site,
         options: Options,
         executor: Local | Processes,
@@ -155,7 +163,7 @@ class _TaskRunner:
         """All jobs, then the pack and one folder for each method."""
         seeds, draws = range(self.task.seeds), range(self.task.draws)
         specs = [method.as_json() for method in self.methods]
-        own = [spec for spec, method in zip(specs, self.methods, strict=True) if method.card.changes_training]
+        own = [spec for spec, method in zip(specs, self.methods, strict=True) if method.trains_originals]
         per_method = self.task.seeds * self.task.draws + 1
         total = 2 + self.task.seeds * (1 + 2 * self.task.draws + len(own)) + per_method * len(specs)
         self.watcher.begin(self.task.name, total)
@@ -190,7 +198,7 @@ class _TaskRunner:
             for draw in range(self.task.draws):
                 for seed in range(self.task.seeds):
                     original = {"role": "original", "seed": seed}
-                    if method.card.changes_training:
+                    if method.trains_originals:
                         original["method"] = spec
                     key = models[_training_key(original)]["model"]
                     jobs.append({"method": spec, "draw": draw, "seed": seed, "original": key})
@@ -267,12 +275,13 @@ class _TaskRunner:
         return read_pack(folder, verify=False)
 
     def _write_run(
-        self, method: MethodSpec, results: list[tuple[Job, Result]], refusal: str, cost: CostRecord, pack: Pack
+        self, method: Contestant, results: list[tuple[Job, Result]], refusal: str, cost: CostRecord, pack: Pack
     ) -> Path:
         """One method's run: evidence and manifest in a fresh folder that replaces the one before."""
         store, task = self.options.store, self.task
         folder = self.options.home / "runs" / task.name / method.folder
         bad = next((result for _, result in results if result["status"] != "ok"), None)
+        status: Status
         status, reason = ("not-applicable", refusal) if refusal else ("ok", "")
         if bad is not None:
             status, reason = bad["status"], bad["reason"]
@@ -316,26 +325,26 @@ def pack_folder(base: Path, task: Task) -> Path:
     return base / "packs" / task.name / f"{task.key[:12]}-g{task.draws}-s{task.seeds}"
 
 
-def method_record(method: MethodSpec) -> MethodRecord:
+def method_record(method: Contestant) -> MethodRecord:
     """What the manifest says of a method."""
-    card = method.card
+    card = method.method.card
     return MethodRecord(
-        name=method.name,
+        name=card.name,
         label=method.label,
         title=card.title,
         family=card.family,
         needs=tuple(sorted(card.needs)),
-        parameters=method.build().to_dict(),
-        changes_training=card.changes_training,
+        parameters=method.method.to_dict(),
+        changes_training=method.trains_originals,
         sentinel=card.sentinel,
-        source_sha256=method.source_hash(),
-        source=method.source(),
+        source_sha256=method.method.source_hash(),
+        source=method.source,
         link=card.link or None,
         bibtex=card.bibtex or None,
     )
 
 
-def command(task: Task, method: MethodSpec, options: Options) -> str:
+def command(task: Task, method: Contestant, options: Options) -> str:
     """The command that makes a run again."""
     words = ["forgetbench", "run", task.name, *method.arguments(), "--seeds", str(task.seeds)]
     if task.draws > 1:

@@ -1,0 +1,119 @@
+"""Contestants: methods with the hyper-parameters that were asked for, each a row of its own on a board."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forgetbench.errors import UsageError
+from forgetbench.methods import load_method_file, methods, parse_method, parse_method_file
+from forgetbench.methods.base import Method
+from forgetbench.store import digest
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One row: a method, as it was asked for."""
+
+    label: str
+    """The row's name: the method's, and behind it the hyper-parameters that were asked for."""
+    method: Method
+    """The method with all its hyper-parameters."""
+    file: str | None = None
+    """``file.py:Class`` where the method is not part of the package."""
+
+    @property
+    def trains_originals(self) -> bool:
+        """Whether its originals are trained with a loss of its own."""
+        return self.method.training_loss is not None
+
+    @property
+    def folder(self) -> str:
+        """A name for its folder of evidence."""
+        plain = re.sub(r"[^A-Za-z0-9+.=_-]+", "-", self.label).strip("-.")
+        return plain if len(plain) <= 80 else f"{plain[:60]}-{digest(self.label)[:12]}"
+
+    @property
+    def source(self) -> str | None:
+        """The source text of a method that is not part of the package."""
+        return Path(inspect.getfile(type(self.method))).read_text(encoding="utf-8") if self.file else None
+
+    def as_json(self) -> dict[str, Any]:
+        """What a worker process needs to build the method again."""
+        return {
+            "label": self.label,
+            "name": self.method.card.name,
+            "file": self.file,
+            "parameters": self.method.to_dict(),
+        }
+
+    def arguments(self) -> list[str]:
+        """The words of the command line that ask for this row."""
+        if self.file is None:
+            return ["--method", self.label]
+        values = self.label.partition(":")[2]
+        return ["--method-file", self.file + (f":{values}" if values else "")]
+
+
+def build(spec: Mapping[str, Any]) -> Method:
+    """The method of a contestant's JSON.
+
+    Raises:
+        UsageError: The method's file is gone or has changed so that it no longer takes these hyper-parameters.
+    """
+    kind = load_method_file(spec["file"]) if spec["file"] else methods.get(spec["name"])
+    return kind.from_dict(spec["parameters"])
+
+
+def made_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a contestant shapes its results: name, hyper-parameters and source, not its label or the file's path."""
+    return {"name": spec["name"], "parameters": spec["parameters"], "source": build(spec).source_hash()}
+
+
+def choose(names: Sequence[str], files: Sequence[str], network: str) -> list[Contestant]:
+    """The contestants that a command line asks for.
+
+    Args:
+        names: ``name[:parameter=value,...]``; ``all`` is every contestant, ``sentinels`` those of the audit. The
+            reference rows (none, retrain) stand on every board, so that naming them adds nothing.
+        files: ``file.py:Class[:parameter=value,...]``.
+        network: The task's network, for which a method may have defaults of its own.
+
+    Raises:
+        UsageError: A name, file or hyper-parameter is wrong, or a row is asked for twice.
+    """
+    chosen: list[Contestant] = []
+    for name in names:
+        if name == "all":
+            wanted = [known for known in methods.names() if not _is(known, sentinel=True)]
+        elif name == "sentinels":
+            wanted = [known for known in methods.names() if _is(known, sentinel=True)]
+        else:
+            wanted = [name]
+        chosen += [Contestant(_label(text), parse_method(text, network)) for text in wanted]
+    for text in files:
+        method = parse_method_file(text, network)
+        file, _, values = text.partition(".py")
+        class_name, _, values = values.removeprefix(":").partition(":")
+        address = f"{Path(file + '.py').resolve()}:{class_name or type(method).__name__}"
+        label = method.card.name + (f":{values}" if values else "")
+        chosen.append(Contestant(_label(label), method, address))
+    rows = [contestant for contestant in chosen if not contestant.method.card.reference]
+    labels = [contestant.label for contestant in rows]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise UsageError(f"asked for twice: {', '.join(twice)}. A method may stand twice with other hyper-parameters.")
+    return rows
+
+
+def _label(text: str) -> str:
+    return "".join(text.split())
+
+
+def _is(name: str, *, sentinel: bool) -> bool:
+    card = methods.get(name).card
+    return card.sentinel is sentinel and not card.reference
