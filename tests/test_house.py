@@ -19,12 +19,12 @@ FLOORS = [
     {"datasets"},
     {"compute", "examples", "networks", "recipe", "training"},
     {"methods"},
-    {"tasks", "bench", "pipeline", "executors"},
-    {"scoring", "reports", "audit"},
+    {"tasks", "bench", "contestants", "pipeline", "executors"},
+    {"scoring", "bands", "comparisons", "gates", "ranking", "scorecards", "judging", "reports", "audit"},
     {"leaderboard"},
     {"suite", "demo", "cli", "__init__", "__main__"},
 ]
-TORCHLESS = {"metrics", "statistics", "evidence", "packs", "scoring", "leaderboard", "audit", "reports", "store"}
+TORCHLESS = {"metrics", "statistics", "evidence", "packs", "store", "leaderboard"} | FLOORS[5]
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -1,0 +1,140 @@
+"""Runs and packs on disk to scorecards: what command line and server both call, so that they agree to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from forgetbench.errors import ForgetBenchError
+from forgetbench.evidence import CostRecord, Logits, Manifest, ModelRecord, Run
+from forgetbench.metrics import Cost
+from forgetbench.metrics.cost import ratio
+from forgetbench.packs import PACK, Pack, check_run
+from forgetbench.scorecards import Bands, Board, Scorecard
+from forgetbench.scoring import rank, reference_bands, score, unscored
+from forgetbench.store import file_digest, source_digest, write_atomically
+
+NO_UNLEARNING = "No unlearning"
+RETRAIN = "Retrain"
+REFERENCES = (RETRAIN, NO_UNLEARNING)
+"""The two rows that stand on every board: the control oracles, and the originals as they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Scores runs against one pack. The bands are computed once, and kept in ``cache`` if one is given.
+
+    Args:
+        pack: What runs are scored against.
+        cache: A folder for the bands; what lies there is used only if it came from this pack and this code.
+    """
+
+    pack: Pack
+    cache: Path | None = None
+
+    @cached_property
+    def references(self) -> list[Logits]:
+        """The reference oracles' answers."""
+        return self.pack.population("references")
+
+    @cached_property
+    def bands(self) -> Bands:
+        """Oracle bands, feasibility, family limit and gate of the board."""
+        made_of = f"{file_digest(self.pack.folder / PACK)}-{scoring_code()}"
+        path = self.cache / f"bands-{made_of[:16]}-{made_of[-16:]}.json" if self.cache else None
+        if path is not None and path.is_file():
+            return Bands.model_validate_json(path.read_bytes())
+        bands = reference_bands(
+            self.pack.labels,
+            self.references,
+            self.pack.population("controls"),
+            self.pack.population("originals"),
+            self.pack.card.track,
+        )
+        if path is not None:
+            write_atomically(path, bands.model_dump_json().encode())
+        return bands
+
+    def score_reference(self, name: str) -> Scorecard:
+        """The scorecard of Retrain or of No unlearning."""
+        if name == RETRAIN:
+            return self._score(self.pack.population("controls"), name, Cost(flops=1.0, changed=1.0))
+        return self._score(self.pack.population("originals"), name, Cost(flops=0.0, changed=0.0))
+
+    def score(self, run: Run) -> Scorecard:
+        """The scorecard of a run. A run that did not complete is a row with its reason.
+
+        Raises:
+            ForgetBenchError: The run is no evidence for this pack's task; the message lists everything that is wrong.
+        """
+        manifest = run.manifest
+        cost = cost_of(manifest.cost, manifest.models)
+        if manifest.status != "ok":
+            return unscored(manifest.row, manifest.status, manifest.reason, self.bands, cost)
+        problems = check_run(run, self.pack)
+        if problems:
+            raise ForgetBenchError(f"{run.folder}: " + "; ".join(problems))
+        return self._score(run.population(self.pack.card.draws, self.pack.card.seeds), manifest.row, cost)
+
+    def _score(self, population: list[Logits], name: str, cost: Cost) -> Scorecard:
+        return score(
+            population, name=name, references=self.references, labels=self.pack.labels, bands=self.bands, cost=cost
+        )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A board in memory: scorecards, their manifests where they have one, and the ranking."""
+
+    card_of: tuple[Scorecard, ...]
+    """The reference rows first, then the contestants as they were given."""
+    manifests: tuple[Manifest | None, ...]
+    """The manifest of each; None for the reference rows."""
+    board: Board
+    """The ranking of the contestants (sentinels and the reference rows are shown, and take no place)."""
+    bands: Bands
+    """The board's bands."""
+
+
+def stand(judge: Judge, runs: Sequence[Run]) -> Standing:
+    """Score runs and rank the contestants among them.
+
+    Raises:
+        ForgetBenchError: A run is no evidence for the judge's task.
+    """
+    references = [judge.score_reference(name) for name in REFERENCES]
+    cards = [judge.score(run) for run in runs]
+    ranked = [card for card, run in zip(cards, runs, strict=True) if contends(run.manifest)]
+    manifests = (*(None for _ in references), *(run.manifest for run in runs))
+    return Standing((*references, *cards), manifests, rank(ranked), judge.bands)
+
+
+def contends(manifest: Manifest) -> bool:
+    """Whether a row takes a place: not a sentinel, and unlearned from the board's own originals."""
+    return not manifest.method.sentinel and not manifest.method.changes_training
+
+
+def cost_of(record: CostRecord, models: Sequence[ModelRecord]) -> Cost:
+    """A manifest's costs as shares of retraining's."""
+    changed = [model.share_changed for model in models if model.share_changed is not None]
+    return Cost(
+        flops=_share(record.flops, record.retrain_flops),
+        wall=_share(record.seconds, record.retrain_seconds),
+        changed=sum(changed) / len(changed) if changed else None,
+        seconds=record.seconds,
+        trials=record.tuning_trials,
+    )
+
+
+@lru_cache(maxsize=1)
+def scoring_code() -> str:
+    """Hash of the code that shapes a score."""
+    folder = Path(__file__).parent
+    names = ("bands", "comparisons", "evidence", "gates", "ranking", "scorecards", "scoring", "statistics")
+    return source_digest(*(folder / f"{name}.py" for name in names), *sorted((folder / "metrics").glob("*.py")))
+
+
+def _share(value: float | None, of: float | None) -> float | None:
+    return ratio(value, of) if value is not None and of else None
