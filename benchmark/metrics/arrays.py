@@ -1,0 +1,88 @@
+"""What every metric does to its input first: float64, the right shape, and no NaN."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from forgetbench.errors import UsageError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+def floats(values: ArrayLike, name: str = "scores", *, ndim: int | None = None) -> FloatArray:
+    """An array of finite float64.
+
+    Args:
+        values: Anything that numpy reads as numbers; float16 evidence is widened here.
+        name: What to call the array in an error.
+        ndim: The number of dimensions that it must have, where that matters.
+
+    Raises:
+        UsageError: A value is NaN or infinite (the message names its row), or the shape is another.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if ndim is not None and array.ndim != ndim:
+        raise UsageError(f"{name}: {ndim} dimensions expected, but the shape is {array.shape}.")
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise UsageError(
+            f"{name}: {array[where]} in {_place(where, array.ndim)}. A model that answers NaN or infinity has "
+            "diverged; leave it out, or report the run as failed."
+        )
+    return array
+
+
+def logits_of(values: ArrayLike, name: str = "logits") -> FloatArray:
+    """Logits of one model (n, K) or of several (S, n, K), checked, as float64.
+
+    Raises:
+        UsageError: A value is not finite, or there are neither two nor three dimensions.
+    """
+    array = floats(values, name)
+    if array.ndim not in {2, 3}:
+        raise UsageError(f"{name}: logits are (examples, classes) or (models, examples, classes), not {array.shape}.")
+    return array
+
+
+def labels_of(values: ArrayLike, logits: FloatArray, name: str = "labels") -> IntArray:
+    """Labels that fit the logits: class numbers (n,), or zeros and ones (n, A) for A binary attributes.
+
+    Raises:
+        UsageError: The number of rows differs, a class number has no logit, or an attribute is neither 0 nor 1.
+    """
+    labels = np.asarray(values)
+    if labels.dtype.kind not in "iub":
+        raise UsageError(f"{name}: whole numbers expected, but the type is {labels.dtype}.")
+    labels = labels.astype(np.int64)
+    rows, outputs = logits.shape[-2:]
+    attributes = labels.ndim == 2
+    fits = labels.shape == (rows, outputs) if attributes else labels.shape == (rows,)
+    if not fits:
+        raise UsageError(f"{name}: the shape is {labels.shape}, but the logits have {rows} rows and {outputs} columns.")
+    if not attributes and outputs < 2:
+        raise UsageError(f"{name}: class labels need at least two logits a row; for attributes give labels (n, A).")
+    top = 1 if attributes else outputs - 1
+    wrong = (labels < 0) | (labels > top)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise UsageError(f"{name}: {labels[where]} in row {where[0]}, where 0 to {top} is expected.")
+    return labels
+
+
+def joint_labels(labels: IntArray) -> IntArray:
+    """One number per distinct label: class numbers as they are; for (n, A) attributes their bits read as one number."""
+    if labels.ndim == 1:
+        return labels
+    weights = np.left_shift(np.int64(1), np.arange(labels.shape[1], dtype=np.int64))
+    joint: IntArray = (labels * weights).sum(axis=1)
+    return joint
+
+
+def _place(where: tuple[int, ...], ndim: int) -> str:
+    if ndim >= 3:
+        return f"row {where[-2]} of model {where[-3]}"
+    return f"row {where[0]}"

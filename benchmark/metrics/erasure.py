@@ -1,0 +1,79 @@
+"""Whether a behaviour is gone: the harmonic mean of drop and utility, and whether forgetting generalises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from forgetbench.errors import UsageError
+from forgetbench.metrics.arrays import FloatArray, floats
+
+UNDEFINED_BELOW = 0.02
+"""A ratio whose denominator is smaller than this is noise over noise, and not defined."""
+
+
+def h_mean(retained: ArrayLike, before: ArrayLike, after: ArrayLike) -> float:
+    """Harmonic mean of retained accuracy and drop, 2 A_r Drop / (A_r + Drop), averaged over seeds (Zhao et al. 2024).
+
+    Args:
+        retained: (S,) test accuracy of the unlearned models on classes that are kept.
+        before: (S,) test accuracy of their originals on the forgotten classes.
+        after: (S,) test accuracy of the unlearned models on the forgotten classes; Drop = before - after.
+
+    Returns:
+        In the unit of its arguments, 0 where nothing dropped (or the accuracy rose).
+    """
+    return float(h_mean_by_seed(retained, before, after).mean())
+
+
+def h_mean_by_seed(retained: ArrayLike, before: ArrayLike, after: ArrayLike) -> FloatArray:
+    """The harmonic mean of each seed, (S,)."""
+    kept, start, end = (np.atleast_1d(floats(values, "accuracies")) for values in (retained, before, after))
+    if not kept.shape == start.shape == end.shape:
+        raise UsageError(f"One value per seed of each, please: {kept.shape}, {start.shape}, {end.shape}.")
+    drop = np.maximum(start - end, 0.0)
+    total = kept + drop
+    return np.where(total > 0, 2 * kept * drop / np.where(total > 0, total, 1.0), 0.0)
+
+
+def forgetting_rate(original: ArrayLike, unlearned: ArrayLike, chance: float) -> float | None:
+    """FR = (A_o - A_u) / (A_o - chance), of mean accuracies; None where the original is near chance itself."""
+    start, end = float(floats(original).mean()), float(floats(unlearned).mean())
+    room = start - chance
+    return None if abs(room) < UNDEFINED_BELOW else (start - end) / room
+
+
+def generalisation(
+    seen: tuple[ArrayLike, ArrayLike], withheld: tuple[ArrayLike, ArrayLike], chance: float
+) -> float | None:
+    """FR(withheld) / FR(seen): does forgetting reach images that the method was never given (Zhang et al. 2024)?
+
+    Args:
+        seen: Accuracies (S,) of the originals and of the unlearned models on the forget set.
+        withheld: The same on images of the same class or person that were not given.
+        chance: Accuracy of guessing.
+
+    Returns:
+        1 where forgetting reaches both alike, 0 where only the given images are forgotten; None where undefined.
+    """
+    rates = [forgetting_rate(original, unlearned, chance) for original, unlearned in (seen, withheld)]
+    if rates[0] is None or rates[1] is None or abs(rates[0]) < UNDEFINED_BELOW:
+        return None
+    return rates[1] / rates[0]
+
+
+def reemergence(accuracies: Sequence[float]) -> float:
+    """Re-emergence: the largest rise of accuracy on what a request forgot, over the later requests of a stream.
+
+    Args:
+        accuracies: Accuracy on one request's forget set, straight after that request and after each later one.
+
+    Returns:
+        The largest rise above the lowest earlier value, at least 0.
+    """
+    values = floats(accuracies, "accuracies", ndim=1)
+    if not len(values):
+        raise UsageError("A stream needs at least one step.")
+    return float((values - np.minimum.accumulate(values)).max())

@@ -1,0 +1,121 @@
+"""Metrics of a scorecard that are no comparison of exchangeable sides: accuracies, attack readings, erasure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from forgetbench.comparisons import Labels, Population
+from forgetbench.errors import UsageError
+from forgetbench.metrics.arrays import FloatArray
+from forgetbench.metrics.confidence import phi
+from forgetbench.metrics.erasure import generalisation, h_mean_by_seed
+from forgetbench.metrics.likelihood import lira
+from forgetbench.metrics.utility import accuracy
+from forgetbench.scorecards import MetricBand, Value
+from forgetbench.statistics import half_width, pseudo_interval, pseudo_values
+
+
+def accuracy_by_seed(population: Population, labels: Labels, subset: str) -> FloatArray:
+    """Accuracy of each seed on a subset, the mean over draws, (S,)."""
+    draws = [accuracy(answers[subset], truth[subset]) for answers, truth in zip(population, labels, strict=True)]
+    mean: FloatArray = np.mean(draws, axis=0)
+    return mean
+
+
+def accuracies(
+    contestant: Population, references: Population, labels: Labels, gaps: Mapping[str, Value]
+) -> dict[str, Value]:
+    """Accuracies with t intervals over seeds; their bands are those of the gaps, moved to the oracles' accuracy."""
+    found = {}
+    for metric in [name for name in gaps if name.startswith("gap.") and gaps[name].value is not None]:
+        subset = metric.removeprefix("gap.")
+        oracle = float(accuracy_by_seed(references, labels, subset).mean())
+        gap = gaps[metric]
+        value = over_seeds(accuracy_by_seed(contestant, labels, subset))
+        band = _moved(gap.band, oracle) if gap.band is not None else None
+        found[f"accuracy.{subset}"] = value.model_copy(update={"band": band, "z": gap.z, "inside": gap.inside})
+    return found
+
+
+def over_seeds(values: FloatArray) -> Value:
+    """The mean of one value per seed, with its t interval, clipped to nothing."""
+    half = half_width(values) if len(values) > 1 else None
+    mean = float(values.mean())
+    return Value(
+        value=mean,
+        low=None if half is None else mean - half,
+        high=None if half is None else mean + half,
+        seeds=tuple(values.tolist()),
+    )
+
+
+def lira_readings(contestant: Population, references: Population, labels: Labels) -> dict[str, Value]:
+    """The other readings of the attack on the forget set, averaged over draws."""
+    names = {
+        "balanced_accuracy": "lira.forget.balanced",
+        "tpr_1": "lira.forget.tpr-1",
+        "tpr_01": "lira.forget.tpr-0.1",
+        "worst_decile": "lira.forget.worst-decile",
+    }
+    try:
+        draws = [
+            lira(phi(mine["forget"], truth["forget"]), phi(theirs["forget"], truth["forget"]))
+            for mine, theirs, truth in zip(contestant, references, labels, strict=True)
+        ]
+    except UsageError as error:
+        return {metric: Value(reason=str(error)) for metric in names.values()}
+    found = {}
+    for field, metric in names.items():
+        parts = [getattr(draw, field) for draw in draws]
+        if any(part is None for part in parts):
+            found[metric] = Value(reason="too few models or examples for this reading")
+        else:
+            found[metric] = Value(value=float(np.mean(parts)))
+    return found
+
+
+def erasure(contestant: Population, originals: Population, labels: Labels) -> dict[str, Value]:
+    """H-mean and generalisation, where the task has rows for them."""
+    found = {}
+    if _has(labels, "test-forgotten") and _has(labels, "test"):
+        kept = accuracy_by_seed(contestant, labels, "test")
+        sides = [accuracy_by_seed(side, labels, "test-forgotten") for side in (originals, contestant)]
+        found["h-mean"] = over_seeds(h_mean_by_seed(kept, sides[0], sides[1]))
+    others = next((name for name in ("withheld", "test-forgotten") if _has(labels, name)), None)
+    if others is not None:
+        found["generalisation"] = _generalisation(contestant, originals, labels, others)
+    return found
+
+
+def _generalisation(contestant: Population, originals: Population, labels: Labels, others: str) -> Value:
+    truth = np.asarray(labels[0]["forget"])
+    chance = 0.5 if truth.ndim == 2 else 1.0 / np.shape(contestant[0]["forget"])[-1]
+    rates = {
+        name: [accuracy_by_seed(side, labels, name) for side in (originals, contestant)] for name in ("forget", others)
+    }
+
+    def value(kept: list[int]) -> float | None:
+        seen, away = ((rates[name][0][kept], rates[name][1][kept]) for name in ("forget", others))
+        return generalisation(seen, away, chance)
+
+    seeds = list(range(len(rates["forget"][0])))
+    whole = value(seeds)
+    if whole is None:
+        return Value(reason="undefined: the forget set was hardly forgotten, or the original is near chance on it")
+    parts = [value([seed for seed in seeds if seed != without]) for without in seeds] if len(seeds) > 1 else []
+    defined = [part for part in parts if part is not None]
+    if not parts or len(defined) < len(parts):
+        return Value(value=whole)
+    pseudo = pseudo_values(whole, defined)
+    _, low, high = pseudo_interval(whole, pseudo)
+    return Value(value=whole, low=low, high=high, pseudo=tuple(pseudo.tolist()))
+
+
+def _has(labels: Labels, subset: str) -> bool:
+    return all(subset in truth and len(truth[subset]) for truth in labels)
+
+
+def _moved(band: MetricBand, by: float) -> MetricBand:
+    return MetricBand(mean=band.mean + by, low=band.low + by, high=band.high + by, sd=band.sd, floor=band.floor)
