@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+import fnmatch
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -18,14 +19,17 @@ from forgetbench.contestants import Contestant
 from forgetbench.environment import environment
 from forgetbench.errors import UsageError
 from forgetbench.evidence import (
+    MANIFEST,
     CostRecord,
     Manifest,
     MethodRecord,
     ModelRecord,
     Status,
+    read_run,
     write_manifest,
 )
 from forgetbench.executors import Job, Local, Processes, Result, make_executor
+from forgetbench.judging import Judge
 from forgetbench.packs import Pack, read_pack, write_pack
 from forgetbench.pipeline import LABELS, answers_file, read_meta
 from forgetbench.store import Store, digest, home, replace_folder
@@ -320,9 +324,44 @@ class _TaskRunner:
         return folder
 
 
+def judge_of(options: Options, manifest: Manifest, pack: Path | None = None) -> Judge:
+    """The judge of a run's task: of the pack given, or of the one that was made here.
+
+    Raises:
+        UsageError: There is no such pack.
+    """
+    folder = pack or options.home / "packs" / manifest.task / _pack_name(
+        manifest.task_key, manifest.draws, manifest.seeds
+    )
+    if not folder.is_dir():
+        raise UsageError(
+            f"There is no pack of {manifest.task} here with {manifest.seeds} seeds and {manifest.draws} draws. Make it "
+            f"with `forgetbench run {manifest.task} --seeds {manifest.seeds}`, or name its folder with --pack."
+        )
+    return Judge(read_pack(folder), options.home / "bands")
+
+
+def finished_runs(options: Options, patterns: Iterable[str]) -> dict[tuple[str, str], list[Path]]:
+    """Every run that was made here: (task, its definition and counts) -> the runs' folders, sorted."""
+    found: dict[tuple[str, str], list[Path]] = {}
+    for path in sorted((options.home / "runs").rglob(MANIFEST)):
+        task = str(path.parent.parent.relative_to(options.home / "runs"))
+        if not any(fnmatch.fnmatch(task, pattern) for pattern in patterns):
+            continue
+        manifest = read_run(path.parent).manifest
+        name = _pack_name(manifest.task_key, manifest.draws, manifest.seeds)
+        if (options.home / "packs" / task / name).is_dir():
+            found.setdefault((task, name), []).append(path.parent)
+    return found
+
+
+def _pack_name(key: str, draws: int, seeds: int) -> str:
+    return f"{key[:12]}-g{draws}-s{seeds}"
+
+
 def pack_folder(base: Path, task: Task) -> Path:
     """Where a task's pack lies: one folder for each definition and each count of draws and seeds."""
-    return base / "packs" / task.name / f"{task.key[:12]}-g{task.draws}-s{task.seeds}"
+    return base / "packs" / task.name / _pack_name(task.key, task.draws, task.seeds)
 
 
 def method_record(method: Contestant) -> MethodRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import tomllib
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +103,25 @@ def read_task(name: str) -> Task:
             unknown("task", name, names()) + " A task file of your own is given by its path, my-task.toml."
         )
     return _parse(path, {"name": name})
+
+
+def find_tasks(patterns: Iterable[str]) -> list[Task]:
+    """The tasks of names, wildcard patterns and paths, each once, in the order asked for.
+
+    Raises:
+        UsageError: Nothing was asked for, or nothing matches.
+    """
+    found: dict[str, Task] = {}
+    for pattern in patterns:
+        matching = names(pattern) if set(pattern) & set("*?[") and not pattern.endswith(".toml") else [pattern]
+        if not matching:
+            raise UsageError(f"No task matches {pattern!r}. There are: {', '.join(names())}.")
+        for name in matching:
+            task = read_task(name)
+            found.setdefault(task.name, task)
+    if not found:
+        raise UsageError(f"Name a task. There are: {', '.join(names())}.")
+    return list(found.values())
 
 
 def _parse(path: Path, known: dict[str, Any]) -> Task:

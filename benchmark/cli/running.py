@@ -1,0 +1,215 @@
+"""The commands run, score, report and check-method: everything that needs no server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from forgetbench.cli.output import ProgressBar, out, print_json, print_table, remark
+from forgetbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from forgetbench.reports import Table
+    from forgetbench.suite import Options
+
+Flag = Annotated[bool, Parameter(negative="")]
+Device = Annotated[str, Parameter(help="torch device; auto takes the GPU where there is one.")]
+ExecutorName = Annotated[
+    Literal["auto", "processes", "local"], Parameter(help="Side by side in processes, or in order here.")
+]
+Format = Literal["table", "markdown", "csv", "json", "html"]
+
+
+def add_commands(app: App) -> None:
+    """Add this file's commands."""
+    app.command(run)
+    app.command(score)
+    app.command(report)
+    app.command(check_method, name="check-method")
+
+
+def run(
+    *task: str,
+    method: Annotated[list[str] | None, Parameter(negative="")] = None,
+    method_file: Annotated[list[str] | None, Parameter(negative="")] = None,
+    seeds: int | None = None,
+    draws: int | None = None,
+    root: Path | None = None,
+    device: Device = "auto",
+    executor: ExecutorName = "auto",
+    workers: int | None = None,
+    keep_models: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Run methods on tasks and score them. A killed run continues where it stopped.
+
+    Example: forgetbench run digits/cnn/mislabelled-20 --method ssd:alpha=5 --method finetune --seeds 6
+
+    Parameters
+    ----------
+    task
+        Names of tasks (`forgetbench list tasks`), wildcard patterns, or paths of task files.
+    method
+        NAME[:parameter=value,...]; all (the default where no file is given either), sentinels. May stand several times.
+    method_file
+        FILE.py:CLASS[:parameter=value,...], a method of your own. May stand several times.
+    seeds
+        Originals, and oracles in each of the two sets; ranks need 6.
+    draws
+        Forget sets.
+    root
+        Folder of the image sets on disk.
+    workers
+        Processes; one for each core if left out.
+    keep_models
+        Keep the unlearned models' weights in the store.
+    json
+        Print JSON.
+    """
+    from forgetbench.contestants import choose
+    from forgetbench.suite import Options
+    from forgetbench.suite import run as run_tasks
+    from forgetbench.tasks import find_tasks
+
+    found = [one.with_counts(seeds=seeds, draws=draws) for one in find_tasks(task)]
+    names = method if method or method_file else ["all"]
+    options = Options(root=root, device=device, executor=executor, workers=workers, keep_models=keep_models)
+    with ProgressBar() as watcher:
+        done = run_tasks(found, lambda one: choose(names or [], method_file or [], one.network.name), options, watcher)
+    tables = [_score_folders(options, list(task_run.runs)) for task_run in done]
+    _print_tables(tables, "json" if json else "table")
+    remark("\n".join(f"evidence: {folder}" for task_run in done for folder in task_run.runs))
+
+
+def score(run_folder: Path, *, pack: Path | None = None, json: Flag = False) -> None:
+    """Score saved evidence. Needs no torch.
+
+    Example: forgetbench score ~/.local/share/forgetbench/runs/digits/cnn/mislabelled-20/ssd
+
+    Parameters
+    ----------
+    run_folder
+        The folder of a run: manifest.json and its evidence.
+    pack
+        The pack to score against; left out, the one that was made here for the run's task.
+    json
+        Print the scorecard, whole, as JSON.
+    """
+    from forgetbench.evidence import read_run
+    from forgetbench.suite import Options, judge_of
+
+    run_ = read_run(run_folder)
+    card = judge_of(Options(), run_.manifest, pack).score(run_)
+    if json:
+        print_json(card.model_dump(mode="json"))
+        return
+    rows = []
+    for name, value in card.metrics.items():
+        if value.value is None:
+            rows.append((name, "–", "", "", "", value.reason))
+            continue
+        interval = f"{value.low:.4f} … {value.high:.4f}" if value.low is not None else ""
+        band = f"{value.band.low:.4f} … {value.band.high:.4f}" if value.band else ""
+        z = f"{value.z:+.2f}" if value.z is not None else ""
+        rows.append((name, f"{value.value:.4f}", interval, band, z, "ranks" if name in card.ranking else ""))
+    print_table(
+        f"{run_.manifest.task}: {card.name}",
+        ("metric", "value", "95 % interval", "oracle band", "z", ""),
+        rows,
+        right=(1, 4),
+        caption="; ".join(filter(None, (_verdict(card.distance), card.unranked, ", ".join(card.flags)))),
+    )
+
+
+def _verdict(distance: object) -> str:
+    from forgetbench.scorecards import Distance
+
+    if not isinstance(distance, Distance):
+        return ""
+    inside = "inside the family band: not told from retraining" if distance.inside else "outside the family band"
+    return f"distance {distance.value:.2f}, decided by {distance.metric}, {inside}"
+
+
+def report(
+    *task: str, format_: Annotated[Format, Parameter(name="--format")] = "table", output: Path | None = None
+) -> None:
+    """Print the boards of everything that was run here.
+
+    Example: forgetbench report "digits/*" --format markdown --output boards.md
+
+    Parameters
+    ----------
+    task
+        Names or wildcard patterns of tasks; all that were run, if left out.
+    format_
+        How.
+    output
+        Write to this file instead of the terminal.
+    """
+    from forgetbench.suite import Options, finished_runs
+
+    options = Options()
+    runs = finished_runs(options, task or ("*",))
+    if not runs:
+        raise UsageError("Nothing was run here yet that matches. `forgetbench run TASK` runs a task.")
+    _print_tables([_score_folders(options, folders) for folders in runs.values()], format_, output)
+
+
+def check_method(method_file: str, *, network: list[str] | None = None) -> int:
+    """Check a method of your own against the contract that every method keeps.
+
+    Example: forgetbench check-method my_method.py:MyMethod
+
+    Parameters
+    ----------
+    method_file
+        FILE.py:CLASS, or the name of a method of the package.
+    network
+        Networks to check on: mlp and cnn if left out.
+    """
+    from forgetbench.methods import load_method_file, methods
+    from forgetbench.methods.checks import check_method as check
+
+    kind = load_method_file(method_file) if ".py" in method_file else methods.get(method_file)
+    results = [(name, result) for name in network or ["mlp", "cnn"] for result in check(kind, network=name)]
+    rows = [(name, result.name, "ok" if result.ok else "FAILED", result.message) for name, result in results]
+    print_table(kind.card.name, ("network", "check", "", "what was seen"), rows)
+    return 0 if all(result.ok for _, result in results) else 1
+
+
+def _score_folders(options: Options, folders: list[Path]) -> Table:
+    from forgetbench.evidence import read_run
+    from forgetbench.judging import stand
+    from forgetbench.reports import board_table
+    from forgetbench.suite import judge_of
+
+    runs = [read_run(folder) for folder in folders]
+    judge = judge_of(options, runs[0].manifest)
+    return board_table(stand(judge, runs), judge.pack.card)
+
+
+def _print_tables(tables: list[Table], format_: Format, output: Path | None = None) -> None:
+    from forgetbench import reports
+    from forgetbench.store import write_atomically
+
+    if format_ == "table" and output is None:
+        for table in tables:
+            print_table(table.title, table.header, table.rows, right=range(2, len(table.header) - 1))
+            for note in table.notes:
+                out().print(f"  {note}", markup=False)
+            out().print()
+        return
+    text = {
+        "table": lambda: "\n".join(reports.as_markdown(table) for table in tables),
+        "markdown": lambda: "\n".join(reports.as_markdown(table) for table in tables),
+        "csv": lambda: reports.as_csv(tables),
+        "json": lambda: reports.as_json(tables),
+        "html": lambda: reports.as_html(tables),
+    }[format_]()
+    if output is None:
+        out().print(text, markup=False, end="")
+    else:
+        write_atomically(output, text.encode())
+        remark(f"written: {output}")

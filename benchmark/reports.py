@@ -1,0 +1,221 @@
+"""Boards as tables: for the terminal, and as Markdown, CSV, JSON and HTML."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from forgetbench.judging import Standing
+from forgetbench.metrics import metrics
+from forgetbench.packs import PackCard
+from forgetbench.scorecards import BoardRow, Scorecard, Value
+
+EXTRA = ("accuracy.test", "mia.population", "tow")
+"""Metrics that are shown beside the ranking ones, and rank nobody."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A board, ready to print."""
+
+    title: str
+    """The task."""
+    header: tuple[str, ...]
+    """Column heads."""
+    rows: tuple[tuple[str, ...], ...]
+    """Cells as they are read."""
+    notes: tuple[str, ...]
+    """What a reader must know, below the table."""
+    records: tuple[dict[str, Any], ...]
+    """The same rows in full precision."""
+
+
+def board_table(standing: Standing, card: PackCard) -> Table:
+    """A standing as a table: ranked rows, the reference rows, then rows that take no place."""
+    places = {row.index: row for row in standing.board.rows}
+    contestants = [index for index, manifest in enumerate(standing.manifests) if manifest is not None]
+    ranked = _ranked_positions(standing)
+    order = [ranked[row.index] for row in standing.board.rows if row.rank is not None]
+    order += [index for index, manifest in enumerate(standing.manifests) if manifest is None]
+    order += [index for index in contestants if index not in order]
+    shown = _metrics_shown(standing)
+    rows, records = [], []
+    for index in order:
+        scorecard = standing.card_of[index]
+        place = next((places[number] for number, position in ranked.items() if position == index), None)
+        rows.append(
+            (
+                _place(place),
+                scorecard.name,
+                _distance(scorecard),
+                *(_cell(name, scorecard.metrics.get(name)) for name in shown),
+                _percent(scorecard.cost.flops),
+                ", ".join(scorecard.flags),
+            )
+        )
+        records.append(_record(scorecard, place, shown))
+    header = ("rank", "method", "distance", *(_head(name) for name in shown), "FLOPs of retraining", "flags")
+    return Table(f"{card.task}: {card.title}", header, tuple(rows), _notes(standing, card), tuple(records))
+
+
+def _ranked_positions(standing: Standing) -> dict[int, int]:
+    """Number of a scorecard in the ranking -> its position in the standing."""
+    by_identity = [
+        index
+        for index, manifest in enumerate(standing.manifests)
+        if manifest is not None and not manifest.method.sentinel and not manifest.method.changes_training
+    ]
+    return dict(enumerate(by_identity))
+
+
+def _metrics_shown(standing: Standing) -> list[str]:
+    computed = {name for card in standing.card_of for name, value in card.metrics.items() if value.value is not None}
+    return [*standing.bands.ranking, *(name for name in EXTRA if name in computed)]
+
+
+def _head(name: str) -> str:
+    spec = metrics.get(name)
+    arrow = {"up": "↑", "down": "↓", "band": "→"}[spec.direction]
+    return f"{name} {arrow}"
+
+
+def _place(row: BoardRow | None) -> str:
+    if row is None or row.rank is None:
+        return "–"
+    return str(row.low) if row.low == row.high else f"{row.low}–{row.high}"
+
+
+def _distance(card: Scorecard) -> str:
+    if card.distance is None:
+        return "–"
+    value, low, high = card.distance.value, card.distance.low, card.distance.high
+    half = f" ±{(high - low) / 2:.1f}" if low is not None and high is not None else ""
+    return f"{value:.1f}{half}{' in' if card.distance.inside else ''}"
+
+
+def _cell(name: str, value: Value | None) -> str:
+    if value is None or value.value is None:
+        return "–"
+    spec = metrics.get(name)
+    scale, digits = (100, 1) if spec.unit == "share" or name.startswith(("gap.", "accuracy.")) else (1, 3)
+    sign = "+" if name.startswith("gap.") else ""
+    z = f" (z {value.z:+.1f})" if value.z is not None else ""
+    return f"{value.value * scale:{sign}.{digits}f}{z}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "method": card.name,
+        "status": card.status,
+        "rank_low": place.low if place else None,
+        "rank_high": place.high if place else None,
+        "tie_group": place.group if place else None,
+        "distance": card.distance.value if card.distance else None,
+        "distance_low": card.distance.low if card.distance else None,
+        "distance_high": card.distance.high if card.distance else None,
+        "decided_by": card.distance.metric if card.distance else None,
+        "inside_family_band": card.distance.inside if card.distance else None,
+    }
+    for name in shown:
+        value = card.metrics.get(name, Value())
+        record |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high, f"{name}_z": value.z}
+    record |= {
+        "flops_share": card.cost.flops,
+        "seconds": card.cost.seconds,
+        "flags": " ".join(card.flags),
+        "reason": card.reason or card.unranked,
+    }
+    return record
+
+
+def _notes(standing: Standing, card: PackCard) -> tuple[str, ...]:
+    bands, notes = standing.bands, []
+    if standing.board.informational:
+        notes.append(f"Informational board, nobody is ranked: {standing.board.informational}.")
+    if bands.family_limit is not None:
+        notes.append(
+            f"{card.seeds} seeds, track {card.track}. Distance is the largest |z| over {', '.join(bands.ranking)}; "
+            f"'in' marks what is inside the family band ({bands.family_limit:.2f}): not told from retraining."
+        )
+    infeasible = [name for name, reference in bands.references.items() if reference.feasible is False]
+    if infeasible:
+        notes.append(
+            f"Not ranking here, since No unlearning is not told from retraining by it: {', '.join(infeasible)}."
+        )
+    if standing.board.detectable is not None:
+        notes.append(
+            f"Differences of distances below {standing.board.detectable:.2f} are missed more than one time in five."
+        )
+    if standing.board.informational:
+        silent = [(card.name, f"{card.status}: {card.reason}") for card in standing.card_of if card.status != "ok"]
+    else:
+        silent = [(row.name, row.reason) for row in standing.board.rows if row.rank is None]
+    notes += [f"{name}: {reason}." for name, reason in silent]
+    return tuple(notes)
+
+
+def as_markdown(table: Table) -> str:
+    """The table in Markdown."""
+    lines = [f"### {table.title}", "", _line(table.header), _line("---" for _ in table.header)]
+    lines += [_line(row) for row in table.rows]
+    lines += ["", *(f"- {note}" for note in table.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(tables: Sequence[Table]) -> str:
+    """All tables in one CSV in full precision; cells that a spreadsheet would take for a formula are escaped."""
+    records = [{"task": table.title.partition(":")[0], **record} for table in tables for record in table.records]
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: escape_formula(value) for name, value in record.items()} for record in records)
+    return text.getvalue()
+
+
+def escape_formula(value: Any) -> Any:
+    """A text that begins with = + - @ or a control character gets an apostrophe in front; numbers stay."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
+
+
+def as_json(tables: Sequence[Table]) -> str:
+    """All tables as JSON in full precision."""
+    boards = [{"task": table.title, "notes": table.notes, "rows": table.records} for table in tables]
+    return json.dumps(boards, indent=1, ensure_ascii=False) + "\n"
+
+
+def as_html(tables: Sequence[Table]) -> str:
+    """All tables as one self-contained page."""
+    parts = [_HEAD]
+    for table in tables:
+        cells = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in table.header)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
+        )
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
+        parts.append(
+            f"<h2>{html.escape(table.title)}</h2><div class=scroll><table><thead><tr>{cells}</tr></thead>"
+            f"<tbody>{body}</tbody></table></div><ul>{notes}</ul>"
+        )
+    return "\n".join([*parts, "</main></html>\n"])
+
+
+_HEAD = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
+<title>ForgetBench report</title><style>
+:root{color-scheme:light dark}body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
+th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid color-mix(in srgb,currentColor 18%,transparent)}
+</style><main><h1>ForgetBench report</h1>"""
+
+
+def _line(cells: Any) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
