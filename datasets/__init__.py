@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 datasets: Registry[type[Loader]] = Registry("image set", entry_points="forgetbench.datasets")
 datasets.register("digits", "forgetbench.datasets.digits:Digits")
+datasets.register("faces", "forgetbench.datasets.faces:Faces")
 
 
 def make_loader(name: str, options: Mapping[str, Any] | None = None) -> Loader:
