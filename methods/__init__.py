@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,14 @@ _OURS = {
     "none": "none:NoUnlearning",
     "retrain": "retrain:Retrain",
     "finetune": "finetune:FineTune",
+    "gradient-ascent": "gradient_ascent:GradientAscent",
+    "neggrad-plus": "neggrad_plus:NegGradPlus",
+    "random-label": "random_label:RandomLabel",
+    "ssd": "ssd:SSD",
+    "sham": "sentinels:Sham",
+    "collapse": "sentinels:Collapse",
+    "relabelled": "sentinels:Relabelled",
+    "head-mask": "sentinels:HeadMask",
 }
 for _name, _target in _OURS.items():
     register(_name, f"forgetbench.methods.{_target}")
@@ -132,7 +141,7 @@ def _check_class(kind: type[Method], file: str) -> None:
     missing = sorted(getattr(kind, "__abstractmethods__", ()))
     if missing:
         raise UsageError(f"{kind.__name__} in {file} lacks {', '.join(missing)}(self, model, request)")
-    if kind.__dict__.get("__annotations__", {}).keys() - {"card"} and "__dataclass_fields__" not in kind.__dict__:
+    if inspect.get_annotations(kind).keys() - {"card"} and "__dataclass_fields__" not in kind.__dict__:
         raise UsageError(f"{kind.__name__} in {file} needs @dataclass(frozen=True, kw_only=True) above the class")
 
 

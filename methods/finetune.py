@@ -45,14 +45,16 @@ class FineTune(Method):
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained further."""
-        recipe = Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            augment=request.recipe.augment,
-            crop_padding=request.recipe.crop_padding,
-            mixed_precision=request.recipe.mixed_precision,
+        recipe = Recipe.model_validate(
+            {
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "lr": self.lr,
+                "momentum": self.momentum,
+                "weight_decay": self.weight_decay,
+                "augment": request.recipe.augment,
+                "crop_padding": request.recipe.crop_padding,
+                "mixed_precision": request.recipe.mixed_precision,
+            }
         )
         return fit(editable(model), request.retain, recipe, request.seed)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from forgetbench.compute import autocast, channels_last, seeded
+from forgetbench.errors import UsageError
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.training import Diverged, Examples
 
@@ -43,8 +44,6 @@ def descend(
     method: str,
     batch_norm: str = "eval",
     after_epoch: Callable[[int], bool] | None = None,
-    after_step: Callable[[], None] | None = None,
-    learning_rate: Callable[[int], float] | None = None,
 ) -> nn.Module:
     """Minimise a loss over batches for some epochs, in place; the network comes back in eval mode.
 
@@ -58,8 +57,6 @@ def descend(
         method: Its name, for the message of `Diverged`.
         batch_norm: "eval" holds the running statistics, "train" lets them move as in training.
         after_epoch: Called with the epoch; stops the loop by returning True.
-        after_step: Called after each step, for what must hold at every step.
-        learning_rate: Epoch -> learning rate; None = as the optimiser has it.
 
     Raises:
         Diverged: The loss is no longer a number.
@@ -68,9 +65,6 @@ def descend(
     with seeded(request.seed, device), channels_last(network):
         for epoch in range(epochs):
             set_mode(network, batch_norm=batch_norm)
-            if learning_rate is not None:
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate(epoch)
             total = torch.zeros((), device=device)
             for batch in batches(epoch):
                 with autocast(device, enabled=request.recipe.mixed_precision):
@@ -78,8 +72,6 @@ def descend(
                 optimiser.zero_grad(set_to_none=True)
                 value.backward()
                 optimiser.step()
-                if after_step is not None:
-                    after_step()
                 total += value.detach().float()
             check_finite(float(total), method, epoch, optimiser.param_groups[0]["lr"])
             if after_epoch is not None and after_epoch(epoch):
@@ -113,3 +105,40 @@ def accuracy(network: nn.Module, examples: Examples, batch_size: int = 512) -> f
             right += hits.sum()
     network.train(was_training)
     return float(right) / len(examples)
+
+
+def outputs_of(network: nn.Module) -> int:
+    """How many classes, or attributes, a network answers for."""
+    return int(cast("nn.Linear", network.head).out_features)
+
+
+def random_labels(labels: Tensor, classes: int, generator: torch.Generator, *, over: str = "other") -> Tensor:
+    """Labels drawn at random for (N,) classes or (N, A) attributes; the ones given are left alone.
+
+    Args:
+        labels: int64, the true ones.
+        classes: Number of classes; not read for attributes.
+        generator: On the CPU.
+        over: "other" draws uniformly from the wrong classes, "all" from all of them, the true one among them. Each
+            attribute is flipped with probability one half either way.
+    """
+    if labels.ndim == 2:
+        return torch.randint(0, 2, tuple(labels.shape), generator=generator).to(labels.device)
+    if over == "all":
+        return torch.randint(0, classes, (len(labels),), generator=generator).to(labels.device)
+    if classes < 2:
+        raise UsageError("a random wrong label needs at least two classes")
+    shift = torch.randint(1, classes, (len(labels),), generator=generator).to(labels.device)
+    return (labels + shift) % classes
+
+
+def forgotten_classes(request: ForgetRequest, method: str) -> list[int]:
+    """The classes of the forget set that no retained example has.
+
+    Raises:
+        UsageError: There is none: the request does not forget whole classes.
+    """
+    gone = set(request.forget.labels.tolist()) - set(request.retain.labels.tolist())
+    if not gone:
+        raise UsageError(f"{method} forgets whole classes, and every class of the forget set is also retained")
+    return sorted(gone)

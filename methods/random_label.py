@@ -1,0 +1,83 @@
+"""Random-label unlearning: teach wrong labels for the forget set, and the right ones for as much of the retain set.
+
+    min CE(f(x), y') over D_f, y' uniform on the classes other than y, + CE(D_r) if `retain`
+
+Graves et al. 2021; Zhang, Choshen and Andreas 2024, section 3, who train on random labels alone and draw from all
+classes. By default y' is drawn once per seed and each step holds a forget batch and as many retained examples.
+The released code of Fan et al. 2024 draws from all classes anew each epoch (`over="all", redraw=True`). The one of
+Zhao et al. 2024 draws y' modulo the number of forgotten classes, a fault that we do not reproduce.
+Batch-norm statistics move only if retained examples are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.loops import descend, editable, endless, outputs_of, random_labels
+from forgetbench.training import classification_loss, make_optimiser
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomLabel(Method):
+    """Train on random wrong labels for the forget set."""
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="random-label",
+        title="Teaches random wrong labels for the forget set",
+        authors="Eric Zhang, Leshem Choshen, Jacob Andreas; Laura Graves, Vineel Nagisetty, Vijay Ganesh",
+        year=2024,
+        venue="COLM",
+        link="https://arxiv.org/abs/2409.02228",
+        bibtex="@inproceedings{zhang2024unforgettable, title={Unforgettable Generalization in Language Models}, "
+        "author={Zhang, Eric and Choshen, Leshem and Andreas, Jacob}, booktitle={COLM}, year={2024}}",
+        family="relabelling",
+        needs=frozenset({"forget", "retain"}),
+        fails_at="privacy: wrong answers on the forget set give it away; and what is forgotten may not generalise",
+    )
+
+    epochs: int = param(5, low=1, authors=10, help="Passes over the forget set.")
+    lr: float = param(0.01, above=0, help="Learning rate.")
+    batch_size: int = param(64, low=2, authors=256, help="Forget examples per step; as many retained ones.")
+    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+    retain: bool = param(True, help="Whether retained examples are trained on beside.")
+    over: str = param("other", choices=("other", "all"), help="Classes that labels are drawn from.")
+    redraw: bool = param(False, help="Whether labels are drawn anew in each epoch.")
+
+    def relabelled(self, model: nn.Module, request: ForgetRequest, epoch: int) -> Examples:
+        """The forget set with the labels that an epoch trains on."""
+        generator = request.generator(0, epoch if self.redraw else 0)
+        labels = random_labels(request.forget.labels, outputs_of(model), generator, over=self.over)
+        return request.forget.relabel(labels)
+
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """A copy of the model that was taught otherwise."""
+        edited = editable(model)
+        kept = endless(request.retain, self.batch_size, request, 1) if self.retain else None
+
+        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for images, labels in self.relabelled(model, request, epoch).batches(
+                self.batch_size, request.seed_of(2, epoch)
+            ):
+                if kept is None:
+                    yield images, labels
+                else:
+                    kept_images, kept_labels = next(kept)
+                    yield torch.cat([images, kept_images]), torch.cat([labels, kept_labels])
+
+        return descend(
+            edited,
+            request,
+            epochs=self.epochs,
+            batches=batches,
+            loss=lambda batch: classification_loss(edited(batch[0]), batch[1]),
+            optimiser=make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay),
+            method=self.card.name,
+            batch_norm="train" if self.retain else "eval",
+        )
