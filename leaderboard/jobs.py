@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session, aliased
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import Job, utc_now
 
-Kind = Literal["score", "rank", "install"]
-_PRIORITY: dict[str, int] = {"install": 0, "score": 10, "rank": 20}
+Kind = Literal["score", "rank", "chart"]
+_PRIORITY: dict[str, int] = {"score": 10, "rank": 20, "chart": 30}
 
 
 class LeaseLost(Exception):  # noqa: N818 - it says what happened

@@ -26,6 +26,8 @@ STATES = ("received", "scoring", "listed", "rejected", "flagged", "quarantined",
 """States of an entry: the life of a submission."""
 TIERS = ("reference", "recomputed", "reproduced")
 """How far an entry has been checked: an explicit field, never inferred."""
+CHOICES = ("all", "reproduced")
+"""Choices of tiers; each is ranked on its own."""
 SCOPES = ("submit", "verify", "moderate")
 """What a token may do."""
 
@@ -141,7 +143,7 @@ class Entry(Base):
         CheckConstraint(_one_of("state", STATES), name="state"),
         CheckConstraint(_one_of("tier", TIERS), name="tier"),
         CheckConstraint("(tier = 'reference') = (token_id IS NULL)", name="owner"),
-        Index("ix_entries_board_id_state_position", "board_id", "state", "position"),
+        Index("ix_entries_board_id_state", "board_id", "state"),
         Index("ix_entries_token_id_received_at", "token_id", "received_at"),
         Index("ix_entries_method", "method"),
     )
@@ -175,14 +177,12 @@ class Entry(Base):
     distance: Mapped[float | None]
     distance_low: Mapped[float | None]
     distance_high: Mapped[float | None]
-    position: Mapped[int | None]
-    rank_low: Mapped[int | None]
-    rank_high: Mapped[int | None]
-    tie_group: Mapped[int | None]
     cost: Mapped[float | None]
     """FLOPs over retraining's, as the submitter measured them."""
     budget: Mapped[int | None]
     """Budget class of the cost: 1, 5, 20 or 100 per cent; 101 above."""
+    inside: Mapped[bool | None]
+    """Whether its distance is within the family band: not told from retraining."""
 
     board: Mapped[Board] = relationship()
 
@@ -194,7 +194,11 @@ class Score(Base):
 
     entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"), primary_key=True)
     card: Mapped[dict[str, Any]]
+    """The scorecard, every number of it."""
+    brief: Mapped[dict[str, Any]]
+    """What of it the ranking reads, so that ranking a large board does not read the rest."""
     software: Mapped[dict[str, Any]]
+    """Versions that computed it."""
     seconds: Mapped[float]
     scored_at: Mapped[datetime]
 
@@ -214,6 +218,28 @@ class MetricValue(Base):
     z: Mapped[float | None]
     note: Mapped[str] = mapped_column(default="")
     """Why there is no value."""
+
+
+class Placing(Base):
+    """The place of a ranked entry among the rows of one choice of tiers."""
+
+    __tablename__ = "placings"
+    __table_args__ = (
+        CheckConstraint(_one_of("scope", CHOICES), name="scope"),
+        Index("ix_placings_board_id_scope_position", "board_id", "scope", "position"),
+    )
+
+    entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"), primary_key=True)
+    scope: Mapped[str] = mapped_column(String(16), primary_key=True)
+    board_id: Mapped[int] = mapped_column(ForeignKey("boards.id"))
+    position: Mapped[int]
+    """Place by distance, from 1."""
+    low: Mapped[int]
+    """First place that its tie group spans."""
+    high: Mapped[int]
+    """Last place that its tie group spans."""
+    tie_group: Mapped[int]
+    """Number of its tie group, from 1."""
 
 
 class EvidenceFile(Base):

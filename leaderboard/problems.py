@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -72,20 +72,30 @@ def answer(
 
 
 def install(app: FastAPI) -> None:
-    """Let every error of the application have this shape."""
+    """Let every error of the application have this shape; a browser that reads pages gets it as a page."""
 
     @app.exception_handler(Problem)
-    def _problem(_request: Request, problem: Problem) -> JSONResponse:
-        return answer(problem.status, problem.detail, problem.errors, problem.headers)
+    def _problem(request: Request, problem: Problem) -> Response:
+        return _answer(request, problem)
 
     @app.exception_handler(HTTPException)
-    def _http(_request: Request, error: HTTPException) -> JSONResponse:
-        return answer(error.status_code, str(error.detail), headers=error.headers)
+    def _http(request: Request, error: HTTPException) -> Response:
+        return _answer(request, Problem(error.status_code, str(error.detail), headers=error.headers))
 
     @app.exception_handler(RequestValidationError)
-    def _validation(_request: Request, error: RequestValidationError) -> JSONResponse:
+    def _validation(request: Request, error: RequestValidationError) -> Response:
         errors = [
             FieldError(field=".".join(str(part) for part in item["loc"]), message=item["msg"])
             for item in error.errors()
         ]
-        return answer(422, "The request is not valid.", errors)
+        return _answer(request, Problem(422, "The request is not valid.", errors))
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
+        return answer(problem.status, problem.detail, problem.errors, problem.headers)
+    body = request.app.state.pages.render(
+        "error.html", problem=document(problem.status, problem.detail, problem.errors)
+    )
+    headers = {"Cache-Control": "no-store", **problem.headers}
+    return Response(body, problem.status, media_type="text/html; charset=utf-8", headers=headers)

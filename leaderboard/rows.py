@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from forgetbench.evidence import Manifest
 from forgetbench.leaderboard.models import Board, Entry, Token, utc_now
 from forgetbench.leaderboard.states import new_id
@@ -37,13 +35,5 @@ def new_entry(board: Board, manifest: Manifest, manifest_sha256: str, token: Tok
 
 
 def label_of(manifest: Manifest) -> str:
-    """The name of a row: the method's title."""
-    return manifest.method.title[:120].strip() or manifest.method.name
-
-
-def parameters_text(parameters: dict[str, Any], limit: int = 120) -> str:
-    """Hyper-parameters in one line: ``epochs=5, lr=0.01``."""
-    text = ", ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in parameters.items()
-    )
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """The name of a row, at most 120 characters."""
+    return manifest.row[:120].strip() or "unnamed"

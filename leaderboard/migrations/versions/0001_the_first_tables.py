@@ -128,12 +128,9 @@ def upgrade() -> None:
         sa.Column("distance", sa.Double(), nullable=True),
         sa.Column("distance_low", sa.Double(), nullable=True),
         sa.Column("distance_high", sa.Double(), nullable=True),
-        sa.Column("position", sa.Integer(), nullable=True),
-        sa.Column("rank_low", sa.Integer(), nullable=True),
-        sa.Column("rank_high", sa.Integer(), nullable=True),
-        sa.Column("tie_group", sa.Integer(), nullable=True),
         sa.Column("cost", sa.Double(), nullable=True),
         sa.Column("budget", sa.Integer(), nullable=True),
+        sa.Column("inside", sa.Boolean(), nullable=True),
         sa.CheckConstraint("(tier = 'reference') = (token_id IS NULL)", name=op.f("ck_entries_owner")),
         sa.CheckConstraint(
             "state IN ('received', 'scoring', 'listed', 'rejected', 'flagged', 'quarantined', 'withdrawn')",
@@ -145,7 +142,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_entries")),
     )
     with op.batch_alter_table("entries", schema=None) as batch_op:
-        batch_op.create_index("ix_entries_board_id_state_position", ["board_id", "state", "position"], unique=False)
+        batch_op.create_index("ix_entries_board_id_state", ["board_id", "state"], unique=False)
         batch_op.create_index("ix_entries_method", ["method"], unique=False)
         batch_op.create_index("ix_entries_token_id_received_at", ["token_id", "received_at"], unique=False)
 
@@ -215,9 +212,27 @@ def upgrade() -> None:
         batch_op.create_index("ix_metric_values_board_id_metric_value", ["board_id", "metric", "value"], unique=False)
 
     op.create_table(
+        "placings",
+        sa.Column("entry_id", sa.String(length=32), nullable=False),
+        sa.Column("scope", sa.String(length=16), nullable=False),
+        sa.Column("board_id", sa.Integer(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("low", sa.Integer(), nullable=False),
+        sa.Column("high", sa.Integer(), nullable=False),
+        sa.Column("tie_group", sa.Integer(), nullable=False),
+        sa.CheckConstraint("scope IN ('all', 'reproduced')", name=op.f("ck_placings_scope")),
+        sa.ForeignKeyConstraint(["board_id"], ["boards.id"], name=op.f("fk_placings_board_id_boards")),
+        sa.ForeignKeyConstraint(["entry_id"], ["entries.id"], name=op.f("fk_placings_entry_id_entries")),
+        sa.PrimaryKeyConstraint("entry_id", "scope", name=op.f("pk_placings")),
+    )
+    with op.batch_alter_table("placings", schema=None) as batch_op:
+        batch_op.create_index("ix_placings_board_id_scope_position", ["board_id", "scope", "position"], unique=False)
+
+    op.create_table(
         "scores",
         sa.Column("entry_id", sa.String(length=32), nullable=False),
         sa.Column("card", sa.JSON(), nullable=False),
+        sa.Column("brief", sa.JSON(), nullable=False),
         sa.Column("software", sa.JSON(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("scored_at", sa.DateTime(timezone=True), nullable=False),
@@ -238,6 +253,10 @@ def downgrade() -> None:
         op.execute("DROP TRIGGER events_append_only ON events")
         op.execute("DROP FUNCTION events_are_append_only()")
     op.drop_table("scores")
+    with op.batch_alter_table("placings", schema=None) as batch_op:
+        batch_op.drop_index("ix_placings_board_id_scope_position")
+
+    op.drop_table("placings")
     with op.batch_alter_table("metric_values", schema=None) as batch_op:
         batch_op.drop_index("ix_metric_values_board_id_metric_value")
 
@@ -258,7 +277,7 @@ def downgrade() -> None:
     with op.batch_alter_table("entries", schema=None) as batch_op:
         batch_op.drop_index("ix_entries_token_id_received_at")
         batch_op.drop_index("ix_entries_method")
-        batch_op.drop_index("ix_entries_board_id_state_position")
+        batch_op.drop_index("ix_entries_board_id_state")
 
     op.drop_table("entries")
     op.drop_table("tokens")

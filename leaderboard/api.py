@@ -1,0 +1,199 @@
+"""The API under /api/v1. Reading is open to everybody; writing needs a token."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import secrets
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from sqlalchemy import func, select
+
+from forgetbench.leaderboard import boards, documents, entries, submissions, uploads
+from forgetbench.leaderboard.access import DatabaseDep, ReaderDep, SettingsDep, Submitter
+from forgetbench.leaderboard.caching import conditional, etag_of
+from forgetbench.leaderboard.documents import (
+    BoardBrief,
+    BoardDocument,
+    DryRunDocument,
+    EntryDocument,
+    SubmissionDocument,
+)
+from forgetbench.leaderboard.models import Entry, Token
+from forgetbench.leaderboard.problems import FieldError, Problem, ProblemDocument
+from forgetbench.leaderboard.states import PUBLIC
+from forgetbench.leaderboard.views import View
+
+router = APIRouter(prefix="/api/v1")
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProblemDocument, "description": text}
+    for status, text in ((404, "Not here"), (422, "Not valid"), (429, "Too many requests"))
+}
+_WRITE_ERRORS = {
+    **_ERRORS,
+    400: {"model": ProblemDocument, "description": "Not a complete submission"},
+    401: {"model": ProblemDocument, "description": "No token, or a wrong one"},
+    403: {"model": ProblemDocument, "description": "A token without the scope"},
+    409: {"model": ProblemDocument, "description": "A conflict with something earlier"},
+    413: {"model": ProblemDocument, "description": "Too large"},
+}
+
+
+class BoardQuery(View):
+    """A view of a board, read page by page."""
+
+    cursor: Annotated[str, Query(max_length=200)] = ""
+    """``next`` of the page before; opaque."""
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    """Rows in one answer."""
+    pack: Annotated[str, Query(pattern="^([0-9a-f]{8,64})?$")] = ""
+    """The beginning of a pack's hash, for a superseded board."""
+
+
+@router.get("/boards", responses=_ERRORS)
+def list_boards(database: DatabaseDep) -> list[BoardBrief]:
+    """All boards."""
+    with database.reading() as session:
+        rows = (
+            select(Entry.board_id, func.count())
+            .where(Entry.state.in_(PUBLIC), Entry.tier != "reference")
+            .group_by(Entry.board_id)
+        )
+        count = dict(session.execute(rows).tuples().all())
+        found = boards.current(session)
+        return [BoardBrief(**documents.board_brief(board, count.get(board.id, 0))) for board in found]
+
+
+@router.get("/boards/{task:path}", response_model=BoardDocument, responses=_ERRORS)
+def get_board(request: Request, database: DatabaseDep, task: str, query: Annotated[BoardQuery, Query()]) -> Response:
+    """One view of a board, a page at a time: follow ``next`` until it is null."""
+    with database.reading() as session:
+        board = boards.find(session, task, query.pack or None)
+        etag = etag_of("board.json", board.id, board.revision, query.model_dump())
+
+        def make() -> bytes:
+            start = _offset(query.cursor)
+            view = View(**{name: getattr(query, name) for name in View.model_fields if name != "page"})
+            page = boards.page(session, board, view, query.limit, start)
+            end = start + len(page.rows)
+            following = _cursor(end) if end < page.total else None
+            return json.dumps(documents.board(page, following), allow_nan=False).encode()
+
+        return conditional(request, etag, make, media_type="application/json")
+
+
+@router.get("/entries/{identity}", responses={**_ERRORS, 410: {"model": ProblemDocument, "description": "Withdrawn"}})
+def get_entry(database: DatabaseDep, token: ReaderDep, identity: str) -> EntryDocument:
+    """One entry, whole: scorecard, manifest, files, history."""
+    with database.reading() as session:
+        whole = entries.find(session, identity, token)
+        return EntryDocument(
+            row=documents.RowDocument(**documents.row(whole.row)),
+            task=whole.board.task,
+            pack=whole.board.pack_sha256,
+            scorecard=whole.score.card if whole.score else None,
+            software=whole.score.software if whole.score else None,
+            manifest=whole.entry.manifest,
+            manifest_sha256=whole.entry.manifest_sha256,
+            files=[{"name": file.name, "sha256": file.sha256, "size": file.size} for file in whole.files],
+            history=[documents.EventDocument(**event) for event in documents.history(whole.events)],
+        )
+
+
+@router.post(
+    "/submissions",
+    status_code=202,
+    response_model=SubmissionDocument,
+    responses={200: {"model": DryRunDocument, "description": "A dry run"}, **_WRITE_ERRORS},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {uploads.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def submit(
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    token: Submitter,
+    dry_run: bool = False,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+) -> Response:
+    """Submit a run: a zip, stored without compression, of its manifest and evidence files.
+
+    With ``dry_run=true`` everything is checked and nothing kept. With an ``Idempotency-Key`` the same body again gets
+    the first answer, another body 409.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip() != uploads.MEDIA_TYPE:
+        raise Problem(415, f"Send the run as {uploads.MEDIA_TYPE}; `forgetbench submit` does.")
+    length = request.headers.get("content-length", "")
+    settings.incoming.mkdir(parents=True, exist_ok=True)
+    path = settings.incoming / secrets.token_hex(16)
+    try:
+        body = await uploads.receive(
+            request.stream(), path, settings.max_upload_bytes, int(length) if length.isdigit() else None
+        )
+        got = await run_in_threadpool(
+            submissions.receive, database, settings, token, body, key=idempotency_key, dry_run=dry_run
+        )
+    finally:
+        path.unlink(missing_ok=True)
+    if got.entry_id is None:
+        detail = "Everything is as it must be; nothing was stored."
+        return JSONResponse({"task": got.task, "accepted": True, "detail": detail})
+    answer = await run_in_threadpool(_submission, request, database, got.entry_id)
+    return JSONResponse(answer, 200 if got.repeated else 202, {"Location": f"/api/v1/submissions/{got.entry_id}"})
+
+
+@router.get("/submissions/{identity}", responses=_ERRORS)
+def get_submission(request: Request, database: DatabaseDep, token: ReaderDep, identity: str) -> SubmissionDocument:
+    """What became of a submission: its state, its place, its history."""
+    with database.reading() as session:
+        entry = session.get(Entry, identity) if "\0" not in identity else None
+        if entry is None or not entries.visible(entry, token):
+            raise Problem(404, "There is no submission of that id, or it is neither listed nor yours.")
+    return SubmissionDocument(**_submission(request, database, identity))
+
+
+@router.get("/whoami", responses=_WRITE_ERRORS)
+def who_am_i(token: Submitter) -> dict[str, Any]:
+    """Whose token this is: lets a client find out before it uploads."""
+    return {"name": token.name, "scopes": token.scopes, "expires_at": token.expires_at}
+
+
+def _submission(request: Request, database: DatabaseDep, identity: str) -> dict[str, Any]:
+    with database.reading() as session:
+        owner = session.get_one(Entry, identity).token_id
+        whole = entries.find(session, identity, session.get(Token, owner) if owner else None)
+        url = f"{base_url(request)}/entries/{identity}"
+        return documents.submission(whole.entry, whole.placing, whole.ranked, whole.events, url)
+
+
+def base_url(request: Request) -> str:
+    """Address of the site as readers see it."""
+    public = cast("Any", request.app.state.settings).public_url
+    return str(public or request.base_url).rstrip("/")
+
+
+def _cursor(offset: int) -> str:
+    return base64.urlsafe_b64encode(f"o{offset}".encode()).decode().rstrip("=")
+
+
+def _offset(cursor: str) -> int:
+    if not cursor:
+        return 0
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+    except (ValueError, binascii.Error):
+        text = ""
+    if not re.fullmatch(r"o\d{1,9}", text):
+        raise Problem(
+            422, "The cursor is not one of ours.", [FieldError(field="cursor", message="take it from `next`")]
+        )
+    return int(text[1:])

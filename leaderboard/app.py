@@ -1,0 +1,65 @@
+"""The web application: made by a function, so that importing it does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.staticfiles import StaticFiles
+
+from forgetbench.leaderboard import api, health, pages, problems
+from forgetbench.leaderboard.caching import Cache
+from forgetbench.leaderboard.database import Database
+from forgetbench.leaderboard.headers import SecurityHeaders
+from forgetbench.leaderboard.rendering import Pages
+from forgetbench.leaderboard.settings import Settings
+
+STABILITY = """\
+Everything under /api/v1 stays as it is: fields are added, never renamed or removed, and no answer changes its meaning.
+A change that breaks a client gets a new prefix, and /api/v1 goes on for a year beside it. Errors are problem documents
+(RFC 9457). Cursors and ids are opaque.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application for one database and one folder."""
+    chosen = settings or Settings()
+    database = Database(chosen.database)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(prepare, chosen, database)
+        yield
+        await run_in_threadpool(database.close)
+
+    app = FastAPI(
+        title=f"{chosen.site_title} leaderboard",
+        version=version("forgetbench"),
+        description=STABILITY,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        lifespan=lifespan,
+    )
+    app.state.settings, app.state.database, app.state.cache = chosen, database, Cache()
+    app.state.pages = Pages(chosen)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
+    app.add_middleware(SecurityHeaders)
+    problems.install(app)
+    app.include_router(api.router)
+    app.include_router(health.router)
+    app.include_router(pages.router, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
+    return app
+
+
+def prepare(settings: Settings, database: Database) -> None:
+    """Make the folders, and bring the database's schema up to date."""
+    for folder in (settings.server_folder, settings.evidence, settings.incoming, settings.packs, settings.charts):
+        folder.mkdir(parents=True, exist_ok=True)
+    database.upgrade()

@@ -1,0 +1,321 @@
+"""Boards as the database gives them: filtered, sorted and cut into pages in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy.orm import Session, aliased, load_only
+
+from forgetbench.leaderboard.models import Board, Entry, MetricValue, Placing
+from forgetbench.leaderboard.problems import FieldError, Problem
+from forgetbench.leaderboard.states import PUBLIC
+from forgetbench.leaderboard.views import FIXED_KEYS, View
+
+ALWAYS = ("gap.forget", "gap.test-forgotten", "gap.retain", "gap.test", "lira.forget", "shift.forget")
+"""Metrics of the default view besides those that rank."""
+
+
+class Band(NamedTuple):
+    """Where the oracles themselves fall."""
+
+    mean: float
+    low: float
+    high: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric as a column of a board: its spec, its part in the ranking, and the oracles' band."""
+
+    name: str
+    title: str
+    symbol: str
+    group: str
+    unit: str
+    direction: str
+    meaning: str
+    role: str | None = None
+    """``efficacy``, ``harm`` or None."""
+    ranks: bool = False
+    """Whether it ranks on this board."""
+    why: str = ""
+    """Why it does not, where it might."""
+    band: Band | None = None
+
+    @property
+    def scale(self) -> float:
+        """Shares are shown in per cent."""
+        return 100.0 if self.unit == "share" else 1.0
+
+    @property
+    def shown_unit(self) -> str:
+        """The unit as it is shown."""
+        return "%" if self.unit == "share" else self.unit
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of one row."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    z: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry on a board."""
+
+    entry: Entry
+    cells: dict[str, Cell]
+    placing: Placing | None = None
+    """Its place among the tiers chosen; None where it takes none."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a board shows for a view."""
+
+    board: Board
+    view: View
+    columns: list[Column]
+    references: list[Row]
+    rows: list[Row]
+    total: int
+    """Rows of the whole view, on all pages."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Status -> rows of the whole board."""
+    families: list[str] = field(default_factory=list)
+    size: int = 100
+
+    @property
+    def pages(self) -> int:
+        """Number of pages, at least 1."""
+        return max(1, -(-self.total // self.size))
+
+
+def columns_of(board: Board) -> list[Column]:
+    """All columns of a board, as its last ranking left them; none before the first."""
+    found = []
+    for item in (board.summary or {}).get("columns", []):
+        band = Band(**item["band"]) if item.get("band") else None
+        kept = {name: item.get(name) for name in Column.__dataclass_fields__ if name in item and name != "band"}
+        found.append(Column(**kept, band=band))
+    return found
+
+
+def shown_columns(board: Board, view: View) -> list[Column]:
+    """The columns of a view."""
+    columns = columns_of(board)
+    if view.columns == "all":
+        return columns
+    if view.columns == "ranking":
+        ranking = [column for column in columns if column.role]
+        return ranking + [column for column in columns if column.name in ALWAYS and column not in ranking]
+    return [column for column in columns if column.group == view.columns]
+
+
+def find(session: Session, task: str, pack: str | None = None) -> Board:
+    """The board of a task; with the beginning of a pack's hash, that one, also where it is superseded.
+
+    Raises:
+        Problem: 404.
+    """
+    query = select(Board).where(Board.task == task)
+    query = query.where(Board.pack_sha256.startswith(pack, autoescape=True) if pack else Board.superseded_at.is_(None))
+    board = session.scalars(query.limit(1)).first()
+    if board is None:
+        raise Problem(404, f"There is no board {task!r} on this server.")
+    return board
+
+
+def current(session: Session) -> Sequence[Board]:
+    """All boards that are not superseded, by name."""
+    return session.scalars(select(Board).where(Board.superseded_at.is_(None)).order_by(Board.task)).all()
+
+
+def page(session: Session, board: Board, view: View, size: int | None, start: int | None = None) -> Page:
+    """One page of a board.
+
+    Args:
+        session: Where to read.
+        board: The board.
+        view: What is asked for.
+        size: Rows on a page; None: all.
+        start: First row, from 0, instead of the view's page.
+
+    Raises:
+        Problem: 422, the view sorts by what the board has not, or asks for a page beyond the last.
+    """
+    columns = shown_columns(board, view)
+    _check_sort(board, view)
+    conditions = [*_filters(board, view, columns), Entry.tier != "reference"]
+    total = session.scalar(select(func.count()).select_from(Entry).where(*conditions)) or 0
+    query = _sorted(board, view).where(*conditions).options(_light())
+    if size is not None:
+        query = query.limit(size).offset((view.page - 1) * size if start is None else start)
+    entries = session.execute(query).tuples().all()
+    pinned = session.scalars(
+        select(Entry)
+        .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.state.in_(PUBLIC))
+        .order_by(Entry.method.desc())
+        .options(_light())
+    ).all()
+    cells = _cells(session, [*pinned, *(entry for entry, _ in entries)], columns)
+    return Page(
+        board=board,
+        view=view,
+        columns=columns,
+        references=[Row(entry, cells.get(entry.id, {})) for entry in pinned],
+        rows=[Row(entry, cells.get(entry.id, {}), placing) for entry, placing in entries],
+        total=total,
+        counts=counts(session, board),
+        families=families(session, board),
+        size=size or max(total, 1),
+    )
+
+
+def counts(session: Session, board: Board) -> dict[str, int]:
+    """Status -> number of public rows of a board, reference rows apart."""
+    query = (
+        select(Entry.status, func.count())
+        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC), Entry.tier != "reference")
+        .group_by(Entry.status)
+    )
+    return {str(status): number for status, number in session.execute(query).tuples()}
+
+
+def families(session: Session, board: Board) -> list[str]:
+    """The families of methods on a board."""
+    query = (
+        select(Entry.family)
+        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC), Entry.tier != "reference")
+        .distinct()
+        .order_by(Entry.family)
+    )
+    return list(session.scalars(query))
+
+
+def _light() -> Any:
+    """Everything that a table shows, without manifests."""
+    return load_only(
+        *(
+            getattr(Entry, column.key)
+            for column in Entry.__table__.columns
+            if column.key not in {"manifest", "search_text"}
+        )
+    )
+
+
+def _filters(board: Board, view: View, columns: list[Column]) -> Iterator[ColumnElement[bool]]:
+    yield Entry.board_id == board.id
+    yield Entry.state.in_(PUBLIC)
+    if view.tier == "reproduced":
+        yield Entry.tier == "reproduced"
+    if view.q:
+        yield Entry.search_text.contains(view.q.casefold().replace("\0", ""), autoescape=True)
+    if view.family:
+        yield Entry.family == view.family.replace("\0", "")
+    if view.retain:
+        yield Entry.needs_retain == (view.retain == "yes")
+    if view.budget:
+        yield Entry.budget <= int(view.budget)
+    if view.complete and columns:
+        names = [column.name for column in columns]
+        have = (
+            select(func.count())
+            .select_from(MetricValue)
+            .where(MetricValue.entry_id == Entry.id, MetricValue.metric.in_(names), MetricValue.value.is_not(None))
+            .scalar_subquery()
+        )
+        yield have == len(names)
+
+
+def _sorted(board: Board, view: View) -> Select[tuple[Entry, Placing]]:
+    """Ranked rows before the others; then by the view's key, what is missing last; then by place and id."""
+    place = aliased(Placing, name="place")
+    query = select(Entry, place).outerjoin(place, (place.entry_id == Entry.id) & (place.scope == view.tier))
+    fixed: dict[str, ColumnElement[Any]] = {
+        "rank": cast("ColumnElement[Any]", place.position),
+        "method": func.lower(Entry.label),
+        "distance": cast("ColumnElement[Any]", Entry.distance),
+        "cost": cast("ColumnElement[Any]", Entry.cost),
+        "tier": cast("ColumnElement[Any]", Entry.tier),
+        "submitter": func.lower(Entry.submitter),
+        "date": cast("ColumnElement[Any]", Entry.received_at),
+    }
+    if view.key in fixed:
+        key = fixed[view.key]
+    else:
+        value = aliased(MetricValue)
+        on = (value.entry_id == Entry.id) & (value.metric == view.key) & (value.board_id == board.id)
+        query = query.outerjoin(value, on)
+        key = cast("ColumnElement[Any]", value.value)
+    unranked = case((place.position.is_(None), 1), else_=0)
+    missing = case((key.is_(None), 1), else_=0)
+    return query.order_by(unranked, missing, key.desc() if view.descending else key.asc(), place.position, Entry.id)
+
+
+def _check_sort(board: Board, view: View) -> None:
+    known = {*FIXED_KEYS, *(column.name for column in columns_of(board))}
+    if view.key not in known:
+        message = f"{view.key!r} is no column of this board; choose from {', '.join(sorted(known))}"
+        raise Problem(422, "The board cannot be sorted by that.", [FieldError(field="sort", message=message)])
+
+
+def _cells(session: Session, entries: Sequence[Entry], columns: list[Column]) -> dict[str, dict[str, Cell]]:
+    if not entries or not columns:
+        return {}
+    found: dict[str, dict[str, Cell]] = {}
+    names = [column.name for column in columns]
+    for start in range(0, len(entries), 500):
+        query = select(
+            MetricValue.entry_id,
+            MetricValue.metric,
+            MetricValue.value,
+            MetricValue.low,
+            MetricValue.high,
+            MetricValue.z,
+            MetricValue.note,
+        ).where(
+            MetricValue.entry_id.in_([entry.id for entry in entries[start : start + 500]]),
+            MetricValue.metric.in_(names),
+        )
+        for identity, metric, *numbers in session.execute(query):
+            found.setdefault(identity, {})[metric] = Cell(*numbers)
+    return found
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A board in a few words, for the overview."""
+
+    board: Board
+    leaders: list[tuple[Entry, Placing]]
+    rows: int
+    newest: datetime | None
+
+
+def summaries(session: Session) -> list[Summary]:
+    """All current boards with their leading entries."""
+    found = []
+    for board in current(session):
+        public = (Entry.board_id == board.id, Entry.state.in_(PUBLIC), Entry.tier != "reference")
+        leaders = session.execute(
+            select(Entry, Placing)
+            .join(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "all"))
+            .where(*public, Placing.board_id == board.id)
+            .order_by(Placing.position)
+            .limit(3)
+            .options(_light())
+        )
+        rows, newest = session.execute(select(func.count(), func.max(Entry.listed_at)).where(*public)).one()
+        found.append(Summary(board, list(leaders.tuples()), rows, newest))
+    return found

@@ -1,0 +1,62 @@
+"""Answers that are made once: by their ETag, which changes with what is shown."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from threading import Lock
+
+from fastapi import Request, Response
+
+
+class Cache:
+    """The most recently used bodies, up to a number of bytes; safe to share between threads."""
+
+    def __init__(self, limit: int = 32 * 2**20) -> None:
+        self._limit, self._size, self._lock = limit, 0, Lock()
+        self._bodies: OrderedDict[str, bytes] = OrderedDict()
+
+    def get(self, key: str) -> bytes | None:
+        """The body of a key."""
+        with self._lock:
+            body = self._bodies.get(key)
+            if body is not None:
+                self._bodies.move_to_end(key)
+            return body
+
+    def put(self, key: str, body: bytes) -> None:
+        """Keep a body; the least recently used go."""
+        if len(body) > self._limit // 4:
+            return
+        with self._lock:
+            self._size += len(body) - len(self._bodies.pop(key, b""))
+            self._bodies[key] = body
+            while self._size > self._limit:
+                _, dropped = self._bodies.popitem(last=False)
+                self._size -= len(dropped)
+
+
+def etag_of(*parts: object) -> str:
+    """A weak ETag of whatever an answer depends on."""
+    return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"'
+
+
+def conditional(
+    request: Request,
+    etag: str,
+    make: Callable[[], bytes],
+    *,
+    media_type: str,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """304 where the reader has this answer, else the answer, from the cache where it was made before."""
+    given = {"ETag": etag, "Cache-Control": "no-cache", **(headers or {})}
+    if etag in [part.strip() for part in request.headers.get("if-none-match", "").split(",")]:
+        return Response(status_code=304, headers=given)
+    cache: Cache = request.app.state.cache
+    body = cache.get(etag)
+    if body is None:
+        body = make()
+        cache.put(etag, body)
+    return Response(body, media_type=media_type, headers=given)

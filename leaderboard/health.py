@@ -1,0 +1,31 @@
+"""Whether the process runs, and whether it can answer."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from forgetbench.leaderboard.access import DatabaseDep
+from forgetbench.leaderboard.documents import Health
+from forgetbench.leaderboard.problems import Problem, ProblemDocument
+
+router = APIRouter()
+
+
+@router.get("/health")
+def health() -> Health:
+    """The process runs."""
+    return Health(status="ok")
+
+
+@router.get("/ready", responses={503: {"model": ProblemDocument, "description": "Not ready"}})
+def ready(database: DatabaseDep, response: Response) -> Health:
+    """The database answers, with the tables that this version needs."""
+    try:
+        with database.reading() as session:
+            session.execute(text("SELECT 1 FROM boards LIMIT 1"))
+    except SQLAlchemyError as error:
+        raise Problem(503, "The database does not answer.") from error
+    response.headers["Cache-Control"] = "no-store"
+    return Health(status="ready")

@@ -1,0 +1,54 @@
+"""Small pictures in table cells: where the seeds of a metric fall beside the oracles' band."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from forgetbench.leaderboard.boards import Band
+
+WIDTH, HEIGHT, MARGIN = 150.0, 18.0, 6.0
+
+
+class Strip(NamedTuple):
+    """Where to draw what, in pixels from the left; None where there is nothing to draw."""
+
+    band: tuple[float, float] | None
+    """Left end and width of the oracle band."""
+    interval: tuple[float, float] | None
+    """Ends of the value's interval."""
+    value: float | None
+    """The value."""
+    seeds: list[float]
+    """One per seed."""
+    text: str
+    """The same in words."""
+
+
+def strip(
+    value: float | None, low: float | None, high: float | None, seeds: Sequence[float], band: Band | None
+) -> Strip | None:
+    """The strip of one metric; None where there is nothing to see."""
+    numbers = [
+        number for number in (value, low, high, *seeds, *((band.low, band.high) if band else ())) if number is not None
+    ]
+    numbers = [number for number in numbers if math.isfinite(number)]
+    if value is None or not numbers:
+        return None
+    least, most = min(numbers), max(numbers)
+    span = (most - least) or 1.0
+
+    def at(number: float) -> float:
+        return round(MARGIN + (number - least) / span * (WIDTH - 2 * MARGIN), 1)
+
+    text = f"{len(seeds)} seeds from {min(seeds):.4g} to {max(seeds):.4g}" if seeds else f"value {value:.4g}"
+    if band:
+        text += f"; oracles from {band.low:.4g} to {band.high:.4g}"
+    return Strip(
+        band=(at(band.low), max(2.0, round(at(band.high) - at(band.low), 1))) if band else None,
+        interval=(at(low), at(high)) if low is not None and high is not None else None,
+        value=at(value),
+        seeds=[at(seed) for seed in seeds if math.isfinite(seed)],
+        text=text,
+    )

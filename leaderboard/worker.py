@@ -1,0 +1,244 @@
+"""The scoring process: takes jobs from the database, scores evidence, and brings the ranks of boards up to date."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from forgetbench.errors import ForgetBenchError
+from forgetbench.evidence import Manifest, Run
+from forgetbench.leaderboard import charts, housekeeping, jobs, packs, scorer, states
+from forgetbench.leaderboard.database import Database
+from forgetbench.leaderboard.models import CHOICES, Board, Entry, Job, MetricValue, Placing, Score, utc_now
+from forgetbench.leaderboard.settings import Settings
+from forgetbench.scorecards import Scorecard
+
+log = logging.getLogger("forgetbench.worker")
+
+
+class Worker:
+    """One scoring process."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings, self.database = settings, database
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._stop = threading.Event()
+        self._kinds: dict[str, Callable[[Job], None]] = {"score": self._score, "rank": self._rank, "chart": self._chart}
+
+    def stop(self, *_: Any) -> None:
+        """Stop after the job at hand; usable as a signal's handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        log.info("worker %s looks for jobs", self.name)
+        housekeeping.remove_leftovers(self.settings, self.database)
+        while not self._stop.is_set():
+            if not self.work_once():
+                self._stop.wait(self.settings.poll_seconds)
+        log.info("worker %s stopped", self.name)
+
+    def drain(self) -> int:
+        """Do every job that waits, and return how many there were."""
+        done = 0
+        while self.work_once():
+            done += 1
+        return done
+
+    def work_once(self) -> bool:
+        """Do one job; False where there is none."""
+        job = jobs.claim(self.database, self.name, self.settings.lease_seconds)
+        if job is None:
+            return False
+        if job.attempts > self.settings.job_attempts:
+            self._give_up(job, job.error or "the scoring process died each time")
+            return True
+        started = time.monotonic()
+        try:
+            with self._heartbeat(job):
+                self._kinds[job.kind](job)
+            log.info("job %s done in %.2f s", job.key, time.monotonic() - started)
+        except jobs.LeaseLost:
+            log.warning("job %s: the lease was lost, another worker has it", job.key)
+        except Exception as error:
+            log.exception("job %s failed, attempt %d", job.key, job.attempts)
+            message = f"{type(error).__name__}: {error}"
+            if job.attempts >= self.settings.job_attempts:
+                self._give_up(job, message)
+            else:
+                with self.database.writing() as session:
+                    jobs.retry(session, job, message, delay=self.settings.poll_seconds * 2**job.attempts)
+        return True
+
+    @contextmanager
+    def _heartbeat(self, job: Job) -> Iterator[None]:
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(self.settings.lease_seconds / 3):
+                if not jobs.renew(self.database, job, self.settings.lease_seconds):
+                    return
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _give_up(self, job: Job, error: str) -> None:
+        with self.database.writing() as session:
+            jobs.finish(session, job, error=error)
+            entry = session.get(Entry, job.subject) if job.kind == "score" else None
+            if entry is not None and entry.state in {"received", "scoring"}:
+                if entry.state == "received":
+                    states.move(session, entry, "scoring", states.SERVER)
+                reason = (
+                    "The server could not score it; this is the server's fault. A moderator can have it scored again."
+                )
+                states.move(session, entry, "rejected", states.SERVER, reason)
+
+    def _score(self, job: Job) -> None:
+        with self.database.writing() as session:
+            entry = session.get(Entry, job.subject)
+            if entry is None or entry.state not in {"received", "scoring"}:
+                jobs.finish(session, job)  # withdrawn in the meantime, or scored
+                return
+            if entry.state == "received":
+                states.move(session, entry, "scoring", states.SERVER)
+            board = session.get_one(Board, entry.board_id)
+            session.flush()
+            session.expunge_all()
+        started = time.monotonic()
+        try:
+            card = self._scorecard(board, entry)
+        except ForgetBenchError as error:
+            with self.database.writing() as session:
+                jobs.finish(session, job)
+                states.move(session, session.get_one(Entry, entry.id), "rejected", states.SERVER, str(error))
+            return
+        with self.database.writing() as session:
+            jobs.finish(session, job)
+            keep_scorecard(session, session.get_one(Entry, entry.id), card, time.monotonic() - started)
+            jobs.request(session, "rank", str(board.id))
+
+    def _scorecard(self, board: Board, entry: Entry) -> Scorecard:
+        pack = packs.pack_of(self.settings, board)
+        bands = scorer.bands_of(pack, packs.folder(self.settings, board))
+        run = Run(packs.evidence_folder(self.settings, board, entry), Manifest.model_validate(entry.manifest))
+        return scorer.score_run(run, pack, bands)
+
+    def _rank(self, job: Job) -> None:
+        with self.database.reading() as session:
+            board = session.get_one(Board, int(job.subject))
+            briefs = session.execute(
+                select(Entry.id, Entry.tier, Entry.sentinel, Entry.changes_training, Score.brief)
+                .join(Score, Score.entry_id == Entry.id)
+                .where(Entry.board_id == board.id, Entry.state.in_(states.PUBLIC))
+                .order_by(Entry.received_at, Entry.id)
+            ).all()
+            names = set(
+                session.scalars(select(MetricValue.metric).where(MetricValue.board_id == board.id).distinct()).all()
+            )
+        contestants = [row for row in briefs if row.tier != "reference"]
+        live = [row for row in contestants if not row.sentinel and not row.changes_training]
+        reasons: dict[str, str] = {}
+        places: list[dict[str, Any]] = []
+        for scope in CHOICES:
+            chosen = [row for row in live if scope in {"all", row.tier}]
+            for place in scorer.rank_briefs([row.brief for row in chosen]).rows:
+                identity = chosen[place.index].id
+                if place.rank is not None:
+                    numbers = {"position": place.rank, "low": place.low, "high": place.high, "tie_group": place.group}
+                    places.append({"entry_id": identity, "scope": scope, "board_id": board.id, **numbers})
+                elif scope == "all":
+                    reasons[identity] = place.reason
+        for row in contestants:
+            if row.sentinel:
+                reasons[row.id] = "sentinel: stands here to audit the metrics, not to compete"
+            elif row.changes_training:
+                reasons[row.id] = (
+                    "own originals: it changes the original training, so its originals are not the board's"
+                )
+        bands = scorer.bands_of(packs.pack_of(self.settings, board), packs.folder(self.settings, board))
+        with self.database.writing() as session:
+            jobs.finish(session, job)
+            keep_ranking(session, board.id, places, reasons, scorer.summary_of(bands, names))
+            jobs.request(session, "chart", str(board.id))
+
+    def _chart(self, job: Job) -> None:
+        with self.database.reading() as session:
+            board = session.get_one(Board, int(job.subject))
+            drawn = charts.data_of(session, board)
+        charts.draw(self.settings, board, drawn)
+        with self.database.writing() as session:
+            jobs.finish(session, job)
+            states.touch(session, board.id)
+
+
+def keep_scorecard(session: Session, entry: Entry, card: Scorecard, seconds: float) -> None:
+    """Write a scorecard's numbers into rows, and list the entry."""
+    session.add(
+        Score(
+            entry_id=entry.id,
+            card=card.model_dump(mode="json"),
+            brief=scorer.brief(card).model_dump(mode="json"),
+            software=scorer.software(),
+            seconds=seconds,
+            scored_at=utc_now(),
+        )
+    )
+    for name, value in card.metrics.items():
+        session.add(
+            MetricValue(
+                entry_id=entry.id,
+                metric=name,
+                board_id=entry.board_id,
+                value=value.value,
+                low=value.low,
+                high=value.high,
+                z=value.z,
+                note=value.reason,
+            )
+        )
+    distance = card.distance
+    entry.flags = list(card.flags)
+    if distance is not None:
+        entry.distance, entry.distance_low, entry.distance_high = distance.value, distance.low, distance.high
+        entry.inside = distance.inside
+    entry.cost, entry.budget = card.cost.flops, scorer.budget_of(card.cost)
+    states.move(session, entry, "listed", states.SERVER)
+
+
+def keep_ranking(
+    session: Session, board: int, places: list[dict[str, Any]], reasons: dict[str, str], summary: dict[str, Any]
+) -> None:
+    """Replace the places of a board's rows."""
+    session.execute(delete(Placing).where(Placing.board_id == board))
+    if places:
+        session.execute(Placing.__table__.insert(), places)
+    ranked = {place["entry_id"] for place in places if place["scope"] == "all"}
+    rows = session.execute(select(Entry.id, Entry.status, Entry.reasons).where(Entry.board_id == board)).all()
+    changed = []
+    for row in rows:
+        reason = reasons.get(row.id, "")
+        status = "ranked" if row.id in ranked else reason.partition(":")[0][:32] if reason else None
+        wanted = [reason] if reason else []
+        if (row.status, row.reasons or []) != (status, wanted):
+            changed.append({"id": row.id, "status": status, "reasons": wanted})
+    if changed:
+        session.execute(update(Entry), changed)
+    session.execute(
+        update(Board).where(Board.id == board).values(summary=summary, ranked_at=utc_now(), revision=Board.revision + 1)
+    )
