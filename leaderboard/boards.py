@@ -161,7 +161,7 @@ def page(session: Session, board: Board, view: View, size: int | None, start: in
     query = _sorted(board, view).where(*conditions).options(_light())
     if size is not None:
         query = query.limit(size).offset((view.page - 1) * size if start is None else start)
-    entries = session.execute(query).tuples().all()
+    entries = session.execute(query).all()
     pinned = session.scalars(
         select(Entry)
         .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.state.in_(PUBLIC))
@@ -189,7 +189,7 @@ def counts(session: Session, board: Board) -> dict[str, int]:
         .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC), Entry.tier != "reference")
         .group_by(Entry.status)
     )
-    return {str(status): number for status, number in session.execute(query).tuples()}
+    return {str(status): number for status, number in session.execute(query)}
 
 
 def families(session: Session, board: Board) -> list[str]:
@@ -317,5 +317,5 @@ def summaries(session: Session) -> list[Summary]:
             .options(_light())
         )
         rows, newest = session.execute(select(func.count(), func.max(Entry.listed_at)).where(*public)).one()
-        found.append(Summary(board, list(leaders.tuples()), rows, newest))
+        found.append(Summary(board, list(leaders), rows, newest))
     return found

@@ -57,7 +57,7 @@ def data_of(session: Session, board: Board) -> list[Point]:
         .limit(500)
     )
     points = []
-    for label, tier, status, cost, distance, first, second in session.execute(query).tuples():
+    for label, tier, status, cost, distance, first, second in session.execute(query):
         kind = "reference" if tier == "reference" else "ranked" if status == "ranked" else "not ranked"
         points.append(Point(label, kind, cost, distance, first, second))
     return points

@@ -15,7 +15,7 @@ from forgetbench.errors import UsageError
 from forgetbench.evidence import Manifest, MethodRecord, ModelRecord, describe, read_arrays
 from forgetbench.leaderboard import jobs, states
 from forgetbench.leaderboard.database import Database
-from forgetbench.leaderboard.models import Board, Entry, utc_now
+from forgetbench.leaderboard.models import Board, utc_now
 from forgetbench.leaderboard.rows import new_entry
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.uploads import answers_digest
@@ -169,6 +169,7 @@ def reference_manifest(pack: Pack, role: str, models: tuple[ModelRecord, ...]) -
         task_key=card.task_key,
         method=MethodRecord(
             name=name,
+            label=title,
             title=title,
             family="reference",
             needs=needs[role],
@@ -186,11 +187,3 @@ def reference_manifest(pack: Pack, role: str, models: tuple[ModelRecord, ...]) -
         command=f"forgetbench pack build {card.task}",
         created=utc_now().isoformat(timespec="seconds"),
     )
-
-
-def evidence_folder(settings: Settings, board: Board, entry: Entry) -> Path:
-    """Where an entry's evidence lies: in the pack for a reference row."""
-    if entry.tier == "reference":
-        role = next(role for role, row in REFERENCE_ROWS.items() if row[0] == entry.method)
-        return folder(settings, board) / "pack" / role
-    return settings.evidence / entry.id

@@ -1,6 +1,6 @@
-"""From evidence to a scorecard, with the pack's oracles; only the worker imports this, for it needs scipy.
+"""From evidence to rows; only the worker imports this, for scores need scipy.
 
-These are the functions of local scoring; the server adds nothing, so that its scores are equal to local ones.
+Scores are those of ``forgetbench.judging``, which scores runs on a user's machine as well: they are equal to the bit.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import forgetbench
-from forgetbench import scoring
-from forgetbench.evidence import Manifest, Run
+from forgetbench.judging import Judge, scoring_code
 from forgetbench.metrics import Cost, metrics
-from forgetbench.packs import Pack
-from forgetbench.scorecards import Bands, Scorecard, Value
-from forgetbench.store import source_digest, write_atomically
+from forgetbench.packs import read_pack
+from forgetbench.scorecards import Bands, Board, Scorecard, Value
+from forgetbench.scoring import rank
 
 ORDER = ("efficacy", "harm")
 _LIBRARIES = ("forgetbench", "numpy", "scipy", "scikit-learn")
@@ -27,58 +25,13 @@ _LIBRARIES = ("forgetbench", "numpy", "scipy", "scikit-learn")
 @lru_cache(maxsize=1)
 def software() -> dict[str, str]:
     """Versions of what computes scores, and one hash of the scoring code."""
-    root = Path(str(forgetbench.__file__)).parent
-    names = ("bands", "comparisons", "gates", "ranking", "scorecards", "scoring", "statistics")
-    files = [path for name in names if (path := root / f"{name}.py").is_file()]
-    code = source_digest(*files, *(root / "metrics").glob("*.py"))
-    return {**{name: version(name) for name in _LIBRARIES}, "code": code}
+    return {**{name: version(name) for name in _LIBRARIES}, "code": scoring_code()}
 
 
-def bands_of(pack: Pack, cache: Path) -> Bands:
-    """Everything about a board that depends on its pack alone, from the cache where this code computed it before."""
-    file = cache / f"bands-{software()['code'][:16]}.json"
-    if file.is_file():
-        return Bands.model_validate_json(file.read_bytes())
-    bands = scoring.reference_bands(
-        pack.labels,
-        pack.population("references"),
-        pack.population("controls"),
-        pack.population("originals"),
-        pack.card.track,
-    )
-    write_atomically(file, bands.model_dump_json().encode())
-    return bands
-
-
-def score_run(run: Run, pack: Pack, bands: Bands) -> Scorecard:
-    """The scorecard of a run.
-
-    Raises:
-        ForgetBenchError: Its evidence cannot be scored; the message says why.
-    """
-    card = pack.card
-    return scoring.score(
-        run.population(card.draws, card.seeds),
-        name=run.manifest.row,
-        references=pack.population("references"),
-        labels=pack.labels,
-        bands=bands,
-        cost=cost_of(run.manifest, pack),
-    )
-
-
-def cost_of(manifest: Manifest, pack: Pack) -> Cost:
-    """Costs as ratios. FLOPs over those that the pack gives for an oracle; wall time over the same run's oracle."""
-    cost = manifest.cost
-    retrain = pack.card.retrain_flops or cost.retrain_flops
-    shares = [model.share_changed for model in manifest.models if model.share_changed is not None]
-    return Cost(
-        flops=cost.flops / retrain if cost.flops is not None and retrain else None,
-        wall=cost.seconds / cost.retrain_seconds if cost.seconds is not None and cost.retrain_seconds else None,
-        changed=sum(shares) / len(shares) if shares else None,
-        seconds=cost.seconds,
-        trials=cost.tuning_trials,
-    )
+@lru_cache(maxsize=8)
+def judge_of(pack: Path) -> Judge:
+    """What scores against a pack; its bands are kept beside the pack."""
+    return Judge(read_pack(pack, verify=False), cache=pack.parent)
 
 
 def brief(card: Scorecard) -> Scorecard:
@@ -87,9 +40,9 @@ def brief(card: Scorecard) -> Scorecard:
     return card.model_copy(update={"metrics": kept})
 
 
-def rank_briefs(briefs: Iterable[dict[str, Any]]) -> scoring.Board:
+def rank_briefs(briefs: Iterable[dict[str, Any]]) -> Board:
     """The ranking of scorecards as they were stored."""
-    return scoring.rank([Scorecard.model_validate_json(json.dumps(item)) for item in briefs])
+    return rank([Scorecard.model_validate_json(json.dumps(item)) for item in briefs])
 
 
 def summary_of(bands: Bands, scored: set[str]) -> dict[str, Any]:

@@ -29,8 +29,8 @@ log = logging.getLogger("forgetbench.worker")
 class Worker:
     """One scoring process."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
-        self.settings, self.database = settings, database
+    def __init__(self, settings: Settings, database: Database, *, parent: int | None = None) -> None:
+        self.settings, self.database, self._parent = settings, database, parent
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._stop = threading.Event()
         self._kinds: dict[str, Callable[[Job], None]] = {"score": self._score, "rank": self._rank, "chart": self._chart}
@@ -43,7 +43,7 @@ class Worker:
         """Work until told to stop."""
         log.info("worker %s looks for jobs", self.name)
         housekeeping.remove_leftovers(self.settings, self.database)
-        while not self._stop.is_set():
+        while not self._stop.is_set() and self._parent in {None, os.getppid()}:
             if not self.work_once():
                 self._stop.wait(self.settings.poll_seconds)
         log.info("worker %s stopped", self.name)
@@ -134,10 +134,10 @@ class Worker:
             jobs.request(session, "rank", str(board.id))
 
     def _scorecard(self, board: Board, entry: Entry) -> Scorecard:
-        pack = packs.pack_of(self.settings, board)
-        bands = scorer.bands_of(pack, packs.folder(self.settings, board))
-        run = Run(packs.evidence_folder(self.settings, board, entry), Manifest.model_validate(entry.manifest))
-        return scorer.score_run(run, pack, bands)
+        judge = scorer.judge_of(packs.folder(self.settings, board) / "pack")
+        if entry.tier == "reference":
+            return judge.score_reference(entry.label)
+        return judge.score(Run(self.settings.evidence / entry.id, Manifest.model_validate(entry.manifest)))
 
     def _rank(self, job: Job) -> None:
         with self.database.reading() as session:
@@ -171,7 +171,7 @@ class Worker:
                 reasons[row.id] = (
                     "own originals: it changes the original training, so its originals are not the board's"
                 )
-        bands = scorer.bands_of(packs.pack_of(self.settings, board), packs.folder(self.settings, board))
+        bands = scorer.judge_of(packs.folder(self.settings, board) / "pack").bands
         with self.database.writing() as session:
             jobs.finish(session, job)
             keep_ranking(session, board.id, places, reasons, scorer.summary_of(bands, names))

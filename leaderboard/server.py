@@ -1,0 +1,165 @@
+"""Running the leaderboard: the web process, and the scoring process beside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.leaderboard import packs, tokens
+from forgetbench.leaderboard.app import create_app, prepare
+from forgetbench.leaderboard.database import Database
+from forgetbench.leaderboard.models import Board, utc_now
+from forgetbench.leaderboard.settings import Settings
+
+log = logging.getLogger("forgetbench.server")
+STOP_SECONDS = 15.0
+
+
+def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with_worker: bool = True) -> None:
+    """Serve the site until told to stop (SIGINT, SIGTERM); requests under way are answered first.
+
+    Args:
+        settings: Where everything is.
+        host: Address to listen on.
+        port: Port to listen on.
+        with_worker: Start a scoring process beside the web process, and stop it with it.
+
+    Raises:
+        ForgetBenchError: The port is taken, or the server could not start.
+    """
+    database = _opened(settings)
+    database.close()
+    worker = _start_worker(settings) if with_worker else None
+    try:
+        config = uvicorn.Config(
+            create_app(settings),
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(STOP_SECONDS),
+            proxy_headers=False,
+        )
+        server = uvicorn.Server(config)
+        server.run()
+        if not server.started:
+            raise ForgetBenchError(f"The server could not listen on {host}:{port}; is the port taken? Choose another.")
+    except SystemExit as error:
+        raise ForgetBenchError(
+            f"The server could not listen on {host}:{port}; is the port taken? Choose another with --port."
+        ) from error
+    finally:
+        if worker is not None:
+            _stop(worker)
+
+
+def run_worker(settings: Settings, *, parent: int | None = None) -> None:
+    """Score submissions until told to stop (SIGINT, SIGTERM); the job at hand is finished first.
+
+    Args:
+        settings: Where everything is.
+        parent: Process to stop with: a worker that `serve` started does not outlive it.
+    """
+    from forgetbench.leaderboard.worker import Worker
+
+    database = _opened(settings)
+    worker = Worker(settings, database, parent=parent)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        worker.run()
+    finally:
+        database.close()
+
+
+def create_token(
+    settings: Settings,
+    name: str,
+    scopes: Iterable[str] = ("submit",),
+    *,
+    days: int | None = None,
+    daily_submissions: int | None = None,
+) -> str:
+    """Make a token; it is shown this once.
+
+    Args:
+        settings: Where the database is.
+        name: Who gets it; shown as the submitter.
+        scopes: What it may do: submit, verify, moderate.
+        days: Days until it expires; None: never.
+        daily_submissions: A quota of its own.
+
+    Raises:
+        UsageError: The name or a scope is not allowed.
+    """
+    if days is not None and days < 1:
+        raise UsageError(f"A token lives at least one day, not {days}.")
+    database = _opened(settings)
+    expires = utc_now() + timedelta(days=days) if days is not None else None
+    try:
+        with database.writing() as session:
+            return tokens.create(session, name, scopes, expires_at=expires, daily_submissions=daily_submissions)
+    finally:
+        database.close()
+
+
+def install_pack(settings: Settings, pack: Path) -> Board:
+    """Make a board of a pack; the worker then scores its reference rows.
+
+    Raises:
+        UsageError: There is no pack in that folder.
+        ForgetBenchError: It is damaged.
+    """
+    database = _opened(settings)
+    try:
+        return packs.install(database, settings, pack)
+    finally:
+        database.close()
+
+
+def _opened(settings: Settings) -> Database:
+    database = Database(settings.database)
+    prepare(settings, database)
+    return database
+
+
+def _start_worker(settings: Settings) -> subprocess.Popen[bytes]:
+    code = "from forgetbench.leaderboard.server import worker_process; worker_process()"
+    worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)  # noqa: S603 - our interpreter
+    told = {"parent": os.getpid(), "settings": settings.model_dump(mode="json")}
+    if worker.stdin is not None:
+        worker.stdin.write(json.dumps(told).encode())  # not in its arguments: a database's password may be in it
+        worker.stdin.close()
+    return worker
+
+
+def worker_process() -> None:
+    """What the process that ``serve`` starts does: it reads its settings, and whom to stop with, from stdin."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    told = json.load(sys.stdin)
+    run_worker(Settings.model_validate(told["settings"]), parent=told["parent"])
+
+
+def _stop(worker: subprocess.Popen[bytes]) -> None:
+    worker.terminate()
+    try:
+        worker.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        worker.kill()  # nothing is lost: its lease runs out, and the job is done after the next start
+        worker.wait()
