@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from forgetbench.datasets.images import Partition
 
 datasets: Registry[type[Loader]] = Registry("image set", entry_points="forgetbench.datasets")
+datasets.register("cmu-faces", "forgetbench.datasets.cmu_faces:CmuFaces")
 datasets.register("digits", "forgetbench.datasets.digits:Digits")
 datasets.register("faces", "forgetbench.datasets.faces:Faces")
+datasets.register("orl", "forgetbench.datasets.orl:Orl")
 
 
 def make_loader(name: str, options: Mapping[str, Any] | None = None) -> Loader:

@@ -144,7 +144,7 @@ class Loader(Options, ABC):
                 if (candidate / expects).exists():
                     return candidate
         tried = (
-            "no data folder was named" if root is None else f"there is no {expects} below {root} or {root / names[0]}"
+            "no data folder was named" if root is None else f"there is no {expects!r} below {root} or {root / names[0]}"
         )
         raise UsageError(
             f"Image set {self.card.name!r} needs files, and {tried}. {self.card.obtain} Expected is "

@@ -99,3 +99,26 @@ def take_groups(groups: NDArray[np.int64], count: int, rng: np.random.Generator)
             if left == 0:
                 break
     return np.flatnonzero(chosen[groups])
+
+
+def people_parts(groups: NDArray[np.int64], counts: Sequence[int], rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Parts of whole groups (people), drawn at random, so that all parts are alike; the last one gets all the others.
+
+    Args:
+        groups: (N,), who is seen; equal numbers stay in one part.
+        counts: How many people every part but the last gets.
+        rng: Where the randomness comes from.
+
+    Returns:
+        Sorted row numbers: one array for each count, and one for the rest.
+
+    Raises:
+        UsageError: Nobody would be left for the last part.
+    """
+    people, codes = np.unique(groups, return_inverse=True)
+    if sum(counts) >= len(people):
+        raise UsageError(f"Parts of {', '.join(map(str, counts))} people leave nobody of {len(people)} to train on.")
+    edges = np.cumsum([*counts, len(people) - sum(counts)])
+    part = np.empty(len(people), dtype=np.int64)
+    part[order(len(people), rng)] = np.searchsorted(edges, np.arange(len(people)), side="right")
+    return [np.flatnonzero(part[codes] == number) for number in range(len(edges))]

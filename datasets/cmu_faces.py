@@ -1,0 +1,104 @@
+"""CMU Face Images (UCI repository 124): 20 people in 32 moments each, grey."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from forgetbench.datasets import files, people
+from forgetbench.datasets.base import option, source_digest
+from forgetbench.datasets.files import ImageFile, Shape, content_digest, decode
+from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
+from forgetbench.datasets.people import PeopleLoader
+from forgetbench.errors import UsageError
+
+CLASSES = {
+    "expression": ("neutral", "happy", "sad", "angry"),
+    "pose": ("straight", "left", "right", "up"),
+    "sunglasses": ("open", "sunglasses"),
+}
+GRAMMAR = re.compile(
+    r"(?P<identity>[a-z0-9]+)_(?P<pose>straight|left|right|up)_(?P<expression>neutral|happy|sad|angry)"
+    r"_(?P<sunglasses>open|sunglasses)(?P<reduced>_[24])?\.pgm"
+)
+
+
+class Picture(NamedTuple):
+    """A file of the set, and what its name says."""
+
+    path: Path
+    said: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CmuFaces(PeopleLoader):
+    """CMU Face Images, 128x120 grey pictures reduced to a square.
+
+    File names say all: ``<person>_<pose>_<expression>_<eyes>.pgm``. The archive's copies at half and a quarter of the
+    size (``_2``, ``_4``) and its damaged files (``.bad``) are passed over. For who it is, every person's pictures are
+    divided; for the other labels the people are.
+    """
+
+    labels: Literal["identity", "expression", "pose", "sunglasses"] = option("identity", "What is learnt.")
+
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="cmu-faces",
+        title="CMU Face Images",
+        description="624 grey photographs of 20 people, each in four poses and four expressions, with and without "
+        "sunglasses. Small, real, and free to use.",
+        licence="CC BY 4.0",
+        homepage="https://archive.ics.uci.edu/dataset/124",
+        citation="T. Mitchell (1997). CMU Face Images. UCI Machine Learning Repository",
+        people=True,
+        layout="cmu_faces/faces/<person>/<person>_<pose>_<expression>_<eyes>.pgm",
+        obtain="Get it from the UCI repository, number 124 (https://archive.ics.uci.edu/dataset/124), and unpack it.",
+    )
+
+    def load(self, root: Path | None) -> Partition:
+        """Read the pictures and divide them.
+
+        Raises:
+            UsageError: The folder is missing, a file name does not follow the grammar, or a file cannot be opened.
+        """
+        pictures = self._pictures(root)
+        names = sorted({picture.said["identity"] for picture in pictures})
+        classes = tuple(names) if self.labels == "identity" else CLASSES[self.labels]
+        whole = ImageSet(
+            images=decode((ImageFile(str(p.path), p.path) for p in pictures), len(pictures), Shape(1, self.size)),
+            labels=np.array([classes.index(picture.said[self.labels]) for picture in pictures]),
+            classes=classes,
+            identities=np.array([names.index(picture.said["identity"]) for picture in pictures]),
+        )
+        if self.labels == "identity":
+            return self.within_person(whole, (0.1, 0.3))
+        return self.by_person(whole, (0.1, 0.2, 0.2))
+
+    def source_hash(self, root: Path | None) -> str:
+        """Hash of the options, the code and the files."""
+        pictures = [picture.path for picture in self._pictures(root)]
+        return source_digest(self.code_digest(files, people), content_digest(self._folder(root), pictures))
+
+    def _folder(self, root: Path | None) -> Path:
+        return self.folder(root, "cmu_faces", "cmu-faces", expects="faces") / "faces"
+
+    def _pictures(self, root: Path | None) -> list[Picture]:
+        """All full-size pictures, sorted by path."""
+        pictures = []
+        folder = self._folder(root)
+        for path in sorted(folder.glob("*/*.pgm")):
+            match = GRAMMAR.fullmatch(path.name)
+            if match is None or match["identity"] != path.parent.name:
+                raise UsageError(
+                    f"{path} is no name of CMU Face Images: expected is {self.card.layout}, with poses "
+                    f"{', '.join(CLASSES['pose'])}, expressions {', '.join(CLASSES['expression'])} and eyes "
+                    f"{', '.join(CLASSES['sunglasses'])}. Rename or remove it."
+                )
+            if match["reduced"] is None:
+                pictures.append(Picture(path, match.groupdict()))
+        if not pictures:
+            raise UsageError(f"There is no picture below {folder}: expected is {self.card.layout}. {self.card.obtain}")
+        return pictures

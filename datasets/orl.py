@@ -1,0 +1,69 @@
+"""The ORL (AT&T) database of faces: 40 people in ten pictures each, grey."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from forgetbench.datasets import files, people
+from forgetbench.datasets.base import source_digest
+from forgetbench.datasets.files import ImageFile, Shape, content_digest, decode
+from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
+from forgetbench.datasets.people import PeopleLoader
+from forgetbench.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orl(PeopleLoader):
+    """The ORL faces, 92x112 grey pictures squeezed to a square; the class is the person.
+
+    Every person's ten pictures are divided: six to train on, one to validate, three to test.
+    """
+
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="orl",
+        title="ORL (AT&T) Database of Faces",
+        description="400 grey photographs of 40 people, taken in Cambridge from 1992 to 1994; the class is the person.",
+        licence="free to use; credit Olivetti Research Laboratory",
+        homepage="https://cam-orl.co.uk/facedatabase.html",
+        citation="F. Samaria, A. Harter (1994). Parameterisation of a stochastic model for human face identification",
+        people=True,
+        layout="att_orl/att_faces/s<1..40>/<1..10>.pgm",
+        obtain="Get 'The Database of Faces' from https://cam-orl.co.uk/facedatabase.html, and unpack it.",
+    )
+
+    def load(self, root: Path | None) -> Partition:
+        """Read the pictures and divide each person's.
+
+        Raises:
+            UsageError: The folder is missing, or a file cannot be opened.
+        """
+        pictures = self._pictures(root)
+        names = sorted({path.parent.name for path in pictures}, key=_number)
+        people_seen = np.array([names.index(path.parent.name) for path in pictures])
+        shape = Shape(1, self.size)
+        images = decode((ImageFile(str(path), path) for path in pictures), len(pictures), shape)
+        return self.within_person(ImageSet(images, people_seen, tuple(names), people_seen), (0.1, 0.3))
+
+    def source_hash(self, root: Path | None) -> str:
+        """Hash of the options, the code and the files."""
+        return source_digest(self.code_digest(files, people), content_digest(self._folder(root), self._pictures(root)))
+
+    def _folder(self, root: Path | None) -> Path:
+        return self.folder(root, "att_orl/att_faces", "att_faces", "orl", "ORL", expects="s1")
+
+    def _pictures(self, root: Path | None) -> list[Path]:
+        folder = self._folder(root)
+        pictures = [
+            path for path in folder.glob("s*/*.pgm") if path.stem.isdecimal() and path.parent.name[1:].isdecimal()
+        ]
+        if not pictures:
+            raise UsageError(f"There is no picture below {folder}: expected is {self.card.layout}. {self.card.obtain}")
+        return sorted(pictures, key=lambda path: (_number(path.parent.name), int(path.stem)))
+
+
+def _number(folder: str) -> int:
+    return int(folder[1:])

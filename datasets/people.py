@@ -1,0 +1,55 @@
+"""What image sets of people share: dividing pictures by person, or within each person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from forgetbench.datasets.base import Loader, generator, option
+from forgetbench.datasets.images import ImageSet, Partition
+from forgetbench.datasets.sampling import joined_groups, people_parts, stratified_parts
+from forgetbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeopleLoader(Loader):
+    """Base of loaders of pictures of people, which come without parts of their own."""
+
+    size: int = option(32, "Side of a picture, pixels.", ge=8, le=512)
+    seed: int = option(0, "Seed of the split into parts.", ge=0)
+
+    def by_person(self, whole: ImageSet, shares: Sequence[float]) -> Partition:
+        """Parts that share nobody, of people drawn at random, so that test people and unseen people are alike.
+
+        People who share a picture byte for byte stay together.
+
+        Args:
+            whole: All pictures, with identities.
+            shares: Of the people, for validation, test and unseen; each part gets one person at least.
+        """
+        assert whole.identities is not None  # noqa: S101 (sets of people have them)
+        groups = joined_groups(whole.identities, whole.first_copy)
+        total = int(groups.max()) + 1
+        counts = [max(1, round(share * total)) for share in shares]
+        try:
+            parts = people_parts(groups, counts, generator("people", self.card.name, self.seed))
+        except UsageError as error:
+            raise UsageError(f"{self.option_owner}: {error}") from None
+        validation, test, unseen, train = (whole.take(part) for part in parts)
+        return Partition(self.card.name, train, validation, test, unseen, self.card)
+
+    def within_person(self, whole: ImageSet, shares: Sequence[float]) -> Partition:
+        """Parts that share everybody: every person's pictures are divided, and nobody is unseen.
+
+        Args:
+            whole: All pictures, whose labels are the people.
+            shares: Of the pictures, for validation and test.
+        """
+        validation, test = (round(share * len(whole)) for share in shares)
+        sizes = [len(whole) - validation - test, validation, test]
+        parts = stratified_parts(whole.labels, sizes, generator("within", self.card.name, self.seed))
+        train, validated, tested = (whole.take(part) for part in parts)
+        return Partition(self.card.name, train, validated, tested, None, self.card)
