@@ -125,7 +125,7 @@ class Value(Record):
     z: float | None = None
     """(value - band mean) / max(sd, floor)."""
     inside: bool | None = None
-    """Whether the value lies in its own band (95 %, floor respected)."""
+    """Whether the value lies in its own band (95 %, floor respected); None where halvings do not calibrate it."""
     reason: str = ""
     """Why there is no value."""
 

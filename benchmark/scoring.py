@@ -6,7 +6,8 @@ the last bit, here and on a leaderboard's server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from forgetbench.bands import count_models, reference_bands, sides, stand_in, z_
 from forgetbench.comparisons import Comparison, Labels, Population, compare
 from forgetbench.errors import UsageError
 from forgetbench.gates import flags_of, pass_gate
-from forgetbench.metrics import Cost
+from forgetbench.metrics import Cost, metrics
 from forgetbench.ranking import rank
 from forgetbench.scorecards import Bands, Board, Distance, MetricBand, Scorecard, Status, Value
 from forgetbench.statistics import pseudo_interval, pseudo_values
@@ -55,7 +56,7 @@ def score(
             f"{counts[0]} seeds, and there are {counts[1]} reference oracles."
         )
     comparisons, missing = compare(contestant, references, labels)
-    values = {metric: _value(item, bands.bands.get(metric), bands.seeds) for metric, item in comparisons.items()}
+    values = {metric: _value(metric, item, bands) for metric, item in comparisons.items()}
     values |= {metric: Value(reason=reason) for metric, reason in missing.items()}
     values |= {
         metric: Value(reason=bands.references[metric].reason) for metric in bands.references if metric not in values
@@ -96,20 +97,20 @@ def unscored(name: str, status: Status, reason: str, bands: Bands, cost: Cost | 
     )
 
 
-def _value(comparison: Comparison, band: MetricBand | None, seeds: int) -> Value:
+def _value(metric: str, comparison: Comparison, bands: Bands) -> Value:
     """A comparison metric with its pseudo-values, interval, band and z."""
+    band, seeds = bands.bands.get(metric), bands.seeds
     try:
         value = comparison.value(*sides(seeds))
     except UsageError as error:
         return Value(reason=str(error))
-    pseudo: Sequence[float] = ()
+    pseudo: tuple[float, ...] = ()
     low = high = None
-    try:
-        found = pseudo_values(value, [comparison.value(*sides(seeds, seed)) for seed in range(seeds)])
-        _, low, high = pseudo_interval(value, found)
-        pseudo = tuple(found.tolist())
-    except UsageError:
-        pass  # too few seeds to leave one out: the value stands without an interval
+    with suppress(UsageError):  # with too few seeds to leave one out the value stands without an interval
+        if seeds > 1:
+            found = pseudo_values(value, [comparison.value(*sides(seeds, seed)) for seed in range(seeds)])
+            _, low, high = pseudo_interval(value, found)
+            pseudo = tuple(found.tolist())
     by_seed = comparison.by_seed(*sides(seeds)) if comparison.by_seed is not None else np.zeros(0)
     z = z_in(value, band) if band is not None else None
     return Value(
@@ -117,10 +118,10 @@ def _value(comparison: Comparison, band: MetricBand | None, seeds: int) -> Value
         low=low,
         high=high,
         seeds=tuple(by_seed.tolist()),
-        pseudo=tuple(pseudo),
+        pseudo=pseudo,
         band=band,
         z=z if z is not None and np.isfinite(z) else None,
-        inside=_inside(value, band) if band is not None else None,
+        inside=_inside(value, band) if band is not None and metrics.get(metric).calibrated else None,
     )
 
 

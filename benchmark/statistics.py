@@ -7,6 +7,7 @@ that is part of the protocol, so that scores of the same arrays are equal to the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import combinations
 from math import comb
 from typing import NamedTuple
@@ -62,7 +63,8 @@ class Placing(NamedTuple):
     """Number of the tie group, from 1."""
 
 
-def halvings(size: int, limit: int = HALVINGS) -> list[tuple[IntArray, IntArray]]:
+@lru_cache(maxsize=16)
+def halvings(size: int, limit: int = HALVINGS) -> tuple[tuple[IntArray, IntArray], ...]:
     """Halvings of 2 * size pooled models, one of each mirror pair, as (left, right) sorted index arrays.
 
     All C(2S, S) / 2 of them where C(2S, S) is at most ``limit``; else ``limit`` distinct ones, drawn from the
@@ -82,8 +84,11 @@ def halvings(size: int, limit: int = HALVINGS) -> list[tuple[IntArray, IntArray]
     for left in lefts:
         chosen = np.zeros(2 * size, dtype=np.bool_)
         chosen[list(left)] = True
-        pairs.append((np.flatnonzero(chosen), np.flatnonzero(~chosen)))
-    return pairs
+        pair = (np.flatnonzero(chosen), np.flatnonzero(~chosen))
+        for side in pair:
+            side.flags.writeable = False  # the list is kept for the next band
+        pairs.append(pair)
+    return tuple(pairs)
 
 
 def _drawn_halvings(size: int, count: int) -> Iterator[tuple[int, ...]]:
@@ -148,6 +153,8 @@ def family_limit(largest: FloatArray, size: int) -> float:
 def pseudo_values(whole: float, left_out: Sequence[float] | FloatArray) -> FloatArray:
     """Pseudo-values whole + (S - 1)(mean(left_out) - left_out), (S,); their mean is the whole (section 4)."""
     parts = np.asarray(left_out, dtype=np.float64)
+    if len(parts) < 2:
+        raise UsageError("Pseudo-values need at least two seeds.")
     pseudo: FloatArray = whole + (len(parts) - 1) * (parts.mean() - parts)
     return pseudo
 

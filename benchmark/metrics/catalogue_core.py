@@ -157,6 +157,7 @@ def register() -> None:
             example="Gaps of 0.05, 0.01 and 0.031: 0.95 * 0.99 * 0.969 = 0.9113.",
             source="Zhao et al. 2024 (RUM), equation 1.",
             function="utility.tow",
+            calibrated=False,
         ),
         MetricSpec(
             name="js",

@@ -54,6 +54,8 @@ class MetricSpec(BaseModel):
     """Tracks on which it ranks as evidence of damage."""
     floor: float = 0.0
     """Margin of practical indifference: z never divides by less."""
+    calibrated: bool = True
+    """Whether halvings tell where a fresh oracle lies; if not, the band is shown and flags nothing."""
     legacy: bool = False
     """Reproduces published code that deviates from the definition; never ranks."""
 

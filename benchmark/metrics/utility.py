@@ -44,7 +44,10 @@ def gap(unlearned: ArrayLike, oracle: ArrayLike) -> float:
         unlearned: (S,) accuracies in [0, 1], one per model.
         oracle: (S',) accuracies of the oracles.
     """
-    return float(floats(unlearned, "accuracies").mean() - floats(oracle, "accuracies").mean())
+    left, right = floats(unlearned, "accuracies"), floats(oracle, "accuracies")
+    if not left.size or not right.size:
+        raise UsageError("A gap needs at least one model on each side.")
+    return float(left.mean() - right.mean())
 
 
 def tow(unlearned: Mapping[str, ArrayLike], oracle: Mapping[str, ArrayLike]) -> float:

@@ -1,0 +1,102 @@
+"""Accuracy, gaps, tug-of-war and average gap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import accuracy_score
+
+from forgetbench.errors import UsageError
+from forgetbench.metrics import accuracy, average_gap, gap, tow
+
+SHARES = hnp.arrays(np.float64, 4, elements=st.floats(0, 1))
+
+
+def test_accuracy_by_hand():
+    logits = np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]])
+    assert accuracy(logits, [0, 1, 1]) == pytest.approx(2 / 3)
+    assert accuracy(logits[:1], [0]) == 1.0
+
+
+@given(hnp.arrays(np.float64, (9, 4), elements=st.floats(-50, 50)), hnp.arrays(np.int64, 9, elements=st.integers(0, 3)))
+def test_accuracy_is_that_of_scikit_learn(logits, labels):
+    assert accuracy(logits, labels) == pytest.approx(accuracy_score(labels, logits.argmax(axis=1)))
+
+
+def test_accuracy_of_attributes_is_the_mean_over_them():
+    logits = np.array([[1.0, -1.0], [1.0, 1.0]])
+    assert accuracy(logits, np.array([[1, 0], [0, 1]])) == 0.75
+
+
+def test_accuracy_of_several_models():
+    logits = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])
+    np.testing.assert_array_equal(accuracy(logits, [0]), [1.0, 0.0])
+
+
+def test_no_rows_and_nan_are_refused():
+    with pytest.raises(UsageError, match="no rows"):
+        accuracy(np.zeros((0, 3)), np.zeros(0, dtype=int))
+    with pytest.raises(UsageError, match="row 0"):
+        accuracy(np.array([[np.nan, 0.0]]), [0])
+
+
+def test_gap_is_signed():
+    assert gap([0.90, 0.92], [0.88, 0.88]) == pytest.approx(0.03)
+    assert gap([0.5], [0.75]) == -0.25
+
+
+@given(SHARES, SHARES)
+def test_gap_turns_its_sign_with_the_sides(left, right):
+    assert gap(left, right) == pytest.approx(-gap(right, left))
+    assert -1 <= gap(left, right) <= 1
+
+
+def test_tow_by_hand():
+    unlearned = {"forget": [0.90], "retain": [0.99], "test": [0.85]}
+    oracle = {"forget": [0.85], "retain": [1.00], "test": [0.881]}
+    assert tow(unlearned, oracle) == pytest.approx(0.95 * 0.99 * 0.969)
+    assert tow(oracle, oracle) == 1.0
+
+
+def test_tow_is_taken_per_seed():
+    unlearned = {"forget": [0.9, 0.7], "retain": [1.0, 1.0], "test": [0.8, 0.8]}
+    oracle = {"forget": [0.8, 0.8], "retain": [1.0, 1.0], "test": [0.8, 0.8]}
+    assert tow(unlearned, oracle) == pytest.approx(0.9)  # the mean gap is 0, and would give 1
+
+
+@given(st.lists(SHARES, min_size=6, max_size=6))
+def test_tow_properties(values):
+    names = ("forget", "retain", "test")
+    left, right = dict(zip(names, values[:3], strict=True)), dict(zip(names, values[3:], strict=True))
+    assert 0 <= tow(left, right) <= 1
+    assert tow(left, right) == pytest.approx(tow(right, left))
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [((2.85, 99.62, 93.93, 14.39), 1.1525)],
+)
+def test_average_gap_of_a_published_row(row, expected):
+    oracle = (5.24, 100.0, 94.26, 12.88)
+    names = ("UA", "RA", "TA", "MIA")
+    value = average_gap(
+        {name: [value] for name, value in zip(names, row, strict=True)},
+        {name: [value] for name, value in zip(names, oracle, strict=True)},
+    )
+    assert value == pytest.approx(expected)
+
+
+@given(SHARES, SHARES, SHARES)
+def test_mean_of_gaps_is_at_least_the_gap_of_means(first, second, oracle):
+    value = average_gap({"UA": first, "RA": second}, {"UA": oracle, "RA": oracle})
+    assert value >= (abs(first.mean() - oracle.mean()) + abs(second.mean() - oracle.mean())) / 2 - 1e-12
+
+
+def test_unlike_sides_are_refused():
+    with pytest.raises(UsageError, match="same quantities"):
+        tow({"forget": [1.0]}, {"retain": [1.0]})
+    with pytest.raises(UsageError, match="paired"):
+        average_gap({"UA": [1.0, 0.9]}, {"UA": [1.0]})

@@ -1,0 +1,116 @@
+"""The utility gate and the flags, at and around their thresholds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from forgetbench.gates import gate_of, pass_gate
+from forgetbench.scoring import reference_bands, score
+
+
+def answers(labels, right, *, classes=2, order=None):
+    """Models that get the first ``right[s]`` test rows (of ``order``) right."""
+    rows = len(labels)
+    order = np.arange(rows) if order is None else order
+    logits = np.zeros((len(right), rows, classes))
+    for model, count in enumerate(right):
+        hit = np.isin(np.arange(rows), order[:count])
+        logits[model, np.arange(rows), np.where(hit, labels, 1 - labels)] = 5.0
+    return [{"test": logits}]
+
+
+LABELS = [{"test": np.tile([0, 1], 500)}]
+TRUTH = LABELS[0]["test"]
+
+
+def test_thresholds_by_hand():
+    oracle, control = answers(TRUTH, [900, 910, 890]), answers(TRUTH, [900, 920, 880])
+    gate = gate_of(answers(TRUTH, [950, 950, 950]), [oracle, control], LABELS)
+    sd = np.std([0.90, 0.91, 0.89, 0.90, 0.92, 0.88], ddof=1)
+    assert gate.reference == pytest.approx(0.90)
+    assert gate.floor == pytest.approx(0.90 - 2 * sd)
+    assert gate.seed_floor == pytest.approx(0.90 - 5 * sd)
+    assert [(cell.kind, cell.key, cell.rows) for cell in gate.classes] == [("class", 0, 500), ("class", 1, 500)]
+    tight = gate_of(answers(TRUTH, [800] * 3), [answers(TRUTH, [900] * 3)], LABELS)
+    assert (tight.reference, tight.floor, tight.seed_floor) == pytest.approx((0.80, 0.79, 0.75))
+
+
+def test_mean_below_the_floor_is_collapse_and_at_the_floor_is_not():
+    gate = gate_of(answers(TRUTH, [900] * 3), [answers(TRUTH, [900] * 3)], LABELS)
+    assert not pass_gate(answers(TRUTH, [890] * 3), LABELS, gate).collapsed
+    found = pass_gate(answers(TRUTH, [889, 890, 890]), LABELS, gate)
+    assert found.collapsed
+    assert found.reasons == ("test accuracy 89.0% is below 89.0%",)
+    assert not found.unstable
+
+
+def test_one_collapsed_seed_is_unstable():
+    gate = gate_of(answers(TRUTH, [900] * 3), [answers(TRUTH, [900] * 3)], LABELS)
+    found = pass_gate(answers(TRUTH, [930, 930, 849]), LABELS, gate)
+    assert (found.collapsed, found.unstable, found.collapsed_models, found.models) == (False, True, 1, 3)
+    assert found.median == pytest.approx(0.93)
+    assert not pass_gate(answers(TRUTH, [930, 930, 850]), LABELS, gate).unstable
+
+
+def test_a_lost_class_is_collapse_though_the_mean_holds():
+    base = answers(TRUTH, [700] * 3)
+    gate = gate_of(base, [base], LABELS)
+    ones_first = np.argsort(-TRUTH, kind="stable")  # all of class 1 right, the rest of class 0
+    found = pass_gate(answers(TRUTH, [720] * 3, order=ones_first), LABELS, gate)
+    assert found.collapsed
+    assert found.reasons == ("test accuracy of class 0 is 44.0%, below 50.0%",)
+
+
+def test_a_small_class_is_not_judged_and_a_group_is():
+    labels = [{"test": np.r_[np.zeros(951, int), np.ones(49, int)], "groups:test": np.repeat([7, 8], [900, 100])}]
+    truth = labels[0]["test"]
+    base = answers(truth, [1000] * 2)
+    gate = gate_of(base, [base], labels)
+    assert [(cell.kind, cell.key) for cell in gate.classes] == [("class", 0), ("group", 7), ("group", 8)]
+    lost = np.r_[np.arange(930), np.arange(951, 1000), np.arange(930, 951)]
+    assert not pass_gate(answers(truth, [995] * 2, order=lost), labels, gate).collapsed
+    group = pass_gate(answers(truth, [1000 - 21] * 2, order=lost), labels, gate)
+    assert any("group 8" in reason for reason in group.reasons)
+
+
+@pytest.fixture
+def board(simulate):
+    task = simulate(seed=3)
+    references, originals = task.models(), task.models(memory=2.0)
+    bands = reference_bands(task.labels, references, task.models(), originals, "match-oracle")
+
+    def scored(population):
+        return score(population, name="x", references=references, labels=task.labels, bands=bands)
+
+    return task, scored
+
+
+def test_sides_of_forgetting(board):
+    task, scored = board
+    assert scored(task.models(memory=1.5)).flags == ("under-forgotten",)
+    assert scored(task.models(memory=-1.5)).flags == ("over-forgotten",)
+
+
+def test_relabelled_to_uniform_outputs_is_over_forgotten(board):
+    task, scored = board
+    population = task.models()
+    population[0]["forget"] = task.generator.normal(0, 0.01, population[0]["forget"].shape)
+    assert "over-forgotten" in scored(population).flags
+
+
+def test_copies_of_the_oracles_are_suspicious(simulate):
+    task = simulate(seed=4)
+    references = task.models()
+    bands = reference_bands(task.labels, references, task.models(), task.models(memory=2.0), "match-oracle")
+    copies = [{name: array + task.generator.normal(0, 1e-3, array.shape) for name, array in references[0].items()}]
+    card = score(copies, name="copy", references=references, labels=task.labels, bands=bands)
+    assert "suspicious" in card.flags
+    assert card.distance.value >= abs(card.metrics["lira.forget"].z)  # and it does not make a row better
+
+
+def test_collapse_is_flagged(board):
+    task, scored = board
+    card = scored(task.models(memory=-3.0, retain=-1.0, test=-1.0))
+    assert {"collapsed", "over-forgotten", "unstable"} <= set(card.flags)
+    assert card.unranked.startswith("collapsed: test accuracy")

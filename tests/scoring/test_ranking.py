@@ -1,0 +1,106 @@
+"""Boards: places, ties, and rows that take no place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from forgetbench.errors import UsageError
+from forgetbench.ranking import detectable_difference
+from forgetbench.scorecards import Board, Distance, GateResult, Scorecard
+from forgetbench.scoring import rank
+
+NORMAL = GateResult(collapsed=False, unstable=False, collapsed_models=0, models=6, median=0.9)
+COLLAPSED = NORMAL.model_copy(update={"collapsed": True, "reasons": ("test accuracy 10.0% is below 80.0%",)})
+NOISE = np.array([-0.3, 0.1, 0.2, -0.1, 0.3, -0.2])
+
+
+def card(name, distance=None, noise=NOISE, **fields):
+    given = {"gate": NORMAL, "track": "match-oracle", "seeds": 6, "draws": 1} | fields
+    if distance is not None:
+        noise = noise - noise.mean()
+        given["distance"] = Distance(
+            value=distance, low=None, high=None, metric="js", pseudo=tuple(distance + noise), inside=False
+        )
+    return Scorecard(name=name, **given)
+
+
+def test_places_and_ties():
+    generator = np.random.default_rng(0)
+    cards = [card("c", 9.0), card("a", 1.0, generator.normal(size=6)), card("b", 1.01, generator.normal(size=6))]
+    board = rank(cards)
+    assert [(row.name, row.index, row.rank, row.low, row.high) for row in board.rows] == [
+        ("a", 1, 1, 1, 2),
+        ("b", 2, 2, 1, 2),
+        ("c", 0, 3, 3, 3),
+    ]
+    assert Board.model_validate_json(board.model_dump_json()) == board
+
+
+def test_rows_without_a_place_come_last_with_their_reason():
+    cards = [
+        card("failed", status="failed", reason="CUDA error", gate=None),
+        card("collapsed", 0.1, gate=COLLAPSED),
+        card("good", 5.0),
+        card("never", status="not-applicable", reason="transformers only", gate=None),
+        card("nan", status="diverged", reason="loss at epoch 2", gate=None),
+    ]
+    rows = rank(cards).rows
+    assert [(row.name, row.rank) for row in rows] == [
+        ("good", 1),
+        ("collapsed", None),
+        ("nan", None),
+        ("failed", None),
+        ("never", None),
+    ]
+    assert rows[1].reason == "collapsed: test accuracy 10.0% is below 80.0%"
+    assert rows[3].reason == "failed: CUDA error"
+
+
+def test_order_of_the_scorecards_does_not_matter():
+    generator = np.random.default_rng(1)
+    cards = [card(f"m{i}", float(i % 4), generator.normal(size=6)) for i in range(9)]
+    names = [(row.name, row.rank, row.low, row.high) for row in rank(cards).rows]
+    for _ in range(5):
+        shuffled = [cards[i] for i in generator.permutation(9)]
+        assert [(row.name, row.rank, row.low, row.high) for row in rank(shuffled).rows] == names
+
+
+def test_an_informational_board_ranks_nobody_and_says_why():
+    why = "5 seeds: a board needs 6 for ranks"
+    board = rank([card("b", 2.0, informational=why), card("a", 1.0, informational=why)])
+    assert board.informational == why
+    assert [(row.name, row.rank, row.reason) for row in board.rows] == [("a", None, why), ("b", None, why)]
+    assert board.detectable is not None
+
+
+def test_scorecards_of_different_boards_are_refused():
+    with pytest.raises(UsageError, match="different boards"):
+        rank([card("a", 1.0), card("b", 1.0, draws=2)])
+
+
+def test_an_empty_board():
+    assert rank([]).rows == ()
+
+
+def test_detectable_difference_by_hand():
+    generator = np.random.default_rng(3)
+    pseudo = generator.normal(size=(2, 8))
+    sd = np.std(pseudo[0] - pseudo[1], ddof=1)
+    expected = (stats.t.ppf(0.975, 7) + stats.t.ppf(0.8, 7)) * sd / np.sqrt(8)
+    assert detectable_difference(pseudo) == pytest.approx(expected)
+
+
+def test_detectable_difference_is_found_four_times_in_five():
+    generator = np.random.default_rng(4)
+    distance = detectable_difference(generator.normal(size=(400, 10)))
+    found = [stats.ttest_1samp(generator.normal(0, np.sqrt(2), 10) + distance, 0).pvalue < 0.05 for _ in range(600)]
+    assert 0.72 < np.mean(found) < 0.9
+
+
+def test_ten_thousand_rows_are_ranked_in_seconds():
+    generator = np.random.default_rng(5)
+    cards = [card(f"m{i}", float(d), generator.normal(size=6)) for i, d in enumerate(generator.exponential(20, 2000))]
+    rows = rank(cards).rows
+    assert [row.rank for row in rows] == list(range(1, 2001))
