@@ -1,0 +1,177 @@
+"""Hyper-parameters, cards, requests, and methods out of an author's own file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from forgetbench.errors import UsageError
+from forgetbench.methods import load_method_file, make_method, methods, parse_method, parse_method_file
+from forgetbench.methods.base import ForgetRequest, Method, TaskFacts, param
+from forgetbench.methods.checks import check_method
+from forgetbench.training import Examples, Recipe
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
+
+
+def examples(count: int) -> Examples:
+    return Examples(torch.zeros(count, 1, 2, 2, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
+
+
+def test_values_are_read_and_typed():
+    method = parse_method("ssd:alpha=5, importance=batch,batch_size=32")
+    assert method.to_dict() == {"alpha": 5.0, "dampening": 1.0, "importance": "batch", "batch_size": 32}
+    assert isinstance(method.to_dict()["alpha"], float)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sdd", ["sdd", "ssd"]),
+        ("ssd:alhpa=5", ["ssd", "alhpa", "alpha"]),
+        ("ssd:alpha=0", ["ssd", "alpha", "> 0", "0"]),
+        ("ssd:alpha=nan", ["alpha"]),
+        ("ssd:alpha=big", ["ssd", "alpha", "float", "big"]),
+        ("ssd:importance=both", ["importance", "per-sample | batch", "both"]),
+        ("ssd:batch_size=1.5", ["batch_size", "int", "1.5"]),
+        ("ssd:batch_size=true", ["batch_size"]),
+        ("ssd:alpha", ["ssd:lr=0.1"]),
+        ("finetune:momentum=1", ["momentum", "[0, 1)"]),
+    ],
+)
+def test_bad_values_are_refused_with_name_and_range(text, words):
+    with pytest.raises(UsageError) as caught:
+        parse_method(text)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_a_default_found_by_tuning_yields_to_a_value_that_is_given():
+    @dataclass(frozen=True, kw_only=True)
+    class Tuned(methods.get("finetune")):
+        card = methods.get("finetune").card.model_copy(update={"tuned": {"vit": {"lr": 0.5, "epochs": 7}}})
+
+    assert make_method(Tuned, {}, "vit").to_dict()["lr"] == 0.5
+    assert make_method(Tuned, {"lr": 0.1}, "vit").to_dict()["lr"] == 0.1
+    assert make_method(Tuned, {}, "cnn") == Tuned()
+
+
+def test_a_request_refuses_nothing_to_forget_and_nothing_to_keep():
+    recipe = Recipe.model_validate({})
+    for forget, retain, words in ((0, 3, "empty"), (3, 0, "whole training set")):
+        with pytest.raises(UsageError, match=words):
+            ForgetRequest(
+                forget=examples(forget),
+                retain=examples(retain),
+                validation=examples(1),
+                seed=0,
+                recipe=recipe,
+                fresh_network=nn.Identity,
+            )
+
+
+def test_what_does_not_apply_says_why():
+    facts = {"network": "cnn", "scenario": "random", "attributes": False, "outputs": 3}
+    assert "class" in methods.get("head-mask")().applies_to(TaskFacts(**facts))
+    facts["scenario"] = "class"
+    assert methods.get("head-mask")().applies_to(TaskFacts(**facts)) is None
+    facts["attributes"] = True
+    assert "attributes" in methods.get("head-mask")().applies_to(TaskFacts(**facts))
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_card_agrees_with_its_class(name):
+    kind = methods.get(name)
+    assert kind.card.name == name
+    assert kind.__doc__
+    assert all(fact.help for fact in kind.parameters())
+    assert len(kind.source_hash()) == 64
+    if kind.card.year is not None:
+        assert kind.card.authors
+        assert kind.card.link.startswith("https://")
+        assert f"year={{{kind.card.year}}}" in kind.card.bibtex
+
+
+def test_the_hash_follows_the_files_that_a_method_is_made_of(tmp_path):
+    assert methods.get("ssd").source_hash() != methods.get("finetune").source_hash()
+    copy = tmp_path / "my_method.py"
+    copy.write_text(EXAMPLE.read_text())
+    first = load_method_file(f"{copy}:NoisyFineTune").source_hash()
+    copy.write_text(EXAMPLE.read_text() + "\n# changed\n")
+    assert load_method_file(f"{copy}:NoisyFineTune").source_hash() != first
+
+
+def test_the_example_passes_the_battery():
+    kind = load_method_file(f"{EXAMPLE}:NoisyFineTune")
+    assert [result for result in check_method(kind, options={"width": 4}) if not result.ok] == []
+    assert kind.card.name == "noisy-fine-tune"
+    assert kind.card.title.startswith("Adds noise")
+    assert len(EXAMPLE.read_text().splitlines()) <= 40
+
+
+def test_values_follow_a_file_too():
+    method = parse_method_file(f"{EXAMPLE}:NoisyFineTune:lr=0.5,epochs=2")
+    assert method.to_dict() == {"noise": 0.1, "lr": 0.5, "epochs": 2}
+    assert parse_method_file(str(EXAMPLE)).to_dict()["lr"] == 0.02
+
+
+BAD_FILES = [
+    ("", "X", "no class 'X'"),
+    ("class X: pass", "X", "not a method"),
+    ("import nothing_of_this_name", "X", "does not import"),
+    ("from forgetbench.methods import Method\nclass X(Method): pass", "X", "lacks unlearn"),
+    (
+        "from forgetbench.methods import Method\nclass X(Method):\n lr: float = 1\n def unlearn(self, m, r): return m",
+        "X",
+        "dataclass",
+    ),
+    ("a = 1", "", "0 methods"),
+]
+
+
+@pytest.mark.parametrize(("source", "name", "words"), BAD_FILES)
+def test_bad_files_are_refused(tmp_path, source, name, words):
+    path = tmp_path / "bad.py"
+    path.write_text(source)
+    with pytest.raises(UsageError, match=words):
+        load_method_file(f"{path}:{name}" if name else str(path))
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no file"):
+        load_method_file(f"{tmp_path}/none.py:X")
+    with pytest.raises(UsageError, match="Python file"):
+        load_method_file("somewhere")
+
+
+def test_a_broken_promise_is_found():
+    @dataclass(frozen=True, kw_only=True)
+    class InPlace(Method):
+        """Edits the model that it was given."""
+
+        size: float = param(0.1, above=0, help="How much.")
+
+        def unlearn(self, model, request):  # noqa: ARG002
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(self.size)
+            return model
+
+    failed = {result.name: result.message for result in check_method(InPlace, network="mlp") if not result.ok}
+    assert "the given model was changed" in failed["an equivalent network comes back and the given one is left alone"]
+    assert "random" in failed["the seed decides"]
+
+
+def test_reading_what_the_card_does_not_list_is_found():
+    @dataclass(frozen=True, kw_only=True)
+    class Greedy(methods.get("none")):
+        def unlearn(self, model, request):
+            list(request.validation.batches(2))
+            return super().unlearn(model, request)
+
+    failed = {result.name: result.message for result in check_method(Greedy, network="mlp") if not result.ok}
+    assert list(failed) == ["it reads only what its card needs"]
+    assert "validation" in failed["it reads only what its card needs"]
