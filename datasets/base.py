@@ -124,9 +124,13 @@ class Loader(Options, ABC):
         Args:
             modules: What the loader's own file calls for, beside this module and ``sampling``.
         """
-        names = (__name__, sampling.__name__, type(self).__module__, *(module.__name__ for module in modules))
-        files = [Path(sys.modules[name].__file__ or "") for name in names]
-        return source_digest(json.dumps(self.to_dict(), sort_keys=True), *files)
+        base_modules = (sys.modules[__name__], sampling)
+        return source_digest(json.dumps(self.to_dict(), sort_keys=True), self.own_code(*base_modules, *modules))
+
+    def own_code(self, *modules: ModuleType) -> str:
+        """Hash of the loader's own file and of other modules, whatever the options."""
+        names = (type(self).__module__, *(module.__name__ for module in modules))
+        return source_digest(*(Path(sys.modules[name].__file__ or "") for name in names))
 
     def folder(self, root: Path | None, *names: str, expects: str) -> Path:
         """The folder of this set: ``root/name`` for the first name that exists, or ``root`` itself if it fits.

@@ -30,15 +30,22 @@ Fit = Literal["stretch", "crop"]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp"})
 
+KEEP_FROM = 1000
+"""From so many pictures on, what was decoded is kept in the store."""
+
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 """What Pillow raises for files that are no image, or half of one."""
 
 
 class ImageFile(NamedTuple):
-    """A file to decode: a name for messages, and where its bytes are."""
+    """A file to decode."""
 
     name: str
+    """For messages."""
     content: Path | bytes
+    """Where its bytes are, or the bytes."""
+    row: int = -1
+    """Its row in the tensor; -1: the files come in the order of the rows."""
 
 
 class Shape(NamedTuple):
@@ -69,10 +76,10 @@ def decode(files: Iterable[ImageFile], count: int, shape: Shape) -> NDArray[np.u
         shape: What they are made into.
 
     Returns:
-        uint8, (count, channels, side, side), in the order of the files.
+        uint8, (count, channels, side, side), in the order of the files or of the rows that they name.
 
     Raises:
-        UsageError: Files cannot be read; up to ten are named, each with the reason.
+        UsageError: Files cannot be read; up to ten are named, each with the reason. Or there are more or fewer.
     """
     images = np.empty((count, shape.channels, shape.side, shape.side), dtype=np.uint8)
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -188,29 +195,54 @@ def content_digest(folder: Path, paths: Iterable[Path]) -> str:
     return state.hexdigest()
 
 
-def kept(made_from: Mapping[str, Any], make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """A decoded tensor out of the store, where it was kept before; else it is made and kept.
-
-    It is mapped, not read: processes that use the same images share the memory.
+def resident(folder: Path, paths: Sequence[Path], shape: Shape) -> NDArray[np.uint8]:
+    """The pictures of files below a folder as one tensor: decoded, or out of the store where there are many of them.
 
     Args:
-        made_from: All that the tensor depends on, the hash of its files included.
-        make: Decodes it.
+        folder: The image set's folder.
+        paths: The files, in the order of the rows.
+        shape: What every picture is made into.
+
+    Raises:
+        UsageError: Files cannot be read.
+    """
+
+    def images() -> NDArray[np.uint8]:
+        return decode((ImageFile(str(path), path) for path in paths), len(paths), shape)
+
+    if len(paths) < KEEP_FROM:
+        return images()
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    made_from = {"files": content_digest(folder, paths), "shape": list(shape), "code": code}
+    return kept(made_from, lambda: {"images": images()})["images"]
+
+
+def kept(made_from: Mapping[str, Any], make: Callable[[], Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Decoded arrays out of the store, where they were kept before; else they are made and kept.
+
+    They are mapped, not read: processes that use the same images share the memory.
+
+    Args:
+        made_from: All that the arrays depend on, the hash of their files included.
+        make: Decodes them; names to arrays.
     """
     store = Store()
     key = {"role": "images", **made_from}
     folder = store.read(store.key(key))
     if folder is None:
-        images = make()
-        folder = store.write(key, lambda fresh: np.save(fresh / "images.npy", images, allow_pickle=False))
-        del images
-    tensor: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    return tensor
+        folder = store.write(key, lambda fresh: _save(fresh, make()))
+    return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
+
+
+def _save(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
 
 def _decode_some(files: Sequence[ImageFile], start: int, images: NDArray[np.uint8], shape: Shape) -> list[str]:
     problems = []
-    for place, file in enumerate(files, start):
+    for position, file in enumerate(files, start):
+        place = position if file.row < 0 else file.row
         try:
             pixels = np.asarray(open_image(file, shape))
         except UsageError as error:

@@ -1,0 +1,125 @@
+import io
+import tarfile
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from forgetbench.datasets import dataset_source_hash, load_partition
+from forgetbench.datasets.cifar10_jpeg import CLASSES
+from forgetbench.datasets.scenarios import make_scenario
+from forgetbench.errors import UsageError
+
+SMALL = {"validation": 10}
+
+
+def jpeg(label: int, number: int) -> bytes:
+    """A flat picture whose colour says which it is: red is the label, green the number."""
+    stream = io.BytesIO()
+    PIL.Image.new("RGB", (32, 32), (label * 25, number * 20, 128)).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def said(images):
+    """Label and number that the colours say."""
+    return np.round(images.images[:, 0, 16, 16] / 25).astype(int), np.round(images.images[:, 1, 16, 16] / 20).astype(
+        int
+    )
+
+
+@pytest.fixture(params=["folder", "cifar10_jpeg.tar.xz", "cifar10_jpeg.tar"])
+def root(request, tmp_path):
+    """A miniature: 8 training and 3 test images of every class, in a scrambled order of the labels."""
+    base = tmp_path / "cifar10_jpeg"
+    base.mkdir()
+    members = {
+        f"{part}/{name}/{number:04d}.jpg": jpeg(label, number)
+        for part, count in (("train", 8), ("test", 3))
+        for label, name in enumerate(CLASSES)
+        for number in range(count)
+    }
+    if request.param == "folder":
+        for name, content in members.items():
+            (base / name).parent.mkdir(parents=True, exist_ok=True)
+            (base / name).write_bytes(content)
+    else:
+        with tarfile.open(base / request.param, "w:xz" if request.param.endswith("xz") else "w") as archive:
+            for name, content in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 8)).astype(np.uint8)
+    np.save(base / "train_labels_original_order.npy", labels)
+    return tmp_path
+
+
+def test_training_rows_are_in_the_order_of_cifar10(root):
+    partition = load_partition("cifar10-jpeg", SMALL, root)
+    labels = np.load(root / "cifar10_jpeg" / "train_labels_original_order.npy")
+    assert np.array_equal(partition.train.labels, labels)
+    seen, number = said(partition.train)
+    assert np.array_equal(seen, labels)
+    for label in range(10):  # the k-th image of a class is its file number k
+        assert number[labels == label].tolist() == list(range(8))
+    assert [len(images) for _, images in partition.parts()] == [80, 10, 20]
+    for images in (partition.test, partition.validation):
+        assert np.array_equal(said(images)[0], images.labels)
+
+
+def test_the_second_time_nothing_is_decoded(root, monkeypatch):
+    first = load_partition("cifar10-jpeg", SMALL, root)
+    monkeypatch.setattr("forgetbench.datasets.cifar10_jpeg.decode", None)
+    assert load_partition("cifar10-jpeg", SMALL, root).sha256 == first.sha256
+
+
+def test_a_stratified_part_of_it(root):
+    partition = load_partition("cifar10-jpeg", SMALL | {"train": 40, "test": 10}, root)
+    assert [len(images) for _, images in partition.parts()] == [40, 10, 10]
+    assert np.bincount(partition.train.labels).tolist() == [4] * 10
+    with pytest.raises(UsageError, match="the train set has 80 images"):
+        load_partition("cifar10-jpeg", SMALL | {"train": 81}, root)
+    with pytest.raises(UsageError, match="the test set has 30 images"):
+        load_partition("cifar10-jpeg", {"validation": 30}, root)
+
+
+def test_without_the_labels_the_order_must_be_chosen(root):
+    (root / "cifar10_jpeg" / "train_labels_original_order.npy").unlink()
+    with pytest.raises(UsageError, match="set option order to 'class'"):
+        load_partition("cifar10-jpeg", SMALL, root)
+    train = load_partition("cifar10-jpeg", SMALL | {"order": "class"}, root).train
+    assert np.array_equal(train.labels, np.repeat(np.arange(10), 8))
+    assert np.array_equal(said(train)[0], train.labels)
+
+
+def test_labels_that_do_not_fit_are_refused(root):
+    np.save(root / "cifar10_jpeg" / "train_labels_original_order.npy", np.zeros(80, np.uint8))
+    with pytest.raises(UsageError, match=r"has \[80, 0, .* labels of each class; there are \[8, 8"):
+        load_partition("cifar10-jpeg", SMALL, root)
+
+
+def test_a_broken_archive_is_named(tmp_path):
+    (tmp_path / "cifar10_jpeg.tar.xz").write_bytes(b"\xfd7zXZ\x00broken")
+    np.save(tmp_path / "train_labels_original_order.npy", np.zeros(1, np.uint8))
+    with pytest.raises(UsageError, match=r"cifar10_jpeg\.tar\.xz cannot be read as an archive"):
+        load_partition("cifar10-jpeg", SMALL, tmp_path)
+
+
+def test_the_source_hash_follows_the_options(root):
+    hashes = {dataset_source_hash("cifar10-jpeg", SMALL | {"seed": seed}, root) for seed in (0, 1)}
+    assert len(hashes) == 2
+
+
+@pytest.mark.slow
+def test_the_real_sixty_thousand(real_data):
+    start = time.perf_counter()
+    partition = load_partition("cifar10-jpeg", {}, real_data)
+    first = time.perf_counter() - start
+    labels = np.load(real_data / "cifar10_jpeg" / "train_labels_original_order.npy")
+    assert np.array_equal(partition.train.labels, labels)
+    assert [len(images) for _, images in partition.parts()] == [50000, 1000, 9000]
+    assert len(make_scenario("random", {"fraction": 0.1}).draw(partition).forget) == 5000
+    start = time.perf_counter()
+    load_partition("cifar10-jpeg", {}, real_data)
+    assert time.perf_counter() - start < 3
+    assert first < 60

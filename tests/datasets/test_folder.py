@@ -1,0 +1,149 @@
+import numpy as np
+import PIL.Image
+import pytest
+
+from forgetbench.datasets import dataset_source_hash, load_partition
+from forgetbench.errors import UsageError
+
+SMALL = {"size": 8}
+
+
+def picture(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (10, 12, 3), dtype=np.uint8)
+    PIL.Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def class_folders(tmp_path):
+    for seed in range(60):
+        picture(tmp_path / "pets" / ("cat", "dog", "bird")[seed % 3] / f"{seed}.{'png' if seed % 2 else 'JPG'}", seed)
+    return tmp_path
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Forty pictures of ten people; the label changes from picture to picture."""
+    for number in range(40):
+        picture(tmp_path / "images" / f"{number}.png", number)
+    return tmp_path
+
+
+def write_table(folder, lines, head="path,label,identity", name="labels.csv"):
+    (folder / name).write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+
+
+def lines_of(listed):
+    return [f"images/{number}.png,{('sad', 'happy')[number % 2]},p{number // 4}" for number in range(40)]
+
+
+def test_class_folders_are_divided_by_class(class_folders):
+    partition = load_partition("folder", SMALL | {"path": "pets"}, class_folders)
+    assert partition.train.classes == ("bird", "cat", "dog")
+    assert [len(images) for _, images in partition.parts()] == [42, 6, 12]
+    assert np.bincount(partition.train.labels).tolist() == [14, 14, 14]
+    assert partition.train.images.shape[1:] == (3, 8, 8)
+    assert partition.train.identities is None
+    assert load_partition("folder", SMALL, class_folders / "pets").sha256 == partition.sha256
+    absolute = SMALL | {"path": str(class_folders / "pets")}
+    assert load_partition("folder", absolute, None).sha256 == partition.sha256
+
+
+def test_folders_named_after_the_parts_are_the_parts(tmp_path):
+    for seed in range(40):
+        part = "train" if seed < 30 else "test"
+        picture(tmp_path / part / "ab"[seed % 2] / f"{seed}.png", seed)
+    partition = load_partition("folder", SMALL | {"grey": True}, tmp_path)
+    assert [len(images) for _, images in partition.parts()] == [27, 3, 10]
+    assert partition.train.images.shape[1] == 1
+
+
+def test_a_table_with_people_keeps_them_apart(listed):
+    write_table(listed, lines_of(listed))
+    partition = load_partition("folder", SMALL, listed)
+    people = [set(images.identities.tolist()) for _, images in partition.parts()]
+    assert [len(who) for who in people] == [5, 1, 2, 2]
+    assert len(set.union(*people)) == 10
+    assert partition.train.classes == ("happy", "sad")
+
+
+def test_a_table_whose_labels_are_the_people_divides_each_persons_pictures(listed):
+    write_table(listed, [f"images/{n}.png,p{n // 4},p{n // 4}" for n in range(40)])
+    partition = load_partition("folder", SMALL, listed)
+    assert partition.unseen is None
+    assert set(partition.train.labels) == set(range(10))
+
+
+def test_a_table_with_parts_is_taken_at_its_word(listed):
+    parts = ["train"] * 20 + ["validation"] * 4 + ["test"] * 8 + ["unseen"] * 8
+    lines = [f"{line},{part}" for line, part in zip(lines_of(listed), parts, strict=True)]
+    write_table(listed, lines, "path,label,identity,split", "mine.csv")
+    partition = load_partition("folder", SMALL | {"table": "mine.csv"}, listed)
+    assert [len(images) for _, images in partition.parts()] == [20, 4, 8, 8]
+
+
+def test_numbers_as_labels_are_sorted_as_numbers(listed):
+    write_table(listed, [f"images/{n}.png,{(9, 10, 100)[n % 3]}" for n in range(40)], "path,label")
+    assert load_partition("folder", SMALL, listed).train.classes == ("9", "10", "100")
+
+
+@pytest.mark.parametrize(
+    ("head", "line", "message"),
+    [
+        ("path,label", "images/99.png,sad", r"row 42 of .*labels\.csv names no file: .*images/99\.png"),
+        ("path,label", "images/1.png,", r"row 42 of .*labels\.csv has no label"),
+        ("path,label,split", "images/1.png,sad,tset", "row 42 of .*has split 'tset'; it must be one of train, valid"),
+        ("path,label,identity", "images/1.png,sad,", "row 42 of .*has no identity"),
+        ("path,label", "images/1.png,sad,x", "row 42 of .*has 3 fields"),
+        ("path,class", "images/1.png,sad", "has no column label"),
+    ],
+)
+def test_a_wrong_row_is_named(listed, head, line, message):
+    extra = {"path,label,split": ",train", "path,label,identity": ",p1"}.get(head, "")
+    write_table(listed, [f"images/{n}.png,{('sad', 'happy')[n % 2]}{extra}" for n in range(40)] + [line], head)
+    with pytest.raises(UsageError, match=message):
+        load_partition("folder", SMALL, listed)
+
+
+def test_what_cannot_be_divided_is_explained(listed):
+    write_table(listed, [f"images/{n}.png,sad" for n in range(40)], "path,label")
+    with pytest.raises(UsageError, match="one class only, 'sad'"):
+        load_partition("folder", SMALL, listed)
+    write_table(listed, [f"images/{n}.png,{n % 2},train" for n in range(40)], "path,label,split")
+    with pytest.raises(UsageError, match="none of its images is in part 'test'"):
+        load_partition("folder", SMALL, listed)
+    parts = [f"images/{n}.png,{n % 2},{'train' if n % 2 else 'test'}" for n in range(40)]
+    write_table(listed, parts, "path,label,split")
+    with pytest.raises(UsageError, match="no training image shows 0"):
+        load_partition("folder", SMALL, listed)
+
+
+def test_an_image_outside_the_class_folders_is_named(class_folders):
+    picture(class_folders / "pets" / "stray.png", 0)
+    with pytest.raises(UsageError, match=r"stray\.png lies in no class folder"):
+        load_partition("folder", SMALL | {"path": "pets"}, class_folders)
+
+
+def test_a_folder_without_images_is_explained(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(UsageError, match="There is no image below"):
+        load_partition("folder", {}, tmp_path)
+
+
+def test_the_source_hash_follows_images_and_table(listed):
+    write_table(listed, lines_of(listed))
+    hashes = [dataset_source_hash("folder", SMALL, listed)]
+    picture(listed / "images" / "0.png", 999)
+    hashes.append(dataset_source_hash("folder", SMALL, listed))
+    write_table(listed, [line.replace("sad", "glad") for line in lines_of(listed)])
+    hashes.append(dataset_source_hash("folder", SMALL, listed))
+    assert len(set(hashes)) == 3
+
+
+def test_many_images_are_decoded_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("forgetbench.datasets.files.KEEP_FROM", 10)
+    for seed in range(20):
+        picture(tmp_path / "ab"[seed % 2] / f"{seed}.png", seed)
+    first = load_partition("folder", SMALL, tmp_path)
+    monkeypatch.setattr("forgetbench.datasets.files.decode", None)
+    assert load_partition("folder", SMALL, tmp_path).sha256 == first.sha256
