@@ -21,7 +21,7 @@ from typing import ClassVar
 from torch import nn
 
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.damping import class_sorted, dampen, warn_of_bound
+from forgetbench.methods.damping import class_sorted, dampen, warn_of_bound, weighted
 from forgetbench.methods.gradients import Importance, per_example, squared_batch_means
 from forgetbench.methods.loops import editable
 
@@ -46,7 +46,7 @@ class SSD(Method):
         fails_at="its threshold: between no effect and collapse lies a narrow alpha, another one for each class",
     )
 
-    alpha: float = param(3.0, above=0, authors=10.0, help="How many times more a weight must matter for D_f.")
+    alpha: float = param(7.0, above=0, authors=10.0, help="How many times more a weight must matter for D_f.")
     dampening: float = param(1.0, above=0, help="lambda: strength of the shrinking.")
     importance: str = param(
         "per-sample",
@@ -71,5 +71,4 @@ class SSD(Method):
         warn_of_bound(self.alpha, request)
         forget = per_example(model, request.forget, batch_size=self.batch_size)
         retain = per_example(model, request.retain, batch_size=self.batch_size)
-        share = len(request.forget) / (len(request.forget) + len(request.retain))
-        return forget, {name: share * value + (1 - share) * retain[name] for name, value in forget.items()}
+        return forget, weighted(forget, retain, request)

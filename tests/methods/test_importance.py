@@ -1,0 +1,243 @@
+"""Importances and dampening against loops, closed forms and bounds."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+from torch import Tensor, nn
+
+from forgetbench.compute import count_flops
+from forgetbench.methods.assd import ASSD, percentile
+from forgetbench.methods.base import ForgetRequest
+from forgetbench.methods.gradients import mean_gradient, per_example, squared_batch_means
+from forgetbench.methods.lfssd import LFSSD, squared_length
+from forgetbench.methods.ssd import SSD
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe, classification_loss
+
+
+class Linear(nn.Module):
+    """logits = W x: the smallest network whose Fisher information has a closed form."""
+
+    def __init__(self, inputs: int = 4, outputs: int = 3) -> None:
+        super().__init__()
+        self.head = nn.Linear(inputs, outputs, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(images.flatten(1))
+
+
+def some(count: int, seed: int = 0, size: int = 2, classes: int = 3, attributes: bool = False) -> Examples:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, (count, classes)) if attributes else rng.integers(0, classes, count)
+    return Examples.from_arrays(rng.integers(0, 256, (count, 1, size, size), dtype=np.uint8), labels)
+
+
+def request(forget: Examples, retain: Examples) -> ForgetRequest:
+    recipe = Recipe.model_validate({})
+    return ForgetRequest(
+        forget=forget, retain=retain, validation=retain, seed=0, recipe=recipe, fresh_network=nn.Identity
+    )
+
+
+def linear_fisher(weight: np.ndarray, examples: Examples) -> np.ndarray:
+    """E[(p - e_y)_k^2 x_j^2], by numpy in float64."""
+    x = examples.images.numpy().reshape(len(examples), -1).astype(float) / 255
+    residual = softmax(x @ weight.T, axis=1) - np.eye(len(weight))[examples.labels.numpy()]
+    return np.einsum("nk,nj->kj", residual**2, x**2) / len(x)
+
+
+def build(name: str, outputs: int = 3) -> nn.Module:
+    options = {"cnn": {"width": 4}, "mlp": {"hidden": [6, 5], "batch_norm": True}, "vit": {"dim": 8, "heads": 2}}
+    spec = NetworkSpec(
+        name=name,
+        channels=1,
+        height=8,
+        width=8,
+        outputs=outputs,
+        mean=(0.5,),
+        std=(0.3,),
+        options=options.get(name, {}),
+    )
+    network = spec.build(0)
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():  # statistics as after training
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.running_mean.normal_(generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    return network
+
+
+@pytest.mark.parametrize("attributes", [False, True])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "vit", "resnet18"])
+def test_per_example_squares_against_batches_of_one(name, attributes):
+    network, examples = build(name).double(), some(5, size=8, attributes=attributes)
+    expected = {key: torch.zeros_like(value) for key, value in network.named_parameters()}
+    for image, label in zip(examples.images, examples.labels, strict=True):
+        loss = classification_loss(network(image[None].double() / 255), label[None])
+        for key, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
+            expected[key] += gradient**2 / len(examples)
+    found = per_example(network.float(), examples, batch_size=3)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key].double(), value, rtol=1e-3, atol=1e-4 * float(value.max()) + 1e-12)
+
+
+def test_absolute_values_against_batches_of_one():
+    network, examples = build("cnn"), some(5, size=8)
+    expected = {key: torch.zeros_like(value) for key, value in network.named_parameters()}
+    for image in examples.images:
+        loss = network(image[None].float() / 255).square().sum()
+        for key, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
+            expected[key] += gradient.abs() / len(examples)
+    found = per_example(network, examples, each_loss=squared_length, power="absolute")
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4 * float(value.max()))
+
+
+def test_a_shared_layer_is_counted_once_all_its_uses_are_added():
+    class Twice(Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.head(images.flatten(1)))
+
+    network, examples = Twice(4, 4), some(6, classes=4)
+    expected = torch.zeros(4, 4)
+    for image, label in zip(examples.images, examples.labels, strict=True):
+        loss = classification_loss(network(image[None].float() / 255), label[None])
+        expected += torch.autograd.grad(loss, network.head.weight)[0] ** 2 / 6
+    torch.testing.assert_close(per_example(network, examples)["head.weight"], expected)
+
+
+def test_fisher_of_a_linear_model_in_closed_form():
+    network, examples = Linear(), some(50)
+    weight = network.head.weight.detach().double().numpy()
+    np.testing.assert_allclose(
+        per_example(network, examples)["head.weight"], linear_fisher(weight, examples), rtol=1e-4
+    )
+
+
+@given(st.integers(1, 20), st.integers(1, 60), st.integers(0, 100))
+@settings(max_examples=25, deadline=None)
+def test_ratio_is_bounded_by_the_share(forgotten, kept, seed):
+    torch.manual_seed(seed)
+    network = Linear()
+    forget, retain = some(forgotten, seed), some(kept, seed + 1)
+    top = per_example(network, forget)["head.weight"]
+    bottom = per_example(network, retain.join(forget))["head.weight"]
+    assert float((top / bottom).max()) <= (forgotten + kept) / forgotten * (1 + 1e-4)
+
+
+def test_order_and_batch_size_do_not_matter_per_example_but_do_per_batch():
+    network, examples = Linear(), some(40)
+    shuffled = examples.take(torch.randperm(40, generator=torch.Generator().manual_seed(0)))
+    by_example = [
+        per_example(network, data, batch_size=size)["head.weight"] for data in (examples, shuffled) for size in (7, 40)
+    ]
+    for other in by_example[1:]:
+        torch.testing.assert_close(by_example[0], other)
+    by_batch = [squared_batch_means(network, examples.batches(size))["head.weight"] for size in (1, 8, 40)]
+    torch.testing.assert_close(by_batch[0], by_example[0])
+    assert float(by_batch[0].sum()) > float(by_batch[1].sum()) > float(by_batch[2].sum())
+
+
+def test_a_gradient_in_chunks_is_the_gradient():
+    network, examples = Linear(), some(23)
+    loss = classification_loss(network(examples.images.float() / 255), examples.labels)
+    expected = torch.autograd.grad(loss, list(network.parameters()))
+    torch.testing.assert_close(mean_gradient(network, examples, batch_size=5), list(expected))
+
+
+def test_a_per_example_gradient_counts_as_its_share_of_one_backward():
+    network, examples = build("cnn"), some(12, size=8)
+    with count_flops() as ours:
+        per_example(network, examples, batch_size=12)
+    with count_flops() as plain:
+        classification_loss(network(examples.images.float() / 255), examples.labels).backward()
+    assert ours.total == plain.total
+
+
+@pytest.mark.parametrize(("alpha", "dampening"), [(1.1, 1.0), (1.5, 0.5), (1.2, 3.0)])
+def test_ssd_on_a_linear_model_in_closed_form(alpha, dampening):
+    network, forget, retain = Linear(), some(20, 1).relabel(torch.zeros(20, dtype=torch.int64)), some(60, 2)
+    weight = network.head.weight.detach().double().numpy()
+    top, bottom = linear_fisher(weight, forget), linear_fisher(weight, retain.join(forget))
+    expected = np.where(top > alpha * bottom, weight * np.minimum(dampening * bottom / top, 1), weight)
+    asked = request(forget, retain)
+    edited = SSD(alpha=alpha, dampening=dampening).unlearn(network, asked)
+    np.testing.assert_allclose(edited.head.weight.detach(), expected, rtol=1e-4)
+    assert asked.notes["share selected"] == pytest.approx(np.mean(top > alpha * bottom))
+    assert 0 < asked.notes["share selected"] < 1
+
+
+def test_ssd_as_published_squares_the_means_of_class_sorted_batches():
+    network, forget, retain = Linear(), some(8, 1), some(32, 2)
+    order = np.argsort(retain.labels.numpy(), kind="stable")
+    data = [(retain, order[start : start + 8]) for start in range(0, 32, 8)] + [(forget, np.arange(8))]
+    weight = network.head.weight.detach().double().numpy()
+
+    def squared_mean(examples: Examples, rows: np.ndarray) -> np.ndarray:
+        x = examples.images.numpy().reshape(len(examples), -1)[rows] / 255
+        residual = softmax(x @ weight.T, axis=1) - np.eye(3)[examples.labels.numpy()[rows]]
+        return (residual.T @ x / len(rows)) ** 2
+
+    top = squared_mean(forget, np.arange(8))
+    bottom = np.mean([squared_mean(*part) for part in data], axis=0)
+    expected = np.where(top > 2 * bottom, weight * np.minimum(bottom / top, 1), weight)
+    edited = SSD(alpha=2.0, importance="batch", batch_size=8).unlearn(network, request(forget, retain))
+    np.testing.assert_allclose(edited.head.weight.detach(), expected, rtol=1e-3)
+
+
+def test_an_alpha_beyond_the_bound_selects_nothing_and_says_so(caplog):
+    network, asked = Linear(), request(some(10), some(30, 1))
+    with caplog.at_level(logging.WARNING):
+        edited = SSD(alpha=4.0).unlearn(network, asked)
+    assert torch.equal(edited.head.weight, network.head.weight)
+    assert asked.notes["share selected"] == 0
+    assert "|D|/|D_f| = 4" in str(asked.notes["bound"])
+    assert "can select nothing" in caplog.text
+
+
+def test_selecting_more_than_half_is_remarked_on():
+    asked = request(some(10), some(30, 1))
+    SSD(alpha=1e-6).unlearn(Linear(), asked)
+    assert asked.notes["share selected"] == 1
+    assert "100%" in str(asked.notes["remark"])
+
+
+def test_loss_free_on_a_linear_model_in_closed_form():
+    # d ||Wx||^2 / dW_kj = 2 (Wx)_k x_j
+    network, forget, retain = Linear(), some(20, 1), some(60, 2)
+    weight = network.head.weight.detach().double().numpy()
+
+    def omega(examples: Examples) -> np.ndarray:
+        x = examples.images.numpy().reshape(len(examples), -1).astype(float) / 255
+        return np.abs(2 * np.einsum("nk,nj->nkj", x @ weight.T, x)).mean(0)
+
+    top, bottom = omega(forget), omega(retain.join(forget))
+    expected = np.where(top > 1.05 * bottom, weight * bottom / top, weight)
+    edited = LFSSD(alpha=1.05).unlearn(network, request(forget, retain))
+    np.testing.assert_allclose(edited.head.weight.detach(), expected, rtol=1e-4)
+    relabelled = request(forget.relabel((forget.labels + 1) % 3), retain)
+    assert torch.equal(edited.head.weight, LFSSD(alpha=1.05).unlearn(network, relabelled).head.weight)
+
+
+def test_adaptive_threshold_is_the_percentile_of_the_ratios():
+    network, forget, retain = Linear(30 * 30, 10), some(20, 1, 30, 10), some(60, 2, 30, 10)
+    weight = network.head.weight.detach().double().numpy()
+    top, bottom = linear_fisher(weight, forget), linear_fisher(weight, retain.join(forget))
+    asked = request(forget, retain)
+    assert percentile(asked) == pytest.approx(100 - math.log(1 + 25))
+    edited = ASSD().unlearn(network, asked)
+    assert asked.notes["alpha"] == pytest.approx(np.percentile(top / bottom, percentile(asked)), rel=1e-3)
+    changed = (edited.head.weight != network.head.weight).float().mean()
+    assert float(changed) == pytest.approx(math.log(26) / 100, abs=2e-3)
+    retained = ASSD(reference="retain").unlearn(network, request(forget, retain))
+    assert torch.equal(retained.head.weight != network.head.weight, edited.head.weight != network.head.weight)
+    assert float(retained.head.weight.detach().norm()) < float(edited.head.weight.detach().norm())
