@@ -1,0 +1,82 @@
+"""Bad teaching: a student that learns from an incompetent teacher on the forget set, and from the original elsewhere.
+
+    min  l KL(T_bad(x) || S(x)) + (1 - l) KL(T(x) || S(x)),  l = 1 on D_f and 0 on a part of D_r
+
+Chundawat et al. 2023, section 4, where the bad teacher is a network that was never trained; the student starts as the
+original. Deviations: the divergence is averaged over examples, where the released code divides by the number of
+classes too, which Adam hardly notices; `fresh_network` of the request is the bad teacher. Batch-norm statistics move,
+as in the released code: batches are a mixture of both sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.distillation import divergence, teacher_of
+from forgetbench.methods.loops import descend, editable
+from forgetbench.training import make_optimiser
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadTeacher(Method):
+    """Learn from a random network on the forget set and from the original on the retain set."""
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="bad-teacher",
+        title="Distils a random network on the forget set and the original on the retain set",
+        authors="Vikram S. Chundawat, Ayush K. Tarun, Murari Mandal, Mohan Kankanhalli",
+        year=2023,
+        venue="AAAI",
+        link="https://arxiv.org/abs/2205.08096",
+        bibtex="@inproceedings{chundawat2023can, title={Can Bad Teaching Induce Forgetting? Unlearning in Deep "
+        "Networks Using an Incompetent Teacher}, author={Chundawat, Vikram S and Tarun, Ayush K and Mandal, Murari "
+        "and Kankanhalli, Mohan}, booktitle={AAAI}, year={2023}}",
+        family="distillation",
+        needs=frozenset({"forget", "retain"}),
+        fails_at="privacy: an answer at random is one that no retrained model would give, and it gives the forget "
+        "set away",
+    )
+
+    epochs: int = param(5, low=1, authors=1, help="Passes over the forget set and a part of the retain set.")
+    lr: float = param(5e-4, above=0, authors=1e-4, help="Learning rate of Adam.")
+    retain_share: float = param(0.3, above=0, high=1, help="Share of the retain set that is used, drawn once.")
+    temperature: float = param(1.0, above=0, help="Temperature of the divergences.")
+    batch_size: int = param(64, low=2, authors=256, help="Examples per step.")
+
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """The student; neither teacher can move."""
+        good, bad, student = teacher_of(model), teacher_of(request.fresh_network()), editable(model)
+        forget = request.forget
+        order = torch.randperm(len(request.retain), generator=request.generator(0))
+        taken = request.retain.take(order[: max(1, int(self.retain_share * len(order)))])
+        # the labels are not used, so that they can say which examples are to be forgotten
+        both = forget.relabel(torch.ones(len(forget), dtype=torch.int64)).join(
+            taken.relabel(torch.zeros(len(taken), dtype=torch.int64))
+        )
+
+        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            yield from both.batches(self.batch_size, request.seed_of(1, epoch))
+
+        def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
+            images, forgotten = batch
+            with torch.no_grad():
+                wanted = torch.where(forgotten[:, None].bool(), bad(images), good(images))
+            apart = divergence(wanted, student(images), attributes=forget.attributes, temperature=self.temperature)
+            return apart.mean()
+
+        return descend(
+            student,
+            request,
+            epochs=self.epochs,
+            batches=batches,
+            loss=loss,
+            optimiser=make_optimiser(student.parameters(), "adam", self.lr),
+            method=self.card.name,
+            batch_norm="train",
+        )
