@@ -290,38 +290,48 @@ class _TaskRunner:
         if bad is not None:
             status, reason = bad["status"], bad["reason"]
 
+        records = []
+        for job, result in results if bad is None else []:
+            meta = read_meta(answers_file(store, result["key"]).parent)
+            name = f"d{job['draw']}-s{job['seed']}.npz"
+            records.append(ModelRecord(draw=job["draw"], seed=job["seed"], file=name, **meta))
+        seconds = [record.seconds for record in records if record.seconds is not None]
+        manifest = Manifest(
+            protocol=PROTOCOL,
+            task=task.name,
+            task_key=task.key,
+            method=method_record(method),
+            status=status,
+            reason=reason,
+            draws=task.draws,
+            seeds=task.seeds,
+            index_hashes=pack.card.index_hashes,
+            models=tuple(records),
+            cost=cost.model_copy(update={"seconds": sum(seconds) / len(seconds) if seconds else None}),
+            environment=environment(self.site.device),
+            command=command(task, method, self.options),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        if _is_kept(folder, manifest):
+            return folder
+
         def fill(place: Path) -> None:
-            records = []
-            for job, result in results if bad is None else []:
-                file = answers_file(store, result["key"])
-                meta = read_meta(file.parent)
-                name = f"d{job['draw']}-s{job['seed']}.npz"
-                shutil.copyfile(file, place / name)
-                records.append(ModelRecord(draw=job["draw"], seed=job["seed"], file=name, **meta))
-            seconds = [record.seconds for record in records if record.seconds is not None]
-            mean = sum(seconds) / len(seconds) if seconds else None
-            write_manifest(
-                place,
-                Manifest(
-                    protocol=PROTOCOL,
-                    task=task.name,
-                    task_key=task.key,
-                    method=method_record(method),
-                    status=status,
-                    reason=reason,
-                    draws=task.draws,
-                    seeds=task.seeds,
-                    index_hashes=pack.card.index_hashes,
-                    models=tuple(records),
-                    cost=cost.model_copy(update={"seconds": mean}),
-                    environment=environment(self.site.device),
-                    command=command(task, method, self.options),
-                    created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                ),
-            )
+            for (_, result), record in zip(results, records, strict=True) if records else ():
+                shutil.copyfile(answers_file(store, result["key"]), place / record.file)
+            write_manifest(place, manifest)
 
         replace_folder(folder, fill)
         return folder
+
+
+def _is_kept(folder: Path, manifest: Manifest) -> bool:
+    """Whether a run says the same already, but for the time: it then stays as it is, and so does its upload."""
+    try:
+        kept = read_run(folder).manifest
+    except UsageError:
+        return False
+    same = kept.model_copy(update={"created": manifest.created}) == manifest
+    return same and all((folder / model.file).is_file() for model in kept.models)
 
 
 def judge_of(options: Options, manifest: Manifest, pack: Path | None = None) -> Judge:

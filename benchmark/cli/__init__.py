@@ -15,7 +15,7 @@ from forgetbench.errors import ForgetBenchError, UsageError
 
 def make_app() -> App:
     """The application with all its commands."""
-    from forgetbench.cli import listing, running
+    from forgetbench.cli import listing, running, server
 
     app = App(
         name="forgetbench",
@@ -23,7 +23,7 @@ def make_app() -> App:
         help_format="plaintext",
         version=_version,
     )
-    for module in (listing, running):
+    for module in (listing, running, server):
         module.add_commands(app)
     return app
 

@@ -10,7 +10,15 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 
@@ -100,3 +108,35 @@ class ProgressBar:
             self._progress.update(self._task, total=self._jobs, completed=self._jobs, what="scoring")
         if self._progress.disable:
             remark(f"{task}: done, {self._fresh} models made, the others taken from the store")
+
+
+class UploadBar:
+    """Shows how far an upload is; quiet when not on a terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("uploading"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("upload", total=None)
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop showing."""
+        self._progress.stop()
+
+    def __call__(self, sent: int, size: int) -> None:
+        """So many bytes are sent, of so many."""
+        self._progress.update(self._task, completed=sent, total=size)

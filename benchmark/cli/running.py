@@ -79,7 +79,7 @@ def run(
     with ProgressBar() as watcher:
         done = run_tasks(found, lambda one: choose(names or [], method_file or [], one.network.name), options, watcher)
     tables = [_score_folders(options, list(task_run.runs)) for task_run in done]
-    _print_tables(tables, "json" if json else "table")
+    print_tables(tables, "json" if json else "table")
     remark("\n".join(f"evidence: {folder}" for task_run in done for folder in task_run.runs))
 
 
@@ -154,7 +154,7 @@ def report(
     runs = finished_runs(options, task or ("*",))
     if not runs:
         raise UsageError("Nothing was run here yet that matches. `forgetbench run TASK` runs a task.")
-    _print_tables([_score_folders(options, folders) for folders in runs.values()], format_, output)
+    print_tables([_score_folders(options, folders) for folders in runs.values()], format_, output)
 
 
 def check_method(method_file: str, *, network: list[str] | None = None) -> int:
@@ -190,7 +190,8 @@ def _score_folders(options: Options, folders: list[Path]) -> Table:
     return board_table(stand(judge, runs), judge.pack.card)
 
 
-def _print_tables(tables: list[Table], format_: Format, output: Path | None = None) -> None:
+def print_tables(tables: list[Table], format_: Format, output: Path | None = None) -> None:
+    """Print boards in a format, on the terminal or into a file."""
     from forgetbench import reports
     from forgetbench.store import write_atomically
 
