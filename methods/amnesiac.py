@@ -1,0 +1,58 @@
+"""Amnesiac unlearning as it is usually implemented: random labels on the forget set, trained with all of the rest.
+
+    min CE(f(x), y') over D_f joined with CE(f(x), y) over D_r, y' uniform on the classes other than y
+
+Graves et al. 2021, section 4.1 (unlearning by relabelling), in the form of Foster et al. 2024's code: labels drawn
+once, Adam, three epochs over everything. Their other method, replaying recorded gradients backwards, needs a record of
+the training and is not this one. Batch-norm statistics move, as in training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.loops import descend, editable, outputs_of, random_labels
+from forgetbench.training import classification_loss, make_optimiser
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amnesiac(Method):
+    """Train on everything, the forget set under random labels."""
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="amnesiac",
+        title="Trains on everything, the forget set under random wrong labels",
+        authors="Laura Graves, Vineel Nagisetty, Vijay Ganesh",
+        year=2021,
+        venue="AAAI",
+        link="https://arxiv.org/abs/2010.10981",
+        bibtex="@inproceedings{graves2021amnesiac, title={Amnesiac Machine Learning}, "
+        "author={Graves, Laura and Nagisetty, Vineel and Ganesh, Vijay}, booktitle={AAAI}, year={2021}}",
+        family="relabelling",
+        needs=frozenset({"forget", "retain"}),
+        fails_at="privacy: confident wrong answers on the forget set give it away",
+    )
+
+    epochs: int = param(3, low=1, help="Passes over all examples.")
+    lr: float = param(1e-3, above=0, authors=1e-4, help="Learning rate of Adam.")
+    batch_size: int = param(128, low=2, help="Examples per step.")
+
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """A copy of the model that was taught otherwise."""
+        edited = editable(model)
+        labels = random_labels(request.forget.labels, outputs_of(model), request.generator(0))
+        data = request.forget.relabel(labels).join(request.retain)
+        return descend(
+            edited,
+            request,
+            epochs=self.epochs,
+            batches=lambda epoch: data.batches(self.batch_size, request.seed_of(1, epoch)),
+            loss=lambda batch: classification_loss(edited(batch[0]), batch[1]),
+            optimiser=make_optimiser(edited.parameters(), "adam", self.lr),
+            method=self.card.name,
+            batch_norm="train",
+        )

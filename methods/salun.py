@@ -1,0 +1,102 @@
+"""SalUn: random labels, learned by the weights that the forget set's gradient singles out, and by no other.
+
+    m = 1 where |grad CE(D_f)| is among its largest `share` over all weights,   theta = m theta_new + (1 - m) theta_o
+
+Fan et al. 2024, equations 3 to 5, with the hard threshold at a quantile; labels as in `random-label`, trained together
+with all of the retain set. Masked weights are put back after every step, so that neither weight decay nor momentum
+moves them; in the authors' code before February 2026 both did (`as_published=True`: only gradients are masked).
+Their code draws labels from all classes, anew in each epoch (`over="all", redraw=True`), and accumulates the means of
+batches, where ours is the gradient of the mean. Batch-norm statistics move, as in the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.gradients import mean_gradient
+from forgetbench.methods.loops import descend, editable, outputs_of, random_labels
+from forgetbench.training import classification_loss, make_optimiser
+
+
+@dataclass(frozen=True, kw_only=True)
+class SalUn(Method):
+    """Learn random labels with the most salient weights."""
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="salun",
+        title="SalUn: random labels learned by the weights with the largest gradient on the forget set",
+        authors="Chongyu Fan, Jiancheng Liu, Yihua Zhang, Eric Wong, Dennis Wei, Sijia Liu",
+        year=2024,
+        venue="ICLR",
+        link="https://arxiv.org/abs/2310.12508",
+        bibtex="@inproceedings{fan2024salun, title={SalUn: Empowering Machine Unlearning via Gradient-based Weight "
+        "Saliency in Both Image Classification and Generation}, author={Fan, Chongyu and Liu, Jiancheng and Zhang, "
+        "Yihua and Wong, Eric and Wei, Dennis and Liu, Sijia}, booktitle={ICLR}, year={2024}}",
+        family="relabelling",
+        needs=frozenset({"forget", "retain"}),
+        fails_at="privacy: random labels give the forget set away; and its best learning rate is narrow",
+    )
+
+    epochs: int = param(3, low=1, authors=10, help="Passes over all examples.")
+    lr: float = param(0.02, above=0, authors=0.013, help="Learning rate.")
+    share: float = param(0.5, above=0, high=1, help="Share of the weights that may move.")
+    batch_size: int = param(128, low=2, authors=256, help="Examples per step.")
+    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+    over: str = param("other", choices=("other", "all"), authors="all", help="Classes that labels are drawn from.")
+    redraw: bool = param(False, authors=True, help="Whether labels are drawn anew in each epoch.")
+    as_published: bool = param(False, authors=True, help="Mask gradients alone, so that weight decay moves all.")
+
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """A copy of the model of which only salient weights have moved."""
+        edited = editable(model)
+        masks = saliency(edited.eval(), request, self.share)
+        optimiser = make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        if self.as_published:
+            optimiser.register_step_pre_hook(lambda *_: _mask_gradients(edited, masks))
+        else:
+            optimiser.register_step_post_hook(lambda *_: _put_back(edited, model, masks))
+
+        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            generator = request.generator(0, epoch if self.redraw else 0)
+            labels = random_labels(request.forget.labels, outputs_of(model), generator, over=self.over)
+            data = request.forget.relabel(labels).join(request.retain)
+            yield from data.batches(self.batch_size, request.seed_of(1, epoch))
+
+        return descend(
+            edited,
+            request,
+            epochs=self.epochs,
+            batches=batches,
+            loss=lambda batch: classification_loss(edited(batch[0]), batch[1]),
+            optimiser=optimiser,
+            method=self.card.name,
+            batch_norm="train",
+        )
+
+
+def saliency(model: nn.Module, request: ForgetRequest, share: float) -> list[Tensor]:
+    """Boolean masks, one per parameter: the `share` of all weights with the largest gradient on the forget set."""
+    sizes = [gradient.abs() for gradient in mean_gradient(model, request.forget)]
+    everything = torch.cat([size.flatten() for size in sizes])
+    kept = max(1, round(share * everything.numel()))
+    threshold = everything.kthvalue(everything.numel() - kept + 1).values
+    return [size >= threshold for size in sizes]
+
+
+def _mask_gradients(edited: nn.Module, masks: list[Tensor]) -> None:
+    for parameter, mask in zip(edited.parameters(), masks, strict=True):
+        if parameter.grad is not None:
+            parameter.grad.mul_(mask)
+
+
+def _put_back(edited: nn.Module, original: nn.Module, masks: list[Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, before, mask in zip(edited.parameters(), original.parameters(), masks, strict=True):
+            parameter.copy_(torch.where(mask, parameter, before))
