@@ -64,7 +64,7 @@ def list_boards(database: DatabaseDep) -> list[BoardBrief]:
             .where(Entry.state.in_(PUBLIC), Entry.tier != "reference")
             .group_by(Entry.board_id)
         )
-        count = {board: number for board, number in session.execute(rows)}
+        count = dict(session.execute(rows).all())
         found = boards.current(session)
         return [BoardBrief(**documents.board_brief(board, count.get(board.id, 0))) for board in found]
 

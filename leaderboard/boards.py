@@ -161,7 +161,7 @@ def page(session: Session, board: Board, view: View, size: int | None, start: in
     query = _sorted(board, view).where(*conditions).options(_light())
     if size is not None:
         query = query.limit(size).offset((view.page - 1) * size if start is None else start)
-    entries = session.execute(query).all()
+    entries: list[tuple[Entry, Placing | None]] = [(row[0], row[1]) for row in session.execute(query)]
     pinned = session.scalars(
         select(Entry)
         .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.state.in_(PUBLIC))
@@ -238,7 +238,7 @@ def _filters(board: Board, view: View, columns: list[Column]) -> Iterator[Column
         yield have == len(names)
 
 
-def _sorted(board: Board, view: View) -> Select[tuple[Entry, Placing]]:
+def _sorted(board: Board, view: View) -> Select[Entry, Placing]:
     """Ranked rows before the others; then by the view's key, what is missing last; then by place and id."""
     place = aliased(Placing, name="place")
     query = select(Entry, place).outerjoin(place, (place.entry_id == Entry.id) & (place.scope == view.tier))
@@ -288,8 +288,8 @@ def _cells(session: Session, entries: Sequence[Entry], columns: list[Column]) ->
             MetricValue.entry_id.in_([entry.id for entry in entries[start : start + 500]]),
             MetricValue.metric.in_(names),
         )
-        for identity, metric, *numbers in session.execute(query):
-            found.setdefault(identity, {})[metric] = Cell(*numbers)
+        for identity, metric, value, low, high, z, note in session.execute(query):
+            found.setdefault(identity, {})[metric] = Cell(value, low, high, z, note)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +95,7 @@ def cost_chart(points: list[Point], limit: float | None, theme: Theme) -> dict[s
     if not any(point.kind != "reference" for point in rows):
         return None
     floor = min((point.cost for point in rows if point.cost), default=1e-3) / 2
-    values = [
+    values: list[dict[str, Any]] = [
         {"label": p.label, "kind": p.kind, "cost": max(p.cost or 0.0, floor) * 100, "distance": p.distance or 0.0}
         for p in rows
     ]
@@ -105,10 +106,10 @@ def cost_chart(points: list[Point], limit: float | None, theme: Theme) -> dict[s
     )
     layers = [_points(values, x, y, theme)]
     if len(front) > 1:
-        line = altair.Chart(altair.Data(values=[{"cost": c, "distance": d} for c, d in front]))
+        line = altair.Chart(altair.InlineData(values=[{"cost": c, "distance": d} for c, d in front]))
         layers.insert(0, line.mark_line(interpolate="step-after", color=theme.point, opacity=0.5).encode(x=x, y=y))
     if limit is not None:
-        rule = altair.Chart(altair.Data(values=[{"distance": limit}]))
+        rule = altair.Chart(altair.InlineData(values=[{"distance": limit}]))
         layers.insert(0, rule.mark_rule(color=theme.reference, strokeDash=[4, 3]).encode(y=y))
     return _finish(layers, values, x, y, theme)
 
@@ -120,13 +121,14 @@ def utility_chart(points: list[Point], theme: Theme) -> dict[str, Any] | None:
     rows = [point for point in points if point.forget is not None and point.utility is not None]
     if not any(point.kind != "reference" for point in rows):
         return None
-    values = [
+    values: list[dict[str, Any]] = [
         {"label": p.label, "kind": p.kind, "forget": (p.forget or 0.0) * 100, "utility": (p.utility or 0.0) * 100}
         for p in rows
     ]
-    x = altair.X("forget:Q", title="forget accuracy minus the oracles', points")
-    y = altair.Y("utility:Q", title="test accuracy minus the oracles', points")
-    rules = altair.Chart(altair.Data(values=[{"forget": 0, "utility": 0}]))
+    scale = altair.Scale(type="symlog", constant=5)  # one collapsed row does not press the others together
+    x = altair.X("forget:Q", title="forget accuracy minus the oracles', points", scale=scale)
+    y = altair.Y("utility:Q", title="test accuracy minus the oracles', points", scale=scale)
+    rules = altair.Chart(altair.InlineData(values=[{"forget": 0, "utility": 0}]))
     layers = [
         rules.mark_rule(color=theme.reference, strokeDash=[4, 3]).encode(x=x),
         rules.mark_rule(color=theme.reference, strokeDash=[4, 3]).encode(y=y),
@@ -155,20 +157,40 @@ def _points(values: list[dict[str, Any]], x: Any, y: Any, theme: Theme) -> Any:
         legend=altair.Legend(orient="top"),
     )
     shape = altair.Shape("kind:N", title=None, scale=altair.Scale(domain=kinds, range=["circle", "cross", "diamond"]))
-    chart = altair.Chart(altair.Data(values=values))
+    chart = altair.Chart(altair.InlineData(values=values))
     return chart.mark_point(filled=True, size=70, opacity=0.9).encode(x=x, y=y, color=colour, shape=shape)
+
+
+def spaced(values: list[dict[str, Any]], x: str, y: str) -> list[dict[str, Any]]:
+    """The points whose names fit: none is written over another's (on the scale that the eye sees, roughly)."""
+
+    def seen(number: float, axis: str) -> float:
+        return math.asinh(number * 10 if axis == "cost" else number / 5)
+
+    places = [[seen(float(value[axis]), axis) for axis in (x, y)] for value in values]
+    spans = [max(axis) - min(axis) or 1.0 for axis in zip(*places, strict=True)] if places else []
+    kept: list[int] = []
+    for index, place in enumerate(places):
+        clear = all(
+            abs(place[0] - places[other][0]) > 0.2 * spans[0] or abs(place[1] - places[other][1]) > 0.05 * spans[1]
+            for other in kept
+        )
+        if clear:
+            kept.append(index)
+    return [values[index] for index in kept]
 
 
 def _finish(layers: list[Any], values: list[dict[str, Any]], x: Any, y: Any, theme: Theme) -> dict[str, Any]:
     import altair
 
+    names = [str(axis.shorthand).removesuffix(":Q") for axis in (x, y)]
     if len(values) <= LABELLED:
-        text = altair.Chart(altair.Data(values=values)).mark_text(
+        text = altair.Chart(altair.InlineData(values=spaced(values, *names))).mark_text(
             align="left", dx=7, dy=-5, fontSize=10, color=theme.ink, limit=150
         )
         layers.append(text.encode(x=x, y=y, text="label:N"))
     chart = altair.layer(*layers).properties(width=520, height=300, background="transparent")
-    axis = {
+    axis: dict[str, Any] = {
         "labelColor": theme.quiet,
         "titleColor": theme.ink,
         "titleFontWeight": "normal",

@@ -7,9 +7,9 @@ transaction that marks it done, and only while the lease is held: nothing is los
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select, update
+from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -87,10 +87,7 @@ def renew(database: Database, job: Job, lease: float) -> bool:
     """Heartbeat: hold the job for longer. False where the lease is lost."""
     with database.writing() as session:
         until = utc_now() + timedelta(seconds=lease)
-        changed = session.execute(
-            update(Job).where(_held(job)).values(lease_until=until).execution_options(synchronize_session=False)
-        )
-        return changed.rowcount == 1
+        return _change_held(session, job, lease_until=until)
 
 
 def finish(session: Session, job: Job, *, error: str | None = None) -> None:
@@ -100,36 +97,17 @@ def finish(session: Session, job: Job, *, error: str | None = None) -> None:
         LeaseLost: Someone else has it; the transaction must not be committed.
     """
     state = "done" if error is None else "failed"
-    changed = session.execute(
-        update(Job)
-        .where(_held(job))
-        .values(state=state, error=error, finished_at=utc_now(), lease_until=None)
-        .execution_options(synchronize_session=False)
-    )
-    if changed.rowcount != 1:
+    if not _change_held(session, job, state=state, error=error, finished_at=utc_now(), lease_until=None):
         raise LeaseLost(f"job {job.id} is no longer held by {job.worker}")
 
 
 def retry(session: Session, job: Job, error: str, delay: float) -> None:
     """Let the job be tried again after some seconds: its lease runs out then."""
-    session.execute(
-        update(Job)
-        .where(_held(job))
-        .values(error=error, lease_until=utc_now() + timedelta(seconds=delay))
-        .execution_options(synchronize_session=False)
-    )
+    _change_held(session, job, error=error, lease_until=utc_now() + timedelta(seconds=delay))
 
 
-def release(database: Database, job: Job) -> None:
-    """Give a job back untouched, as a worker does that was asked to stop."""
-    with database.writing() as session:
-        session.execute(
-            update(Job)
-            .where(_held(job))
-            .values(lease_until=utc_now(), attempts=Job.attempts - 1)
-            .execution_options(synchronize_session=False)
-        )
-
-
-def _held(job: Job) -> ColumnElement[bool]:
-    return and_(Job.id == job.id, Job.state == "running", Job.worker == job.worker, Job.attempts == job.attempts)
+def _change_held(session: Session, job: Job, **values: Any) -> bool:
+    """Change a job if it is still held as it was when it was claimed."""
+    held = and_(Job.id == job.id, Job.state == "running", Job.worker == job.worker, Job.attempts == job.attempts)
+    statement = update(Job).where(held).values(**values).returning(Job.id)
+    return session.scalar(statement.execution_options(synchronize_session=False)) is not None

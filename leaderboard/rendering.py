@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from forgetbench.leaderboard import formatting, strips
 from forgetbench.leaderboard.settings import Settings
@@ -38,6 +39,7 @@ class Pages:
                 "parameters": formatting.parameters,
                 "path": lambda text: quote(str(text), safe="/"),
                 "safe_link": safe_link,
+                "breakable": breakable,
             }
         )
         self.environment.globals.update(
@@ -73,3 +75,11 @@ def safe_link(text: str | None) -> str:
         if found.startswith(("https://", "http://")) and not any(c.isspace() or c in "\"'<>" for c in found)
         else ""
     )
+
+
+def breakable(text: str) -> Markup:
+    """Escaped text that may be broken behind commas, colons and slashes."""
+    shown = str(escape(text))
+    for character in (",", ":", "/"):
+        shown = shown.replace(character, character + "<wbr>")
+    return Markup(shown)  # noqa: S704 - escaped above; what is added is ours

@@ -42,20 +42,20 @@ def brief(card: Scorecard) -> Scorecard:
 
 def rank_briefs(briefs: Iterable[dict[str, Any]]) -> Board:
     """The ranking of scorecards as they were stored."""
-    return rank([Scorecard.model_validate_json(json.dumps(item)) for item in briefs])
+    return rank([stored(item) for item in briefs])
 
 
-def summary_of(bands: Bands, scored: set[str]) -> dict[str, Any]:
+def summary_of(bands: Bands, example: Scorecard) -> dict[str, Any]:
     """What a board's pages need besides its rows: the columns with their bands, and whether and how it ranks.
 
     Args:
         bands: Of the board.
-        scored: Names of the metrics that the board's scorecards hold.
+        example: Any scorecard of the board: all hold the same metrics and bands.
     """
-    specs = [metrics.get(name) for name in metrics.names() if name in scored]
+    specs = [metrics.get(name) for name in metrics.names() if name in example.metrics]
     columns = []
     for spec in specs:
-        role, reference, band = spec.role(bands.track), bands.references.get(spec.name), bands.bands.get(spec.name)
+        role, reference, band = spec.role(bands.track), bands.references.get(spec.name), example.metrics[spec.name].band
         ranks, why = spec.name in bands.ranking, ""
         if role == "efficacy" and not ranks:
             why = "No unlearning cannot be told from the oracles by it here"
@@ -80,6 +80,11 @@ def summary_of(bands: Bands, scored: set[str]) -> dict[str, Any]:
         "seeds": bands.seeds,
         "halvings": bands.halvings,
     }
+
+
+def stored(card: dict[str, Any]) -> Scorecard:
+    """A scorecard as it was stored."""
+    return Scorecard.model_validate_json(json.dumps(card))
 
 
 def budget_of(cost: Cost) -> int | None:

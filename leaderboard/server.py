@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -53,7 +55,8 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with
             proxy_headers=False,
         )
         server = uvicorn.Server(config)
-        server.run()
+        with _signals_end_quietly():
+            server.run()
         if not server.started:
             raise ForgetBenchError(f"The server could not listen on {host}:{port}; is the port taken? Choose another.")
     except SystemExit as error:
@@ -63,6 +66,21 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with
     finally:
         if worker is not None:
             _stop(worker)
+
+
+@contextmanager
+def _signals_end_quietly() -> Iterator[None]:
+    """Uvicorn raises the signal that stopped it once more when it is done; here it has done its work by then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.signal(kind, lambda *_: None) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def run_worker(settings: Settings, *, parent: int | None = None) -> None:

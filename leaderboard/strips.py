@@ -36,7 +36,8 @@ def strip(
     numbers = [number for number in numbers if math.isfinite(number)]
     if value is None or not numbers:
         return None
-    least, most = min(numbers), max(numbers)
+    least: float = min(numbers)
+    most: float = max(numbers)
     span = (most - least) or 1.0
 
     def at(number: float) -> float:

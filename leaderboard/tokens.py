@@ -16,7 +16,7 @@ from forgetbench.leaderboard.models import SCOPES, Token, utc_now
 
 _TOKEN = re.compile(r"fb_([0-9a-f]{16})_([0-9a-f]{64})")
 _USE_RESOLUTION = timedelta(minutes=1)
-_NAME = re.compile(r"[\w .@'&+-]{1,80}")
+_NAME = re.compile(r"[\w .,:()@'&+/-]{1,80}")
 
 
 def create(
@@ -37,7 +37,7 @@ def create(
         raise UsageError(f"A token's scopes are one or more of {', '.join(SCOPES)}; got {', '.join(chosen) or 'none'}.")
     name = name.strip()
     if not _NAME.fullmatch(name):
-        raise UsageError(f"A token's name is 1 to 80 letters, digits, spaces or . @ ' & + - _; got {name!r}.")
+        raise UsageError(f"A token's name is 1 to 80 letters, digits, spaces or . , : ( ) @ ' & + / - _; got {name!r}.")
     identity, secret = secrets.token_hex(8), secrets.token_hex(32)
     session.add(
         Token(

@@ -108,6 +108,9 @@ def unpack(body: Body, folder: Path, manifest_limit: int) -> Run:
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     members = archive.infolist()
+    if not members or min(member.header_offset for member in members) != 0:
+        # An upload that was cut off ends in one of its own zips, and Python would read that one.
+        raise zipfile.BadZipFile("it does not begin where a zip begins")
     names = [member.filename for member in members]
     if len(set(names)) != len(names):
         raise Problem(422, "The zip holds a file twice.")

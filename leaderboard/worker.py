@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from forgetbench.errors import ForgetBenchError
@@ -148,9 +148,13 @@ class Worker:
                 .where(Entry.board_id == board.id, Entry.state.in_(states.PUBLIC))
                 .order_by(Entry.received_at, Entry.id)
             ).all()
-            names = set(
-                session.scalars(select(MetricValue.metric).where(MetricValue.board_id == board.id).distinct()).all()
-            )
+            example = session.scalars(
+                select(Score.card)
+                .join(Entry, Entry.id == Score.entry_id)
+                .where(Entry.board_id == board.id)
+                .order_by(Entry.tier != "reference")
+                .limit(1)
+            ).one()
         contestants = [row for row in briefs if row.tier != "reference"]
         live = [row for row in contestants if not row.sentinel and not row.changes_training]
         reasons: dict[str, str] = {}
@@ -174,7 +178,7 @@ class Worker:
         bands = scorer.judge_of(packs.folder(self.settings, board) / "pack").bands
         with self.database.writing() as session:
             jobs.finish(session, job)
-            keep_ranking(session, board.id, places, reasons, scorer.summary_of(bands, names))
+            keep_ranking(session, board.id, places, reasons, scorer.summary_of(bands, scorer.stored(example)))
             jobs.request(session, "chart", str(board.id))
 
     def _chart(self, job: Job) -> None:
@@ -227,7 +231,7 @@ def keep_ranking(
     """Replace the places of a board's rows."""
     session.execute(delete(Placing).where(Placing.board_id == board))
     if places:
-        session.execute(Placing.__table__.insert(), places)
+        session.execute(insert(Placing), places)
     ranked = {place["entry_id"] for place in places if place["scope"] == "all"}
     rows = session.execute(select(Entry.id, Entry.status, Entry.reasons).where(Entry.board_id == board)).all()
     changed = []

@@ -24,5 +24,8 @@ for (const block of document.querySelectorAll("pre.command")) {
     button.textContent = "Copied";
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   });
-  block.after(button);
+  const frame = document.createElement("div");
+  frame.className = "with-copy";
+  block.replaceWith(frame);
+  frame.append(block, button);
 }

@@ -101,7 +101,9 @@ class World:
     def write_run(self, folder: Path, name: str = "scrub", **changes: Any) -> Path:
         """A run of a method; ``start``, ``memory`` and ``damage`` say what its models are like."""
         folder.mkdir(parents=True)
-        start, memory, damage = (changes.pop(key, value) for key, value in (("start", 300), ("memory", 0.0), ("damage", 0.0)))
+        start, memory, damage = (
+            changes.pop(key, value) for key, value in (("start", 300), ("memory", 0.0), ("damage", 0.0))
+        )
         models = []
         for seed in range(SEEDS):
             arrays = self.model(start + seed, memory=memory, damage=damage)
@@ -189,13 +191,15 @@ def tiny_pack(world: World, tmp_path_factory: pytest.TempPathFactory) -> Pack:
 
 
 @pytest.fixture(scope="session")
-def bands_cache(tiny_pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The bands of the tiny pack, computed once for all tests."""
-    from forgetbench.judging import Judge
-
-    folder = tmp_path_factory.mktemp("bands")
-    _ = Judge(tiny_pack, cache=folder).bands
-    return list(folder.iterdir())
+def prepared(world: World, tiny_pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A server's folder with the tiny board and its reference rows scored: made once, copied for each test."""
+    folder = tmp_path_factory.mktemp("prepared") / "server"
+    settings = Settings(server_folder=folder)
+    install_pack(settings, tiny_pack.folder)
+    site = Site(settings, world)
+    site.work()
+    site.database.close()
+    return folder
 
 
 @pytest.fixture
@@ -213,12 +217,14 @@ def database_url() -> str:
 
 
 @pytest.fixture
-def site(make_settings: Callable[..., Settings], world: World, tiny_pack: Pack, bands_cache: list[Path]) -> Iterator[Site]:
+def site(make_settings: Callable[..., Settings], world: World, tiny_pack: Pack, prepared: Path) -> Iterator[Site]:
     """A server with the tiny board, its reference rows scored."""
     settings = make_settings()
-    board = install_pack(settings, tiny_pack.folder)
-    for path in bands_cache:
-        shutil.copy(path, settings.packs / board.pack_sha256)
+    if settings.database_url:
+        shutil.copytree(prepared / "packs", settings.packs)  # with the bands, which take longest
+        install_pack(settings, tiny_pack.folder)
+    else:
+        shutil.copytree(prepared, settings.server_folder)
     found = Site(settings, world)
     with found.client:
         found.work()

@@ -1,0 +1,133 @@
+"""The site in a real browser, with and without scripts."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+import uvicorn
+
+from forgetbench.evidence import CostRecord
+from forgetbench.leaderboard.app import create_app
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture
+def address(site, world, tmp_path):
+    """The site on a port, with a few rows."""
+    headers = site.token(name="Vision lab, University of Somewhere")
+    rows = [
+        ("finetune", 1.2, 0.0),
+        ("scrub", 0.1, 0.0),
+        ("salun:epochs=10,lr=0.013", 0.05, 0.0),
+        ("collapse", -2.0, 4.0),
+    ]
+    for place, (name, memory, damage) in enumerate(rows):
+        site.post(
+            world.write_run(
+                tmp_path / str(place),
+                name.partition(":")[0],
+                start=300 + 20 * place,
+                memory=memory,
+                damage=damage,
+                cost=CostRecord(flops=(place + 1) * 1e10, retrain_flops=1e12),
+                method={"label": name, "source": "class Scrub:\n    pass\n"},
+            ),
+            headers,
+        )
+    site.work()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(create_app(site.settings), port=port, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Opens a page; fails the test where the page complains or asks anybody else for anything."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        complaints = []
+
+        def open_page(url, **options):
+            context = browser.new_context(**options)
+            page = context.new_page()
+            page.on("console", lambda message: complaints.append(message.text))
+            page.on(
+                "request", lambda request: None if request.url.startswith(url[:22]) else complaints.append(request.url)
+            )
+            page.goto(url)
+            return page
+
+        yield open_page
+        browser.close()
+        assert not complaints
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_sort_filter_open_and_share(scripts, address, open_page, world):
+    page = open_page(f"{address}/", java_script_enabled=scripts)
+    page.get_by_role("link", name=world.task).click()
+    shown = page.locator("tr.ranked th.method a")
+    before = shown.all_inner_texts()
+    page.get_by_role("link", name="Method").click()
+    assert shown.all_inner_texts() == sorted(before)
+    page.get_by_role("searchbox").fill("scrub")
+    page.get_by_role("button", name="Apply").click()
+    page.wait_for_url("**q=scrub**")
+    assert shown.all_inner_texts() == ["scrub"]
+    again = open_page(page.url, java_script_enabled=scripts)
+    assert again.locator("tr.ranked th.method a").all_inner_texts() == ["scrub"]
+    page.get_by_role("link", name="scrub", exact=True).click()
+    assert page.locator("h1").inner_text() == "scrub"
+    page.locator("summary", has_text="as submitted").click()
+    assert "class Scrub" in page.locator("pre.source").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1440])
+def test_pages_fit_and_can_be_read(width, scheme, address, open_page, world, tmp_path):
+    page = open_page(f"{address}/", viewport={"width": width, "height": 800}, color_scheme=scheme)
+    paths = ["/", f"/boards/{world.task}", f"/boards/{world.task}?columns=all"]
+    page.goto(f"{address}{paths[1]}")
+    paths.append(page.locator("tr.ranked th.method a").first.get_attribute("href"))
+    for place, path in enumerate(paths):
+        page.goto(f"{address}{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        picture = page.screenshot(path=tmp_path / f"{place}.png", full_page=True)
+        assert len(picture) > 5000
+
+
+def test_axe_finds_nothing(address, open_page, world):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page(f"{address}/boards/{world.task}")
+    entry = page.locator("tr.ranked th.method a").first.get_attribute("href")
+    for scheme in ("light", "dark"):
+        page = open_page(f"{address}/", color_scheme=scheme)
+        for path in ("/", f"/boards/{world.task}", entry):
+            page.goto(f"{address}{path}")
+            found = Axe().run(page).response["violations"]
+            assert not found, [
+                (path, scheme, item["id"], [node["html"] for node in item["nodes"]][:3]) for item in found
+            ]

@@ -1,0 +1,112 @@
+"""The real thing: processes that are killed with no warning, and what is there afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx2
+import pytest
+
+from forgetbench.leaderboard.client import submit
+
+SERVE = (
+    "import sys; from forgetbench.leaderboard.server import serve;"
+    "from forgetbench.leaderboard.settings import Settings;"
+    "serve(Settings(), port=int(sys.argv[1]), with_worker=sys.argv[2] == 'worker')"
+)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Server:
+    """`serve` in a process of its own."""
+
+    def __init__(self, settings):
+        self.settings, self.process, self.port = settings, None, free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+
+    def start(self, *, worker):
+        environment = {
+            **os.environ,
+            "FORGETBENCH_SERVER_FOLDER": str(self.settings.server_folder),
+            "FORGETBENCH_DATABASE_URL": self.settings.database_url,
+            "FORGETBENCH_LEASE_SECONDS": "1",
+            "FORGETBENCH_POLL_SECONDS": "0.05",
+            "OMP_NUM_THREADS": "1",
+        }
+        words = [sys.executable, "-c", SERVE, str(self.port), "worker" if worker else "none"]
+        self.process = subprocess.Popen(words, env=environment)
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            try:
+                if httpx2.get(f"{self.address}/ready").status_code == 200:
+                    return self
+            except httpx2.TransportError:
+                time.sleep(0.05)
+        raise AssertionError("the server did not start")
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def server(site):
+    site.database.close()
+    found = Server(site.settings)
+    yield found
+    if found.process is not None and found.process.poll() is None:
+        found.kill()
+
+
+def test_a_kill_between_receipt_and_score_loses_nothing(site, server, world, tmp_path):
+    token = site.token()["Authorization"].removeprefix("Bearer ")
+    server.start(worker=False)
+    runs = [world.write_run(tmp_path / str(place), f"m{place}", start=300 + 20 * place) for place in range(2)]
+    ids = [submit(run, server.address, token, wait_seconds=0).document["id"] for run in runs]
+    server.kill()
+    server.start(worker=True)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        found = [httpx2.get(f"{server.address}/api/v1/submissions/{identity}") for identity in ids]
+        if all(answer.status_code == 200 and answer.json()["rank"] for answer in found):
+            break
+        time.sleep(0.1)
+    for answer in found:
+        assert [event["after"] for event in answer.json()["history"]] == ["received", "scoring", "listed"]
+    again = submit(runs[0], server.address, token, wait_seconds=5)
+    assert again.document["id"] == ids[0]
+    assert server.stop() == 0
+
+
+def test_a_taken_port_is_said_to_be_taken(site, server, capfd):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", server.port))
+        listener.listen()
+        words = [sys.executable, "-c", SERVE, str(server.port), "none"]
+        environment = {**os.environ, "FORGETBENCH_SERVER_FOLDER": str(site.settings.server_folder)}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "could not listen" in done.stderr
+
+
+def test_the_worker_does_not_outlive_a_killed_server(site, server):
+    import psutil
+
+    server.start(worker=True)
+    [worker] = psutil.Process(server.process.pid).children()
+    server.kill()
+    worker.wait(timeout=20)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import threading
+
+from alembic.util.exc import CommandError
+from sqlalchemy import inspect
+from sqlalchemy.exc import SQLAlchemyError
+
+from forgetbench.leaderboard.database import Database
+from forgetbench.leaderboard.models import Base
+
+
+def test_migrations_go_up_and_down_and_agree_with_the_models(make_settings):
+    database = Database(make_settings().database)
+    database.upgrade()
+    database.check()
+    assert set(inspect(database.engine).get_table_names()) == {*Base.metadata.tables, "alembic_version"}
+    database.downgrade()
+    assert inspect(database.engine).get_table_names() == ["alembic_version"]
+    database.upgrade()
+    database.check()
+    database.close()
+
+
+def test_two_processes_may_migrate_at_once(make_settings):
+    url = make_settings().database
+    databases = [Database(url) for _ in range(3)]
+    errors = []
+
+    def upgrade(database):
+        try:
+            database.upgrade()
+        except (SQLAlchemyError, CommandError) as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=upgrade, args=[database]) for database in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    for database in databases:
+        database.close()
+
+
+def test_every_constraint_has_a_name():
+    for table in Base.metadata.tables.values():
+        assert all(constraint.name for constraint in table.constraints), table.name

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from forgetbench.evidence import CostRecord
+
+ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
+
+
+@pytest.fixture
+def full(site, world, tmp_path):
+    """A board with five rows: two good, one far off, one collapsed, one without a cost."""
+    rows = [("alpha", 0.1, 0.0), ("beta", 0.05, 0.0), ("gamma", 2.0, 0.0), ("delta", 0.2, 4.0), ("epsilon", 0.5, 0.0)]
+    headers = site.token()
+    for place, (name, memory, damage) in enumerate(rows):
+        cost = CostRecord() if name == "epsilon" else CostRecord(flops=(place + 1) * 1e10, retrain_flops=1e12)
+        site.post(
+            world.write_run(
+                tmp_path / name,
+                name,
+                start=300 + 20 * place,
+                memory=memory,
+                damage=damage,
+                cost=cost,
+                method={
+                    "family": "teacher" if place % 2 else "ascent",
+                    "needs": ("forget",) if place % 2 else ("retain",),
+                },
+            ),
+            headers,
+        )
+    site.work()
+    return site
+
+
+def names(page):
+    return re.findall(r'<th scope="row" class="method"><a href="[^"]+">([^<]+)<', page)
+
+
+def board(site, query=""):
+    answer = site.client.get(f"/boards/{site.world.task}{query}", headers={"Accept": "text/html"})
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def test_the_references_stand_first_and_the_collapsed_last_with_the_reason(full):
+    shown = names(board(full))
+    assert shown[:2] == ["Retrain", "No unlearning"]
+    assert shown[-1] == "delta"
+    assert "collapsed: test accuracy" in board(full)
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("method", ["alpha", "beta", "epsilon", "gamma", "delta"]),
+        ("-method", ["gamma", "epsilon", "beta", "alpha", "delta"]),
+        ("cost", ["alpha", "beta", "gamma", "epsilon", "delta"]),
+        ("-cost", ["gamma", "beta", "alpha", "epsilon", "delta"]),
+    ],
+)
+def test_sorting_keeps_the_missing_last_both_ways(full, sort, expected):
+    page = board(full, f"?sort={sort}")
+    assert names(page)[2:] == expected
+    assert page.count("aria-sort") == 1
+    assert f'aria-sort="{"descending" if sort.startswith("-") else "ascending"}"' in page
+
+
+def test_sorting_by_a_metric_is_sorting_by_its_value(full):
+    rows = full.client.get(f"/api/v1/boards/{full.world.task}?sort=-lira.forget").json()["rows"]
+    values = [row["values"]["lira.forget"]["value"] for row in rows if row["rank"]]
+    assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("?q=AL", {"alpha"}),
+        ("?q=%25", set()),
+        ("?family=teacher", {"beta", "delta"}),
+        ("?retain=yes", {"alpha", "gamma", "epsilon"}),
+        ("?budget=1", {"alpha"}),
+        ("?budget=5&retain=no", {"beta", "delta"}),
+        ("?tier=reproduced", set()),
+        ("?complete=true", {"alpha", "beta", "gamma", "delta", "epsilon"}),
+    ],
+)
+def test_filters(full, query, expected):
+    assert set(names(board(full, query))[2:]) == expected
+
+
+def test_an_unknown_sort_or_parameter_is_an_error_page_that_says_so(full):
+    for query, words in (("?sort=nonsense", "no column"), ("?colour=red", "Extra inputs"), ("?page=0", "greater")):
+        answer = full.client.get(f"/boards/{full.world.task}{query}", headers={"Accept": "text/html"})
+        assert answer.status_code == 422
+        assert answer.headers["content-type"].startswith("text/html")
+        assert words in answer.text
+
+
+def test_every_page_is_closed_to_the_rest_of_the_web(full):
+    identity = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"][0]["id"]
+    for path in ("/", f"/boards/{full.world.task}", f"/entries/{identity}", "/nothing", "/health"):
+        answer = full.client.get(path, headers={"Accept": "text/html"})
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "unsafe" not in answer.headers["Content-Security-Policy"]
+        assert "set-cookie" not in answer.headers
+        assert not re.findall(r'(?:src|srcset)="(?:https?:)?//', answer.text)
+        assert " style=" not in answer.text
+        assert " onclick" not in answer.text
+
+
+def test_an_answer_is_not_sent_twice(full):
+    for path in ("/", f"/boards/{full.world.task}", f"/api/v1/boards/{full.world.task}"):
+        etag = full.client.get(path).headers["ETag"]
+        assert full.client.get(path, headers={"If-None-Match": etag}).status_code == 304
+    before = full.client.get(f"/boards/{full.world.task}").headers["ETag"]
+    full.post(full.world.write_run(full.settings.server_folder / "x", "zeta", start=900), full.token())
+    full.work()
+    assert full.client.get(f"/boards/{full.world.task}").headers["ETag"] != before
+
+
+def test_the_entry_page_holds_what_is_needed_to_believe_and_repeat_it(full):
+    identity = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"][0]["id"]
+    page = full.client.get(f"/entries/{identity}").text
+    for words in (
+        "forgetbench run tiny/cnn/random-10",
+        "2.15.0",
+        "0123abc",
+        "epochs",
+        "@misc{",
+        "received",
+        "Ada Lovelace",
+    ):
+        assert words in page
+
+
+def test_nothing_that_was_submitted_becomes_markup(site, world, tmp_path):
+    run = world.write_run(
+        tmp_path / "run",
+        ATTACK[:150],
+        method={
+            "title": ATTACK,
+            "label": ATTACK,
+            "family": ATTACK,
+            "parameters": {ATTACK: ATTACK},
+            "link": "javascript:alert(1)",
+            "source": ATTACK,
+            "bibtex": ATTACK,
+        },
+        environment={ATTACK: ATTACK},
+        command=ATTACK,
+        created="2026-11-20T10:00:00+00:00",
+    )
+    answer = site.post(run, site.token())
+    assert answer.status_code == 202, answer.text
+    site.work()
+    for path in (
+        "/",
+        f"/boards/{world.task}",
+        f"/boards/{world.task}?family={ATTACK[:20]}",
+        f"/entries/{answer.json()['id']}",
+    ):
+        page = site.client.get(path).text
+        assert "<script>alert" not in page
+        assert "<img src=x" not in page
+        assert "javascript:" not in page
+        assert "49" not in re.sub(r"\d{3,}|\d\.\d+", "", page) or "{{7*7}}" in page
+    chart = site.client.get(re.search(r'/charts/[^"?]+', site.client.get(f"/boards/{world.task}").text)[0])
+    assert "<script" not in chart.text
+
+
+def test_charts_have_words_for_those_who_do_not_see_them(full):
+    page = board(full)
+    images = re.findall(r'<img src="(/charts/[^"]+)" alt="([^"]+)"', page)
+    assert len(images) == 2
+    for address, text in images:
+        answer = full.client.get(address)
+        assert answer.headers["content-type"].startswith("image/svg+xml")
+        assert len(text) > 40
+    assert full.client.get("/charts/..%2fleaderboard.sqlite").status_code == 404
+
+
+def test_an_empty_server_says_what_to_do(make_settings):
+    from fastapi.testclient import TestClient
+
+    from forgetbench.leaderboard.app import create_app
+
+    with TestClient(create_app(make_settings())) as client:
+        assert "forgetbench pack build" in client.get("/").text
+        assert client.get("/api/v1/boards").json() == []
+        assert (client.get("/health").json(), client.get("/ready").json()) == ({"status": "ok"}, {"status": "ready"})
+
+
+def test_cursors_give_every_row_once(full):
+    seen, cursor = [], ""
+    while True:
+        answer = full.client.get(f"/api/v1/boards/{full.world.task}?limit=2&cursor={cursor}").json()
+        seen += [row["label"] for row in answer["rows"]]
+        cursor = answer["next"]
+        if cursor is None:
+            break
+    assert sorted(seen) == ["alpha", "beta", "delta", "epsilon", "gamma"]
+    assert full.client.get(f"/api/v1/boards/{full.world.task}?cursor=abc").status_code == 422
+
+
+def test_the_web_process_imports_neither_torch_nor_what_scores():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from forgetbench.leaderboard.app import create_app;"
+        "from forgetbench.leaderboard import client, server;"
+        "print([name for name in ('torch', 'sklearn', 'scipy', 'altair', 'pandas') if name in sys.modules])"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
