@@ -218,3 +218,17 @@ def test_the_web_process_imports_neither_torch_nor_what_scores():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def test_a_board_can_be_read_before_anything_is_scored(make_settings, world, tiny_pack):
+    from fastapi.testclient import TestClient
+
+    from forgetbench.leaderboard.app import create_app
+    from forgetbench.leaderboard.server import install_pack
+
+    settings = make_settings()
+    install_pack(settings, tiny_pack.folder)
+    with TestClient(create_app(settings)) as client:
+        for path in ("/", f"/boards/{world.task}"):
+            assert "being scored" in client.get(path).text
+        assert client.get(f"/api/v1/boards/{world.task}").json()["columns"] == []
