@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from forgetbench.datasets.images import Partition
 
 datasets: Registry[type[Loader]] = Registry("image set", entry_points="forgetbench.datasets")
+datasets.register("celeba", "forgetbench.datasets.celeba:Celeba")
 datasets.register("cifar10-jpeg", "forgetbench.datasets.cifar10_jpeg:Cifar10Jpeg")
 datasets.register("cmu-faces", "forgetbench.datasets.cmu_faces:CmuFaces")
 datasets.register("digits", "forgetbench.datasets.digits:Digits")
 datasets.register("faces", "forgetbench.datasets.faces:Faces")
 datasets.register("folder", "forgetbench.datasets.folder:Folder")
+datasets.register("mucac", "forgetbench.datasets.celeba:Mucac")
+datasets.register("mufac", "forgetbench.datasets.mufac:Mufac")
 datasets.register("orl", "forgetbench.datasets.orl:Orl")
 
 

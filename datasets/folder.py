@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 class Folder(PeopleLoader):
     """Images in class folders, or listed in a table of path, label and, if known, identity and split.
 
-    Without a split, images are divided at random: by person where identities are known and are not the labels themselves,
+    Without a split, images are divided at random: by person where identities are known and are not the labels,
     else by class.
     """
 

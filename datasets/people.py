@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from forgetbench.datasets.base import Loader, generator, option
 from forgetbench.datasets.images import ImageSet, Partition
 from forgetbench.datasets.sampling import joined_groups, people_parts, stratified_parts
@@ -12,6 +14,8 @@ from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,7 @@ class PeopleLoader(Loader):
     size: int = option(32, "Side of a picture, pixels.", ge=8, le=512)
     seed: int = option(0, "Seed of the split into parts.", ge=0)
 
-    def by_person(self, whole: ImageSet, shares: Sequence[float]) -> Partition:
+    def by_person(self, whole: ImageSet, shares: Sequence[float], rows: NDArray[np.int64] | None = None) -> Partition:
         """Parts that share nobody, of people drawn at random, so that test people and unseen people are alike.
 
         People who share a picture byte for byte stay together.
@@ -29,16 +33,18 @@ class PeopleLoader(Loader):
         Args:
             whole: All pictures, with identities.
             shares: Of the people, for validation, test and unseen; each part gets one person at least.
+            rows: The pictures to use; None: all.
         """
         assert whole.identities is not None  # noqa: S101 (sets of people have them)
-        groups = joined_groups(whole.identities, whole.first_copy)
+        rows = np.arange(len(whole)) if rows is None else rows
+        groups = np.unique(joined_groups(whole.identities, whole.first_copy)[rows], return_inverse=True)[1]
         total = int(groups.max()) + 1
         counts = [max(1, round(share * total)) for share in shares]
         try:
             parts = people_parts(groups, counts, generator("people", self.card.name, self.seed))
         except UsageError as error:
             raise UsageError(f"{self.option_owner}: {error}") from None
-        validation, test, unseen, train = (whole.take(part) for part in parts)
+        validation, test, unseen, train = (whole.take(rows[part]) for part in parts)
         return Partition(self.card.name, train, validation, test, unseen, self.card)
 
     def within_person(self, whole: ImageSet, shares: Sequence[float]) -> Partition:

@@ -1,0 +1,165 @@
+"""MUFAC: Korean families over their lives, labelled with eight age classes (Choi and Na 2023)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from forgetbench.datasets import duplicates, files, people
+from forgetbench.datasets.base import generator, option, source_digest
+from forgetbench.datasets.duplicates import first_of_each, perceptual_hashes
+from forgetbench.datasets.files import Shape, content_digest, files_of_rows, read_table, resident
+from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
+from forgetbench.datasets.people import PeopleLoader
+from forgetbench.datasets.sampling import joined_groups, people_parts
+from forgetbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+AGE_CLASSES = tuple("abcdefgh")
+TABLES = ("train", "val", "test")
+FORGOTTEN = 1500
+"""The first rows of the training table are the ones to forget, as published."""
+NAME = re.compile(
+    r"(?P<family_id>F\d{4})_AGE_(?P<person_id>[A-Z]+\d?)_(?P<age>\d+)_(?P<age_class>[a-h])(?P<shot>\d*)\.(?i:jpg)"
+)
+
+
+class Listing(NamedTuple):
+    """All rows of the three tables, one after the other."""
+
+    paths: list[Path]
+    tables: NDArray[np.int64]
+    """(N,): 0 train, 1 val, 2 test."""
+    labels: NDArray[np.int64]
+    people: NDArray[np.int64]
+    """(N,): a family and the person's code in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mufac(PeopleLoader):
+    """MUFAC from its published tables and images, with three splits.
+
+    - ``legacy``: as published. The first 1,500 training rows are the published forget list; the test set is the *val*
+      table and the unseen set the *test* table. It leaks: 3,144 pictures are there more than once, filed under other
+      families, some of them on both sides.
+    - ``clean``: without repeated pictures, as LoTUS (Spartalis et al. 2025) cleaned it: of the published forget list go
+      the pictures that are also retained, of val those in test, of test those in train, and then all repetitions.
+    - ``person``: all tables together, repetitions dropped, people who share a picture joined into one, and the parts
+      made of whole people drawn at random, so that nobody is on two sides and all parts are alike.
+
+    For the first two, validation pictures are some people's of the val table; the others of it are tested on.
+    """
+
+    split: Literal["legacy", "clean", "person"] = option("person", "As published, without repetitions, or by people.")
+    size: int = option(128, "Side of a picture, pixels; the files have 128.", ge=8, le=512)
+    validation: float = option(0.1, "Share of the val table's people (else of all) to validate on.", gt=0, lt=0.5)
+
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="mufac",
+        title="MUFAC",
+        description="13,068 face pictures of 1,216 Koreans by their files' names, 820 once repeated pictures are "
+        "joined; 3.7 of eight age classes for every person.",
+        licence="AI-Hub terms: no redistribution; for research by those who were given access",
+        homepage="https://github.com/ndb796/MachineUnlearning",
+        citation="D. Choi, D. Na (2023). Towards Machine Unlearning Benchmarks: Forgetting the Personal Identities in "
+        "Facial Recognition Systems",
+        restricted=True,
+        people=True,
+        layout="custom_korean_family_dataset_resolution_128/ (or mufac/) with custom_{train,val,test}_dataset.csv and "
+        "{train,val,test}_images/",
+        obtain="Ask its authors (https://github.com/ndb796/MachineUnlearning); it may not be passed on by others.",
+    )
+
+    def load(self, root: Path | None) -> Partition:
+        """Read the tables and the pictures.
+
+        Raises:
+            UsageError: Files are missing, a row and its file's name disagree, or a picture cannot be read.
+        """
+        folder = self._folder(root)
+        listing = _listing(folder)
+        images = resident(folder, listing.paths, Shape(3, self.size))
+        if self.split == "legacy":
+            kept, who = np.ones(len(listing.paths), dtype=bool), listing.people
+        else:
+            hashes = perceptual_hashes(folder, listing.paths)
+            who = joined_groups(listing.people, np.unique(hashes, return_inverse=True)[1])
+            kept = first_of_each(hashes) if self.split == "person" else clean_rows(listing.tables, hashes)
+        whole = ImageSet(images=images, labels=listing.labels, classes=AGE_CLASSES, identities=who)
+        if self.split == "person":
+            return self.by_person(whole, (self.validation, 0.15, 0.15), np.flatnonzero(kept))
+        return self._as_published(whole, listing.tables, kept)
+
+    def source_hash(self, root: Path | None) -> str:
+        """Hash of the options, the code, the tables and the pictures."""
+        folder = self._folder(root)
+        paths = [*(folder / f"custom_{table}_dataset.csv" for table in TABLES), *_listing(folder).paths]
+        return source_digest(self.code_digest(files, people, duplicates), content_digest(folder, paths))
+
+    def _folder(self, root: Path | None) -> Path:
+        names = ("custom_korean_family_dataset_resolution_128", "mufac")
+        return self.folder(root, *names, expects="custom_train_dataset.csv")
+
+    def _as_published(self, whole: ImageSet, tables: NDArray[np.int64], kept: NDArray[np.bool_]) -> Partition:
+        train, val, unseen = (np.flatnonzero((tables == number) & kept) for number in range(3))
+        assert whole.identities is not None  # noqa: S101 (made with them)
+        val_people = whole.identities[val]
+        count = max(1, round(self.validation * len(np.unique(val_people))))
+        validation, test = people_parts(val_people, [count], generator("mufac", "validation", self.seed))
+        return Partition(
+            name="mufac",
+            train=whole.take(train),
+            validation=whole.take(val[validation]),
+            test=whole.take(val[test]),
+            unseen=whole.take(unseen),
+            card=self.card,
+            forget_lists={"published": np.flatnonzero(train < FORGOTTEN)},
+        )
+
+
+def clean_rows(tables: NDArray[np.int64], hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which rows LoTUS's cleaning keeps, (N,).
+
+    Args:
+        tables: (N,): 0 train, 1 val, 2 test, in this order.
+        hashes: (N,): equal for the same picture.
+    """
+    forget = (tables == 0) & (np.arange(len(tables)) < FORGOTTEN)
+    retain = (tables == 0) & ~forget
+    kept = np.zeros(len(tables), dtype=bool)
+    for part, other in ((forget, retain), (retain, None), (tables == 1, tables == 2), (tables == 2, tables == 0)):
+        rows = np.flatnonzero(part if other is None else part & ~np.isin(hashes, hashes[other]))
+        kept[rows[first_of_each(hashes[rows])]] = True
+    return kept
+
+
+def _listing(folder: Path) -> Listing:
+    columns = ("family_id", "person_id", "age_class", "image_path")
+    paths: list[Path] = []
+    names: list[str] = []
+    labels: list[int] = []
+    tables: list[int] = []
+    for number, name in enumerate(TABLES):
+        table = folder / f"custom_{name}_dataset.csv"
+        rows = read_table(table, columns)
+        found = files_of_rows(table, rows, folder / f"{name}_images", "image_path")
+        for row, file in zip(rows, found, strict=True):
+            match = NAME.fullmatch(row.values["image_path"])
+            wrong = [column for column in columns[:3] if match is None or match[column] != row.values[column]]
+            if wrong:
+                raise UsageError(
+                    f"row {row.number} of {table}: {', '.join(wrong)} and the file name {row.values['image_path']!r} "
+                    "disagree; expected is F<family>_AGE_<person>_<age>_<class a to h><shot>.jpg."
+                )
+            paths.append(Path(file.name))
+            names.append(f"{row.values['family_id']} {row.values['person_id']}")
+            labels.append(AGE_CLASSES.index(row.values["age_class"]))
+            tables.append(number)
+    who = np.unique(names, return_inverse=True)[1]
+    return Listing(paths, np.array(tables), np.array(labels), who.astype(np.int64))

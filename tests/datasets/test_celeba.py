@@ -1,0 +1,150 @@
+"""CelebA and MUCAC: miniatures in their formats, and the public tables."""
+
+import csv
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from forgetbench.datasets import dataset_source_hash, load_partition
+from forgetbench.datasets.celeba import FORGOTTEN, IDENTITY_RANGES, read_identities
+from forgetbench.datasets.scenarios import make_scenario
+from forgetbench.errors import UsageError
+
+SMALL = {"size": 8}
+NAMES = ["5_o_Clock_Shadow", "Male", "Smiling", "Wearing_Hat", "Young"]
+
+
+def write_pictures(folder, names):
+    folder.mkdir(parents=True)
+    for name in names:
+        rng = np.random.default_rng(int(name.split(".")[0]))
+        PIL.Image.fromarray(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)).save(folder / name, "JPEG")
+
+
+def attribute_lines(names, seed=0):
+    values = np.random.default_rng(seed).integers(0, 2, (len(names), len(NAMES))) * 2 - 1
+    rows = [f"{name}  {' '.join(map(str, row))}" for name, row in zip(names, values.tolist(), strict=True)]
+    return [str(len(names)), " ".join(NAMES), *rows], values
+
+
+@pytest.fixture
+def mucac(tmp_path):
+    """Two pictures each of identities on both sides of every published border."""
+    who = [0, 1, 2, 189, 190, 191, 1249, 1250, 1251, 4854, 4855, 4856, 6216]
+    names = [f"{number}.jpg" for number in range(2 * len(who))]
+    folder = tmp_path / "CelebAMask-HQ"
+    write_pictures(folder / "CelebA-HQ-img", names)
+    rows = [f"{name} {who[number // 2]}" for number, name in enumerate(names)]
+    (folder / "CelebA-HQ-identity.txt").write_text("\n".join(rows) + "\n")
+    lines, _ = attribute_lines(names)
+    (folder / "CelebA-HQ-attribute.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_mucac_legacy_is_by_identity_number(mucac):
+    partition = load_partition("mucac", SMALL | {"split": "legacy"}, mucac)
+    people = {part: sorted(set(images.identities.tolist())) for part, images in partition.parts()}
+    assert people["train"] == [190, 191, 1249, 1250, 1251, 4854]
+    assert sorted(people["validation"] + people["test"]) == [0, 1, 2, 189]
+    assert people["unseen"] == [4855, 4856, 6216]
+    forgotten = partition.train.identities[partition.forget_lists["published"]]
+    assert sorted(set(forgotten.tolist())) == [190, 191, 1249]
+    assert partition.train.classes == ("male", "smiling", "young")
+
+
+def test_mucac_attributes_are_those_of_the_table(mucac):
+    _, values = attribute_lines([f"{number}.jpg" for number in range(26)])
+    partition = load_partition("mucac", SMALL | {"split": "legacy"}, mucac)
+    assert np.array_equal(partition.train.labels, (values[8:20][:, [1, 2, 4]] + 1) // 2)
+    smiling = load_partition("mucac", SMALL | {"split": "legacy", "labels": "smiling"}, mucac)
+    assert np.array_equal(smiling.train.labels, partition.train.labels[:, 1])
+    assert smiling.train.classes == ("not smiling", "smiling")
+
+
+def test_mucac_person_draws_whole_people(mucac):
+    partition = load_partition("mucac", SMALL, mucac)
+    people = [set(images.identities.tolist()) for _, images in partition.parts()]
+    assert [len(who) for who in people] == [10, 1, 1, 1]
+    assert len(set.union(*people)) == 13
+    assert make_scenario("identity", {"count": 2}).draw(partition).track == "match-oracle"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        (
+            "identity",
+            "3.jpg 1\n",
+            "3.jpg\n",
+            r"row 4 of .*identity\.txt is '3\.jpg'; expected is '<i>\.jpg <identity>'",
+        ),
+        ("identity", "3.jpg 1\n", "3.jpg one\n", "row 4 of .*'3.jpg one'"),
+        (
+            "identity",
+            "3.jpg 1\n",
+            "99.jpg 1\n",
+            "(?s)99.jpg has an identity .* but no attributes.*there is no .*99.jpg",
+        ),
+        ("attribute", "26\n", "30\n", "promises 30 rows in its first line and has 26"),
+        ("attribute", "Smiling", "Grinning", "does not name Smiling"),
+        ("attribute", "\n3.jpg  ", "\n3.jpg  0 ", r"row 6 of .*attribute\.txt has not a name and 5 values"),
+    ],
+)
+def test_a_wrong_row_is_named(mucac, file, old, new, message):
+    table = mucac / "CelebAMask-HQ" / f"CelebA-HQ-{file}.txt"
+    text = table.read_text()
+    assert old in text
+    table.write_text(text.replace(old, new, 1))
+    with pytest.raises(UsageError, match=message):
+        load_partition("mucac", SMALL, mucac)
+
+
+def test_celeba_from_its_own_files_leaves_out_rare_people(tmp_path):
+    names = [f"{number:06d}.jpg" for number in range(1, 51)]
+    folder = tmp_path / "celeba"
+    write_pictures(folder / "img_align_celeba", names)
+    who = [100 + min(number // 5, 8) for number in range(50)]  # nine people: eight with five pictures, one with ten
+    (folder / "identity_CelebA.txt").write_text("".join(f"{n} {w}\n" for n, w in zip(names, who, strict=True)))
+    (folder / "list_attr_celeba.txt").write_text("\n".join(attribute_lines(names)[0]) + "\n")
+    partition = load_partition("celeba", SMALL | {"pictures": 5}, tmp_path)
+    assert sum(len(np.unique(images.identities)) for _, images in partition.parts()) == 9
+    with pytest.raises(UsageError, match="nobody has 11 pictures; the most is 10"):
+        load_partition("celeba", SMALL | {"pictures": 11}, tmp_path)
+    hashes = {dataset_source_hash("celeba", SMALL | {"pictures": n}, tmp_path) for n in (5, 6)}
+    assert len(hashes) == 2
+
+
+def test_celeba_from_one_table_passes_over_pictures_without_one_face(tmp_path):
+    names = [f"{number:06d}.jpg" for number in range(1, 41)]
+    write_pictures(tmp_path / "celeba", names)
+    head = "image,identity,Male,Smiling,Young,face_detected,n_faces"
+    lines = [f"{name},{n // 4},{n % 2},1,0,{int(n != 5)},{1 + (n == 9)}" for n, name in enumerate(names)]
+    (tmp_path / "celeba" / "labels.csv").write_text("\n".join([head, *lines]) + "\n")
+    partition = load_partition("celeba", SMALL | {"pictures": 3}, tmp_path)
+    assert sum(len(images) for _, images in partition.parts()) == 38
+    assert set(partition.train.labels[:, 1]) == {1}
+    (tmp_path / "celeba" / "labels.csv").write_text("\n".join([head, *lines[:-1], lines[-1].replace(",1,0,", ",2,0,")]))
+    with pytest.raises(UsageError, match=r"row 41 of .*labels\.csv: identity must be a number, Male, Smiling, Young 0"):
+        load_partition("celeba", SMALL | {"pictures": 3}, tmp_path)
+
+
+def test_the_published_identity_table_gives_the_published_counts(real_data):
+    who = np.array(list(read_identities(real_data / "mucac" / "CelebA-HQ-identity.txt").values()))
+    counts = {name: int(((who >= low) & (who < high)).sum()) for name, (low, high) in IDENTITY_RANGES.items()}
+    assert counts == {"train": 25933, "test": 2065, "unseen": 2002}
+    assert int(((who >= FORGOTTEN[0]) & (who < FORGOTTEN[1])).sum()) == 10183
+    assert len(np.unique(who)) == 6217
+
+
+def test_the_published_selection_of_celeba(real_data, tmp_path):
+    """Its table with pictures in place of the real ones."""
+    table = (real_data / "celeba299" / "labels.csv").read_text()
+    rows = list(csv.DictReader(table.splitlines()))[:1500]
+    folder = tmp_path / "celeba299"
+    write_pictures(folder, [row["image"] for row in rows])
+    (folder / "labels.csv").write_text("\n".join(table.splitlines()[:1501]) + "\n")
+    partition = load_partition("celeba", SMALL | {"pictures": 3}, tmp_path)
+    single = [row["identity"] for row in rows if row["face_detected"] == "1" and row["n_faces"] == "1"]
+    kept = [who for who in set(single) if single.count(who) >= 3]
+    assert sum(len(np.unique(images.identities)) for _, images in partition.parts()) == len(kept)

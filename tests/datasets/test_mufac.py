@@ -1,0 +1,182 @@
+"""MUFAC: a miniature in its format, the public index of its pictures, and the real pictures where they are at hand."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from forgetbench.datasets import dataset_source_hash, load_partition
+from forgetbench.datasets.duplicates import perceptual_hash
+from forgetbench.datasets.mufac import TABLES, clean_rows
+from forgetbench.datasets.sampling import joined_groups
+from forgetbench.errors import UsageError
+
+SMALL = {"size": 16}
+
+
+def scene(seed: int) -> PIL.Image.Image:
+    """A smooth picture: perceptual hashes of noise would be arbitrary."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return PIL.Image.fromarray(coarse).resize((128, 128), PIL.Image.Resampling.BICUBIC)
+
+
+def write_tables(folder: Path, tables: dict[str, list[tuple[str, str, str, str, int]]]) -> None:
+    """Tables of (family, person, age class, file name, seed of the picture)."""
+    for table, rows in tables.items():
+        images = folder / f"{table}_images"
+        images.mkdir(parents=True, exist_ok=True)
+        lines = ["family_id,person_id,age_class,image_path"]
+        for family, person, age_class, name, seed in rows:
+            scene(seed).save(images / name, "JPEG", quality=90)
+            lines.append(f"{family},{person},{age_class},{name}")
+        (folder / f"custom_{table}_dataset.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Forty families of two people with three pictures each; F0002's daughter is filed again under F0031."""
+    tables: dict[str, list] = {table: [] for table in TABLES}
+    for family in range(1, 41):
+        table = "train" if family <= 24 else "val" if family <= 32 else "test"
+        for person in ("D", "GM"):
+            for shot in (1, 2, 3):
+                age_class = "abcdefgh"[(family + shot) % 8]
+                suffix = "JPG" if shot == 2 else "jpg"
+                number = "" if (family, shot) == (5, 3) else str(shot)
+                name = f"F{family:04d}_AGE_{person}_{10 * shot}_{age_class}{number}.{suffix}"
+                original = 2 if (family, person) == (31, "D") else family
+                tables[table].append(
+                    (f"F{family:04d}", person, age_class, name, 1000 * original + 10 * shot + (person == "D"))
+                )
+    write_tables(tmp_path / "mufac", tables)
+    return tmp_path
+
+
+def test_legacy_is_as_published(root):
+    partition = load_partition("mufac", SMALL | {"split": "legacy"}, root)
+    assert len(partition.train) == 144
+    assert len(partition.validation) + len(partition.test) == 48
+    assert len(partition.unseen) == 48
+    assert partition.forget_lists["published"].tolist() == list(range(144))  # the first 1,500
+    assert partition.train.classes == tuple("abcdefgh")
+    assert np.unique(partition.train.identities, return_counts=True)[1].tolist() == [3] * 48
+    assert not set(partition.validation.identities) & set(partition.test.identities)
+    named = load_partition("mufac", SMALL | {"split": "legacy"}, root / "mufac")
+    assert named.sha256 == partition.sha256
+
+
+def test_person_joins_people_who_share_pictures_and_parts_them(root):
+    partition = load_partition("mufac", SMALL | {"split": "person"}, root)
+    people = [set(images.identities.tolist()) for _, images in partition.parts()]
+    assert sum(len(images) for _, images in partition.parts()) == 237  # three pictures are there twice
+    assert sum(map(len, people)) == len(set.union(*people)) == 79
+    assert [len(who) for who in people] == [47, 8, 12, 12]
+
+
+def test_clean_drops_what_is_repeated(root):
+    partition = load_partition("mufac", SMALL | {"split": "clean"}, root)
+    assert len(partition.train) == 144
+    assert len(partition.validation) + len(partition.test) == 48
+    assert np.array_equal(partition.train.first_copy, np.arange(144))
+
+
+def test_cleaning_by_hand(monkeypatch):
+    """Rows 0 and 1 are to be forgotten, 2 to 4 retained, then three of val and four of test."""
+    monkeypatch.setattr("forgetbench.datasets.mufac.FORGOTTEN", 2)
+    tables = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
+    hashes = np.array([9, 1, 9, 2, 2, 3, 3, 4, 4, 5, 5, 1], dtype=np.uint64)
+    kept = [1, 2, 3, 5, 9]  # 0 is retained, 4 repeats 3, 6 repeats 5, 7 and 8 are one, 8 stays? it is in val only
+    assert np.flatnonzero(clean_rows(tables, hashes)).tolist() == sorted([*kept, 8])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "F0003,D,e,F0003_AGE_D_10_e1.jpg",
+            "F0003,S,e,F0003_AGE_D_10_e1.jpg",
+            r"row 14 of .*train.*: person_id and the",
+        ),
+        ("F0003,D,e,F0003_AGE_D_10_e1.jpg", "F0003,D,e,F0003_AGE_D_10_e9.jpg", r"row 14 of .*names no file: .*e9\.jpg"),
+        ("family_id,person_id", "family,person_id", "has no column family_id"),
+    ],
+)
+def test_a_wrong_row_is_named(root, old, new, message):
+    table = root / "mufac" / "custom_train_dataset.csv"
+    text = table.read_text()
+    assert old in text
+    table.write_text(text.replace(old, new))
+    with pytest.raises(UsageError, match=message):
+        load_partition("mufac", SMALL, root)
+
+
+def test_the_source_hash_sees_a_changed_picture(root):
+    before = dataset_source_hash("mufac", SMALL, root)
+    scene(7).save(root / "mufac" / "val_images" / "F0030_AGE_D_10_h1.jpg")
+    assert dataset_source_hash("mufac", SMALL, root) != before
+
+
+def test_the_perceptual_hash_by_the_definition_of_the_cosine_transform():
+    image = scene(3)
+    small = np.asarray(image.convert("L").resize((32, 32), PIL.Image.Resampling.LANCZOS), dtype=float)
+    cosine = np.cos(np.pi * np.outer(np.arange(8), 2 * np.arange(32) + 1) / 64)
+    low = cosine @ small @ cosine.T
+    digits = "".join("1" if value > np.median(low) else "0" for value in low.ravel())
+    assert perceptual_hash(image) == int(digits, 2)
+
+
+def test_a_picture_saved_again_has_nearly_the_same_perceptual_hash(tmp_path):
+    for seed in range(20):
+        scene(seed).save(tmp_path / "a.jpg", quality=70)
+        with PIL.Image.open(tmp_path / "a.jpg") as saved:
+            assert (perceptual_hash(saved) ^ perceptual_hash(scene(seed))).bit_count() <= 6
+    assert len({perceptual_hash(scene(seed)) for seed in range(20)}) == 20
+
+
+@pytest.fixture(scope="module")
+def index(real_data):
+    with (real_data / "mufac" / "index.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def column(index, *names):
+    return np.unique(["/".join(row[name] for name in names) for row in index], return_inverse=True)[1]
+
+
+def test_the_published_index_is_joined_and_cleaned_to_its_counts(index):
+    subset = np.array([row["subset"] for row in index])
+    hashes = np.array([int(row["phash"], 16) for row in index], dtype=np.uint64)
+    people = joined_groups(column(index, "family_id", "person_id"), column(index, "phash"))
+    assert len(np.unique(people)) == 820
+    assert len(set(zip(people.tolist(), column(index, "merged_person").tolist(), strict=True))) == 820
+    tables = np.array([TABLES.index(row["split"]) for row in index])
+    kept = clean_rows(tables, hashes)
+    counts = {name: int((kept & (subset == name)).sum()) for name in ("forget", "retain", "val", "test")}
+    assert counts == {"forget": 1065, "retain": 5513, "val": 1211, "test": 1118}
+
+
+@pytest.fixture(scope="module")
+def mufac():
+    """The real pictures: they may not be passed on, so that no machine is asked to have them."""
+    folder = os.environ.get("FORGETBENCH_MUFAC")
+    if not folder:
+        pytest.skip("FORGETBENCH_MUFAC names no folder of MUFAC's pictures")
+    return Path(folder)
+
+
+@pytest.mark.slow
+def test_the_real_pictures_agree_with_the_index(mufac, index):
+    legacy = load_partition("mufac", {"split": "legacy", "size": 32}, mufac)
+    assert len(legacy.train) == 10025
+    assert len(legacy.test) + len(legacy.validation) == 1539
+    assert len(legacy.unseen) == 1504
+    assert np.bincount(legacy.train.labels).tolist() == [2121, 1951, 1728, 1216, 1487, 814, 444, 264]
+    person = load_partition("mufac", {"split": "person", "size": 32}, mufac)
+    assert sum(len(np.unique(images.identities)) for _, images in person.parts()) == 820
+    assert sum(len(images) for _, images in person.parts()) == len({row["phash"] for row in index})
+    clean = load_partition("mufac", {"split": "clean", "size": 32}, mufac)
+    assert len(clean.forget_lists["published"]) == 1065
+    assert len(clean.train) == 1065 + 5513
