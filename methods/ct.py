@@ -1,0 +1,73 @@
+"""Convolution transpose: swap height and width in every kernel, and train on the retain set.
+
+    W[o, i, h, w] <- W[o, i, w, h] for every convolution, then min CE(D_r)
+
+By toshi_k and marvelworld, sixth place of the NeurIPS 2023 challenge; "CT" in Cadet et al. 2024. Weights and scales
+stay in place, so that the network is damaged as little as can be while every kernel is wrong. Only square kernels
+can be swapped; those of 1 x 1 stay as they are. The team submitted a mixture of such models and of others fine-tuned
+on the estimated mistakes of a retrained one; the latter half is not included, since its estimate is not published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.loops import editable
+from forgetbench.methods.msg import DEEP_UNLEARN
+from forgetbench.methods.repair import Repair
+
+
+def transpose_kernels(network: nn.Module) -> int:
+    """Swap height and width of every square kernel, in place; returns how many were swapped."""
+    swapped = 0
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size[0] == layer.kernel_size[1] > 1:
+            with torch.no_grad():
+                layer.weight.copy_(layer.weight.transpose(2, 3).clone())
+            swapped += 1
+    return swapped
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvolutionTranspose(Method):
+    """Transpose all kernels and train on the retain set."""
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="ct",
+        title="Swaps height and width of every kernel and trains on the retain set",
+        authors="toshi_k, marvelworld; Xavier F. Cadet, Anastasia Borovykh, Mohammad Malekzadeh, Sara Ahmadi-Abhari, "
+        "Hamed Haddadi",
+        year=2024,
+        venue="arXiv",
+        link="https://arxiv.org/abs/2410.01276",
+        bibtex=DEEP_UNLEARN,
+        family="re-initialisation",
+        needs=frozenset({"retain"}),
+        networks=("cnn", "resnet18", "vit"),
+        fails_at="what is not in kernels: batch-norm, linear layers and symmetric kernels keep what they knew",
+    )
+
+    epochs: int = param(5, low=1, authors=3, help="Passes over the retain set.")
+    lr: float = param(0.05, above=0, authors=1e-3, help="Highest learning rate; it falls by a cosine.")
+    batch_size: int = param(64, low=2, help="Examples per step.")
+    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """A copy of the model, transposed and trained."""
+        edited = editable(model)
+        request.report("kernels transposed", transpose_kernels(edited))
+        repair = Repair(
+            method=self.card.name,
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+        return repair.run(edited, request)

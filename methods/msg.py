@@ -1,0 +1,140 @@
+"""Masked small gradients: initialise anew the kernels that say least about what tells the forget set from the rest.
+
+    g = gradient of CE(a random part of D_r, as large as D_f) - CE(D_f)
+    in each layer the `share` of the weights with the smallest |g| is drawn anew (He, fan out)
+    min CE(D_r), where a weight that was kept moves with a tenth of the learning rate
+
+Third place of the NeurIPS 2023 challenge, by Kookmin University; "MSG" in Cadet et al. 2024, which gives the
+definition followed here. Kernels of convolutions, as published; `layers="all"` adds linear layers but the head, so
+that other networks can be treated likewise. The learning rate rises and falls linearly. Deviations: it does so by step,
+where the released codes do so by epoch; gradients of the two sets are means, in eval mode.
+
+`kookmin` is this method under its authors' name and with their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from forgetbench.methods.base import ForgetRequest, Method, MethodCard, TaskFacts, param
+from forgetbench.methods.gradients import mean_gradient
+from forgetbench.methods.loops import editable
+from forgetbench.methods.repair import Repair, triangle
+
+CHALLENGE = "https://www.kaggle.com/competitions/neurips-2023-machine-unlearning"
+DEEP_UNLEARN = (
+    "@article{cadet2024deep, title={Deep Unlearn: Benchmarking Machine Unlearning for Image Classification}, "
+    "author={Cadet, Xavier F. and Borovykh, Anastasia and Malekzadeh, Mohammad and Ahmadi-Abhari, Sara and Haddadi, "
+    "Hamed}, journal={arXiv:2410.01276}, year={2024}}"
+)
+
+
+def screened(network: nn.Module, layers: str) -> list[nn.Conv2d | nn.Linear]:
+    """The layers whose weights are screened: "convolutions", or "all", which adds linear ones but the head."""
+    return [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d)
+        or (layers == "all" and isinstance(layer, nn.Linear) and layer is not getattr(network, "head", None))
+    ]
+
+
+def smallest(values: Tensor, share: float) -> Tensor:
+    """A mask of round(share times count) entries, those of the smallest absolute value."""
+    chosen = values.abs().flatten().argsort(stable=True)[: round(share * values.numel())]
+    mask = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
+    mask[chosen] = True
+    return mask.view_as(values)
+
+
+def draw_anew(layer: nn.Conv2d | nn.Linear, mask: Tensor, generator: torch.Generator) -> None:
+    """Draw the masked weights from He's normal distribution, by the fan out."""
+    fan_out = layer.weight.shape[0] * (layer.weight[0, 0].numel() if layer.weight.ndim == 4 else 1)
+    fresh = torch.randn(layer.weight.shape, generator=generator).to(layer.weight) * (2 / fan_out) ** 0.5
+    with torch.no_grad():
+        layer.weight.copy_(torch.where(mask, fresh, layer.weight))
+
+
+@contextmanager
+def slowed(masks: dict[Tensor, Tensor], factor: float) -> Iterator[None]:
+    """Multiply the gradients outside the masks by a factor meanwhile."""
+    handles = [
+        weight.register_hook(lambda gradient, mask=mask: torch.where(mask, gradient, gradient * factor))
+        for weight, mask in masks.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedSmallGradients(Method):
+    """Initialise the weights with the smallest gradients anew and train on the retain set."""
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="msg",
+        title="Draws anew the weights with the smallest gradients and trains on the retain set",
+        authors="Team of Kookmin University; Xavier F. Cadet, Anastasia Borovykh, Mohammad Malekzadeh, Sara "
+        "Ahmadi-Abhari, Hamed Haddadi",
+        year=2024,
+        venue="arXiv",
+        link="https://arxiv.org/abs/2410.01276",
+        bibtex=DEEP_UNLEARN,
+        family="re-initialisation",
+        needs=frozenset({"forget", "retain"}),
+        fails_at="short repairs: what was drawn anew costs utility until the retain set has been seen often enough",
+    )
+
+    epochs: int = param(10, low=1, authors=5, help="Passes over the retain set.")
+    lr: float = param(0.05, above=0, authors=1e-3, help="Highest learning rate.")
+    share: float = param(0.3, low=0, high=1, help="Share of each layer's weights that is drawn anew.")
+    slow: float = param(0.1, low=0, high=1, help="Factor of the gradients of the weights that were kept.")
+    layers: str = param("convolutions", choices=("convolutions", "all"), help="Layers whose weights are screened.")
+    batch_size: int = param(64, low=2, help="Examples per step.")
+    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+
+    def applies_to(self, facts: TaskFacts) -> str | None:
+        """Not to networks without convolutions, unless linear layers are screened too."""
+        if self.layers == "convolutions" and facts.network in ("mlp", "vit"):
+            return f"{self.card.name} with layers=convolutions does not apply to {facts.network}: set layers=all"
+        return super().applies_to(facts)
+
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """A copy of the model, partly drawn anew and trained."""
+        edited = editable(model)
+        generator = request.generator(0)
+        order = torch.randperm(len(request.retain), generator=generator)
+        kept = request.retain.take(order[: len(request.forget)])
+        edited.eval()
+        gradients = [
+            retained - forgotten
+            for retained, forgotten in zip(
+                mean_gradient(edited, kept), mean_gradient(edited, request.forget), strict=True
+            )
+        ]
+        of: dict[Tensor, Tensor] = dict(zip(edited.parameters(), gradients, strict=True))
+        masks: dict[Tensor, Tensor] = {}
+        for layer in screened(edited, self.layers):
+            mask = smallest(of[layer.weight], self.share)
+            draw_anew(layer, mask, generator)
+            masks[layer.weight] = mask
+        repair = Repair(
+            method=self.card.name,
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            schedule=triangle,
+        )
+        with slowed(masks, self.slow):
+            return repair.run(edited, request)

@@ -1,0 +1,89 @@
+"""Masked small gradients: which weights are drawn anew, and how fast the others move."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from forgetbench.methods.base import ForgetRequest, TaskFacts
+from forgetbench.methods.msg import MaskedSmallGradients, draw_anew, screened, slowed, smallest
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe
+
+SPEC = NetworkSpec(name="cnn", channels=1, height=8, width=8, outputs=3, mean=(0.5,), std=(0.3,), options={"width": 2})
+
+
+def request() -> ForgetRequest:
+    generator = torch.Generator().manual_seed(1)
+    everything = Examples(
+        torch.randint(0, 256, (24, 1, 8, 8), generator=generator, dtype=torch.uint8), torch.arange(24) % 3
+    )
+    return ForgetRequest(
+        forget=everything.take(range(6)),
+        retain=everything.take(range(6, 24)),
+        validation=everything,
+        seed=4,
+        recipe=Recipe(),
+        fresh_network=lambda: SPEC.build(9),
+    )
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.3, 2), (0.5, 3), (1.0, 6)])
+def test_share_is_exact_and_takes_the_smallest(share, count):
+    values = torch.tensor([[0.5, -0.1, 3.0], [-2.0, 0.0, 0.2]])
+    mask = smallest(values, share)
+    assert int(mask.sum()) == count
+    order = [(1, 1), (0, 1), (1, 2), (0, 0), (1, 0), (0, 2)]
+    assert {place for place in order if mask[place]} == set(order[:count])
+
+
+def test_drawing_anew_keeps_the_rest_and_has_the_spread_of_he():
+    layer = nn.Conv2d(50, 20, 3)
+    before = layer.weight.detach().clone()
+    mask = torch.zeros_like(before, dtype=torch.bool)
+    mask[:10] = True
+    draw_anew(layer, mask, torch.Generator().manual_seed(0))
+    assert torch.equal(layer.weight[10:], before[10:])
+    assert float(layer.weight[:10].detach().std()) == pytest.approx((2 / (20 * 9)) ** 0.5, rel=0.05)
+
+
+def test_weights_that_were_kept_move_slower_while_asked_to():
+    layer = nn.Linear(2, 1, bias=False)
+    mask = torch.tensor([[True, False]])
+    inputs = torch.tensor([[1.0, 1.0]])
+    with slowed({layer.weight: mask}, 0.1):
+        layer(inputs).sum().backward()
+    assert layer.weight.grad is not None
+    torch.testing.assert_close(layer.weight.grad, torch.tensor([[1.0, 0.1]]))
+    layer.weight.grad = None
+    layer(inputs).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, torch.tensor([[1.0, 1.0]]))
+
+
+def test_the_weights_drawn_anew_are_those_of_the_smallest_difference_of_gradients():
+    network, asked = SPEC.build(0), request()
+    method = MaskedSmallGradients(epochs=1, lr=1e-12, share=0.25, weight_decay=0.0, momentum=0.0)
+    after = method.unlearn(network, asked)
+    order = torch.randperm(18, generator=asked.generator(0))[:6]
+    kept = asked.retain.take(order)
+
+    def loss(examples: Examples) -> torch.Tensor:
+        return nn.functional.cross_entropy(network(examples.images.float() / 255), examples.labels)
+
+    weights = [layer.weight for layer in screened(network, "convolutions")]
+    gradients = torch.autograd.grad(loss(kept) - loss(asked.forget), weights)
+    for layer, weight, gradient in zip(screened(after, "convolutions"), weights, gradients, strict=True):
+        changed = (layer.weight - weight).abs() > 1e-6
+        assert int(changed.sum()) == round(0.25 * weight.numel())
+        assert float(gradient[changed].abs().max()) <= float(gradient[~changed].abs().min()) + 1e-7
+
+
+def test_networks_without_convolutions_are_told_what_to_do():
+    facts = TaskFacts(network="mlp", scenario="random", attributes=False, outputs=3)
+    assert "layers=all" in str(MaskedSmallGradients().applies_to(facts))
+    assert MaskedSmallGradients(layers="all").applies_to(facts) is None
+    mlp = NetworkSpec(
+        name="mlp", channels=1, height=4, width=4, outputs=3, mean=(0.5,), std=(0.3,), options={"hidden": [6, 5]}
+    ).build(0)
+    assert [layer.weight.shape for layer in screened(mlp, "all")] == [(6, 16), (5, 6)]  # the head is left out
