@@ -7,7 +7,10 @@ names artefacts by their keys.
 from __future__ import annotations
 
 import json
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,9 +219,12 @@ def _unlearn(bench: Bench, method: Method, job: Job, place: Path) -> None:
     on_gpu = bench.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(bench.device)
-    start = _now(bench)
-    model = method.unlearn(original, request)
-    seconds = _now(bench) - start
+    with _heard() as warnings:
+        start = _now(bench)
+        model = method.unlearn(original, request)
+        seconds = _now(bench) - start
+    if warnings:
+        request.report("warning", "; ".join(warnings))
     if job.get("keep_model"):
         _write_weights(place, model)
     answers = bench.observe(model, job["draw"])
@@ -237,6 +243,25 @@ def _unlearn(bench: Bench, method: Method, job: Job, place: Path) -> None:
         "original": file_digest(_read(bench, job["original"]) / WEIGHTS),
     }
     _write_meta(place, meta)
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """What methods warn of meanwhile: it goes into the row's notes rather than into a progress bar."""
+    logger, messages = logging.getLogger("forgetbench.methods"), []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    listener, propagate = Listener(logging.WARNING), logger.propagate
+    logger.addHandler(listener)
+    logger.propagate = False
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(listener)
+        logger.propagate = propagate
 
 
 def make_request(bench: Bench, draw: int, seed: int) -> ForgetRequest:
@@ -268,7 +293,7 @@ def _count_method(bench: Bench, method: Method, job: Job) -> float:
     from forgetbench.compute import count_flops
 
     original, request = _original(bench, job), make_request(bench, 0, 0)
-    with count_flops() as counted:
+    with _heard(), count_flops() as counted:
         method.unlearn(original, request)
     return float(counted.total)
 

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from forgetbench.store import CARD, Store, canonical_json, digest, replace_folder, write_atomically
+from hypothesis import given
+from hypothesis import strategies as st
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def put(store: Store, made_from: dict[str, object], text: str = "hello") -> Path:
+    return store.write(made_from, lambda folder: (folder / "a.txt").write_text(text) and None)
+
+
+@given(JSON)
+def test_canonical_json_is_json_and_does_not_depend_on_the_order_of_keys(value: object) -> None:
+    assert json.loads(canonical_json(value)) == value
+    if isinstance(value, dict):
+        assert digest(dict(reversed(value.items()))) == digest(value)
+
+
+def test_nan_has_no_canonical_form() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json({"a": float("nan")})
+
+
+def test_an_artefact_is_read_by_what_made_it_and_by_nothing_else(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = put(store, {"seed": 1})
+    assert store.read(store.key({"seed": 1})) == folder
+    assert store.read(store.key({"seed": 2})) is None
+    assert [made for _, made in store.artefacts()] == [{"seed": 1}]
+
+
+def test_a_flipped_byte_is_noticed_and_the_artefact_made_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = put(store, {"seed": 1})
+    data = bytearray((folder / "a.txt").read_bytes())
+    data[2] ^= 1
+    (folder / "a.txt").write_bytes(data)
+    assert store.read(store.key({"seed": 1})) is None
+    assert not folder.exists()
+    assert (put(store, {"seed": 1}) / "a.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize("harm", ["missing", "extra", "card"])
+def test_a_half_written_artefact_is_never_read(tmp_path: Path, harm: str) -> None:
+    store = Store(tmp_path)
+    folder = put(store, {})
+    if harm == "missing":
+        (folder / "a.txt").unlink()
+    elif harm == "extra":
+        (folder / "b.txt").write_text("?")
+    else:
+        (folder / CARD).write_text("{")
+    assert store.read(store.key({})) is None
+
+
+def test_a_failing_writer_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def fail(folder: Path) -> None:
+        (folder / "a.txt").write_text("half")
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        store.write({}, fail)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_two_writers_of_one_artefact_leave_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def write_twice(folder: Path) -> None:
+        put(store, {}, "first")
+        (folder / "a.txt").write_text("second")
+
+    assert (store.write({}, write_twice) / "a.txt").read_text() == "first"
+
+
+def test_replacing_a_folder_keeps_the_old_one_when_filling_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    replace_folder(folder, lambda place: (place / "a").write_text("1") and None)
+
+    def fail(_: Path) -> None:
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        replace_folder(folder, fail)
+    assert (folder / "a").read_text() == "1"
+    replace_folder(folder, lambda place: (place / "b").write_text("2") and None)
+    assert [path.name for path in folder.iterdir()] == ["b"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_write_that_is_killed_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    code = (
+        "import sys, pathlib\nfrom forgetbench.store import write_atomically\n"
+        "print('ready', flush=True)\nwhile True: write_atomically(pathlib.Path(sys.argv[1]), b'x' * 4_000_000)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert path.read_bytes() in {b"old", b"x" * 4_000_000}
