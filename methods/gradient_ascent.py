@@ -17,7 +17,7 @@ from torch import nn
 
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.loops import accuracy, descend, editable
-from forgetbench.training import classification_loss, make_optimiser
+from forgetbench.training import Diverged, classification_loss, make_optimiser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +58,20 @@ class GradientAscent(Method):
             kept, epochs_kept = copy.deepcopy(edited.state_dict()), epoch + 1
             return False
 
-        descend(
-            edited,
-            request,
-            epochs=self.epochs,
-            batches=lambda epoch: request.forget.batches(self.batch_size, request.seed_of(epoch)),
-            loss=lambda batch: -classification_loss(edited(batch[0]), batch[1]),
-            optimiser=make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum),
-            method=self.card.name,
-            after_epoch=below_floor,
-        )
+        try:
+            descend(
+                edited,
+                request,
+                epochs=self.epochs,
+                batches=lambda epoch: request.forget.batches(self.batch_size, request.seed_of(epoch)),
+                loss=lambda batch: -classification_loss(edited(batch[0]), batch[1]),
+                optimiser=make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum),
+                method=self.card.name,
+                after_epoch=below_floor,
+            )
+        except Diverged:
+            if self.floor == 1:  # otherwise that epoch is below the floor like any other
+                raise
         edited.load_state_dict(kept)
         request.report("epochs", epochs_kept)
-        return edited
+        return edited.eval()

@@ -28,7 +28,8 @@ class L1Sparse(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="l1-sparse",
         title="Fine-tunes on the retain set with a fading L1 penalty on all weights",
-        authors="Jinghan Jia, Jiancheng Liu, Parikshit Ram, Yuguang Yao, Gaowen Liu, Yang Liu, Pranay Sharma, Sijia Liu",
+        authors="Jinghan Jia, Jiancheng Liu, Parikshit Ram, Yuguang Yao, Gaowen Liu, Yang Liu, Pranay Sharma, "
+        "Sijia Liu",
         year=2023,
         venue="NeurIPS",
         link="https://arxiv.org/abs/2304.04934",

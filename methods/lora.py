@@ -75,12 +75,8 @@ def merge(network: nn.Module) -> None:
 
 def group_norms(groups: list[list[AdaptedLinear]]) -> Tensor:
     """The joint Frobenius norm of each group's matrices (groups,)."""
-    return torch.stack(
-        [
-            torch.cat([part.flatten() for adapter in group for part in (adapter.down, adapter.up)]).norm()
-            for group in groups
-        ]
-    )
+    matrices = [[part.flatten() for adapter in group for part in (adapter.down, adapter.up)] for group in groups]
+    return torch.stack([torch.cat(group).norm() for group in matrices])
 
 
 def relative_updates(groups: list[list[AdaptedLinear]]) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.loops import (
     accuracy,
     check_finite,
@@ -79,7 +79,7 @@ class Collapse(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A broken copy of the model."""
         edited = editable(model).eval()
-        chance = 0.5 if request.forget.attributes else 1 / outputs_of(model)
+        chance = _best_constant(request.validation, outputs_of(model))
         optimiser = make_optimiser(edited.parameters(), "sgd", self.lr, momentum=0.0)
         batches = endless(request.forget, self.batch_size, request, 0)
         for step in range(self.steps):
@@ -94,6 +94,15 @@ class Collapse(Method):
             optimiser.step()
         request.report("validation accuracy", accuracy(edited, request.validation))
         return edited
+
+
+def _best_constant(examples: Examples, outputs: int) -> float:
+    """Accuracy of the best answer that does not look at the image: what a collapsed network may still reach."""
+    labels = examples.labels
+    if examples.attributes:
+        share = labels.float().mean(0)
+        return float(torch.maximum(share, 1 - share).mean())
+    return int(labels.bincount(minlength=outputs).max()) / len(labels)
 
 
 @dataclass(frozen=True, kw_only=True)

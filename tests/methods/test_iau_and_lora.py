@@ -1,0 +1,212 @@
+"""IAU's one step, and GS-LoRA's adapters, groups and prototypes, against values by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+from torch import nn
+
+from forgetbench.errors import UsageError
+from forgetbench.methods.base import ForgetRequest, TaskFacts
+from forgetbench.methods.gs_lora import GSLoRA
+from forgetbench.methods.gs_lora_plus_plus import GSLoRAPlusPlus, distance, prototypes
+from forgetbench.methods.iau import IAU
+from forgetbench.methods.loops import accuracy, editable
+from forgetbench.methods.lora import adapt, group_norms, merge, relative_updates
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe, classification_loss, fit, predict_features
+
+RECIPE = Recipe.model_validate({"epochs": 40, "batch_size": 16, "optimiser": "adamw", "lr": 0.005})
+
+
+def spec(name: str, **options: object) -> NetworkSpec:
+    return NetworkSpec(name=name, channels=1, height=8, width=8, outputs=3, mean=(0.5,), std=(0.3,), options=options)
+
+
+VIT = spec("vit", dim=16, depth=3, heads=2)
+
+
+def striped(count: int, classes: list[int], seed: int) -> Examples:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(classes, count)
+    images = rng.integers(0, 100, (count, 1, 8, 8))
+    for image, label in zip(images, labels, strict=True):
+        image[0, :, label * 3 : label * 3 + 2] += 120
+    return Examples.from_arrays(images.astype(np.uint8), labels)
+
+
+def request(network: NetworkSpec = VIT) -> ForgetRequest:
+    return ForgetRequest(
+        forget=striped(20, [2], 1),
+        retain=striped(60, [0, 1], 2),
+        validation=striped(20, [0, 1], 3),
+        seed=4,
+        recipe=RECIPE,
+        fresh_network=lambda: network.build(9),
+    )
+
+
+@pytest.fixture(scope="module")
+def original() -> nn.Module:
+    asked = request()
+    return fit(VIT.build(0), asked.retain.join(asked.forget), RECIPE, 0)
+
+
+@pytest.mark.parametrize("chunk", [7, 1000])
+def test_iau_is_the_first_step_of_adam(chunk):
+    asked, network = request(), spec("cnn", width=4).build(0)
+    grads = [
+        torch.autograd.grad(
+            classification_loss(network(data.images.float() / 255), data.labels), list(network.parameters())
+        )
+        for data in (asked.retain, asked.forget)
+    ]
+    edited = IAU(lr=0.01, batch_size=chunk).unlearn(network, asked)
+    for before, after, kept, gone in zip(network.parameters(), edited.parameters(), *grads, strict=True):
+        gradient = kept - gone
+        expected = before - 0.01 * gradient / (gradient.abs() + 1e-8)
+        sure = gradient.abs() > 1e-5  # below, rounding decides the sign
+        torch.testing.assert_close(after[sure], expected[sure], atol=1e-5, rtol=1e-3)
+
+
+def test_restricted_loss_adds_the_norms_of_the_parameter_tensors():
+    asked, network = request(), spec("mlp", hidden=[5]).build(0)
+    method = IAU(gradient_restriction=True, restriction=0.3)
+    images, labels = asked.retain.images.float() / 255, asked.retain.labels
+    plain = classification_loss(network(images), labels)
+    gradients = torch.autograd.grad(plain, list(network.parameters()))
+    expected = float(plain.detach()) + 0.3 * sum(float(gradient.norm()) for gradient in gradients)
+    assert method.training_loss is not None
+    assert float(method.training_loss(network, images, labels).detach()) == pytest.approx(expected, rel=1e-5)
+    assert IAU().training_loss is None
+    assert method.training_parameters() == {"restriction": 0.3}
+
+
+@pytest.mark.parametrize("name", ["cnn", "vit", "mlp", "resnet18"])
+def test_originals_are_trained_with_the_restricted_loss(name):
+    asked, network = request(), spec(name, **({"width": 4} if name == "cnn" else {}))
+    data, recipe = asked.retain.take(range(8)), RECIPE.model_copy(update={"lr": 0.002, "epochs": 1})
+    method = IAU(gradient_restriction=True, restriction=1.0)
+    restricted, plain = (fit(network.build(0), data, recipe, 0, loss=loss) for loss in (method.training_loss, None))
+    assert all(bool(torch.isfinite(value).all()) for value in restricted.state_dict().values())
+    assert not torch.equal(restricted.head.weight, plain.head.weight)
+
+
+def test_a_dead_parameter_does_not_spoil_the_restricted_loss():
+    network = spec("mlp", hidden=[5]).build(0)
+    with torch.no_grad():
+        network.blocks[0][1].weight.zero_()
+        network.blocks[0][1].bias.fill_(-1)  # the whole layer is dead, its gradient exactly zero
+    asked = request()
+    loss = IAU(gradient_restriction=True).training_loss(network, asked.retain.images.float() / 255, asked.retain.labels)
+    assert all(bool(torch.isfinite(g).all()) for g in torch.autograd.grad(loss, list(network.parameters())))
+
+
+def adapted() -> tuple[nn.Module, list]:
+    network = editable(VIT.build(1))
+    groups = adapt(network, 4, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for group in groups:
+            for adapter in group:
+                adapter.up.normal_(generator=generator)
+    return network, groups
+
+
+def test_a_fresh_adapter_changes_nothing():
+    images = torch.rand(3, 1, 8, 8)
+    network = editable(VIT.build(1))
+    before = network(images)
+    adapt(network, 4, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network(images), before)
+
+
+def test_merged_is_applied():
+    network, groups = adapted()
+    images = torch.rand(3, 1, 8, 8)
+    applied = network(images)
+    first = groups[0][0]
+    expected = first.linear.weight + first.up @ first.down / 4
+    merge(network)
+    torch.testing.assert_close(network(images), applied, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(network.blocks[0].mlp.fc1.weight, expected)
+    assert network.state_dict().keys() == VIT.build(0).state_dict().keys()
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_only_adapters_of_the_feed_forward_layers_train():
+    network, groups = adapted()
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert len(trained) == 3 * 4
+    assert all(".mlp.fc" in name for name in trained)
+    assert len(groups) == 3
+    count = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert count == 3 * 2 * 4 * (16 + 32)
+
+
+def test_group_norms_by_hand():
+    _, groups = adapted()
+    for norm, update, group in zip(group_norms(groups), relative_updates(groups), groups, strict=True):
+        parts = [part.detach().numpy() for adapter in group for part in (adapter.down, adapter.up)]
+        assert float(norm.detach()) == pytest.approx(np.sqrt(sum((part**2).sum() for part in parts)), rel=1e-5)
+        changed = np.sqrt(_square_sum(parts))
+        weights = np.sqrt(sum(float(adapter.linear.weight.detach().square().sum()) for adapter in group))
+        assert float(update) == pytest.approx(changed / weights, rel=1e-4)
+
+
+def _square_sum(parts: list[np.ndarray]) -> float:
+    return sum(((parts[k + 1] @ parts[k] / 4) ** 2).sum() for k in (0, 2))
+
+
+def test_adapters_need_a_transformer(original):
+    network = spec("cnn").build(0)
+    with pytest.raises(UsageError, match="vit"):
+        GSLoRA().unlearn(network, request(spec("cnn")))
+    facts = TaskFacts(network="cnn", scenario="class", attributes=False, outputs=3)
+    assert "vit" in str(GSLoRA().applies_to(facts))
+
+
+@pytest.mark.parametrize("kind", [GSLoRA, GSLoRAPlusPlus])
+def test_it_forgets_a_class_keeps_the_rest_and_touches_feed_forward_weights_alone(kind, original):
+    asked = request()
+    edited = kind(epochs=12, alpha_epoch=8, beta=0.5, batch_size=8, lr=0.02).unlearn(original, asked)
+    assert accuracy(original, asked.forget) > 0.9
+    assert accuracy(edited, asked.forget) < 0.1
+    assert accuracy(edited, asked.retain) > 0.9
+    for name, before in original.state_dict().items():
+        same = torch.equal(before, edited.state_dict()[name])
+        assert same != (".mlp.fc" in name and name.endswith("weight")), name
+
+
+def test_sparsity_shrinks_the_groups(original):
+    asked = [request(), request()]
+    GSLoRA(alpha=0.0).unlearn(original, asked[0])
+    GSLoRA(alpha=0.5, alpha_epoch=0).unlearn(original, asked[1])
+    assert float(asked[1].notes["largest group update"]) < float(asked[0].notes["largest group update"])
+
+
+def test_ascent_is_bounded(original):
+    asked = request()
+    edited = GSLoRA(epochs=12, alpha=0.0, bound=2.0, beta=1.0, batch_size=8, lr=0.02).unlearn(original, asked)
+    loss = classification_loss(edited(asked.forget.images.float() / 255), asked.forget.labels)
+    assert 1.0 < float(loss.detach()) < 6.0
+
+
+def test_a_second_request_starts_from_fresh_adapters(original):
+    first = GSLoRA(epochs=2).unlearn(original, request())
+    second = GSLoRA(epochs=2).unlearn(first, request())
+    assert second.state_dict().keys() == original.state_dict().keys()
+
+
+def test_prototypes_and_distances_against_scipy(original):
+    asked = request()
+    data = asked.retain.join(asked.forget)
+    features, labels = predict_features(original, data).astype(float), data.labels.numpy()
+    expected = np.stack([features[labels == k].mean(0) for k in range(3)])
+    centres = prototypes(original, data, 3)
+    np.testing.assert_allclose(centres, expected, rtol=1e-4, atol=1e-5)
+    p, q = softmax(expected[labels], axis=1), log_softmax(features, axis=1)
+    kl = (p * (np.log(p) - q)).sum(1).mean()
+    assert float(distance(centres[data.labels], torch.from_numpy(features).float())) == pytest.approx(kl, rel=1e-3)
