@@ -158,7 +158,7 @@ def page(session: Session, board: Board, view: View, size: int | None, start: in
     _check_sort(board, view)
     conditions = [*_filters(board, view, columns), Entry.tier != "reference"]
     total = session.scalar(select(func.count()).select_from(Entry).where(*conditions)) or 0
-    query = _sorted(board, view).where(*conditions).options(_light())
+    query = _sorted(board, view).where(*conditions).options(light_columns())
     if size is not None:
         query = query.limit(size).offset((view.page - 1) * size if start is None else start)
     entries: list[tuple[Entry, Placing | None]] = [(row[0], row[1]) for row in session.execute(query)]
@@ -166,7 +166,7 @@ def page(session: Session, board: Board, view: View, size: int | None, start: in
         select(Entry)
         .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.state.in_(PUBLIC))
         .order_by(Entry.method.desc())
-        .options(_light())
+        .options(light_columns())
     ).all()
     cells = _cells(session, [*pinned, *(entry for entry, _ in entries)], columns)
     return Page(
@@ -203,7 +203,7 @@ def families(session: Session, board: Board) -> list[str]:
     return list(session.scalars(query))
 
 
-def _light() -> Any:
+def light_columns() -> Any:
     """Everything that a table shows, without manifests."""
     return load_only(
         *(
@@ -314,7 +314,7 @@ def summaries(session: Session) -> list[Summary]:
             .where(*public, Placing.board_id == board.id)
             .order_by(Placing.position)
             .limit(3)
-            .options(_light())
+            .options(light_columns())
         )
         rows, newest = session.execute(select(func.count(), func.max(Entry.listed_at)).where(*public)).one()
         found.append(Summary(board, list(leaders), rows, newest))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from forgetbench.leaderboard import boards, charts, entries
+from forgetbench.leaderboard import boards, charts, entries, exports
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.api import base_url
 from forgetbench.leaderboard.caching import conditional, etag_of
 from forgetbench.leaderboard.citing import bibtex
+from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.problems import Problem
 from forgetbench.leaderboard.rendering import Pages
 from forgetbench.leaderboard.views import View
@@ -53,7 +55,10 @@ def board(
     task: str,
     query: Annotated[BoardView, Query()],
 ) -> Response:
-    """A board."""
+    """A board; with ``.csv``, ``.json``, ``.md`` or ``.tex`` behind its name, the same view as a file."""
+    name, _, ending = task.rpartition(".")
+    if ending in exports.FORMATS:
+        return _export(request, database, name, ending, query)
     with database.reading() as session:
         found = boards.find(session, task, query.pack or None)
         etag = etag_of("board.html", found.id, found.revision, query.model_dump(), base_url(request))
@@ -70,6 +75,21 @@ def board(
             )
 
         return conditional(request, etag, make, media_type=HTML)
+
+
+def _export(request: Request, database: Database, task: str, ending: str, query: BoardView) -> Response:
+    media_type, write = exports.FORMATS[ending]
+    with database.reading() as session:
+        found = boards.find(session, task, query.pack or None)
+        etag = etag_of("export", ending, found.id, found.revision, query.model_dump(), base_url(request))
+        name = re.sub(r"[^\w-]+", "-", task)
+        return conditional(
+            request,
+            etag,
+            lambda: write(boards.page(session, found, query, None), base_url(request)),
+            media_type=media_type,
+            headers={"Content-Disposition": f'attachment; filename="{name}.{ending}"'},
+        )
 
 
 @router.get("/charts/{name}")

@@ -90,6 +90,10 @@ def install(app: FastAPI) -> None:
         ]
         return _answer(request, Problem(422, "The request is not valid.", errors))
 
+    @app.exception_handler(Exception)
+    def _unforeseen(request: Request, _error: Exception) -> Response:
+        return _answer(request, Problem(500, "The server made a mistake; it was logged. Nothing was lost."))
+
 
 def _answer(request: Request, problem: Problem) -> Response:
     if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import tempfile
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from fastapi.testclient import TestClient
 
@@ -190,46 +195,148 @@ def tiny_pack(world: World, tmp_path_factory: pytest.TempPathFactory) -> Pack:
     return read_pack(world.write_pack(tmp_path_factory.mktemp("packs") / "tiny"))
 
 
+class Cluster:
+    """A PostgreSQL server of our own, in a temporary folder; as root it runs as the user postgres."""
+
+    def __init__(self) -> None:
+        self.programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+        self.user = "postgres" if os.geteuid() == 0 else None
+        self.folder = Path(tempfile.mkdtemp(prefix="forgetbench-pg-", dir="/tmp"))
+        if self.user:
+            shutil.chown(self.folder, self.user)
+
+    def start(self) -> Cluster:
+        data = self.folder / "data"
+        self._call("initdb", "-D", str(data), "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync")
+        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_connections=300"
+        self._call("pg_ctl", "-D", str(data), "-w", "-l", str(self.folder / "log"), "-o", options, "start")
+        return self
+
+    def stop(self) -> None:
+        self._call("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def create(self, template: str = "template1") -> str:
+        """A new database, a copy of another; returns its URL."""
+        name = f"t{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(f"host={self.folder} user=tester dbname=postgres", autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE {name} TEMPLATE "{template}"')
+        return f"postgresql+psycopg://tester@/{name}?host={self.folder}"
+
+    def _call(self, program: str, *words: str) -> None:
+        subprocess.run([str(self.programs / program), *words], user=self.user, check=True, stdout=subprocess.DEVNULL)
+
+
+class Databases:
+    """Fresh databases and copies of them: SQLite files, or databases of a PostgreSQL server."""
+
+    def __init__(self, cluster: Cluster | None) -> None:
+        self.cluster = cluster
+
+    def fresh(self) -> str:
+        return self.cluster.create() if self.cluster else ""
+
+    def copy(self, settings: Settings, folder: Path) -> Settings:
+        """A copy of a whole server: its folder and its database."""
+        shutil.copytree(settings.server_folder, folder)
+        name = settings.database_url.rpartition("/")[2].partition("?")[0]
+        url = self.cluster.create(name) if self.cluster else ""
+        return Settings(server_folder=folder, database_url=url)
+
+
 @pytest.fixture(scope="session")
-def prepared(world: World, tiny_pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A server's folder with the tiny board and its reference rows scored: made once, copied for each test."""
-    folder = tmp_path_factory.mktemp("prepared") / "server"
-    settings = Settings(server_folder=folder)
-    install_pack(settings, tiny_pack.folder)
+def databases() -> Iterator[Databases]:
+    """SQLite, or with FORGETBENCH_TEST_DATABASE=postgresql a PostgreSQL server that is started here."""
+    if os.environ.get("FORGETBENCH_TEST_DATABASE", "sqlite") == "sqlite":
+        yield Databases(None)
+        return
+    cluster = Cluster().start()
+    yield Databases(cluster)
+    cluster.stop()
+
+
+def settled(settings: Settings, world: World, fill: Callable[[Site], None] | None = None) -> Settings:
+    """A server on which everything is scored, closed again."""
     site = Site(settings, world)
+    if fill is not None:
+        with site.client:
+            fill(site)
     site.work()
     site.database.close()
-    return folder
+    return settings
+
+
+@pytest.fixture(scope="session")
+def prepared(world: World, tiny_pack: Pack, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A server with the tiny board and its reference rows scored: made once, copied for each test."""
+    settings = Settings(server_folder=tmp_path_factory.mktemp("prepared") / "server", database_url=databases.fresh())
+    install_pack(settings, tiny_pack.folder)
+    return settled(settings, world)
+
+
+FULL = {
+    "alpha": {
+        "memory": 0.1,
+        "method": {"family": "ascent", "needs": ("retain",), "parameters": {"epochs": 0, "lr": 0.01}},
+    },
+    "beta": {"memory": 0.05, "method": {"family": "teacher", "needs": ("forget",)}},
+    "gamma": {"memory": 2.0, "method": {"family": "ascent", "needs": ("retain",)}},
+    "delta": {"memory": 0.2, "damage": 4.0, "method": {"family": "teacher", "needs": ("forget",)}},
+    "=HYPERLINK(1)|x_$": {"memory": 0.5, "cost": CostRecord(), "method": {"family": "ascent", "needs": ("retain",)}},
+}
+"""Rows of the full board: two good ones, one far off, one collapsed, one without a cost and with a live name."""
+
+
+@pytest.fixture(scope="session")
+def prepared_full(
+    prepared: Settings, world: World, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Settings:
+    def fill(site: Site) -> None:
+        headers = site.token()
+        for place, (name, changes) in enumerate(FULL.items()):
+            cost = CostRecord(flops=(place + 1) * 1e10, retrain_flops=1e12)
+            folder = world.write_run(runs / str(place), name, start=300 + 20 * place, **{"cost": cost, **changes})
+            assert site.post(folder, headers).status_code == 202
+
+    runs = tmp_path_factory.mktemp("full")
+    return settled(databases.copy(prepared, runs / "server"), world, fill)
 
 
 @pytest.fixture
-def make_settings(tmp_path: Path, database_url: str) -> Callable[..., Settings]:
+def make_settings(tmp_path: Path, databases: Databases) -> Callable[..., Settings]:
+    """Settings of an empty server."""
+
     def make(**changes: Any) -> Settings:
-        return Settings(server_folder=tmp_path / "server", database_url=database_url, **changes)
+        return Settings(server_folder=tmp_path / "server", database_url=databases.fresh(), **changes)
 
     return make
 
 
-@pytest.fixture
-def database_url() -> str:
-    """Empty: a SQLite file in the server's folder."""
-    return ""
-
-
-@pytest.fixture
-def site(make_settings: Callable[..., Settings], world: World, tiny_pack: Pack, prepared: Path) -> Iterator[Site]:
-    """A server with the tiny board, its reference rows scored."""
-    settings = make_settings()
-    if settings.database_url:
-        shutil.copytree(prepared / "packs", settings.packs)  # with the bands, which take longest
-        install_pack(settings, tiny_pack.folder)
-    else:
-        shutil.copytree(prepared, settings.server_folder)
+def opened(settings: Settings, world: World) -> Iterator[Site]:
     found = Site(settings, world)
     with found.client:
-        found.work()
         yield found
     found.database.close()
+
+
+@pytest.fixture
+def site(databases: Databases, world: World, prepared: Settings, tmp_path: Path) -> Iterator[Site]:
+    """A server with the tiny board, its reference rows scored; each test has its own."""
+    yield from opened(databases.copy(prepared, tmp_path / "server"), world)
+
+
+@pytest.fixture
+def full_site(databases: Databases, world: World, prepared_full: Settings, tmp_path: Path) -> Iterator[Site]:
+    """A server with a full board; each test has its own."""
+    yield from opened(databases.copy(prepared_full, tmp_path / "server"), world)
+
+
+@pytest.fixture(scope="module")
+def full(
+    databases: Databases, world: World, prepared_full: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """A server with a full board, for tests that only read."""
+    yield from opened(databases.copy(prepared_full, tmp_path_factory.mktemp("reading") / "server"), world)
 
 
 @pytest.fixture

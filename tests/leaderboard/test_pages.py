@@ -4,35 +4,8 @@ import re
 
 import pytest
 
-from forgetbench.evidence import CostRecord
-
+LIVE = "=HYPERLINK(1)|x_$"
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
-
-
-@pytest.fixture
-def full(site, world, tmp_path):
-    """A board with five rows: two good, one far off, one collapsed, one without a cost."""
-    rows = [("alpha", 0.1, 0.0), ("beta", 0.05, 0.0), ("gamma", 2.0, 0.0), ("delta", 0.2, 4.0), ("epsilon", 0.5, 0.0)]
-    headers = site.token()
-    for place, (name, memory, damage) in enumerate(rows):
-        cost = CostRecord() if name == "epsilon" else CostRecord(flops=(place + 1) * 1e10, retrain_flops=1e12)
-        site.post(
-            world.write_run(
-                tmp_path / name,
-                name,
-                start=300 + 20 * place,
-                memory=memory,
-                damage=damage,
-                cost=cost,
-                method={
-                    "family": "teacher" if place % 2 else "ascent",
-                    "needs": ("forget",) if place % 2 else ("retain",),
-                },
-            ),
-            headers,
-        )
-    site.work()
-    return site
 
 
 def names(page):
@@ -55,10 +28,10 @@ def test_the_references_stand_first_and_the_collapsed_last_with_the_reason(full)
 @pytest.mark.parametrize(
     ("sort", "expected"),
     [
-        ("method", ["alpha", "beta", "epsilon", "gamma", "delta"]),
-        ("-method", ["gamma", "epsilon", "beta", "alpha", "delta"]),
-        ("cost", ["alpha", "beta", "gamma", "epsilon", "delta"]),
-        ("-cost", ["gamma", "beta", "alpha", "epsilon", "delta"]),
+        ("method", [LIVE, "alpha", "beta", "gamma", "delta"]),
+        ("-method", ["gamma", "beta", "alpha", LIVE, "delta"]),
+        ("cost", ["alpha", "beta", "gamma", LIVE, "delta"]),
+        ("-cost", ["gamma", "beta", "alpha", LIVE, "delta"]),
     ],
 )
 def test_sorting_keeps_the_missing_last_both_ways(full, sort, expected):
@@ -80,11 +53,11 @@ def test_sorting_by_a_metric_is_sorting_by_its_value(full):
         ("?q=AL", {"alpha"}),
         ("?q=%25", set()),
         ("?family=teacher", {"beta", "delta"}),
-        ("?retain=yes", {"alpha", "gamma", "epsilon"}),
+        ("?retain=yes", {"alpha", "gamma", LIVE}),
         ("?budget=1", {"alpha"}),
         ("?budget=5&retain=no", {"beta", "delta"}),
         ("?tier=reproduced", set()),
-        ("?complete=true", {"alpha", "beta", "gamma", "delta", "epsilon"}),
+        ("?complete=true", {"alpha", "beta", "gamma", "delta", LIVE}),
     ],
 )
 def test_filters(full, query, expected):
@@ -112,14 +85,16 @@ def test_every_page_is_closed_to_the_rest_of_the_web(full):
         assert " onclick" not in answer.text
 
 
-def test_an_answer_is_not_sent_twice(full):
-    for path in ("/", f"/boards/{full.world.task}", f"/api/v1/boards/{full.world.task}"):
-        etag = full.client.get(path).headers["ETag"]
-        assert full.client.get(path, headers={"If-None-Match": etag}).status_code == 304
-    before = full.client.get(f"/boards/{full.world.task}").headers["ETag"]
-    full.post(full.world.write_run(full.settings.server_folder / "x", "zeta", start=900), full.token())
-    full.work()
-    assert full.client.get(f"/boards/{full.world.task}").headers["ETag"] != before
+def test_an_answer_is_not_sent_twice(full_site):
+    for path in ("/", f"/boards/{full_site.world.task}", f"/api/v1/boards/{full_site.world.task}"):
+        etag = full_site.client.get(path).headers["ETag"]
+        assert full_site.client.get(path, headers={"If-None-Match": etag}).status_code == 304
+    before = full_site.client.get(f"/boards/{full_site.world.task}").headers["ETag"]
+    full_site.post(
+        full_site.world.write_run(full_site.settings.server_folder / "x", "zeta", start=900), full_site.token()
+    )
+    full_site.work()
+    assert full_site.client.get(f"/boards/{full_site.world.task}").headers["ETag"] != before
 
 
 def test_the_entry_page_holds_what_is_needed_to_believe_and_repeat_it(full):
@@ -202,7 +177,7 @@ def test_cursors_give_every_row_once(full):
         cursor = answer["next"]
         if cursor is None:
             break
-    assert sorted(seen) == ["alpha", "beta", "delta", "epsilon", "gamma"]
+    assert sorted(seen) == [LIVE, "alpha", "beta", "delta", "gamma"]
     assert full.client.get(f"/api/v1/boards/{full.world.task}?cursor=abc").status_code == 422
 
 

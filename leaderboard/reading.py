@@ -1,0 +1,149 @@
+"""Further pages: comparing entries, and what there is to know about methods, metrics, tasks, submitters, submitting."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from functools import lru_cache
+from itertools import pairwise
+from types import ModuleType
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
+
+from forgetbench.evidence import Manifest
+from forgetbench.leaderboard import boards, comparing, directory, entries, packs
+from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
+from forgetbench.leaderboard.api import base_url
+from forgetbench.leaderboard.models import Entry
+from forgetbench.leaderboard.problems import Problem
+from forgetbench.leaderboard.rendering import Pages
+
+router = APIRouter()
+Ids = Annotated[list[str], Query(max_length=6)]
+
+
+def _page(request: Request, template: str, **values: Any) -> Response:
+    pages: Pages = request.app.state.pages
+    body = pages.render(template, base=base_url(request), **values)
+    return Response(body, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-cache"})
+
+
+@router.get("/compare")
+def compare(request: Request, database: DatabaseDep, ids: Ids) -> Response:
+    """Two to six entries side by side."""
+    chosen = list(dict.fromkeys(part for text in ids for part in text.split(",") if part))
+    if len(chosen) > comparing.MOST:
+        raise Problem(422, f"Choose at most {comparing.MOST} entries to compare.")
+    with database.reading() as session:
+        found = comparing.compare([entries.find(session, identity) for identity in chosen])
+        return _page(request, "compare.html", comparison=found, board=found.board)
+
+
+@router.get("/methods")
+def methods(request: Request, database: DatabaseDep) -> Response:
+    """Every method that is listed."""
+    with database.reading() as session:
+        return _page(request, "methods.html", methods=directory.methods(session))
+
+
+@router.get("/methods/{name}")
+def method(request: Request, database: DatabaseDep, name: str) -> Response:
+    """One method on all boards."""
+    with database.reading() as session:
+        found = directory.of_method(session, name)
+        newest = session.get_one(Entry, max(found, key=lambda item: item.entry.received_at).entry.id)
+        record = Manifest.model_validate(newest.manifest).method
+        return _page(request, "method.html", name=name, found=found, method=record)
+
+
+@router.get("/metrics")
+def metrics(request: Request, database: DatabaseDep) -> Response:
+    """Every metric."""
+    with database.reading() as session:
+        return _page(request, "metrics.html", specs=directory.metric_specs(session))
+
+
+@router.get("/metrics/{name}")
+def metric(request: Request, database: DatabaseDep, name: str) -> Response:
+    """One metric: what it means, what it misses, and the oracle band on each board."""
+    with database.reading() as session:
+        found = directory.boards_of_metric(session, name)
+        if not found:
+            raise Problem(404, f"No board shows a metric {name[:100]!r}.")
+        shown = [(board, column) for board, _ in found for column in boards.columns_of(board) if column.name == name]
+        return _page(request, "metric.html", name=name, spec=found[0][1], shown=shown)
+
+
+@router.get("/tasks/{task:path}")
+def task(request: Request, database: DatabaseDep, settings: SettingsDep, task: str) -> Response:
+    """One task: images, licence, recipe, and the hashes of the lists that were forgotten."""
+    with database.reading() as session:
+        board = boards.find(session, task)
+        card = packs.pack_of(settings, board).card
+        return _page(request, "task.html", board=board, card=card)
+
+
+@router.get("/submitters/{name:path}")
+def submitter(request: Request, database: DatabaseDep, name: str) -> Response:
+    """One submitter: what is listed, and how many attempts there were."""
+    with database.reading() as session:
+        attempts = directory.attempts(session, name) if "\0" not in name else []
+        if not attempts:
+            raise Problem(404, "Nobody of that name has submitted anything here.")
+        found = directory.placed(session, Entry.submitter == name)
+        return _page(request, "submitter.html", name=name, found=found, attempts=attempts)
+
+
+@router.get("/submit")
+def submit(request: Request, database: DatabaseDep, settings: SettingsDep) -> Response:
+    """How to submit: made from the manifest's own schema and this server's limits."""
+    with database.reading() as session:
+        found = [board.task for board in boards.current(session)]
+    return _page(request, "submit.html", tasks=found, settings=settings, tables=schema_tables(Manifest))
+
+
+def schema_tables(model: type[BaseModel]) -> list[tuple[str, list[tuple[str, str, bool, str]]]]:
+    """Each record that a model is made of, with its fields: name, type, whether required, meaning."""
+    schema = model.model_json_schema()
+    records = {schema["title"]: schema, **schema.get("$defs", {})}
+    meanings = _field_docs(sys.modules[model.__module__])
+    tables = []
+    for title, record in records.items():
+        required = record.get("required", [])
+        rows = [
+            (name, _type(field), name in required, meanings.get((title, name), ""))
+            for name, field in record.get("properties", {}).items()
+        ]
+        tables.append((title, rows))
+    return tables
+
+
+@lru_cache(maxsize=4)
+def _field_docs(module: ModuleType) -> dict[tuple[str, str], str]:
+    """(class, field) -> the line that stands under the field in the source."""
+    found = {}
+    for kind in ast.parse(inspect.getsource(module)).body:
+        if isinstance(kind, ast.ClassDef):
+            for field, text in pairwise(kind.body):
+                if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                    continue
+                if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                    found[(kind.name, field.target.id)] = " ".join(str(text.value.value).split())
+    return found
+
+
+def _type(field: dict[str, Any]) -> str:
+    if "$ref" in field:
+        return str(field["$ref"]).rpartition("/")[2]
+    if "anyOf" in field:
+        return " or ".join(_type(item) for item in field["anyOf"])
+    if "const" in field or "enum" in field:
+        return " | ".join(str(value) for value in field.get("enum", [field.get("const")]))
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}" if "items" in field else "list"
+    if field.get("type") == "object" and isinstance(field.get("additionalProperties"), dict):
+        return f"table of {_type(field['additionalProperties'])}"
+    return str(field.get("type", "any value"))

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from forgetbench.leaderboard.charts import pareto_front
+from forgetbench.leaderboard.citing import latex
+from forgetbench.leaderboard.comparing import difference, student_975
+from forgetbench.leaderboard.exports import guarded
+
+
+def export(site, ending, query=""):
+    answer = site.client.get(f"/boards/{site.world.task}.{ending}{query}")
+    assert answer.status_code == 200
+    assert f'.{ending}"' in answer.headers["Content-Disposition"]
+    return answer.text
+
+
+def test_csv_holds_the_views_rows_and_columns_in_full_precision(full):
+    rows = list(csv.DictReader(io.StringIO(export(full, "csv", "?sort=-distance"))))
+    api = full.client.get(f"/api/v1/boards/{full.world.task}?sort=-distance").json()
+    assert [row["id"] for row in rows] == [row["id"] for row in api["references"] + api["rows"]]
+    for mine, theirs in zip(rows, api["references"] + api["rows"], strict=True):
+        assert float(mine["distance [oracle sd]"]) == theirs["distance"]
+        assert float(mine["lira.forget [AUC]"]) == theirs["values"]["lira.forget"]["value"]
+        assert float(mine["gap.test [share]"]) == theirs["values"]["gap.test"]["value"]
+    assert {"gap.forget_low", "gap.forget_z"} <= set(rows[0])
+    assert not any(column.startswith("accuracy") for column in rows[0])
+
+
+def test_filters_and_column_sets_hold_for_exports(full):
+    rows = list(csv.DictReader(io.StringIO(export(full, "csv", "?q=gamma&columns=utility"))))
+    assert [row["label"] for row in rows] == ["Retrain", "No unlearning", "gamma"]
+    assert "accuracy.test [share]" in rows[0]
+
+
+def test_no_cell_of_a_csv_is_a_formula(full):
+    text = export(full, "csv")
+    assert "'=HYPERLINK" in text
+    for row in csv.reader(io.StringIO(text)):
+        for cell in row:
+            assert not cell.startswith(("=", "@", "+"))
+            assert not cell.startswith("-") or float(cell) <= 0
+
+
+@given(st.text())
+def test_guarded_text_starts_with_nothing_that_runs(text):
+    shown = guarded(text)
+    assert not shown.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert shown.endswith(text)
+
+
+def test_json_is_the_apis_document(full):
+    document = json.loads(export(full, "json"))
+    api = full.client.get(f"/api/v1/boards/{full.world.task}").json()
+    assert {key: document[key] for key in api} == api
+
+
+def test_markdown_is_a_table_whatever_names_hold(full):
+    lines = export(full, "md").splitlines()
+    assert len({line.replace("\\|", "").count("|") for line in lines[:7]}) == 1
+    assert "=HYPERLINK(1)\\|x\\_$" in "\n".join(lines)
+
+
+def test_latex_compiles_in_form(full):
+    text = export(full, "tex")
+    assert r"=HYPERLINK(1)|x\_\$" in text
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len({line.replace(r"\&", "").count("&") for line in body}) == 1
+    if shutil.which("pdflatex"):
+        subprocess.run(["pdflatex", "--version"], check=True, capture_output=True)
+
+
+@given(st.text(alphabet="ab\\{}$&#_%~^ "))
+def test_latex_has_no_live_character(text):
+    shown = latex(text)
+    for character in "&%$#_":
+        assert shown.count(character) == shown.count("\\" + character)
+
+
+def test_student_is_scipys():
+    assert np.allclose([student_975(n) for n in range(1, 200)], stats.t.ppf(0.975, np.arange(1, 200)), rtol=1e-12)
+
+
+def test_a_paired_difference_is_that_of_a_paired_t_test():
+    generator = np.random.default_rng(3)
+    left, right = generator.normal(1, 1, 8), generator.normal(0, 1, 8)
+    found = difference({"value": left.mean(), "pseudo": list(left)}, {"value": right.mean(), "pseudo": list(right)})
+    expected = stats.ttest_rel(left, right).confidence_interval()
+    assert np.allclose([found.low, found.high], [expected.low, expected.high])
+    assert found.clear == (expected.low > 0 or expected.high < 0)
+
+
+def test_comparing_shows_differences_and_what_is_configured_differently(full):
+    rows = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"]
+    ids = [row["id"] for row in rows if row["label"] in {"alpha", "beta", "gamma"}]
+    page = full.client.get("/compare", params={"ids": ids})
+    assert page.status_code == 200
+    assert page.text.count('class="differs"') == 3  # method, source and epochs; not lr
+    assert "z out" in page.text
+    assert full.client.get("/compare", params={"ids": ",".join(ids)}).status_code == 200
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_comparing_takes_two_to_six(full, count):
+    assert full.client.get("/compare", params={"ids": ["x"] * 7 if count == 7 else ["x"] * count}).status_code in {
+        404,
+        422,
+    }
+
+
+def test_methods_metrics_tasks_submitters_and_submit_have_pages(full):
+    for path, words in (
+        ("/methods", "alpha"),
+        ("/methods/alpha", full.world.task),
+        ("/methods/%3DHYPERLINK%281%29%7Cx_%24", "HYPERLINK"),
+        ("/metrics", "retain drift"),
+        ("/metrics/lira.forget", "Carlini"),
+        (f"/tasks/{full.world.task}", "CC0-1.0"),
+        ("/submitters/Ada Lovelace", "5 listed"),
+        ("/submit", "forgetbench pack pull"),
+        ("/submit", "What it cost."),
+    ):
+        answer = full.client.get(path)
+        assert (answer.status_code, words in answer.text) == (200, True), (path, answer.text[:2000])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "/methods/none-such",
+            "/metrics/none",
+            "/tasks/none",
+            "/submitters/nobody",
+            "/boards/none",
+            "/boards/none.csv",
+        ),
+        *(
+            "/entries/none",
+            "/entries/%00",
+            "/methods/%00",
+            "/boards/%00",
+            "/submitters/%00",
+            "/metrics/%00",
+            "/tasks/%00",
+        ),
+    ],
+)
+def test_what_is_not_there_is_404(full, path):
+    answer = full.client.get(path, headers={"Accept": "text/html"})
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20))
+def test_nothing_beats_the_front_on_both_axes(points):
+    front = pareto_front(points)
+    for x, y in points:
+        assert any(a <= x and b <= y for a, b in front)
+    for one in front:
+        assert not any(other != one and other[0] <= one[0] and other[1] <= one[1] for other in points)
