@@ -8,6 +8,7 @@ import json
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, get_origin, get_type_hints
 
 import numpy as np
@@ -176,8 +177,14 @@ def source_digest(*parts: str | bytes | Path) -> str:
 
 
 def _model(cls: type[Options]) -> type[BaseModel]:
-    hints = get_type_hints(cls)
-    fields: dict[str, Any] = {f.name: (hints[f.name], f.metadata["pydantic"]) for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    """The pydantic model with the options as fields. Other annotations may name what only type checkers import."""
+    options = {field.name: field.metadata["pydantic"] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields: dict[str, Any] = {}
+    for owner in reversed(cls.__mro__):
+        written = {name: text for name, text in vars(owner).get("__annotations__", {}).items() if name in options}
+        holder = SimpleNamespace(__annotations__=written)
+        hints = get_type_hints(holder, vars(sys.modules[owner.__module__]))
+        fields |= {name: (hint, options[name]) for name, hint in hints.items()}
     return create_model(cls.__name__, __config__=ConfigDict(extra="forbid"), **fields)
 
 

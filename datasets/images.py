@@ -53,7 +53,7 @@ class DatasetCard(BaseModel):
     """Where to get the files, and on what conditions."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
     """Images with their labels; immutable.
 
@@ -106,6 +106,10 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.images.shape[1:]))
+        return f"ImageSet({len(self)} images {shape}, {self.outputs} {'attributes' if self.attributes else 'classes'})"
 
     @property
     def attributes(self) -> bool:

@@ -79,8 +79,6 @@ def joined_groups(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
 def take_groups(groups: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """About ``count`` random rows in whole groups: exactly as many where the groups allow, never more.
 
-    Groups are visited in a random order, and one that would go beyond the count is left out.
-
     Args:
         groups: (N,) group numbers from 0.
         count: Rows wanted.
@@ -89,10 +87,26 @@ def take_groups(groups: NDArray[np.int64], count: int, rng: np.random.Generator)
     Returns:
         Sorted row numbers.
     """
+    return take_first_groups(groups, count, order(int(groups.max(initial=-1)) + 1, rng))
+
+
+def take_first_groups(groups: NDArray[np.int64], count: int, ranking: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most ``count`` rows in whole groups, visited in the order of a ranking.
+
+    A group that would go beyond the count is left out, and the next ones are tried.
+
+    Args:
+        groups: (N,) group numbers from 0.
+        count: Rows wanted.
+        ranking: The groups, the first to be taken first.
+
+    Returns:
+        Sorted row numbers.
+    """
     sizes = np.bincount(groups)
     chosen = np.zeros(len(sizes), dtype=bool)
     left = count
-    for group in order(len(sizes), rng):
+    for group in ranking:
         if sizes[group] <= left:
             chosen[group] = True
             left -= int(sizes[group])

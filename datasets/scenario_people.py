@@ -10,7 +10,7 @@ import numpy as np
 from forgetbench.datasets.base import generator, option
 from forgetbench.datasets.images import Partition
 from forgetbench.datasets.sampling import joined_groups, order
-from forgetbench.datasets.scenarios import Scenario, Split, wanted
+from forgetbench.datasets.scenarios import Scenario, Split, lost_classes, wanted
 from forgetbench.errors import UsageError
 
 
@@ -45,7 +45,9 @@ class People(Scenario):
             number = wanted(self.option_owner, self.fraction, self.count, people, "people")
             chosen = order(people, generator("identity", rng_seed, draw))[:number]
         forgotten = np.isin(groups, chosen)
-        return self.split(partition, np.flatnonzero(forgotten), gone=lost_classes(partition, forgotten))
+        return self.split(
+            partition, np.flatnonzero(forgotten), gone=lost_classes(partition, np.flatnonzero(~forgotten))
+        )
 
     def _named(self, groups: np.ndarray, identities: np.ndarray) -> np.ndarray:
         if self.fraction is not None or self.count is not None:
@@ -57,11 +59,3 @@ class People(Scenario):
                 f"its {len(np.unique(identities))} people have numbers from {identities.min()} to {identities.max()}."
             )
         return np.unique(groups[np.isin(identities, self.people)])
-
-
-def lost_classes(partition: Partition, forgotten: np.ndarray) -> list[int]:
-    """Classes of which no training image is left; attributes are never lost."""
-    labels = partition.train.labels
-    if partition.train.attributes:
-        return []
-    return sorted(set(labels[forgotten].tolist()) - set(labels[~forgotten].tolist()))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from forgetbench.datasets.images import ImageSet
+
 Track = Literal["match-oracle", "erase"]
 
 scenarios: Registry[type[Scenario]] = Registry("scenario", entry_points="forgetbench.scenarios")
@@ -28,6 +30,12 @@ scenarios.register("random", "forgetbench.datasets.scenario_rows:RandomRows")
 scenarios.register("class", "forgetbench.datasets.scenario_classes:WholeClasses")
 scenarios.register("identity", "forgetbench.datasets.scenario_people:People")
 scenarios.register("mislabelled", "forgetbench.datasets.scenario_labels:Mislabelled")
+scenarios.register("subclass", "forgetbench.datasets.scenario_classes:Subclasses")
+scenarios.register("few-shot", "forgetbench.datasets.scenario_classes:FewShot")
+scenarios.register("memorised", "forgetbench.datasets.scenario_memorised:Memorised")
+scenarios.register("stream", "forgetbench.datasets.scenario_stream:Stream")
+scenarios.register("published", "forgetbench.datasets.scenario_rows:Published")
+scenarios.register("indices", "forgetbench.datasets.scenario_rows:Indices")
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +133,7 @@ class Scenario(Options, ABC):
         withheld: ArrayLike = (),
         train_labels: NDArray[np.int64] | None = None,
         gone: Iterable[int] = (),
+        gone_fine: Iterable[int] = (),
         requests: tuple[NDArray[np.int64], ...] = (),
     ) -> Split:
         """A split with these rows to be forgotten; the others are retained.
@@ -135,6 +144,7 @@ class Scenario(Options, ABC):
             withheld: Rows that are trained on and given to nobody.
             train_labels: Labels to train on, where they are not those of the image set.
             gone: Classes that nobody is to know afterwards; they put the split on the erase track.
+            gone_fine: The same, as finer classes.
             requests: For streams, the rows in the order of the requests.
 
         Raises:
@@ -148,8 +158,8 @@ class Scenario(Options, ABC):
             raise UsageError(f"{self.option_owner}: nothing of the {total} training images would be forgotten.")
         if not len(retain):
             raise UsageError(f"{self.option_owner}: all {total} training images would be forgotten; some must stay.")
-        classes = np.asarray(sorted(gone), dtype=np.int64)
-        lost = {part: _of_classes(getattr(partition, part).labels, classes) for part in ("validation", "test")}
+        classes, finer = sorted(gone), sorted(gone_fine)
+        lost = {part: _of_classes(getattr(partition, part), classes, finer) for part in ("validation", "test")}
         return Split(
             forget=forget_rows,
             retain=retain,
@@ -158,7 +168,7 @@ class Scenario(Options, ABC):
             test=np.flatnonzero(~lost["test"]),
             test_forgotten=np.flatnonzero(lost["test"]),
             validation=np.flatnonzero(~lost["validation"]),
-            track="erase" if len(classes) else "match-oracle",
+            track="erase" if classes or finer else "match-oracle",
             requests=requests,
         )
 
@@ -186,8 +196,22 @@ def wanted(owner: str, fraction: float | None, count: int | None, total: int, wh
     return number
 
 
-def _of_classes(labels: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return np.isin(labels, classes) if len(classes) else np.zeros(len(labels), dtype=bool)
+def lost_classes(partition: Partition, kept: NDArray[np.int64]) -> list[int]:
+    """Classes of the training set of which no image is among the kept rows; attributes are never lost."""
+    labels = partition.train.labels
+    if partition.train.attributes:
+        return []
+    return sorted(set(labels.tolist()) - set(labels[kept].tolist()))
+
+
+def _of_classes(images: ImageSet, classes: list[int], finer: list[int]) -> NDArray[np.bool_]:
+    """Which images are of one of these classes or finer classes."""
+    chosen = np.zeros(len(images), dtype=bool)
+    if classes:
+        chosen |= np.isin(images.labels, classes)
+    if finer and images.fine_labels is not None:
+        chosen |= np.isin(images.fine_labels, finer)
+    return chosen
 
 
 def _read_only(array: NDArray[np.int64]) -> NDArray[np.int64]:

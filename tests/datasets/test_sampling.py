@@ -3,7 +3,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forgetbench.datasets.base import generator, source_digest
@@ -13,6 +13,7 @@ from forgetbench.errors import UsageError
 small = st.lists(st.integers(0, 5), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(small, st.lists(st.integers(0, 20), min_size=1, max_size=4), st.integers(0, 99))
 def test_stratified_parts_are_exact_disjoint_and_in_proportion(labels, sizes, seed):
     labels = np.array(labels)
@@ -38,6 +39,7 @@ def test_balanced_classes_are_split_evenly():
     assert np.abs(np.bincount(labels[second]) - 30).max() <= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=25))
 def test_joined_groups_are_connected_components(pairs):
     """Against a union of sets by hand."""
@@ -52,6 +54,7 @@ def test_joined_groups_are_connected_components(pairs):
     assert first_seen == list(range(len(first_seen)))
 
 
+@settings(deadline=None)
 @given(small, st.integers(0, 60), st.integers(0, 9))
 def test_take_groups_takes_whole_groups_and_never_too_many(column, count, seed):
     groups = joined_groups(np.array(column))

@@ -47,7 +47,7 @@ def draw_or_none(partition, request, draw=0) -> Split | None:
         return None
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.one_of(class_sets, attribute_sets), requests, st.integers(0, 5))
 def test_every_split_covers_the_training_set_and_is_drawn_again_alike(partition, request, draw):
     split = draw_or_none(partition, request, draw)
@@ -66,7 +66,7 @@ def test_every_split_covers_the_training_set_and_is_drawn_again_alike(partition,
     assert make_scenario(*request).draw(partition, draw).sha256 == split.sha256
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.one_of(class_sets, attribute_sets), requests)
 def test_images_with_the_same_bytes_stay_on_one_side(partition, request):
     split = draw_or_none(partition, request)
@@ -77,7 +77,7 @@ def test_images_with_the_same_bytes_stay_on_one_side(partition, request):
     assert np.array_equal(side, side[partition.train.first_copy])
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(class_sets, st.integers(0, 3), st.integers(1, 4))
 def test_people_are_never_split(partition, draw, count):
     split = draw_or_none(partition, ("identity", {"count": count}), draw)

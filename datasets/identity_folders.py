@@ -1,0 +1,158 @@
+"""Face sets with one folder for each person, where the class is the person: Pins, CASIA-Face100, LFW."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from forgetbench.datasets import files, people
+from forgetbench.datasets.base import generator, option, source_digest
+from forgetbench.datasets.files import Shape, content_digest, image_paths, resident
+from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
+from forgetbench.datasets.people import PeopleLoader
+from forgetbench.datasets.sampling import stratified_parts
+from forgetbench.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityFolders(PeopleLoader):
+    """Base of sets with one folder for each person; every person's pictures are divided.
+
+    Where the set comes in ``train`` and ``test``, that is kept, and validation pictures are taken out of ``test``.
+    """
+
+    size: int = option(112, "Side of a picture, pixels.", ge=8, le=512)
+    pictures: int = option(10, "Fewest pictures of a person to be used.", ge=4)
+    validation: float = option(
+        0.1, "Share of the pictures (with a test set of its own: of that) to validate on.", gt=0, lt=0.5
+    )
+    test: float = option(0.2, "Share of the pictures to test on, where there is no test set.", gt=0, lt=0.5)
+
+    folders: ClassVar[tuple[str, ...]]
+    """Where the set lies below the data folder."""
+    prefix: ClassVar[str] = ""
+    """What the names of people's folders start with."""
+
+    def load(self, root: Path | None) -> Partition:
+        """Read the pictures and divide each person's.
+
+        Raises:
+            UsageError: The folder is missing or empty, or a picture cannot be read.
+        """
+        folder, paths = self._paths(root)
+        names = [self._person(path) for path in paths]
+        classes, numbers = np.unique(names, return_inverse=True)
+        shown = tuple(str(name).removeprefix(self.prefix) for name in classes)
+        images = resident(folder, paths, Shape(3, self.size, "crop"))
+        who = numbers.astype(np.int64)
+        whole = ImageSet(images=images, labels=who, classes=shown, identities=who)
+        tested = np.array([path.relative_to(folder).parts[0] == "test" for path in paths])
+        if not tested.any():
+            return self.within_person(whole, (self.validation, self.test))
+        rows = np.flatnonzero(tested)
+        count = max(1, round(self.validation * len(rows)))
+        rng = generator(self.card.name, "validation", self.seed)
+        validation, test = stratified_parts(who[rows], [count, len(rows) - count], rng)
+        train = whole.take(np.flatnonzero(~tested))
+        return Partition(self.card.name, train, whole.take(rows[validation]), whole.take(rows[test]), None, self.card)
+
+    def source_hash(self, root: Path | None) -> str:
+        """Hash of the options, the code and the pictures."""
+        folder, paths = self._paths(root)
+        return source_digest(self.code_digest(files, people), content_digest(folder, paths))
+
+    def _person(self, path: Path) -> str:
+        return path.parent.name
+
+    def _paths(self, root: Path | None) -> tuple[Path, list[Path]]:
+        """The folder, and the pictures of people who have enough of them, sorted by path."""
+        folder = next((root / name for name in self.folders if root is not None and (root / name).is_dir()), root)
+        found = (
+            [] if folder is None or not folder.is_dir() else [p for p in image_paths(folder) if self._fits(p, folder)]
+        )
+        if folder is None or not found:
+            self.folder(None if root is None else root / "nowhere", *self.folders, expects=f"{self.prefix}<person>")
+        names, counts = np.unique([self._person(path) for path in found], return_counts=True)
+        enough = {str(name) for name, count in zip(names, counts, strict=True) if count >= self.pictures}
+        if len(enough) < 2:
+            raise UsageError(
+                f"{self.option_owner}: {len(enough)} people have {self.pictures} pictures or more, and two are needed; "
+                f"the most is {counts.max()}. Lower option pictures."
+            )
+        assert folder is not None  # noqa: S101 (else nothing was found)
+        return folder, [path for path in found if self._person(path) in enough]
+
+    def _fits(self, path: Path, folder: Path) -> bool:
+        inside = path.relative_to(folder).parts
+        return len(inside) >= 2 and self._person(path).startswith(self.prefix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pins(IdentityFolders):
+    """Pins Face Recognition: 105 celebrities; published code tests it on its training pictures, we do not."""
+
+    size: int = option(32, "Side of a picture, pixels.", ge=8, le=512)
+
+    folders: ClassVar[tuple[str, ...]] = ("105_classes_pins_dataset", "PINS", "pins")
+    prefix: ClassVar[str] = "pins_"
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="pins",
+        title="Pins Face Recognition",
+        description="17,534 face pictures of 105 celebrities, cut out of pages of a picture site.",
+        licence="unknown: collected without the consent of those who are seen; do not pass on",
+        homepage="https://www.kaggle.com/datasets/hereisburak/pins-face-recognition",
+        citation="B. (2020). Pins Face Recognition, Kaggle",
+        restricted=True,
+        people=True,
+        layout="105_classes_pins_dataset/pins_<person>/<picture>.jpg",
+        obtain="Get it with an account from https://www.kaggle.com/datasets/hereisburak/pins-face-recognition.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Casia100(IdentityFolders):
+    """CASIA-Face100: 100 people of CASIA-WebFace in a training and a test set (Zhao et al. 2024)."""
+
+    folders: ClassVar[tuple[str, ...]] = ("CASIA-Face100", "faces_webface_112x112_sub100_train_test", "casia100")
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="casia100",
+        title="CASIA-Face100",
+        description="Aligned 112x112 face pictures of 100 people of CASIA-WebFace.",
+        licence="CASIA-WebFace terms: non-commercial research only, no redistribution",
+        homepage="https://github.com/bjzhb666/GS-LoRA",
+        citation="H. Zhao et al. (2024). Continual Forgetting for Pre-trained Vision Models; D. Yi et al. (2014)",
+        restricted=True,
+        people=True,
+        layout="CASIA-Face100/{train,test}/<person>/<picture>.jpg",
+        obtain="Ask the authors of GS-LoRA (https://github.com/bjzhb666/GS-LoRA), who made the selection.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lfw(IdentityFolders):
+    """Labeled Faces in the Wild: people with enough pictures."""
+
+    size: int = option(64, "Side of a picture, pixels.", ge=8, le=512)
+
+    folders: ClassVar[tuple[str, ...]] = (
+        "lfw",
+        "lfw_funneled",
+        "lfw-deepfunneled",
+        "lfw-py/lfw_funneled",
+        "lfw-py/lfw",
+    )
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="lfw",
+        title="Labeled Faces in the Wild",
+        description="13,233 press pictures of 5,749 people; 158 have ten or more.",
+        licence="research use; collected from news sites",
+        homepage="https://vis-www.cs.umass.edu/lfw/",
+        citation="G. Huang, M. Ramesh, T. Berg, E. Learned-Miller (2007). Labeled Faces in the Wild",
+        restricted=True,
+        people=True,
+        layout="lfw/<person>/<person>_<number>.jpg",
+        obtain="Get lfw.tgz or lfw-funneled.tgz from https://vis-www.cs.umass.edu/lfw/, and unpack it.",
+    )

@@ -1,0 +1,218 @@
+"""CIFAR, SVHN, MNIST and FashionMNIST, read through torchvision, which verifies them by hash."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from forgetbench.datasets import official
+from forgetbench.datasets.base import source_digest
+from forgetbench.datasets.cifar100_classes import SUPERCLASSES
+from forgetbench.datasets.files import content_digest
+from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
+from forgetbench.datasets.official import OfficialLoader
+from forgetbench.errors import ForgetBenchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TERMS = "unknown; cite Krizhevsky 2009"
+CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
+KRIZHEVSKY = "A. Krizhevsky (2009). Learning Multiple Layers of Features from Tiny Images"
+FETCH = "`forgetbench data prepare` fetches it."
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionLoader(OfficialLoader):
+    """Base of sets that torchvision reads. Loading never downloads; :meth:`prepare` does."""
+
+    source: ClassVar[str]
+    """The class in ``torchvision.datasets``."""
+    parts: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]]] = ({"train": True}, {"train": False})
+    """The arguments of that class for the training and the test set."""
+    below: ClassVar[str]
+    """The folder that torchvision makes, or a file of its."""
+
+    def load(self, root: Path | None) -> Partition:
+        """Read both sets.
+
+        Raises:
+            UsageError: The files are missing or damaged, or more images are asked for than there are.
+        """
+        train, test = (self._image_set(data) for data in self._open(self._folder(root), download=False))
+        return self.in_parts(train, test)
+
+    def prepare(self, root: Path) -> None:
+        """Download what is missing below the data folder, verified by hash.
+
+        Raises:
+            ForgetBenchError: The download failed.
+        """
+        try:
+            self._open(root, download=True)
+        except (OSError, RuntimeError) as error:
+            raise ForgetBenchError(f"{self.option_owner} could not be fetched: {error}") from error
+
+    def source_hash(self, root: Path | None) -> str:
+        """Hash of the options, the code and the files."""
+        folder = self._folder(root)
+        place = folder / self.below
+        found = place.rglob("*") if place.is_dir() else folder.glob("*_32x32.mat")
+        paths = sorted(path for path in found if path.is_file() and path.suffix != ".gz")
+        return source_digest(self.code_digest(official), content_digest(folder, paths))
+
+    def _folder(self, root: Path | None) -> Path:
+        return self.folder(root, self.card.name, expects=self.below)
+
+    def _open(self, root: Path, *, download: bool) -> list[Any]:
+        import torchvision.datasets
+
+        reader = getattr(torchvision.datasets, self.source)
+        try:
+            return [reader(root, download=download, **arguments) for arguments in self.parts]
+        except RuntimeError as error:
+            if download:
+                raise
+            raise UsageError(f"{self.option_owner}: {error} ({root}). Remove the files; {FETCH}") from error
+
+    @abstractmethod
+    def _image_set(self, data: Any) -> ImageSet: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10(TorchvisionLoader):
+    """CIFAR-10."""
+
+    source: ClassVar[str] = "CIFAR10"
+    below: ClassVar[str] = "cifar-10-batches-py"
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="cifar10",
+        title="CIFAR-10",
+        description="60,000 colour pictures of 32x32 pixels in ten classes.",
+        licence=TERMS,
+        homepage=CIFAR,
+        citation=KRIZHEVSKY,
+        downloads=True,
+        layout="cifar-10-batches-py/data_batch_{1..5}, test_batch, batches.meta",
+        obtain=FETCH,
+    )
+
+    def _image_set(self, data: Any) -> ImageSet:
+        labels = np.array(data.targets, dtype=np.int64)
+        return ImageSet(images=data.data.transpose(0, 3, 1, 2), labels=labels, classes=tuple(data.classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar100(Cifar10):
+    """CIFAR-100 with its hundred fine classes."""
+
+    source: ClassVar[str] = "CIFAR100"
+    below: ClassVar[str] = "cifar-100-python"
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="cifar100",
+        title="CIFAR-100",
+        description="60,000 colour pictures of 32x32 pixels in a hundred classes.",
+        licence=TERMS,
+        homepage=CIFAR,
+        citation=KRIZHEVSKY,
+        downloads=True,
+        layout="cifar-100-python/train, test, meta",
+        obtain=FETCH,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar20(Cifar100):
+    """CIFAR-100 with its twenty superclasses as labels, and the hundred classes as subclasses."""
+
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="cifar20",
+        title="CIFAR-20 (superclasses of CIFAR-100)",
+        description="60,000 colour pictures of 32x32 pixels in twenty superclasses of five classes each.",
+        licence=TERMS,
+        homepage=CIFAR,
+        citation=KRIZHEVSKY,
+        downloads=True,
+        layout="cifar-100-python/train, test, meta",
+        obtain=FETCH,
+    )
+
+    def _image_set(self, data: Any) -> ImageSet:
+        fine, fine_names = np.array(data.targets, dtype=np.int64), tuple(data.classes)
+        names = tuple(SUPERCLASSES)
+        above = {member: number for number, name in enumerate(names) for member in SUPERCLASSES[name]}
+        coarse = np.array([above[name] for name in fine_names], dtype=np.int64)
+        images = data.data.transpose(0, 3, 1, 2)
+        return ImageSet(images=images, labels=coarse[fine], classes=names, fine_labels=fine, fine_classes=fine_names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Svhn(TorchvisionLoader):
+    """Street View House Numbers, cropped digits, without the extra training set."""
+
+    source: ClassVar[str] = "SVHN"
+    parts: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]]] = ({"split": "train"}, {"split": "test"})
+    below: ClassVar[str] = "train_32x32.mat"
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="svhn",
+        title="SVHN",
+        description="99,289 digits of house numbers, 32x32 pixels in colour, in ten classes.",
+        licence="non-commercial use",
+        homepage="http://ufldl.stanford.edu/housenumbers/",
+        citation="Y. Netzer et al. (2011). Reading Digits in Natural Images with Unsupervised Feature Learning",
+        downloads=True,
+        layout="train_32x32.mat, test_32x32.mat",
+        obtain=FETCH,
+    )
+
+    def _image_set(self, data: Any) -> ImageSet:
+        return ImageSet(images=data.data, labels=data.labels.astype(np.int64), classes=tuple("0123456789"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mnist(TorchvisionLoader):
+    """MNIST."""
+
+    source: ClassVar[str] = "MNIST"
+    below: ClassVar[str] = "MNIST/raw"
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="mnist",
+        title="MNIST",
+        description="70,000 handwritten digits, 28x28 pixels, grey, in ten classes.",
+        licence="CC BY-SA 3.0",
+        homepage="http://yann.lecun.com/exdb/mnist/",
+        citation="Y. LeCun, L. Bottou, Y. Bengio, P. Haffner (1998). Gradient-based learning applied to document "
+        "recognition",
+        downloads=True,
+        layout="MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte",
+        obtain=FETCH,
+    )
+
+    def _image_set(self, data: Any) -> ImageSet:
+        classes = tuple(name.split(" - ")[0] for name in data.classes)
+        return ImageSet(
+            images=data.data.numpy()[:, None], labels=data.targets.numpy().astype(np.int64), classes=classes
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FashionMnist(Mnist):
+    """Fashion-MNIST."""
+
+    source: ClassVar[str] = "FashionMNIST"
+    below: ClassVar[str] = "FashionMNIST/raw"
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="fashion-mnist",
+        title="Fashion-MNIST",
+        description="70,000 pieces of clothing, 28x28 pixels, grey, in ten classes.",
+        licence="MIT",
+        homepage="https://github.com/zalandoresearch/fashion-mnist",
+        citation="H. Xiao, K. Rasul, R. Vollgraf (2017). Fashion-MNIST",
+        downloads=True,
+        layout="FashionMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte",
+        obtain=FETCH,
+    )

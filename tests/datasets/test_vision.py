@@ -1,0 +1,151 @@
+"""Sets that torchvision reads, in miniature: the real formats, with the miniature's own hashes."""
+
+import gzip
+import hashlib
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torchvision.datasets
+from scipy.io import savemat
+
+from forgetbench.datasets import dataset_source_hash, load_partition, make_loader
+from forgetbench.datasets.cifar100_classes import SUPERCLASSES
+from forgetbench.datasets.scenarios import make_scenario
+from forgetbench.errors import ForgetBenchError, UsageError
+
+SMALL = {"validation": 10}
+# As published with CIFAR-100's own coarse labels: the superclass of every fine class, in alphabetical order.
+COARSE = """
+ 4 1 14 8 0 6 7 7 18 3 3 14 9 18 7 11 3 9 7 11 6 11 5 10 7 6 13 15 3 15 0 11 1 10 12 14 16 9 11 5 5 19 8 8 15 13
+ 14 17 18 10 16 4 17 4 2 0 17 4 18 17 10 3 2 12 12 16 12 1 9 19 2 10 0 1 16 12 9 13 15 13 16 19 2 4 6 19 5 5 8 19
+ 18 1 2 15 6 0 17 8 14 13"""
+
+
+def pickled(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content))
+    return [path.name, hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()]
+
+
+def images(count, seed):
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+
+
+@pytest.fixture
+def cifar10(tmp_path, monkeypatch):
+    folder = tmp_path / "cifar-10-batches-py"
+    batches = [
+        pickled(folder / f"data_batch_{n}", {"data": images(10, n).reshape(10, -1), "labels": list(range(10))})
+        for n in range(1, 6)
+    ]
+    tests = [pickled(folder / "test_batch", {"data": images(20, 9).reshape(20, -1), "labels": [*range(10)] * 2})]
+    meta = pickled(folder / "batches.meta", {"label_names": [f"class {n}" for n in range(10)]})
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "train_list", batches)
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "test_list", tests)
+    monkeypatch.setattr(
+        torchvision.datasets.CIFAR10, "meta", {"filename": meta[0], "key": "label_names", "md5": meta[1]}
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def cifar100(tmp_path, monkeypatch):
+    folder = tmp_path / "cifar-100-python"
+    fine = sorted(name for members in SUPERCLASSES.values() for name in members)
+    train, test = (
+        pickled(folder / name, {"data": images(100 * n, n).reshape(100 * n, -1), "fine_labels": [*range(100)] * n})
+        for name, n in (("train", 2), ("test", 1))
+    )
+    meta = pickled(folder / "meta", {"fine_label_names": fine})
+    monkeypatch.setattr(torchvision.datasets.CIFAR100, "train_list", [train])
+    monkeypatch.setattr(torchvision.datasets.CIFAR100, "test_list", [test])
+    monkeypatch.setattr(
+        torchvision.datasets.CIFAR100, "meta", {"filename": meta[0], "key": "fine_label_names", "md5": meta[1]}
+    )
+    return tmp_path
+
+
+def test_cifar10_keeps_the_order_of_its_batches(cifar10):
+    partition = load_partition("cifar10", SMALL, cifar10)
+    assert [len(part) for _, part in partition.parts()] == [50, 10, 10]
+    assert np.array_equal(partition.train.images, np.concatenate([images(10, n) for n in range(1, 6)]))
+    assert partition.train.classes[3] == "class 3"
+
+
+def test_a_damaged_file_is_refused(cifar10):
+    before = dataset_source_hash("cifar10", SMALL, cifar10)
+    (cifar10 / "cifar-10-batches-py" / "data_batch_2").write_bytes(b"damaged")
+    assert dataset_source_hash("cifar10", SMALL, cifar10) != before
+    with pytest.raises(UsageError, match=r"not found or corrupted.*Remove the files; .*data prepare"):
+        load_partition("cifar10", SMALL, cifar10)
+
+
+def test_cifar100_and_its_superclasses(cifar100):
+    hundred = load_partition("cifar100", SMALL, cifar100)
+    assert (hundred.train.outputs, len(hundred.train)) == (100, 200)
+    twenty = load_partition("cifar20", SMALL, cifar100)
+    assert np.array_equal(twenty.train.fine_labels, hundred.train.labels)
+    assert np.array_equal(twenty.train.labels, np.array(COARSE.split(), dtype=int)[hundred.train.labels])
+    assert twenty.train.classes[0] == "aquatic_mammals"
+    assert twenty.train.fine_classes[69] == "rocket"
+    split = make_scenario("subclass", {"subclasses": ["rocket"]}).draw(twenty)
+    assert set(twenty.train.fine_labels[split.forget]) == {69}
+
+
+def test_svhn(tmp_path, monkeypatch):
+    parts = {}
+    for name, count in (("train", 30), ("test", 20)):
+        path = tmp_path / f"{name}_32x32.mat"
+        savemat(path, {"X": images(count, count).transpose(2, 3, 1, 0), "y": np.arange(count)[:, None] % 10 + 1})
+        parts[name] = ["", path.name, hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()]
+    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", parts)
+    partition = load_partition("svhn", SMALL, tmp_path)
+    assert np.array_equal(partition.train.images, images(30, 30))
+    assert partition.train.labels[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]  # 10 stands for 0
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_mnist_and_fashion_mnist(tmp_path, name, folder):
+    raw = tmp_path / folder / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 30), ("t10k", 20)):
+        pixels = images(count, count)[:, 0, :28, :28]
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, count, 28, 28) + pixels.tobytes())
+        labels = np.arange(count, dtype=np.uint8) % 10
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, count) + labels.tobytes())
+    partition = load_partition(name, SMALL, tmp_path)
+    assert partition.train.images.shape == (30, 1, 28, 28)
+    assert np.array_equal(partition.train.images[:, 0], images(30, 30)[:, 0, :28, :28])
+    assert len(partition.train.classes) == 10
+    assert load_partition(name, SMALL, tmp_path).sha256 == partition.sha256
+
+
+def test_loading_never_downloads(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", refuse)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(UsageError, match="not found or corrupted"):
+        load_partition("cifar10", SMALL, tmp_path)
+
+
+def test_preparing_downloads_and_says_when_it_cannot(tmp_path, monkeypatch):
+    def broken(url, *_, **__):
+        raise OSError(f"no way to {url}")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", broken)
+    with pytest.raises(ForgetBenchError, match="'cifar10' could not be fetched: no way to https"):
+        make_loader("cifar10").prepare(tmp_path)
+
+
+def test_gzip_is_not_needed_for_the_hash(tmp_path):
+    """Only what torchvision reads is hashed, so that an archive left behind changes nothing."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"x")
+    before = dataset_source_hash("mnist", SMALL, tmp_path)
+    (raw / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"x"))
+    assert dataset_source_hash("mnist", SMALL, tmp_path) == before
