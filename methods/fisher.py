@@ -1,0 +1,77 @@
+"""Fisher forgetting: noise on every weight that the retain set does not hold in place.
+
+    theta_i += N(0, alpha / F_i^power),   F = diagonal of the Fisher information of D_r
+
+Golatkar, Achille and Soatto 2020. Their equation 8 adds noise of standard deviation proportional to F^(-1/4), which
+is `power=0.5`; their code, and every later one, has a variance of alpha / F (`power=1`, the default). F is the true
+Fisher information, with labels drawn from the model's own answers; one draw per example stands for their sum over all
+classes, which costs as many passes. Variances are cut at alpha times `ceiling`, as in their code, which also averages
+them over inputs and raises those of the last layer; we do neither.
+The true labels are not read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.gradients import Importance, per_example
+from forgetbench.methods.loops import editable
+from forgetbench.training import predict
+
+
+@dataclass(frozen=True, kw_only=True)
+class FisherForgetting(Method):
+    """Add noise to the weights that matter little for the retain set."""
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="fisher",
+        title="Fisher forgetting: noise inverse to the Fisher information of the retain set",
+        authors="Aditya Golatkar, Alessandro Achille, Stefano Soatto",
+        year=2020,
+        venue="CVPR",
+        link="https://arxiv.org/abs/1911.04933",
+        bibtex="@inproceedings{golatkar2020eternal, title={Eternal Sunshine of the Spotless Net: Selective Forgetting "
+        "in Deep Networks}, author={Golatkar, Aditya and Achille, Alessandro and Soatto, Stefano}, booktitle={CVPR}, "
+        "year={2020}}",
+        family="noise",
+        needs=frozenset({"retain"}),
+        fails_at="selectivity: it never looks at the forget set, and noise that reaches it reaches the rest",
+    )
+
+    alpha: float = param(3e-7, above=0, authors=1e-9, help="Variance of the noise where the information is 1.")
+    power: float = param(1.0, above=0, high=1, authors=1.0, help="Exponent of the information; 0.5 as in the paper.")
+    ceiling: float = param(1e3, above=0, help="Most variance, as a multiple of alpha.")
+    batch_size: int = param(64, low=1, help="Examples per backward; does not shape the result.")
+
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """A copy of the model, noisy."""
+        edited = editable(model).eval()
+        information = true_fisher(edited, request.retain, request.generator(0), self.batch_size)
+        generator = request.generator(1)
+        moved = []
+        with torch.no_grad():
+            for name, parameter in edited.named_parameters():
+                variance = self.alpha * (information[name] + 1e-8).pow(-self.power).clamp(max=self.ceiling)
+                noise = torch.randn(tuple(parameter.shape), generator=generator).to(parameter)
+                parameter.add_(variance.sqrt() * noise)
+                moved.append(variance.sum())
+        request.report("expected norm of the noise", float(torch.stack(moved).sum().sqrt()))
+        return edited
+
+
+def true_fisher(model: nn.Module, examples: Examples, generator: torch.Generator, batch_size: int = 64) -> Importance:
+    """Diagonal Fisher information, with one label per example drawn from the model's answer."""
+    logits = torch.from_numpy(predict(model, examples))
+    return per_example(model, examples.relabel(drawn_labels(logits, generator, examples)), batch_size=batch_size)
+
+
+def drawn_labels(logits: Tensor, generator: torch.Generator, examples: Examples) -> Tensor:
+    """Labels drawn from answers (n, K): classes (n,), or attributes (n, K)."""
+    if examples.attributes:
+        return (torch.rand(logits.shape, generator=generator) < logits.sigmoid()).long()
+    return torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]

@@ -1,0 +1,70 @@
+"""Influence unlearning: one Newton step towards the optimum of the retain set.
+
+    theta += strength (n_f / n_r) (H_r + damping I)^-1 mean grad CE(D_f)
+
+Koh and Liang 2017, equation 1, summed over the forget set; Warnecke et al. 2023, section IV, second-order update. At
+an optimum of all data n_r grad_r = -n_f grad_f, so this is Newton's step on the retain loss; on a quadratic loss it is
+exact. H_r is the Hessian of the mean loss on a random part of the retain set; the system is solved by conjugate
+gradients on Hessian-vector products (the papers use LiSSA, a truncated series with two more knobs). A network's Hessian
+is indefinite: damping has to outweigh its negative part, and the solver stops where it meets it.
+Deviation from Warnecke et al.: all parameters move, where their code updates the last six weight tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.curvature import conjugate_gradients, hessian_product
+from forgetbench.methods.gradients import mean_gradient
+from forgetbench.methods.loops import check_finite, editable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Influence(Method):
+    """Take the Newton step that removes the forget set's influence."""
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="influence",
+        title="A Newton step by influence functions, solved with conjugate gradients",
+        authors="Pang Wei Koh, Percy Liang; Alexander Warnecke, Lukas Pirch, Christian Wressnegger, Konrad Rieck",
+        year=2023,
+        venue="NDSS",
+        link="https://arxiv.org/abs/2108.11577",
+        bibtex="@inproceedings{warnecke2023machine, title={Machine Unlearning of Features and Labels}, "
+        "author={Warnecke, Alexander and Pirch, Lukas and Wressnegger, Christian and Rieck, Konrad}, "
+        "booktitle={NDSS}, year={2023}}",
+        family="influence",
+        needs=frozenset({"forget", "retain"}),
+        fails_at="networks fitted to zero loss: the gradient of the forget set is zero there, and so is the step",
+    )
+
+    damping: float = param(0.03, above=0, authors=1e-4, help="Added to the Hessian's diagonal.")
+    strength: float = param(3.0, above=0, authors=1.0, help="Factor of the step.")
+    iterations: int = param(5, low=1, help="Most iterations of conjugate gradients.")
+    hessian_examples: int = param(256, low=1, help="Retain examples that the Hessian is taken over, drawn at random.")
+    batch_size: int = param(128, low=1, help="Examples per backward; does not shape the result.")
+
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """A copy of the model, one Newton step on."""
+        edited = editable(model).eval()
+        gradient = mean_gradient(edited, request.forget, batch_size=self.batch_size)
+        order = torch.randperm(len(request.retain), generator=request.generator())
+        part = request.retain.take(order[: self.hessian_examples])
+        product = hessian_product(edited, part, self.damping, self.batch_size)
+        solved = conjugate_gradients(product, gradient, self.iterations)
+        scale = self.strength * len(request.forget) / len(request.retain)
+        norm = float(torch.stack([step.norm() for step in solved.vector]).norm()) * scale
+        check_finite(norm, self.card.name, 0, scale)
+        with torch.no_grad():
+            for parameter, step in zip(edited.parameters(), solved.vector, strict=True):
+                parameter.add_(step, alpha=scale)
+        request.report("step norm", norm)
+        request.report("iterations", solved.iterations)
+        request.report("relative residual", solved.residual)
+        request.report("negative curvature", str(solved.stopped_at_negative_curvature).lower())
+        return edited

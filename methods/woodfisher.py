@@ -1,0 +1,92 @@
+"""Influence unlearning with the WoodFisher approximation of the inverse Hessian.
+
+    theta += alpha F^-1 v,   v = (n_f / n) (mean grad CE(D_f) - mean grad CE(D_r)),   F = damping I + 1/m sum_i g_i g_i'
+
+Jia et al. 2023, section 3 ("IU", after Singh and Alistarh 2020), g_i being the gradients of m retained examples and
+damping 1. The Sherman-Morrison recursion over examples needs F_i^-1 g_{i+1} for every i, hence all earlier vectors;
+conjugate gradients on products with F give the same F^-1 v from four vectors.
+`as_published=True` is the released recursion, in which the helper vector o is rescaled and never turned, so that the
+result is v - c g_0, with g_0 the gradient of the first retained example (m = 1,002 there, in the order of the data).
+Eval mode, without the training augmentation that the released code leaves on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.curvature import Vector, conjugate_gradients, fisher_product
+from forgetbench.methods.gradients import losses_of_labels, mean_gradient
+from forgetbench.methods.loops import check_finite, editable
+
+
+@dataclass(frozen=True, kw_only=True)
+class WoodFisher(Method):
+    """Take the step that WoodFisher's inverse gives the difference of mean gradients."""
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="woodfisher",
+        title="Influence unlearning with the WoodFisher inverse (IU)",
+        authors="Jinghan Jia, Jiancheng Liu, Parikshit Ram, Yuguang Yao, Gaowen Liu, Yang Liu, Pranay Sharma, "
+        "Sijia Liu",
+        year=2023,
+        venue="NeurIPS",
+        link="https://arxiv.org/abs/2304.04934",
+        bibtex="@inproceedings{jia2023model, title={Model Sparsity Can Simplify Machine Unlearning}, author={Jia, "
+        "Jinghan and Liu, Jiancheng and Ram, Parikshit and Yao, Yuguang and Liu, Gaowen and Liu, Yang and Sharma, "
+        "Pranay and Liu, Sijia}, booktitle={NeurIPS}, year={2023}}",
+        family="influence",
+        needs=frozenset({"forget", "retain"}),
+        random=False,
+        fails_at="strength: published alphas reach from 0.2 to 20, and beyond some value it breaks the network",
+    )
+
+    alpha: float = param(20.0, above=0, authors=0.2, help="Factor of the step.")
+    damping: float = param(1.0, above=0, help="Added to the Fisher matrix's diagonal.")
+    fisher_examples: int = param(256, low=1, authors=1002, help="m: the first retain examples, spread over the set.")
+    iterations: int = param(5, low=1, help="Most iterations of conjugate gradients.")
+    as_published: bool = param(False, authors=True, help="Use the released, degenerate recursion.")
+    batch_size: int = param(128, low=1, help="Examples per backward; does not shape the result.")
+
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """A copy of the model, one step on."""
+        edited = editable(model).eval()
+        forget, retain = (
+            mean_gradient(edited, examples, batch_size=self.batch_size) for examples in (request.forget, request.retain)
+        )
+        share = len(request.forget) / (len(request.forget) + len(request.retain))
+        difference = [share * (gone - kept) for gone, kept in zip(forget, retain, strict=True)]
+        if self.as_published:
+            steps = released_recursion(edited, request.retain.take(range(min(1002, len(request.retain)))), difference)
+        else:
+            rows = torch.linspace(0, len(request.retain) - 1, min(self.fisher_examples, len(request.retain)))
+            product = fisher_product(edited, request.retain.take(rows.long()), self.damping, self.batch_size)
+            steps = conjugate_gradients(product, difference, self.iterations).vector
+        norm = self.alpha * float(torch.stack([step.norm() for step in steps]).norm())
+        check_finite(norm, self.card.name, 0, self.alpha)
+        request.report("step norm", norm)
+        with torch.no_grad():
+            for parameter, step in zip(edited.parameters(), steps, strict=True):
+                parameter.add_(step, alpha=self.alpha)
+        return edited
+
+
+def released_recursion(model: nn.Module, examples: Examples, vector: Vector, count: int = 1000) -> Vector:
+    """K -= (k.g) / (N + o.g) o;  o -= (o.g) / (N + o.g) o,  from o = g_0 and k = v, with N = 1000."""
+    result = [part.clone() for part in vector]
+    helper: Vector | None = None
+    for image, label in examples.batches(1):
+        gradients = torch.autograd.grad(losses_of_labels(model(image), label).sum(), list(model.parameters()))
+        if helper is None:
+            helper = [gradient.clone() for gradient in gradients]
+            continue
+        overlap = float(sum((o * g).sum() for o, g in zip(helper, gradients, strict=True)))
+        along = float(sum((k * g).sum() for k, g in zip(result, gradients, strict=True)))
+        for k, o in zip(result, helper, strict=True):
+            k.sub_(o, alpha=along / (count + overlap))
+            o.mul_(1 - overlap / (count + overlap))
+    return result
