@@ -1,0 +1,103 @@
+"""UNSIR: the noise is what the model gets wrong, and each of the two ways is taken where it belongs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from forgetbench.methods.base import ForgetRequest, TaskFacts
+from forgetbench.methods.unsir import UNSIR, _some_of_each
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe, fit
+
+SPEC = NetworkSpec(
+    name="mlp", channels=1, height=4, width=4, outputs=3, mean=(0.5,), std=(0.3,), options={"hidden": [12]}
+)
+RECIPE = Recipe(epochs=15, batch_size=8, lr=0.05)
+
+
+@pytest.fixture(scope="module")
+def everything() -> Examples:
+    """Each class lights its own rows of the image."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(30) % 3
+    images = torch.randint(0, 60, (30, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    for row, label in enumerate(labels.tolist()):
+        images[row, 0, label] += 180
+    return Examples(images, labels)
+
+
+@pytest.fixture(scope="module")
+def original(everything):
+    return fit(SPEC.build(0), everything, RECIPE, 0)
+
+
+def requested(everything: Examples, forget: torch.Tensor, seed: int = 1) -> ForgetRequest:
+    rows = torch.arange(len(everything))
+    return ForgetRequest(
+        forget=everything.take(rows[forget]),
+        retain=everything.take(rows[~forget]),
+        validation=everything,
+        seed=seed,
+        recipe=RECIPE,
+        fresh_network=lambda: SPEC.build(9),
+    )
+
+
+def test_noise_of_a_class_is_not_taken_for_it_and_is_pulled_to_the_mean(everything, original):
+    request = requested(everything, everything.labels == 2)
+    label = torch.full((16,), 2)
+
+    def loss(**values: float) -> float:
+        noise = UNSIR(batch_size=16, **values).noise_of_class(original, 2, request)
+        with torch.no_grad():
+            return float(functional.cross_entropy(original(noise), label))
+
+    start = 0.5 + 0.3 * torch.randn(16, 1, 4, 4, generator=request.generator(0, 2))
+    with torch.no_grad():
+        before = float(functional.cross_entropy(original(start), label))
+    assert loss(penalty=0.0) > before + 1
+    heavy = UNSIR(batch_size=16, penalty=1000.0, noise_steps=400).noise_of_class(original, 2, request)
+    torch.testing.assert_close(heavy, torch.full_like(heavy, 0.5), atol=0.03, rtol=0.0)
+
+
+def test_noise_carries_the_labels_of_the_forgotten_classes(everything):
+    request = requested(everything, everything.labels > 0)
+    noises = [(torch.full((3, 1, 4, 4), 7.0), 1), (torch.full((3, 1, 4, 4), 9.0), 2)]
+    batches = list(UNSIR(batch_size=8, noise_ratio=0.5)._mixed(noises, request.retain, request, 0))
+    images, labels = batches[0]
+    # 8 retained images, and half as many noises, shared among two classes
+    assert labels.bincount().tolist() == [8, 2, 2]
+    assert images[:, 0, 0, 0][labels == 1].tolist() == [7.0, 7.0]
+    assert images[:, 0, 0, 0][labels == 2].tolist() == [9.0, 9.0]
+    assert sum(int((labels == 0).sum()) for _, labels in batches) == len(request.retain)
+
+
+def test_whole_classes_need_no_forgotten_images(everything, original):
+    request = requested(everything, everything.labels == 2)
+    black = Examples(torch.zeros_like(request.forget.images), request.forget.labels)
+    other = requested(everything, everything.labels == 2)
+    object.__setattr__(other, "forget", black)
+    first, second = (UNSIR(batch_size=8).unlearn(original, each).state_dict() for each in (request, other))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_examples_of_classes_that_stay_are_opposed_in_their_answers(everything, original):
+    request = requested(everything, torch.arange(30) < 4)
+    black = Examples(torch.zeros_like(request.forget.images), request.forget.labels)
+    other = requested(everything, torch.arange(30) < 4)
+    object.__setattr__(other, "forget", black)
+    first, second = (UNSIR(batch_size=8).unlearn(original, each).state_dict() for each in (request, other))
+    assert not torch.equal(first["head.weight"], second["head.weight"])
+
+
+def test_no_more_of_a_class_than_asked_for(everything):
+    request = requested(everything, everything.labels == 2)
+    assert _some_of_each(request, 4).labels.bincount().tolist() == [4, 4]
+    assert len(_some_of_each(request, 100)) == len(request.retain)
+
+
+def test_it_does_not_apply_to_random_rows():
+    facts = TaskFacts(network="cnn", scenario="random", attributes=False, outputs=3)
+    assert "class, identity" in str(UNSIR().applies_to(facts))
