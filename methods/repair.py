@@ -27,6 +27,11 @@ def triangle(done: float) -> float:
     return 1 - abs(2 * done - 1)
 
 
+def constant(done: float) -> float:  # noqa: ARG001 - a schedule
+    """No schedule."""
+    return 1.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Repair:
     """SGD on the retain set, in train mode and with the recipe's augmentation."""

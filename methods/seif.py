@@ -1,0 +1,107 @@
+"""Seif: add noise to the kernels, and train on the retain set with weighted classes.
+
+    W <- W + N(0, noise^2) for kernels, then min mean of w_y CE(D_r), with a small noise again before the last epoch
+
+By Seif Achour, fourth place of the NeurIPS 2023 challenge (noise 0.6, then 0.005); "CFW" in Cadet et al. 2024. His
+write-up adds noise to all kernels; the released code reaches those at the top of the module tree alone, which in a
+ResNet is the first one (`layers="first"`). His class weights were chosen for the challenge's faces, 1 for class 0 and
+0.05 for the others (`weights="published"`); by default classes weigh alike in sum, as in Cadet et al. Deviation:
+each example is weighted by its own class; the released code multiplies the mean loss by the mean weight of the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.loops import editable, outputs_of
+from forgetbench.methods.msg import CHALLENGE, screened
+from forgetbench.methods.repair import Repair
+from forgetbench.training import classification_loss
+
+
+def add_noise(layers: list[nn.Conv2d | nn.Linear], deviation: float, generator: torch.Generator) -> None:
+    """Add normal noise to the weights of these layers, in place."""
+    with torch.no_grad():
+        for layer in layers:
+            noise = torch.randn(layer.weight.shape, generator=generator)
+            layer.weight.add_(deviation * noise.to(layer.weight))
+
+
+def class_weights(examples: Examples, outputs: int, kind: str) -> Tensor | None:
+    """A weight of each class (outputs,), or None where all weigh the same.
+
+    Args:
+        examples: Labels as classes (attributes are not weighted).
+        outputs: Number of classes.
+        kind: "balanced", n / (number of classes there are * count); "published", 1 for class 0 and 0.05 for others;
+            "none".
+    """
+    if kind == "none" or examples.attributes:
+        return None
+    weights = torch.full((outputs,), 0.05, device=examples.device)
+    if kind == "published":
+        weights[0] = 1.0
+        return weights
+    counts = examples.labels.bincount(minlength=outputs)
+    return len(examples) / ((counts > 0).sum() * counts.clamp_min(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seif(Method):
+    """Add noise to the kernels and train on the retain set."""
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="seif",
+        title="Adds noise to the kernels and trains on the retain set with weighted classes",
+        authors="Seif Achour",
+        year=2023,
+        venue="NeurIPS 2023 Machine Unlearning Challenge",
+        link=CHALLENGE,
+        bibtex="@misc{achour2023unlearning, title={Solution of Seif Achour, NeurIPS 2023 Machine Unlearning "
+        "Challenge}, author={Achour, Seif}, year={2023}}",
+        family="re-initialisation",
+        needs=frozenset({"retain"}),
+        networks=("cnn", "resnet18"),
+        fails_at="scale: the same noise drowns small weights and passes large ones by",
+    )
+
+    epochs: int = param(5, low=1, authors=4, help="Passes over the retain set.")
+    lr: float = param(0.05, above=0, authors=7e-4, help="Highest learning rate; it falls by a cosine.")
+    noise: float = param(0.1, low=0, authors=0.6, help="Standard deviation of the noise at the start.")
+    last_noise: float = param(0.005, low=0, help="Standard deviation of the noise before the last epoch.")
+    layers: str = param("all", choices=("all", "first"), help="Kernels that get noise.")
+    weights: str = param("balanced", choices=("balanced", "published", "none"), help="Weights of the classes.")
+    batch_size: int = param(64, low=2, help="Examples per step.")
+    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """A copy of the model, disturbed and trained."""
+        edited = editable(model)
+        kernels = screened(edited, "convolutions")[: 1 if self.layers == "first" else None]
+        generator = request.generator(0)
+        add_noise(kernels, self.noise, generator)
+        weights = class_weights(request.retain, outputs_of(edited), self.weights)
+
+        def loss(images: Tensor, labels: Tensor) -> Tensor:
+            each = classification_loss(edited(images), labels, reduction="none")
+            return (each if weights is None else each * weights[labels]).mean()
+
+        def disturb(epoch: int) -> None:
+            if epoch == self.epochs - 2:
+                add_noise(kernels, self.last_noise, generator)
+
+        repair = Repair(
+            method=self.card.name,
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+        return repair.run(edited, request, loss=loss, after_epoch=disturb)
