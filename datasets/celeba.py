@@ -11,7 +11,7 @@ import numpy as np
 
 from forgetbench.datasets import files, people
 from forgetbench.datasets.base import generator, option, source_digest
-from forgetbench.datasets.files import Shape, content_digest, read_table, resident
+from forgetbench.datasets.files import FileProblems, Shape, content_digest, read_table, resident
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
 from forgetbench.datasets.sampling import people_parts
@@ -243,7 +243,7 @@ def join_tables(
     """Pictures with identity, attributes and file, in the order of their numbers.
 
     Raises:
-        UsageError: A picture has no attributes, or no file; up to ten are named.
+        FileProblems: Pictures have no attributes, or no file.
     """
     names = sorted(identities, key=lambda name: (len(name), name))
     there = {path.name for path in images.iterdir()} if images.is_dir() else set()
@@ -251,7 +251,7 @@ def join_tables(
     missing = [f"{tables[0]} names {name}, and there is no {images / name}" for name in names if name not in there]
     problems = without + missing
     if problems:
-        raise UsageError("\n".join([f"{len(problems)} pictures are incomplete:", *problems[:10]]))
+        raise FileProblems(f"{len(problems)} pictures are incomplete:", problems)
     return Listing(
         folder=folder,
         tables=tables,

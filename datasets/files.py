@@ -37,6 +37,19 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.err
 """What Pillow raises for files that are no image, or half of one."""
 
 
+class FileProblems(UsageError):  # noqa: N818 (it holds several)
+    """Files or rows that are wrong; the message shows the first ten.
+
+    Attributes:
+        problems: All of them, one sentence each.
+    """
+
+    def __init__(self, head: str, problems: Sequence[str]) -> None:
+        more = [f"... and {len(problems) - 10} more"] if len(problems) > 10 else []
+        super().__init__("\n".join([head, *problems[:10], *more]))
+        self.problems = tuple(problems)
+
+
 class ImageFile(NamedTuple):
     """A file to decode."""
 
@@ -79,7 +92,8 @@ def decode(files: Iterable[ImageFile], count: int, shape: Shape) -> NDArray[np.u
         uint8, (count, channels, side, side), in the order of the files or of the rows that they name.
 
     Raises:
-        UsageError: Files cannot be read; up to ten are named, each with the reason. Or there are more or fewer.
+        FileProblems: Files cannot be read; each is named with the reason.
+        UsageError: There are more or fewer files than were promised.
     """
     images = np.empty((count, shape.channels, shape.side, shape.side), dtype=np.uint8)
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -93,11 +107,8 @@ def decode(files: Iterable[ImageFile], count: int, shape: Shape) -> NDArray[np.u
             for found in pool.map(lambda job: _decode_some(job[0], job[1], images, shape), jobs):
                 problems += found
             done += len(group)
-            if len(problems) >= 10:
-                break
     if problems:
-        head = f"{len(problems)} of the first {done} images cannot be read:"
-        raise UsageError("\n".join([head, *problems[:10]]))
+        raise FileProblems(f"{len(problems)} of {done} images cannot be read:", problems)
     if done != count:
         raise UsageError(f"{count} images were expected, and {done} are there.")
     return images
@@ -164,7 +175,7 @@ def files_of_rows(table: Path, rows: Sequence[Row], folder: Path, column: str) -
     """The image files that the rows of a table name.
 
     Raises:
-        UsageError: A row names no file; up to ten are named.
+        FileProblems: Rows name no file.
     """
     missing, files = [], []
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -174,8 +185,7 @@ def files_of_rows(table: Path, rows: Sequence[Row], folder: Path, column: str) -
             missing.append(f"row {row.number} of {table} names no file: {folder / name}")
         files.append(ImageFile(str(folder / name), folder / name))
     if missing:
-        more = f"\n... and {len(missing) - 10} more" if len(missing) > 10 else ""
-        raise UsageError("\n".join(missing[:10]) + more)
+        raise FileProblems(f"{len(missing)} of {len(rows)} rows name no file:", missing)
     return files
 
 

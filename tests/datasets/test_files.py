@@ -92,7 +92,7 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path, content, message):
     good, bad = tmp_path / "good.pgm", tmp_path / "bad.pgm"
     good.write_bytes(b"P5 2 2 255\nabcd")
     bad.write_bytes(content)
-    with pytest.raises(UsageError, match=rf"1 of the first 2 images cannot be read:\n.*bad\.pgm: .*{message}"):
+    with pytest.raises(UsageError, match=rf"1 of 2 images cannot be read:\n.*bad\.pgm: .*{message}"):
         decode([ImageFile(str(path), path) for path in (good, bad)], 2, Shape(1, 2))
 
 

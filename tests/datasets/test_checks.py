@@ -1,0 +1,146 @@
+import numpy as np
+import PIL.Image
+import pytest
+
+from forgetbench.datasets import datasets, load_partition
+from forgetbench.datasets.checks import check_image_set, check_partition, prepare, terms
+from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
+from forgetbench.errors import UsageError
+
+CARD = DatasetCard(name="toy", title="Toy", description="Noise.", licence="CC0")
+
+
+def toy_set(seed, people, count=20, **changes):
+    columns = {
+        "images": np.random.default_rng(seed).integers(0, 256, (count, 1, 4, 4), dtype=np.uint8),
+        "labels": np.arange(count) % 2,
+        "classes": ("a", "b"),
+        "identities": people + np.arange(count) // 4,
+    }
+    return ImageSet(**(columns | changes))
+
+
+def toy(train=None, validation=None, test=None, unseen=None):
+    return Partition(
+        "toy",
+        train or toy_set(0, 0),
+        validation or toy_set(1, 10),
+        test or toy_set(2, 20),
+        unseen or toy_set(3, 30),
+        CARD,
+    )
+
+
+def found(partition):
+    return [(problem.name, problem.where, problem.serious) for problem in check_partition(partition)]
+
+
+def test_a_sound_set_has_no_problem():
+    assert found(toy()) == []
+
+
+def test_images_on_two_sides_are_found():
+    images = toy_set(2, 20).images.copy()
+    images[[3, 7]] = toy_set(0, 0).images[[1, 2]]
+    assert found(toy(test=toy_set(2, 20, images=images))) == [
+        ("repeated across parts", "2 images of test are in train too, byte for byte: rows 3, 7", True)
+    ]
+
+
+def test_people_on_two_sides_are_found():
+    assert found(toy(unseen=toy_set(3, 4))) == [
+        ("person on two sides", "1 people are in train and in unseen: numbers 4", True)
+    ]
+
+
+def test_people_who_are_the_classes_are_no_problem():
+    labels = np.arange(20) % 5
+    parts = [toy_set(seed, 0, labels=labels, classes=tuple("abcde"), identities=labels + 7) for seed in range(3)]
+    partition = Partition("toy", *parts, None, CARD)
+    assert [name for name, _, _ in found(partition)] == ["too few images"] * 5
+
+
+def test_repeated_contradicting_and_blank_images_are_found():
+    images = toy_set(0, 0).images.copy()
+    images[5] = images[2]  # the label differs
+    images[6] = images[4]
+    images[9] = 77
+    assert found(toy(train=toy_set(0, 0, images=images))) == [
+        ("contradicting labels", "1 training images repeat another one and have another label: rows 5", True),
+        ("repeated in training", "2 training images repeat another one, byte for byte: rows 5, 6", False),
+        ("blank image", "1 images of train are of one colour: rows 9", False),
+    ]
+
+
+def test_classes_without_images_are_found():
+    names = ("a", "b", "c")
+    parts = [toy_set(seed, 10 * seed, classes=names) for seed in range(4)]
+    assert found(Partition("toy", *parts, CARD)) == [
+        ("too few images", "class 'c' has 0 training images", True),
+        ("untested class", "class 'c' has no test image", False),
+    ]
+
+
+def test_every_unreadable_file_is_listed(tmp_path):
+    for number in range(40):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).save(path)
+        if number < 15:
+            path.write_bytes(b"broken")
+    problems = check_image_set("folder", {"size": 8}, tmp_path)
+    assert len(problems) == 15
+    assert {problem.name for problem in problems} == {"missing or unreadable"}
+    assert all("cannot identify" in problem.where and problem.fix for problem in problems)
+    with pytest.raises(UsageError, match=r"15 of 40 images cannot be read:(?s:.*)and 5 more"):
+        load_partition("folder", {"size": 8}, tmp_path)
+
+
+def test_a_missing_set_is_one_problem_that_says_where_to_get_it(tmp_path):
+    problem, *others = check_image_set("cmu-faces", {}, tmp_path)
+    assert not others
+    assert problem.serious
+    assert "UCI repository" in problem.fix
+    with pytest.raises(UsageError, match="no option 'sise'"):
+        check_image_set("cmu-faces", {"sise": 3}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["digits", "faces"])
+def test_the_embedded_sets_are_sound(name):
+    assert check_image_set(name) == []
+
+
+def test_the_real_sets_are_sound(real_data):
+    assert check_image_set("cmu-faces", {"labels": "pose"}, real_data) == []
+    assert check_image_set("orl", {}, real_data) == []
+
+
+def test_terms_warn_of_people_and_of_what_may_not_be_passed_on():
+    for name in datasets.names():
+        card = datasets.get(name).card
+        text = "\n".join(terms(card))
+        assert card.licence in text
+        assert ("shows real people" in text) == card.people
+        assert ("may not be passed on" in text) == card.restricted
+    assert {name for name in datasets.names() if datasets.get(name).card.restricted} == {
+        "casia100",
+        "celeba",
+        "lfw",
+        "mucac",
+        "mufac",
+        "pins",
+    }
+
+
+def test_preparing_says_the_terms_and_never_fetches_what_is_restricted(tmp_path, monkeypatch):
+    said = []
+    problems = prepare("mufac", {}, tmp_path, said.append)
+    assert any("never fetched for you" in line for line in said)
+    assert "ndb796" in problems[0].where
+    fetched = []
+    monkeypatch.setattr("forgetbench.datasets.vision.TorchvisionLoader.prepare", lambda _, root: fetched.append(root))
+    assert prepare("cifar10", {}, tmp_path, said.append)[0].name == "not as expected"
+    assert fetched == [tmp_path]
+    with pytest.raises(UsageError, match="name it with --root"):
+        prepare("cifar10")
