@@ -325,13 +325,18 @@ class _TaskRunner:
 
 
 def _is_kept(folder: Path, manifest: Manifest) -> bool:
-    """Whether a run says the same already, but for the time: it then stays as it is, and so does its upload."""
+    """Whether a run says the same already: it then stays as it is, and so does its upload.
+
+    The time of writing does not count, nor that a second run, which trains nothing, cannot time retraining.
+    """
     try:
         kept = read_run(folder).manifest
     except UsageError:
         return False
-    same = kept.model_copy(update={"created": manifest.created}) == manifest
-    return same and all((folder / model.file).is_file() for model in kept.models)
+    update: dict[str, object] = {"created": manifest.created}
+    if manifest.cost.retrain_seconds is None:
+        update["cost"] = kept.cost.model_copy(update={"retrain_seconds": None})
+    return kept.model_copy(update=update) == manifest and all((folder / model.file).is_file() for model in kept.models)
 
 
 def judge_of(options: Options, manifest: Manifest, pack: Path | None = None) -> Judge:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.executors import Local, Processes, make_executor
 

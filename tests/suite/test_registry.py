@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import pytest
+
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.registry import Registry
 

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from forgetbench.store import CARD, Store, canonical_json, digest, replace_folder, write_atomically
 from hypothesis import given
 from hypothesis import strategies as st
+
+from forgetbench.store import CARD, Store, canonical_json, digest, replace_folder, write_atomically
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),

@@ -1,0 +1,190 @@
+"""Runs end to end, on a task of a few seconds: resumed, damaged, killed, failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forgetbench.contestants import choose
+from forgetbench.errors import ForgetBenchError
+from forgetbench.evidence import read_run
+from forgetbench.judging import Judge, stand
+from forgetbench.packs import check_run, read_pack
+from forgetbench.suite import Options, TaskRun, run
+from forgetbench.tasks import Task, read_task
+
+TOML = """
+name = "test/mlp/mislabelled"
+title = "A task of seconds"
+seeds = 3
+[image_set]
+name = "digits"
+options = { train = 60, validation = 50 }
+[network]
+name = "mlp"
+options = { hidden = [16] }
+[recipe]
+epochs = 6
+batch_size = 20
+lr = 0.05
+[scenario]
+name = "mislabelled"
+options = { rate = 0.3, known = 0.5 }
+"""
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    path = tmp_path / "task.toml"
+    path.write_text(TOML)
+    return read_task(str(path))
+
+
+def go(task: Task, home: Path, *names: str, files: tuple[str, ...] = (), executor: str = "local") -> TaskRun:
+    options = Options(home=home, device="cpu", executor=executor, workers=2)
+    [done] = run([task], lambda one: choose(names, files, one.network.name), options)
+    return done
+
+
+def bits(home: Path) -> dict[str, bytes]:
+    """Every array of packs and runs."""
+    return {
+        str(path.relative_to(home)): path.read_bytes()
+        for part in ("packs", "runs")
+        for path in (home / part).rglob("*.npz")
+    }
+
+
+def test_a_run_holds_evidence_that_its_pack_accepts(task: Task, tmp_path: Path) -> None:
+    done = go(task, tmp_path / "home", "finetune:epochs=1")
+    found, pack = read_run(done.runs[0]), read_pack(done.pack.folder)
+    assert check_run(found, pack) == []
+    manifest = found.manifest
+    assert manifest.row == "finetune:epochs=1"
+    assert manifest.method.parameters["epochs"] == 1
+    assert [(model.draw, model.seed) for model in manifest.models] == [(0, 0), (0, 1), (0, 2)]
+    assert {model.original for model in manifest.models} == set(pack.card.originals)
+    assert manifest.cost.flops is not None
+    assert 0 < manifest.cost.flops < manifest.cost.retrain_flops  # type: ignore[operator]
+    assert manifest.cost.retrain_seconds  # everything was trained here, alone
+    assert "--method finetune:epochs=1 --seeds 3" in manifest.command
+    assert pack.card.counts["0"] == {"forget": 9, "retain": 42, "withheld": 9, "validation": 50, "test": 1687}
+    logits = found.logits(0, 0)["forget"]
+    assert logits.dtype == np.float16
+    assert (logits.max(axis=1) == 0).all()
+
+
+def test_the_second_run_makes_nothing_and_changes_nothing(task: Task, tmp_path: Path) -> None:
+    first = go(task, tmp_path, "finetune")
+    manifest = (first.runs[0] / "manifest.json").read_bytes()
+    second = go(task, tmp_path, "finetune")
+    assert first.fresh == 3 * 3 + 3
+    assert second.fresh == 0
+    assert (second.runs[0] / "manifest.json").read_bytes() == manifest
+
+
+def test_more_seeds_later_train_only_what_is_missing(task: Task, tmp_path: Path) -> None:
+    go(task, tmp_path, "finetune")
+    more = go(task.with_counts(seeds=4), tmp_path, "finetune")
+    assert more.fresh == 3 + 1
+
+
+def test_processes_and_local_give_the_same_bits(task: Task, tmp_path: Path) -> None:
+    go(task, tmp_path / "a", "finetune", "random-label", executor="local")
+    go(task, tmp_path / "b", "finetune", "random-label", executor="processes")
+    first, second = bits(tmp_path / "a"), bits(tmp_path / "b")
+    assert first
+    assert first == second
+
+
+def test_damaged_artefacts_are_made_again_with_the_same_bits(task: Task, tmp_path: Path) -> None:
+    go(task, tmp_path, "finetune")
+    before = bits(tmp_path)
+    files = [path for path in (tmp_path / "store").rglob("*") if path.suffix in {".safetensors", ".npz"}]
+    for path in files[::3]:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 255
+        path.write_bytes(data)
+    again = go(task, tmp_path, "finetune")
+    assert again.fresh > 0
+    assert bits(tmp_path) == before
+
+
+@pytest.mark.parametrize("after", [1, 6])
+def test_a_killed_run_continues_where_it_stopped(task: Task, tmp_path: Path, after: int) -> None:
+    """Kill -9, then the same command: what was finished is not repeated, and the bits are those of a run in peace."""
+    go(task, tmp_path / "peace", "finetune")
+    home = tmp_path / "home"
+    environment = {**os.environ, "FORGETBENCH_HOME": str(home)}
+    words = [sys.executable, "-m", "forgetbench", "run", str(tmp_path / "task.toml"), "--method", "finetune"]
+    words += ["--executor", "local", "--json"]
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+    models = "store/??/[0-9a-f]*/weights.safetensors"
+    until = time.monotonic() + 300
+    while len(list(home.glob(models))) < after and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in home.glob(models)}
+    assert len(finished) >= after
+    done = go(task, home, "finetune")
+    assert done.fresh <= 12 - max(0, len(finished) - 1)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert bits(home) == bits(tmp_path / "peace")
+
+
+def test_a_failing_method_is_a_row_with_its_error_and_stops_nobody(task: Task, tmp_path: Path) -> None:
+    file = tmp_path / "bad.py"
+    file.write_text(
+        "from dataclasses import dataclass\nfrom forgetbench.methods import Method\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Bad(Method):\n    'Fails.'\n"
+        "    def unlearn(self, model, request):\n        raise ValueError('no luck')\n"
+    )
+    done = go(task, tmp_path / "home", "finetune", files=(f"{file}:Bad",))
+    good, bad = (read_run(folder).manifest for folder in done.runs)
+    assert good.status == "ok"
+    assert (bad.status, bad.reason, bad.models) == ("failed", "ValueError: no luck", ())
+    assert bad.method.source is not None
+    assert "no luck" in bad.method.source
+    standing = stand(Judge(done.pack), [read_run(folder) for folder in done.runs])
+    assert [card.status for card in standing.card_of] == ["ok", "ok", "ok", "failed"]
+
+
+def test_a_diverging_method_says_so(task: Task, tmp_path: Path) -> None:
+    done = go(task, tmp_path, "finetune:lr=1e30")
+    manifest = read_run(done.runs[0]).manifest
+    assert manifest.status == "diverged"
+    assert "learning rate" in manifest.reason
+
+
+def test_evidence_of_another_task_or_with_other_arrays_is_refused(task: Task, tmp_path: Path) -> None:
+    done = go(task, tmp_path / "home", "finetune")
+    other = Task.model_validate({**task.model_dump(), "name": "test/mlp/other"})
+    pack = go(other, tmp_path / "home").pack
+    assert "this board is 'test/mlp/other'" in check_run(read_run(done.runs[0]), pack)[0]
+    path = done.runs[0] / "d0-s1.npz"
+    path.write_bytes((done.runs[0] / "d0-s0.npz").read_bytes())
+    with pytest.raises(ForgetBenchError, match="SHA-256 differs"):
+        Judge(done.pack).score(read_run(done.runs[0]))
+
+
+def test_retrain_and_no_unlearning_stand_on_every_board(task: Task, tmp_path: Path) -> None:
+    done = go(task.with_counts(seeds=6), tmp_path, "none", "retrain", "random-label")
+    assert len(done.runs) == 1
+    standing = stand(Judge(done.pack, tmp_path), [read_run(folder) for folder in done.runs])
+    retrain, untouched, _ = standing.card_of
+    assert (retrain.name, untouched.name) == ("Retrain", "No unlearning")
+    assert untouched.distance is not None
+    assert not untouched.distance.inside
+    assert "under-forgotten" in untouched.flags
+    cached = json.loads(next(tmp_path.glob("bands-*.json")).read_bytes())
+    assert cached["family_limit"] == standing.bands.family_limit
+    assert Judge(done.pack, tmp_path).bands == standing.bands

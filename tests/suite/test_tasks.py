@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from forgetbench.errors import UsageError
+from forgetbench.tasks import find_tasks, names, read_task
+
+TOML = """
+name = "mine/cnn/half"
+title = "Mine"
+[image_set]
+name = "digits"
+[network]
+name = "cnn"
+[recipe]
+epochs = 2
+[scenario]
+name = "random"
+options = { fraction = 0.5 }
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "task.toml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_task_of_the_catalogue_is_valid(name: str) -> None:
+    task = read_task(name)
+    assert task.name == name
+    assert task.title
+    assert name.startswith(f"{task.image_set.name}/{task.network.name}/")
+
+
+def test_the_key_covers_what_shapes_a_model_and_nothing_else(tmp_path: Path) -> None:
+    task = read_task(write(tmp_path, TOML))
+    same = read_task(
+        write(tmp_path, TOML.replace('"Mine"', '"Ours"').replace("title", "seeds = 9\ntrack = 'erase'\ntitle"))
+    )
+    other = read_task(write(tmp_path, TOML.replace("epochs = 2", "epochs = 3")))
+    assert same.key == task.key == task.with_counts(seeds=10, draws=3).key
+    assert other.key != task.key
+
+
+def test_streams_are_separate_and_follow_the_name(tmp_path: Path) -> None:
+    task = read_task(write(tmp_path, TOML))
+    renamed = read_task(write(tmp_path, TOML.replace("half", "third")))
+    seeds = [task.stream("a"), task.stream("b"), task.stream("a", 0), task.stream("a", 1), renamed.stream("a")]
+    assert len(set(seeds)) == 5
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert task.stream("a", 1) == task.with_counts(seeds=8).stream("a", 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("epochs = 2", "epoch = 2"), r"no key in \[recipe\] 'epoch'. Did you mean 'epochs'"),
+        (("title", "titel"), r"no key 'titel'. Did you mean 'title'"),
+        (("epochs = 2", "epochs = 0"), "recipe.epochs: Input should be greater than or equal to 1"),
+        (("[recipe]", "[recipe"), "is not valid TOML"),
+        (('"mine/cnn/half"', '"Mine half"'), "name: String should match pattern"),
+    ],
+)
+def test_a_wrong_task_file_is_refused_with_the_place_and_the_mend(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_task(write(tmp_path, TOML.replace(*change)))
+
+
+def test_tasks_are_found_by_name_pattern_and_path(tmp_path: Path) -> None:
+    found = find_tasks(["digits/cnn/*", "digits/cnn/class", write(tmp_path, TOML)])
+    assert [task.name for task in found] == [*names("digits/cnn/*"), "mine/cnn/half"]
+    with pytest.raises(UsageError, match="Did you mean 'digits/cnn/class'"):
+        find_tasks(["digits/cnn/clas"])
+    with pytest.raises(UsageError, match="No task matches 'mnist/"):
+        find_tasks(["mnist/*"])
+    with pytest.raises(UsageError, match="There is no task file"):
+        find_tasks(["nowhere.toml"])
