@@ -112,8 +112,8 @@ def terms(card: DatasetCard) -> list[str]:
     lines = [f"{card.title}: {card.description}", f"Licence: {card.licence}."]
     if card.people:
         lines.append(
-            "It shows real people. Keep the pictures to yourself, do not try to find out who somebody is, and ask whether "
-            "your institution wants an ethics review."
+            "It shows real people. Keep the pictures to yourself, do not try to find out who somebody is, and ask "
+            "whether your institution wants an ethics review."
         )
     if card.restricted:
         lines.append(f"It may not be passed on, and is never fetched for you. {card.obtain}")

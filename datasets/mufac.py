@@ -109,8 +109,8 @@ class Mufac(PeopleLoader):
     def _as_published(self, whole: ImageSet, tables: NDArray[np.int64], kept: NDArray[np.bool_]) -> Partition:
         train, val, unseen = (np.flatnonzero((tables == number) & kept) for number in range(3))
         assert whole.identities is not None  # noqa: S101 (made with them)
-        val_people = whole.identities[val]
-        count = max(1, round(self.validation * len(np.unique(val_people))))
+        val_people = joined_groups(whole.identities[val], whole.first_copy[val])
+        count = max(1, round(self.validation * (int(val_people.max()) + 1)))
         validation, test = people_parts(val_people, [count], generator("mufac", "validation", self.seed))
         return Partition(
             name="mufac",
