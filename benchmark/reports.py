@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forgetbench.judging import Standing
-from forgetbench.metrics import metrics
+from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.packs import PackCard
 from forgetbench.scorecards import BoardRow, Scorecard, Value
 
@@ -75,7 +75,8 @@ def _ranked_positions(standing: Standing) -> dict[int, int]:
 
 def _metrics_shown(standing: Standing) -> list[str]:
     computed = {name for card in standing.card_of for name, value in card.metrics.items() if value.value is not None}
-    return [*standing.bands.ranking, *(name for name in EXTRA if name in computed)]
+    wanted = [*(spec.name for spec in ranking_metrics(standing.bands.track)), *EXTRA]
+    return [name for name in wanted if name in computed]
 
 
 def _head(name: str) -> str:
@@ -151,7 +152,7 @@ def _notes(standing: Standing, card: PackCard) -> tuple[str, ...]:
         notes.append(
             f"Not ranking here, since No unlearning is not told from retraining by it: {', '.join(infeasible)}."
         )
-    if standing.board.detectable is not None:
+    if standing.board.detectable is not None and standing.board.detectable >= 0.01:
         notes.append(
             f"Differences of distances below {standing.board.detectable:.2f} are missed more than one time in five."
         )

@@ -75,9 +75,16 @@ class Task(Section):
         return int(digest([self.name, name, *indices])[:16], 16) >> 1
 
     def with_counts(self, *, seeds: int | None = None, draws: int | None = None) -> Task:
-        """The same task with other numbers of seeds and forget sets."""
-        changes = {"seeds": seeds or self.seeds, "draws": draws or self.draws}
-        return Task.model_validate({**self.model_dump(), **changes})
+        """The same task with other numbers of seeds and forget sets; None keeps a number.
+
+        Raises:
+            UsageError: A number is too small or too large.
+        """
+        changes = {name: count for name, count in (("seeds", seeds), ("draws", draws)) if count is not None}
+        try:
+            return Task.model_validate({**self.model_dump(), **changes})
+        except ValidationError as error:
+            raise UsageError(fields(error)) from error
 
 
 def names(pattern: str = "*") -> list[str]:

@@ -1,0 +1,191 @@
+"""Right calls and wrong ones: exit status, and messages that say what and how to mend it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from forgetbench.cli import main
+
+GOOD = """
+name = "test/mlp/random"
+title = "Seconds"
+seeds = 2
+image_set = { name = "digits", options = { train = 60, validation = 50 } }
+network = { name = "mlp", options = { hidden = [8] } }
+recipe = { epochs = 2 }
+scenario = { name = "random", options = { fraction = 0.2 } }
+"""
+
+
+def call(*words: object) -> int:
+    with pytest.raises(SystemExit) as left:
+        main([str(word) for word in words])
+    return int(left.value.code or 0)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The message of a wrong call, which exits with 2 and prints no result."""
+    assert call(*words) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    return " ".join(said.err.split())
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    path = tmp_path / "task.toml"
+    path.write_text(GOOD)
+    return path
+
+
+def changed(task: Path, old: str, new: str) -> Path:
+    assert old in GOOD
+    task.write_text(GOOD.replace(old, new))
+    return task
+
+
+@pytest.mark.parametrize("kind", ["tasks", "datasets", "methods", "metrics", "scenarios", "networks"])
+def test_list_names_what_show_shows(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("list", kind, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows
+    assert all(row["title"] for row in rows)
+    if kind == "networks":
+        return
+    for row in rows:
+        assert call("show", kind[:-1], row["name"]) == 0
+        assert row["name"] in capsys.readouterr().out
+
+
+def test_list_takes_a_pattern(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("list", "tasks", "faces/vit/*", "--json") == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["faces/vit/identity"]
+
+
+def test_a_run_is_scored_and_reported(task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", task, "--method", "finetune:epochs=1", "--executor", "local", "--device", "cpu", "--json") == 0
+    said = capsys.readouterr()
+    [board] = json.loads(said.out)
+    assert [row["method"] for row in board["rows"]] == ["Retrain", "No unlearning", "finetune:epochs=1"]
+    assert "a board needs 6 for ranks" in board["notes"][0]
+    folder = said.err.rsplit("evidence: ", 1)[1].strip()
+    assert call("score", folder, "--json") == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["metrics"]["gap.forget"]["value"] == board["rows"][2]["gap.forget"]
+    for format_, expected in (("markdown", "| rank | method |"), ("csv", "task,method,"), ("html", "<!doctype html>")):
+        output = tmp_path / f"boards.{format_}"
+        assert call("report", "--format", format_, "--output", output) == 0
+        assert expected in output.read_text()
+    assert call("score", folder) == 0
+    assert "gap.forget" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "digits/cnn/clas"], "There is no task 'digits/cnn/clas'. Did you mean 'digits/cnn/class'"),
+        (["run"], "Name a task"),
+        (["run", "digits/cnn/class", "--method", "sdd"], "There is no method 'sdd'. Did you mean 'ssd'"),
+        (["run", "digits/cnn/class", "--method", "ssd:alpa=1"], "'alpa'. Did you mean 'alpha'"),
+        (["run", "digits/cnn/class", "--method", "ssd:alpha=-1"], "alpha must be float in range > 0, not -1"),
+        (["run", "digits/cnn/class", "--method", "ssd:alpha"], "'alpha' is not parameter=value"),
+        (["run", "digits/cnn/class", "--method", "ssd", "--method", "ssd"], "asked for twice: ssd"),
+        (["run", "digits/cnn/class", "--method-file", "nowhere.py:Mine"], "there is no file nowhere.py"),
+        (["run", "digits/cnn/class", "--device", "cuda:99"], "device 'cuda:99' is not to be had here"),
+        (["run", "digits/cnn/class", "--seeds", "1"], "seeds: Input should be greater than or equal to 2"),
+        (["list", "task"], "Choose from"),
+        (["show", "metric", "lira.forgt"], "Did you mean 'lira.forget'"),
+        (["show", "dataset", "mufak"], "Did you mean 'mufac'"),
+        (["score", "nowhere"], "holds no run"),
+        (["report"], "Nothing was run here yet"),
+        (["nonsense"], "nonsense"),
+        (["check-method", "sdd"], "Did you mean 'ssd'"),
+        (["submit", "nowhere", "--server", "https://example.org"], "holds no run"),
+        (["admin", "token", "create", "x", "--scope", "everything"], "Choose from"),
+    ],
+)
+def test_a_wrong_call_says_what_is_wrong_and_how_to_mend_it(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], own_home: Path
+) -> None:
+    assert message in refused(capsys, *words)
+    assert list(own_home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"digits"', '"digts"', "There is no image set 'digts'. Did you mean 'digits'"),
+        ("train = 60", "trane = 60", "image set 'digits': There is no option 'trane'. Did you mean 'train'"),
+        ("train = 60", "train = 6", "option 'train' is 6"),
+        ('"mlp"', '"mpl"', "There is no network 'mpl'. Did you mean 'mlp'"),
+        ("hidden", "hiden", "hiden"),
+        ('"random"', '"rndom"', "There is no scenario 'rndom'. Did you mean 'random'"),
+        ("fraction = 0.2", "fraction = 1.5", "option 'fraction' is 1.5"),
+        ('"random"', '"identity"', "has no identities"),
+        ("epochs = 2", "epoch = 2", "Did you mean 'epochs'"),
+    ],
+)
+def test_a_wrong_task_file_is_refused_before_anything_is_made(
+    old: str, new: str, message: str, task: Path, capsys: pytest.CaptureFixture[str], own_home: Path
+) -> None:
+    said = refused(capsys, "run", changed(task, old, new), "--method", "finetune", "--executor", "local")
+    assert message in said
+    assert not list(own_home.rglob("*.safetensors"))
+
+
+def test_a_missing_data_folder_is_named_with_the_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["run", "cmu-faces/cnn/identity", "--method", "finetune", "--executor", "local"]
+    assert "name the data folder with --root" in refused(capsys, *words)
+    assert "there is no" in refused(capsys, *words, "--root", tmp_path)
+
+
+def test_an_image_that_does_not_open_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        (tmp_path / "folder" / name / "1.png").write_bytes(b"no image")
+    text = GOOD.replace('name = "digits", options = { train = 60, validation = 50 }', 'name = "folder"')
+    (tmp_path / "task.toml").write_text(text)
+    said = refused(
+        capsys,
+        "run",
+        tmp_path / "task.toml",
+        "--method",
+        "finetune",
+        "--executor",
+        "local",
+        "--root",
+        tmp_path / "folder",
+    )
+    assert "1.png" in said
+
+
+def test_a_row_that_names_no_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "index.csv").write_text("path,label\nnowhere.png,cat\n")
+    text = GOOD.replace("options = { train = 60, validation = 50 }", 'options = { table = "index.csv" }').replace(
+        '"digits"', '"folder"'
+    )
+    (tmp_path / "task.toml").write_text(text)
+    said = refused(
+        capsys, "run", tmp_path / "task.toml", "--method", "finetune", "--executor", "local", "--root", folder
+    )
+    assert "nowhere.png" in said
+    assert "2" in said
+
+
+def test_evidence_of_another_definition_of_the_task_is_refused(
+    task: Path, capsys: pytest.CaptureFixture[str], own_home: Path
+) -> None:
+    run = ["--method", "finetune", "--executor", "local", "--json"]
+    assert call("run", task, *run) == 0
+    capsys.readouterr()
+    [pack] = (path.parent for path in (own_home / "packs").rglob("pack.json"))
+    assert call("run", changed(task, "epochs = 2", "epochs = 3"), *run) == 0
+    other = capsys.readouterr().err.rsplit("evidence: ", 1)[1].strip()
+    assert call("score", other, "--pack", pack) == 1
+    assert "of another definition of 'test/mlp/random'" in capsys.readouterr().err
