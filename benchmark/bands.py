@@ -9,13 +9,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from forgetbench.comparisons import Comparison, Labels, Population, compare
+from forgetbench.comparisons import Comparison, Labels, Population, Singles, compare
 from forgetbench.errors import UsageError
 from forgetbench.gates import gate_of
 from forgetbench.metrics.arrays import FloatArray, IntArray
 from forgetbench.metrics.spec import Track, metrics, ranking_metrics
-from forgetbench.scorecards import Bands, MetricBand, Reference
-from forgetbench.statistics import Band, band_of, family_limit, over_halvings, z_score
+from forgetbench.scorecards import Bands, MetricBand, Reference, SingleModels
+from forgetbench.singles import single_values
+from forgetbench.statistics import Band, band_of, family_limit, halvings, over_halvings, z_score
 
 SEEDS_TO_RANK = 6
 """A board with fewer seeds shows scores but no ranks."""
@@ -30,7 +31,13 @@ STAND_IN = {"lira.forget": "shift.forget", "lira.retain": "shift.retain"}
 
 
 def reference_bands(
-    labels: Labels, references: Population, controls: Population, originals: Population, track: Track
+    labels: Labels,
+    references: Population,
+    controls: Population,
+    originals: Population,
+    track: Track,
+    *,
+    ranking_only: bool = False,
 ) -> Bands:
     """Bands, feasibility, family limit and gate of a board.
 
@@ -40,6 +47,7 @@ def reference_bands(
         controls: The control oracles, as many.
         originals: The originals, as many: the contestant No unlearning.
         track: What the task asks for.
+        ranking_only: Leave out what never ranks: for tuning, where only the distance counts.
 
     Raises:
         UsageError: The populations do not fit each other, or an answer is not finite.
@@ -50,19 +58,30 @@ def reference_bands(
             f"As many originals, references and controls, please: {count_models(originals)}, {seeds}, "
             f"{count_models(controls)}."
         )
-    oracles, missing = compare(references, controls, labels)
+    alone = {
+        role: single_values(population, labels, ranking_only=ranking_only)
+        for role, population in (("references", references), ("controls", controls), ("originals", originals))
+    }
+    values = {role: found for role, (found, _) in alone.items()}
+    singles = Singles(values["references"], values["controls"], values["originals"])
+    oracles, missing = compare(references, controls, labels, singles, ranking_only=ranking_only)
+    missing |= alone["references"][1]
     halves: dict[str, FloatArray] = {}
     bands: dict[str, MetricBand] = {}
     for name, comparison in oracles.items():
         try:
-            halves[name] = over_halvings(comparison.value, seeds, comparison.symmetry)
+            halves[name] = over_halvings(comparison.value, seeds, comparison.symmetry, comparison.halvings)
         except UsageError as error:
             missing[name] = str(error)
             continue
         mean, low, high, sd = band_of(halves[name])
         bands[name] = MetricBand(mean=mean, low=low, high=high, sd=sd, floor=metrics.get(name).floor)
-    untouched, _ = compare(originals, references, labels)
+    pair = Singles(values["originals"], values["references"], values["originals"])
+    untouched, _ = compare(originals, references, labels, pair, ranking_only=ranking_only)
     found = _references(untouched, seeds, bands, missing, track)
+    for name, array in values["originals"].items():
+        if name != "probe" and name in found:  # compared as a gap, shown as it is
+            found[name] = found[name].model_copy(update={"original": float(array.mean())})
     ranking = tuple(
         spec.name
         for spec in ranking_metrics(track)
@@ -76,14 +95,22 @@ def reference_bands(
         track=track,
         seeds=seeds,
         draws=len(labels),
-        halvings=next((values.size for values in halves.values()), 0),
+        halvings=2 * len(halvings(seeds)),
         bands=bands,
         references=found,
         ranking=ranking,
         family_limit=limit,
         gate=gate_of(originals, [references, controls], labels),
+        singles={
+            name: SingleModels(references=_rows(values["references"][name]), originals=_rows(values["originals"][name]))
+            for name in sorted(set(values["references"]) & set(values["originals"]))
+        },
         informational=_informational(seeds, found, track),
     )
+
+
+def _rows(values: FloatArray) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in values.tolist())
 
 
 def count_models(population: Population) -> int:
@@ -122,25 +149,40 @@ def _references(
     track: Track,
 ) -> dict[str, Reference]:
     """No unlearning on every metric with a band, and the reason for every metric without."""
-    found = {name: Reference(original=None, original_z=None, feasible=None, reason=missing[name]) for name in missing}
-    values = {name: untouched[name].value(*sides(seeds)) for name in bands}
-    for name, band in bands.items():
-        z = z_in(values[name], band)
-        other = stand_in(name, values[name])
+    efficacy = {spec.name for spec in ranking_metrics(track) if spec.role(track) == "efficacy"}
+
+    def absent(name: str, reason: str) -> Reference:
+        return Reference(original=None, original_z=None, feasible=False if name in efficacy else None, reason=reason)
+
+    found = {name: absent(name, reason) for name, reason in missing.items()}
+    values = {}
+    for name in bands:
+        try:
+            values[name] = untouched[name].value(*sides(seeds))
+        except (KeyError, UsageError) as error:
+            found[name] = absent(name, str(error))
+    for name, value in values.items():
+        z = z_in(value, bands[name])
+        other = stand_in(name, value)
         strength = abs(z) if other is None else max(abs(z), abs(z_in(values[other], bands[other])))
-        efficacy = metrics.get(name).role(track) == "efficacy"
         found[name] = Reference(
-            original=values[name],
-            original_z=z if np.isfinite(z) else None,
-            feasible=bool(strength > FEASIBLE_Z) if efficacy else None,
+            original=_shown(name, value, bands[name]),
+            original_z=z if np.isfinite(z) and name != "forgetting-quality" else None,  # it has a control, and no band
+            feasible=bool(strength > FEASIBLE_Z) if name in efficacy else None,
         )
     for spec in ranking_metrics(track):
         if spec.name not in found:
-            absent = "; ".join(need for need in spec.requires)
-            found[spec.name] = Reference(
-                original=None, original_z=None, feasible=False, reason=f"not computable: needs {absent}"
-            )
+            found[spec.name] = absent(spec.name, f"not computable: needs {', '.join(spec.requires)}")
     return {name: found[name] for name in sorted(found)}
+
+
+def _shown(name: str, value: float, band: MetricBand) -> float | None:
+    """A value as scorecards show it: margin distances minus the band's mean, forgetting quality over the control's."""
+    if name.startswith(("w1.", "klom.")):
+        return value - band.mean
+    if name == "forgetting-quality":
+        return value / band.mean if band.mean > 0 else None
+    return value
 
 
 def _absolute_z(values: FloatArray, band: MetricBand) -> FloatArray:

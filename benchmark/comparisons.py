@@ -7,27 +7,37 @@ A band needs a metric on a thousand halvings, an interval needs it with each see
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import divergence, likelihood, membership, utility
+from forgetbench.metrics import divergence, likelihood, margins, membership, pairs, quality, utility
 from forgetbench.metrics.arrays import FloatArray, IntArray, floats
-from forgetbench.metrics.confidence import phi
+from forgetbench.metrics.confidence import confidence, phi
+from forgetbench.metrics.population_rmia import population_rmia
+from forgetbench.metrics.probe import recoverability
 
 Arrays = Mapping[str, NDArray[Any]]
 Population = Sequence[Arrays]
 """For each draw, subset -> logits (S, n, K); ``features:<subset>`` -> (S, n, F) where recorded."""
 Labels = Sequence[Arrays]
 """For each draw, subset -> labels (n,) or (n, A); ``groups:<subset>`` -> group numbers (n,) where there are any."""
+SingleValues = Mapping[str, FloatArray]
+"""Metric name -> (G, S): what each model scores by itself."""
 
 Metric = Callable[[IntArray, IntArray], float]
 BySeed = Callable[[IntArray, IntArray], FloatArray]
 
-GAPS = ("forget", "retain", "withheld", "validation", "test", "test-forgotten", "unseen")
+SUBSETS = ("forget", "retain", "withheld", "validation", "test", "test-forgotten", "unseen")
+SLOW_HALVINGS = 100
+"""Halvings behind the band of a metric that is slow and ranks nothing."""
+CONTROLS = 4
+"""Halvings behind the control of forgetting quality."""
+POPULATION_ROWS = 2500
+"""Test rows that RMIA compares an example with; more are thinned out evenly."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +50,31 @@ class Comparison:
     """Whether exchanging the sides keeps the value or turns its sign."""
     by_seed: BySeed | None = None
     """One value per model on the left, for dots."""
+    halvings: int | None = None
+    """How many halvings its band is made of; all by default."""
+    leave_out: bool = True
+    """Whether it has an interval, from leaving out each seed."""
 
 
-def compare(left: Population, right: Population, labels: Labels) -> tuple[dict[str, Comparison], dict[str, str]]:
+class Singles(NamedTuple):
+    """Values of single models on both sides, and of the originals."""
+
+    left: SingleValues
+    right: SingleValues
+    original: SingleValues
+
+
+def compare(
+    left: Population, right: Population, labels: Labels, singles: Singles | None = None, *, ranking_only: bool = False
+) -> tuple[dict[str, Comparison], dict[str, str]]:
     """All comparison metrics of two populations pooled: models 0..S-1 are the left ones, S..2S-1 the right ones.
 
     Args:
         left: The contestant (or, for the bands, the reference oracles).
         right: The reference oracles (or the control oracles).
         labels: The labels of every subset.
+        singles: What single models score by themselves, where that was computed.
+        ranking_only: Leave out what never ranks: for tuning, where only the distance counts.
 
     Returns:
         Metric name to comparison, averaged over draws; and the reason for each metric that cannot be computed.
@@ -61,9 +87,15 @@ def compare(left: Population, right: Population, labels: Labels) -> tuple[dict[s
     found: list[dict[str, Comparison]] = []
     missing: dict[str, str] = {}
     for draw in range(len(labels)):
-        made, absent = _compare_draw(left[draw], right[draw], labels[draw])
+        correct: dict[str, FloatArray] = {}
+        made = _compare_draw(left[draw], right[draw], labels[draw], correct)
+        if not ranking_only:
+            more, absent = _beside(left[draw], right[draw], labels[draw], correct)
+            made |= more
+            missing.update(absent)
+        if singles is not None:
+            made |= _of_singles(singles, draw, correct)
         found.append(made)
-        missing.update(absent)
     common = set(found[0]).intersection(*found[1:])
     return {name: average([draw[name] for draw in found]) for name in sorted(common)}, missing
 
@@ -81,7 +113,7 @@ def average(parts: Sequence[Comparison]) -> Comparison:
         mean: FloatArray = np.mean([part(left, right) for part in seeds], axis=0)
         return mean
 
-    return Comparison(value, parts[0].symmetry, by_seed if len(seeds) == len(parts) else None)
+    return replace(parts[0], value=value, by_seed=by_seed if len(seeds) == len(parts) else None)
 
 
 def pooled(left: Arrays, right: Arrays, subset: str) -> FloatArray:
@@ -92,47 +124,100 @@ def pooled(left: Arrays, right: Arrays, subset: str) -> FloatArray:
     return np.concatenate(sides)
 
 
-def _compare_draw(left: Arrays, right: Arrays, labels: Arrays) -> tuple[dict[str, Comparison], dict[str, str]]:
+def _compare_draw(left: Arrays, right: Arrays, labels: Arrays, correct: dict[str, FloatArray]) -> dict[str, Comparison]:
+    """What ranks: gaps, lira and shift. Fills ``correct`` with the accuracies of all models on each subset."""
     made: dict[str, Comparison] = {}
-    missing: dict[str, str] = {}
-    subsets = [name for name in GAPS if name in labels and len(labels[name])]
-    for name in subsets:
+    for name in [name for name in SUBSETS if name in labels and len(labels[name])]:
         if name not in left or name not in right:
             raise UsageError(f"The answers on {name!r} are missing on one side.")
-    correct: dict[str, FloatArray] = {}
-    for name in subsets:
         logits = pooled(left, right, name)
         correct[name] = utility.accuracy(logits, labels[name])
         made[f"gap.{name}"] = _gap(correct[name])
         if name in {"forget", "retain"}:
             confidences = phi(logits, labels[name])
-            made[f"lira.{name}"] = _lira(confidences)
-            made[f"shift.{name}"] = _shift(confidences)
+            made |= {f"lira.{name}": _lira(confidences), f"shift.{name}": _shift(confidences)}
+    return made
+
+
+def _beside(
+    left: Arrays, right: Arrays, labels: Arrays, correct: Mapping[str, FloatArray]
+) -> tuple[dict[str, Comparison], dict[str, str]]:
+    """What is shown and never ranks, and the reason for what cannot be computed."""
+    made: dict[str, Comparison] = {}
+    missing: dict[str, str] = {}
+    for name in sorted({"forget", "retain", "test"} & set(correct)):
+        logits = pooled(left, right, name)
+        confidences = phi(logits, labels[name])
+        made |= {f"{metric}.{name}": _margin(metric, confidences) for metric in ("w1", "klom")}
         if name == "forget":
-            made["js"] = _js(divergence.js_pairs(logits, attributes=labels[name].ndim == 2))
+            made |= {"forgetting-quality": _quality(confidences)}
+            made |= _of_pairs(logits, attributes=np.ndim(labels[name]) == 2)
     if {"forget", "retain", "test"} <= set(correct):
-        made["tow"] = _tow({name: correct[name] for name in ("forget", "retain", "test")})
-    try:
-        made["mia.population"] = _population(left, right, labels)
-    except UsageError as error:
-        missing["mia.population"] = str(error)
+        made["tow"] = _paired(utility.tow_by_seed, {name: correct[name] for name in ("forget", "retain", "test")})
+    for metric, members, others in (
+        ("mia.population", "forget", ("test", "test-forgotten")),
+        ("mia.retain", "retain", ("unseen",) if "unseen" in correct else ("test",)),
+    ):
+        try:
+            made[metric] = _attack(left, right, labels, members, [name for name in others if name in correct])
+        except UsageError as error:
+            missing[metric] = str(error)
+    if {"forget", "test"} <= set(correct) and np.ndim(labels["forget"]) == 1:
+        made["rmia"] = _rmia(left, right, labels)
     return made, missing
 
 
-def _gap(correct: FloatArray) -> Comparison:
+def _of_pairs(logits: FloatArray, *, attributes: bool) -> dict[str, Comparison]:
+    """What compares every model with every other: centred divergence, activation distance, completeness."""
+    js = divergence.js_pairs(logits, attributes=attributes)
+    made = {"js": Comparison(lambda left, right: divergence.centred(js, left, right), "even")}
+    for name, matrix in (
+        ("activation-distance", pairs.distance_pairs(logits, attributes=attributes)),
+        ("completeness", pairs.agreement_pairs(logits, attributes=attributes)),
+    ):
+        made[name] = _between(matrix)
+    return made
+
+
+def _of_singles(singles: Singles, draw: int, correct: Mapping[str, FloatArray]) -> dict[str, Comparison]:
+    """Gaps of what single models score, the probe's ratio, and the summaries that contain an attack."""
+    made = {}
+    both = sorted(set(singles.left) & set(singles.right))
+    pool = {name: np.concatenate([singles.left[name][draw], singles.right[name][draw]]) for name in both}
+    for name in both:
+        if name != "probe":
+            made[name] = _gap(pool[name])
+        elif name in singles.original:
+            made[name] = _probe(pool[name], singles.original[name][draw])
+    attack = pool.get("mia.svc-confidence")
+    if attack is not None and {"forget", "retain", "test"} <= set(correct):
+        quantities = {"MIA": attack} | {name: correct[name] for name in ("forget", "retain", "test")}
+        made["avg-gap"] = _paired(utility.average_gap_by_seed, quantities)
+        made["tow-mia"] = _paired(utility.tow_by_seed, {name: quantities[name] for name in ("MIA", "retain", "test")})
+    return made
+
+
+def _gap(values: FloatArray) -> Comparison:
     def by_seed(left: IntArray, right: IntArray) -> FloatArray:
-        gaps: FloatArray = correct[left] - correct[right].mean()
+        gaps: FloatArray = values[left] - values[right].mean()
         return gaps
 
-    return Comparison(lambda left, right: utility.gap(correct[left], correct[right]), "odd", by_seed)
+    return Comparison(lambda left, right: utility.gap(values[left], values[right]), "odd", by_seed)
 
 
-def _tow(correct: Mapping[str, FloatArray]) -> Comparison:
+def _paired(
+    metric: Callable[[Mapping[str, FloatArray], Mapping[str, FloatArray]], FloatArray], values: Mapping[str, FloatArray]
+) -> Comparison:
+    """A metric that pairs seed with seed and is then averaged."""
+
     def by_seed(left: IntArray, right: IntArray) -> FloatArray:
-        sides = [{name: values[side] for name, values in correct.items()} for side in (left, right)]
-        return utility.tow_by_seed(sides[0], sides[1])
+        return metric({name: array[left] for name, array in values.items()}, {n: a[right] for n, a in values.items()})
 
     return Comparison(lambda left, right: float(by_seed(left, right).mean()), "even", by_seed)
+
+
+def _between(matrix: FloatArray) -> Comparison:
+    return Comparison(lambda left, right: float(matrix[np.ix_(left, right)].mean()), "even")
 
 
 def _lira(confidences: FloatArray) -> Comparison:
@@ -164,17 +249,41 @@ def _shift(confidences: FloatArray) -> Comparison:
     return Comparison(value, None, by_seed)
 
 
-def _js(pairs: FloatArray) -> Comparison:
-    return Comparison(lambda left, right: divergence.centred(pairs, left, right), "even")
+def _margin(metric: str, confidences: FloatArray) -> Comparison:
+    def value(left: IntArray, right: IntArray) -> float:
+        if metric == "klom" and len(left) < margins.KLOM_MODELS - 1:  # one may be left out
+            raise UsageError(f"KLOM needs {margins.KLOM_MODELS} models a side, there are {len(left)}: see w1.")
+        distance = margins.klom if metric == "klom" else margins.wasserstein
+        return float(np.quantile(distance(confidences[left], confidences[right]), 0.95))
+
+    return Comparison(value, "even" if metric == "w1" else None, halvings=SLOW_HALVINGS)
 
 
-def _population(left: Arrays, right: Arrays, labels: Arrays) -> Comparison:
-    others = [name for name in ("test", "test-forgotten") if name in labels and len(labels[name])]
-    if "forget" not in labels or not others:
-        raise UsageError("The population attack needs the forget set and test rows.")
+def _quality(confidences: FloatArray) -> Comparison:
+    def value(left: IntArray, right: IntArray) -> float:
+        if len(left) < 3:
+            raise UsageError(f"Forgetting quality needs at least three models a side; there are {len(left)}.")
+        return quality.forgetting_quality(quality.epsilons(confidences[left], confidences[right]), len(left))
+
+    return Comparison(value, "even", halvings=CONTROLS, leave_out=False)
+
+
+def _probe(values: FloatArray, original: FloatArray) -> Comparison:
+    def value(left: IntArray, right: IntArray) -> float:
+        ratio = recoverability(values[left], values[right], original)
+        if ratio is None:
+            raise UsageError("undefined: the probe reads the oracles' features as well as the originals'")
+        return ratio
+
+    return Comparison(value)
+
+
+def _attack(left: Arrays, right: Arrays, labels: Arrays, members: str, others: Sequence[str]) -> Comparison:
+    if members not in labels or not others:
+        raise UsageError(f"The population attack needs {members} rows and test rows.")
     table = membership.attack_table(
-        pooled(left, right, "forget"),
-        labels["forget"],
+        pooled(left, right, members),
+        labels[members],
         np.concatenate([pooled(left, right, name) for name in others], axis=1),
         np.concatenate([labels[name] for name in others]),
     )
@@ -183,3 +292,15 @@ def _population(left: Arrays, right: Arrays, labels: Arrays) -> Comparison:
         return membership.population(membership.select(table, first), membership.select(table, second))
 
     return Comparison(value, "odd")
+
+
+def _rmia(left: Arrays, right: Arrays, labels: Arrays) -> Comparison:
+    examples = confidence(pooled(left, right, "forget"), labels["forget"])
+    rows = confidence(pooled(left, right, "test"), labels["test"])
+    kept = np.arange(min(rows.shape[1], POPULATION_ROWS)) * rows.shape[1] // min(rows.shape[1], POPULATION_ROWS)
+    rows = rows[:, kept]
+
+    def value(first: IntArray, second: IntArray) -> float:
+        return population_rmia((examples[first], rows[first]), (examples[second], rows[second]))
+
+    return Comparison(value, halvings=SLOW_HALVINGS)

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from forgetbench.comparisons import Labels, Population
+from forgetbench.comparisons import Labels, Population, SingleValues
 from forgetbench.errors import UsageError
 from forgetbench.metrics.arrays import FloatArray
 from forgetbench.metrics.confidence import phi
 from forgetbench.metrics.erasure import generalisation, h_mean_by_seed
 from forgetbench.metrics.likelihood import lira
+from forgetbench.metrics.literature import adaptive_unlearning_score, indiscernibility, retention_deviation
+from forgetbench.metrics.quality import neurips_score
 from forgetbench.metrics.utility import accuracy
-from forgetbench.scorecards import MetricBand, Value
+from forgetbench.scorecards import Bands, MetricBand, Value
 from forgetbench.statistics import half_width, pseudo_interval, pseudo_values
 
 
@@ -31,12 +33,63 @@ def accuracies(
     found = {}
     for metric in [name for name in gaps if name.startswith("gap.") and gaps[name].value is not None]:
         subset = metric.removeprefix("gap.")
-        oracle = float(accuracy_by_seed(references, labels, subset).mean())
-        gap = gaps[metric]
-        value = over_seeds(accuracy_by_seed(contestant, labels, subset))
-        band = _moved(gap.band, oracle) if gap.band is not None else None
-        found[f"accuracy.{subset}"] = value.model_copy(update={"band": band, "z": gap.z, "inside": gap.inside})
+        oracle = accuracy_by_seed(references, labels, subset)
+        found[f"accuracy.{subset}"] = absolute(accuracy_by_seed(contestant, labels, subset), oracle, gaps[metric])
     return found
+
+
+def singles(values: SingleValues, gaps: Mapping[str, Value], bands: Bands) -> dict[str, Value]:
+    """What single models score, with t intervals over seeds; the probe stays the ratio that it is."""
+    return {
+        metric: absolute(array.mean(axis=0), np.array(bands.singles[metric].references).mean(axis=0), gaps[metric])
+        for metric, array in values.items()
+        if metric != "probe" and metric in gaps and metric in bands.singles
+    }
+
+
+def absolute(values: FloatArray, oracle: FloatArray, gap: Value) -> Value:
+    """A value of its own in place of its gap: the band is the gap's, moved to the oracles' value."""
+    band = _moved(gap.band, float(oracle.mean())) if gap.band is not None else None
+    return over_seeds(values).model_copy(update={"band": band, "z": gap.z, "inside": gap.inside})
+
+
+def relative(values: Mapping[str, Value]) -> dict[str, Value]:
+    """What is shown against its band: margin distances minus its mean, forgetting quality over the control's."""
+    found = {}
+    for metric, value in values.items():
+        if value.value is None or value.band is None:
+            continue
+        if metric.startswith(("w1.", "klom.")):
+            by = -value.band.mean
+            ends = [None if end is None else end + by for end in (value.low, value.high)]
+            found[metric] = value.model_copy(
+                update={
+                    "value": value.value + by,
+                    "low": ends[0],
+                    "high": ends[1],
+                    "pseudo": tuple(part + by for part in value.pseudo),
+                    "band": _moved(value.band, by),
+                }
+            )
+        elif metric == "forgetting-quality":
+            control = value.band.mean
+            found[metric] = (
+                Value(value=value.value / control) if control > 0 else Value(reason="undefined: the control's F is 0")
+            )
+    return found
+
+
+def neurips(values: Mapping[str, Value], references: Population, labels: Labels) -> dict[str, Value]:
+    """The challenge's score, where forgetting quality is there."""
+    ratio = values.get("forgetting-quality")
+    needed = [values.get(f"accuracy.{subset}") for subset in ("retain", "test")]
+    if ratio is None or ratio.value is None or any(value is None or value.value is None for value in needed):
+        return {"neurips-score": Value(reason="not computable: no forgetting quality")}
+    oracle = [float(accuracy_by_seed(references, labels, subset).mean()) for subset in ("retain", "test")]
+    if min(oracle) <= 0:
+        return {"neurips-score": Value(reason="undefined: an oracle's accuracy is 0")}
+    mine = [value.value for value in needed if value is not None and value.value is not None]
+    return {"neurips-score": Value(value=neurips_score(ratio.value, (mine[0], oracle[0]), (mine[1], oracle[1])))}
 
 
 def over_seeds(values: FloatArray) -> Value:
@@ -49,6 +102,30 @@ def over_seeds(values: FloatArray) -> Value:
         high=None if half is None else mean + half,
         seeds=tuple(values.tolist()),
     )
+
+
+def summaries(contestant: Population, references: Population, labels: Labels, alone: SingleValues) -> dict[str, Value]:
+    """Retention deviation and indiscernibility, seed by seed."""
+    found = {}
+    if _has(labels, "retain") and _has(labels, "test"):
+        sides = [
+            {subset: accuracy_by_seed(side, labels, subset) for subset in ("retain", "test")}
+            for side in (contestant, references)
+        ]
+        oracle = {subset: float(values.mean()) for subset, values in sides[1].items()}
+        if min(oracle.values()) > 0:
+            seeds = range(len(sides[0]["test"]))
+            found["retention-deviation"] = over_seeds(
+                np.array(
+                    [
+                        retention_deviation({name: float(values[seed]) for name, values in sides[0].items()}, oracle)
+                        for seed in seeds
+                    ]
+                )
+            )
+    if "mia.loss" in alone:
+        found["indiscernibility"] = over_seeds(np.vectorize(indiscernibility)(alone["mia.loss"].mean(axis=0)))
+    return found
 
 
 def lira_readings(contestant: Population, references: Population, labels: Labels) -> dict[str, Value]:
@@ -83,10 +160,27 @@ def erasure(contestant: Population, originals: Population, labels: Labels) -> di
         kept = accuracy_by_seed(contestant, labels, "test")
         sides = [accuracy_by_seed(side, labels, "test-forgotten") for side in (originals, contestant)]
         found["h-mean"] = over_seeds(h_mean_by_seed(kept, sides[0], sides[1]))
+    if _has(labels, "test"):
+        found["aus"] = _adaptive_score(contestant, originals, labels)
     others = next((name for name in ("withheld", "test-forgotten") if _has(labels, name)), None)
     if others is not None:
         found["generalisation"] = _generalisation(contestant, originals, labels, others)
     return found
+
+
+def _adaptive_score(contestant: Population, originals: Population, labels: Labels) -> Value:
+    """AUS seed by seed; on class tasks of the forgotten classes' test rows."""
+    classes = _has(labels, "test-forgotten")
+    before, after = (accuracy_by_seed(side, labels, "test") for side in (originals, contestant))
+    forgotten = accuracy_by_seed(contestant, labels, "test-forgotten" if classes else "forget")
+    return over_seeds(
+        np.array(
+            [
+                adaptive_unlearning_score(float(o), float(t), float(f), classes=classes)
+                for o, t, f in zip(before, after, forgotten, strict=True)
+            ]
+        )
+    )
 
 
 def _generalisation(contestant: Population, originals: Population, labels: Labels, others: str) -> Value:

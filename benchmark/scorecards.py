@@ -80,6 +80,15 @@ class Gate(Record):
     """Classes and groups with at least 50 test rows."""
 
 
+class SingleModels(Record):
+    """A metric of single models, on the reference rows: one tuple of S values for each draw."""
+
+    references: tuple[tuple[float, ...], ...]
+    """The reference oracles."""
+    originals: tuple[tuple[float, ...], ...]
+    """The originals."""
+
+
 class Bands(Record):
     """Everything about a board that depends on its oracles and originals alone."""
 
@@ -103,6 +112,8 @@ class Bands(Record):
     """A contestant is inside when its distance is below this; None where nothing ranks."""
     gate: Gate
     """Thresholds of the utility gate."""
+    singles: dict[str, SingleModels] = {}
+    """Metric name to what each model of the reference rows scores by itself."""
     informational: str = ""
     """Why the board shows scores and no ranks; "" where it ranks."""
 

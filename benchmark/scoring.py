@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Literal
 
 import numpy as np
 
 from forgetbench import readings
 from forgetbench.bands import count_models, reference_bands, sides, stand_in, z_in
-from forgetbench.comparisons import Comparison, Labels, Population, compare
+from forgetbench.comparisons import Comparison, Labels, Population, Singles, SingleValues, compare
 from forgetbench.errors import UsageError
 from forgetbench.gates import flags_of, pass_gate
 from forgetbench.metrics import Cost, metrics
 from forgetbench.ranking import rank
 from forgetbench.scorecards import Bands, Board, Distance, MetricBand, Scorecard, Status, Value
+from forgetbench.singles import single_values
 from forgetbench.statistics import pseudo_interval, pseudo_values
 
 __all__ = ["Bands", "Board", "Scorecard", "rank", "reference_bands", "score", "unscored"]
@@ -33,6 +35,7 @@ def score(
     bands: Bands,
     originals: Population | None = None,
     cost: Cost | None = None,
+    ranking_only: bool = False,
 ) -> Scorecard:
     """The scorecard of one contestant. Retrain is scored from the control oracles, No unlearning from the originals.
 
@@ -45,6 +48,7 @@ def score(
         originals: The originals that it started from (its own, where it changes original training); without them what
             is measured from the original (h-mean, generalisation, probe) is left out.
         cost: What it cost, passed through.
+        ranking_only: Leave out what never ranks: for tuning, where only the distance counts.
 
     Raises:
         UsageError: A subset, a draw or a seed is missing, or an answer is not finite.
@@ -55,14 +59,22 @@ def score(
             f"The board has {bands.draws} draws and {bands.seeds} seeds; {name} has {len(contestant)} draws and "
             f"{counts[0]} seeds, and there are {counts[1]} reference oracles."
         )
-    comparisons, missing = compare(contestant, references, labels)
+    alone, missing_alone = single_values(contestant, labels, ranking_only=ranking_only)
+    oracle, original = (_of_bands(bands, role) for role in ("references", "originals"))
+    singles = Singles(alone, oracle, original)
+    comparisons, missing = compare(contestant, references, labels, singles, ranking_only=ranking_only)
+    missing |= missing_alone
     values = {metric: _value(metric, item, bands) for metric, item in comparisons.items()}
     values |= {metric: Value(reason=reason) for metric, reason in missing.items()}
     values |= {
         metric: Value(reason=bands.references[metric].reason) for metric in bands.references if metric not in values
     }
     values |= readings.accuracies(contestant, references, labels, values)
+    values |= readings.singles(alone, values, bands)
+    values |= readings.relative(values)
+    values |= readings.neurips(values, references, labels)
     values |= readings.lira_readings(contestant, references, labels)
+    values |= readings.summaries(contestant, references, labels, alone)
     if originals is not None:
         values |= readings.erasure(contestant, originals, labels)
     gate = pass_gate(contestant, labels, bands.gate)
@@ -97,6 +109,10 @@ def unscored(name: str, status: Status, reason: str, bands: Bands, cost: Cost | 
     )
 
 
+def _of_bands(bands: Bands, role: Literal["references", "originals"]) -> SingleValues:
+    return {metric: np.array(getattr(models, role)) for metric, models in bands.singles.items()}
+
+
 def _value(metric: str, comparison: Comparison, bands: Bands) -> Value:
     """A comparison metric with its pseudo-values, interval, band and z."""
     band, seeds = bands.bands.get(metric), bands.seeds
@@ -107,7 +123,7 @@ def _value(metric: str, comparison: Comparison, bands: Bands) -> Value:
     pseudo: tuple[float, ...] = ()
     low = high = None
     with suppress(UsageError):  # with too few seeds to leave one out the value stands without an interval
-        if seeds > 1:
+        if seeds > 1 and comparison.leave_out:
             found = pseudo_values(value, [comparison.value(*sides(seeds, seed)) for seed in range(seeds)])
             _, low, high = pseudo_interval(value, found)
             pseudo = tuple(found.tolist())

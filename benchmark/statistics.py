@@ -104,15 +104,20 @@ def _drawn_halvings(size: int, count: int) -> Iterator[tuple[int, ...]]:
             yield left
 
 
-def over_halvings(value: Callable[[IntArray, IntArray], float], size: int, symmetry: str | None = None) -> FloatArray:
+def over_halvings(
+    value: Callable[[IntArray, IntArray], float], size: int, symmetry: str | None = None, at_most: int | None = None
+) -> FloatArray:
     """A metric over all halvings and their mirrors: (2, H), the mirrors in the second row.
 
     Args:
         value: The metric of (left, right) index arrays into the pooled models.
         size: Models on each side.
         symmetry: "even" or "odd" where exchanging the sides keeps the value or turns its sign: saves half the work.
+        at_most: Take no more halvings than this, evenly spread; for metrics that are slow and rank nothing.
     """
     pairs = halvings(size)
+    if at_most is not None:
+        pairs = pairs[:: -(-len(pairs) // at_most)]
     straight = np.array([value(left, right) for left, right in pairs], dtype=np.float64)
     if symmetry == "even":
         return np.stack([straight, straight])

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from forgetbench.metrics import catalogue_core as _core
 from forgetbench.metrics import catalogue_erasure as _erasure
+from forgetbench.metrics import catalogue_literature as _literature
+from forgetbench.metrics import catalogue_privacy as _privacy
 from forgetbench.metrics.confidence import confidence, entropy, loss, modified_entropy, phi, softmax
 from forgetbench.metrics.cost import Cost
 from forgetbench.metrics.divergence import centred_js, jensen_shannon
@@ -45,4 +47,4 @@ __all__ = [
     "tpr_at_fpr",
 ]
 
-del _core, _erasure
+del _core, _erasure, _literature, _privacy

@@ -78,7 +78,13 @@ def average_gap(unlearned: Mapping[str, ArrayLike], oracle: Mapping[str, ArrayLi
         unlearned: Quantity (UA or forget accuracy, RA, TA, MIA) to (S,) values in [0, 1].
         oracle: The same quantities of the oracles, in the same order of seeds.
     """
-    return float(np.mean([np.abs(delta) for delta in _paired_gaps(unlearned, oracle)]))
+    return float(average_gap_by_seed(unlearned, oracle).mean())
+
+
+def average_gap_by_seed(unlearned: Mapping[str, ArrayLike], oracle: Mapping[str, ArrayLike]) -> FloatArray:
+    """The average gap of each seed, (S,)."""
+    mean: FloatArray = np.mean([np.abs(delta) for delta in _paired_gaps(unlearned, oracle)], axis=0)
+    return mean
 
 
 def _paired_gaps(unlearned: Mapping[str, ArrayLike], oracle: Mapping[str, ArrayLike]) -> Sequence[FloatArray]:

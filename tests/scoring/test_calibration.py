@@ -16,9 +16,9 @@ def outside(simulate, seeds, boards, first=0):
         task = simulate(seeds=seeds, rows={"forget": 50, "retain": 80, "test": 120}, classes=4, seed=board)
         references, controls, fresh = task.models(), task.models(), task.models()
         originals = task.models(memory=2.0)
-        bands = reference_bands(task.labels, references, controls, originals, "match-oracle")
+        bands = reference_bands(task.labels, references, controls, originals, "match-oracle", ranking_only=True)
         cards = [
-            score(answers, name="x", references=references, labels=task.labels, bands=bands)
+            score(answers, name="x", references=references, labels=task.labels, bands=bands, ranking_only=True)
             for answers in (fresh, originals)
         ]
         false += not cards[0].distance.inside
@@ -50,9 +50,18 @@ def test_equal_contestants_of_whole_boards_are_seldom_separated(simulate, contes
     for board in range(boards):
         task = simulate(rows={"forget": 50, "retain": 80, "test": 120}, classes=4, seed=50_000 + board)
         references = task.models()
-        bands = reference_bands(task.labels, references, task.models(), task.models(memory=2.0), "match-oracle")
+        bands = reference_bands(
+            task.labels, references, task.models(), task.models(memory=2.0), "match-oracle", ranking_only=True
+        )
         cards = [
-            score(task.models(memory=0.7), name=str(k), references=references, labels=task.labels, bands=bands)
+            score(
+                task.models(memory=0.7),
+                name=str(k),
+                references=references,
+                labels=task.labels,
+                bands=bands,
+                ranking_only=True,
+            )
             for k in range(contestants)
         ]
         groups = [row.group for row in rank(cards).rows if row.group is not None]

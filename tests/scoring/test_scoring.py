@@ -162,6 +162,38 @@ def test_a_board_on_which_nothing_was_remembered_is_informational(simulate):
     assert card.unranked == board.bands.informational
 
 
+def test_what_ranks_does_not_depend_on_what_does_not(board):
+    answers = board.task.models(memory=1.0)
+    alone = reference_bands(
+        board.labels, board.references, board.controls, board.originals, "match-oracle", ranking_only=True
+    )
+    assert alone.family_limit == board.bands.family_limit
+    assert alone.ranking == board.bands.ranking
+    card = score(answers, name="x", references=board.references, labels=board.labels, bands=alone, ranking_only=True)
+    assert card.distance == board.score(answers).distance
+
+
+def test_every_metric_of_a_scorecard_has_a_spec_and_stays_in_its_range(board):
+    cards = [board.score(answers) for answers in (board.controls, board.originals, board.task.models(memory=-8.0))]
+    for card in cards:
+        for name, value in card.metrics.items():
+            low, high = metrics.get(name).range
+            assert (value.value is None) == bool(value.reason), name
+            if value.value is not None:
+                assert low is None or value.value >= low - 1e-9, name
+                assert high is None or value.value <= high + 1e-9, name
+    shown = {name for name, value in cards[0].metrics.items() if value.value is not None}
+    assert shown >= {"w1.forget", "rmia", "forgetting-quality", "nomus", "avg-gap", "aus", "completeness", "mia.retain"}
+    assert "see w1" in cards[0].metrics["klom.forget"].reason
+
+
+def test_retrain_is_where_it_should_be_on_relative_metrics(board):
+    card = board.score(board.controls)
+    assert abs(card.metrics["w1.forget"].value) < 4 * card.metrics["w1.forget"].band.sd
+    assert card.metrics["forgetting-quality"].value == pytest.approx(1, abs=0.6)
+    assert card.metrics["rmia"].value == pytest.approx(0.5, abs=0.1)
+
+
 def test_an_efficacy_metric_ranks_only_where_it_is_feasible(board):
     for name in ("gap.forget", "lira.forget"):
         reference = board.bands.references[name]

@@ -1,0 +1,222 @@
+"""Population attacks of well-known papers, for comparison with their tables only. They rank nothing here.
+
+Losses, confidences and entropies come from confidence.py; every attack returns what its paper printed. Their ideal is
+the oracle's value, not 0.5 or 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import expit
+from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.svm import SVC
+
+from forgetbench.errors import UsageError
+from forgetbench.metrics.arrays import FloatArray, IntArray, floats
+
+SVC_ROWS = 1000
+"""Rows a side that the support vector machine is fitted on; more are drawn down to this many, evenly spaced."""
+
+
+class ThresholdAttack(NamedTuple):
+    """What a threshold per class achieves on the target (Song and Mittal 2021)."""
+
+    members: float
+    """Share of the target's members called members."""
+    others: float
+    """Share of the target's non-members called non-members."""
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of the two."""
+        return (self.members + self.others) / 2
+
+
+def svc_non_members(members: ArrayLike, others: ArrayLike, targets: ArrayLike, *, seed: int | None = 0) -> float:
+    """Forget efficacy of Jia et al. (2023), SalUn and RUM: the share of the forget set called non-member.
+
+    An RBF support vector machine (C = 3, gamma = 1 / features) is fitted on retain (1) and test (0) rows. The published
+    code takes the first |test| retain rows as they lie, which breaks on sorted data: here they are shuffled first.
+
+    Args:
+        members: (n,) or (n, F) features of retain rows: p_y for "confidence", also correctness, entropy, modified
+            entropy or the probability vector.
+        others: (m,) or (m, F) features of test rows.
+        targets: (k,) or (k, F) features of the forget set.
+        seed: Of the shuffle; None takes the rows in order, as published.
+
+    Returns:
+        In [0, 1]. An oracle is well below 1: 0.66 in one published setting.
+    """
+    return float(1.0 - _svc(members, others, seed).predict(_columns(targets)).mean())
+
+
+def svc_training_privacy(members: ArrayLike, others: ArrayLike, *, seed: int | None = 0) -> float:
+    """The other reading of the same code: fit on half of retain and test, mean of the two accuracies on the rest."""
+    sides = [_shuffled(_columns(side), seed) for side in (members, others)]
+    fitted, target = ([side[half] for side in sides] for half in (slice(None, None, 2), slice(1, None, 2)))
+    model = _svc(fitted[0], fitted[1], None)
+    return float((model.predict(target[0]).mean() + 1.0 - model.predict(target[1]).mean()) / 2)
+
+
+def loss_attack(forget: ArrayLike, unseen: ArrayLike, *, cut: bool = True, shuffle: int | None = None) -> float:
+    """Accuracy of logistic regression on losses (NeurIPS 2023 starting kit, ``simple_mia``; MUFAC's ``cal_mia``).
+
+    The rows are [unseen, forget], the split ``StratifiedShuffleSplit(10, random_state=0)``, the value mean accuracy.
+
+    Args:
+        forget: (n,) losses on the forget set.
+        unseen: (m,) losses on test rows (starting kit) or on unseen people (MUFAC).
+        cut: Use no more forget rows than unseen ones. Without it the majority alone may reach 0.94.
+        shuffle: Seed of numpy's legacy shuffle before the cut (MUFAC: 42); None keeps the order.
+
+    Returns:
+        In [0, 1]; the null is not exactly 0.5 where the two sides differ in anything but membership.
+    """
+    inside, outside = floats(forget, "losses", ndim=1).copy(), floats(unseen, "losses", ndim=1)
+    if shuffle is not None:
+        np.random.RandomState(shuffle).shuffle(inside)
+    if cut:
+        inside = inside[: len(outside)]
+    if min(len(inside), len(outside)) < 10:
+        raise UsageError(f"The attack on losses needs ten rows a side; there are {len(inside)} and {len(outside)}.")
+    rows = np.concatenate([outside, inside])
+    truth = np.repeat([0, 1], [len(outside), len(inside)])
+    found = []
+    for fitted, scored in StratifiedShuffleSplit(n_splits=10, random_state=0).split(rows, truth):
+        slope, intercept = logistic_line(rows[fitted], truth[fitted])
+        found.append(((slope * rows[scored] + intercept > 0) == (truth[scored] == 1)).mean())
+    return float(np.mean(found))
+
+
+def entropy_attack(members: ArrayLike, others: ArrayLike, targets: ArrayLike) -> float:
+    """Share of the forget set called member by balanced logistic regression on entropy (SSD, Foster et al. 2024).
+
+    The published code sets ``multi_class="multinomial"``, which scikit-learn no longer has; C = 2 fits the same line.
+
+    Args:
+        members: (n,) entropies of retain rows.
+        others: (m,) entropies of test rows.
+        targets: (k,) entropies of the forget set.
+    """
+    inside, outside = floats(members, "entropies", ndim=1), floats(others, "entropies", ndim=1)
+    if not len(inside) or not len(outside):
+        raise UsageError("The attack needs rows on every side.")
+    truth = np.repeat([1, 0], [len(inside), len(outside)])
+    balance = len(truth) / (2 * np.repeat([len(inside), len(outside)], [len(inside), len(outside)]))
+    slope, intercept = logistic_line(np.concatenate([inside, outside]), truth, 2.0 * balance)
+    return float((slope * floats(targets, "entropies", ndim=1) + intercept > 0).mean())
+
+
+def logistic_line(rows: FloatArray, truth: IntArray, weights: FloatArray | float = 1.0) -> tuple[float, float]:
+    """Slope and intercept of logistic regression on one feature, by Newton's method.
+
+    The optimum of scikit-learn's ``LogisticRegression``: sum of weighted log losses plus half the squared slope, the
+    intercept free. The weights are C times the class weights.
+
+    Args:
+        rows: (n,) values of the feature.
+        truth: (n,) zeros and ones, both present.
+        weights: (n,), or one for all.
+    """
+    weight = np.broadcast_to(np.asarray(weights, dtype=np.float64), rows.shape)
+    sign = 2.0 * truth - 1.0
+
+    def objective(line: FloatArray) -> float:
+        return float((weight * np.logaddexp(0.0, -sign * (line[0] * rows + line[1]))).sum() + line[0] ** 2 / 2)
+
+    line, value = np.zeros(2), objective(np.zeros(2))
+    for _ in range(100):
+        probability = expit(line[0] * rows + line[1])
+        off, bend = weight * (probability - truth), weight * probability * (1 - probability)
+        gradient = np.array([(off * rows).sum() + line[0], off.sum()])
+        a, b, d = (bend * rows**2).sum() + 1.0, (bend * rows).sum(), bend.sum() + 1e-12
+        step = np.array([d * gradient[0] - b * gradient[1], a * gradient[1] - b * gradient[0]]) / (a * d - b * b)
+        size = 1.0
+        while size > 1e-10 and objective(line - size * step) > value:
+            size /= 2
+        line = line - size * step
+        moved, value = value - objective(line), objective(line)
+        if moved <= 1e-10 * max(1.0, abs(value)):
+            break
+    return float(line[0]), float(line[1])
+
+
+def loss_threshold(known: ArrayLike, members: ArrayLike, others: ArrayLike) -> ThresholdAttack:
+    """Member where the loss is at most the mean loss of known members (Yeom et al. 2018).
+
+    Args:
+        known: (n,) losses of known members (retain).
+        members: (m,) losses of the members to be told.
+        others: (k,) losses of non-members.
+    """
+    limit = floats(known, "losses", ndim=1).mean()
+    hit = float((floats(members, "losses", ndim=1) <= limit).mean())
+    return ThresholdAttack(hit, float((floats(others, "losses", ndim=1) > limit).mean()))
+
+
+def class_thresholds(
+    shadow: tuple[ArrayLike, ArrayLike],
+    target: tuple[ArrayLike, ArrayLike],
+    shadow_labels: tuple[ArrayLike, ArrayLike],
+    target_labels: tuple[ArrayLike, ArrayLike],
+) -> ThresholdAttack:
+    """One threshold per class, chosen on the shadow rows and applied to the target's (Song and Mittal 2021).
+
+    Args:
+        shadow: Scores (larger = member) of known members and non-members.
+        target: Scores of the members and non-members to be told.
+        shadow_labels: Their classes.
+        target_labels: Their classes. A class without shadow rows on both sides takes the threshold of all classes.
+    """
+    scores = [floats(side, "scores", ndim=1) for side in (*shadow, *target)]
+    labels = [np.asarray(side) for side in (*shadow_labels, *target_labels)]
+    everything = _best_threshold(scores[0], scores[1])
+    called = [np.zeros(len(scores[2]), dtype=np.bool_), np.zeros(len(scores[3]), dtype=np.bool_)]
+    for label in np.unique(np.concatenate(labels[2:])):
+        known = scores[0][labels[0] == label], scores[1][labels[1] == label]
+        limit = _best_threshold(*known) if len(known[0]) and len(known[1]) else everything
+        for side in range(2):
+            rows = labels[2 + side] == label
+            called[side][rows] = scores[2 + side][rows] >= limit
+    return ThresholdAttack(float(called[0].mean()), float(1 - called[1].mean()))
+
+
+def _best_threshold(members: FloatArray, others: FloatArray) -> float:
+    """The score that maximises the mean of the two rates; the first of equals."""
+    candidates = np.unique(np.concatenate([members, others]))
+    hit = 1 - np.searchsorted(np.sort(members), candidates) / len(members)
+    miss = np.searchsorted(np.sort(others), candidates) / len(others)
+    return float(candidates[int(np.argmax(hit + miss))])
+
+
+def _svc(members: ArrayLike, others: ArrayLike, seed: int | None) -> SVC:
+    inside, outside = _shuffled(_columns(members), seed), _columns(others)
+    inside = inside[: len(outside)]
+    sides = [side[_spaced(len(side))] for side in (inside, outside)]
+    rows = np.concatenate(sides)
+    truth: IntArray = np.repeat([1, 0], [len(side) for side in sides])
+    return SVC(C=3, gamma="auto", kernel="rbf").fit(rows, truth)
+
+
+def _spaced(count: int) -> IntArray:
+    rows: IntArray = np.arange(min(count, SVC_ROWS)) * count // min(count, SVC_ROWS)
+    return rows
+
+
+def _columns(values: ArrayLike) -> FloatArray:
+    array = floats(values, "features")
+    if not len(array):
+        raise UsageError("The attack needs rows on every side.")
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _shuffled(rows: FloatArray, seed: int | None) -> FloatArray:
+    if seed is None:
+        return rows
+    order = np.argsort(np.random.default_rng(seed).random(len(rows)), kind="stable")
+    shuffled: FloatArray = rows[order]
+    return shuffled

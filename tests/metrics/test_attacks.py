@@ -1,0 +1,183 @@
+"""Attacks of the literature against scikit-learn's own estimators and published figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
+from sklearn.svm import SVC
+
+from forgetbench.errors import UsageError
+from forgetbench.metrics import attacks, legacy, literature
+
+
+@pytest.fixture
+def losses():
+    generator = np.random.default_rng(0)
+    return generator.exponential(0.3, 300), generator.exponential(0.8, 250)
+
+
+@given(st.integers(0, 10**6), st.floats(-3, 3), st.floats(0.1, 5))
+@settings(max_examples=25, deadline=None)
+def test_the_line_is_that_of_scikit_learn(seed, apart, strength):
+    generator = np.random.default_rng(seed)
+    rows = np.r_[generator.normal(apart, 1, 40), generator.normal(0, 1, 60)]
+    truth = np.repeat([1, 0], [40, 60])
+    expected = LogisticRegression(C=strength, tol=1e-10, max_iter=1000).fit(rows[:, None], truth)
+    found = attacks.logistic_line(rows, truth, strength)
+    assert found == pytest.approx((expected.coef_[0, 0], expected.intercept_[0]), abs=1e-4)
+
+
+def test_the_line_of_separated_and_of_heavy_tailed_rows():
+    truth = np.repeat([0, 1], 50)
+    for rows in (np.repeat([0.0, 1e4], 50), np.r_[np.zeros(99), 6e4], np.zeros(100)):
+        assert np.isfinite(attacks.logistic_line(rows, truth)).all()
+
+
+def test_loss_attack_is_the_starting_kits(losses):
+    forget, test = losses[0][:250], losses[1]
+    rows = np.r_[test, forget][:, None]
+    splits = StratifiedShuffleSplit(n_splits=10, random_state=0)
+    expected = cross_val_score(LogisticRegression(), rows, np.repeat([0, 1], 250), cv=splits, scoring="accuracy").mean()
+    assert attacks.loss_attack(*losses) == pytest.approx(expected, abs=1e-12)
+
+
+def test_loss_attack_shuffles_as_mufac_does(losses):
+    forget = losses[0].copy()
+    np.random.RandomState(42).shuffle(forget)
+    assert attacks.loss_attack(*losses, shuffle=42) == attacks.loss_attack(forget, losses[1])
+    assert attacks.loss_attack(losses[0], losses[1], cut=False) != attacks.loss_attack(*losses)
+
+
+def test_loss_attack_on_equal_sides_is_near_chance_and_on_separated_ones_is_right():
+    generator = np.random.default_rng(1)
+    assert attacks.loss_attack(generator.exponential(1, 2000), generator.exponential(1, 2000)) == pytest.approx(
+        0.5, abs=0.05
+    )
+    assert attacks.loss_attack(np.zeros(50), np.full(50, 9.0)) == 1.0
+    with pytest.raises(UsageError, match="ten rows"):
+        attacks.loss_attack([1.0], [2.0])
+
+
+def test_entropy_attack_is_balanced_logistic_regression(losses):
+    inside, outside = losses
+    model = LogisticRegression(class_weight="balanced", C=2.0, tol=1e-10)
+    model.fit(np.r_[inside, outside][:, None], np.repeat([1, 0], [300, 250]))
+    targets = np.linspace(0, 2, 101)
+    assert attacks.entropy_attack(inside, outside, targets) == pytest.approx(model.predict(targets[:, None]).mean())
+
+
+def test_svc_is_the_published_machine_when_nothing_is_shuffled(losses):
+    p = np.exp(-losses[0]), np.exp(-losses[1])
+    model = SVC(C=3, gamma="auto").fit(np.r_[p[0][:250], p[1]][:, None], np.repeat([1, 0], 250))
+    targets = np.linspace(0, 1, 57)
+    expected = 1 - model.predict(targets[:, None]).mean()
+    assert attacks.svc_non_members(p[0], p[1], targets, seed=None) == pytest.approx(expected)
+
+
+def test_svc_extremes_and_training_privacy():
+    sure, unsure = np.full(60, 0.99), np.full(60, 0.2)
+    assert attacks.svc_non_members(sure, unsure, unsure) == 1.0
+    assert attacks.svc_non_members(sure, unsure, sure) == 0.0
+    assert attacks.svc_training_privacy(sure, unsure) == 1.0
+    both = np.column_stack([sure, 1 - sure]), np.column_stack([unsure, 1 - unsure])
+    assert attacks.svc_non_members(*both, both[0]) == 0.0
+
+
+def test_svc_does_not_depend_on_the_order_of_sorted_data():
+    generator = np.random.default_rng(2)
+    inside = np.sort(generator.uniform(0.3, 1, 1500))
+    outside = generator.uniform(0, 0.8, 300)
+    targets = generator.uniform(0, 1, 400)
+    sorted_rows = attacks.svc_non_members(inside, outside, targets)
+    mixed = attacks.svc_non_members(generator.permutation(inside), outside, targets)
+    assert sorted_rows == pytest.approx(mixed, abs=0.1)
+
+
+def test_ten_thousand_rows_are_thinned_out():
+    generator = np.random.default_rng(3)
+    rows = generator.uniform(size=10_000)
+    assert 0 <= attacks.svc_non_members(rows, rows**2, rows[:500]) <= 1
+
+
+def test_loss_threshold_by_hand():
+    found = attacks.loss_threshold([0.0, 2.0], [0.5, 1.0, 3.0], [0.9, 1.1])
+    assert found == (2 / 3, 0.5)
+    assert found.balanced_accuracy == pytest.approx(7 / 12)
+
+
+def test_class_thresholds_by_hand():
+    shadow = [0.9, 0.8, 0.4], [0.7, 0.1, 0.2]
+    labels = [0, 0, 1], [0, 1, 1]
+    found = attacks.class_thresholds(shadow, ([0.85, 0.3], [0.75, 0.5]), labels, ([0, 1], [0, 1]))
+    assert found == (0.5, 0.5)  # thresholds 0.8 for class 0 and 0.4 for class 1
+    unseen = attacks.class_thresholds(shadow, ([0.85], [0.3]), labels, ([2], [2]))
+    assert unseen == (1.0, 1.0)  # class 2 takes the threshold of all: 0.8
+
+
+TABLE = [
+    (0.5951, 0.2136, 0.5839), (0.4880, 0.0445, 0.6995), (0.6055, 0.2129, 0.5898), (0.5900, 0.2126, 0.5824),
+    (0.4048, 0.0485, 0.6539), (0.5893, 0.2089, 0.5857), (0.5925, 0.1990, 0.5972), (0.5984, 0.1415, 0.6577),
+    (0.5633, 0.0953, 0.6863), (0.8852, 0.0568, 0.8858), (0.8135, 0.0436, 0.8631), (0.9835, 0.0306, 0.9611),
+    (0.5549, 0.4680, 0.3094), (0.5573, 0.0139, 0.7647),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("accuracy", "off", "expected"), TABLE)
+def test_nomus_of_the_published_tables(accuracy, off, expected):
+    assert literature.nomus(accuracy, 0.5 + off) == pytest.approx(expected, abs=2e-4)
+    assert literature.nomus(accuracy, 0.5 - off) == pytest.approx(expected, abs=2e-4)
+
+
+def test_nomus_of_the_notebook():
+    assert literature.nomus(0.5951916829109811, 0.7136212624584718) == pytest.approx(0.5839745789970188, abs=1e-15)
+
+
+def test_other_scores_by_hand():
+    assert literature.adaptive_unlearning_score(0.92, 0.88, 0.95) == pytest.approx(0.8971963, abs=5e-8)
+    assert literature.adaptive_unlearning_score(0.9, 0.9, 0.0, classes=True) == 1.0
+    assert literature.indiscernibility(0.6) == pytest.approx(0.8)
+    assert literature.retention_deviation({"retain": 0.9, "test": 0.8}, {"retain": 1.0, "test": 0.8}) == pytest.approx(
+        0.1
+    )
+    assert literature.sape(1.0, 3.0) == 50.0
+    assert literature.sape(0.0, 0.0) == 0.0
+    accuracies = {"retain": [1.0], "test": [0.9]}
+    assert literature.tow_mia(accuracies, accuracies, ([0.6], [0.5])) == pytest.approx(0.9)
+
+
+def test_output_distances_by_hand():
+    one, two = np.array([[9e3, 0.0], [0.0, 0.0]]), np.array([[0.0, 9e3], [0.0, 0.0]])
+    assert literature.activation_distance(one, two) == pytest.approx(np.sqrt(2) / 2)
+    assert literature.completeness(one, two) == 0.5
+    assert literature.zrf(one[:1], two[:1]) == pytest.approx(1 - np.log(2))
+    assert literature.zrf(one, one) == 1.0
+    assert literature.layer_distance([[3.0, 0.0]], [[0.0, 4.0]]) == 5.0
+    assert literature.layer_distance([[3.0, 0.0]], [[0.0, 4.0]], relative=True) == pytest.approx(5 / 3)
+    with pytest.raises(UsageError, match="shape"):
+        literature.layer_distances([[1.0]], [[1.0, 2.0]])
+
+
+def test_legacy_modified_entropy_by_hand():
+    rows = np.array([[0.7, 0.2, 0.1]] * 3)
+    assert legacy.modified_entropy(rows, [0, 1, 2])[0] == pytest.approx(3.46689, abs=2e-5)
+    assert legacy.modified_entropy(rows, [0, 0, 0])[0] == pytest.approx(0.16217, abs=5e-6)  # right by luck
+
+
+def test_legacy_zrf_is_a_shrunken_reversed_divergence():
+    one, two = np.log([[0.6, 0.3, 0.1]]), np.log([[0.2, 0.2, 0.6]])
+    p, q = np.exp(one), np.exp(two)
+    m = (p + q) / 2
+    expected = 1 - ((m * np.log(m / p)).sum() + (m * np.log(m / q)).sum()) / 2 / 3
+    assert legacy.zrf(one, two) == pytest.approx(expected)
+
+
+def test_legacy_scores_by_hand():
+    np.testing.assert_array_equal(legacy.loss_score([0.2]), [-0.2])
+    np.testing.assert_allclose(legacy.rmia_population([[0.1], [0.2], [0.3], [0.4]]), [0.35])
+    assert (
+        legacy.tpr_nearest([0.9, 0.8, 0.1], [0.5, 0.4], 0.0) == 0.0
+    )  # the first of equal rates; the true value is 2/3

@@ -1,0 +1,291 @@
+"""Attacks with reference models, margins over models, and forgetting quality."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+
+from forgetbench.errors import UsageError
+from forgetbench.metrics import legacy, margins, quality, shadow
+from forgetbench.metrics.erasure import forgetting_rate, generalisation, h_mean, reemergence
+from forgetbench.metrics.population_rmia import population_rmia
+from forgetbench.metrics.probe import Rows, probe, recoverability
+from forgetbench.metrics.relearn import anamnesis_index, relearn_time
+
+ONE = shadow.Fit(np.array([1.0]), np.array([1.0]))
+MINUS_ONE = shadow.Fit(np.array([-1.0]), np.array([1.0]))
+PHI = hnp.arrays(np.float64, (6, 3), elements=st.floats(-120, 120))
+
+
+def test_lira_by_hand():
+    assert shadow.lira_online([1.0], ONE, MINUS_ONE) == pytest.approx(2.0)
+    assert shadow.lira_online([0.0], ONE, MINUS_ONE) == pytest.approx(0.0)
+    assert shadow.lira_offline([-1.0], MINUS_ONE) == pytest.approx(np.log(0.5))
+    np.testing.assert_allclose(shadow.lira_online([[1.0], [0.0]], ONE, MINUS_ONE), [1.0])
+
+
+def test_offline_lira_is_one_sided_and_the_published_code_is_not():
+    low, high = shadow.lira_offline([-5.0], MINUS_ONE), shadow.lira_offline([3.0], MINUS_ONE)
+    assert low < high
+    assert legacy.lira_offline([-5.0], MINUS_ONE) == pytest.approx(legacy.lira_offline([3.0], MINUS_ONE))
+    assert np.isfinite(shadow.lira_offline([-6e4], MINUS_ONE)).all()
+
+
+def test_ulira_by_hand():
+    assert shadow.ulira([1.0], ONE, MINUS_ONE) == pytest.approx(1 / (1 + np.exp(-2)))
+    assert shadow.ulira([0.0], ONE, MINUS_ONE) == pytest.approx(0.5)
+    np.testing.assert_allclose(
+        shadow.ulira([6e4, -6e4], *(shadow.Fit(*np.tile(fit, 2)) for fit in (ONE, MINUS_ONE))), [1, 0]
+    )
+
+
+def test_fits_of_each_example_and_pooled():
+    generator = np.random.default_rng(0)
+    many = generator.normal(size=(40, 3)) * [1.0, 2.0, 3.0]
+    fit = shadow.fit_normal(many)
+    np.testing.assert_allclose(fit.centre, np.median(many, axis=0))
+    np.testing.assert_allclose(fit.sd, many.std(axis=0))
+    few = many[:5]
+    np.testing.assert_allclose(shadow.fit_normal(few).sd, np.sqrt(few.var(axis=0, ddof=1).mean()))
+    mask = generator.random((40, 3)) < 0.2
+    mask[:2] = True
+    expected = [np.median(many[mask[:, i], i]) for i in range(3)]
+    np.testing.assert_allclose(shadow.fit_normal(many, mask).centre, expected)
+    with pytest.raises(UsageError, match="two reference models"):
+        shadow.fit_normal(many[:1])
+
+
+def test_ulira_tells_memory_from_none_and_is_at_chance_without():
+    generator = np.random.default_rng(1)
+    seen = generator.random((24, 80)) < 0.5
+    forgotten = seen & (generator.random((24, 80)) < 0.5)
+    phi = generator.normal(size=(24, 80))
+    assert shadow.ulira_auc(phi, forgotten, seen) == pytest.approx(0.5, abs=0.05)
+    assert shadow.ulira_auc(phi + 2.0 * forgotten, forgotten, seen) > 0.85
+    with pytest.raises(UsageError, match="never saw"):
+        shadow.ulira_auc(phi, ~seen, seen)
+    with pytest.raises(UsageError, match="two other models"):
+        shadow.ulira_auc(phi[:2], forgotten[:2], seen[:2])
+
+
+def test_rmia_by_hand():
+    marginal = (1.3 * 0.4 + 0.7) / 2
+    assert marginal == pytest.approx(0.61)
+    z = np.array([1.0, 1.2, 1.4, 1.6])
+    rows = z * (1.3 * 0.3 + 0.7) / 2, np.full(4, 0.3)
+    for gamma, expected in ((1.0, 0.5), (1.25, 0.25)):
+        assert shadow.rmia(([0.8], rows[0]), ([0.4], rows[1]), gamma=gamma)[0] == expected
+    online = shadow.rmia(([0.8], z), ([0.4], np.ones(4)), gamma=1.5, offline=None)
+    assert online[0] == 0.5  # 2 / z >= 1.5 for 1.0 and 1.2
+    tied = shadow.rmia_tie_break(([0.8, 0.9], rows[0] / 99), ([0.4, 0.4], rows[1]))
+    assert 1 <= tied[0] < tied[1] < 1.25
+
+
+def test_population_rmia_has_a_side_and_is_at_chance_between_oracles():
+    generator = np.random.default_rng(2)
+
+    def side(move):
+        return (
+            1 / (1 + np.exp(-generator.normal(1 + move, 1, (6, 80)))),
+            1 / (1 + np.exp(-generator.normal(1, 1, (6, 300)))),
+        )
+
+    oracle = side(0.0)
+    assert population_rmia(side(2.0), oracle) > 0.7
+    assert population_rmia(side(-2.0), oracle) < 0.3
+    null = [population_rmia(side(0.0), side(0.0)) for _ in range(20)]
+    assert np.mean(null) == pytest.approx(0.5, abs=0.03)
+
+
+def test_klom_by_hand():
+    p = np.arange(10.0)[:, None]
+    assert margins.klom(p, p) == 0.0
+    assert margins.klom(p, p + 0.5) == pytest.approx(9.2104, abs=5e-5)
+    assert legacy.klom(p + 0.5, p) == pytest.approx(9.2104, abs=5e-5)
+    zero, top = np.zeros((10, 1)), np.full((10, 1), 400.0)
+    assert margins.klom(zero, top) == pytest.approx(np.log(1e5))
+    assert legacy.klom(top, zero) == 0.0  # all at the clip: the published code sees no difference
+
+
+@given(PHI, PHI)
+def test_klom_stays_in_range(left, right):
+    found = margins.klom(left, right)
+    assert ((found >= 0) & (found <= np.log(1e5 + 20))).all()
+    np.testing.assert_allclose(margins.klom(left[::-1], right), found, atol=1e-9)
+
+
+def test_klom_against_scipy_where_no_value_is_near_an_edge():
+    generator = np.random.default_rng(3)
+    left, right = generator.normal(size=(2, 60, 20))
+    found = margins.klom(left, right)
+    for i in range(20):
+        pool = np.r_[left[:, i], right[:, i]]
+        p, q = (np.histogram(side[:, i], bins=20, range=(pool.min(), pool.max()))[0] / 60 for side in (left, right))
+        assert found[i] == pytest.approx(stats.entropy(p, np.where(p > 0, np.maximum(q, 1e-5), q)))
+
+
+@given(PHI, PHI)
+def test_wasserstein_is_that_of_scipy(left, right):
+    sides = np.clip(left, -100, 100), np.clip(right, -100, 100)
+    expected = [stats.wasserstein_distance(sides[0][:, i], sides[1][:, i]) for i in range(3)]
+    np.testing.assert_allclose(margins.wasserstein(left, right), expected, atol=1e-9)
+    np.testing.assert_allclose(margins.wasserstein(right, left), expected, atol=1e-9)
+
+
+def test_wasserstein_stands_in_below_fifty_models():
+    left, right = np.random.default_rng(4).normal(size=(2, 60, 40))
+    assert margins.margin_distance(left, right) == pytest.approx(np.quantile(margins.klom(left, right), 0.95))
+    few = margins.margin_distance(left[:10], right[:10])
+    assert few == pytest.approx(np.quantile(margins.wasserstein(left[:10], right[:10]), 0.95))
+    with pytest.raises(UsageError, match="As many models"):
+        margins.wasserstein(left, right[:5])
+
+
+def plain_epsilon(left, right, delta=1e-5):
+    """Every rule of the released grid, one by one."""
+    ranges = np.ptp(left), np.ptp(right)
+    if max(ranges) == 0 or min(ranges) / max(ranges) < 0.01:
+        return 50.0
+    best = [0.0]
+
+    def add(false, missed):
+        if false == 0 and missed == 0:
+            best.append(50.0)
+        elif false > 0 and missed > 0:
+            best.extend(
+                np.log(1 - delta - a) - np.log(b) for a, b in ((false, missed), (missed, false)) if a < 1 - delta
+            )
+
+    positive, negative = (right, left) if np.median(right) > np.median(left) else (left, right)
+    low, high = min(left.min(), right.min()), max(left.max(), right.max())
+    for threshold in np.linspace(low, high, int(np.ceil(100 * (high - low)))):
+        add(np.mean(negative >= threshold), np.mean(positive < threshold))
+    inner, outer = (left, right) if ranges[0] < ranges[1] else (right, left)
+    width = np.ptp(inner)
+    start, end = inner.min() + width - 2, inner.max() + 2
+    for upper in np.linspace(start, end, int(np.ceil(100 * (end - start)))):
+        lower = np.linspace(upper - width - 2, upper - width + 2, 400)
+        hit = ((inner[:, None] >= lower) & (inner[:, None] <= upper)).mean(axis=0)
+        false = ((outer[:, None] >= lower) & (outer[:, None] <= upper)).mean(axis=0)
+        for a, b in set(zip(false, hit, strict=True)):
+            add(a, 1 - b)
+    return min(50.0, max(best))
+
+
+@pytest.mark.parametrize("models", [3, 6, 10, 40, 64, 80])
+def test_epsilon_is_that_of_the_plain_grid(models):
+    generator = np.random.default_rng(models)
+    for shift, scale in ((0.0, 1.0), (0.7, 0.5), (2.0, 3.0)):
+        left, right = generator.normal(size=models) + shift, scale * generator.normal(size=models)
+        found = quality.epsilons(left[:, None], right[:, None])[0]
+        assert found == pytest.approx(plain_epsilon(left, right), abs=1e-6)
+
+
+def test_epsilon_by_hand():
+    left = np.r_[np.zeros(63), 10.0] + np.linspace(0, 0.1, 64)
+    right = np.r_[np.full(63, 5.0), -10.0] + np.linspace(0, 0.1, 64)
+    assert np.log((1 - 1e-5 - 1 / 64) * 64) == pytest.approx(4.143124, abs=1e-6)
+    assert quality._single(right, left) == pytest.approx(4.143124, abs=1e-6)  # one false positive, one false negative
+    apart = np.linspace(0, 1, 16)[:, None]
+    assert quality.epsilons(apart, apart + 9) == 50.0
+    assert quality.epsilons(apart, np.full((16, 1), 3.0)) == 50.0  # a point mass
+    assert quality.epsilons(apart, apart) == pytest.approx(plain_epsilon(apart[:, 0], apart[:, 0]))
+
+
+def test_quality_by_hand():
+    assert quality.forgetting_quality([0.2, 0.7, 5.0], 64) == pytest.approx(0.5)
+    assert quality.forgetting_quality([0.0], 64) == 1.0
+    assert quality.forgetting_quality([50.0], 64) == 0.0
+    assert quality.neurips_score(0.095, (0.9, 0.9), (0.8, 1.0), control=0.19) == pytest.approx(0.4)
+    with pytest.raises(UsageError):
+        quality.neurips_score(0.1, (1.0, 0.0), (1.0, 1.0))
+
+
+@pytest.mark.parametrize("models", [16, 128])
+def test_quality_of_two_oracle_sets_is_about_a_fifth(models):
+    left, right = np.random.default_rng(models).normal(size=(2, models, 150))
+    assert 0.14 < quality.forgetting_quality(quality.epsilons(left, right), models) < 0.24
+
+
+def test_h_mean_by_hand():
+    assert h_mean([80.0], [90.0], [10.0]) == pytest.approx(80.0)
+    assert h_mean([80.0], [50.0], [50.0]) == 0.0
+    assert h_mean([80.0], [50.0], [60.0]) == 0.0
+    assert h_mean([0.0], [0.0], [0.0]) == 0.0
+
+
+@given(hnp.arrays(np.float64, (3, 4), elements=st.integers(0, 100).map(lambda i: i / 100)))
+def test_h_mean_properties(values):
+    kept, before, after = values
+    value = h_mean(kept, before, after)
+    assert 0 <= value <= 1
+    drop = np.maximum(before - after, 0)
+    expected = [2 * k * d / (k + d) if k + d else 0.0 for k, d in zip(kept, drop, strict=True)]
+    assert value == pytest.approx(np.mean(expected))
+
+
+def test_generalisation_by_hand():
+    assert forgetting_rate([1.0], [0.1], 0.1) == pytest.approx(1.0)
+    assert generalisation(([1.0], [0.1]), ([0.9], [0.5]), 0.1) == pytest.approx(0.5)
+    assert generalisation(([1.0], [1.0]), ([0.9], [0.5]), 0.1) is None
+    assert generalisation(([0.11], [0.1]), ([0.9], [0.5]), 0.1) is None
+
+
+def test_reemergence_by_hand():
+    assert reemergence([0.1, 0.05, 0.3, 0.2]) == pytest.approx(0.25)
+    assert reemergence([0.5, 0.4, 0.1]) == 0.0
+
+
+def test_relearning_by_hand():
+    assert relearn_time([0.2, 0.6, 0.96], 1.0) == 2
+    assert relearn_time([0.95], 1.0) == 0
+    assert relearn_time([0.2, 0.3], 1.0) is None
+    assert anamnesis_index([2], [5]) == 0.5
+    assert anamnesis_index([5], [0]) == 6
+    assert anamnesis_index([None], [5]) is None
+    assert anamnesis_index([None], [4], limit=9) == 2
+
+
+def features(generator, separable):
+    rows = {}
+    for name, counts in {"train": 60, "validation": 20, "forgotten": 30}.items():
+        labels = np.repeat([0, 1, 2], counts) if name != "forgotten" else np.full(counts, 2)
+        centres = np.array([[0.0, 0.0], [4.0, 0.0], [2.0, 4.0 if separable else 0.0]])
+        rows[name] = Rows(generator.normal(size=(len(labels), 2)) + centres[labels], labels)
+    return rows["train"], rows["validation"], rows["forgotten"]
+
+
+def test_probe_reads_what_is_there():
+    generator = np.random.default_rng(5)
+    there, gone = probe(*features(generator, True)), probe(*features(generator, False))
+    assert there.accuracy > 0.9
+    assert gone.accuracy < 0.75
+    assert there.shuffled < 0.75
+    assert probe(*features(np.random.default_rng(6), True)) == probe(*features(np.random.default_rng(6), True))
+
+
+def test_probe_refuses_rows_that_do_not_fit():
+    train, validation, forgotten = features(np.random.default_rng(7), True)
+    with pytest.raises(UsageError, match="lack a forgotten class"):
+        probe(train, validation, Rows(forgotten.features, forgotten.labels + 1))
+    with pytest.raises(UsageError, match="one class each"):
+        probe(Rows(train.features[1:], train.labels), validation, forgotten)
+
+
+def test_recoverability_by_hand():
+    assert recoverability([0.75], [0.60], [0.90]) == pytest.approx(0.5)
+    assert recoverability([0.75], [0.90], [0.91]) is None
+
+
+@given(st.integers(3, 12), st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_epsilons_stay_in_range_whatever_the_order(models, seed):
+    generator = np.random.default_rng(seed)
+    left, right = generator.normal(size=(2, models, 4)) * 3
+    found = quality.epsilons(left, right)
+    assert ((found >= 0) & (found <= 50)).all()
+    np.testing.assert_allclose(quality.epsilons(generator.permutation(left), right), found)
