@@ -2,7 +2,7 @@
 
     min  l KL(T_bad(x) || S(x)) + (1 - l) KL(T(x) || S(x)),  l = 1 on D_f and 0 on a part of D_r
 
-Chundawat et al. 2023, section 4, where the bad teacher is a network that was never trained; the student starts as the
+Chundawat et al. 2023, where the bad teacher is a network that was never trained; the student starts as the
 original. Deviations: the divergence is averaged over examples, where the released code divides by the number of
 classes too, which Adam hardly notices; `fresh_network` of the request is the bad teacher. Batch-norm statistics move,
 as in the released code: batches are a mixture of both sets.

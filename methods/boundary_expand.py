@@ -2,7 +2,7 @@
 
     min CE(f'(x), K)  over D_f,  f' = the original with one output more, the K-th
 
-Chen et al. 2023, section 3.4: forgotten images move into the space of a shadow class, away from all boundaries between
+Chen et al. 2023: forgotten images move into the space of a shadow class, away from all boundaries between
 real ones. The new output begins with a zero bias and Xavier's normal weights, as in the released code, and is dropped
 at the end. Deviation: batch-norm statistics are held.
 """

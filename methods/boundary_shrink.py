@@ -2,7 +2,7 @@
 
     min CE(f(x), y')  over D_f,  y' = argmax_{k != y} f_o(x')_k,  x' = clip(x + bound sign(grad_x CE(f_o(x), y)))
 
-Chen et al. 2023, section 3.3, equations 3 to 5: one step of the fast gradient sign method on the original finds the
+Chen et al. 2023 (neighbour searching): one step of the fast gradient sign method on the original finds the
 neighbouring class. Deviations: the true class is never y'. In the released code it is where the step does not cross
 the boundary, and so that image is remembered (`released=True`); that code also rounds x' to bytes, and lets batch-norm
 statistics move, which are held here.

@@ -2,7 +2,7 @@
 
     min CE(D_r)  over the parameters of the last k blocks and the head
 
-Goel et al. 2022, section 3, who count layers; we count the network's blocks (a convolution, a residual block, a
+Goel et al. 2022, who count layers; we count the network's blocks (a convolution, a residual block, a
 transformer block) and train the head, and any normalisation between it and the last block, always. Batch-norm
 statistics of frozen blocks are frozen too; in the code of Choi and Na 2023, which freezes weights alone, they move.
 The learning rate falls by a cosine.

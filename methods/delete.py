@@ -2,7 +2,7 @@
 
     min KL(p_o(. | not y) || p(x))  over D_f,  p_o(. | not y) = softmax of the original's logits with that of y at -inf
 
-Zhou et al. 2025, section 3.3 (decoupled distillation; mask distillation): the target holds nothing of class y, and of
+Zhou et al. 2025 (mask distillation): the target holds nothing of class y, and of
 the others what the original saw in the image. No retained example is read. Deviation: batch-norm statistics are held
 (the released code lets them move, with `disable_bn` to hold them).
 """

@@ -2,7 +2,7 @@
 
     min CE(D_r)  over the parameters of the last k blocks and the head, from fresh initial values
 
-Goel et al. 2022, section 3: those parts hold no trace of the forget set, the frozen ones before them all of theirs.
+Goel et al. 2022: those parts hold no trace of the forget set, the frozen ones before them all of theirs.
 Fresh values, of batch-norm statistics too, come from the request's fresh network. For what counts as a block see
 cf_k.py. The authors train for as long as the original was; so may you, with `epochs`.
 """

@@ -4,11 +4,11 @@
     e times        min mean of -log softmax(f(x_f) f(x_r)^T / tau) over pairs, f(x_r) constant, one pass over D_f
                    min CE(D_r), one pass over D_r
 
-By the team fanchuan, second on the board of the NeurIPS 2023 challenge; "FCS" in Cadet et al. 2024. Each row of the
-softmax is a forgotten image and runs over a batch of retained ones: the loss is least where an image is as near to
-all of them. The rate of the forget rounds falls by a cosine over all of them. Deviations: batch-norm statistics are
-held in the rounds of the forget set, which train in train mode as released; the retain rate is as given, where
-the released code multiplies it by batch_size / 64; the recipe's augmentation is not used.
+By the team fanchuan, second on the board of the NeurIPS 2023 challenge (some write-ups count it first); "FCS" in Cadet
+et al. 2024. Each row of the softmax is a forgotten image and runs over a batch of retained ones: the loss is least
+where an image is as near to all of them. The rate of the forget rounds falls by a cosine over all of them. Deviations:
+batch-norm statistics are held in the rounds of the forget set, which train in train mode as released; the retain rate
+is as given, where the released code multiplies it by batch_size / 64; the recipe's augmentation is not used.
 """
 
 from __future__ import annotations

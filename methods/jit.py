@@ -2,7 +2,7 @@
 
     min over D_f of  (1/n) sum_{j <= n} ||f(x) - f(x + xi_j)|| / ||xi_j||,  xi_j ~ N(0, sigma^2 I)
 
-Foster et al. 2025, section 4 and algorithm 1: one pass of plain SGD over D_f, the losses of a batch being summed. As
+Foster et al. 2025, algorithm 1: one pass of plain SGD over D_f, the losses of a batch being summed. As
 in the released code, f(x + xi) is a constant, which draws f(x) to its neighbours' answers; the paper does not say so,
 but without it (`constant=False`) the small networks that we tried keep the forget set and lose the rest. Also as
 released, x + xi is clamped to the range of the batch before xi is measured. Noise and norms are in units of the

@@ -3,7 +3,7 @@
     min H(t, S(x)),  t = gumbel-softmax(T(x), tau) on D_f, and at tau -> 0 (one-hot) on a part of D_r
     tau = exp(alpha (accuracy of S on D_f - accuracy of T on validation)), anew in each epoch
 
-Spartalis et al. 2025, section 3: the temperature rises with what is left to forget, and falls as the accuracy on D_f
+Spartalis et al. 2025: the temperature rises with what is left to forget, and falls as the accuracy on D_f
 comes down to that of the teacher T on unseen images, the bound; below it (by `tolerance`) the loop stops. Where a
 whole class is forgotten, the bound is zero. AdamW and train mode as in the released code. Attributes are treated as
 pairs of logits, an extension of ours.

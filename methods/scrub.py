@@ -3,7 +3,7 @@
     min  alpha KL(teacher || student) + gamma CE(student)   over D_r
     max  KL(teacher || student)                             over D_f, in the first epochs
 
-Kurmanji et al. 2023, section 3.1, equation 3 and algorithm 1: each epoch is a max-pass over D_f (in the first
+Kurmanji et al. 2023, section 3.1 and algorithm 1: each epoch is a max-pass over D_f (in the first
 `max_epochs` only) and then a min-pass over D_r; divergences are multiplied by the square of the temperature.
 Deviations: batch-norm statistics are held, since batches of the forget set alone would move them (the released code
 trains in train mode); the learning rate falls once, after the last max-pass, where the released code also has its

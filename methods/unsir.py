@@ -1,6 +1,6 @@
 """UNSIR: damage the model with noise that it gets as wrong as can be, and repair it on the retain set.
 
-Whole classes (Tarun et al. 2023, sections 3 and 4; the forget set itself is not read but for its labels):
+Whole classes (Tarun et al. 2023; the forget set itself is not read but for its labels):
 
     noise     max CE(f(N_c), c) - lambda mean sum N_c^2   by Adam, for each forgotten class c, N_c ~ N(0, 1) at first
     impair    min CE(f(N_c), c) + CE(D_r')                one pass, D_r' some images of each retained class
