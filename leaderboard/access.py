@@ -81,3 +81,17 @@ def require(scope: str) -> Callable[[Token | None], Token]:
 Submitter = Annotated[Token, Depends(require("submit"))]
 Verifier = Annotated[Token, Depends(require("verify"))]
 Moderator = Annotated[Token, Depends(require("moderate"))]
+
+
+def known(token: ReaderDep) -> Token:
+    """Any token.
+
+    Raises:
+        Problem: 401, there is none.
+    """
+    if token is None:
+        raise Problem(401, "This needs a token.", headers=_CHALLENGE)
+    return token
+
+
+Known = Annotated[Token, Depends(known)]

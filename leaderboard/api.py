@@ -6,22 +6,23 @@ import base64
 import binascii
 import json
 import re
-import secrets
+from dataclasses import asdict
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
 from sqlalchemy import func, select
+from starlette.background import BackgroundTask
 
-from forgetbench.leaderboard import boards, documents, entries, submissions, uploads
-from forgetbench.leaderboard.access import DatabaseDep, ReaderDep, SettingsDep, Submitter
+from forgetbench.leaderboard import boards, directory, documents, entries, handing, uploads
+from forgetbench.leaderboard.access import DatabaseDep, Known, ReaderDep, SettingsDep
 from forgetbench.leaderboard.caching import conditional, etag_of
 from forgetbench.leaderboard.documents import (
     BoardBrief,
     BoardDocument,
-    DryRunDocument,
     EntryDocument,
+    MethodDocument,
+    MetricDocument,
     SubmissionDocument,
 )
 from forgetbench.leaderboard.models import Entry, Token
@@ -34,7 +35,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemDocument, "description": text}
     for status, text in ((404, "Not here"), (422, "Not valid"), (429, "Too many requests"))
 }
-_WRITE_ERRORS = {
+WRITE_ERRORS = {
     **_ERRORS,
     400: {"model": ProblemDocument, "description": "Not a complete submission"},
     401: {"model": ProblemDocument, "description": "No token, or a wrong one"},
@@ -101,73 +102,74 @@ def get_entry(database: DatabaseDep, token: ReaderDep, identity: str) -> EntryDo
             manifest=whole.entry.manifest,
             manifest_sha256=whole.entry.manifest_sha256,
             files=[{"name": file.name, "sha256": file.sha256, "size": file.size} for file in whole.files],
+            verifications=[
+                documents.VerificationDocument(**documents.verification(item)) for item in whole.verifications
+            ],
             history=[documents.EventDocument(**event) for event in documents.history(whole.events)],
         )
 
 
-@router.post(
-    "/submissions",
-    status_code=202,
-    response_model=SubmissionDocument,
-    responses={200: {"model": DryRunDocument, "description": "A dry run"}, **_WRITE_ERRORS},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {uploads.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+@router.get(
+    "/entries/{identity}/evidence",
+    response_class=FileResponse,
+    responses={**_ERRORS, 200: {"content": {uploads.MEDIA_TYPE: {}}, "description": "The run as a zip"}},
 )
-async def submit(
-    request: Request,
-    database: DatabaseDep,
-    settings: SettingsDep,
-    token: Submitter,
-    dry_run: bool = False,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
-) -> Response:
-    """Submit a run: a zip, stored without compression, of its manifest and evidence files.
+def get_evidence(database: DatabaseDep, settings: SettingsDep, token: ReaderDep, identity: str) -> FileResponse:
+    """An entry's evidence, as it was submitted; never an oracle's."""
+    with database.reading() as session:
+        entry = entries.find(session, identity, token).entry
+        path = handing.evidence(settings, entry)
+    remove = BackgroundTask(path.unlink, missing_ok=True)
+    return FileResponse(path, media_type=uploads.MEDIA_TYPE, filename=f"{identity}.zip", background=remove)
 
-    With ``dry_run=true`` everything is checked and nothing kept. With an ``Idempotency-Key`` the same body again gets
-    the first answer, another body 409.
-    """
-    if request.headers.get("content-type", "").partition(";")[0].strip() != uploads.MEDIA_TYPE:
-        raise Problem(415, f"Send the run as {uploads.MEDIA_TYPE}; `forgetbench submit` does.")
-    length = request.headers.get("content-length", "")
-    settings.incoming.mkdir(parents=True, exist_ok=True)
-    path = settings.incoming / secrets.token_hex(16)
-    try:
-        body = await uploads.receive(
-            request.stream(), path, settings.max_upload_bytes, int(length) if length.isdigit() else None
-        )
-        got = await run_in_threadpool(
-            submissions.receive, database, settings, token, body, key=idempotency_key, dry_run=dry_run
-        )
-    finally:
-        path.unlink(missing_ok=True)
-    if got.entry_id is None:
-        detail = "Everything is as it must be; nothing was stored."
-        return JSONResponse({"task": got.task, "accepted": True, "detail": detail})
-    answer = await run_in_threadpool(_submission, request, database, got.entry_id)
-    return JSONResponse(answer, 200 if got.repeated else 202, {"Location": f"/api/v1/submissions/{got.entry_id}"})
+
+@router.get(
+    "/tasks/{task:path}/pack",
+    response_class=FileResponse,
+    responses={**_ERRORS, 200: {"content": {uploads.MEDIA_TYPE: {}}, "description": "The public part of the pack"}},
+)
+def get_pack(database: DatabaseDep, settings: SettingsDep, task: str) -> FileResponse:
+    """What a submitter needs of a task: the card, the originals and their evidence; never labels or oracles."""
+    with database.reading() as session:
+        path = handing.public_pack(settings, boards.find(session, task))
+    return FileResponse(path, media_type=uploads.MEDIA_TYPE, filename="pack.zip")
+
+
+@router.get("/methods")
+def list_methods(database: DatabaseDep) -> list[MethodDocument]:
+    """Every method that is listed."""
+    with database.reading() as session:
+        return [MethodDocument(**asdict(line)) for line in directory.methods(session)]
+
+
+@router.get("/metrics")
+def list_metrics(database: DatabaseDep) -> list[MetricDocument]:
+    """Every metric: what it means, and what it misses."""
+    with database.reading() as session:
+        specs = directory.metric_specs(session)
+    return [MetricDocument(**{name: spec[name] for name in MetricDocument.model_fields}) for spec in specs.values()]
 
 
 @router.get("/submissions/{identity}", responses=_ERRORS)
-def get_submission(request: Request, database: DatabaseDep, token: ReaderDep, identity: str) -> SubmissionDocument:
+def getsubmission_document(
+    request: Request, database: DatabaseDep, token: ReaderDep, identity: str
+) -> SubmissionDocument:
     """What became of a submission: its state, its place, its history."""
     with database.reading() as session:
         entry = session.get(Entry, identity) if "\0" not in identity else None
         if entry is None or not entries.visible(entry, token):
             raise Problem(404, "There is no submission of that id, or it is neither listed nor yours.")
-    return SubmissionDocument(**_submission(request, database, identity))
+    return SubmissionDocument(**submission_document(request, database, identity))
 
 
-@router.get("/whoami", responses=_WRITE_ERRORS)
-def who_am_i(token: Submitter) -> dict[str, Any]:
+@router.get("/whoami", responses=WRITE_ERRORS)
+def who_am_i(token: Known) -> dict[str, Any]:
     """Whose token this is: lets a client find out before it uploads."""
     return {"name": token.name, "scopes": token.scopes, "expires_at": token.expires_at}
 
 
-def _submission(request: Request, database: DatabaseDep, identity: str) -> dict[str, Any]:
+def submission_document(request: Request, database: DatabaseDep, identity: str) -> dict[str, Any]:
+    """A ``SubmissionDocument``, for whoever may see it."""
     with database.reading() as session:
         owner = session.get_one(Entry, identity).token_id
         whole = entries.find(session, identity, session.get(Token, owner) if owner else None)

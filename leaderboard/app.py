@@ -12,10 +12,11 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
-from forgetbench.leaderboard import api, health, pages, problems, reading
+from forgetbench.leaderboard import api, health, pages, problems, reading, writing
 from forgetbench.leaderboard.caching import Cache
 from forgetbench.leaderboard.database import Database
-from forgetbench.leaderboard.headers import SecurityHeaders
+from forgetbench.leaderboard.headers import ReadLimit, SecurityHeaders
+from forgetbench.leaderboard.ratelimits import Limits
 from forgetbench.leaderboard.rendering import Pages
 from forgetbench.leaderboard.settings import Settings
 
@@ -47,11 +48,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings, app.state.database, app.state.cache = chosen, database, Cache()
-    app.state.pages = Pages(chosen)
+    app.state.pages, app.state.limits = Pages(chosen), Limits(chosen, database)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
+    app.add_middleware(ReadLimit, limits=app.state.limits)
     app.add_middleware(SecurityHeaders)
     problems.install(app)
     app.include_router(api.router)
+    app.include_router(writing.router)
     app.include_router(health.router)
     app.include_router(pages.router, include_in_schema=False)
     app.include_router(reading.router, include_in_schema=False)

@@ -130,7 +130,7 @@ def find(session: Session, task: str, pack: str | None = None) -> Board:
     """
     query = select(Board).where(Board.task == task)
     query = query.where(Board.pack_sha256.startswith(pack, autoescape=True) if pack else Board.superseded_at.is_(None))
-    board = session.scalars(query.limit(1)).first()
+    board = session.scalars(query.limit(1)).first() if "\0" not in task else None
     if board is None:
         raise Problem(404, f"There is no board {task!r} on this server.")
     return board

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import ssl
 import stat
 import time
@@ -29,6 +30,9 @@ from forgetbench.store import home
 TOKEN_VARIABLE = "FORGETBENCH_TOKEN"  # noqa: S105 - the variable's name
 MEDIA_TYPE = "application/zip"
 _CHUNK = 2**18
+ANONYMOUS = ""
+"""Stands for a token where none is needed."""
+_PACK_FILE = re.compile(r"pack\.json|(originals|models)/[\w.-]+|(rows|index|indices)-d\d+\.npz")
 _FINAL = ("listed", "rejected", "flagged", "quarantined", "withdrawn")
 
 Progress = Callable[[int, int], None]
@@ -84,6 +88,94 @@ def submit(
         if dry_run:
             return Verdict("accepted", answer["task"], answer["detail"], "", answer)
         return client.wait(answer["id"], wait_seconds)
+
+
+def withdraw(
+    identity: str, reason: str, server: str, token: str | None = None, *, transport: httpx2.BaseTransport | None = None
+) -> str:
+    """Withdraw one's own submission; returns its new state. A tombstone stays, and the attempt counts.
+
+    Raises:
+        UsageError: The token is wrong, or not the submitter's.
+        ForgetBenchError: There is no such submission, or it cannot be withdrawn.
+    """
+    with Client(server, token, transport=transport) as client:
+        wanted = {"state": "withdrawn", "reason": reason}
+        return str(client.post(f"/api/v1/submissions/{quote(identity, safe='')}/state", wanted)["state"])
+
+
+def post_verification(
+    identity: str,
+    run_folder: Path,
+    server: str,
+    token: str | None = None,
+    *,
+    wait_seconds: float = 600.0,
+    progress: Progress | None = None,
+    transport: httpx2.BaseTransport | None = None,
+) -> dict[str, Any]:
+    """Post a second run of a listed submission's recipe, and wait for the comparison.
+
+    Returns:
+        The verification: ``verdict`` (``reproduced``, ``not reproduced``) and ``comparison`` by ranking metric.
+
+    Raises:
+        UsageError: The token has not the scope ``verify``.
+        ForgetBenchError: The server refuses the run, or cannot be reached.
+    """
+    run = check_locally(run_folder)
+    with Client(server, token, transport=transport) as client:
+        client.introduce()
+        with TemporaryDirectory(prefix="forgetbench-") as folder:
+            body = pack_body(run, Path(folder) / "run.zip")
+            path = f"/api/v1/submissions/{quote(identity, safe='')}/verifications"
+            name = client.upload(body, path=path, progress=progress)["id"]
+        until, pause = time.monotonic() + wait_seconds, 0.2
+        while True:
+            found = client.get(f"/api/v1/entries/{quote(identity, safe='')}")
+            [record] = [item for item in found["verifications"] if item["id"] == name]
+            if record["verdict"] != "received" or time.monotonic() > until:
+                return dict(record)
+            time.sleep(pause)
+            pause = min(pause * 1.5, 3.0)
+
+
+def fetch_entry(identity: str, server: str, *, transport: httpx2.BaseTransport | None = None) -> dict[str, Any]:
+    """An entry, whole, without a token: its manifest holds method, parameters, source and command.
+
+    Raises:
+        ForgetBenchError: There is none of that id, or the server cannot be reached.
+    """
+    with Client(server, ANONYMOUS, transport=transport) as client:
+        return client.get(f"/api/v1/entries/{quote(identity, safe='')}")
+
+
+def pull_pack(task: str, server: str, folder: Path, *, transport: httpx2.BaseTransport | None = None) -> Path:
+    """Fetch the public part of a board's pack into a folder: card, originals and their evidence.
+
+    Raises:
+        UsageError: The folder is not empty.
+        ForgetBenchError: The server has no such board, cannot be reached, or sent something else.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty; choose another folder.")
+    with Client(server, ANONYMOUS, transport=transport) as client, TemporaryDirectory(prefix="forgetbench-") as place:
+        path = client.download(f"/api/v1/tasks/{quote(task, safe='/')}/pack", Path(place) / "pack.zip")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+                if any(not _PACK_FILE.fullmatch(name) for name in names) or "pack.json" not in names:
+                    raise ForgetBenchError(f"{server} sent something that is no pack.")
+                card = json.loads(archive.read("pack.json"))
+                for name in names:
+                    content = archive.read(name)
+                    if name != "pack.json" and hashlib.sha256(content).hexdigest() != card["files"].get(name):
+                        raise ForgetBenchError(f"{name} of the pack was damaged on its way; fetch it again.")
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(content)
+        except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ForgetBenchError(f"{server} sent no readable pack; fetch it again.") from error
+    return folder
 
 
 def check_locally(folder: Path) -> Run:
@@ -176,12 +268,15 @@ class Client:
 
     def __init__(self, server: str, token: str | None = None, *, transport: httpx2.BaseTransport | None = None) -> None:
         self.server = check_address(server)
-        bearer = (token or find_token()).strip()
-        if not bearer.startswith("fb_") or not bearer.isascii() or any(c.isspace() for c in bearer):
-            raise UsageError("That is no token: one looks like fb_<id>_<secret>.")
+        headers = {"Accept": "application/json"}
+        if token != ANONYMOUS:
+            bearer = (find_token() if token is None else token).strip()
+            if not bearer.startswith("fb_") or not bearer.isascii() or any(c.isspace() for c in bearer):
+                raise UsageError("That is no token: one looks like fb_<id>_<secret>.")
+            headers["Authorization"] = f"Bearer {bearer}"
         self._http = httpx2.Client(
             base_url=self.server,
-            headers={"Authorization": f"Bearer {bearer}", "Accept": "application/json"},
+            headers=headers,
             timeout=httpx2.Timeout(30.0, read=300.0, write=300.0),
             follow_redirects=False,
             transport=transport,
@@ -197,10 +292,37 @@ class Client:
 
     def introduce(self) -> dict[str, Any]:
         """Find out whether the token is good, before anything large is sent."""
-        with self._reaching():
-            return self._checked(self._http.get("/api/v1/whoami"))
+        return self.get("/api/v1/whoami")
 
-    def upload(self, body: Path, *, dry_run: bool, progress: Progress | None = None) -> dict[str, Any]:
+    def get(self, path: str) -> dict[str, Any]:
+        """A document."""
+        with self._reaching():
+            return self._checked(self._http.get(path))
+
+    def post(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a document."""
+        with self._reaching():
+            return self._checked(self._http.post(path, json=content))
+
+    def download(self, path: str, target: Path) -> Path:
+        """A file, whole."""
+        with self._reaching(), self._http.stream("GET", path) as answer:
+            if not answer.is_success:
+                answer.read()
+                self._checked(answer)
+            with target.open("wb") as file:
+                for chunk in answer.iter_bytes():
+                    file.write(chunk)
+        return target
+
+    def upload(
+        self,
+        body: Path,
+        *,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        path: str = "/api/v1/submissions",
+    ) -> dict[str, Any]:
         """Send a body. Its hash is the idempotency key: sent twice, it is one submission."""
         size = body.stat().st_size
         with body.open("rb") as stream:
@@ -220,15 +342,14 @@ class Client:
 
         params = {"dry_run": "true"} if dry_run else {}
         with self._reaching():
-            answer = self._http.post("/api/v1/submissions", content=chunks(), headers=headers, params=params)
+            answer = self._http.post(path, content=chunks(), headers=headers, params=params)
             return self._checked(answer)
 
     def wait(self, identity: str, seconds: float) -> Verdict:
         """Wait until a submission is listed or rejected, and its rank is known."""
         until, pause = time.monotonic() + seconds, 0.2
         while True:
-            with self._reaching():
-                found = self._checked(self._http.get(f"/api/v1/submissions/{quote(identity, safe='')}"))
+            found = self.get(f"/api/v1/submissions/{quote(identity, safe='')}")
             decided = found["state"] in _FINAL and (found["state"] != "listed" or found["rank"] or found["reasons"])
             if decided or time.monotonic() > until:
                 return Verdict(found["state"], found["task"], describe(found), found["url"], found)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from forgetbench.leaderboard.boards import Cell, Column, Page, Row
-from forgetbench.leaderboard.models import Board, Entry, Event, Placing
+from forgetbench.leaderboard.models import Board, Entry, Event, Placing, Verification
 
 
 class Document(BaseModel):
@@ -175,7 +175,53 @@ class EntryDocument(Document):
     manifest: dict[str, Any]
     manifest_sha256: str
     files: list[dict[str, Any]]
+    verifications: list[VerificationDocument]
     history: list[EventDocument]
+
+
+class VerificationDocument(Document):
+    """A second record of an entry."""
+
+    id: str
+    verifier: str
+    received_at: datetime
+    verdict: str
+    comparison: dict[str, Any] | None
+
+
+class VerificationReceived(Document):
+    """A second record that is being scored."""
+
+    id: str
+    entry: str
+
+
+class MethodDocument(Document):
+    """A method over all boards."""
+
+    name: str
+    family: str
+    entries: int
+    boards: int
+    newest: datetime | None
+
+
+class MetricDocument(Document):
+    """A metric: what it is, how to read it, what it misses."""
+
+    name: str
+    title: str
+    symbol: str
+    group: str
+    unit: str
+    direction: str
+    requires: list[str]
+    meaning: str
+    misses: str
+    misuse: str
+    formula: str
+    example: str
+    source: str
 
 
 class Health(Document):
@@ -300,6 +346,17 @@ def history(events: list[Event]) -> list[dict[str, Any]]:
         }
         for event in events
     ]
+
+
+def verification(item: Verification) -> dict[str, Any]:
+    """A ``VerificationDocument``."""
+    return {
+        "id": item.id,
+        "verifier": item.verifier,
+        "received_at": item.received_at,
+        "verdict": item.verdict,
+        "comparison": item.comparison,
+    }
 
 
 def submission(entry: Entry, placing: Placing | None, ranked: int, events: list[Event], url: str) -> dict[str, Any]:

@@ -9,7 +9,17 @@ from sqlalchemy.orm import Session
 
 from forgetbench.evidence import Manifest
 from forgetbench.leaderboard.boards import Cell, Row
-from forgetbench.leaderboard.models import Board, Entry, Event, EvidenceFile, MetricValue, Placing, Score, Token
+from forgetbench.leaderboard.models import (
+    Board,
+    Entry,
+    Event,
+    EvidenceFile,
+    MetricValue,
+    Placing,
+    Score,
+    Token,
+    Verification,
+)
 from forgetbench.leaderboard.problems import Problem
 from forgetbench.leaderboard.states import PUBLIC
 
@@ -24,6 +34,7 @@ class Whole:
     placing: Placing | None
     files: list[EvidenceFile]
     events: list[Event]
+    verifications: list[Verification]
     cells: dict[str, Cell]
     ranked: int
     """Ranked rows of the board."""
@@ -61,6 +72,9 @@ def find(session: Session, identity: str, token: Token | None = None) -> Whole:
         raise Problem(404, "There is no entry of that id, or it is not listed.")
     events = session.scalars(select(Event).where(Event.entry_id == identity).order_by(Event.id)).all()
     files = session.scalars(select(EvidenceFile).where(EvidenceFile.entry_id == identity)).all()
+    verifications = session.scalars(
+        select(Verification).where(Verification.entry_id == identity).order_by(Verification.received_at)
+    ).all()
     values = session.scalars(select(MetricValue).where(MetricValue.entry_id == identity)).all()
     ranked = select(func.count()).select_from(Placing).where(Placing.board_id == entry.board_id, Placing.scope == "all")
     return Whole(
@@ -70,6 +84,7 @@ def find(session: Session, identity: str, token: Token | None = None) -> Whole:
         placing=session.get(Placing, (identity, "all")),
         files=sorted(files, key=lambda file: [int(part) for part in file.name[1:-4].split("-s")]),
         events=list(events),
+        verifications=list(verifications),
         cells={item.metric: Cell(item.value, item.low, item.high, item.z, item.note) for item in values},
         ranked=session.scalar(ranked) or 0,
     )

@@ -1,9 +1,12 @@
-"""Headers of every answer: nothing from elsewhere, nothing framed, nothing guessed."""
+"""What stands before every route: security headers, and the limit on reading."""
 
 from __future__ import annotations
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from forgetbench.leaderboard.problems import answer
+from forgetbench.leaderboard.ratelimits import Limits
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -16,6 +19,26 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+
+
+_UNCOUNTED = ("/static/", "/charts/", "/health", "/ready")
+
+
+class ReadLimit:
+    """Answers 429 to an address that reads too much."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self.app, self.limits = app, limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count a request, and pass it on."""
+        if scope["type"] == "http" and not scope["path"].startswith(_UNCOUNTED):
+            wait = self.limits.read(scope["client"][0] if scope["client"] else "unknown")
+            if wait is not None:
+                refusal = answer(429, "Too many requests; wait a little.", headers={"Retry-After": str(wait)})
+                await refusal(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 class SecurityHeaders:

@@ -8,7 +8,7 @@ import time
 from sqlalchemy import select
 
 from forgetbench.leaderboard.database import Database
-from forgetbench.leaderboard.models import Entry
+from forgetbench.leaderboard.models import Entry, Verification
 from forgetbench.leaderboard.settings import Settings
 
 LEFT_AFTER_SECONDS = 6 * 3600.0
@@ -32,7 +32,7 @@ def remove_leftovers(settings: Settings, database: Database, older_than: float =
             removed += 1
     if settings.evidence.is_dir():
         with database.reading() as session:
-            known = set(session.scalars(select(Entry.id)))
+            known = {*session.scalars(select(Entry.id)), *session.scalars(select(Verification.id))}
         for path in settings.evidence.iterdir():
             if path.name not in known and path.stat().st_mtime < before:
                 shutil.rmtree(path, ignore_errors=True)

@@ -26,6 +26,8 @@ STATES = ("received", "scoring", "listed", "rejected", "flagged", "quarantined",
 """States of an entry: the life of a submission."""
 TIERS = ("reference", "recomputed", "reproduced")
 """How far an entry has been checked: an explicit field, never inferred."""
+VERDICTS = ("received", "reproduced", "not reproduced", "failed")
+"""What became of a verification."""
 CHOICES = ("all", "reproduced")
 """Choices of tiers; each is ranked on its own."""
 SCOPES = ("submit", "verify", "moderate")
@@ -320,6 +322,39 @@ class Job(Base):
     error: Mapped[str | None]
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+
+
+class Verification(Base):
+    """A second record of an entry: a verifier ran the recipe again. Both records are kept."""
+
+    __tablename__ = "verifications"
+    __table_args__ = (
+        CheckConstraint(_one_of("verdict", VERDICTS), name="verdict"),
+        Index("ix_verifications_entry_id", "entry_id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"))
+    token_id: Mapped[str] = mapped_column(ForeignKey("tokens.id"))
+    verifier: Mapped[str]
+    received_at: Mapped[datetime]
+    manifest: Mapped[dict[str, Any]]
+    body_sha256: Mapped[str] = mapped_column(String(64))
+    verdict: Mapped[str] = mapped_column(String(16))
+    card: Mapped[dict[str, Any] | None]
+    comparison: Mapped[dict[str, Any] | None]
+    """Ranking metric -> difference of the two records, with its 95 % interval."""
+
+
+class RateCount(Base):
+    """Requests counted in a window of time, where several web processes share the count."""
+
+    __tablename__ = "rate_counts"
+
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    count: Mapped[int]
+    expires_at: Mapped[float]
+    """Seconds since 1970."""
 
 
 class IdempotencyKey(Base):

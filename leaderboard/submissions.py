@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from datetime import timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import func, select
@@ -79,26 +80,32 @@ def receive(
 
 def check(session: Session, settings: Settings, board: Board, run: Run) -> list[FieldError]:
     """Everything that is wrong with a run as a submission to a board."""
+    return check_evidence(settings, board, run) or _check_used(session, board, run)
+
+
+def check_evidence(settings: Settings, board: Board, run: Run) -> list[FieldError]:
+    """Everything that is wrong with a run as evidence, whoever brings it."""
     errors = check_headers(run)
-    if errors:
-        return errors
-    errors = [_field_error(problem, run) for problem in check_run(run, packs.pack_of(settings, board))]
-    return errors or _check_duplicates(session, settings, board, run)
+    if not errors:
+        errors = [_field_error(problem, run) for problem in check_run(run, packs.pack_of(settings, board))]
+    if not errors:
+        known = packs.known_answers(settings, board)
+        errors = [
+            FieldError(field=model.file, message="holds the answers of one of this board's oracles")
+            for model in run.manifest.models
+            if known.get(answers_digest(model), "").partition("/")[0] in {"references", "controls"}
+        ]
+    return errors
 
 
-def _check_duplicates(session: Session, settings: Settings, board: Board, run: Run) -> list[FieldError]:
-    known, errors = packs.known_answers(settings, board), []
+def _check_used(session: Session, board: Board, run: Run) -> list[FieldError]:
     answers = {answers_digest(model): model.file for model in run.manifest.models}
-    for answer, file in answers.items():
-        role = known.get(answer, "").partition("/")[0]
-        if role in {"references", "controls"}:
-            errors.append(FieldError(field=file, message="holds the answers of one of this board's oracles"))
     used = session.scalars(
         select(EvidenceFile.answers).where(
             EvidenceFile.board_id == board.id, EvidenceFile.counted, EvidenceFile.answers.in_(answers)
         )
     )
-    errors += [FieldError(field=answers[answer], message="was submitted to this board before") for answer in used]
+    errors = [FieldError(field=answers[answer], message="was submitted to this board before") for answer in used]
     return sorted(errors, key=lambda error: error.field)
 
 
@@ -123,10 +130,7 @@ def _keep(
         )
         for model in run.manifest.models
     ]
-    settings.evidence.mkdir(parents=True, exist_ok=True)
-    make_durable(run.folder)
-    run.folder.rename(place)
-    sync(settings.evidence)
+    put_in_place(run, place)
     try:
         with database.writing() as session:
             if key is not None and (earlier := _first_answer(session, token, key, body)) is not None:
@@ -151,6 +155,14 @@ def _keep(
         shutil.rmtree(place, ignore_errors=True)
         raise
     return Reception(identity, board.task, repeated=False)
+
+
+def put_in_place(run: Run, place: Path) -> None:
+    """Move a run to where it stays; it is on the disk when this returns."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    make_durable(run.folder)
+    run.folder.rename(place)
+    sync(place.parent)
 
 
 def _lost_race(database: Database, token: Token, key: str | None, body: Body, error: IntegrityError) -> Reception:

@@ -17,9 +17,19 @@ from sqlalchemy.orm import Session
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence import Manifest, Run
-from forgetbench.leaderboard import charts, housekeeping, jobs, packs, scorer, states
+from forgetbench.leaderboard import charts, housekeeping, jobs, packs, scorer, states, verification
 from forgetbench.leaderboard.database import Database
-from forgetbench.leaderboard.models import CHOICES, Board, Entry, Job, MetricValue, Placing, Score, utc_now
+from forgetbench.leaderboard.models import (
+    CHOICES,
+    Board,
+    Entry,
+    Job,
+    MetricValue,
+    Placing,
+    Score,
+    Verification,
+    utc_now,
+)
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.scorecards import Scorecard
 
@@ -33,7 +43,13 @@ class Worker:
         self.settings, self.database, self._parent = settings, database, parent
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._stop = threading.Event()
-        self._kinds: dict[str, Callable[[Job], None]] = {"score": self._score, "rank": self._rank, "chart": self._chart}
+        self._kinds: dict[str, Callable[[Job], None]] = {
+            "score": self._score,
+            "rescore": self._rescore,
+            "verify": self._verify,
+            "rank": self._rank,
+            "chart": self._chart,
+        }
 
     def stop(self, *_: Any) -> None:
         """Stop after the job at hand; usable as a signal's handler."""
@@ -139,6 +155,33 @@ class Worker:
             return judge.score_reference(entry.label)
         return judge.score(Run(self.settings.evidence / entry.id, Manifest.model_validate(entry.manifest)))
 
+    def _rescore(self, job: Job) -> None:
+        """Score a listed entry once more, by newer code; its old numbers stand until the new ones are there."""
+        with self.database.reading() as session:
+            entry = session.get_one(Entry, job.subject)
+            board = session.get_one(Board, entry.board_id)
+            session.expunge_all()
+        started = time.monotonic()
+        card = self._scorecard(board, entry)
+        with self.database.writing() as session:
+            jobs.finish(session, job)
+            entry = session.get_one(Entry, entry.id)
+            for table in (Score, MetricValue):
+                session.execute(delete(table).where(table.entry_id == entry.id))
+            write_numbers(session, entry, card, time.monotonic() - started)
+            code = scorer.software()["code"][:12]
+            states.record(session, entry, entry.state, states.SERVER, f"scored again, by code {code}")
+            jobs.request(session, "rank", str(board.id))
+
+    def _verify(self, job: Job) -> None:
+        with self.database.reading() as session:
+            record = session.get_one(Verification, job.subject)
+            board = session.get_one(Board, session.get_one(Entry, record.entry_id).board_id)
+            session.expunge_all()
+        judge = scorer.judge_of(packs.folder(self.settings, board) / "pack")
+        card = judge.score(Run(self.settings.evidence / record.id, Manifest.model_validate(record.manifest)))
+        verification.conclude(self.database, record.id, card.model_dump(mode="json"), job)
+
     def _rank(self, job: Job) -> None:
         with self.database.reading() as session:
             board = session.get_one(Board, int(job.subject))
@@ -193,6 +236,12 @@ class Worker:
 
 def keep_scorecard(session: Session, entry: Entry, card: Scorecard, seconds: float) -> None:
     """Write a scorecard's numbers into rows, and list the entry."""
+    write_numbers(session, entry, card, seconds)
+    states.move(session, entry, "listed", states.SERVER)
+
+
+def write_numbers(session: Session, entry: Entry, card: Scorecard, seconds: float) -> None:
+    """Write a scorecard's numbers into rows."""
     session.add(
         Score(
             entry_id=entry.id,
@@ -222,7 +271,6 @@ def keep_scorecard(session: Session, entry: Entry, card: Scorecard, seconds: flo
         entry.distance, entry.distance_low, entry.distance_high = distance.value, distance.low, distance.high
         entry.inside = distance.inside
     entry.cost, entry.budget = card.cost.flops, scorer.budget_of(card.cost)
-    states.move(session, entry, "listed", states.SERVER)
 
 
 def keep_ranking(

@@ -18,6 +18,7 @@ import numpy as np
 import psycopg
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import make_url
 
 from forgetbench.evidence import (
     MANIFEST,
@@ -239,8 +240,7 @@ class Databases:
     def copy(self, settings: Settings, folder: Path) -> Settings:
         """A copy of a whole server: its folder and its database."""
         shutil.copytree(settings.server_folder, folder)
-        name = settings.database_url.rpartition("/")[2].partition("?")[0]
-        url = self.cluster.create(name) if self.cluster else ""
+        url = self.cluster.create(str(make_url(settings.database_url).database)) if self.cluster else ""
         return Settings(server_folder=folder, database_url=url)
 
 

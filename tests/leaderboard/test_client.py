@@ -1,14 +1,29 @@
 from __future__ import annotations
 
+import io
 import json
 import threading
+import zipfile
 
 import httpx2
 import pytest
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.leaderboard.client import check_address, find_token, submit
+from forgetbench.leaderboard.client import (
+    check_address,
+    fetch_entry,
+    find_token,
+    post_verification,
+    pull_pack,
+    submit,
+    withdraw,
+)
 
+stream = io.BytesIO()
+with zipfile.ZipFile(stream, "w") as archive:
+    archive.writestr("pack.json", "{}")
+    archive.writestr("../../evil", "x")
+EVIL = stream.getvalue()
 SERVER = "http://127.0.0.1:8000"
 
 
@@ -27,22 +42,10 @@ def over(site):
     return Straight()
 
 
-def test_submit_waits_for_the_verdict_and_prints_the_place(site, world, tmp_path, over):
-    stop = threading.Event()
-
-    def work():
-        while not stop.wait(0.05):
-            site.work()
-
-    thread = threading.Thread(target=work)
-    thread.start()
+def test_submit_waits_for_the_verdict_and_prints_the_place(site, world, tmp_path, over, working):
     sent = []
-    try:
-        run = world.write_run(tmp_path / "run")
-        verdict = submit(run, SERVER, bare(site.token()), progress=lambda *at: sent.append(at), transport=over)
-    finally:
-        stop.set()
-        thread.join()
+    run = world.write_run(tmp_path / "run")
+    verdict = submit(run, SERVER, bare(site.token()), progress=lambda *at: sent.append(at), transport=over)
     assert (verdict.state, verdict.task) == ("listed", world.task)
     assert verdict.detail.startswith("rank 1 of 1, distance")
     assert verdict.url.endswith(f"/entries/{verdict.document['id']}")
@@ -137,3 +140,48 @@ def test_every_refusal_is_listed(world, tmp_path):
     transport = httpx2.MockTransport(lambda _: httpx2.Response(422, content=json.dumps(problem)))
     with pytest.raises(ForgetBenchError, match=r"(?s)No\..*a: one.*b: two"):
         submit(world.write_run(tmp_path / "run"), SERVER, "fb_x", transport=transport)
+
+
+@pytest.fixture
+def working(site):
+    """The worker, at work beside the test."""
+    stop = threading.Event()
+
+    def work():
+        while not stop.wait(0.05):
+            site.work()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+def test_verify_and_withdraw(site, world, tmp_path, over, working):
+    run, token = world.write_run(tmp_path / "run", memory=0.1), bare(site.token())
+    identity = submit(run, SERVER, token, transport=over).document["id"]
+    assert fetch_entry(identity, SERVER, transport=over)["manifest"]["method"]["name"] == "scrub"
+    second = world.write_run(tmp_path / "second", memory=0.1, start=700)
+    grace = bare(site.token("verify", name="Grace"))
+    record = post_verification(identity, second, SERVER, grace, transport=over)
+    assert record["verdict"] == "reproduced"
+    with pytest.raises(UsageError, match="may not"):
+        withdraw(identity, "mine", SERVER, grace, transport=over)
+    assert withdraw(identity, "a bug", SERVER, token, transport=over) == "withdrawn"
+
+
+def test_pull_brings_the_originals_and_no_more(site, world, tmp_path, over, tiny_pack):
+    folder = pull_pack(world.task, SERVER, tmp_path / "pack", transport=over)
+    assert {path.name for path in folder.iterdir()} == {"pack.json", "originals"}
+    for seed in range(6):
+        name = f"originals/d0-s{seed}.npz"
+        assert (folder / name).read_bytes() == (tiny_pack.folder / name).read_bytes()
+    with pytest.raises(UsageError, match="not empty"):
+        pull_pack(world.task, SERVER, folder, transport=over)
+    with pytest.raises(ForgetBenchError, match="no board"):
+        pull_pack("none/such", SERVER, tmp_path / "other", transport=over)
+    evil = httpx2.MockTransport(lambda _: httpx2.Response(200, content=EVIL))
+    with pytest.raises(ForgetBenchError, match="no pack"):
+        pull_pack(world.task, SERVER, tmp_path / "evil", transport=evil)
+    assert not (tmp_path / "evil").exists()

@@ -90,6 +90,13 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "rate_counts",
+        sa.Column("key", sa.String(length=200), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("expires_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_rate_counts")),
+    )
+    op.create_table(
         "tokens",
         sa.Column("id", sa.String(length=16), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -239,6 +246,27 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["entry_id"], ["entries.id"], name=op.f("fk_scores_entry_id_entries")),
         sa.PrimaryKeyConstraint("entry_id", name=op.f("pk_scores")),
     )
+    op.create_table(
+        "verifications",
+        sa.Column("id", sa.String(length=32), nullable=False),
+        sa.Column("entry_id", sa.String(length=32), nullable=False),
+        sa.Column("token_id", sa.String(length=16), nullable=False),
+        sa.Column("verifier", sa.Text(), nullable=False),
+        sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("manifest", sa.JSON(), nullable=False),
+        sa.Column("body_sha256", sa.String(length=64), nullable=False),
+        sa.Column("verdict", sa.String(length=16), nullable=False),
+        sa.Column("card", sa.JSON(), nullable=True),
+        sa.Column("comparison", sa.JSON(), nullable=True),
+        sa.CheckConstraint(
+            "verdict IN ('received', 'reproduced', 'not reproduced', 'failed')", name=op.f("ck_verifications_verdict")
+        ),
+        sa.ForeignKeyConstraint(["entry_id"], ["entries.id"], name=op.f("fk_verifications_entry_id_entries")),
+        sa.ForeignKeyConstraint(["token_id"], ["tokens.id"], name=op.f("fk_verifications_token_id_tokens")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_verifications")),
+    )
+    with op.batch_alter_table("verifications", schema=None) as batch_op:
+        batch_op.create_index("ix_verifications_entry_id", ["entry_id"], unique=False)
 
     if op.get_bind().dialect.name == "postgresql":
         op.execute(POSTGRESQL_FUNCTION)
@@ -252,6 +280,10 @@ def downgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP TRIGGER events_append_only ON events")
         op.execute("DROP FUNCTION events_are_append_only()")
+    with op.batch_alter_table("verifications", schema=None) as batch_op:
+        batch_op.drop_index("ix_verifications_entry_id")
+
+    op.drop_table("verifications")
     op.drop_table("scores")
     with op.batch_alter_table("placings", schema=None) as batch_op:
         batch_op.drop_index("ix_placings_board_id_scope_position")
@@ -281,6 +313,7 @@ def downgrade() -> None:
 
     op.drop_table("entries")
     op.drop_table("tokens")
+    op.drop_table("rate_counts")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_jobs_key_waiting",

@@ -1,0 +1,53 @@
+"""What the server hands out as files: an entry's evidence, and the public part of a board's pack."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+
+from forgetbench.leaderboard import packs
+from forgetbench.leaderboard.models import Board, Entry
+from forgetbench.leaderboard.problems import Problem
+from forgetbench.leaderboard.settings import Settings
+from forgetbench.packs import PACK
+
+PUBLIC = "public.zip"
+_SHOWN = re.compile(r"pack\.json|(originals|models)/[\w.-]+|(rows|index|indices)-d\d+\.npz")
+"""Files of a pack that leave the server: never labels, groups, or an oracle's evidence."""
+
+
+def evidence(settings: Settings, entry: Entry) -> Path:
+    """An entry's run as a zip in a temporary file; the caller removes it.
+
+    Raises:
+        Problem: 404, the entry is a reference row: an oracle's evidence stays here.
+    """
+    if entry.tier == "reference":
+        raise Problem(404, "The evidence of reference rows stays on the server.")
+    handle, name = tempfile.mkstemp(dir=settings.incoming, prefix="outgoing-")
+    os.close(handle)
+    folder = settings.evidence / entry.id
+    _zip(Path(name), {path.name: path for path in folder.iterdir()})
+    return Path(name)
+
+
+def public_pack(settings: Settings, board: Board) -> Path:
+    """The part of a board's pack that a submitter needs: its card, originals and row numbers, as a zip that is kept."""
+    folder = packs.folder(settings, board)
+    path = folder / PUBLIC
+    if not path.is_file():
+        names = [name for name in (PACK, *packs.pack_of(settings, board).card.files) if _SHOWN.fullmatch(name)]
+        handle, fresh = tempfile.mkstemp(dir=folder, prefix=".public-")
+        os.close(handle)
+        _zip(Path(fresh), {name: folder / "pack" / name for name in names})
+        Path(fresh).replace(path)
+    return path
+
+
+def _zip(target: Path, files: dict[str, Path]) -> None:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            archive.write(files[name], name)
