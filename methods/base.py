@@ -78,7 +78,7 @@ class ForgetRequest:
 
     def report(self, name: str, value: float | str) -> None:
         """Keep a figure or a remark of the method's own, such as the share of weights that it changed."""
-        self.notes[name] = value
+        self.notes[name] = value if isinstance(value, str) else float(value)
 
 
 @dataclass(frozen=True, kw_only=True)

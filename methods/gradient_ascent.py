@@ -38,8 +38,8 @@ class GradientAscent(Method):
         fails_at="stopping: the loss has no ceiling, so it does nothing or breaks the classes of the forget set",
     )
 
-    epochs: int = param(10, low=1, authors=5, help="Most passes over the forget set.")
-    lr: float = param(1e-3, above=0, authors=1e-4, help="Learning rate.")
+    epochs: int = param(20, low=1, authors=5, help="Most passes over the forget set.")
+    lr: float = param(0.02, above=0, authors=1e-4, help="Learning rate.")
     batch_size: int = param(64, low=1, authors=256, help="Examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
     floor: float = param(0.02, low=0, high=1, help="Fall of validation accuracy at which it stops (1 = never).")

@@ -44,7 +44,7 @@ class Influence(Method):
     )
 
     damping: float = param(0.03, above=0, authors=1e-4, help="Added to the Hessian's diagonal.")
-    strength: float = param(3.0, above=0, authors=1.0, help="Factor of the step.")
+    strength: float = param(10.0, above=0, authors=1.0, help="Factor of the step.")
     iterations: int = param(5, low=1, help="Most iterations of conjugate gradients.")
     hessian_examples: int = param(256, low=1, help="Retain examples that the Hessian is taken over, drawn at random.")
     batch_size: int = param(128, low=1, help="Examples per backward; does not shape the result.")

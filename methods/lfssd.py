@@ -41,7 +41,7 @@ class LFSSD(Method):
         fails_at="its threshold, as SSD; and single examples of a class that stays",
     )
 
-    alpha: float = param(5.0, above=0, authors=10.0, help="How many times more a weight must matter for D_f.")
+    alpha: float = param(4.0, above=0, authors=10.0, help="How many times more a weight must matter for D_f.")
     dampening: float = param(1.0, above=0, help="lambda: strength of the shrinking.")
     importance: str = param(
         "per-sample", choices=("per-sample", "batch"), authors="batch", help="By example, or by batch as published."

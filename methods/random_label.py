@@ -41,7 +41,7 @@ class RandomLabel(Method):
         fails_at="privacy: wrong answers on the forget set give it away; and what is forgotten may not generalise",
     )
 
-    epochs: int = param(5, low=1, authors=10, help="Passes over the forget set.")
+    epochs: int = param(8, low=1, authors=10, help="Passes over the forget set.")
     lr: float = param(0.01, above=0, help="Learning rate.")
     batch_size: int = param(64, low=2, authors=256, help="Forget examples per step; as many retained ones.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")

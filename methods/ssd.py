@@ -46,7 +46,7 @@ class SSD(Method):
         fails_at="its threshold: between no effect and collapse lies a narrow alpha, another one for each class",
     )
 
-    alpha: float = param(7.0, above=0, authors=10.0, help="How many times more a weight must matter for D_f.")
+    alpha: float = param(6.0, above=0, authors=10.0, help="How many times more a weight must matter for D_f.")
     dampening: float = param(1.0, above=0, help="lambda: strength of the shrinking.")
     importance: str = param(
         "per-sample",
