@@ -282,13 +282,20 @@ def _plain_grey(content: bytes) -> PIL.Image.Image:
     """A PGM file in decimal digits, which Pillow reads a hundred times more slowly."""
     import PIL.Image
 
-    numbers = b" ".join(line.split(b"#", 1)[0] for line in content[2:].splitlines()).split()
-    width, height, top, *levels = (int(number) for number in numbers)
+    digits = b" ".join(line.split(b"#", 1)[0] for line in content[2:].splitlines())
+    stray = digits.translate(None, b"0123456789 \t")
+    if stray:
+        raise ValueError(f"it holds {stray[:8]!r} where decimal digits are expected")
+    numbers = np.fromstring(digits.decode(), dtype=np.int64, sep=" ")
+    if len(numbers) < 3 or numbers[:3].min() < 1:
+        raise ValueError("image file is truncated: width, height or highest level are missing")
+    width, height, top = (int(number) for number in numbers[:3])
+    levels = numbers[3:]
     if top > 255:
         raise ValueError(f"levels go up to {top}; save it with 8 bits")
     if len(levels) < width * height:
         raise ValueError(f"image file is truncated: {len(levels)} of {width * height} pixels are there")
-    pixels = np.array(levels[: width * height], dtype=np.float64).reshape(height, width)
+    pixels = levels[: width * height].astype(np.float64).reshape(height, width)
     return PIL.Image.fromarray(np.round(np.clip(pixels, 0, top) * (255 / top)).astype(np.uint8))
 
 

@@ -84,7 +84,8 @@ def test_plain_pgm_is_read_like_the_binary_one():
         (b"", "cannot identify"),
         (b"<html>not found</html>", "cannot identify"),
         (b"P2 4 4 255 1 2 3", "truncated"),
-        (b"P2 4 four 255 1 2 3", "invalid literal"),
+        (b"P2 4 four 255 1 2 3", "it holds b'four' where decimal digits are expected"),
+        (b"P2 4", "width, height or highest level are missing"),
         (b"P5 4 4 255\nabc", "truncated"),
     ],
 )

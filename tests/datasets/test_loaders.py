@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -66,3 +68,13 @@ def test_options_are_documented_with_type_and_default():
     documents = {document.name: document for document in make_loader("digits").options()}
     assert documents["train"].kind == "integer"
     assert documents["train"].default == 1000
+
+
+def test_listing_the_sets_imports_no_heavy_library():
+    code = (
+        "import sys; from forgetbench.datasets import datasets; from forgetbench.datasets.scenarios import scenarios; "
+        "[registry.get(name) for registry in (datasets, scenarios) for name in registry.names()]; "
+        "print(sorted({'torch', 'torchvision', 'sklearn', 'scipy', 'PIL', 'pandas'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
