@@ -148,11 +148,13 @@ class Loader(Options, ABC):
             for candidate in (*(root / name for name in names), root):
                 if (candidate / expects).exists():
                     return candidate
-        tried = (
-            "no data folder was named" if root is None else f"there is no {expects!r} below {root} or {root / names[0]}"
-        )
-        raise UsageError(
-            f"Image set {self.card.name!r} needs files, and {tried}. {self.card.obtain} Expected is "
+        raise self.missing(root, f"there is no {expects!r} below {root} or {root / names[0]}" if root else "")
+
+    def missing(self, root: Path | None, found: str) -> UsageError:
+        """The error for files that are not there: what was found, where to get them, and what is expected."""
+        found = found if root is not None else "no data folder was named"
+        return UsageError(
+            f"Image set {self.card.name!r} needs files, and {found}. {self.card.obtain} Expected is "
             f"{self.card.layout}; name the data folder with --root."
         )
 

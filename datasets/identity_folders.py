@@ -74,7 +74,7 @@ class IdentityFolders(PeopleLoader):
             [] if folder is None or not folder.is_dir() else [p for p in image_paths(folder) if self._fits(p, folder)]
         )
         if folder is None or not found:
-            self.folder(None if root is None else root / "nowhere", *self.folders, expects=f"{self.prefix}<person>")
+            raise self.missing(root, f"there is no picture of anybody below {folder}")
         names, counts = np.unique([self._person(path) for path in found], return_counts=True)
         enough = {str(name) for name, count in zip(names, counts, strict=True) if count >= self.pictures}
         if len(enough) < 2:
@@ -82,7 +82,6 @@ class IdentityFolders(PeopleLoader):
                 f"{self.option_owner}: {len(enough)} people have {self.pictures} pictures or more, and two are needed; "
                 f"the most is {counts.max()}. Lower option pictures."
             )
-        assert folder is not None  # noqa: S101 (else nothing was found)
         return folder, [path for path in found if self._person(path) in enough]
 
     def _fits(self, path: Path, folder: Path) -> bool:

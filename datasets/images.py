@@ -196,6 +196,10 @@ class Partition:
     forget_lists: Mapping[str, NDArray[np.int64]] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
+        lists = {name: np.array(rows, dtype=np.int64) for name, rows in self.forget_lists.items()}
+        for rows in lists.values():
+            rows.flags.writeable = False
+        object.__setattr__(self, "forget_lists", MappingProxyType(lists))
         for part, images in self.parts():
             if images.classes != self.train.classes or images.attributes != self.train.attributes:
                 raise ForgetBenchError(f"{self.name}: {part} has classes {images.classes}, train {self.train.classes}")
