@@ -5,7 +5,7 @@ All of it depends on the pack alone (originals, reference oracles, control oracl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -27,6 +27,8 @@ FEASIBLE_Z = 3.0
 SATURATED = 0.99
 """Beyond this AUC lira can rise no further, and the shift stands in for it."""
 
+NO_ORIGINALS = "no originals were given: nothing tells whether forgetting can be seen here"
+
 STAND_IN = {"lira.forget": "shift.forget", "lira.retain": "shift.retain"}
 
 
@@ -34,9 +36,10 @@ def reference_bands(
     labels: Labels,
     references: Population,
     controls: Population,
-    originals: Population,
+    originals: Population | None,
     track: Track,
     *,
+    unfit: Collection[str] = (),
     ranking_only: bool = False,
 ) -> Bands:
     """Bands, feasibility, family limit and gate of a board.
@@ -45,52 +48,41 @@ def reference_bands(
         labels: For each draw, subset -> labels (n,) or (n, A).
         references: The reference oracles: for each draw, subset -> logits (S, n, K).
         controls: The control oracles, as many.
-        originals: The originals, as many: the contestant No unlearning.
+        originals: The originals, as many: the contestant No unlearning. Without them nothing tells what is feasible,
+            and the board is informational.
         track: What the task asks for.
+        unfit: Metrics that an audit found out of place here; they are shown, and rank nothing.
         ranking_only: Leave out what never ranks: for tuning, where only the distance counts.
 
     Raises:
         UsageError: The populations do not fit each other, or an answer is not finite.
     """
     seeds = count_models(references)
-    if not seeds == count_models(controls) == count_models(originals):
+    counts = [count_models(side) for side in (controls, originals) if side is not None]
+    if set(counts) != {seeds}:
         raise UsageError(
-            f"As many originals, references and controls, please: {count_models(originals)}, {seeds}, "
-            f"{count_models(controls)}."
+            f"As many originals, references and controls, please: {seeds} references, but {counts} others."
         )
+    everyone = {"references": references, "controls": controls, "originals": originals}
     alone = {
-        role: single_values(population, labels, ranking_only=ranking_only)
-        for role, population in (("references", references), ("controls", controls), ("originals", originals))
+        role: single_values(side, labels, ranking_only=ranking_only) if side is not None else ({}, {})
+        for role, side in everyone.items()
     }
     values = {role: found for role, (found, _) in alone.items()}
     singles = Singles(values["references"], values["controls"], values["originals"])
     oracles, missing = compare(references, controls, labels, singles, ranking_only=ranking_only)
-    missing |= alone["references"][1]
-    halves: dict[str, FloatArray] = {}
-    bands: dict[str, MetricBand] = {}
-    for name, comparison in oracles.items():
-        try:
-            halves[name] = over_halvings(comparison.value, seeds, comparison.symmetry, comparison.halvings)
-        except UsageError as error:
-            missing[name] = str(error)
-            continue
-        mean, low, high, sd = band_of(halves[name])
-        bands[name] = MetricBand(mean=mean, low=low, high=high, sd=sd, floor=metrics.get(name).floor)
-    pair = Singles(values["originals"], values["references"], values["originals"])
-    untouched, _ = compare(originals, references, labels, pair, ranking_only=ranking_only)
+    halves, undefined = _over_halvings(oracles, seeds)
+    missing |= alone["references"][1] | undefined
+    bands = {name: _band(name, values) for name, values in halves.items()}
+    untouched: dict[str, Comparison] = {}
+    if originals is not None:
+        pair = Singles(values["originals"], values["references"], values["originals"])
+        untouched, _ = compare(originals, references, labels, pair, ranking_only=ranking_only)
     found = _references(untouched, seeds, bands, missing, track)
     for name, array in values["originals"].items():
         if name != "probe" and name in found:  # compared as a gap, shown as it is
             found[name] = found[name].model_copy(update={"original": float(array.mean())})
-    ranking = tuple(
-        spec.name
-        for spec in ranking_metrics(track)
-        if spec.name in bands and (spec.role(track) == "harm" or found[spec.name].feasible)
-    )
-    limit = None
-    if ranking:
-        largest = np.max([_absolute_z(halves[name], bands[name]) for name in ranking], axis=0)
-        limit = family_limit(largest, seeds)
+    ranking = _ranking(found, bands, track, unfit, known=originals is not None)
     return Bands(
         track=track,
         seeds=seeds,
@@ -99,18 +91,56 @@ def reference_bands(
         bands=bands,
         references=found,
         ranking=ranking,
-        family_limit=limit,
+        family_limit=_family(ranking, halves, bands, seeds),
         gate=gate_of(originals, [references, controls], labels),
         singles={
-            name: SingleModels(references=_rows(values["references"][name]), originals=_rows(values["originals"][name]))
-            for name in sorted(set(values["references"]) & set(values["originals"]))
+            name: _single_models(array, values["originals"].get(name))
+            for name, array in sorted(values["references"].items())
         },
-        informational=_informational(seeds, found, track),
+        informational=_informational(seeds, found, ranking, track) if originals is not None else NO_ORIGINALS,
     )
 
 
-def _rows(values: FloatArray) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(row) for row in values.tolist())
+def _single_models(references: FloatArray, originals: FloatArray | None) -> SingleModels:
+    rows = [tuple(tuple(row) for row in values.tolist()) for values in (references, originals) if values is not None]
+    return SingleModels(references=rows[0], originals=rows[1] if len(rows) > 1 else ())
+
+
+def _over_halvings(oracles: Mapping[str, Comparison], seeds: int) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    halves: dict[str, FloatArray] = {}
+    undefined: dict[str, str] = {}
+    for name, comparison in oracles.items():
+        try:
+            halves[name] = over_halvings(comparison.value, seeds, comparison.symmetry, comparison.halvings)
+        except UsageError as error:
+            undefined[name] = str(error)
+    return halves, undefined
+
+
+def _band(name: str, halves: FloatArray) -> MetricBand:
+    mean, low, high, sd = band_of(halves)
+    return MetricBand(mean=mean, low=low, high=high, sd=sd, floor=metrics.get(name).floor)
+
+
+def _ranking(
+    found: Mapping[str, Reference],
+    bands: Mapping[str, MetricBand],
+    track: Track,
+    unfit: Collection[str],
+    *,
+    known: bool,
+) -> tuple[str, ...]:
+    """Feasible efficacy metrics, then harm metrics; all efficacy metrics where feasibility is not known."""
+    fit = [spec for spec in ranking_metrics(track) if spec.name in bands and spec.name not in unfit]
+    return tuple(spec.name for spec in fit if spec.role(track) == "harm" or found[spec.name].feasible or not known)
+
+
+def _family(
+    ranking: Sequence[str], halves: Mapping[str, FloatArray], bands: Mapping[str, MetricBand], seeds: int
+) -> float | None:
+    if not ranking:
+        return None
+    return family_limit(np.max([_absolute_z(halves[name], bands[name]) for name in ranking], axis=0), seeds)
 
 
 def count_models(population: Population) -> int:
@@ -157,6 +187,9 @@ def _references(
     found = {name: absent(name, reason) for name, reason in missing.items()}
     values = {}
     for name in bands:
+        if not untouched:
+            found[name] = Reference(original=None, original_z=None, feasible=None)
+            continue
         try:
             values[name] = untouched[name].value(*sides(seeds))
         except (KeyError, UsageError) as error:
@@ -190,12 +223,14 @@ def _absolute_z(values: FloatArray, band: MetricBand) -> FloatArray:
     return off / band.width if band.width > 0 else np.zeros_like(off)
 
 
-def _informational(seeds: int, found: Mapping[str, Reference], track: Track) -> str:
+def _informational(seeds: int, found: Mapping[str, Reference], ranking: Sequence[str], track: Track) -> str:
     if seeds < SEEDS_TO_RANK:
         return f"{seeds} seeds: a board needs {SEEDS_TO_RANK} for ranks"
     efficacy = [spec.name for spec in ranking_metrics(track) if spec.role(track) == "efficacy"]
-    if any(found[name].feasible for name in efficacy):
+    if any(name in ranking for name in efficacy):
         return ""
+    if any(found[name].feasible for name in efficacy):
+        return "every metric that could tell No unlearning from the oracles failed the audit"
     said = [
         f"{name} {found[name].original_z:+.1f}" if found[name].original_z is not None else f"{name} not computable"
         for name in efficacy

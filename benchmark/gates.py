@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,31 +29,29 @@ class TestAnswers(NamedTuple):
     """Class or group to accuracy, the mean over models and over the draws where it has enough rows."""
 
 
-def gate_of(originals: Population, oracles: Sequence[Population], labels: Labels) -> Gate:
+def gate_of(originals: Population | None, oracles: Sequence[Population], labels: Labels) -> Gate:
     """The thresholds of a board, from its originals and all its oracles.
 
     Args:
-        originals: No unlearning's answers.
+        originals: No unlearning's answers, where there are any.
         oracles: The reference and the control oracles.
         labels: The labels; only ``test`` (and ``groups:test``) are read.
     """
-    untouched = test_answers(originals, labels)
     sides = [test_answers(population, labels) for population in oracles]
+    untouched = test_answers(originals, labels) if originals is not None else None
     retrained = np.concatenate([side.accuracies for side in sides], axis=1)
     spread = float(np.sqrt(retrained.var(axis=1, ddof=1).mean())) if retrained.shape[1] > 1 else 0.0
-    reference = min(float(untouched.accuracies.mean()), float(retrained.mean()))
+    reference = float(retrained.mean())
+    if untouched is not None:
+        reference = min(reference, float(untouched.accuracies.mean()))
     rows = _rows(labels)
     floors = []
-    for cell in sorted(untouched.cells):
-        oracle = float(np.mean([side.cells[cell] for side in sides]))
-        floors.append(
-            ClassFloor(
-                kind="class" if cell[0] == "class" else "group",
-                key=cell[1],
-                rows=rows[cell],
-                floor=min(untouched.cells[cell], oracle) - CLASS_POINTS,
-            )
-        )
+    for cell in sorted(rows):
+        lower = float(np.mean([side.cells[cell] for side in sides]))
+        if untouched is not None:
+            lower = min(lower, untouched.cells[cell])
+        kind: Literal["class", "group"] = "class" if cell[0] == "class" else "group"
+        floors.append(ClassFloor(kind=kind, key=cell[1], rows=rows[cell], floor=lower - CLASS_POINTS))
     return Gate(
         reference=reference,
         floor=reference - max(COLLAPSE_POINTS, COLLAPSE_SD * spread),

@@ -110,7 +110,8 @@ def unscored(name: str, status: Status, reason: str, bands: Bands, cost: Cost | 
 
 
 def _of_bands(bands: Bands, role: Literal["references", "originals"]) -> SingleValues:
-    return {metric: np.array(getattr(models, role)) for metric, models in bands.singles.items()}
+    found = {metric: np.array(getattr(models, role)) for metric, models in bands.singles.items()}
+    return {metric: values for metric, values in found.items() if values.size}
 
 
 def _value(metric: str, comparison: Comparison, bands: Bands) -> Value:

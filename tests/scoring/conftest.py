@@ -46,3 +46,8 @@ class Simulation:
 @pytest.fixture
 def simulate():
     return Simulation
+
+
+@pytest.fixture(scope="module")
+def simulate_once():
+    return Simulation

@@ -1,0 +1,131 @@
+"""Logits of other suites: score what somebody has saved, without our trainer and without torch."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from forgetbench.bands import reference_bands
+from forgetbench.comparisons import SUBSETS, Population
+from forgetbench.errors import UsageError
+from forgetbench.gates import gate_of
+from forgetbench.metrics.arrays import floats
+from forgetbench.metrics.spec import Track
+from forgetbench.scorecards import Bands, Scorecard, SingleModels
+from forgetbench.scoring import score
+from forgetbench.singles import single_values
+
+NEEDED = ("forget", "retain", "test")
+
+
+def score_logits(
+    unlearned: Mapping[str, ArrayLike],
+    oracle: Mapping[str, ArrayLike],
+    labels: Mapping[str, ArrayLike],
+    *,
+    originals: Mapping[str, ArrayLike] | None = None,
+    track: Track = "match-oracle",
+    name: str = "unlearned",
+) -> Scorecard:
+    """The scorecard of somebody's own models, from their logits.
+
+    Args:
+        unlearned: Subset (forget, retain, test and what else there is) to logits (S, n, K), or (n, K) of one model.
+        oracle: The same of models that never saw the forget set. With 2 S of them the second half gives the bands;
+            with S there are values and no bands.
+        labels: Subset to labels (n,), or (n, A) of binary attributes.
+        originals: The same of the S models before unlearning; without them nothing tells what is feasible.
+        track: match-oracle, or erase (then test-forgotten rows too).
+        name: The row's name.
+
+    Raises:
+        UsageError: A subset is missing, shapes differ, or there are fewer oracles than unlearned models.
+    """
+    truth = [{subset: np.asarray(values) for subset, values in labels.items()}]
+    contestant = _population(unlearned, "unlearned")
+    oracles = _population(oracle, "oracle")
+    seeds, available = len(contestant[0]["forget"]), len(oracles[0]["forget"])
+    if set(truth[0]) - set(SUBSETS) - {f"groups:{subset}" for subset in SUBSETS}:
+        raise UsageError(f"labels: the subsets are {', '.join(SUBSETS)}, not {', '.join(sorted(truth[0]))}.")
+    if available < seeds:
+        raise UsageError(f"{seeds} unlearned models need at least as many oracles; there are {available}.")
+    references = _some(oracles, slice(0, seeds))
+    before = _population(originals, "originals") if originals is not None else None
+    if available >= 2 * seeds:
+        bands = reference_bands(truth, references, _some(oracles, slice(seeds, 2 * seeds)), before, track)
+    else:
+        bands = _without_bands(truth, references, track, seeds)
+    return score(contestant, name=name, references=references, labels=truth, bands=bands, originals=before)
+
+
+def score_files(
+    logits: Path, oracle: Path, labels: Path, originals: Path | None = None, *, track: Track = "match-oracle"
+) -> Scorecard:
+    """``score_logits`` from ``.npz`` files with one array for each subset.
+
+    Raises:
+        UsageError: A file is not there, or is no ``.npz`` of plain arrays.
+    """
+    return score_logits(
+        read_arrays(logits),
+        read_arrays(oracle),
+        read_arrays(labels),
+        originals=read_arrays(originals) if originals is not None else None,
+        track=track,
+        name=logits.stem,
+    )
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` file; pickled objects are refused.
+
+    Raises:
+        UsageError: The file is not there, or is no such file.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            raise UsageError(f"{path} is no .npz file; one array for each subset is needed, as np.savez writes them.")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path} is no .npz file of plain arrays: {error}") from error
+
+
+def _population(answers: Mapping[str, ArrayLike], role: str) -> Population:
+    found = {}
+    for subset, values in answers.items():
+        array = np.asarray(values)
+        found[subset] = floats(array[None] if array.ndim == 2 else array, f"{role}: {subset}", ndim=3)
+    absent = [subset for subset in NEEDED if subset not in found]
+    if absent:
+        raise UsageError(f"{role}: {', '.join(absent)} missing; logits on {', '.join(NEEDED)} are needed.")
+    return [found]
+
+
+def _some(population: Population, models: slice) -> Population:
+    return [{subset: array[models] for subset, array in answers.items()} for answers in population]
+
+
+def _without_bands(labels: list[dict[str, NDArray[Any]]], references: Population, track: Track, seeds: int) -> Bands:
+    alone, _ = single_values(references, labels)
+    return Bands(
+        track=track,
+        seeds=seeds,
+        draws=1,
+        halvings=0,
+        bands={},
+        references={},
+        ranking=(),
+        family_limit=None,
+        gate=gate_of(None, [references], labels),
+        singles={
+            name: SingleModels(references=tuple(tuple(row) for row in values.tolist()), originals=())
+            for name, values in alone.items()
+        },
+        informational=f"{seeds} oracles: bands need twice as many oracles as unlearned models",
+    )
