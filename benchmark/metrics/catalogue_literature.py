@@ -9,7 +9,7 @@ from forgetbench.metrics.spec import MetricSpec, metrics
 
 def _spec(name: str, title: str, **fields: Any) -> MetricSpec:
     given: dict[str, Any] = {"symbol": title, "group": "literature", "unit": "share", "direction": "band"}
-    given |= {"range": (0.0, 1.0), "misuse": ""}
+    given |= {"range": (0.0, 1.0)}
     return MetricSpec(name=name, title=title, **(given | fields))
 
 
@@ -92,6 +92,7 @@ def _attacks() -> list[MetricSpec]:
             requires=("forget", "retain", "test"),
             meaning="Tug-of-war with the SVC confidence attack in place of forget accuracy.",
             misses="As tow.",
+            misuse="Taking the attack's value as good when large: only the oracle's value counts.",
             formula="(1 - |dMIA|)(1 - |dRA|)(1 - |dTA|), per seed, then averaged",
             example="Differences 0.1, 0, 0: 0.9.",
             source="Zhao et al. 2024 (RUM).",
@@ -126,6 +127,7 @@ def _outputs() -> list[MetricSpec]:
             requires=("forget",),
             meaning="Share of the forget set on which unlearned model and oracle predict the same.",
             misses="Confidence; two oracles do not agree fully either.",
+            misuse="Taking 1 as the goal; Jaccard versions under the same name.",
             formula="mean over u, r and D_f of 1[argmax z_u = argmax z_r]",
             example="Predictions 0, 1, 2 and 0, 1, 1: 2/3.",
             source="Cao and Yang 2015.",
@@ -168,6 +170,7 @@ def _outputs() -> list[MetricSpec]:
             requires=("forget", "test", "originals"),
             meaning="Test accuracy kept, over one plus the distance of forget accuracy from its target.",
             misses="The oracle; confidence.",
+            misuse="Comparing random and class forgetting: their denominators differ.",
             formula="(1 - (A_t(o) - A_t(u))) / (1 + |A_f(u) - A_t(u)|); for classes the denominator is 1 + A_f(u)",
             example="A_t(u) 0.88, A_t(o) 0.92, A_f(u) 0.95: 0.8972.",
             source="Bonato et al. 2024 (SCAR).",
@@ -181,6 +184,7 @@ def _outputs() -> list[MetricSpec]:
             requires=("retain", "test"),
             meaning="How far accuracies are from the oracle's, as shares of it, summed over retain and test.",
             misses="The spread of oracles.",
+            misuse="Averaging it with the attack into one number.",
             formula="sum over subsets of |1 - A_u / A_r|",
             example="0.9 against 1.0 and 0.8 against 0.8: 0.1.",
             source="Cadet et al. 2024 (Deep Unlearn).",
@@ -193,6 +197,7 @@ def _outputs() -> list[MetricSpec]:
             requires=("forget", "test"),
             meaning="1 where the attack on losses guesses, 0 where it is always right.",
             misses="As mia.loss; 0.5 is not the oracle's value.",
+            misuse="Maximising it: an oracle need not be at 1.",
             formula="1 - 2 |mia.loss - 0.5|",
             example="Attack 0.6: 0.8.",
             source="Cadet et al. 2024 (Deep Unlearn).",
@@ -224,6 +229,7 @@ def _outputs() -> list[MetricSpec]:
             requires=("submitter",),
             meaning="Relearn time over the oracle's: 1 as an oracle, below 1 a trace is left, above 1 overdone.",
             misses="As relearn.",
+            misuse="Dividing by 0 where the oracle is back at once: hence the + 1.",
             formula="(rt_u + 1) / (rt_r + 1)",
             example="2 steps against 5: 0.5.",
             source="Tarun et al. 2023.",

@@ -38,7 +38,7 @@ class MetricSpec(BaseModel):
     """One line: how to read the value."""
     misses: str
     """One line: what it does not see."""
-    misuse: str = ""
+    misuse: str
     """The known misuse, or how well-known code deviates."""
     formula: str
     """The definition, in text."""
