@@ -176,9 +176,9 @@ class Bench:
             facts["loss"] = dict(loss)
         return self.made_from("model", **facts)
 
-    def answers_facts(self, model: str, draw: int) -> dict[str, Any]:
-        """What the answers of an original or an oracle are made from."""
-        return self.made_from("answers", model=model, rows=self.row_hashes(draw))
+    def answers_facts(self, weights: str, draw: int) -> dict[str, Any]:
+        """What the answers of an original or an oracle are made from: the model's weights, and what it was asked."""
+        return self.made_from("answers", weights=weights, rows=self.row_hashes(draw))
 
     def row_hashes(self, draw: int) -> dict[str, str]:
         """Subset -> SHA-256 of its row numbers."""

@@ -39,7 +39,8 @@ def run_demo(options: Options, watcher: Watcher, say: Callable[[str], None]) -> 
     done = run(tasks, lambda task: choose(METHODS, (), task.network.name), options, watcher)
     settings = Settings(server_folder=options.home / "leaderboard")
     for task_run in done:
-        install_pack(settings, task_run.pack.folder)
+        if task_run.pack is not None:
+            install_pack(settings, task_run.pack.folder)
     token = _token(settings)
     with _server(options.home) as address:
         say(f"posting to a local leaderboard at {address}")

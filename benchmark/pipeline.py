@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetbench.bench import Bench, Role, open_bench
 from forgetbench.contestants import build, made_of
-from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence import array_digest, describe, write_arrays
 from forgetbench.executors import Job, Result
 from forgetbench.methods.base import ForgetRequest, Method, TaskFacts
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 ANSWERS = "answers.npz"
 LABELS = "labels.npz"
+ROWS = "rows.npz"
 META = "meta.json"
 WEIGHTS = "weights.safetensors"
 
@@ -46,7 +48,7 @@ def prepare(job: Job) -> Result:
         )
         key = bench.store.key(made_from)
         if bench.store.read(key) is None:
-            bench.store.write(made_from, lambda folder, draw=draw: write_arrays(folder / LABELS, bench.labels(draw)))  # type: ignore[misc]
+            bench.store.write(made_from, lambda folder, draw=draw: _write_lists(bench, draw, folder))  # type: ignore[misc]
         labels.append(key)
     card, images = bench.partition.card, bench.partition.train
     network = bench.spec.build(0)
@@ -97,13 +99,48 @@ def train(job: Job) -> Result:
         folder = bench.store.write(facts, lambda place: _train(bench, role, draws[0], seed, own, place))
     answers = {}
     for draw in draws:
-        told = bench.answers_facts(key, draw)
+        told = bench.answers_facts(read_meta(folder)["weights"], draw)
         answers[str(draw)] = bench.store.key(told)
         if bench.store.read(answers[str(draw)]) is None:
             arrays = bench.observe(load_model(bench, folder), draw)
             bench.store.write(told, lambda place, arrays=arrays: write_arrays(place / ANSWERS, arrays))  # type: ignore[misc]
     meta = read_meta(folder)
     return {"model": key, "weights": meta["weights"], "seconds": meta["seconds"], "answers": answers, "fresh": fresh}
+
+
+def find(job: Job) -> Result:
+    """Whether a model is in the store; the job is one of ``train``."""
+    bench = open_bench(job)
+    facts = bench.model_facts(job["role"], job.get("draw", 0), job["seed"], None)
+    return {"present": bench.store.read(bench.store.key(facts)) is not None}
+
+
+def adopt(job: Job) -> Result:
+    """Put an original that was trained elsewhere into the store, in the place of our own.
+
+    Args:
+        job: ``task``, ``site``, ``role``, ``seed``, ``weights`` (a file) and their ``sha256``.
+
+    Raises:
+        ForgetBenchError: The file is missing or damaged.
+    """
+    bench, source = open_bench(job), Path(job["weights"])
+    if not source.is_file() or file_digest(source) != job["sha256"]:
+        raise ForgetBenchError(f"{source} is missing or damaged; fetch the pack again.")
+    facts = bench.model_facts(job["role"], 0, job["seed"], None)
+    key = bench.store.key(facts)
+    folder = bench.store.read(key)
+    if folder is not None:
+        if read_meta(folder)["weights"] == job["sha256"]:
+            return {"model": key}
+        bench.store.remove(folder)
+
+    def fill(place: Path) -> None:
+        shutil.copyfile(source, place / WEIGHTS)
+        _write_meta(place, {"seconds": None, "weights": job["sha256"]})
+
+    bench.store.write(facts, fill)
+    return {"model": key}
 
 
 def unlearn(job: Job) -> Result:
@@ -120,7 +157,7 @@ def unlearn(job: Job) -> Result:
     bench, method = open_bench(job), build(job["method"])
     facts = bench.made_from(
         "unlearned",
-        original=job["original"],
+        original=read_meta(_read(bench, job["original"]))["weights"],
         method=made_of(job["method"]),
         draw=job["draw"],
         seed=job["seed"],
@@ -136,8 +173,6 @@ def unlearn(job: Job) -> Result:
         bench.store.write(facts, lambda place: _unlearn(bench, method, job, place))
     except Diverged as error:
         return {"status": "diverged", "reason": f"{job['method']['name']}: {error}"}
-    except UsageError:
-        raise
     except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything; the row says what it was
         return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
     return {"status": "ok", "key": key, "fresh": True}
@@ -154,7 +189,6 @@ def count(job: Job) -> Result:
     facts = bench.made_from(
         "flops",
         method=made_of(job["method"]) if method else None,
-        original=job.get("original"),
         retain=bench.row_hashes(0)["retain"],
     )
     key = bench.store.key(facts)
@@ -317,6 +351,11 @@ def _now(bench: Bench) -> float:
 
         torch.cuda.synchronize(bench.device)
     return time.perf_counter()
+
+
+def _write_lists(bench: Bench, draw: int, place: Path) -> None:
+    write_arrays(place / LABELS, bench.labels(draw))
+    write_arrays(place / ROWS, {name: rows.index for name, rows in bench.rows(draw).items()})
 
 
 def _write_weights(place: Path, network: nn.Module) -> None:

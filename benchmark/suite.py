@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import datetime
 import fnmatch
-import shlex
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,24 +13,15 @@ from typing import Protocol
 
 from forgetbench.bench import Site
 from forgetbench.contestants import Contestant
-from forgetbench.environment import environment
 from forgetbench.errors import UsageError
-from forgetbench.evidence import (
-    MANIFEST,
-    CostRecord,
-    Manifest,
-    MethodRecord,
-    ModelRecord,
-    Status,
-    read_run,
-    write_manifest,
-)
+from forgetbench.evidence import MANIFEST, CostRecord, Manifest, read_run
 from forgetbench.executors import Job, Local, Processes, Result, make_executor
+from forgetbench.gathering import Trained, gather_pack, gather_run
 from forgetbench.judging import Judge
-from forgetbench.packs import Pack, read_pack, write_pack
-from forgetbench.pipeline import LABELS, answers_file, read_meta
-from forgetbench.store import Store, digest, home, replace_folder
-from forgetbench.tasks import PROTOCOL, Task
+from forgetbench.packs import Pack, read_pack
+from forgetbench.pipeline import adopt
+from forgetbench.store import Store, digest, home
+from forgetbench.tasks import Task
 
 
 class Watcher(Protocol):
@@ -76,6 +64,8 @@ class Options:
     """Processes; None takes one for each core."""
     keep_models: bool = False
     """Keep the weights of unlearned models in the store."""
+    evidence_only: bool = False
+    """Train no oracle and no original; the originals must be in the store."""
     home: Path = field(default_factory=home)
     """Folder of store, packs and runs."""
 
@@ -90,7 +80,8 @@ class TaskRun:
     """What one task's run left on disk."""
 
     task: Task
-    pack: Pack
+    pack: Pack | None
+    """What its runs are scored against; None where only evidence was asked for."""
     runs: tuple[Path, ...]
     """One folder for each method, in the order in which they were asked for."""
     jobs: int
@@ -125,6 +116,34 @@ def run(
             _TaskRunner(task, methods, site, options, executor, watcher or Silent()).run()
             for task, methods in zip(tasks, rows, strict=True)
         ]
+
+
+def adopt_originals(task: Task, pack: Path, options: Options) -> int:
+    """Put the originals of a board's pack into the store, so that runs start from them; returns how many.
+
+    Raises:
+        UsageError: The pack is of another definition of the task than the one here.
+        ForgetBenchError: It holds no originals.
+    """
+    card = read_pack(pack, verify=False).card
+    if card.task_key != task.key:
+        raise UsageError(
+            f"The board's {card.task} is defined otherwise than the one here (task keys {card.task_key[:12]} and "
+            f"{task.key[:12]}): install the version of forgetbench that the board uses."
+        )
+    site = Site(str(options.store.root), str(options.root.resolve()) if options.root else None, "cpu")
+    for seed, sha in enumerate(card.originals):
+        adopt(
+            {
+                "task": task.model_dump(mode="json"),
+                "site": site.__dict__,
+                "role": "original",
+                "seed": seed,
+                "weights": str(pack / "models" / f"s{seed}.safetensors"),
+                "sha256": sha,
+            }
+        )
+    return len(card.originals)
 
 
 def pick_device(name: str) -> str:
@@ -165,35 +184,65 @@ class _TaskRunner:
 
     def run(self) -> TaskRun:
         """All jobs, then the pack and one folder for each method."""
-        seeds, draws = range(self.task.seeds), range(self.task.draws)
         specs = [method.as_json() for method in self.methods]
         own = [spec for spec, method in zip(specs, self.methods, strict=True) if method.trains_originals]
-        per_method = self.task.seeds * self.task.draws + 1
-        total = 2 + self.task.seeds * (1 + 2 * self.task.draws + len(own)) + per_method * len(specs)
-        self.watcher.begin(self.task.name, total)
+        oracles = [] if self.options.evidence_only else self._oracles()
+        models_each = self.task.seeds * self.task.draws + 1
+        self.watcher.begin(
+            self.task.name, 2 + self.task.seeds * (1 + len(own)) + len(oracles) + models_each * len(specs)
+        )
         [facts] = self._do("prepare", [{"methods": specs}], ["images and splits"])
-        train = [{"role": "original", "seed": seed} for seed in seeds]
-        train += [{"role": "original", "seed": seed, "method": spec} for spec in own for seed in seeds]
-        train += [
-            {"role": role, "draw": draw, "seed": seed}
-            for role in ("reference", "control")
-            for draw in draws
-            for seed in seeds
-        ]
+        train = [{"role": "original", "seed": seed} for seed in range(self.task.seeds)]
+        if self.options.evidence_only:
+            self._demand_originals(train)
+        train += [{"role": "original", "seed": seed, "method": spec} for spec in own for seed in range(self.task.seeds)]
+        train += oracles
         trained = self._do("train", train, [_training_name(job) for job in train])
         models = {_training_key(job): result for job, result in zip(train, trained, strict=True)}
-        [retrain] = self._do("count", [{}], ["FLOPs of retraining"])
-        pack = self._write_pack(facts, models, retrain["flops"])
-        alone = self.executor.alone and all(result["fresh"] for result in trained)
-        oracles = [result["seconds"] for job, result in zip(train, trained, strict=True) if job["role"] != "original"]
-        retrain_seconds = sum(oracles) / len(oracles) if alone else None
-        runs = self._unlearn(facts, models, pack, retrain_seconds)
+        [counted] = self._do("count", [{}], ["FLOPs of retraining"])
+        pack = None
+        if not self.options.evidence_only:
+            folder = pack_folder(self.options.home, self.task)
+            pack = gather_pack(self.options.store, folder, self.task, facts, self._trained(models), counted["flops"])
+        seconds = [models[_training_key(job)]["seconds"] for job in oracles]
+        alone = self.executor.alone and seconds and all(result["fresh"] for result in trained)
+        cost = CostRecord(
+            retrain_flops=counted["flops"], retrain_seconds=sum(seconds) / len(seconds) if alone else None
+        )
+        runs = self._unlearn(facts, models, cost)
         self.watcher.end(self.task.name)
         return TaskRun(self.task, pack, tuple(runs), self.jobs, self.fresh)
 
-    def _unlearn(
-        self, facts: Result, models: dict[str, Result], pack: Pack, retrain_seconds: float | None
-    ) -> list[Path]:
+    def _oracles(self) -> list[Job]:
+        return [
+            {"role": role, "draw": draw, "seed": seed}
+            for role in ("reference", "control")
+            for draw in range(self.task.draws)
+            for seed in range(self.task.seeds)
+        ]
+
+    def _trained(self, models: dict[str, Result]) -> Trained:
+        seeds, draws = range(self.task.seeds), range(self.task.draws)
+
+        def oracles(role: str) -> list[list[Result]]:
+            return [
+                [models[_training_key({"role": role, "draw": draw, "seed": seed})] for seed in seeds] for draw in draws
+            ]
+
+        originals = [models[_training_key({"role": "original", "seed": seed})] for seed in seeds]
+        return Trained(originals, oracles("reference"), oracles("control"))
+
+    def _demand_originals(self, jobs: Sequence[Job]) -> None:
+        """Refuse to train originals where only evidence is asked for."""
+        present = self._do("find", jobs, [_training_name(job) for job in jobs])
+        missing = [job["seed"] for job, result in zip(jobs, present, strict=True) if not result["present"]]
+        if missing:
+            raise UsageError(
+                f"--evidence-only trains nothing, and the originals of seeds {missing} of {self.task.name} are not in "
+                f"the store. Fetch a board's with `forgetbench pack pull {self.task.name} --server URL`."
+            )
+
+    def _unlearn(self, facts: Result, models: dict[str, Result], cost: CostRecord) -> list[Path]:
         jobs: list[Job] = []
         for method in self.methods:
             spec = method.as_json()
@@ -218,10 +267,18 @@ class _TaskRunner:
         folders = []
         for method in self.methods:
             key = digest(method.as_json())
-            cost = CostRecord(
-                flops=flops.get(key), retrain_flops=pack.card.retrain_flops, retrain_seconds=retrain_seconds
+            folders.append(self.options.home / "runs" / self.task.name / method.folder)
+            gather_run(
+                self.options.store,
+                folders[-1],
+                self.task,
+                method,
+                results.get(key, []),
+                facts=facts,
+                cost=cost.model_copy(update={"flops": flops.get(key)}),
+                device=self.site.device,
+                root=self.options.root,
             )
-            folders.append(self._write_run(method, results.get(key, []), facts["refusals"].get(key, ""), cost, pack))
         return folders
 
     def _do(self, work: str, jobs: Iterable[Job], names: Sequence[str]) -> list[Result]:
@@ -234,109 +291,6 @@ class _TaskRunner:
             self.watcher.done(names[number], fresh=fresh)
 
         return self.executor(f"forgetbench.pipeline:{work}", full, done)
-
-    def _write_pack(self, facts: Result, models: dict[str, Result], retrain_flops: float | None) -> Pack:
-        """Gather the pack from the store; its folder bears the task's name, key and counts."""
-        task, store = self.task, self.options.store
-        folder = pack_folder(self.options.home, task)
-        originals = [models[_training_key({"role": "original", "seed": seed})] for seed in range(task.seeds)]
-
-        def fill(place: Path) -> None:
-            for role in ("originals", "references", "controls"):
-                (place / role).mkdir()
-            for draw in range(task.draws):
-                labels = store.read(facts["labels"][draw])
-                if labels is None:
-                    raise UsageError("the labels were damaged after they were written; run the same command again.")
-                shutil.copyfile(labels / LABELS, place / f"labels-d{draw}.npz")
-                for seed in range(task.seeds):
-                    name = f"d{draw}-s{seed}.npz"
-                    _copy_answers(store, originals[seed]["answers"][str(draw)], place / "originals" / name)
-                    for role in ("reference", "control"):
-                        model = models[_training_key({"role": role, "draw": draw, "seed": seed})]
-                        _copy_answers(store, model["answers"][str(draw)], place / f"{role}s" / name)
-            write_pack(
-                place,
-                {
-                    "protocol": PROTOCOL,
-                    "task": task.name,
-                    "task_key": task.key,
-                    "definition": task.model_dump(mode="json"),
-                    "title": task.title,
-                    "scenario": task.scenario.name,
-                    "draws": task.draws,
-                    "seeds": task.seeds,
-                    "originals": [model["weights"] for model in originals],
-                    "retrain_flops": retrain_flops,
-                    **{
-                        name: facts[name]
-                        for name in ("track", "attributes", "classes", "image_set", "counts", "index_hashes")
-                    },
-                },
-            )
-
-        replace_folder(folder, fill)
-        return read_pack(folder, verify=False)
-
-    def _write_run(
-        self, method: Contestant, results: list[tuple[Job, Result]], refusal: str, cost: CostRecord, pack: Pack
-    ) -> Path:
-        """One method's run: evidence and manifest in a fresh folder that replaces the one before."""
-        store, task = self.options.store, self.task
-        folder = self.options.home / "runs" / task.name / method.folder
-        bad = next((result for _, result in results if result["status"] != "ok"), None)
-        status: Status
-        status, reason = ("not-applicable", refusal) if refusal else ("ok", "")
-        if bad is not None:
-            status, reason = bad["status"], bad["reason"]
-
-        records = []
-        for job, result in results if bad is None else []:
-            meta = read_meta(answers_file(store, result["key"]).parent)
-            name = f"d{job['draw']}-s{job['seed']}.npz"
-            records.append(ModelRecord(draw=job["draw"], seed=job["seed"], file=name, **meta))
-        seconds = [record.seconds for record in records if record.seconds is not None]
-        manifest = Manifest(
-            protocol=PROTOCOL,
-            task=task.name,
-            task_key=task.key,
-            method=method_record(method),
-            status=status,
-            reason=reason,
-            draws=task.draws,
-            seeds=task.seeds,
-            index_hashes=pack.card.index_hashes,
-            models=tuple(records),
-            cost=cost.model_copy(update={"seconds": sum(seconds) / len(seconds) if seconds else None}),
-            environment=environment(self.site.device),
-            command=command(task, method, self.options),
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )
-        if _is_kept(folder, manifest):
-            return folder
-
-        def fill(place: Path) -> None:
-            for (_, result), record in zip(results, records, strict=True) if records else ():
-                shutil.copyfile(answers_file(store, result["key"]), place / record.file)
-            write_manifest(place, manifest)
-
-        replace_folder(folder, fill)
-        return folder
-
-
-def _is_kept(folder: Path, manifest: Manifest) -> bool:
-    """Whether a run says the same already: it then stays as it is, and so does its upload.
-
-    The time of writing does not count, nor that a second run, which trains nothing, cannot time retraining.
-    """
-    try:
-        kept = read_run(folder).manifest
-    except UsageError:
-        return False
-    update: dict[str, object] = {"created": manifest.created}
-    if manifest.cost.retrain_seconds is None:
-        update["cost"] = kept.cost.model_copy(update={"retrain_seconds": None})
-    return kept.model_copy(update=update) == manifest and all((folder / model.file).is_file() for model in kept.models)
 
 
 def judge_of(options: Options, manifest: Manifest, pack: Path | None = None) -> Judge:
@@ -379,35 +333,6 @@ def pack_folder(base: Path, task: Task) -> Path:
     return base / "packs" / task.name / _pack_name(task.key, task.draws, task.seeds)
 
 
-def method_record(method: Contestant) -> MethodRecord:
-    """What the manifest says of a method."""
-    card = method.method.card
-    return MethodRecord(
-        name=card.name,
-        label=method.label,
-        title=card.title,
-        family=card.family,
-        needs=tuple(sorted(card.needs)),
-        parameters=method.method.to_dict(),
-        changes_training=method.trains_originals,
-        sentinel=card.sentinel,
-        source_sha256=method.method.source_hash(),
-        source=method.source,
-        link=card.link or None,
-        bibtex=card.bibtex or None,
-    )
-
-
-def command(task: Task, method: Contestant, options: Options) -> str:
-    """The command that makes a run again."""
-    words = ["forgetbench", "run", task.name, *method.arguments(), "--seeds", str(task.seeds)]
-    if task.draws > 1:
-        words += ["--draws", str(task.draws)]
-    if options.root:
-        words += ["--root", "DATA"]
-    return shlex.join(words)
-
-
 def _training_name(job: Job) -> str:
     where = f", draw {job['draw']}" if job.get("draw") else ""
     return f"{job['role']} {job['seed']}{where}"
@@ -415,7 +340,3 @@ def _training_name(job: Job) -> str:
 
 def _training_key(job: Job) -> str:
     return digest({name: job.get(name) for name in ("role", "draw", "seed", "method")})
-
-
-def _copy_answers(store: Store, key: str, target: Path) -> None:
-    shutil.copyfile(answers_file(store, key), target)

@@ -19,7 +19,7 @@ FLOORS = [
     {"datasets"},
     {"compute", "examples", "networks", "recipe", "training"},
     {"methods"},
-    {"tasks", "bench", "contestants", "pipeline", "executors"},
+    {"tasks", "bench", "contestants", "pipeline", "executors", "gathering"},
     {"scoring", "bands", "comparisons", "gates", "ranking", "scorecards", "judging", "reports", "audit"},
     {"leaderboard"},
     {"suite", "demo", "cli", "__init__", "__main__"},

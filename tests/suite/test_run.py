@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from forgetbench.contestants import choose
-from forgetbench.errors import ForgetBenchError
+from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import read_run
 from forgetbench.judging import Judge, stand
-from forgetbench.packs import check_run, read_pack
-from forgetbench.suite import Options, TaskRun, run
+from forgetbench.packs import Pack, check_run, read_pack
+from forgetbench.suite import Options, TaskRun, adopt_originals, run
 from forgetbench.tasks import Task, read_task
 
 TOML = """
@@ -54,6 +54,11 @@ def go(task: Task, home: Path, *names: str, files: tuple[str, ...] = (), executo
     return done
 
 
+def pack_of(done: TaskRun) -> Pack:
+    assert done.pack is not None
+    return done.pack
+
+
 def bits(home: Path) -> dict[str, bytes]:
     """Every array of packs and runs."""
     return {
@@ -65,7 +70,7 @@ def bits(home: Path) -> dict[str, bytes]:
 
 def test_a_run_holds_evidence_that_its_pack_accepts(task: Task, tmp_path: Path) -> None:
     done = go(task, tmp_path / "home", "finetune:epochs=1")
-    found, pack = read_run(done.runs[0]), read_pack(done.pack.folder)
+    found, pack = read_run(done.runs[0]), read_pack(pack_of(done).folder)
     assert check_run(found, pack) == []
     manifest = found.manifest
     assert manifest.row == "finetune:epochs=1"
@@ -154,7 +159,7 @@ def test_a_failing_method_is_a_row_with_its_error_and_stops_nobody(task: Task, t
     assert (bad.status, bad.reason, bad.models) == ("failed", "ValueError: no luck", ())
     assert bad.method.source is not None
     assert "no luck" in bad.method.source
-    standing = stand(Judge(done.pack), [read_run(folder) for folder in done.runs])
+    standing = stand(Judge(pack_of(done)), [read_run(folder) for folder in done.runs])
     assert [card.status for card in standing.card_of] == ["ok", "ok", "ok", "failed"]
 
 
@@ -168,18 +173,18 @@ def test_a_diverging_method_says_so(task: Task, tmp_path: Path) -> None:
 def test_evidence_of_another_task_or_with_other_arrays_is_refused(task: Task, tmp_path: Path) -> None:
     done = go(task, tmp_path / "home", "finetune")
     other = Task.model_validate({**task.model_dump(), "name": "test/mlp/other"})
-    pack = go(other, tmp_path / "home").pack
+    pack = pack_of(go(other, tmp_path / "home"))
     assert "this board is 'test/mlp/other'" in check_run(read_run(done.runs[0]), pack)[0]
     path = done.runs[0] / "d0-s1.npz"
     path.write_bytes((done.runs[0] / "d0-s0.npz").read_bytes())
     with pytest.raises(ForgetBenchError, match="SHA-256 differs"):
-        Judge(done.pack).score(read_run(done.runs[0]))
+        Judge(pack_of(done)).score(read_run(done.runs[0]))
 
 
 def test_retrain_and_no_unlearning_stand_on_every_board(task: Task, tmp_path: Path) -> None:
     done = go(task.with_counts(seeds=6), tmp_path, "none", "retrain", "random-label")
     assert len(done.runs) == 1
-    standing = stand(Judge(done.pack, tmp_path), [read_run(folder) for folder in done.runs])
+    standing = stand(Judge(pack_of(done), tmp_path), [read_run(folder) for folder in done.runs])
     retrain, untouched, _ = standing.card_of
     assert (retrain.name, untouched.name) == ("Retrain", "No unlearning")
     assert untouched.distance is not None
@@ -187,4 +192,31 @@ def test_retrain_and_no_unlearning_stand_on_every_board(task: Task, tmp_path: Pa
     assert "under-forgotten" in untouched.flags
     cached = json.loads(next(tmp_path.glob("bands-*.json")).read_bytes())
     assert cached["family_limit"] == standing.bands.family_limit
-    assert Judge(done.pack, tmp_path).bands == standing.bands
+    assert Judge(pack_of(done), tmp_path).bands == standing.bands
+
+
+def test_evidence_alone_starts_from_a_boards_originals(task: Task, tmp_path: Path) -> None:
+    theirs = go(task, tmp_path / "theirs", "finetune")
+    ours = Options(home=tmp_path / "ours", device="cpu", executor="local", evidence_only=True)
+    with pytest.raises(UsageError, match="forgetbench pack pull test/mlp/mislabelled"):
+        run([task], lambda one: choose(["finetune"], [], one.network.name), ours)
+    assert adopt_originals(task, pack_of(theirs).folder, ours) == 3
+    [done] = run([task], lambda one: choose(["finetune"], [], one.network.name), ours)
+    assert done.pack is None
+    assert check_run(read_run(done.runs[0]), pack_of(theirs)) == []
+    assert bits(tmp_path / "ours") == {
+        name: data for name, data in bits(tmp_path / "theirs").items() if name.startswith("runs/")
+    }
+    assert len(list((tmp_path / "ours" / "store").rglob("weights.safetensors"))) == 3
+
+
+def test_originals_of_another_definition_are_not_taken(task: Task, tmp_path: Path) -> None:
+    theirs = go(task, tmp_path / "theirs")
+    recipe = task.recipe.model_copy(update={"epochs": 7})
+    other = Task.model_validate({**task.model_dump(), "recipe": recipe.model_dump()})
+    with pytest.raises(UsageError, match="is defined otherwise than the one here"):
+        adopt_originals(other, pack_of(theirs).folder, Options(home=tmp_path / "ours"))
+    damaged = pack_of(theirs).folder / "models" / "s1.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(ForgetBenchError, match="missing or damaged"):
+        adopt_originals(task, pack_of(theirs).folder, Options(home=tmp_path / "ours"))

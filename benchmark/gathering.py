@@ -1,0 +1,204 @@
+"""What a task's jobs left in the store, gathered into the folders that are scored and submitted: pack and runs."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forgetbench.contestants import Contestant
+from forgetbench.environment import environment
+from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.evidence import CostRecord, Manifest, MethodRecord, ModelRecord, Status, read_run, write_manifest
+from forgetbench.executors import Job, Result
+from forgetbench.packs import Pack, read_pack, write_pack
+from forgetbench.pipeline import LABELS, ROWS, WEIGHTS, answers_file, read_meta
+from forgetbench.store import Store, digest, replace_folder
+from forgetbench.tasks import PROTOCOL, Task
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The models of one task, as results of ``train`` jobs."""
+
+    originals: Sequence[Result]
+    """By seed."""
+    references: Sequence[Sequence[Result]]
+    """By draw, then by seed."""
+    controls: Sequence[Sequence[Result]]
+    """By draw, then by seed."""
+
+
+def gather_pack(
+    store: Store, folder: Path, task: Task, facts: Result, trained: Trained, retrain_flops: float | None
+) -> Pack:
+    """Write a task's pack: labels, row numbers, the originals with their answers, and the answers of all oracles.
+
+    Args:
+        store: Where the artefacts are.
+        folder: The pack's folder; what was there is replaced.
+        task: The task.
+        facts: Result of its ``prepare`` job.
+        trained: Its models.
+        retrain_flops: FLOPs of training one oracle.
+
+    Raises:
+        ForgetBenchError: An artefact was damaged since it was made.
+    """
+
+    def fill(place: Path) -> None:
+        for name in ("originals", "references", "controls", "models"):
+            (place / name).mkdir()
+        for seed, model in enumerate(trained.originals):
+            shutil.copyfile(_read(store, model["model"]) / WEIGHTS, place / "models" / f"s{seed}.safetensors")
+        for draw in range(task.draws):
+            lists = _read(store, facts["labels"][draw])
+            shutil.copyfile(lists / LABELS, place / f"labels-d{draw}.npz")
+            shutil.copyfile(lists / ROWS, place / f"rows-d{draw}.npz")
+            for seed in range(task.seeds):
+                name = f"d{draw}-s{seed}.npz"
+                original = trained.originals[seed]["answers"][str(draw)]
+                shutil.copyfile(answers_file(store, original), place / "originals" / name)
+                for role in ("references", "controls"):
+                    oracle = getattr(trained, role)[draw][seed]["answers"][str(draw)]
+                    shutil.copyfile(answers_file(store, oracle), place / role / name)
+        originals = [model["weights"] for model in trained.originals]
+        write_pack(place, {**_about(task, facts), "originals": originals, "retrain_flops": retrain_flops})
+
+    replace_folder(folder, fill)
+    return read_pack(folder, verify=False)
+
+
+def gather_run(
+    store: Store,
+    folder: Path,
+    task: Task,
+    contestant: Contestant,
+    results: Sequence[tuple[Job, Result]],
+    *,
+    facts: Result,
+    cost: CostRecord,
+    device: str,
+    root: Path | None,
+) -> None:
+    """Write one contestant's run. A run that says the same already stays as it is.
+
+    Args:
+        store: Where the artefacts are.
+        folder: The run's folder; another run that was there is replaced.
+        task: The task.
+        contestant: The method.
+        results: Its ``unlearn`` jobs and what came of them.
+        facts: Result of the task's ``prepare`` job.
+        cost: What is known of its cost; its mean wall time is filled in here.
+        device: Where it ran.
+        root: The data folder that was named, if one was.
+
+    Raises:
+        ForgetBenchError: An artefact was damaged since it was made.
+    """
+    refusal = facts["refusals"].get(digest(contestant.as_json()), "")
+    bad = next((result for _, result in results if result["status"] != "ok"), None)
+    status: Status = "not-applicable" if refusal else bad["status"] if bad else "ok"
+    records = [_model_record(store, job, result) for job, result in results] if status == "ok" else []
+    seconds = [record.seconds for record in records if record.seconds is not None]
+    manifest = Manifest(
+        protocol=PROTOCOL,
+        task=task.name,
+        task_key=task.key,
+        method=method_record(contestant),
+        status=status,
+        reason=refusal or (bad["reason"] if bad else ""),
+        draws=task.draws,
+        seeds=task.seeds,
+        index_hashes=facts["index_hashes"],
+        models=tuple(records),
+        cost=cost.model_copy(update={"seconds": sum(seconds) / len(seconds) if seconds else None}),
+        environment=environment(device),
+        command=command(task, contestant, root),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    if _is_kept(folder, manifest):
+        return
+
+    def fill(place: Path) -> None:
+        for (_, result), record in zip(results, records, strict=False):
+            shutil.copyfile(answers_file(store, result["key"]), place / record.file)
+        write_manifest(place, manifest)
+
+    replace_folder(folder, fill)
+
+
+def _model_record(store: Store, job: Job, result: Result) -> ModelRecord:
+    meta = read_meta(answers_file(store, result["key"]).parent)
+    return ModelRecord(draw=job["draw"], seed=job["seed"], file=f"d{job['draw']}-s{job['seed']}.npz", **meta)
+
+
+def _about(task: Task, facts: Result) -> dict[str, Any]:
+    known = ("track", "attributes", "classes", "image_set", "counts", "index_hashes")
+    return {
+        "protocol": PROTOCOL,
+        "task": task.name,
+        "task_key": task.key,
+        "definition": task.model_dump(mode="json"),
+        "title": task.title,
+        "scenario": task.scenario.name,
+        "draws": task.draws,
+        "seeds": task.seeds,
+        **{name: facts[name] for name in known},
+    }
+
+
+def _read(store: Store, key: str) -> Path:
+    folder = store.read(key)
+    if folder is None:
+        raise ForgetBenchError(f"artefact {key[:12]} was damaged after it was made; run the same command again.")
+    return folder
+
+
+def _is_kept(folder: Path, manifest: Manifest) -> bool:
+    """Whether a run says the same already: it then stays as it is, and so does its upload.
+
+    The time of writing does not count, nor that a second run, which trains nothing, cannot time retraining.
+    """
+    try:
+        kept = read_run(folder).manifest
+    except UsageError:
+        return False
+    update: dict[str, object] = {"created": manifest.created}
+    if manifest.cost.retrain_seconds is None:
+        update["cost"] = kept.cost.model_copy(update={"retrain_seconds": None})
+    return kept.model_copy(update=update) == manifest and all((folder / model.file).is_file() for model in kept.models)
+
+
+def method_record(method: Contestant) -> MethodRecord:
+    """What the manifest says of a method."""
+    card = method.method.card
+    return MethodRecord(
+        name=card.name,
+        label=method.label,
+        title=card.title,
+        family=card.family,
+        needs=tuple(sorted(card.needs)),
+        parameters=method.method.to_dict(),
+        changes_training=method.trains_originals,
+        sentinel=card.sentinel,
+        source_sha256=method.method.source_hash(),
+        source=method.source,
+        link=card.link or None,
+        bibtex=card.bibtex or None,
+    )
+
+
+def command(task: Task, method: Contestant, root: Path | None) -> str:
+    """The command that makes a run again."""
+    words = ["forgetbench", "run", task.name, *method.arguments(), "--seeds", str(task.seeds)]
+    if task.draws > 1:
+        words += ["--draws", str(task.draws)]
+    if root is not None:
+        words += ["--root", "DATA"]
+    return shlex.join(words)
