@@ -3,7 +3,7 @@
     max CE(D_f), until validation accuracy has fallen by `floor`
 
 As in Golatkar et al. 2020 and Graves et al. 2021; Jia et al. 2023 run 5 epochs at 1e-4 without a floor, which on
-most networks does either nothing or everything. Deviations: the floor, watched after each epoch, the last state above
+most networks does either nothing or everything. Deviations: the floor, watched after each step, the last state above
 it being returned; batch-norm statistics held, since batches of the forget set alone would move them.
 """
 
@@ -15,8 +15,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from forgetbench.examples import batch_sizes
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.loops import accuracy, descend, editable
+from forgetbench.methods.loops import accuracy, descend, editable, endless
 from forgetbench.training import Diverged, classification_loss, make_optimiser
 
 
@@ -38,8 +39,8 @@ class GradientAscent(Method):
         fails_at="stopping: the loss has no ceiling, so it does nothing or breaks the classes of the forget set",
     )
 
-    epochs: int = param(20, low=1, authors=5, help="Most passes over the forget set.")
-    lr: float = param(0.02, above=0, authors=1e-4, help="Learning rate.")
+    epochs: int = param(40, low=1, authors=5, help="Most passes over the forget set.")
+    lr: float = param(0.005, above=0, authors=1e-4, help="Learning rate.")
     batch_size: int = param(64, low=1, authors=256, help="Examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
     floor: float = param(0.02, low=0, high=1, help="Fall of validation accuracy at which it stops (1 = never).")
@@ -48,30 +49,32 @@ class GradientAscent(Method):
         """The last state whose validation accuracy was above the floor."""
         edited = editable(model)
         allowed = accuracy(model, request.validation) - self.floor
-        kept = copy.deepcopy(model.state_dict())
-        epochs_kept = 0
+        kept, steps_kept = copy.deepcopy(model.state_dict()), 0
+        stream = endless(request.forget, self.batch_size, request, 0)
+        per_epoch = len(batch_sizes(len(request.forget), self.batch_size))
 
-        def below_floor(epoch: int) -> bool:
-            nonlocal kept, epochs_kept
+        def below_floor(step: int) -> bool:
+            nonlocal kept, steps_kept
             if accuracy(edited, request.validation) < allowed:
                 return True
-            kept, epochs_kept = copy.deepcopy(edited.state_dict()), epoch + 1
+            kept, steps_kept = copy.deepcopy(edited.state_dict()), step + 1
             return False
 
         try:
             descend(
                 edited,
                 request,
-                epochs=self.epochs,
-                batches=lambda epoch: request.forget.batches(self.batch_size, request.seed_of(epoch)),
+                epochs=self.epochs * per_epoch,  # of one step each, since the floor is watched at every step
+                batches=lambda _: [next(stream)],
                 loss=lambda batch: -classification_loss(edited(batch[0]), batch[1]),
                 optimiser=make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum),
                 method=self.card.name,
                 after_epoch=below_floor,
             )
         except Diverged:
-            if self.floor == 1:  # otherwise that epoch is below the floor like any other
-                raise
+            if self.floor == 1:  # otherwise that step is below the floor like any other
+                epoch = steps_kept // per_epoch + 1
+                raise Diverged(f"{self.card.name} diverged in epoch {epoch} at learning rate {self.lr:.3g}") from None
         edited.load_state_dict(kept)
-        request.report("epochs", epochs_kept)
+        request.report("steps", steps_kept)
         return edited.eval()

@@ -46,6 +46,7 @@ class IAU(Method):
         needs=frozenset({"forget", "retain"}),
         changes_training=True,
         random=False,
+        tuned={"vit": {"lr": 3e-3}},
         fails_at="strength: the step is as long for one example as for a thousand, since Adam normalises it",
     )
 

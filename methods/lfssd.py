@@ -38,6 +38,7 @@ class LFSSD(Method):
         family="damping",
         needs=frozenset({"forget", "retain"}),
         random=False,
+        tuned={"vit": {"alpha": 2.0}},
         fails_at="its threshold, as SSD; and single examples of a class that stays",
     )
 

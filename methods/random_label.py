@@ -1,9 +1,10 @@
 """Random-label unlearning: teach wrong labels for the forget set, and the right ones for as much of the retain set.
 
-    min CE(f(x), y') over D_f, y' uniform on the classes other than y, + CE(D_r) if `retain`
+    min CE(f(x), y') over D_f joined with CE(D_r), y' uniform on the classes other than y
 
 Graves et al. 2021; Zhang, Choshen and Andreas 2024, section 3, who train on random labels alone and draw from all
-classes. By default y' is drawn once per seed and each step holds a forget batch and as many retained examples.
+classes (`retain=0`). By default y' is drawn once per seed and a step holds three retained examples per forget example,
+so that the work follows the size of the forget set.
 The released code of Fan et al. 2024 draws from all classes anew each epoch (`over="all", redraw=True`). The one of
 Zhao et al. 2024 draws y' modulo the number of forgotten classes, a fault that we do not reproduce.
 Batch-norm statistics move only if retained examples are there.
@@ -41,12 +42,12 @@ class RandomLabel(Method):
         fails_at="privacy: wrong answers on the forget set give it away; and what is forgotten may not generalise",
     )
 
-    epochs: int = param(8, low=1, authors=10, help="Passes over the forget set.")
-    lr: float = param(0.01, above=0, help="Learning rate.")
-    batch_size: int = param(64, low=2, authors=256, help="Forget examples per step; as many retained ones.")
+    epochs: int = param(10, low=1, help="Passes over the forget set.")
+    lr: float = param(0.005, above=0, authors=0.01, help="Learning rate.")
+    batch_size: int = param(64, low=2, authors=256, help="Forget examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
-    retain: bool = param(True, help="Whether retained examples are trained on beside.")
+    retain: int = param(3, low=0, authors=0, help="Retained examples per forget example in a step; 0 = none.")
     over: str = param("other", choices=("other", "all"), help="Classes that labels are drawn from.")
     redraw: bool = param(False, help="Whether labels are drawn anew in each epoch.")
 
@@ -59,7 +60,8 @@ class RandomLabel(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model that was taught otherwise."""
         edited = editable(model)
-        kept = endless(request.retain, self.batch_size, request, 1) if self.retain else None
+        together = min(self.batch_size, len(request.forget))
+        kept = endless(request.retain, self.retain * together, request, 1) if self.retain else None
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             for images, labels in self.relabelled(model, request, epoch).batches(

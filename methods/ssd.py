@@ -43,6 +43,7 @@ class SSD(Method):
         family="damping",
         needs=frozenset({"forget", "retain"}),
         random=False,
+        tuned={"vit": {"alpha": 3.0}},
         fails_at="its threshold: between no effect and collapse lies a narrow alpha, another one for each class",
     )
 

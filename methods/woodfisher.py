@@ -45,7 +45,7 @@ class WoodFisher(Method):
         fails_at="strength: published alphas reach from 0.2 to 20, and beyond some value it breaks the network",
     )
 
-    alpha: float = param(40.0, above=0, authors=0.2, help="Factor of the step.")
+    alpha: float = param(10.0, above=0, authors=0.2, help="Factor of the step.")
     damping: float = param(1.0, above=0, help="Added to the Fisher matrix's diagonal.")
     fisher_examples: int = param(256, low=1, authors=1002, help="m: the first retain examples, spread over the set.")
     iterations: int = param(5, low=1, help="Most iterations of conjugate gradients.")

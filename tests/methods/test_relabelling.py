@@ -101,7 +101,7 @@ def test_relabelling_loses_the_forget_set_and_keeps_the_rest(method, request_, o
 
 
 def test_random_labels_alone_leave_batch_norm_statistics(request_, original):
-    edited = RandomLabel(retain=False, epochs=1).unlearn(original, request_)
+    edited = RandomLabel(retain=0, epochs=1).unlearn(original, request_)
     buffers = dict(original.named_buffers())
     assert all(torch.equal(value, buffers[name]) for name, value in edited.named_buffers())
 
