@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RETAIN_SAMPLE = 10_000
 """Most retain rows that a model is asked about; a fixed sample where there are more."""
-Role = Literal["original", "reference", "control"]
+Role = Literal["original", "reference", "control", "third"]
 TRAINING_CODE = ("bench.py", "compute.py", "evidence.py", "examples.py", "networks.py", "recipe.py", "training.py")
 """Files of this folder that shape a model or its answers."""
 

@@ -137,9 +137,13 @@ class Store:
             except (ValueError, KeyError):
                 continue
 
+    def half_written(self) -> list[Path]:
+        """Folders that killed writers left; nobody ever reads them."""
+        return sorted(self.root.glob("??/.making-*"))
+
     def remove(self, folder: Path) -> int:
         """Remove an artefact; returns the bytes that were freed."""
-        size = sum(path.stat().st_size for path in folder.iterdir())
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         shutil.rmtree(folder)
         return size
 

@@ -14,12 +14,12 @@ from typing import Protocol
 from forgetbench.bench import Site
 from forgetbench.contestants import Contestant
 from forgetbench.errors import UsageError
-from forgetbench.evidence import MANIFEST, CostRecord, Manifest, read_run
+from forgetbench.evidence import MANIFEST, CostRecord, Logits, Manifest, read_arrays, read_run, stack
 from forgetbench.executors import Job, Local, Processes, Result, make_executor
 from forgetbench.gathering import Trained, gather_pack, gather_run
 from forgetbench.judging import Judge
 from forgetbench.packs import Pack, read_pack
-from forgetbench.pipeline import adopt
+from forgetbench.pipeline import adopt, answers_file
 from forgetbench.store import Store, digest, home
 from forgetbench.tasks import Task
 
@@ -74,6 +74,10 @@ class Options:
         """The artefacts."""
         return Store(self.home / "store")
 
+    def judge(self, pack: Pack) -> Judge:
+        """Scores runs against a pack; its bands are kept."""
+        return Judge(pack, self.home / "bands")
+
 
 @dataclass(frozen=True)
 class TaskRun:
@@ -116,6 +120,15 @@ def run(
             _TaskRunner(task, methods, site, options, executor, watcher or Silent()).run()
             for task, methods in zip(tasks, rows, strict=True)
         ]
+
+
+def extra_oracles(task: Task, options: Options, watcher: Watcher | None = None) -> list[Logits]:
+    """The answers of a third set of oracles, which is in no band: for each draw, subset -> logits (S, n, K)."""
+    device = pick_device(options.device)
+    site = Site(str(options.store.root), str(options.root.resolve()) if options.root else None, device)
+    with make_executor(options.executor, options.workers, device) as executor:
+        runner = _TaskRunner(task, [], site, options, executor, watcher or Silent())
+        return runner.third()
 
 
 def adopt_originals(task: Task, pack: Path, options: Options) -> int:
@@ -186,7 +199,7 @@ class _TaskRunner:
         """All jobs, then the pack and one folder for each method."""
         specs = [method.as_json() for method in self.methods]
         own = [spec for spec, method in zip(specs, self.methods, strict=True) if method.trains_originals]
-        oracles = [] if self.options.evidence_only else self._oracles()
+        oracles = [] if self.options.evidence_only else self._oracles("reference", "control")
         models_each = self.task.seeds * self.task.draws + 1
         self.watcher.begin(
             self.task.name, 2 + self.task.seeds * (1 + len(own)) + len(oracles) + models_each * len(specs)
@@ -213,10 +226,27 @@ class _TaskRunner:
         self.watcher.end(self.task.name)
         return TaskRun(self.task, pack, tuple(runs), self.jobs, self.fresh)
 
-    def _oracles(self) -> list[Job]:
+    def third(self) -> list[Logits]:
+        """Train a third set of oracles, and give their answers."""
+        jobs = self._oracles("third")
+        self.watcher.begin(f"{self.task.name}, third oracles", len(jobs))
+        results = self._do("train", jobs, [_training_name(job) for job in jobs])
+        self.watcher.end(self.task.name)
+        models = {(job["draw"], job["seed"]): result for job, result in zip(jobs, results, strict=True)}
+        return [
+            stack(
+                [
+                    read_arrays(answers_file(self.options.store, models[draw, seed]["answers"][str(draw)]))
+                    for seed in range(self.task.seeds)
+                ]
+            )
+            for draw in range(self.task.draws)
+        ]
+
+    def _oracles(self, *roles: str) -> list[Job]:
         return [
             {"role": role, "draw": draw, "seed": seed}
-            for role in ("reference", "control")
+            for role in roles
             for draw in range(self.task.draws)
             for seed in range(self.task.seeds)
         ]
@@ -307,7 +337,7 @@ def judge_of(options: Options, manifest: Manifest, pack: Path | None = None) -> 
             f"There is no pack of {manifest.task} here with {manifest.seeds} seeds and {manifest.draws} draws. Make it "
             f"with `forgetbench run {manifest.task} --seeds {manifest.seeds}`, or name its folder with --pack."
         )
-    return Judge(read_pack(folder), options.home / "bands")
+    return options.judge(read_pack(folder))
 
 
 def finished_runs(options: Options, patterns: Iterable[str]) -> dict[tuple[str, str], list[Path]]:

@@ -20,9 +20,23 @@ FLOORS = [
     {"compute", "examples", "networks", "recipe", "training"},
     {"methods"},
     {"tasks", "bench", "contestants", "pipeline", "executors", "gathering"},
-    {"scoring", "bands", "comparisons", "gates", "ranking", "scorecards", "judging", "reports", "audit"},
+    {
+        "scoring",
+        "bands",
+        "comparisons",
+        "gates",
+        "ranking",
+        "scorecards",
+        "judging",
+        "reports",
+        "audit",
+        "readings",
+        "significance",
+        "singles",
+        "external",
+    },
     {"leaderboard"},
-    {"suite", "demo", "cli", "__init__", "__main__"},
+    {"suite", "demo", "verifying", "auditing", "cli", "__init__", "__main__"},
 ]
 TORCHLESS = {"metrics", "statistics", "evidence", "packs", "store", "leaderboard"} | FLOORS[5]
 

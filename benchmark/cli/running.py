@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,8 +12,8 @@ from forgetbench.cli.output import ProgressBar, out, print_json, print_table, re
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from forgetbench.judging import Judge
     from forgetbench.reports import Table
-    from forgetbench.suite import Options
 
 Flag = Annotated[bool, Parameter(negative="")]
 Device = Annotated[str, Parameter(help="torch device; auto takes the GPU where there is one.")]
@@ -27,6 +28,7 @@ def add_commands(app: App) -> None:
     app.command(run)
     app.command(score)
     app.command(report)
+    app.command(audit)
     app.command(check_method, name="check-method")
 
 
@@ -41,6 +43,7 @@ def run(
     executor: ExecutorName = "auto",
     workers: int | None = None,
     keep_models: Flag = False,
+    evidence_only: Flag = False,
     json: Flag = False,
 ) -> None:
     """Run methods on tasks and score them. A killed run continues where it stopped.
@@ -65,6 +68,8 @@ def run(
         Processes; one for each core if left out.
     keep_models
         Keep the unlearned models' weights in the store.
+    evidence_only
+        Train nothing but the method; the originals come from `forgetbench pack pull`.
     json
         Print JSON.
     """
@@ -75,11 +80,19 @@ def run(
 
     found = [one.with_counts(seeds=seeds, draws=draws) for one in find_tasks(task)]
     names = method if method or method_file else ["all"]
-    options = Options(root=root, device=device, executor=executor, workers=workers, keep_models=keep_models)
+    options = Options(
+        root=root,
+        device=device,
+        executor=executor,
+        workers=workers,
+        keep_models=keep_models,
+        evidence_only=evidence_only,
+    )
     with ProgressBar() as watcher:
         done = run_tasks(found, lambda one: choose(names or [], method_file or [], one.network.name), options, watcher)
-    tables = [_score_folders(options, list(task_run.runs)) for task_run in done]
-    print_tables(tables, "json" if json else "table")
+    if not evidence_only:
+        tables = [_score_folders(options.judge(task_run.pack), task_run.runs) for task_run in done if task_run.pack]
+        print_tables(tables, "json" if json else "table")
     remark("\n".join(f"evidence: {folder}" for task_run in done for folder in task_run.runs))
 
 
@@ -148,13 +161,80 @@ def report(
     output
         Write to this file instead of the terminal.
     """
-    from forgetbench.suite import Options, finished_runs
+    from forgetbench.evidence import read_run
+    from forgetbench.suite import Options, finished_runs, judge_of
 
     options = Options()
     runs = finished_runs(options, task or ("*",))
     if not runs:
         raise UsageError("Nothing was run here yet that matches. `forgetbench run TASK` runs a task.")
-    print_tables([_score_folders(options, folders) for folders in runs.values()], format_, output)
+    judges = [judge_of(options, read_run(folders[0]).manifest) for folders in runs.values()]
+    tables = [_score_folders(judge, folders) for judge, folders in zip(judges, runs.values(), strict=True)]
+    print_tables(tables, format_, output)
+
+
+def audit(
+    task: str,
+    *,
+    seeds: int | None = None,
+    root: Path | None = None,
+    device: Device = "auto",
+    workers: int | None = None,
+    json: Flag = False,
+) -> int:
+    """Put the sentinels through every metric: which metrics are fit to rank on this task?
+
+    Example: forgetbench audit digits/cnn/mislabelled-20
+
+    Parameters
+    ----------
+    task
+        Name of the task.
+    seeds
+        Originals, and oracles in each of the three sets.
+    root
+        Folder of the image sets on disk.
+    workers
+        Processes; one for each core if left out.
+    json
+        Print JSON.
+    """
+    from forgetbench.auditing import audit_task
+    from forgetbench.suite import Options
+    from forgetbench.tasks import read_task
+
+    wanted = read_task(task).with_counts(seeds=seeds)
+    with ProgressBar() as watcher:
+        audited = audit_task(wanted, Options(root=root, device=device, workers=workers), watcher)
+    found = audited.audit
+    if json:
+        print_json(found.model_dump(mode="json"))
+        return 1 if found.unfit else 0
+    rows = [
+        (
+            one.metric,
+            "fit" if one.fit else "UNFIT",
+            "ranks" if one.ranks else "",
+            "–" if one.null is None else f"{one.null:+.2f}",
+            "–" if one.detectable is None else f"{one.detectable:.4f}",
+            "; ".join(one.failures),
+        )
+        for one in found.metrics
+    ]
+    print_table(
+        f"{wanted.name}: {wanted.title}",
+        ("metric", "", "", "z of Retrain", "found 9 times in 10", "out of place"),
+        rows,
+        right=(3, 4),
+    )
+    whole = [verdict for verdict in found.verdicts if verdict.metric is None]
+    marks = {True: "ok", False: "OUT OF PLACE", None: "not demanded"}
+    print_table("", ("sentinel", "", "what was found"), [(v.sentinel, marks[v.passed], v.detail) for v in whole])
+    if found.taus:
+        names = list(found.taus)
+        table = [(name, *(f"{found.taus[name].get(other, float('nan')):+.2f}" for other in names)) for name in names]
+        print_table("Kendall's tau between metrics over the contestants", ("", *names), table, right=range(1, 40))
+    return 1 if found.unfit else 0
 
 
 def check_method(method_file: str, *, network: list[str] | None = None) -> int:
@@ -179,15 +259,12 @@ def check_method(method_file: str, *, network: list[str] | None = None) -> int:
     return 0 if all(result.ok for _, result in results) else 1
 
 
-def _score_folders(options: Options, folders: list[Path]) -> Table:
+def _score_folders(judge: Judge, folders: Sequence[Path]) -> Table:
     from forgetbench.evidence import read_run
     from forgetbench.judging import stand
     from forgetbench.reports import board_table
-    from forgetbench.suite import judge_of
 
-    runs = [read_run(folder) for folder in folders]
-    judge = judge_of(options, runs[0].manifest)
-    return board_table(stand(judge, runs), judge.pack.card)
+    return board_table(stand(judge, [read_run(folder) for folder in folders]), judge.pack.card)
 
 
 def print_tables(tables: list[Table], format_: Format, output: Path | None = None) -> None:

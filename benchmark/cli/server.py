@@ -1,4 +1,4 @@
-"""The commands demo, serve, worker, submit and admin: the leaderboard, on the server's machine and from afar."""
+"""The commands demo, serve, worker, pack, submit, withdraw and verify: the leaderboard, here and from afar."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from forgetbench.leaderboard.settings import Settings
 
 Flag = Annotated[bool, Parameter(negative="")]
-Scope = Literal["submit", "verify", "moderate"]
 
 
 def add_commands(app: App) -> None:
@@ -24,9 +23,10 @@ def add_commands(app: App) -> None:
     app.command(submit)
     app.command(pack := App(name="pack", help="What a board is scored against.", help_format="plaintext"))
     pack.command(install)
-    app.command(admin := App(name="admin", help="Operate a leaderboard, on its machine.", help_format="plaintext"))
-    admin.command(token := App(name="token", help="Tokens of submitters.", help_format="plaintext"))
-    token.command(create)
+    pack.command(check)
+    pack.command(pull)
+    app.command(withdraw)
+    app.command(verify)
 
 
 def demo(*, workers: int | None = None, executor: Literal["auto", "processes", "local"] = "auto") -> None:
@@ -82,7 +82,7 @@ def serve(
     from forgetbench.leaderboard.server import serve as serve_site
 
     out().print(f"The leaderboard is at http://{host}:{port} (Ctrl-C stops it).", markup=False)
-    serve_site(_settings(database, data), host, port, with_worker=not no_worker)
+    serve_site(settings(database, data), host, port, with_worker=not no_worker)
 
 
 def worker(*, database: str | None = None, data: Path | None = None) -> None:
@@ -99,7 +99,7 @@ def worker(*, database: str | None = None, data: Path | None = None) -> None:
     """
     from forgetbench.leaderboard.server import run_worker
 
-    run_worker(_settings(database, data))
+    run_worker(settings(database, data))
 
 
 def submit(run_folder: Path, *, server: str, dry_run: Flag = False, json: Flag = False) -> int:
@@ -147,43 +147,99 @@ def install(folder: Path, *, database: str | None = None, data: Path | None = No
     """
     from forgetbench.leaderboard.server import install_pack
 
-    board = install_pack(_settings(database, data), folder)
+    board = install_pack(settings(database, data), folder)
     out().print(f"The board of {board.task} is installed.", markup=False)
 
 
-def create(
-    name: str,
-    *,
-    scope: Annotated[list[Scope] | None, Parameter(negative="")] = None,
-    days: int | None = None,
-    database: str | None = None,
-    data: Path | None = None,
-) -> None:
-    """Make a token. It is printed once, and only its hash is kept.
+def check(folder: Path) -> None:
+    """Check every file of a pack against its hash.
 
-    Example: forgetbench admin token create "Ada Lovelace" --scope submit
+    Example: forgetbench pack check PACK_FOLDER
 
     Parameters
     ----------
-    name
-        Who gets it; boards show this name.
-    scope
-        What it may do; submit if left out. May stand several times.
-    days
-        Days until it expires; never if left out.
-    database
-        SQLAlchemy URL; a SQLite file in the server's folder if left out.
-    data
-        The server's folder.
+    folder
+        The pack's folder.
     """
-    from forgetbench.leaderboard.server import create_token
+    from forgetbench.packs import read_pack
 
-    token = create_token(_settings(database, data), name, scope or ["submit"], days=days)
-    out().print(token, markup=False)
-    remark("Shown this once. Give it in FORGETBENCH_TOKEN, or in the private file `token` of ForgetBench's folder.")
+    card = read_pack(folder).card
+    out().print(f"{card.task}: {len(card.files)} files as they should be; {card.seeds} seeds, {card.draws} draws.")
 
 
-def _settings(database: str | None, data: Path | None) -> Settings:
+def pull(task: str, *, server: str, root: Path | None = None) -> None:
+    """Fetch a board's originals, so that runs here start from them.
+
+    Example: forgetbench pack pull digits/cnn/class --server https://board.example.org
+
+    Parameters
+    ----------
+    task
+        Name of the task.
+    server
+        Address of the leaderboard.
+    root
+        Folder of the image sets on disk.
+    """
+    from tempfile import TemporaryDirectory
+
+    from forgetbench.leaderboard.client import pull_pack
+    from forgetbench.suite import Options, adopt_originals
+    from forgetbench.tasks import read_task
+
+    wanted = read_task(task)
+    with TemporaryDirectory(prefix="forgetbench-") as place:
+        folder = pull_pack(task, server, Path(place) / "pack")
+        count = adopt_originals(wanted, folder, Options(root=root, device="cpu"))
+    out().print(f"{count} originals of {task} are in the store.", markup=False)
+    remark(f"forgetbench run {task} --seeds {count} --evidence-only --method NAME starts from them.")
+
+
+def withdraw(submission: str, *, server: str, reason: str) -> None:
+    """Withdraw one's own submission. A tombstone stays, and the attempt counts.
+
+    Example: forgetbench withdraw ID --server https://board.example.org --reason "wrong learning rate"
+
+    Parameters
+    ----------
+    submission
+        Its id, as its page's address has it.
+    server
+        Address of the leaderboard.
+    reason
+        Why, for the state history.
+    """
+    from forgetbench.leaderboard.client import withdraw as withdraw_submission
+
+    out().print(f"{submission}: {withdraw_submission(submission, reason, server)}", markup=False)
+
+
+def verify(submission: str, *, server: str, root: Path | None = None, allow_source: Flag = False) -> int:
+    """Run a listed submission's recipe again from the board's originals, and post that evidence beside it.
+
+    Example: forgetbench verify ID --server https://board.example.org
+
+    Parameters
+    ----------
+    submission
+        Its id, as its page's address has it.
+    server
+        Address of the leaderboard.
+    root
+        Folder of the image sets on disk.
+    allow_source
+        Run the source that was submitted. It is a stranger's program: read it first.
+    """
+    from forgetbench.verifying import rerun
+
+    with ProgressBar() as watcher:
+        record = rerun(submission, server, root, watcher, remark, allow_source=allow_source)
+    out().print(f"{submission}: {record['verdict']}", markup=False)
+    return 0 if record["verdict"] == "reproduced" else 1
+
+
+def settings(database: str | None, data: Path | None) -> Settings:
+    """The server's settings: from the environment, and what the command line says above it."""
     from forgetbench.leaderboard.settings import Settings
 
     chosen: dict[str, object] = {}

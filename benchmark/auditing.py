@@ -1,0 +1,74 @@
+"""The audit of a task: sentinels are made and scored by every metric, and metrics judged by where they put them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from forgetbench.audit import LINE, SENTINELS, Audit, audit, interpolate
+from forgetbench.contestants import choose
+from forgetbench.errors import UsageError
+from forgetbench.evidence import read_run
+from forgetbench.judging import NO_UNLEARNING, RETRAIN, Standing, stand
+from forgetbench.scoring import score
+from forgetbench.suite import Options, Watcher, extra_oracles, finished_runs, run
+from forgetbench.tasks import Task
+
+
+@dataclass(frozen=True)
+class Audited:
+    """An audit with what it was made from."""
+
+    audit: Audit
+    """The judgement."""
+    standing: Standing
+    """The scorecards of the sentinels, and of the contestants that were run here."""
+
+
+def audit_task(task: Task, options: Options, watcher: Watcher | None = None) -> Audited:
+    """Put the sentinels of a task through every metric.
+
+    A third set of oracles, which is in no band, is trained as well. Contestants that were run here before take part in
+    the agreement between metrics.
+
+    Args:
+        task: The task.
+        options: Where and how.
+        watcher: Is told what goes on.
+
+    Raises:
+        UsageError: The image set or an option is wrong.
+    """
+    [done] = run([task], lambda one: choose(["sentinels"], [], one.network.name), options, watcher)
+    if done.pack is None:
+        raise UsageError("an audit needs the oracles; leave out --evidence-only.")
+    judge = options.judge(done.pack)
+    third = extra_oracles(task, options, watcher)
+    controls, originals = done.pack.population("controls"), done.pack.population("originals")
+    labels, bands = done.pack.labels, judge.bands
+    references = judge.references
+    cards = {"third": score(third, name="third", references=references, labels=labels, bands=bands)}
+    line = []
+    for share in LINE:
+        between = interpolate(controls, originals, share)
+        line.append(score(between, name=f"{share:.2f}", references=references, labels=labels, bands=bands))
+    folders = [*done.runs, *_others(task, options, done.pack.folder.name)]
+    standing = stand(judge, [read_run(folder) for folder in dict.fromkeys(folders)])
+    names = {RETRAIN: "retrain", NO_UNLEARNING: "none"}
+    contestants = []
+    for card, manifest in zip(standing.card_of, standing.manifests, strict=True):
+        name = names.get(card.name, card.name)
+        if card.status == "ok" and name in SENTINELS:
+            cards[name] = card
+        elif card.status == "ok" and manifest is not None:
+            contestants.append(card)
+    return Audited(audit(cards, bands, line=line, contestants=contestants), standing)
+
+
+def _others(task: Task, options: Options, pack: str) -> list[Path]:
+    return [
+        folder
+        for (name, made_of), folders in finished_runs(options, [task.name]).items()
+        for folder in folders
+        if (name, made_of) == (task.name, pack)
+    ]

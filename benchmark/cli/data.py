@@ -1,0 +1,136 @@
+"""The commands data and store: image sets on disk, and what was kept of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from forgetbench.cli.output import out, print_json, print_table, remark
+
+if TYPE_CHECKING:
+    from forgetbench.datasets.checks import Problem
+
+Flag = Annotated[bool, Parameter(negative="")]
+
+
+def add_commands(app: App) -> None:
+    """Add this file's commands."""
+    app.command(
+        data := App(name="data", help="Image sets: get them ready, find what is wrong.", help_format="plaintext")
+    )
+    data.command(prepare)
+    data.command(check)
+    app.command(store := App(name="store", help="What was trained and recorded here.", help_format="plaintext"))
+    store.command(path)
+    store.command(prune)
+
+
+def prepare(
+    name: str, *, root: Path | None = None, option: Annotated[list[str] | None, Parameter(negative="")] = None
+) -> int:
+    """Get an image set ready: say on what terms it is used, fetch it where that is allowed, and check it.
+
+    Example: forgetbench data prepare cifar10 --root DATA
+
+    Parameters
+    ----------
+    name
+        Name of the image set.
+    root
+        Folder of the image sets on disk.
+    option
+        NAME=VALUE, an option of the image set. May stand several times.
+    """
+    from forgetbench.datasets import checks
+
+    return _tell(name, checks.prepare(name, _options(option), root, lambda line: out().print(line, markup=False)))
+
+
+def check(
+    name: str,
+    *,
+    root: Path | None = None,
+    option: Annotated[list[str] | None, Parameter(negative="")] = None,
+    json: Flag = False,
+) -> int:
+    """List every problem of an image set before anything is trained on it.
+
+    Example: forgetbench data check mufac --root DATA --option split=legacy
+
+    Parameters
+    ----------
+    name
+        Name of the image set.
+    root
+        Folder of the image sets on disk.
+    option
+        NAME=VALUE, an option of the image set. May stand several times.
+    json
+        Print JSON.
+    """
+    from forgetbench.datasets import checks
+
+    problems = checks.check_image_set(name, _options(option), root)
+    if json:
+        print_json([problem._asdict() for problem in problems])
+        return 1 if any(problem.serious for problem in problems) else 0
+    return _tell(name, problems)
+
+
+def path() -> None:
+    """Print where artefacts lie. FORGETBENCH_HOME chooses another place.
+
+    Example: forgetbench store path
+    """
+    from forgetbench.store import Store
+
+    out().print(str(Store().root), markup=False)
+
+
+def prune(*, dry_run: Flag = False) -> None:
+    """Remove artefacts that no task of the catalogue needs any more, and what killed runs left half-written.
+
+    Example: forgetbench store prune --dry-run
+
+    Parameters
+    ----------
+    dry_run
+        Only say what would be removed.
+    """
+    from forgetbench.store import Store
+    from forgetbench.tasks import names, read_task
+
+    keys = {read_task(name).key for name in names()}
+    store = Store()
+    stale = [folder for folder, made_from in store.artefacts() if made_from.get("task") not in keys]
+    stale += store.half_written()
+    freed = sum(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in stale)
+    if not dry_run:
+        for folder in stale:
+            store.remove(folder)
+    said = "would be removed" if dry_run else "removed"
+    out().print(f"{len(stale)} artefacts, {freed / 2**20:.1f} MiB: {said}.", markup=False)
+
+
+def _options(words: list[str] | None) -> dict[str, object]:
+    from forgetbench.errors import UsageError
+    from forgetbench.methods.cards import parse_value
+
+    options: dict[str, object] = {}
+    for word in words or []:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"--option takes NAME=VALUE, not {word!r}")
+        options[name] = parse_value(value)
+    return options
+
+
+def _tell(name: str, problems: list[Problem]) -> int:
+    if not problems:
+        remark(f"{name}: no problem found.")
+        return 0
+    rows = [("!" if one.serious else "", one.name, one.where, one.fix) for one in problems]
+    print_table(name, ("", "problem", "where", "what to do"), rows)
+    return 1 if any(one.serious for one in problems) else 0
