@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray
+from forgetbench.metrics.arrays import BoolArray, FloatArray, floats
 from forgetbench.scorecards import Board, BoardRow, Scorecard
-from forgetbench.statistics import Placing, tie_groups
+from forgetbench.statistics import Estimate, Placing, half_width, tie_groups
 
 _ORDER = ("ok", "diverged", "failed", "not-applicable")
 
@@ -60,6 +61,44 @@ def detectable_difference(pseudo: FloatArray, *, level: float = 0.05, power: flo
     spread = np.median([float((worse - better).std(ddof=1)) for better, worse in pairwise(ordered)])
     quantiles = student.ppf(1 - level / 2, seeds - 1) + student.ppf(power, seeds - 1)
     return float(quantiles * spread / np.sqrt(seeds))
+
+
+def differences(one: Scorecard, other: Scorecard, level: float = 0.05) -> dict[str, Estimate]:
+    """Difference of two records on each ranking metric and on the distance, with its paired interval over seeds.
+
+    Args:
+        one: A scorecard.
+        other: Another of the same board.
+        level: Two-sided level.
+
+    Raises:
+        UsageError: The scorecards are of different boards.
+    """
+    if (one.track, one.seeds, one.draws, one.ranking) != (other.track, other.seeds, other.draws, other.ranking):
+        raise UsageError("These scorecards are of different boards.")
+    shared = [name for name in one.ranking if name in one.metrics and name in other.metrics]
+    pairs = {name: (one.metrics[name].pseudo, other.metrics[name].pseudo) for name in shared}
+    pairs["distance"] = (_pseudo(one), _pseudo(other))
+    found = {}
+    for name, (left, right) in pairs.items():
+        if len(left) > 1 and len(left) == len(right):
+            difference = np.array(left) - np.array(right)
+            half, mean = half_width(difference, level), float(difference.mean())
+            found[name] = Estimate(mean, mean - half, mean + half)
+    return found
+
+
+def reproduced(one: Scorecard, other: Scorecard) -> bool:
+    """Whether a second record bears out the first: on every ranking metric the interval of the difference holds 0."""
+    found = differences(one, other)
+    return bool(one.ranking) and all(name in found and found[name].low <= 0 <= found[name].high for name in one.ranking)
+
+
+def pareto_front(points: ArrayLike) -> BoolArray:
+    """Which rows of (n, d) values, smaller = better, no other row beats in one value and equals in the rest."""
+    table = floats(points, "points", ndim=2)
+    beaten = [bool(((table <= row).all(axis=1) & (table < row).any(axis=1)).any()) for row in table]
+    return ~np.array(beaten, dtype=np.bool_)
 
 
 def _key(card: Scorecard) -> tuple[int, bool, float, str, tuple[float, ...]]:

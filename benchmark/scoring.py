@@ -18,12 +18,22 @@ from forgetbench.comparisons import Comparison, Labels, Population, Singles, Sin
 from forgetbench.errors import UsageError
 from forgetbench.gates import flags_of, pass_gate
 from forgetbench.metrics import Cost, metrics
-from forgetbench.ranking import rank
+from forgetbench.ranking import differences, rank, reproduced
 from forgetbench.scorecards import Bands, Board, Distance, MetricBand, Scorecard, Status, Value
 from forgetbench.singles import single_values
 from forgetbench.statistics import pseudo_interval, pseudo_values
 
-__all__ = ["Bands", "Board", "Scorecard", "rank", "reference_bands", "score", "unscored"]
+__all__ = [
+    "Bands",
+    "Board",
+    "Scorecard",
+    "differences",
+    "rank",
+    "reference_bands",
+    "reproduced",
+    "score",
+    "unscored",
+]
 
 
 def score(

@@ -25,8 +25,8 @@ How to read any of them:
 - Unlearning is a property of an algorithm, so populations are compared: S unlearned models u with S oracles r, which
   were trained from scratch without the forget set.
 - The **oracle band** is the metric's distribution over halvings of 2 S oracles. **z** is the distance from the band's
-  mean in its standard deviations, never dividing by less than the floor. A metric *ranks* where its section says so, and an
-  efficacy metric only on boards where No unlearning has |z| > 3.
+  mean in its standard deviations, never dividing by less than the floor. A metric *ranks* where its section says so,
+  and an efficacy metric only on boards where No unlearning has |z| > 3.
 - phi = z_y - logsumexp over the other classes, the logit-scaled confidence of the label. Scores are oriented "larger =
   member" everywhere. With A binary attributes accuracy is the mean over them, phi the sum of the signed logits, and
   entropies, divergences and population attacks are taken per attribute and averaged.

@@ -31,7 +31,7 @@ def h_mean(retained: ArrayLike, before: ArrayLike, after: ArrayLike) -> float:
 def h_mean_by_seed(retained: ArrayLike, before: ArrayLike, after: ArrayLike) -> FloatArray:
     """The harmonic mean of each seed, (S,)."""
     kept, start, end = (np.atleast_1d(floats(values, "accuracies")) for values in (retained, before, after))
-    if not kept.shape == start.shape == end.shape:
+    if not kept.shape == start.shape == end.shape or not kept.size:
         raise UsageError(f"One value per seed of each, please: {kept.shape}, {start.shape}, {end.shape}.")
     drop = np.maximum(start - end, 0.0)
     total = kept + drop

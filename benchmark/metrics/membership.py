@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import BoolArray, FloatArray, IntArray, joint_labels, labels_of, logits_of
+from forgetbench.metrics.arrays import FloatArray, IntArray, joint_labels, labels_of, logits_of
 from forgetbench.metrics.confidence import confidence, entropy, modified_entropy, phi, signed_logits
 from forgetbench.metrics.roc import sorted_auc
 
@@ -115,6 +115,19 @@ def mia_population(
     return population(tables[0], tables[1])
 
 
+def loss_auc(forget: tuple[ArrayLike, ArrayLike], unseen: tuple[ArrayLike, ArrayLike]) -> FloatArray:
+    """AUC of the loss attack of each model, matched by label: what tuning without an oracle drives to 0.5 (section 6).
+
+    Args:
+        forget: Logits (M, n, K) on the forget set, and its labels.
+        unseen: Logits (M, m, K) on validation rows, and their labels.
+
+    Returns:
+        (M,) AUCs.
+    """
+    return attack_table(forget[0], forget[1], unseen[0], unseen[1]).whole[:, ATTACKS.index("loss")]
+
+
 def select(table: AttackTable, models: IntArray) -> AttackTable:
     """The same table for some of the models."""
     return AttackTable(table.whole[models], table.halves[:, models])
@@ -160,14 +173,3 @@ def _matched_auc(members: FloatArray, others: FloatArray, cells: list[_Cell]) ->
             for model in range(models):
                 total[model, attack] += len(cell.members) * sorted_auc(left[attack, model], right[attack, model])
     return total / sum(len(cell.members) for cell in cells)
-
-
-def matched_rows(member_labels: ArrayLike, other_labels: ArrayLike) -> tuple[BoolArray, BoolArray]:
-    """Which members and which others take part in the match."""
-    members, others = joint_labels(np.asarray(member_labels)), joint_labels(np.asarray(other_labels))
-    cells = _cells(members, others)
-    kept = [np.zeros(len(members), dtype=np.bool_), np.zeros(len(others), dtype=np.bool_)]
-    for cell in cells:
-        kept[0][cell.members] = True
-        kept[1][cell.others] = True
-    return kept[0], kept[1]

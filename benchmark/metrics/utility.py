@@ -91,6 +91,6 @@ def _paired_gaps(unlearned: Mapping[str, ArrayLike], oracle: Mapping[str, ArrayL
     if set(unlearned) != set(oracle) or not unlearned:
         raise UsageError(f"The same quantities on both sides, please: {sorted(unlearned)} against {sorted(oracle)}.")
     pairs = [(floats(unlearned[name], name), floats(oracle[name], name)) for name in sorted(unlearned)]
-    if len({array.shape for pair in pairs for array in pair}) != 1:
+    if len({array.shape for pair in pairs for array in pair}) != 1 or not pairs[0][0].size:
         raise UsageError("Seeds are paired: every quantity needs one value per seed on both sides.")
     return [left - right for left, right in pairs]

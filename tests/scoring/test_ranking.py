@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from forgetbench.errors import UsageError
-from forgetbench.ranking import detectable_difference
-from forgetbench.scorecards import Board, Distance, GateResult, Scorecard
+from forgetbench.ranking import detectable_difference, differences, pareto_front, reproduced
+from forgetbench.scorecards import Board, Distance, GateResult, Scorecard, Value
 from forgetbench.scoring import rank
 
 NORMAL = GateResult(collapsed=False, unstable=False, collapsed_models=0, models=6, median=0.9)
@@ -104,3 +104,34 @@ def test_ten_thousand_rows_are_ranked_in_seconds():
     cards = [card(f"m{i}", float(d), generator.normal(size=6)) for i, d in enumerate(generator.exponential(20, 2000))]
     rows = rank(cards).rows
     assert [row.rank for row in rows] == list(range(1, 2001))
+
+
+def scored(noise, **shift):
+    metrics = {}
+    for name in ("gap.test", "lira.forget"):
+        value = shift.get(name.replace(".", "_"), 0.0)
+        metrics[name] = Value(value=value, pseudo=tuple(noise + value))
+    return card("x", 1.0, noise, ranking=("gap.test", "lira.forget"), metrics=metrics)
+
+
+def test_differences_are_paired_over_seeds():
+    noise = NOISE - NOISE.mean()
+    found = differences(scored(noise, gap_test=0.5), scored(noise / 2))
+    expected = stats.t.interval(0.95, 5, 0.5, stats.sem(noise / 2))
+    assert found["gap.test"] == pytest.approx((0.5, *expected))
+    assert found["lira.forget"].value == pytest.approx(0.0)
+    assert set(found) == {"gap.test", "lira.forget", "distance"}
+
+
+def test_a_row_is_reproduced_when_no_difference_shows():
+    noise = NOISE - NOISE.mean()
+    assert reproduced(scored(noise), scored(-noise))
+    assert not reproduced(scored(noise, lira_forget=3.0), scored(-noise))
+    assert not reproduced(card("a", 1.0), card("b", 1.0))  # nothing ranks: nothing is borne out
+    with pytest.raises(UsageError, match="different boards"):
+        differences(card("a", 1.0), card("b", 1.0, draws=3))
+
+
+def test_pareto_front_by_hand():
+    points = [[1, 9], [2, 5], [2, 5], [3, 6], [9, 1]]
+    assert pareto_front(points).tolist() == [True, True, True, False, True]

@@ -1,0 +1,53 @@
+"""Score logits that another suite has saved: no torch, no trainer, nothing of ours but `forgetbench.metrics`.
+
+    python examples/score_saved_logits.py
+
+The same with files: forgetbench score --logits unlearned.npz --oracle oracle.npz --labels labels.npz
+"""
+
+# %% Logits, as anyone's evaluation loop would leave them: subset -> (models, examples, classes).
+from __future__ import annotations
+
+import numpy as np
+
+from forgetbench.external import score_logits
+from forgetbench.metrics import lira, metrics, mia_population, phi, shift
+
+generator = np.random.default_rng(0)
+labels = {"forget": generator.integers(0, 10, 200), "retain": generator.integers(0, 10, 800)}
+labels["test"] = generator.integers(0, 10, 1000)
+noise = {name: generator.normal(0, 1.5, (len(truth), 10)) for name, truth in labels.items()}
+
+
+def models(count: int, memory: float) -> dict[str, np.ndarray]:
+    """Pretend models: surer of what they trained on."""
+    answers = {}
+    for name, truth in labels.items():
+        logits = noise[name] + generator.normal(0, 1, (count, *noise[name].shape))
+        logits[:, np.arange(len(truth)), truth] += {"forget": 2 + memory, "retain": 6.0, "test": 2.0}[name]
+        answers[name] = logits
+    return answers
+
+
+originals, unlearned, oracles = models(6, 3.0), models(6, 0.7), models(12, 0.0)
+
+# %% One metric at a time: arrays in, numbers out.
+u, r = phi(unlearned["forget"], labels["forget"]), phi(oracles["forget"][:6], labels["forget"])
+print(f"LiRA AUC {lira(u, r).auc:.3f}, worst decile {lira(u, r).worst_decile:.3f}, shift {shift(u, r):+.2f} oracle sd")
+attack = mia_population(
+    (unlearned["forget"], unlearned["test"]),
+    (oracles["forget"][:6], oracles["test"][:6]),
+    labels["forget"],
+    labels["test"],
+)
+print(f"population attack {attack:+.3f} AUC above the oracles: the cheap floor sees less\n")
+
+# %% The whole scorecard. Twelve oracles for six unlearned models: the second six give the bands.
+card = score_logits(unlearned, oracles, labels, originals=originals, name="mine")
+for name in card.ranking:
+    value = card.metrics[name]
+    print(f"{metrics.get(name).title:<16} {value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}]  z {value.z:+.1f}")
+print(
+    f"\ndistance {card.distance.value:.1f} (decided by {card.distance.metric}), inside the oracle band: {card.distance.inside}"
+)
+print(f"flags: {', '.join(card.flags) or 'none'}")
