@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,8 @@ import numpy as np
 
 from forgetbench.datasets import load_partition
 from forgetbench.datasets.scenarios import Split, scenarios
-from forgetbench.evidence import Array, array_digest, encode, index_digest
+from forgetbench.evidence import FEATURES, Array, array_digest, encode, index_digest
+from forgetbench.packs import PROBED
 from forgetbench.store import Store, source_digest
 from forgetbench.tasks import Task
 
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 RETAIN_SAMPLE = 10_000
 """Most retain rows that a model is asked about; a fixed sample where there are more."""
 Role = Literal["original", "reference", "control", "third"]
-TRAINING_CODE = ("bench.py", "compute.py", "evidence.py", "examples.py", "networks.py", "recipe.py", "training.py")
-"""Files of this folder that shape a model or its answers."""
+TRAINING_CODE = ("compute.py", "examples.py", "networks.py", "recipe.py", "training.py")
+"""Files of this folder that shape a model."""
+ASKING_CODE = (*TRAINING_CODE, "bench.py", "evidence.py")
+"""Files that shape its answers."""
 
 
 @dataclass(frozen=True)
@@ -145,13 +148,25 @@ class Bench:
 
     def observe(self, network: nn.Module, draw: int) -> dict[str, Array]:
         """What a model answers, as evidence: subset -> float16 (n, K)."""
-        from forgetbench.training import predict
+        from forgetbench.training import predict, predict_features
 
         answers = {}
         for name, rows in self.rows(draw).items():
-            logits = predict(network, self.examples(rows.part, draw).take(rows.index))
-            answers[name] = encode(logits, attributes=self.partition.train.attributes)
+            examples = self.examples(rows.part, draw).take(rows.index)
+            answers[name] = encode(predict(network, examples), attributes=self.partition.train.attributes)
+            if self.probes and name in PROBED:
+                answers[FEATURES + name] = encode(predict_features(network, examples), attributes=True)
         return answers
+
+    @property
+    def track(self) -> Literal["match-oracle", "erase"]:
+        """What is asked for: the task's own word, or the scenario's."""
+        return self.task.track or self.split(0).track
+
+    @property
+    def probes(self) -> bool:
+        """Whether penultimate features are recorded for the linear probe."""
+        return self.track == "erase" and not self.partition.train.attributes
 
     def made_from(self, kind: str, **facts: Any) -> dict[str, Any]:
         """What an artefact of this task is made from: the task, the images, the code, the torch, and its own facts."""
@@ -162,14 +177,19 @@ class Bench:
             "images": self.partition.train.sha256,
             "device": self.device.type,
             "torch": _torch_version(),
-            "code": _training_code(),
+            "code": _code(TRAINING_CODE if kind == "model" else ASKING_CODE),
             **facts,
         }
 
     def model_facts(self, role: Role, draw: int, seed: int, loss: Mapping[str, Any] | None) -> dict[str, Any]:
         """What an original or an oracle is made from; originals are the same for all draws."""
         split = self.split(draw)
-        facts: dict[str, Any] = {"role": role, "seed": seed, "labels": array_digest(split.train_labels)}
+        facts: dict[str, Any] = {
+            "role": role,
+            "seed": seed,
+            "labels": array_digest(split.train_labels),
+            "network": asdict(self.spec),
+        }
         if role != "original":
             facts |= {"draw": draw, "retain": index_digest(split.retain)}
         if loss is not None:
@@ -199,9 +219,9 @@ def _bench(task: str, site: Site) -> Bench:
     return Bench(Task.model_validate_json(task), site)
 
 
-@lru_cache(maxsize=1)
-def _training_code() -> str:
-    return source_digest(*(Path(__file__).parent / name for name in TRAINING_CODE))
+@lru_cache(maxsize=2)
+def _code(names: tuple[str, ...]) -> str:
+    return source_digest(*(Path(__file__).parent / name for name in names))
 
 
 def _torch_version() -> str:

@@ -139,7 +139,7 @@ def _model_record(store: Store, job: Job, result: Result) -> ModelRecord:
 
 
 def _about(task: Task, facts: Result) -> dict[str, Any]:
-    known = ("track", "attributes", "classes", "image_set", "counts", "index_hashes")
+    known = ("track", "features", "attributes", "classes", "image_set", "counts", "index_hashes")
     return {
         "protocol": PROTOCOL,
         "task": task.name,

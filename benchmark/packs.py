@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import (
     CLIP,
+    FEATURES,
     SCHEMA,
     Array,
     Hash,
@@ -35,6 +36,8 @@ from forgetbench.evidence import (
 from forgetbench.store import canonical_json, file_digest, write_atomically
 
 PACK = "pack.json"
+PROBED = ("forget", "retain", "validation", "test-forgotten")
+"""Subsets whose penultimate features are recorded on erase boards: what the linear probe reads."""
 
 
 class PackCard(Record):
@@ -62,6 +65,8 @@ class PackCard(Record):
     """Names of the classes or attributes."""
     image_set: dict[str, str]
     """Name, title, licence, homepage and SHA-256 of the image set."""
+    features: int = 0
+    """Penultimate features that are recorded beside the logits (erase boards); 0 where none are."""
     draws: int
     """Number of forget sets."""
     seeds: int
@@ -97,8 +102,12 @@ class Pack:
         return found
 
     def shapes(self, draw: int) -> dict[str, tuple[int, int]]:
-        """Subset -> the shape that its logits have in every evidence file."""
-        return {name: (rows, len(self.card.classes)) for name, rows in self.card.counts[str(draw)].items()}
+        """Array -> the shape that it has in every evidence file: logits, and features where they are recorded."""
+        counts = self.card.counts[str(draw)]
+        shapes = {name: (rows, len(self.card.classes)) for name, rows in counts.items()}
+        if self.card.features:
+            shapes |= {FEATURES + name: (counts[name], self.card.features) for name in PROBED if name in counts}
+        return shapes
 
     def population(self, role: Literal["originals", "references", "controls"]) -> list[Logits]:
         """For each draw, subset -> float64 logits (S, n, K) of the originals or of one set of oracles."""

@@ -62,7 +62,8 @@ def prepare(job: Job) -> Result:
     return {
         "labels": labels,
         "refusals": {spec: reason for spec, reason in reasons.items() if reason},
-        "track": bench.task.track or bench.split(0).track,
+        "track": bench.track,
+        "features": network.head.in_features if bench.probes else 0,
         "attributes": images.attributes,
         "classes": list(images.classes),
         "counts": {str(draw): {name: len(rows.index) for name, rows in bench.rows(draw).items()} for draw in draws},
