@@ -94,10 +94,24 @@ class FlopCount:
 _active: ContextVar[FlopCount | None] = ContextVar("active_flop_count", default=None)
 
 
+class _NoModules:
+    """Stands in for torch's tracker of modules, whose hooks refuse gradients with respect to images."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> _NoModules:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
 @contextmanager
 def count_flops() -> Iterator[FlopCount]:
     """Count the operations of the block; `total` of what it gives can be read while inside and afterwards."""
-    with FlopCounterMode(display=False) as counter:
+    mode = FlopCounterMode(display=False)
+    mode.mod_tracker = _NoModules()  # type: ignore[assignment]
+    with mode as counter:
         count = FlopCount(counter)
         token = _active.set(count)
         try:

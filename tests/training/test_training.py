@@ -279,3 +279,12 @@ def test_flops_of_a_linear_layer_by_hand():
         layer(x).sum().backward()
     assert forward == 2 * 7 * 6 * 5
     assert count.total == 3 * forward  # the images need no gradient: forward, forward, weight gradient
+
+
+def test_gradients_of_images_are_counted_too():
+    net, images = network(), torch.rand(2, 1, 8, 8, requires_grad=True)
+    with count_flops() as count:
+        torch.autograd.grad(net(images).sum(), images)
+    with torch.inference_mode(), count_flops() as asked:
+        net(images)
+    assert count.total > asked.total > 0
