@@ -168,9 +168,17 @@ def _whole(name: str, card: Scorecard, bands: Bands) -> list[Verdict]:
         over = "over-forgotten" in card.flags
         return [say(passed=gated and over, detail=f"gated: {gated}; flags: {', '.join(card.flags) or 'none'}")]
     if name == "relabelled":
-        passed = "over-forgotten" in card.flags if bands.track == "match-oracle" else None
-        return [say(passed=passed, detail=f"flags: {', '.join(card.flags) or 'none'}")]
+        detail = f"flags: {', '.join(card.flags) or 'none'}"
+        if bands.track != "match-oracle" or _oracles_miss(card):
+            return [say(passed=None, detail=f"{detail}; uniform outputs are not less than the oracles' here")]
+        return [say(passed="over-forgotten" in card.flags, detail=detail)]
     return []
+
+
+def _oracles_miss(card: Scorecard) -> bool:
+    """Whether oracles mostly answer the forget set otherwise than it was labelled, as on mislabelled tasks."""
+    accuracy = card.metrics.get("accuracy.forget")
+    return accuracy is not None and accuracy.band is not None and accuracy.band.mean < 0.5
 
 
 def _one(name: str, metric: str, cards: Mapping[str, Scorecard], card: Scorecard, bands: Bands) -> Verdict | None:

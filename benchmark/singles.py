@@ -65,7 +65,8 @@ def _svc_confidence(answers: Arrays, truth: Arrays) -> FloatArray:
 
 def _loss(answers: Arrays, truth: Arrays) -> FloatArray:
     parts = _each(answers, truth, ("forget", "test"), _losses)
-    return _per_model(parts, lambda forget, test: loss_attack(_thin(forget), _thin(test)))
+    rows = min(parts[0].shape[1], parts[1].shape[1])  # else the larger side alone decides the accuracy
+    return _per_model(parts, lambda forget, test: loss_attack(_thin(forget, rows), _thin(test, rows)))
 
 
 def _entropy(answers: Arrays, truth: Arrays) -> FloatArray:
@@ -134,7 +135,7 @@ def _entropies(logits: FloatArray, labels: IntArray) -> FloatArray:
     return entropy(logits, attributes=labels.ndim == 2)
 
 
-def _thin(rows: FloatArray) -> FloatArray:
-    kept = min(len(rows), ATTACK_ROWS)
+def _thin(rows: FloatArray, most: int = ATTACK_ROWS) -> FloatArray:
+    kept = min(len(rows), ATTACK_ROWS, most)
     thinned: FloatArray = rows[np.arange(kept) * len(rows) // max(kept, 1)]
     return thinned

@@ -47,7 +47,6 @@ card = score_logits(unlearned, oracles, labels, originals=originals, name="mine"
 for name in card.ranking:
     value = card.metrics[name]
     print(f"{metrics.get(name).title:<16} {value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}]  z {value.z:+.1f}")
-print(
-    f"\ndistance {card.distance.value:.1f} (decided by {card.distance.metric}), inside the oracle band: {card.distance.inside}"
-)
+distance = card.distance
+print(f"\ndistance {distance.value:.1f} (decided by {distance.metric}), inside the oracle band: {distance.inside}")
 print(f"flags: {', '.join(card.flags) or 'none'}")

@@ -39,7 +39,7 @@ def _attacks() -> list[MetricSpec]:
             misuse="Unequal sides: the majority alone reaches 0.94 at 1,600 to 100; its 10 splits overlap.",
             formula=(
                 "LogisticRegression on [test, forget], StratifiedShuffleSplit(10, random_state=0), mean accuracy; "
-                "forget cut to |test|; at most 2,000 rows a side."
+                "the larger side thinned to the smaller, at most 2,000 rows a side."
             ),
             example="0.579 on the starting kit's original, 0.502 on its retrained model.",
             source="NeurIPS 2023 starting kit, simple_mia; Choi and Na 2023.",

@@ -114,6 +114,15 @@ def test_head_mask_of_a_class_task(simulate):
     assert ("probe", True) in [(item.metric, item.passed) for item in seen.verdicts]
 
 
+def test_relabelled_is_not_judged_where_oracles_answer_otherwise(board):
+    bands, sentinels, _ = board
+    card = sentinels["relabelled"]
+    value = card.metrics["accuracy.forget"]
+    low = value.model_copy(update={"band": value.band.model_copy(update={"mean": 0.02})})
+    found = audit({"relabelled": card.model_copy(update={"metrics": card.metrics | {"accuracy.forget": low}})}, bands)
+    assert [item.passed for item in found.verdicts if item.metric is None] == [None]
+
+
 def test_agreement_is_kendalls(board):
     _, sentinels, _ = board
     cards = list(sentinels.values())
