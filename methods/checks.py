@@ -109,7 +109,7 @@ class _Bench:
         self.kind, self.network, self.options, self.values = kind, network, options, values
         self.device = torch.device(device)
         self._originals: dict[tuple[bool, int, int], nn.Module] = {}
-        self.recipe = Recipe.model_validate({"epochs": 12, "batch_size": BATCH, "lr": 0.05})
+        self.recipe = Recipe.model_validate({"epochs": 12, "batch_size": BATCH, "optimiser": "adamw", "lr": 0.01})
 
     def method(self) -> Method:
         return self.kind.from_dict(self.values)
@@ -133,7 +133,8 @@ class _Bench:
             images = torch.randint(0, 256, (count, 1, SIZE, SIZE), generator=generator, dtype=torch.uint8)
             labels = torch.randint(*classes, (count,), generator=generator)
             bright = torch.arange(SIZE) // (SIZE // CLASSES) == labels[:, None]  # each class has two bright rows
-            images = images // 3 + (bright * 150).to(torch.uint8)[:, None, :, None]
+            levels = bright * 60 + 30 * labels[:, None]  # and is as a whole brighter than the one before
+            images = images // 3 + levels.to(torch.uint8)[:, None, :, None]
             if attributes:
                 labels = torch.randint(0, 2, (count, ATTRIBUTES), generator=generator)
             return Examples(images, labels).to(self.device)

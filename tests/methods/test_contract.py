@@ -14,7 +14,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [16, 8], "batch_norm": True},
     "cnn": {"width": 4},
     "resnet18": {},
-    "vit": {"dim": 8, "depth": 2, "heads": 2},
+    "vit": {"dim": 16, "depth": 2, "heads": 2},
 }
 SMALL: dict[str, float] = {"epochs": 2, "steps": 4, "floor": 1.0}
 """Values for parameters of these names, so that a battery takes a second."""
