@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from forgetbench.audit import LINE, SENTINELS, Audit, audit, interpolate
 from forgetbench.contestants import choose
@@ -11,7 +10,7 @@ from forgetbench.errors import UsageError
 from forgetbench.evidence import read_run
 from forgetbench.judging import NO_UNLEARNING, RETRAIN, Standing, stand
 from forgetbench.scoring import score
-from forgetbench.suite import Options, Watcher, extra_oracles, finished_runs, run
+from forgetbench.suite import Options, Watcher, extra_oracles, run
 from forgetbench.tasks import Task
 
 
@@ -42,7 +41,7 @@ def audit_task(task: Task, options: Options, watcher: Watcher | None = None) -> 
     [done] = run([task], lambda one: choose(["sentinels"], [], one.network.name), options, watcher)
     if done.pack is None:
         raise UsageError("an audit needs the oracles; leave out --evidence-only.")
-    judge = options.judge(done.pack)
+    judge = options.results.judge(done.pack)
     third = extra_oracles(task, options, watcher)
     controls, originals = done.pack.population("controls"), done.pack.population("originals")
     labels, bands = done.pack.labels, judge.bands
@@ -52,7 +51,7 @@ def audit_task(task: Task, options: Options, watcher: Watcher | None = None) -> 
     for share in LINE:
         between = interpolate(controls, originals, share)
         line.append(score(between, name=f"{share:.2f}", references=references, labels=labels, bands=bands))
-    folders = [*done.runs, *_others(task, options, done.pack.folder.name)]
+    folders = [*done.runs, *options.results.finished([task.name]).get(done.pack.folder, [])]
     standing = stand(judge, [read_run(folder) for folder in dict.fromkeys(folders)])
     names = {RETRAIN: "retrain", NO_UNLEARNING: "none"}
     contestants = []
@@ -63,12 +62,3 @@ def audit_task(task: Task, options: Options, watcher: Watcher | None = None) -> 
         elif card.status == "ok" and manifest is not None:
             contestants.append(card)
     return Audited(audit(cards, bands, line=line, contestants=contestants), standing)
-
-
-def _others(task: Task, options: Options, pack: str) -> list[Path]:
-    return [
-        folder
-        for (name, made_of), folders in finished_runs(options, [task.name]).items()
-        for folder in folders
-        if (name, made_of) == (task.name, pack)
-    ]

@@ -21,7 +21,7 @@ from forgetbench.leaderboard.server import create_token, install_pack
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.packs import PackCard
 from forgetbench.store import write_atomically
-from forgetbench.suite import Options, Watcher, judge_of, run
+from forgetbench.suite import Options, Watcher, run
 from forgetbench.tasks import read_task
 
 TASKS = ("faces/cnn/identity", "digits/cnn/mislabelled-20")
@@ -52,7 +52,7 @@ def run_demo(options: Options, watcher: Watcher, say: Callable[[str], None]) -> 
     standings = []
     for task_run in done:
         runs = [read_run(folder) for folder in task_run.runs]
-        judge = judge_of(options, runs[0].manifest)
+        judge = options.results.judge_of(runs[0].manifest)
         standings.append((stand(judge, runs), judge.pack.card))
     return standings
 

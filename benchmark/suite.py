@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Protocol
 from forgetbench.bench import Site
 from forgetbench.contestants import Contestant
 from forgetbench.errors import UsageError
-from forgetbench.evidence import MANIFEST, CostRecord, Logits, Manifest, read_arrays, read_run, stack
+from forgetbench.evidence import CostRecord, Logits, read_arrays, stack
 from forgetbench.executors import Job, Local, Processes, Result, make_executor
 from forgetbench.gathering import Trained, gather_pack, gather_run
-from forgetbench.judging import Judge
 from forgetbench.packs import Pack, read_pack
 from forgetbench.pipeline import adopt, answers_file
+from forgetbench.results import Results
 from forgetbench.store import Store, digest, home
 from forgetbench.tasks import Task
 
@@ -74,9 +73,10 @@ class Options:
         """The artefacts."""
         return Store(self.home / "store")
 
-    def judge(self, pack: Pack) -> Judge:
-        """Scores runs against a pack; its bands are kept."""
-        return Judge(pack, self.home / "bands")
+    @property
+    def results(self) -> Results:
+        """Packs and runs."""
+        return Results(self.home)
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class _TaskRunner:
         [counted] = self._do("count", [{}], ["FLOPs of retraining"])
         pack = None
         if not self.options.evidence_only:
-            folder = pack_folder(self.options.home, self.task)
+            folder = self.options.results.pack_folder(self.task.name, self.task.key, self.task.draws, self.task.seeds)
             pack = gather_pack(self.options.store, folder, self.task, facts, self._trained(models), counted["flops"])
         seconds = [models[_training_key(job)]["seconds"] for job in oracles]
         alone = self.executor.alone and seconds and all(result["fresh"] for result in trained)
@@ -297,7 +297,7 @@ class _TaskRunner:
         folders = []
         for method in self.methods:
             key = digest(method.as_json())
-            folders.append(self.options.home / "runs" / self.task.name / method.folder)
+            folders.append(self.options.results.runs / self.task.name / method.folder)
             gather_run(
                 self.options.store,
                 folders[-1],
@@ -321,46 +321,6 @@ class _TaskRunner:
             self.watcher.done(names[number], fresh=fresh)
 
         return self.executor(f"forgetbench.pipeline:{work}", full, done)
-
-
-def judge_of(options: Options, manifest: Manifest, pack: Path | None = None) -> Judge:
-    """The judge of a run's task: of the pack given, or of the one that was made here.
-
-    Raises:
-        UsageError: There is no such pack.
-    """
-    folder = pack or options.home / "packs" / manifest.task / _pack_name(
-        manifest.task_key, manifest.draws, manifest.seeds
-    )
-    if not folder.is_dir():
-        raise UsageError(
-            f"There is no pack of {manifest.task} here with {manifest.seeds} seeds and {manifest.draws} draws. Make it "
-            f"with `forgetbench run {manifest.task} --seeds {manifest.seeds}`, or name its folder with --pack."
-        )
-    return options.judge(read_pack(folder))
-
-
-def finished_runs(options: Options, patterns: Iterable[str]) -> dict[tuple[str, str], list[Path]]:
-    """Every run that was made here: (task, its definition and counts) -> the runs' folders, sorted."""
-    found: dict[tuple[str, str], list[Path]] = {}
-    for path in sorted((options.home / "runs").rglob(MANIFEST)):
-        task = str(path.parent.parent.relative_to(options.home / "runs"))
-        if not any(fnmatch.fnmatch(task, pattern) for pattern in patterns):
-            continue
-        manifest = read_run(path.parent).manifest
-        name = _pack_name(manifest.task_key, manifest.draws, manifest.seeds)
-        if (options.home / "packs" / task / name).is_dir():
-            found.setdefault((task, name), []).append(path.parent)
-    return found
-
-
-def _pack_name(key: str, draws: int, seeds: int) -> str:
-    return f"{key[:12]}-g{draws}-s{seeds}"
-
-
-def pack_folder(base: Path, task: Task) -> Path:
-    """Where a task's pack lies: one folder for each definition and each count of draws and seeds."""
-    return base / "packs" / task.name / _pack_name(task.key, task.draws, task.seeds)
 
 
 def _training_name(job: Job) -> str:

@@ -95,6 +95,30 @@ def test_help_imports_neither_torch_nor_timm() -> None:
     assert "run" in answer.stdout
 
 
+def test_scoring_and_serving_work_where_torch_cannot_be_imported(tmp_path: Path) -> None:
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {'torch', 'timm', 'torchvision'}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import numpy as np
+from forgetbench.cli import main
+random = np.random.default_rng(0)
+rows = {'forget': 20, 'retain': 30, 'test': 40}
+for name, models in (('unlearned', 3), ('oracle', 6)):
+    np.savez(name + '.npz', **{subset: random.normal(size=(models, n, 4)) for subset, n in rows.items()})
+np.savez('labels.npz', **{subset: np.arange(n) % 4 for subset, n in rows.items()})
+from forgetbench.leaderboard.app import create_app
+create_app()
+main(['score', '--logits', 'unlearned.npz', '--oracle', 'oracle.npz', '--labels', 'labels.npz'])
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "lira.forget" in answer.stdout
+
+
 @pytest.mark.slow
 def test_wheel_holds_every_file(tmp_path: Path) -> None:
     subprocess.run(

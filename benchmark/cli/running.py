@@ -91,15 +91,26 @@ def run(
     with ProgressBar() as watcher:
         done = run_tasks(found, lambda one: choose(names or [], method_file or [], one.network.name), options, watcher)
     if not evidence_only:
-        tables = [_score_folders(options.judge(task_run.pack), task_run.runs) for task_run in done if task_run.pack]
+        tables = [
+            _score_folders(options.results.judge(task_run.pack), task_run.runs) for task_run in done if task_run.pack
+        ]
         print_tables(tables, "json" if json else "table")
     remark("\n".join(f"evidence: {folder}" for task_run in done for folder in task_run.runs))
 
 
-def score(run_folder: Path, *, pack: Path | None = None, json: Flag = False) -> None:
-    """Score saved evidence. Needs no torch.
+def score(
+    run_folder: Path | None = None,
+    *,
+    pack: Path | None = None,
+    logits: Path | None = None,
+    oracle: Path | None = None,
+    labels: Path | None = None,
+    originals: Path | None = None,
+    json: Flag = False,
+) -> None:
+    """Score saved evidence, or the logits that another suite saved. Needs no torch.
 
-    Example: forgetbench score ~/.local/share/forgetbench/runs/digits/cnn/mislabelled-20/ssd
+    Example: forgetbench score --logits unlearned.npz --oracle oracle.npz --labels labels.npz
 
     Parameters
     ----------
@@ -107,14 +118,30 @@ def score(run_folder: Path, *, pack: Path | None = None, json: Flag = False) -> 
         The folder of a run: manifest.json and its evidence.
     pack
         The pack to score against; left out, the one that was made here for the run's task.
+    logits
+        Logits of unlearned models: an .npz with arrays forget, retain and test, (S, n, K) or (n, K).
+    oracle
+        The same of models that never saw the forget set; with 2 S of them there are oracle bands.
+    labels
+        The labels: an .npz with arrays forget, retain and test, (n,).
+    originals
+        The same as logits, before unlearning.
     json
         Print the scorecard, whole, as JSON.
     """
     from forgetbench.evidence import read_run
-    from forgetbench.suite import Options, judge_of
+    from forgetbench.external import score_files
+    from forgetbench.results import Results
 
-    run_ = read_run(run_folder)
-    card = judge_of(Options(), run_.manifest, pack).score(run_)
+    if run_folder is not None:
+        if logits or oracle or labels or originals:
+            raise UsageError("give the folder of a run, or --logits, --oracle and --labels; not both.")
+        run_ = read_run(run_folder)
+        card, title = Results().judge_of(run_.manifest, pack).score(run_), run_.manifest.task
+    elif logits and oracle and labels:
+        card, title = score_files(logits, oracle, labels, originals), str(logits)
+    else:
+        raise UsageError("name the folder of a run, or --logits, --oracle and --labels.")
     if json:
         print_json(card.model_dump(mode="json"))
         return
@@ -128,7 +155,7 @@ def score(run_folder: Path, *, pack: Path | None = None, json: Flag = False) -> 
         z = f"{value.z:+.2f}" if value.z is not None else ""
         rows.append((name, f"{value.value:.4f}", interval, band, z, "ranks" if name in card.ranking else ""))
     print_table(
-        f"{run_.manifest.task}: {card.name}",
+        f"{title}: {card.name}",
         ("metric", "value", "95 % interval", "oracle band", "z", ""),
         rows,
         right=(1, 4),
@@ -161,15 +188,14 @@ def report(
     output
         Write to this file instead of the terminal.
     """
-    from forgetbench.evidence import read_run
-    from forgetbench.suite import Options, finished_runs, judge_of
+    from forgetbench.packs import read_pack
+    from forgetbench.results import Results
 
-    options = Options()
-    runs = finished_runs(options, task or ("*",))
-    if not runs:
+    results = Results()
+    finished = results.finished(task or ("*",))
+    if not finished:
         raise UsageError("Nothing was run here yet that matches. `forgetbench run TASK` runs a task.")
-    judges = [judge_of(options, read_run(folders[0]).manifest) for folders in runs.values()]
-    tables = [_score_folders(judge, folders) for judge, folders in zip(judges, runs.values(), strict=True)]
+    tables = [_score_folders(results.judge(read_pack(pack)), folders) for pack, folders in finished.items()]
     print_tables(tables, format_, output)
 
 

@@ -1,0 +1,63 @@
+"""Packs and runs on this machine: where they lie, and who judges them. Needs no torch."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from forgetbench.errors import UsageError
+from forgetbench.evidence import MANIFEST, Manifest, read_run
+from forgetbench.judging import Judge
+from forgetbench.packs import Pack, read_pack
+from forgetbench.store import home
+
+
+@dataclass(frozen=True)
+class Results:
+    """The packs and runs below one folder."""
+
+    home: Path = field(default_factory=home)
+    """ForgetBench's folder."""
+
+    @property
+    def runs(self) -> Path:
+        """Runs lie here, in a folder for each task."""
+        return self.home / "runs"
+
+    def pack_folder(self, task: str, key: str, draws: int, seeds: int) -> Path:
+        """Where a task's pack lies: one folder for each definition and each count of draws and seeds."""
+        return self.home / "packs" / task / f"{key[:12]}-g{draws}-s{seeds}"
+
+    def judge(self, pack: Pack) -> Judge:
+        """Scores runs against a pack; its bands are kept."""
+        return Judge(pack, self.home / "bands")
+
+    def judge_of(self, manifest: Manifest, pack: Path | None = None) -> Judge:
+        """The judge of a run's task: of the pack given, or of the one that was made here.
+
+        Raises:
+            UsageError: There is no such pack.
+        """
+        folder = pack or self._pack_of(manifest)
+        if not folder.is_dir():
+            raise UsageError(
+                f"There is no pack of {manifest.task} here with {manifest.seeds} seeds and {manifest.draws} draws. "
+                f"Make it with `forgetbench run {manifest.task} --seeds {manifest.seeds}`, or name its folder with --pack."
+            )
+        return self.judge(read_pack(folder))
+
+    def finished(self, patterns: Iterable[str]) -> dict[Path, list[Path]]:
+        """Every run that was made here: the pack's folder -> the folders of its runs, sorted."""
+        wanted, found = tuple(patterns), dict[Path, list[Path]]()
+        for path in sorted(self.runs.rglob(MANIFEST)):
+            task = path.parent.parent.relative_to(self.runs).as_posix()
+            if any(fnmatch.fnmatch(task, pattern) for pattern in wanted):
+                pack = self._pack_of(read_run(path.parent).manifest)
+                if pack.is_dir():
+                    found.setdefault(pack, []).append(path.parent)
+        return found
+
+    def _pack_of(self, manifest: Manifest) -> Path:
+        return self.pack_folder(manifest.task, manifest.task_key, manifest.draws, manifest.seeds)
