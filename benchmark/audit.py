@@ -177,8 +177,8 @@ def _whole(name: str, card: Scorecard, bands: Bands) -> list[Verdict]:
 
 def _oracles_miss(card: Scorecard) -> bool:
     """Whether oracles mostly answer the forget set otherwise than it was labelled, as on mislabelled tasks."""
-    accuracy = card.metrics.get("accuracy.forget")
-    return accuracy is not None and accuracy.band is not None and accuracy.band.mean < 0.5
+    bands = [card.metrics[name].band if name in card.metrics else None for name in ("accuracy.forget", "accuracy.test")]
+    return bands[0] is not None and bands[1] is not None and bands[0].mean < bands[1].mean / 2
 
 
 def _one(name: str, metric: str, cards: Mapping[str, Scorecard], card: Scorecard, bands: Bands) -> Verdict | None:
