@@ -42,9 +42,10 @@ class Results:
         """
         folder = pack or self._pack_of(manifest)
         if not folder.is_dir():
+            counts = f"{manifest.seeds} seeds and {manifest.draws} draws"
             raise UsageError(
-                f"There is no pack of {manifest.task} here with {manifest.seeds} seeds and {manifest.draws} draws. "
-                f"Make it with `forgetbench run {manifest.task} --seeds {manifest.seeds}`, or name its folder with --pack."
+                f"There is no pack of {manifest.task} with {counts} here. Make it with `forgetbench run {manifest.task} "
+                f"--seeds {manifest.seeds}`, or name its folder with --pack."
             )
         return self.judge(read_pack(folder))
 
