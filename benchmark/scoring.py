@@ -69,6 +69,33 @@ def score(
             f"The board has {bands.draws} draws and {bands.seeds} seeds; {name} has {len(contestant)} draws and "
             f"{counts[0]} seeds, and there are {counts[1]} reference oracles."
         )
+    comparisons, values = _measured(contestant, references, labels, bands, originals, ranking_only=ranking_only)
+    gate = pass_gate(contestant, labels, bands.gate)
+    return Scorecard(
+        name=name,
+        track=bands.track,
+        seeds=bands.seeds,
+        draws=bands.draws,
+        metrics={metric: values[metric] for metric in sorted(values)},
+        ranking=bands.ranking,
+        distance=_distance(comparisons, values, bands),
+        gate=gate,
+        flags=flags_of(values, bands, gate),
+        cost=cost or Cost(),
+        informational=bands.informational,
+    )
+
+
+def _measured(
+    contestant: Population,
+    references: Population,
+    labels: Labels,
+    bands: Bands,
+    originals: Population | None,
+    *,
+    ranking_only: bool,
+) -> tuple[dict[str, Comparison], dict[str, Value]]:
+    """The comparisons, as the distance needs them, and every metric as it is shown."""
     alone, missing_alone = single_values(contestant, labels, ranking_only=ranking_only)
     oracle, original = (_of_bands(bands, role) for role in ("references", "originals"))
     singles = Singles(alone, oracle, original)
@@ -87,20 +114,7 @@ def score(
     values |= readings.summaries(contestant, references, labels, alone)
     if originals is not None:
         values |= readings.erasure(contestant, originals, labels)
-    gate = pass_gate(contestant, labels, bands.gate)
-    return Scorecard(
-        name=name,
-        track=bands.track,
-        seeds=bands.seeds,
-        draws=bands.draws,
-        metrics={metric: values[metric] for metric in sorted(values)},
-        ranking=bands.ranking,
-        distance=_distance(comparisons, values, bands),
-        gate=gate,
-        flags=flags_of(values, bands, gate),
-        cost=cost or Cost(),
-        informational=bands.informational,
-    )
+    return comparisons, values
 
 
 def unscored(name: str, status: Status, reason: str, bands: Bands, cost: Cost | None = None) -> Scorecard:

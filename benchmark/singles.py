@@ -43,15 +43,16 @@ def single_values(
     found: dict[str, FloatArray] = {}
     missing: dict[str, str] = {}
     with threadpool_limits(limits=1):  # so that the bits do not depend on the machine, and small fits do not wait
-        for name, measure in _MEASURES.items():
-            if ranking_only and name != "probe":
+        for names, measure in _MEASURES.items():
+            if ranking_only and "probe" not in names:
                 continue
             try:
                 draws = [measure(answers, truth) for answers, truth in zip(population, labels, strict=True)]
             except UsageError as error:
-                missing[name] = str(error)
-            else:
-                found[name] = np.array(draws)
+                missing |= dict.fromkeys(names, str(error))
+            else:  # (draws, models) or (draws, models, names)
+                columns = np.array(draws).reshape(len(draws), -1, len(names))
+                found |= {name: columns[..., place] for place, name in enumerate(names)}
     if "mia.loss" in found and all("test" in truth for truth in labels):
         right = [accuracy(answers["test"], truth["test"]) for answers, truth in zip(population, labels, strict=True)]
         found["nomus"] = np.vectorize(nomus)(np.array(right), found["mia.loss"])
@@ -75,6 +76,7 @@ def _entropy(answers: Arrays, truth: Arrays) -> FloatArray:
 
 
 def _probe(answers: Arrays, truth: Arrays) -> FloatArray:
+    """(S, 2): the probe's accuracy on the forgotten classes, and with shuffled training labels."""
     needed = ("retain", "forget", "validation", "test-forgotten")
     absent = [name for name in needed if FEATURES + name not in answers or not len(truth.get(name, ()))]
     if absent:
@@ -90,16 +92,16 @@ def _probe(answers: Arrays, truth: Arrays) -> FloatArray:
                 Rows(np.concatenate([rows["retain"], rows["forget"]]), trained),
                 Rows(rows["validation"], truth["validation"]),
                 Rows(rows["test-forgotten"], truth["test-forgotten"]),
-            ).accuracy
+            )
         )
     return np.array(values)
 
 
-_MEASURES: Mapping[str, Callable[[Arrays, Arrays], FloatArray]] = {
-    "mia.svc-confidence": _svc_confidence,
-    "mia.loss": _loss,
-    "mia.entropy": _entropy,
-    "probe": _probe,
+_MEASURES: Mapping[tuple[str, ...], Callable[[Arrays, Arrays], FloatArray]] = {
+    ("mia.svc-confidence",): _svc_confidence,
+    ("mia.loss",): _loss,
+    ("mia.entropy",): _entropy,
+    ("probe", "probe.shuffled"): _probe,
 }
 
 

@@ -67,6 +67,23 @@ def register() -> None:
             efficacy=("erase",),
             floor=0.02,
         ),
+        MetricSpec(
+            name="probe.shuffled",
+            title="probe, shuffled labels",
+            symbol="probe_0",
+            group="erasure",
+            unit="share",
+            direction="band",
+            range=(0.0, 1.0),
+            requires=("features",),
+            meaning="Accuracy of the probe on forgotten classes with shuffled training labels: what nothing reads as.",
+            misses="Everything but the probe's own floor.",
+            misuse="Comparing a probe's accuracy with 1/K: with shuffled labels it need not be there.",
+            formula="As the probe's accuracy, with the labels of its training rows in random order; 3 seeds.",
+            example="Ten balanced classes: about 0.1.",
+            source="Protocol, section 3.",
+            function="probe.probe",
+        ),
     ]
     for spec in specs:
         metrics.register(spec.name, spec)
