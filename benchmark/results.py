@@ -44,8 +44,8 @@ class Results:
         if not folder.is_dir():
             counts = f"{manifest.seeds} seeds and {manifest.draws} draws"
             raise UsageError(
-                f"There is no pack of {manifest.task} with {counts} here. Make it with `forgetbench run {manifest.task} "
-                f"--seeds {manifest.seeds}`, or name its folder with --pack."
+                f"There is no pack of {manifest.task} with {counts} here. Make it with `forgetbench run "
+                f"{manifest.task} --seeds {manifest.seeds}`, or name its folder with --pack."
             )
         return self.judge(read_pack(folder))
 
