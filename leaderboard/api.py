@@ -42,6 +42,7 @@ WRITE_ERRORS = {
     403: {"model": ProblemDocument, "description": "A token without the scope"},
     409: {"model": ProblemDocument, "description": "A conflict with something earlier"},
     413: {"model": ProblemDocument, "description": "Too large"},
+    415: {"model": ProblemDocument, "description": "Not a zip"},
 }
 
 
@@ -74,12 +75,13 @@ def list_boards(database: DatabaseDep) -> list[BoardBrief]:
 def get_board(request: Request, database: DatabaseDep, task: str, query: Annotated[BoardQuery, Query()]) -> Response:
     """One view of a board, a page at a time: follow ``next`` until it is null."""
     with database.reading() as session:
-        board = boards.find(session, task, query.pack or None)
-        etag = etag_of("board.json", board.id, board.revision, query.model_dump())
+        identity, revision = boards.version(session, task, query.pack or None)
+        etag = etag_of("board.json", identity, revision, query.model_dump())
 
         def make() -> bytes:
             start = _offset(query.cursor)
             view = View(**{name: getattr(query, name) for name in View.model_fields if name != "page"})
+            board = boards.find(session, task, query.pack or None)
             page = boards.page(session, board, view, query.limit, start)
             end = start + len(page.rows)
             following = _cursor(end) if end < page.total else None

@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
-from forgetbench.leaderboard import api, health, pages, problems, reading, writing
+from forgetbench.leaderboard import api, health, openapi, pages, problems, reading, writing
 from forgetbench.leaderboard.caching import Cache
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.headers import ReadLimit, SecurityHeaders
@@ -20,6 +21,8 @@ from forgetbench.leaderboard.ratelimits import Limits
 from forgetbench.leaderboard.rendering import Pages
 from forgetbench.leaderboard.settings import Settings
 
+THREADS = 16
+"""Requests at work at once; more would only wait for each other, and each holds a connection."""
 STABILITY = """\
 Everything under /api/v1 stays as it is: fields are added, never renamed or removed, and no answer changes its meaning.
 A change that breaks a client gets a new prefix, and /api/v1 goes on for a year beside it. Errors are problem documents
@@ -34,6 +37,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
         await run_in_threadpool(prepare, chosen, database)
         yield
         await run_in_threadpool(database.close)
@@ -58,6 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(pages.router, include_in_schema=False)
     app.include_router(reading.router, include_in_schema=False)
+    openapi.install(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     return app
 

@@ -122,18 +122,38 @@ def shown_columns(board: Board, view: View) -> list[Column]:
     return [column for column in columns if column.group == view.columns]
 
 
-def find(session: Session, task: str, pack: str | None = None) -> Board:
-    """The board of a task; with the beginning of a pack's hash, that one, also where it is superseded.
+def version(session: Session, task: str, pack: str | None = None) -> tuple[int, int]:
+    """Id and revision of a board: all that an answer's ETag needs, without reading the board.
+
+    Args:
+        session: Where to read.
+        task: Its task.
+        pack: The beginning of a pack's hash, for a board that may be superseded.
 
     Raises:
         Problem: 404.
     """
-    query = select(Board).where(Board.task == task)
+    query = select(Board.id, Board.revision).where(Board.task == task)
     query = query.where(Board.pack_sha256.startswith(pack, autoescape=True) if pack else Board.superseded_at.is_(None))
-    board = session.scalars(query.limit(1)).first() if "\0" not in task else None
-    if board is None:
+    row = session.execute(query.limit(1)).first() if "\0" not in task else None
+    if row is None:
         raise Problem(404, f"There is no board {task!r} on this server.")
-    return board
+    return row[0], row[1]
+
+
+def find(session: Session, task: str, pack: str | None = None) -> Board:
+    """The board of a task, as ``version`` finds it.
+
+    Raises:
+        Problem: 404.
+    """
+    return session.get_one(Board, version(session, task, pack)[0])
+
+
+def versions(session: Session) -> list[tuple[int, int]]:
+    """Id and revision of every current board."""
+    query = select(Board.id, Board.revision).where(Board.superseded_at.is_(None)).order_by(Board.id)
+    return [(row[0], row[1]) for row in session.execute(query)]
 
 
 def current(session: Session) -> Sequence[Board]:
@@ -158,10 +178,7 @@ def page(session: Session, board: Board, view: View, size: int | None, start: in
     _check_sort(board, view)
     conditions = [*_filters(board, view, columns), Entry.tier != "reference"]
     total = session.scalar(select(func.count()).select_from(Entry).where(*conditions)) or 0
-    query = _sorted(board, view).where(*conditions).options(light_columns())
-    if size is not None:
-        query = query.limit(size).offset((view.page - 1) * size if start is None else start)
-    entries: list[tuple[Entry, Placing | None]] = [(row[0], row[1]) for row in session.execute(query)]
+    entries = _entries(session, board, view, conditions, size, start)
     pinned = session.scalars(
         select(Entry)
         .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.state.in_(PUBLIC))
@@ -180,6 +197,31 @@ def page(session: Session, board: Board, view: View, size: int | None, start: in
         families=families(session, board),
         size=size or max(total, 1),
     )
+
+
+def _entries(
+    session: Session,
+    board: Board,
+    view: View,
+    conditions: list[ColumnElement[bool]],
+    size: int | None,
+    start: int | None,
+) -> list[tuple[Entry, Placing | None]]:
+    """The rows of a page. Ids are sorted first, for a sort that drags whole rows along takes five times as long."""
+    ordered = _sorted(board, view).where(*conditions)
+    if size is not None:
+        ordered = ordered.limit(size).offset((view.page - 1) * size if start is None else start)
+    ids = list(session.scalars(ordered))
+    found: dict[str, tuple[Entry, Placing | None]] = {}
+    for first in range(0, len(ids), 500):
+        query = (
+            select(Entry, Placing)
+            .outerjoin(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == view.tier))
+            .where(Entry.id.in_(ids[first : first + 500]))
+            .options(light_columns())
+        )
+        found |= {row[0].id: (row[0], row[1]) for row in session.execute(query)}
+    return [found[identity] for identity in ids]
 
 
 def counts(session: Session, board: Board) -> dict[str, int]:
@@ -238,10 +280,10 @@ def _filters(board: Board, view: View, columns: list[Column]) -> Iterator[Column
         yield have == len(names)
 
 
-def _sorted(board: Board, view: View) -> Select[Entry, Placing]:
-    """Ranked rows before the others; then by the view's key, what is missing last; then by place and id."""
+def _sorted(board: Board, view: View) -> Select[str]:
+    """Ids of ranked rows before the others; then by the view's key, what is missing last; then by place and id."""
     place = aliased(Placing, name="place")
-    query = select(Entry, place).outerjoin(place, (place.entry_id == Entry.id) & (place.scope == view.tier))
+    query = select(Entry.id).outerjoin(place, (place.entry_id == Entry.id) & (place.scope == view.tier))
     fixed: dict[str, ColumnElement[Any]] = {
         "rank": cast("ColumnElement[Any]", place.position),
         "method": func.lower(Entry.label),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -55,8 +56,15 @@ def conditional(
     if etag in [part.strip() for part in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=304, headers=given)
     cache: Cache = request.app.state.cache
-    body = cache.get(etag)
+    squeezed = "gzip" in request.headers.get("accept-encoding", "")
+    key = etag + ("gzip" if squeezed else "")
+    body = cache.get(key)
     if body is None:
         body = make()
-        cache.put(etag, body)
+        if squeezed:
+            body = gzip.compress(body, compresslevel=5, mtime=0)
+        cache.put(key, body)
+    given["Vary"] = "Accept-Encoding"
+    if squeezed:
+        given["Content-Encoding"] = "gzip"  # once for all readers; the middleware leaves such answers alone
     return Response(body, media_type=media_type, headers=given)

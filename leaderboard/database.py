@@ -32,7 +32,7 @@ def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
         return create_engine(parsed, pool_size=10, max_overflow=20, pool_pre_ping=True)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, pool_size=20, max_overflow=30, connect_args={"timeout": 30})
+    engine = create_engine(parsed, pool_size=10, max_overflow=40, connect_args={"timeout": 30})
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: object) -> None:
@@ -42,7 +42,7 @@ def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
             "synchronous=FULL",
             "busy_timeout=30000",
             f"foreign_keys={'ON' if foreign_keys else 'OFF'}",
-            "cache_size=-65536",
+            "cache_size=-2000",
         ):
             connection.execute(f"PRAGMA {pragma}")
 

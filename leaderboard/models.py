@@ -145,7 +145,7 @@ class Entry(Base):
         CheckConstraint(_one_of("state", STATES), name="state"),
         CheckConstraint(_one_of("tier", TIERS), name="tier"),
         CheckConstraint("(tier = 'reference') = (token_id IS NULL)", name="owner"),
-        Index("ix_entries_board_id_state", "board_id", "state"),
+        Index("ix_entries_overview", "board_id", "state", "tier", "status", "family"),
         Index("ix_entries_token_id_received_at", "token_id", "received_at"),
         Index("ix_entries_method", "method"),
     )
@@ -168,8 +168,6 @@ class Entry(Base):
     needs_retain: Mapped[bool]
     changes_training: Mapped[bool]
     sentinel: Mapped[bool]
-    search_text: Mapped[str]
-    manifest: Mapped[dict[str, Any]]
     manifest_sha256: Mapped[str] = mapped_column(String(64))
 
     status: Mapped[str | None] = mapped_column(String(32))
@@ -185,6 +183,9 @@ class Entry(Base):
     """Budget class of the cost: 1, 5, 20 or 100 per cent; 101 above."""
     inside: Mapped[bool | None]
     """Whether its distance is within the family band: not told from retraining."""
+    search_text: Mapped[str]
+    manifest: Mapped[dict[str, Any]]
+    """Last of the columns: a scan for the others does not read it."""
 
     board: Mapped[Board] = relationship()
 

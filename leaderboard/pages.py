@@ -37,14 +37,13 @@ class BoardView(View):
 def overview(request: Request, database: DatabaseDep) -> Response:
     """Every board with its leading entries."""
     with database.reading() as session:
-        found = boards.summaries(session)
-        etag = etag_of("/", [(item.board.id, item.board.revision) for item in found], base_url(request))
-        return conditional(
-            request,
-            etag,
-            lambda: _pages(request).render("overview.html", summaries=found, base=base_url(request)),
-            media_type=HTML,
-        )
+        etag = etag_of("/", boards.versions(session), base_url(request))
+
+        def make() -> bytes:
+            found = boards.summaries(session)
+            return _pages(request).render("overview.html", summaries=found, base=base_url(request))
+
+        return conditional(request, etag, make, media_type=HTML)
 
 
 @router.get("/boards/{task:path}")
@@ -60,10 +59,11 @@ def board(
     if ending in exports.FORMATS:
         return _export(request, database, name, ending, query)
     with database.reading() as session:
-        found = boards.find(session, task, query.pack or None)
-        etag = etag_of("board.html", found.id, found.revision, query.model_dump(), base_url(request))
+        identity, revision = boards.version(session, task, query.pack or None)
+        etag = etag_of("board.html", identity, revision, query.model_dump(), base_url(request))
 
         def make() -> bytes:
+            found = boards.find(session, task, query.pack or None)
             page = boards.page(session, found, query, settings.page_rows)
             drawn = [
                 (name, text)

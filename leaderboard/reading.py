@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 from types import ModuleType
@@ -12,11 +13,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from forgetbench.evidence import Manifest
 from forgetbench.leaderboard import boards, comparing, directory, entries, packs
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.api import base_url
+from forgetbench.leaderboard.caching import conditional, etag_of
 from forgetbench.leaderboard.models import Entry
 from forgetbench.leaderboard.problems import Problem
 from forgetbench.leaderboard.rendering import Pages
@@ -25,10 +28,16 @@ router = APIRouter()
 Ids = Annotated[list[str], Query(max_length=6)]
 
 
-def _page(request: Request, template: str, **values: Any) -> Response:
+def _page(request: Request, session: Session, template: str, make: Callable[[], dict[str, Any]]) -> Response:
+    """A page that changes only where a board does."""
     pages: Pages = request.app.state.pages
-    body = pages.render(template, base=base_url(request), **values)
-    return Response(body, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-cache"})
+    etag = etag_of(str(request.url), boards.versions(session), base_url(request))
+    return conditional(
+        request,
+        etag,
+        lambda: pages.render(template, base=base_url(request), **make()),
+        media_type="text/html; charset=utf-8",
+    )
 
 
 @router.get("/compare")
@@ -38,71 +47,94 @@ def compare(request: Request, database: DatabaseDep, ids: Ids) -> Response:
     if len(chosen) > comparing.MOST:
         raise Problem(422, f"Choose at most {comparing.MOST} entries to compare.")
     with database.reading() as session:
-        found = comparing.compare([entries.find(session, identity) for identity in chosen])
-        return _page(request, "compare.html", comparison=found, board=found.board)
+
+        def make() -> dict[str, Any]:
+            found = comparing.compare([entries.find(session, identity) for identity in chosen])
+            return {"comparison": found, "board": found.board}
+
+        return _page(request, session, "compare.html", make)
 
 
 @router.get("/methods")
 def methods(request: Request, database: DatabaseDep) -> Response:
     """Every method that is listed."""
     with database.reading() as session:
-        return _page(request, "methods.html", methods=directory.methods(session))
+        return _page(request, session, "methods.html", lambda: {"methods": directory.methods(session)})
 
 
 @router.get("/methods/{name}")
 def method(request: Request, database: DatabaseDep, name: str) -> Response:
     """One method on all boards."""
     with database.reading() as session:
-        found = directory.of_method(session, name)
-        newest = session.get_one(Entry, max(found, key=lambda item: item.entry.received_at).entry.id)
-        record = Manifest.model_validate(newest.manifest).method
-        return _page(request, "method.html", name=name, found=found, method=record)
+
+        def make() -> dict[str, Any]:
+            found = directory.of_method(session, name)
+            newest = session.get_one(Entry, max(found, key=lambda item: item.entry.received_at).entry.id)
+            return {"name": name, "found": found, "method": Manifest.model_validate(newest.manifest).method}
+
+        return _page(request, session, "method.html", make)
 
 
 @router.get("/metrics")
 def metrics(request: Request, database: DatabaseDep) -> Response:
     """Every metric."""
     with database.reading() as session:
-        return _page(request, "metrics.html", specs=directory.metric_specs(session))
+        return _page(request, session, "metrics.html", lambda: {"specs": directory.metric_specs(session)})
 
 
 @router.get("/metrics/{name}")
 def metric(request: Request, database: DatabaseDep, name: str) -> Response:
     """One metric: what it means, what it misses, and the oracle band on each board."""
     with database.reading() as session:
-        found = directory.boards_of_metric(session, name)
-        if not found:
-            raise Problem(404, f"No board shows a metric {name[:100]!r}.")
-        shown = [(board, column) for board, _ in found for column in boards.columns_of(board) if column.name == name]
-        return _page(request, "metric.html", name=name, spec=found[0][1], shown=shown)
+
+        def make() -> dict[str, Any]:
+            found = directory.boards_of_metric(session, name)
+            if not found:
+                raise Problem(404, f"No board shows a metric {name[:100]!r}.")
+            shown = [
+                (board, column) for board, _ in found for column in boards.columns_of(board) if column.name == name
+            ]
+            return {"name": name, "spec": found[0][1], "shown": shown}
+
+        return _page(request, session, "metric.html", make)
 
 
 @router.get("/tasks/{task:path}")
 def task(request: Request, database: DatabaseDep, settings: SettingsDep, task: str) -> Response:
     """One task: images, licence, recipe, and the hashes of the lists that were forgotten."""
     with database.reading() as session:
-        board = boards.find(session, task)
-        card = packs.pack_of(settings, board).card
-        return _page(request, "task.html", board=board, card=card)
+
+        def make() -> dict[str, Any]:
+            board = boards.find(session, task)
+            return {"board": board, "card": packs.pack_of(settings, board).card}
+
+        return _page(request, session, "task.html", make)
 
 
 @router.get("/submitters/{name:path}")
 def submitter(request: Request, database: DatabaseDep, name: str) -> Response:
     """One submitter: what is listed, and how many attempts there were."""
     with database.reading() as session:
-        attempts = directory.attempts(session, name) if "\0" not in name else []
-        if not attempts:
-            raise Problem(404, "Nobody of that name has submitted anything here.")
-        found = directory.placed(session, Entry.submitter == name)
-        return _page(request, "submitter.html", name=name, found=found, attempts=attempts)
+
+        def make() -> dict[str, Any]:
+            attempts = directory.attempts(session, name) if "\0" not in name else []
+            if not attempts:
+                raise Problem(404, "Nobody of that name has submitted anything here.")
+            return {"name": name, "found": directory.placed(session, Entry.submitter == name), "attempts": attempts}
+
+        return _page(request, session, "submitter.html", make)
 
 
 @router.get("/submit")
 def submit(request: Request, database: DatabaseDep, settings: SettingsDep) -> Response:
     """How to submit: made from the manifest's own schema and this server's limits."""
     with database.reading() as session:
-        found = [board.task for board in boards.current(session)]
-    return _page(request, "submit.html", tasks=found, settings=settings, tables=schema_tables(Manifest))
+
+        def make() -> dict[str, Any]:
+            tasks = [board.task for board in boards.current(session)]
+            return {"tasks": tasks, "settings": settings, "tables": schema_tables(Manifest)}
+
+        return _page(request, session, "submit.html", make)
 
 
 def schema_tables(model: type[BaseModel]) -> list[tuple[str, list[tuple[str, str, bool, str]]]]:

@@ -202,7 +202,8 @@ class Cluster:
     def __init__(self) -> None:
         self.programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
         self.user = "postgres" if os.geteuid() == 0 else None
-        self.folder = Path(tempfile.mkdtemp(prefix="forgetbench-pg-", dir="/tmp"))
+        memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes the folder private, and a socket's path must be short
+        self.folder = Path(tempfile.mkdtemp(prefix="forgetbench-pg-", dir=memory if memory.is_dir() else None))
         if self.user:
             shutil.chown(self.folder, self.user)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import socket
 import threading
 import time
@@ -90,7 +91,7 @@ def test_sort_filter_open_and_share(scripts, address, open_page, world):
     page.get_by_role("link", name=world.task).click()
     shown = page.locator("tr.ranked th.method a")
     before = shown.all_inner_texts()
-    page.get_by_role("link", name="Method").click()
+    page.get_by_role("link", name="Method", exact=True).click()
     assert shown.all_inner_texts() == sorted(before)
     page.get_by_role("searchbox").fill("scrub")
     page.get_by_role("button", name="Apply").click()
@@ -98,10 +99,19 @@ def test_sort_filter_open_and_share(scripts, address, open_page, world):
     assert shown.all_inner_texts() == ["scrub"]
     again = open_page(page.url, java_script_enabled=scripts)
     assert again.locator("tr.ranked th.method a").all_inner_texts() == ["scrub"]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    rows = list(csv.DictReader(download.value.path().read_text().splitlines()))
+    assert [row["label"] for row in rows] == ["Retrain", "No unlearning", "scrub"]
     page.get_by_role("link", name="scrub", exact=True).click()
     assert page.locator("h1").inner_text() == "scrub"
     page.locator("summary", has_text="as submitted").click()
     assert "class Scrub" in page.locator("pre.source").inner_text()
+    page.goto(f"{address}/boards/{world.task}")
+    for name in ("scrub", "finetune"):
+        page.get_by_role("checkbox", name=f"Choose {name} for comparing").check()
+    page.get_by_role("button", name="Compare chosen rows").click()
+    assert page.locator("h1").inner_text() == "2 entries compared"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -122,10 +132,15 @@ def test_axe_finds_nothing(address, open_page, world):
     from axe_playwright_python.sync_playwright import Axe
 
     page = open_page(f"{address}/boards/{world.task}")
-    entry = page.locator("tr.ranked th.method a").first.get_attribute("href")
+    links = page.locator("tr.ranked th.method a").all()
+    first, second = (link.get_attribute("href") for link in links[:2])
+    ids = f"{first},{second}".replace("/entries/", "")
+    paths = ["/", f"/boards/{world.task}?columns=all&q=s", first, f"/compare?ids={ids}", "/methods", "/methods/scrub"]
+    paths += ["/metrics", "/metrics/lira.forget", f"/tasks/{world.task}", "/submit"]
+    paths += ["/submitters/Vision lab, University of Somewhere"]
     for scheme in ("light", "dark"):
         page = open_page(f"{address}/", color_scheme=scheme)
-        for path in ("/", f"/boards/{world.task}", entry):
+        for path in paths:
             page.goto(f"{address}{path}")
             found = Axe().run(page).response["violations"]
             assert not found, [

@@ -109,4 +109,4 @@ def test_the_worker_does_not_outlive_a_killed_server(site, server):
     server.start(worker=True)
     [worker] = psutil.Process(server.process.pid).children()
     server.kill()
-    worker.wait(timeout=20)
+    worker.wait(timeout=90)

@@ -126,8 +126,6 @@ def upgrade() -> None:
         sa.Column("needs_retain", sa.Boolean(), nullable=False),
         sa.Column("changes_training", sa.Boolean(), nullable=False),
         sa.Column("sentinel", sa.Boolean(), nullable=False),
-        sa.Column("search_text", sa.Text(), nullable=False),
-        sa.Column("manifest", sa.JSON(), nullable=False),
         sa.Column("manifest_sha256", sa.String(length=64), nullable=False),
         sa.Column("status", sa.String(length=32), nullable=True),
         sa.Column("reasons", sa.JSON(), nullable=True),
@@ -138,6 +136,8 @@ def upgrade() -> None:
         sa.Column("cost", sa.Double(), nullable=True),
         sa.Column("budget", sa.Integer(), nullable=True),
         sa.Column("inside", sa.Boolean(), nullable=True),
+        sa.Column("search_text", sa.Text(), nullable=False),
+        sa.Column("manifest", sa.JSON(), nullable=False),
         sa.CheckConstraint("(tier = 'reference') = (token_id IS NULL)", name=op.f("ck_entries_owner")),
         sa.CheckConstraint(
             "state IN ('received', 'scoring', 'listed', 'rejected', 'flagged', 'quarantined', 'withdrawn')",
@@ -149,8 +149,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_entries")),
     )
     with op.batch_alter_table("entries", schema=None) as batch_op:
-        batch_op.create_index("ix_entries_board_id_state", ["board_id", "state"], unique=False)
         batch_op.create_index("ix_entries_method", ["method"], unique=False)
+        batch_op.create_index("ix_entries_overview", ["board_id", "state", "tier", "status", "family"], unique=False)
         batch_op.create_index("ix_entries_token_id_received_at", ["token_id", "received_at"], unique=False)
 
     op.create_table(
@@ -308,8 +308,8 @@ def downgrade() -> None:
     op.drop_table("events")
     with op.batch_alter_table("entries", schema=None) as batch_op:
         batch_op.drop_index("ix_entries_token_id_received_at")
+        batch_op.drop_index("ix_entries_overview")
         batch_op.drop_index("ix_entries_method")
-        batch_op.drop_index("ix_entries_board_id_state")
 
     op.drop_table("entries")
     op.drop_table("tokens")
