@@ -1,0 +1,81 @@
+"""docs/methods.md, made from the cards: ``python -m forgetbench.methods.docs > docs/methods.md``."""
+
+from __future__ import annotations
+
+import sys
+
+from forgetbench.methods import methods
+from forgetbench.methods.base import Method
+
+HEAD = """# Methods
+
+This page is made from the methods' cards; `forgetbench show method NAME` prints the same. Each method is one file in
+`methods/`, whose docstring has the equation, our deviations, and those of the authors' code. The defaults are ours;
+the authors' stand beside them where they differ.
+"""
+
+
+def page() -> str:
+    """The page: contestants by name, then the reference rows and the sentinels."""
+    kinds = [methods.get(name) for name in methods.names()]
+    contestants = [kind for kind in kinds if not kind.card.sentinel and not kind.card.reference]
+    references = [kind for kind in kinds if kind.card.reference]
+    sentinels = [kind for kind in kinds if kind.card.sentinel]
+    parts = [HEAD, _overview(contestants)]
+    parts += [_section(kind) for kind in contestants]
+    parts += ["# Reference rows\n\nThey stand on every board.\n", *(_section(kind) for kind in references)]
+    parts += [
+        "# Sentinels\n\nTheir place is known beforehand; `forgetbench audit` runs them to judge the metrics.\n",
+        *(_section(kind) for kind in sentinels),
+    ]
+    return "\n".join(parts)
+
+
+def _overview(kinds: list[type[Method]]) -> str:
+    rows = ["| method | what it does | family | needs | networks |", "| --- | --- | --- | --- | --- |"]
+    slugs: dict[str, int] = {}
+    for kind in kinds:
+        card = kind.card
+        slug = card.name.replace("+", "")  # as Markdown renderers make them: a second one of a name gets a number
+        slugs[slug] = slugs.get(slug, -1) + 1
+        anchor = f"{slug}-{slugs[slug]}" if slugs[slug] else slug
+        needs = " and ".join(sorted(card.needs)) or "nothing"
+        networks = "any" if "*" in card.networks else ", ".join(card.networks)
+        rows.append(f"| [{card.name}](#{anchor}) | {card.title} | {card.family} | {needs} | {networks} |")
+    return "\n".join(rows) + "\n"
+
+
+def _section(kind: type[Method]) -> str:
+    card = kind.card
+    paper = f"{card.authors} ({card.year}). {card.venue}." if card.year else f"{card.authors or 'ForgetBench'}."
+    lines = [f"## {card.name}", "", f"{card.title}.", "", paper + (f" <{card.link}>" if card.link else ""), ""]
+    lines += [
+        f"- Needs: {', '.join(sorted(card.needs)) or 'nothing'}. Labels of several attributes: {_yes(card.attributes)}."
+    ]
+    if card.changes_training:
+        lines += [
+            "- Can ask for originals of its own, trained with another loss; such rows are not ranked with the others."
+        ]
+    for what, allowed in (("networks", card.networks), ("scenarios", card.scenarios)):
+        if "*" not in allowed:
+            lines += [f"- Applies to the {what} {', '.join(allowed)}."]
+    lines += [f"- Known to fail at: {card.fails_at}."]
+    facts = kind.parameters()
+    if facts:
+        lines += ["", "| hyper-parameter | default | range | authors' | meaning |", "| --- | --- | --- | --- | --- |"]
+        lines += [
+            f"| `{each.name}` | {each.default} | {each.range.replace('|', 'or')} | "
+            f"{'' if each.authors is None else each.authors} | {each.help} |"
+            for each in facts
+        ]
+    if card.bibtex:
+        lines += ["", "```bibtex", card.bibtex, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
