@@ -79,7 +79,7 @@ def check_method(
     Returns:
         One result per check; none of them raises.
     """
-    bench = _Bench(kind, network, options or {}, values or {}, device)
+    bench = Battery(kind, network, options or {}, values or {}, device)
     checks: list[tuple[str, Callable[[], str]]] = [
         ("hyper-parameters survive JSON", bench.round_trip),
         ("bad hyper-parameters are refused", bench.bad_values),
@@ -100,8 +100,8 @@ def _run(name: str, check: Callable[[], str]) -> CheckResult:
         return CheckResult(name, False, f"{type(error).__name__}: {error}")
 
 
-class _Bench:
-    """A method, a network, and tiny tasks for them."""
+class Battery:
+    """A method, a network, tiny tasks for them, and the checks; each returns a remark or raises what is wrong."""
 
     def __init__(
         self, kind: type[Method], network: str, options: dict[str, Any], values: dict[str, Any], device: str
@@ -112,9 +112,11 @@ class _Bench:
         self.recipe = Recipe.model_validate({"epochs": 12, "batch_size": BATCH, "optimiser": "adamw", "lr": 0.01})
 
     def method(self) -> Method:
+        """The method with the hyper-parameters of this battery."""
         return self.kind.from_dict(self.values)
 
     def spec(self, attributes: bool) -> NetworkSpec:
+        """The network, for classes or for attributes."""
         return NetworkSpec(
             name=self.network,
             channels=1,
@@ -127,6 +129,7 @@ class _Bench:
         )
 
     def request(self, *, forget: int = 6, retain: int = 22, attributes: bool = False, seed: int = 1) -> ForgetRequest:
+        """A request to forget one class (its labels are attributes, if asked for)."""
         generator = torch.Generator().manual_seed(5)
 
         def examples(count: int, classes: tuple[int, int]) -> Examples:
@@ -159,18 +162,21 @@ class _Bench:
         return copy.deepcopy(self._originals[key])
 
     def inapplicable(self, *, attributes: bool = False) -> str | None:
+        """Why the method does not apply here, if it does not."""
         scenario = self.kind.card.scenarios[0].replace("*", "class")
         outputs = ATTRIBUTES if attributes else CLASSES
         facts = TaskFacts(network=self.network, scenario=scenario, attributes=attributes, outputs=outputs)
         return self.method().applies_to(facts)
 
     def round_trip(self) -> str:
+        """Hyper-parameters come back from JSON as they were."""
         method = self.method()
         again = self.kind.from_dict(json.loads(json.dumps(method.to_dict())))
         _demand(again == method, f"{method} came back from JSON as {again}")
         return ""
 
     def bad_values(self) -> str:
+        """Unknown names and values of the wrong type are refused by name."""
         for name, value in [("no_such_parameter", 1), *((fact.name, object()) for fact in self.kind.parameters())]:
             try:
                 self.kind.from_dict({name: value})
@@ -181,6 +187,7 @@ class _Bench:
         return ""
 
     def contract(self) -> str:
+        """An equivalent, finite network in eval mode comes back; model, data and random state are left alone."""
         if reason := self.inapplicable():
             return f"does not apply: {reason}"
         request = self.request()
@@ -201,6 +208,7 @@ class _Bench:
         return ""
 
     def seeds(self) -> str:
+        """The same seed gives the same bits on a CPU, and another seed others where the card says random."""
         if reason := self.inapplicable():
             return f"does not apply: {reason}"
         with self._batches_of(4):  # so that the order of examples matters
@@ -214,6 +222,7 @@ class _Bench:
         return ""
 
     def needs(self) -> str:
+        """Only the examples that the card needs are read."""
         if reason := self.inapplicable():
             return f"does not apply: {reason}"
         request = self.request()
@@ -235,12 +244,14 @@ class _Bench:
         return ""
 
     def one_example(self) -> str:
+        """One example can be forgotten."""
         if reason := self.inapplicable():
             return f"does not apply: {reason}"
         _finite(self._unlearned(self.request(forget=1)))
         return ""
 
     def last_batch(self) -> str:
+        """A last batch of one does no harm."""
         if reason := self.inapplicable():
             return f"does not apply: {reason}"
         with self._batches_of(BATCH):
@@ -257,6 +268,7 @@ class _Bench:
             self.values = kept
 
     def attributes(self) -> str:
+        """Labels of several attributes work, or the card says that they do not."""
         if reason := self.inapplicable(attributes=True):
             return f"does not apply: {reason}"
         _finite(self._unlearned(self.request(attributes=True)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from forgetbench.methods import methods
-from forgetbench.methods.checks import check_method
+from forgetbench.methods.checks import Battery, check_method
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [16, 8], "batch_norm": True},
@@ -28,21 +28,40 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def failures(name: str, network: str) -> list[str]:
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+SMOKE = ["finetune", "ssd", "random-label", "gs-lora", "iau"]
+"""Methods that touch each kind of machinery; the rest run on these networks in `make test-all`."""
+
+
+def failures(name: str, network: str, device: str) -> list[str]:
     kind = methods.get(name)
     values = {fact.name: SMALL[fact.name] for fact in kind.parameters() if fact.name in SMALL}
-    results = check_method(kind, network=network, options=NETWORKS[network], values=values)
+    results = check_method(kind, network=network, options=NETWORKS[network], values=values, device=device)
     return [f"{result.name}: {result.message}" for result in results if not result.ok]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 @pytest.mark.parametrize("name", methods.names())
-def test_battery(name, network):
-    assert failures(name, network) == []
+def test_battery(name, network, device):
+    assert failures(name, network, device) == []
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("network", ["resnet18", "vit"])
 @pytest.mark.parametrize("name", methods.names())
-def test_battery_on_timm_networks(name, network):
-    assert failures(name, network) == []
+def test_battery_on_timm_networks(name, network, device):
+    assert failures(name, network, device) == []
+
+
+@pytest.mark.parametrize("network", ["resnet18", "vit"])
+@pytest.mark.parametrize("name", SMOKE)
+def test_smoke_on_timm_networks(name, network):
+    kind = methods.get(name)
+    values = {fact.name: SMALL[fact.name] for fact in kind.parameters() if fact.name in SMALL}
+    bench = Battery(kind, network, NETWORKS[network], values, "cpu")
+    bench.recipe = bench.recipe.model_copy(update={"epochs": 1})
+    bench.contract()
