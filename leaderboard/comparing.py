@@ -40,6 +40,18 @@ class Line:
     differences: list[Difference | None]
     """Against the first entry; None for itself."""
 
+    @property
+    def span(self) -> list[float]:
+        """Least and largest number of the line: its pictures share one scale."""
+        found = [
+            number
+            for value in self.values
+            if value is not None
+            for number in (value["value"], value["low"], value["high"], *value.get("seeds", ()))
+            if number is not None
+        ]
+        return [min(found), max(found)] if found else []
+
 
 @dataclass(frozen=True)
 class Comparison:

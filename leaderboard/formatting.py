@@ -15,7 +15,7 @@ MINUS = "−"
 def digits_for(half_width: float | None, value: float) -> int:
     """Decimals that show two significant figures of the interval, or three of the value where there is none."""
     basis = half_width if half_width else abs(value) / 10
-    if not basis or not math.isfinite(basis):
+    if basis < 1e-9 or not math.isfinite(basis):
         return 2
     return max(0, min(4, 1 - math.floor(math.log10(basis))))
 

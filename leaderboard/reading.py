@@ -141,7 +141,7 @@ def schema_tables(model: type[BaseModel]) -> list[tuple[str, list[tuple[str, str
     """Each record that a model is made of, with its fields: name, type, whether required, meaning."""
     schema = model.model_json_schema()
     records = {schema["title"]: schema, **schema.get("$defs", {})}
-    meanings = _field_docs(sys.modules[model.__module__])
+    meanings = field_docs(sys.modules[model.__module__])
     tables = []
     for title, record in records.items():
         required = record.get("required", [])
@@ -154,7 +154,7 @@ def schema_tables(model: type[BaseModel]) -> list[tuple[str, list[tuple[str, str
 
 
 @lru_cache(maxsize=4)
-def _field_docs(module: ModuleType) -> dict[tuple[str, str], str]:
+def field_docs(module: ModuleType) -> dict[tuple[str, str], str]:
     """(class, field) -> the line that stands under the field in the source."""
     found = {}
     for kind in ast.parse(inspect.getsource(module)).body:

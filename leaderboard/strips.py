@@ -27,11 +27,27 @@ class Strip(NamedTuple):
 
 
 def strip(
-    value: float | None, low: float | None, high: float | None, seeds: Sequence[float], band: Band | None
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    seeds: Sequence[float],
+    band: Band | None,
+    others: Sequence[float] = (),
 ) -> Strip | None:
-    """The strip of one metric; None where there is nothing to see."""
+    """The strip of one metric; None where there is nothing to see.
+
+    Args:
+        value: The value.
+        low: Lower end of its interval.
+        high: Upper end.
+        seeds: One value per seed.
+        band: Where the oracles fall.
+        others: Numbers of other strips that share the scale.
+    """
     numbers = [
-        number for number in (value, low, high, *seeds, *((band.low, band.high) if band else ())) if number is not None
+        number
+        for number in (value, low, high, *seeds, *others, *((band.low, band.high) if band else ()))
+        if number is not None
     ]
     numbers = [number for number in numbers if math.isfinite(number)]
     if value is None or not numbers:
