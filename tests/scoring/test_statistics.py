@@ -132,7 +132,7 @@ def slow_tie_groups(pseudo):
     return spans
 
 
-@given(st.integers(0, 10**9), st.integers(1, 9), st.sampled_from([3, 6, 7]), st.sampled_from([0.0, 0.5, 2.0]))
+@given(st.integers(0, 10**9), st.integers(1, 9), st.sampled_from([3, 6, 7]), st.sampled_from([0.0, 0.5, 2.0, 9.0]))
 @settings(max_examples=40, deadline=None)
 def test_tie_groups_are_those_of_the_definition(seed, contestants, seeds, apart):
     generator = np.random.default_rng(seed)
