@@ -6,6 +6,8 @@ when it begins, so that it never fails half-way for a lock. PostgreSQL is chosen
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.orm import Session
 
+LOCK_SECONDS = 30
+"""How long a writer waits for another."""
 MIGRATION_LOCK = 0x466F7267
 """Key of PostgreSQL's advisory lock: two processes that start at once migrate one after the other."""
 
@@ -32,15 +36,14 @@ def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
         return create_engine(parsed, pool_size=10, max_overflow=20, pool_pre_ping=True)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, pool_size=10, max_overflow=40, connect_args={"timeout": 30})
+    engine = create_engine(parsed, pool_size=10, max_overflow=40, connect_args={"timeout": LOCK_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions begin below, and not when the driver thinks best
+        _keep_a_log(connection)
         for pragma in (
-            "journal_mode=WAL",
             "synchronous=FULL",
-            "busy_timeout=30000",
             f"foreign_keys={'ON' if foreign_keys else 'OFF'}",
             "cache_size=-2000",
         ):
@@ -52,6 +55,18 @@ def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _keep_a_log(connection: sqlite3.Connection) -> None:
+    """Turn the write-ahead log on; where two processes do so at once, SQLite refuses one of them without waiting."""
+    until = time.monotonic() + LOCK_SECONDS
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
 
 
 class Database:

@@ -210,7 +210,7 @@ class MetricValue(Base):
     """One number of a scorecard, in a row of its own, so that boards are sorted and filtered by the database."""
 
     __tablename__ = "metric_values"
-    __table_args__ = (Index("ix_metric_values_board_id_metric_value", "board_id", "metric", "value"),)
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - a sort by a metric looks up one value for each row
 
     entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"), primary_key=True)
     metric: Mapped[str] = mapped_column(String(64), primary_key=True)

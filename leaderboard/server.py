@@ -170,6 +170,7 @@ def _start_worker(settings: Settings) -> subprocess.Popen[bytes]:
 def worker_process() -> None:
     """What the process that ``serve`` starts does: it reads its settings, and whom to stop with, from stdin."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     told = json.load(sys.stdin)
     run_worker(Settings.model_validate(told["settings"]), parent=told["parent"])
 

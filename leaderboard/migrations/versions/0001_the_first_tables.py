@@ -214,10 +214,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["board_id"], ["boards.id"], name=op.f("fk_metric_values_board_id_boards")),
         sa.ForeignKeyConstraint(["entry_id"], ["entries.id"], name=op.f("fk_metric_values_entry_id_entries")),
         sa.PrimaryKeyConstraint("entry_id", "metric", name=op.f("pk_metric_values")),
+        sqlite_with_rowid=False,
     )
-    with op.batch_alter_table("metric_values", schema=None) as batch_op:
-        batch_op.create_index("ix_metric_values_board_id_metric_value", ["board_id", "metric", "value"], unique=False)
-
     op.create_table(
         "placings",
         sa.Column("entry_id", sa.String(length=32), nullable=False),
@@ -289,9 +287,6 @@ def downgrade() -> None:
         batch_op.drop_index("ix_placings_board_id_scope_position")
 
     op.drop_table("placings")
-    with op.batch_alter_table("metric_values", schema=None) as batch_op:
-        batch_op.drop_index("ix_metric_values_board_id_metric_value")
-
     op.drop_table("metric_values")
     op.drop_table("idempotency_keys")
     with op.batch_alter_table("evidence_files", schema=None) as batch_op:
