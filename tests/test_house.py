@@ -28,6 +28,7 @@ FLOORS = [
         "ranking",
         "scorecards",
         "judging",
+        "results",
         "reports",
         "audit",
         "readings",
