@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from forgetbench.audit import LINE, SENTINELS, Audit, audit, interpolate
 from forgetbench.contestants import choose
 from forgetbench.errors import UsageError
-from forgetbench.evidence import read_run
+from forgetbench.evidence import Logits, read_run
 from forgetbench.judging import NO_UNLEARNING, RETRAIN, Standing, stand
-from forgetbench.scoring import score
+from forgetbench.scoring.audit import LINE, SENTINELS, Audit, audit, interpolate
+from forgetbench.scoring.score import score
+from forgetbench.scoring.scorecards import Scorecard
 from forgetbench.suite import Options, Watcher, extra_oracles, run
 from forgetbench.tasks import Task
 
@@ -44,13 +45,18 @@ def audit_task(task: Task, options: Options, watcher: Watcher | None = None) -> 
     judge = options.results.judge(done.pack)
     third = extra_oracles(task, options, watcher)
     controls, originals = done.pack.population("controls"), done.pack.population("originals")
-    labels, bands = done.pack.labels, judge.bands
-    references = judge.references
-    cards = {"third": score(third, name="third", references=references, labels=labels, bands=bands)}
+    bands, labels = judge.bands, done.pack.labels
+
+    def scored(population: list[Logits], name: str) -> Scorecard:
+        return score(
+            population, name=name, references=judge.references, originals=originals, labels=labels, bands=bands
+        )
+
+    cards = {"third": scored(third, "third")}
     line = []
     for share in LINE:
-        between = interpolate(controls, originals, share)
-        line.append(score(between, name=f"{share:.2f}", references=references, labels=labels, bands=bands))
+        between = [dict(draw) for draw in interpolate(controls, originals, share)]
+        line.append(scored(between, f"{share:.2f}"))
     folders = [*done.runs, *options.results.finished([task.name]).get(done.pack.folder, [])]
     standing = stand(judge, [read_run(folder) for folder in dict.fromkeys(folders)])
     names = {RETRAIN: "retrain", NO_UNLEARNING: "none"}

@@ -12,8 +12,8 @@ from forgetbench.evidence import CostRecord, Logits, Manifest, ModelRecord, Run
 from forgetbench.metrics import Cost
 from forgetbench.metrics.cost import ratio
 from forgetbench.packs import PACK, Pack, check_run
-from forgetbench.scorecards import Bands, Board, Scorecard
-from forgetbench.scoring import rank, reference_bands, score, unscored
+from forgetbench.scoring.score import rank, reference_bands, score, unscored
+from forgetbench.scoring.scorecards import Bands, Board, Scorecard
 from forgetbench.store import file_digest, source_digest, write_atomically
 
 NO_UNLEARNING = "No unlearning"
@@ -40,6 +40,11 @@ class Judge:
         return self.pack.population("references")
 
     @cached_property
+    def originals(self) -> list[Logits]:
+        """The originals' answers."""
+        return self.pack.population("originals")
+
+    @cached_property
     def bands(self) -> Bands:
         """Oracle bands, feasibility, family limit and gate of the board."""
         made_of = f"{file_digest(self.pack.folder / PACK)}-{scoring_code()}"
@@ -50,7 +55,7 @@ class Judge:
             self.pack.labels,
             self.references,
             self.pack.population("controls"),
-            self.pack.population("originals"),
+            self.originals,
             self.pack.card.track,
         )
         if path is not None:
@@ -61,7 +66,7 @@ class Judge:
         """The scorecard of Retrain or of No unlearning."""
         if name == RETRAIN:
             return self._score(self.pack.population("controls"), name, Cost(flops=1.0, changed=1.0))
-        return self._score(self.pack.population("originals"), name, Cost(flops=0.0, changed=0.0))
+        return self._score(self.originals, name, Cost(flops=0.0, changed=0.0))
 
     def score(self, run: Run) -> Scorecard:
         """The scorecard of a run. A run that did not complete is a row with its reason.
@@ -80,7 +85,13 @@ class Judge:
 
     def _score(self, population: list[Logits], name: str, cost: Cost) -> Scorecard:
         return score(
-            population, name=name, references=self.references, labels=self.pack.labels, bands=self.bands, cost=cost
+            population,
+            name=name,
+            references=self.references,
+            originals=self.originals,
+            labels=self.pack.labels,
+            bands=self.bands,
+            cost=cost,
         )
 
 
@@ -132,8 +143,8 @@ def cost_of(record: CostRecord, models: Sequence[ModelRecord]) -> Cost:
 def scoring_code() -> str:
     """Hash of the code that shapes a score."""
     folder = Path(__file__).parent
-    names = ("bands", "comparisons", "evidence", "gates", "ranking", "scorecards", "scoring", "statistics")
-    return source_digest(*(folder / f"{name}.py" for name in names), *sorted((folder / "metrics").glob("*.py")))
+    files = [*(folder / "scoring").glob("*.py"), *(folder / "metrics").glob("*.py")]
+    return source_digest(folder / "evidence.py", folder / "statistics.py", *sorted(files))
 
 
 def _share(value: float | None, of: float | None) -> float | None:

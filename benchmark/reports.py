@@ -13,7 +13,7 @@ from typing import Any
 from forgetbench.judging import Standing
 from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.packs import PackCard
-from forgetbench.scorecards import BoardRow, Scorecard, Value
+from forgetbench.scoring.scorecards import BoardRow, Scorecard, Value
 
 EXTRA = ("accuracy.test", "mia.population", "tow")
 """Metrics that are shown beside the ranking ones, and rank nobody."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from forgetbench.metrics import attacks, quality
-from forgetbench.scoring import rank, reference_bands, score
+from forgetbench.scoring.score import rank, reference_bands, score
 
 DEMO = {"forget": 150, "retain": 1000, "validation": 250, "test": 500}
 CIFAR = {"forget": 5000, "retain": 10_000, "test": 10_000}

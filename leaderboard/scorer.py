@@ -15,8 +15,8 @@ from typing import Any
 from forgetbench.judging import Judge, scoring_code
 from forgetbench.metrics import Cost, metrics
 from forgetbench.packs import read_pack
-from forgetbench.scorecards import Bands, Board, Scorecard, Value
-from forgetbench.scoring import rank
+from forgetbench.scoring.score import rank
+from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
 
 ORDER = ("efficacy", "harm")
 _LIBRARIES = ("forgetbench", "numpy", "scipy", "scikit-learn")

@@ -31,7 +31,7 @@ from forgetbench.leaderboard.models import (
     utc_now,
 )
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.scorecards import Scorecard
+from forgetbench.scoring.scorecards import Scorecard
 
 log = logging.getLogger("forgetbench.worker")
 

@@ -15,27 +15,12 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"benchmark": "forgetbench", "datasets": "forgetbench.datasets", "methods": "forgetbench.methods"}
 FOLDERS["leaderboard"] = "forgetbench.leaderboard"
 FLOORS = [
-    {"errors", "registry", "store", "metrics", "statistics", "evidence", "packs", "environment"},
+    {"errors", "registry", "store", "metrics", "statistics", "significance", "evidence", "packs", "environment"},
     {"datasets"},
     {"compute", "examples", "networks", "recipe", "training"},
     {"methods"},
     {"tasks", "bench", "contestants", "pipeline", "executors", "gathering"},
-    {
-        "scoring",
-        "bands",
-        "comparisons",
-        "gates",
-        "ranking",
-        "scorecards",
-        "judging",
-        "results",
-        "reports",
-        "audit",
-        "readings",
-        "significance",
-        "singles",
-        "external",
-    },
+    {"scoring", "judging", "results", "reports"},
     {"leaderboard"},
     {"suite", "demo", "verifying", "auditing", "cli", "__init__", "__main__"},
 ]

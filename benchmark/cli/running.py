@@ -130,8 +130,8 @@ def score(
         Print the scorecard, whole, as JSON.
     """
     from forgetbench.evidence import read_run
-    from forgetbench.external import score_files
     from forgetbench.results import Results
+    from forgetbench.scoring.external import score_files
 
     if run_folder is not None:
         if logits or oracle or labels or originals:
@@ -164,7 +164,7 @@ def score(
 
 
 def _verdict(distance: object) -> str:
-    from forgetbench.scorecards import Distance
+    from forgetbench.scoring.scorecards import Distance
 
     if not isinstance(distance, Distance):
         return ""

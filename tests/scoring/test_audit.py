@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forgetbench.audit import LINE, agreement, audit, interpolate
 from forgetbench.errors import UsageError
-from forgetbench.scorecards import Value
-from forgetbench.scoring import reference_bands, score
+from forgetbench.scoring.audit import LINE, agreement, audit, interpolate
+from forgetbench.scoring.score import reference_bands, score
+from forgetbench.scoring.scorecards import Value
 
 
 @pytest.fixture(scope="module")

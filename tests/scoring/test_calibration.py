@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from forgetbench.scoring import rank, reference_bands, score
+from forgetbench.scoring.score import rank, reference_bands, score
 
 
 def outside(simulate, seeds, boards, first=0):

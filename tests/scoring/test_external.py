@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from forgetbench.errors import UsageError
-from forgetbench.external import read_arrays, score_files, score_logits
-from forgetbench.scoring import reference_bands, score
+from forgetbench.scoring.external import read_arrays, score_files, score_logits
+from forgetbench.scoring.score import reference_bands, score
 
 
 @pytest.fixture
@@ -100,5 +100,5 @@ def test_wrong_calls(task):
 
 
 def test_scoring_needs_no_torch():
-    code = "import sys, forgetbench.external, forgetbench.audit, forgetbench.scoring; sys.exit('torch' in sys.modules)"
+    code = "import sys, forgetbench.scoring.external, forgetbench.scoring.audit; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

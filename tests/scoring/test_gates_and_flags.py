@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forgetbench.gates import gate_of, pass_gate
-from forgetbench.scoring import reference_bands, score
+from forgetbench.scoring.gates import gate_of, pass_gate
+from forgetbench.scoring.score import reference_bands, score
 
 
 def answers(labels, right, *, classes=2, order=None):

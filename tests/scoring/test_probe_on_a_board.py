@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forgetbench.scoring import rank, reference_bands, score
+from forgetbench.scoring.score import rank, reference_bands, score
 
 ROWS = {"forget": 40, "retain": 120, "validation": 60, "test": 120, "test-forgotten": 50}
 FORGOTTEN = 2

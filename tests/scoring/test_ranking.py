@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from forgetbench.errors import UsageError
-from forgetbench.ranking import detectable_difference, differences, pareto_front, reproduced
-from forgetbench.scorecards import Board, Distance, GateResult, Scorecard, Value
-from forgetbench.scoring import rank
+from forgetbench.scoring.ranking import detectable_difference, differences, pareto_front, reproduced
+from forgetbench.scoring.score import rank
+from forgetbench.scoring.scorecards import Board, Distance, GateResult, Scorecard, Value
 
 NORMAL = GateResult(collapsed=False, unstable=False, collapsed_models=0, models=6, median=0.9)
 COLLAPSED = NORMAL.model_copy(update={"collapsed": True, "reasons": ("test accuracy 10.0% is below 80.0%",)})

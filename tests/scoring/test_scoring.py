@@ -8,8 +8,8 @@ from scipy import stats
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import Cost, centred_js, lira, lira_auc, metrics, mia_population, phi, shift
-from forgetbench.scorecards import Bands, Scorecard
-from forgetbench.scoring import reference_bands, score, unscored
+from forgetbench.scoring.score import reference_bands, score, unscored
+from forgetbench.scoring.scorecards import Bands, Scorecard
 from forgetbench.statistics import halvings
 
 

@@ -9,13 +9,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from forgetbench.comparisons import Comparison, Labels, Population, Singles, compare
 from forgetbench.errors import UsageError
-from forgetbench.gates import gate_of
 from forgetbench.metrics.arrays import FloatArray, IntArray
 from forgetbench.metrics.spec import Track, metrics, ranking_metrics
-from forgetbench.scorecards import Bands, MetricBand, Reference, SingleModels
-from forgetbench.singles import single_values
+from forgetbench.scoring.comparisons import Comparison, Labels, Population, Singles, compare
+from forgetbench.scoring.gates import gate_of
+from forgetbench.scoring.scorecards import Bands, MetricBand, Reference, SingleModels
+from forgetbench.scoring.singles import single_values
 from forgetbench.statistics import Band, band_of, family_limit, halvings, over_halvings, z_score
 
 SEEDS_TO_RANK = 6

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from forgetbench.comparisons import Arrays, Labels, Population, SingleValues
 from forgetbench.errors import UsageError
 from forgetbench.metrics.arrays import FloatArray, IntArray, floats
 from forgetbench.metrics.attacks import entropy_attack, loss_attack, svc_non_members
@@ -19,6 +18,7 @@ from forgetbench.metrics.confidence import loss as cross_entropy
 from forgetbench.metrics.literature import nomus
 from forgetbench.metrics.probe import Rows, probe
 from forgetbench.metrics.utility import accuracy
+from forgetbench.scoring.comparisons import Arrays, Labels, Population, SingleValues
 
 ATTACK_ROWS = 2000
 """Rows a side that the logistic attacks of a scorecard use; more are thinned out evenly."""

@@ -12,15 +12,15 @@ from typing import Literal
 
 import numpy as np
 
-from forgetbench import readings
-from forgetbench.bands import count_models, reference_bands, sides, stand_in, z_in
-from forgetbench.comparisons import Comparison, Labels, Population, Singles, SingleValues, compare
 from forgetbench.errors import UsageError
-from forgetbench.gates import flags_of, pass_gate
 from forgetbench.metrics import Cost, metrics
-from forgetbench.ranking import differences, rank, reproduced
-from forgetbench.scorecards import Bands, Board, Distance, MetricBand, Scorecard, Status, Value
-from forgetbench.singles import single_values
+from forgetbench.scoring import readings
+from forgetbench.scoring.bands import count_models, reference_bands, sides, stand_in, z_in
+from forgetbench.scoring.comparisons import Comparison, Labels, Population, Singles, SingleValues, compare
+from forgetbench.scoring.gates import flags_of, pass_gate
+from forgetbench.scoring.ranking import differences, rank, reproduced
+from forgetbench.scoring.scorecards import Bands, Board, Distance, MetricBand, Scorecard, Status, Value
+from forgetbench.scoring.singles import single_values
 from forgetbench.statistics import pseudo_interval, pseudo_values
 
 __all__ = [

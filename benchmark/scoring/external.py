@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forgetbench.bands import reference_bands
-from forgetbench.comparisons import SUBSETS, Population
 from forgetbench.errors import UsageError
-from forgetbench.gates import gate_of
 from forgetbench.metrics.arrays import floats
 from forgetbench.metrics.spec import Track
-from forgetbench.scorecards import Bands, Scorecard, SingleModels
-from forgetbench.scoring import score
-from forgetbench.singles import single_values
+from forgetbench.scoring.bands import reference_bands
+from forgetbench.scoring.comparisons import SUBSETS, Population
+from forgetbench.scoring.gates import gate_of
+from forgetbench.scoring.score import score
+from forgetbench.scoring.scorecards import Bands, Scorecard, SingleModels
+from forgetbench.scoring.singles import single_values
 
 NEEDED = ("forget", "retain", "test")
 

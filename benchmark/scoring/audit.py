@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import kendalltau, norm
 
-from forgetbench.comparisons import Population
 from forgetbench.errors import UsageError
 from forgetbench.metrics import metrics
-from forgetbench.scorecards import Bands, Record, Scorecard, Value
+from forgetbench.scoring.comparisons import Population
+from forgetbench.scoring.scorecards import Bands, Record, Scorecard, Value
 from forgetbench.statistics import half_width
 
 SENTINELS = ("retrain", "third", "none", "sham", "collapse", "relabelled", "head-mask")

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from forgetbench.comparisons import Arrays, Labels, Population
 from forgetbench.metrics.arrays import FloatArray, joint_labels
 from forgetbench.metrics.utility import correct
-from forgetbench.scorecards import Bands, ClassFloor, Gate, GateResult, Value
+from forgetbench.scoring.comparisons import Arrays, Labels, Population
+from forgetbench.scoring.scorecards import Bands, ClassFloor, Gate, GateResult, Value
 
 COLLAPSE_POINTS, COLLAPSE_SD = 0.01, 2.0
 SEED_POINTS, SEED_SD = 0.05, 5.0

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from forgetbench.comparisons import Labels, Population, SingleValues
 from forgetbench.errors import UsageError
 from forgetbench.metrics.arrays import FloatArray
 from forgetbench.metrics.confidence import phi
@@ -15,7 +14,8 @@ from forgetbench.metrics.likelihood import lira
 from forgetbench.metrics.literature import adaptive_unlearning_score, indiscernibility, retention_deviation
 from forgetbench.metrics.quality import neurips_score
 from forgetbench.metrics.utility import accuracy
-from forgetbench.scorecards import Bands, MetricBand, Value
+from forgetbench.scoring.comparisons import Labels, Population, SingleValues
+from forgetbench.scoring.scorecards import Bands, MetricBand, Value
 from forgetbench.statistics import half_width, pseudo_interval, pseudo_values
 
 

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics.arrays import BoolArray, FloatArray, floats
-from forgetbench.scorecards import Board, BoardRow, Scorecard
+from forgetbench.scoring.scorecards import Board, BoardRow, Scorecard
 from forgetbench.statistics import Estimate, Placing, half_width, tie_groups
 
 _ORDER = ("ok", "diverged", "failed", "not-applicable")
