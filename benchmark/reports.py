@@ -15,8 +15,8 @@ from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.packs import PackCard
 from forgetbench.scoring.scorecards import BoardRow, Scorecard, Value
 
-EXTRA = ("accuracy.test", "mia.population", "tow")
-"""Metrics that are shown beside the ranking ones, and rank nobody."""
+EXTRA = ("accuracy.test",)
+"""Metrics that a table shows beside the ranking ones; records hold all that there are."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def board_table(standing: Standing, card: PackCard) -> Table:
     order = [ranked[row.index] for row in standing.board.rows if row.rank is not None]
     order += [index for index, manifest in enumerate(standing.manifests) if manifest is None]
     order += [index for index in contestants if index not in order]
-    shown = _metrics_shown(standing)
+    computed = _computed(standing)
+    shown = [name for name in (*(spec.name for spec in ranking_metrics(card.track)), *EXTRA) if name in computed]
     rows, records = [], []
     for index in order:
         scorecard = standing.card_of[index]
@@ -58,8 +59,8 @@ def board_table(standing: Standing, card: PackCard) -> Table:
                 ", ".join(scorecard.flags),
             )
         )
-        records.append(_record(scorecard, place, shown))
-    header = ("rank", "method", "distance", *(_head(name) for name in shown), "FLOPs of retraining", "flags")
+        records.append(_record(scorecard, place, sorted(computed)))
+    header = ("rank", "method", "distance", *(_head(name) for name in shown), "FLOPs", "flags")
     return Table(f"{card.task}: {card.title}", header, tuple(rows), _notes(standing, card), tuple(records))
 
 
@@ -73,10 +74,8 @@ def _ranked_positions(standing: Standing) -> dict[int, int]:
     return dict(enumerate(by_identity))
 
 
-def _metrics_shown(standing: Standing) -> list[str]:
-    computed = {name for card in standing.card_of for name, value in card.metrics.items() if value.value is not None}
-    wanted = [*(spec.name for spec in ranking_metrics(standing.bands.track)), *EXTRA]
-    return [name for name in wanted if name in computed]
+def _computed(standing: Standing) -> set[str]:
+    return {name for card in standing.card_of for name, value in card.metrics.items() if value.value is not None}
 
 
 def _head(name: str) -> str:

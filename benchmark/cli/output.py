@@ -51,12 +51,14 @@ def print_table(
     table.title_style, table.pad_edge = "bold", False
     aligned = set(right)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number in aligned else "left", no_wrap=number in aligned)
+        table.add_column(
+            column, justify="right" if number in aligned else "left", no_wrap=number in aligned or number < 2
+        )
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     console = out()
     if not console.is_terminal:
-        console.width = 200
+        console.width = 240
     console.print(table)
 
 

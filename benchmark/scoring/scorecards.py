@@ -213,7 +213,8 @@ class Scorecard(Record):
         if self.status != "ok":
             return f"{self.status}: {self.reason}" if self.reason else self.status
         if self.gate is not None and self.gate.collapsed:
-            return "collapsed: " + "; ".join(self.gate.reasons)
+            more = f"; and {len(self.gate.reasons) - 2} more" if len(self.gate.reasons) > 2 else ""
+            return "collapsed: " + "; ".join(self.gate.reasons[:2]) + more
         if self.informational:
             return self.informational
         if self.distance is None:
