@@ -22,6 +22,7 @@ def add_commands(app: App) -> None:
     app.command(worker)
     app.command(submit)
     app.command(pack := App(name="pack", help="What a board is scored against.", help_format="plaintext"))
+    pack.command(build)
     pack.command(install)
     pack.command(check)
     pack.command(pull)
@@ -129,6 +130,33 @@ def submit(run_folder: Path, *, server: str, dry_run: Flag = False, json: Flag =
         if verdict.url:
             out().print(verdict.url, markup=False)
     return 1 if verdict.state == "rejected" else 0
+
+
+def build(task: str, *, seeds: int | None = None, draws: int | None = None, root: Path | None = None) -> None:
+    """Train a task's originals and oracles, and gather what a board needs of them.
+
+    Example: forgetbench pack build digits/cnn/class --seeds 10
+
+    Parameters
+    ----------
+    task
+        Name of the task.
+    seeds
+        Originals, and oracles in each of the two sets.
+    draws
+        Forget sets.
+    root
+        Folder of the image sets on disk.
+    """
+    from forgetbench.suite import Options, run
+    from forgetbench.tasks import read_task
+
+    wanted = read_task(task).with_counts(seeds=seeds, draws=draws)
+    with ProgressBar() as watcher:
+        [done] = run([wanted], lambda _: [], Options(root=root), watcher)
+    if done.pack is not None:
+        out().print(str(done.pack.folder), markup=False)
+        remark("On the server's machine, `forgetbench pack install FOLDER` makes a board of it.")
 
 
 def install(folder: Path, *, database: str | None = None, data: Path | None = None) -> None:
