@@ -50,8 +50,8 @@ class MethodCard(BaseModel):
     """Names of the scenarios that it applies to; `*` is all."""
     attributes: bool = True
     """Whether it applies to labels of A attributes."""
-    random: bool = True
-    """Whether another seed gives another model."""
+    random: bool | None = True
+    """Whether another seed gives another model; None = not said."""
     fails_at: str
     """What it is known to fail at."""
     sentinel: bool = False
@@ -239,6 +239,7 @@ def minimal_card(kind: type) -> MethodCard:
         bibtex="",
         family="own",
         needs=frozenset({"forget", "retain", "validation"}),
+        random=None,
         fails_at="not said",
     )
 

@@ -175,3 +175,15 @@ def test_reading_what_the_card_does_not_list_is_found():
     failed = {result.name: result.message for result in check_method(Greedy, network="mlp") if not result.ok}
     assert list(failed) == ["it reads only what its card needs"]
     assert "validation" in failed["it reads only what its card needs"]
+
+
+def test_an_author_who_writes_no_card_says_nothing_of_randomness(tmp_path: Path) -> None:
+    file = tmp_path / "plain.py"
+    file.write_text(
+        "import copy\nfrom dataclasses import dataclass\nfrom forgetbench.methods import Method\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Plain(Method):\n    'Copies.'\n"
+        "    def unlearn(self, model, request):\n        return copy.deepcopy(model)\n"
+    )
+    kind = load_method_file(f"{file}:Plain")
+    assert kind.card.random is None
+    assert all(result.ok for result in check_method(kind, network="mlp"))
