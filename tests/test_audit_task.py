@@ -1,0 +1,23 @@
+"""The acceptance test of the metrics: the audit of an embedded task, with oracles that are in no band."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forgetbench.auditing import audit_task
+from forgetbench.suite import Options
+from forgetbench.tasks import read_task
+
+
+def test_every_ranking_metric_of_a_demo_task_places_the_sentinels(own_home: Path) -> None:
+    audited = audit_task(read_task("digits/cnn/mislabelled-20"), Options(home=own_home, device="cpu", workers=2))
+    assert audited.audit.unfit == ()
+    ranking = [one.metric for one in audited.audit.metrics if one.ranks]
+    assert ranking == ["gap.forget", "gap.retain", "gap.test", "lira.forget", "lira.retain"]
+    whole = {verdict.sentinel: verdict.passed for verdict in audited.audit.verdicts if verdict.metric is None}
+    assert {"retrain", "third", "none", "collapse", "line"} <= set(whole)
+    assert all(whole[name] for name in ("none", "collapse", "line"))
+    retrain, untouched = audited.standing.card_of[:2]
+    assert retrain.distance is not None
+    assert untouched.distance is not None
+    assert retrain.distance.value < untouched.distance.value
