@@ -160,7 +160,10 @@ def test_a_broken_promise_is_found():
                     parameter.add_(self.size)
             return model
 
-    failed = {result.name: result.message for result in check_method(InPlace, network="mlp") if not result.ok}
+    class Random(InPlace):
+        card = InPlace.card.model_copy(update={"random": True})
+
+    failed = {result.name: result.message for result in check_method(Random, network="mlp") if not result.ok}
     assert "the given model was changed" in failed["an equivalent network comes back and the given one is left alone"]
     assert "random" in failed["the seed decides"]
 
