@@ -146,11 +146,13 @@ def _notes(standing: Standing, card: PackCard) -> tuple[str, ...]:
             f"{card.seeds} seeds, track {card.track}. Distance is the largest |z| over {', '.join(bands.ranking)}; "
             f"'in' marks what is inside the family band ({bands.family_limit:.2f}): not told from retraining."
         )
-    infeasible = [name for name, reference in bands.references.items() if reference.feasible is False]
+    infeasible = [
+        f"{name} ({reference.reason})" if reference.reason else name
+        for name, reference in bands.references.items()
+        if reference.feasible is False
+    ]
     if infeasible:
-        notes.append(
-            f"Not ranking here, since No unlearning is not told from retraining by it: {', '.join(infeasible)}."
-        )
+        notes.append(f"Not ranking, since No unlearning is not told from retraining by it: {', '.join(infeasible)}.")
     if standing.board.detectable is not None and standing.board.detectable >= 0.01:
         notes.append(
             f"Differences of distances below {standing.board.detectable:.2f} are missed more than one time in five."

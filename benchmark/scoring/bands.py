@@ -29,6 +29,9 @@ SATURATED = 0.99
 
 NO_ORIGINALS = "no originals were given: nothing tells whether forgetting can be seen here"
 
+DRIFT = {"lira.forget": "lira.retain"}
+"""Efficacy metric -> the same attack on retained rows, which it must exceed by as much to be feasible."""
+
 STAND_IN = {"lira.forget": "shift.forget", "lira.retain": "shift.retain"}
 
 
@@ -198,15 +201,29 @@ def _references(
         z = z_in(value, bands[name])
         other = stand_in(name, value)
         strength = abs(z) if other is None else max(abs(z), abs(z_in(values[other], bands[other])))
+        drift = _drift(name, values, bands[name])
         found[name] = Reference(
             original=_shown(name, value, bands[name]),
             original_z=z if np.isfinite(z) and name != "forgetting-quality" else None,  # it has a control, and no band
-            feasible=bool(strength > FEASIBLE_Z) if name in efficacy else None,
+            feasible=bool(strength > FEASIBLE_Z and not drift) if name in efficacy else None,
+            reason=drift,
         )
     for spec in ranking_metrics(track):
         if spec.name not in found:
             found[spec.name] = absent(spec.name, f"not computable: needs {', '.join(spec.requires)}")
     return {name: found[name] for name in sorted(found)}
+
+
+def _drift(name: str, values: Mapping[str, float], band: MetricBand) -> str:
+    """Why an attack tells drift rather than membership; "" where it tells more.
+
+    Originals have seen more data than oracles, and differ from them on every row. An attack that finds retained rows as
+    well as forgotten ones has found that difference, not the forgotten data.
+    """
+    beside = DRIFT.get(name)
+    if beside is None or beside not in values or values[name] - values[beside] > FEASIBLE_Z * band.width:
+        return ""
+    return f"drift: {values[name]:.3f} on forgotten rows, {values[beside]:.3f} on retained ones"
 
 
 def _shown(name: str, value: float, band: MetricBand) -> float | None:
@@ -232,7 +249,9 @@ def _informational(seeds: int, found: Mapping[str, Reference], ranking: Sequence
     if any(found[name].feasible for name in efficacy):
         return "every metric that could tell No unlearning from the oracles failed the audit"
     said = [
-        f"{name} {found[name].original_z:+.1f}" if found[name].original_z is not None else f"{name} not computable"
+        f"{name} {found[name].original_z:+.1f}{f' but {found[name].reason}' if found[name].reason else ''}"
+        if found[name].original_z is not None
+        else f"{name} not computable"
         for name in efficacy
     ]
     return f"No unlearning is not told from the oracles (z: {', '.join(said)}; beyond ±{FEASIBLE_Z:.0f} is needed)"
