@@ -208,6 +208,6 @@ def _parse_values(method: str, text: str) -> dict[str, Scalar]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = part.partition("=")
         if not equals or not name.strip():
-            raise UsageError(f"method {method}: {part!r} is not parameter=value; write {method}:lr=0.1,epochs=3")
+            raise UsageError(f"method {method}: {part!r} is not parameter=value; write {method}:PARAMETER=VALUE,...")
         values[name.strip()] = parse_value(value)
     return values

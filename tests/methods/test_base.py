@@ -39,7 +39,7 @@ def test_values_are_read_and_typed():
         ("ssd:importance=both", ["importance", "per-sample | batch", "both"]),
         ("ssd:batch_size=1.5", ["batch_size", "int", "1.5"]),
         ("ssd:batch_size=true", ["batch_size"]),
-        ("ssd:alpha", ["ssd:lr=0.1"]),
+        ("ssd:alpha", ["ssd:PARAMETER=VALUE"]),
         ("finetune:momentum=1", ["momentum", "[0, 1)"]),
     ],
 )
