@@ -96,7 +96,7 @@ def choose(names: Sequence[str], files: Sequence[str], network: str) -> list[Con
             wanted = [name]
         chosen += [Contestant(_label(text), parse_method(text, network)) for text in wanted]
     for text in files:
-        method = parse_method_file(text, network)
+        method = parse_method_file(text)
         file, _, values = text.partition(".py")
         class_name, _, values = values.removeprefix(":").partition(":")
         address = f"{Path(file + '.py').resolve()}:{class_name or type(method).__name__}"

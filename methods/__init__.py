@@ -22,7 +22,8 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+import tomllib
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -42,8 +43,8 @@ __all__ = [
     "Recipe",
     "TaskFacts",
     "load_method_file",
-    "make_method",
     "methods",
+    "network_defaults",
     "param",
     "parse_method",
     "parse_method_file",
@@ -105,34 +106,35 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def make_method(kind: type[Method], values: Mapping[str, object], network: str | None = None) -> Method:
-    """A method with these hyper-parameters; the rest are what tuning found for the network, or else the defaults.
+def network_defaults(method: str, network: str) -> dict[str, Scalar]:
+    """The defaults that a method of the package has for a network, where they differ from those in its own file."""
+    return dict(_defaults().get(network, {}).get(method, {}))
 
-    Raises:
-        UsageError: A name is unknown, or a value out of range.
-    """
-    tuned = kind.card.tuned.get(network, {}) if network is not None else {}
-    return kind.from_dict({**tuned, **values})
+
+@lru_cache(maxsize=1)
+def _defaults() -> dict[str, dict[str, dict[str, Scalar]]]:
+    return tomllib.loads((Path(__file__).parent / "defaults.toml").read_text(encoding="utf-8"))
 
 
 def parse_method(text: str, network: str | None = None) -> Method:
-    """The method that `name:parameter=value,parameter=value` stands for.
+    """The method that `name:parameter=value,parameter=value` stands for, with the defaults of the network for the rest.
 
     Raises:
         UsageError: The name or a parameter is unknown, or a value is out of range.
     """
     name, _, values = text.partition(":")
-    return make_method(methods.get(name.strip()), _parse_values(name, values), network)
+    known = network_defaults(name.strip(), network) if network is not None else {}
+    return methods.get(name.strip()).from_dict({**known, **_parse_values(name, values)})
 
 
-def parse_method_file(text: str, network: str | None = None) -> Method:
+def parse_method_file(text: str) -> Method:
     """The method that `file.py:Class:parameter=value,parameter=value` stands for.
 
     Raises:
-        UsageError: See `load_method_file` and `parse_method`.
+        UsageError: See `load_method_file`; or a parameter is unknown, or a value is out of range.
     """
     file, class_name, values = _parts(text)
-    return make_method(load_method_file(f"{file}:{class_name}"), _parse_values(class_name, values), network)
+    return load_method_file(f"{file}:{class_name}").from_dict(_parse_values(class_name, values))
 
 
 def load_method_file(text: str) -> type[Method]:

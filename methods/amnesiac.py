@@ -37,8 +37,8 @@ class Amnesiac(Method):
         fails_at="privacy: confident wrong answers on the forget set give it away",
     )
 
-    epochs: int = param(3, low=1, help="Passes over all examples.")
-    lr: float = param(1e-3, above=0, authors=1e-4, help="Learning rate of Adam.")
+    epochs: int = param(3, low=1, search=(1, 6), help="Passes over all examples.")
+    lr: float = param(1e-3, above=0, authors=1e-4, search=(1e-4, 1e-2), help="Learning rate of Adam.")
     batch_size: int = param(128, low=2, help="Examples per step.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:

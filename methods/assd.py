@@ -44,10 +44,18 @@ class ASSD(Method):
     )
 
     importance: str = param(
-        "per-sample", choices=("per-sample", "batch"), authors="batch", help="By example, or by batch as published."
+        "per-sample",
+        choices=("per-sample", "batch"),
+        authors="batch",
+        search=("per-sample", "batch"),
+        help="By example, or by batch as published.",
     )
     reference: str = param(
-        "all", choices=("all", "retain"), authors="retain", help="Data that I_D is taken over: all, or what is kept."
+        "all",
+        choices=("all", "retain"),
+        authors="retain",
+        search=("all", "retain"),
+        help="Data that I_D is taken over: all, or what is kept.",
     )
     batch_size: int = param(64, low=1, authors=1024, help="Examples per backward.")
 

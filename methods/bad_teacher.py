@@ -43,10 +43,12 @@ class BadTeacher(Method):
         "set away",
     )
 
-    epochs: int = param(5, low=1, authors=1, help="Passes over the forget set and a part of the retain set.")
-    lr: float = param(5e-4, above=0, authors=1e-4, help="Learning rate of Adam.")
+    epochs: int = param(
+        5, low=1, authors=1, search=(1, 8), help="Passes over the forget set and a part of the retain set."
+    )
+    lr: float = param(5e-4, above=0, authors=1e-4, search=(5e-5, 5e-3), help="Learning rate of Adam.")
     retain_share: float = param(0.3, above=0, high=1, help="Share of the retain set that is used, drawn once.")
-    temperature: float = param(1.0, above=0, help="Temperature of the divergences.")
+    temperature: float = param(1.0, above=0, search=(0.5, 4.0), help="Temperature of the divergences.")
     batch_size: int = param(64, low=2, authors=256, help="Examples per step.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:

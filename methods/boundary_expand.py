@@ -60,8 +60,8 @@ class BoundaryExpand(Method):
         fails_at="erasing: once the new output is dropped, the old ones may answer as before",
     )
 
-    epochs: int = param(5, low=1, authors=10, help="Passes over the forget set.")
-    lr: float = param(1e-4, above=0, authors=1e-5, help="Learning rate.")
+    epochs: int = param(5, low=1, authors=10, search=(2, 10), help="Passes over the forget set.")
+    lr: float = param(1e-4, above=0, authors=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
     batch_size: int = param(64, low=1, help="Examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
 

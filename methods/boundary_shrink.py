@@ -73,9 +73,11 @@ class BoundaryShrink(Method):
         fails_at="forgetting examples of classes that stay: it pushes their boundaries into what is to be kept",
     )
 
-    epochs: int = param(5, low=1, authors=10, help="Passes over the forget set.")
-    lr: float = param(1e-4, above=0, authors=1e-5, help="Learning rate.")
-    bound: float = param(0.1, above=0, high=1, help="Step of the attack, in pixels between 0 and 1.")
+    epochs: int = param(5, low=1, authors=10, search=(2, 10), help="Passes over the forget set.")
+    lr: float = param(1e-4, above=0, authors=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
+    bound: float = param(
+        0.1, above=0, high=1, search=(0.02, 0.5), help="Step of the attack, in pixels between 0 and 1."
+    )
     batch_size: int = param(64, low=1, help="Examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
     released: bool = param(False, help="Whether an image that the attack does not move keeps its label.")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from forgetbench.errors import UsageError
 from forgetbench.registry import unknown
@@ -58,8 +58,6 @@ class MethodCard(BaseModel):
     """A contestant whose place is known beforehand; listed only when asked for."""
     reference: bool = False
     """A row that stands on every board: no unlearning, and retraining."""
-    tuned: Mapping[str, Mapping[str, Scalar]] = Field(default_factory=dict)
-    """Defaults found by equal-budget tuning on development draws, by network; other fields keep their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +83,8 @@ class ParameterFacts(NamedTuple):
     range: str
     authors: Scalar
     help: str
+    search: tuple[Scalar, ...] | None = None
+    """What tuning searches: two numbers are the ends of a range, anything else a choice; None = left alone."""
 
 
 def param(
@@ -97,6 +97,7 @@ def param(
     choices: tuple[str, ...] | None = None,
     help: str = "",
     authors: Scalar = None,
+    search: tuple[Scalar, ...] | None = None,
 ) -> Any:
     """A hyper-parameter: a dataclass field whose range is checked when the method is made.
 
@@ -109,10 +110,12 @@ def param(
         choices: The words that are allowed.
         help: One line on what it does.
         authors: The default of the authors, where it differs.
+        search: What `forgetbench tune` searches: (least, largest), or the values to choose from; None = left alone.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
     return dataclasses.field(
-        default=default, metadata={"bounds": bounds, "choices": choices, "help": help, "authors": authors}
+        default=default,
+        metadata={"bounds": bounds, "choices": choices, "help": help, "authors": authors, "search": search},
     )
 
 
@@ -127,6 +130,7 @@ def parameters(kind: type) -> list[ParameterFacts]:
             describe_range(field),
             field.metadata.get("authors"),
             field.metadata.get("help", ""),
+            field.metadata.get("search"),
         )
         for field in dataclasses.fields(kind)
     ]

@@ -52,8 +52,10 @@ class ConvolutionTranspose(Method):
         fails_at="what is not in kernels: batch-norm, linear layers and symmetric kernels keep what they knew",
     )
 
-    epochs: int = param(5, low=1, authors=3, help="Passes over the retain set.")
-    lr: float = param(0.05, above=0, authors=1e-3, help="Highest learning rate; it falls by a cosine.")
+    epochs: int = param(5, low=1, authors=3, search=(2, 10), help="Passes over the retain set.")
+    lr: float = param(
+        0.05, above=0, authors=1e-3, search=(5e-3, 0.2), help="Highest learning rate; it falls by a cosine."
+    )
     batch_size: int = param(64, low=2, help="Examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")

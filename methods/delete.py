@@ -47,8 +47,8 @@ class Delete(Method):
         fails_at="forgetting examples of classes that stay: a retrained model still gets most of them right",
     )
 
-    epochs: int = param(10, low=1, authors=20, help="Passes over the forget set.")
-    lr: float = param(1e-4, above=0, authors=1e-3, help="Learning rate.")
+    epochs: int = param(10, low=1, authors=20, search=(3, 20), help="Passes over the forget set.")
+    lr: float = param(1e-4, above=0, authors=1e-3, search=(1e-5, 1e-2), help="Learning rate.")
     batch_size: int = param(64, low=1, help="Examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
 

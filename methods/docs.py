@@ -6,12 +6,14 @@ import sys
 
 from forgetbench.methods import methods
 from forgetbench.methods.base import Method
+from forgetbench.methods.cards import ParameterFacts
 
 HEAD = """# Methods
 
 This page is made from the methods' cards; `forgetbench show method NAME` prints the same. Each method is one file in
 `methods/`, whose docstring has the equation, our deviations, and those of the authors' code. The defaults are ours;
-the authors' stand beside them where they differ.
+the authors' stand beside them where they differ, and what `forgetbench tune` searches. A network may have defaults of
+its own: they stand in `methods/defaults.toml`, and in `forgetbench show method NAME`.
 """
 
 
@@ -62,15 +64,23 @@ def _section(kind: type[Method]) -> str:
     lines += [f"- Known to fail at: {card.fails_at}."]
     facts = kind.parameters()
     if facts:
-        lines += ["", "| hyper-parameter | default | range | authors' | meaning |", "| --- | --- | --- | --- | --- |"]
+        lines += ["", "| hyper-parameter | default | range | authors' | searched | meaning |", "| --- " * 6 + "|"]
         lines += [
             f"| `{each.name}` | {each.default} | {each.range.replace('|', 'or')} | "
-            f"{'' if each.authors is None else each.authors} | {each.help} |"
+            f"{'' if each.authors is None else each.authors} | {searched(each)} | {each.help} |"
             for each in facts
         ]
     if card.bibtex:
         lines += ["", "```bibtex", card.bibtex, "```"]
     return "\n".join(lines) + "\n"
+
+
+def searched(parameter: ParameterFacts) -> str:
+    """What tuning searches, in a few words; empty where it leaves a parameter alone."""
+    if parameter.search is None:
+        return ""
+    between = isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool)
+    return (" to " if between else ", ").join(f"{value:g}" if between else str(value) for value in parameter.search)
 
 
 def _yes(value: bool) -> str:

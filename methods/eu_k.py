@@ -35,9 +35,15 @@ class EUK(CFK):
         fails_at="what the frozen blocks hold: features that the forget set has shaped stay",
     )
 
-    k: int = param(1, low=0, authors=10, help="Blocks, counted from the last, that are trained anew beside the head.")
-    epochs: int = param(10, low=1, help="Passes over the retain set.")
-    lr: float = param(0.05, above=0, authors=0.01, help="Highest learning rate.")
+    k: int = param(
+        1,
+        low=0,
+        authors=10,
+        search=(0, 3),
+        help="Blocks, counted from the last, that are trained anew beside the head.",
+    )
+    epochs: int = param(10, low=1, search=(4, 15), help="Passes over the retain set.")
+    lr: float = param(0.05, above=0, authors=0.01, search=(5e-3, 0.2), help="Highest learning rate.")
 
     def prepare(self, network: nn.Module, request: ForgetRequest, trained: list[str]) -> None:
         """Give the parts that will be trained fresh initial values."""

@@ -53,10 +53,12 @@ class Fanchuan(Method):
         fails_at="balance: three learning rates, and the first pass breaks what the last must mend",
     )
 
-    epochs: int = param(5, low=1, authors=8, help="Turns of a forget round and a retain round.")
-    uniform_lr: float = param(0.005, above=0, help="Learning rate of the first pass.")
-    forget_lr: float = param(1e-3, above=0, authors=3e-4, help="Highest learning rate of the forget rounds.")
-    lr: float = param(0.01, above=0, authors=0.004, help="Learning rate of the retain rounds.")
+    epochs: int = param(5, low=1, authors=8, search=(2, 8), help="Turns of a forget round and a retain round.")
+    uniform_lr: float = param(0.005, above=0, search=(5e-4, 2e-2), help="Learning rate of the first pass.")
+    forget_lr: float = param(
+        1e-3, above=0, authors=3e-4, search=(1e-4, 1e-2), help="Highest learning rate of the forget rounds."
+    )
+    lr: float = param(0.01, above=0, authors=0.004, search=(1e-3, 3e-2), help="Learning rate of the retain rounds.")
     temperature: float = param(1.15, above=0, help="Temperature of the contrast.")
     forget_batch_size: int = param(64, low=1, help="Forget examples per step.")
     batch_size: int = param(64, low=2, authors=256, help="Retain examples per step.")

@@ -43,8 +43,12 @@ class FisherForgetting(Method):
         fails_at="selectivity: it never looks at the forget set, and noise that reaches it reaches the rest",
     )
 
-    alpha: float = param(3e-7, above=0, authors=1e-9, help="Variance of the noise where the information is 1.")
-    power: float = param(1.0, above=0, high=1, authors=1.0, help="Exponent of the information; 0.5 as in the paper.")
+    alpha: float = param(
+        3e-7, above=0, authors=1e-9, search=(1e-9, 1e-5), help="Variance of the noise where the information is 1."
+    )
+    power: float = param(
+        1.0, above=0, high=1, authors=1.0, search=(0.5, 1.0), help="Exponent of the information; 0.5 as in the paper."
+    )
     ceiling: float = param(1e3, above=0, help="Most variance, as a multiple of alpha.")
     batch_size: int = param(64, low=1, help="Examples per backward; does not shape the result.")
 

@@ -40,10 +40,12 @@ class GradientAscent(Method):
     )
 
     epochs: int = param(40, low=1, authors=5, help="Most passes over the forget set.")
-    lr: float = param(0.005, above=0, authors=1e-4, help="Learning rate.")
+    lr: float = param(0.005, above=0, authors=1e-4, search=(1e-4, 3e-2), help="Learning rate.")
     batch_size: int = param(64, low=1, authors=256, help="Examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    floor: float = param(0.02, low=0, high=1, help="Fall of validation accuracy at which it stops (1 = never).")
+    floor: float = param(
+        0.02, low=0, high=1, search=(5e-3, 0.1), help="Fall of validation accuracy at which it stops (1 = never)."
+    )
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The last state whose validation accuracy was above the floor."""

@@ -57,12 +57,12 @@ class GSLoRA(Method):
         fails_at="classes that are to be kept but have no examples to replay, and single examples of a kept class",
     )
 
-    epochs: int = param(6, low=1, authors=100, help="Passes over the retain set.")
-    lr: float = param(0.01, above=0, help="Highest learning rate of AdamW.")
+    epochs: int = param(6, low=1, authors=100, search=(3, 10), help="Passes over the retain set.")
+    lr: float = param(0.01, above=0, search=(1e-3, 3e-2), help="Highest learning rate of AdamW.")
     rank: int = param(8, low=1, help="Rank of the adapters.")
-    beta: float = param(0.15, low=0, help="Weight of forgetting.")
+    beta: float = param(0.15, low=0, search=(0.05, 0.5), help="Weight of forgetting.")
     bound: float = param(10.0, above=0, authors=110.0, help="BND: loss beyond which the forget set is left be.")
-    alpha: float = param(0.01, low=0, help="Weight of group sparsity.")
+    alpha: float = param(0.01, low=0, search=(1e-3, 5e-2), help="Weight of group sparsity.")
     alpha_epoch: int = param(3, low=0, authors=20, help="Epochs before group sparsity starts.")
     weight_decay: float = param(0.05, low=0, help="Decoupled weight decay of the adapters.")
     batch_size: int = param(48, low=1, help="Retain examples per step; as many forget examples, or all there are.")

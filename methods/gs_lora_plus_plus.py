@@ -43,8 +43,12 @@ class GSLoRAPlusPlus(GSLoRA):
         fails_at="single examples of a kept class, whose prototype is the one to stay near",
     )
 
-    forget_pull: float = param(0.05, low=0, help="w_f: weight of leaving the prototypes of what is forgotten.")
-    retain_pull: float = param(0.01, low=0, authors=0.0, help="w_r: weight of staying near the others.")
+    forget_pull: float = param(
+        0.05, low=0, search=(5e-3, 0.5), help="w_f: weight of leaving the prototypes of what is forgotten."
+    )
+    retain_pull: float = param(
+        0.01, low=0, authors=0.0, search=(1e-3, 0.1), help="w_r: weight of staying near the others."
+    )
     prototype_bound: float = param(18.0, above=0, help="BND_p: distance in nats beyond which features are left alone.")
 
     def further_loss(self, model: nn.Module, request: ForgetRequest) -> FurtherLoss:

@@ -46,11 +46,10 @@ class IAU(Method):
         needs=frozenset({"forget", "retain"}),
         changes_training=True,
         random=False,
-        tuned={"vit": {"lr": 3e-3}},
         fails_at="strength: the step is as long for one example as for a thousand, since Adam normalises it",
     )
 
-    lr: float = param(1e-3, above=0, help="Learning rate: how far each weight moves.")
+    lr: float = param(1e-3, above=0, search=(1e-5, 1e-2), help="Learning rate: how far each weight moves.")
     gradient_restriction: bool = param(
         False, authors=True, help="Whether the original is trained with small gradients."
     )

@@ -43,8 +43,8 @@ class Influence(Method):
         fails_at="networks fitted to zero loss: the gradient of the forget set is zero there, and so is the step",
     )
 
-    damping: float = param(0.03, above=0, authors=1e-4, help="Added to the Hessian's diagonal.")
-    strength: float = param(10.0, above=0, authors=1.0, help="Factor of the step.")
+    damping: float = param(0.03, above=0, authors=1e-4, search=(1e-3, 1.0), help="Added to the Hessian's diagonal.")
+    strength: float = param(10.0, above=0, authors=1.0, search=(1.0, 100.0), help="Factor of the step.")
     iterations: int = param(5, low=1, help="Most iterations of conjugate gradients.")
     hessian_examples: int = param(256, low=1, help="Retain examples that the Hessian is taken over, drawn at random.")
     batch_size: int = param(128, low=1, help="Examples per backward; does not shape the result.")

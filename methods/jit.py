@@ -70,9 +70,13 @@ class JiT(Method):
         fails_at="stability: lr and sigma are tuned for each network and scenario, and a little too much breaks it",
     )
 
-    epochs: int = param(1, low=1, help="Passes over the forget set.")
-    lr: float = param(1e-4, above=0, authors=3e-4, help="Learning rate of plain SGD, on the sum over a batch.")
-    sigma: float = param(0.5, above=0, help="Standard deviation of the noise, in units of the channels' own.")
+    epochs: int = param(1, low=1, search=(1, 3), help="Passes over the forget set.")
+    lr: float = param(
+        1e-4, above=0, authors=3e-4, search=(1e-5, 1e-2), help="Learning rate of plain SGD, on the sum over a batch."
+    )
+    sigma: float = param(
+        0.5, above=0, search=(0.05, 2.0), help="Standard deviation of the noise, in units of the channels' own."
+    )
     samples: int = param(25, low=1, help="Noises per image.")
     batch_size: int = param(64, low=1, help="Examples per step.")
     constant: bool = param(True, help="Whether the answers at the neighbours take no gradients.")

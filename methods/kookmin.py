@@ -33,5 +33,5 @@ class Kookmin(MaskedSmallGradients):
         fails_at="small sets: its rate is that of 32,000 images, and too low to repair a network on some hundred",
     )
 
-    epochs: int = param(5, low=1, help="Passes over the retain set.")
-    lr: float = param(1e-3, above=0, help="Highest learning rate.")
+    epochs: int = param(5, low=1, search=(2, 10), help="Passes over the retain set.")
+    lr: float = param(1e-3, above=0, search=(1e-4, 1e-2), help="Highest learning rate.")

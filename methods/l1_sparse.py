@@ -41,9 +41,11 @@ class L1Sparse(Method):
         fails_at="small networks, where the penalty costs utility before it forgets",
     )
 
-    epochs: int = param(5, low=1, authors=10, help="Passes over the retain set.")
-    lr: float = param(0.05, above=0, authors=0.01, help="Learning rate.")
-    alpha: float = param(1e-3, low=0, authors=0.2, help="Weight of the penalty in the first epoch.")
+    epochs: int = param(5, low=1, authors=10, search=(2, 10), help="Passes over the retain set.")
+    lr: float = param(0.05, above=0, authors=0.01, search=(5e-3, 0.2), help="Learning rate.")
+    alpha: float = param(
+        1e-3, low=0, authors=0.2, search=(1e-5, 1e-2), help="Weight of the penalty in the first epoch."
+    )
     batch_size: int = param(128, low=2, authors=256, help="Examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")

@@ -38,12 +38,13 @@ class LFSSD(Method):
         family="damping",
         needs=frozenset({"forget", "retain"}),
         random=False,
-        tuned={"vit": {"alpha": 2.0}},
         fails_at="its threshold, as SSD; and single examples of a class that stays",
     )
 
-    alpha: float = param(4.0, above=0, authors=10.0, help="How many times more a weight must matter for D_f.")
-    dampening: float = param(1.0, above=0, help="lambda: strength of the shrinking.")
+    alpha: float = param(
+        4.0, above=0, authors=10.0, search=(1.0, 50.0), help="How many times more a weight must matter for D_f."
+    )
+    dampening: float = param(1.0, above=0, search=(0.1, 1.0), help="lambda: strength of the shrinking.")
     importance: str = param(
         "per-sample", choices=("per-sample", "batch"), authors="batch", help="By example, or by batch as published."
     )

@@ -59,9 +59,11 @@ class LoTUS(Method):
         "at once",
     )
 
-    epochs: int = param(10, low=1, help="Most passes over the forget set and a part of the retain set.")
-    lr: float = param(1e-3, above=0, authors=1e-4, help="Learning rate of AdamW.")
-    alpha: float = param(8.0, low=0, help="How fast the temperature rises with the gap of accuracies; 2 to 32.")
+    epochs: int = param(10, low=1, search=(3, 15), help="Most passes over the forget set and a part of the retain set.")
+    lr: float = param(1e-3, above=0, authors=1e-4, search=(1e-4, 1e-2), help="Learning rate of AdamW.")
+    alpha: float = param(
+        8.0, low=0, search=(2.0, 32.0), help="How fast the temperature rises with the gap of accuracies; 2 to 32."
+    )
     retain_share: float = param(0.3, above=0, high=1, help="Share of the retain set that is used, drawn once.")
     gumbel: bool = param(True, help="Whether Gumbel noise is added to the teacher's logits.")
     tolerance: float = param(0.01, low=0, help="How far below the bound the accuracy stops the loop.")

@@ -93,10 +93,14 @@ class MaskedSmallGradients(Method):
         fails_at="short repairs: what was drawn anew costs utility until the retain set has been seen often enough",
     )
 
-    epochs: int = param(10, low=1, authors=5, help="Passes over the retain set.")
-    lr: float = param(0.05, above=0, authors=1e-3, help="Highest learning rate.")
-    share: float = param(0.3, low=0, high=1, help="Share of each layer's weights that is drawn anew.")
-    slow: float = param(0.1, low=0, high=1, help="Factor of the gradients of the weights that were kept.")
+    epochs: int = param(10, low=1, authors=5, search=(4, 15), help="Passes over the retain set.")
+    lr: float = param(0.05, above=0, authors=1e-3, search=(5e-3, 0.2), help="Highest learning rate.")
+    share: float = param(
+        0.3, low=0, high=1, search=(0.1, 0.6), help="Share of each layer's weights that is drawn anew."
+    )
+    slow: float = param(
+        0.1, low=0, high=1, search=(1e-2, 1.0), help="Factor of the gradients of the weights that were kept."
+    )
     layers: str = param("convolutions", choices=("convolutions", "all"), help="Layers whose weights are screened.")
     batch_size: int = param(64, low=2, help="Examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")

@@ -70,9 +70,11 @@ class Sebastian(Method):
         fails_at="cost: with most weights drawn anew it is nearly a retraining, and needs as long a one",
     )
 
-    epochs: int = param(5, low=1, authors=3, help="Passes over the retain set.")
-    lr: float = param(0.02, above=0, authors=5e-4, help="Learning rate.")
-    share: float = param(0.9, low=0, high=1, authors=0.99, help="Share of the weights that is drawn anew.")
+    epochs: int = param(5, low=1, authors=3, search=(2, 10), help="Passes over the retain set.")
+    lr: float = param(0.02, above=0, authors=5e-4, search=(1e-3, 1e-1), help="Learning rate.")
+    share: float = param(
+        0.9, low=0, high=1, authors=0.99, search=(0.3, 0.99), help="Share of the weights that is drawn anew."
+    )
     entropy_weight: float = param(1.0, low=0, help="Weight of the squared difference of entropies.")
     rarity: float = param(-0.1, help="Power of a class's count that is its weight.")
     batch_size: int = param(64, low=2, help="Examples per step.")

@@ -70,9 +70,13 @@ class Seif(Method):
         fails_at="scale: the same noise drowns small weights and passes large ones by",
     )
 
-    epochs: int = param(5, low=1, authors=4, help="Passes over the retain set.")
-    lr: float = param(0.05, above=0, authors=7e-4, help="Highest learning rate; it falls by a cosine.")
-    noise: float = param(0.1, low=0, authors=0.6, help="Standard deviation of the noise at the start.")
+    epochs: int = param(5, low=1, authors=4, search=(2, 10), help="Passes over the retain set.")
+    lr: float = param(
+        0.05, above=0, authors=7e-4, search=(5e-3, 0.2), help="Highest learning rate; it falls by a cosine."
+    )
+    noise: float = param(
+        0.1, low=0, authors=0.6, search=(1e-2, 0.6), help="Standard deviation of the noise at the start."
+    )
     last_noise: float = param(0.005, low=0, help="Standard deviation of the noise before the last epoch.")
     layers: str = param("all", choices=("all", "first"), help="Kernels that get noise.")
     weights: str = param("balanced", choices=("balanced", "published", "none"), help="Weights of the classes.")

@@ -43,12 +43,13 @@ class SSD(Method):
         family="damping",
         needs=frozenset({"forget", "retain"}),
         random=False,
-        tuned={"vit": {"alpha": 3.0}},
         fails_at="its threshold: between no effect and collapse lies a narrow alpha, another one for each class",
     )
 
-    alpha: float = param(6.0, above=0, authors=10.0, help="How many times more a weight must matter for D_f.")
-    dampening: float = param(1.0, above=0, help="lambda: strength of the shrinking.")
+    alpha: float = param(
+        6.0, above=0, authors=10.0, search=(1.0, 50.0), help="How many times more a weight must matter for D_f."
+    )
+    dampening: float = param(1.0, above=0, search=(0.1, 1.0), help="lambda: strength of the shrinking.")
     importance: str = param(
         "per-sample",
         choices=("per-sample", "batch"),

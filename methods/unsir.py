@@ -53,14 +53,20 @@ class UNSIR(Method):
         fails_at="people, when the task is not who they are: the noise knows nothing of a person",
     )
 
-    lr: float = param(0.01, above=0, authors=0.02, help="Learning rate of Adam in the impair step.")
-    repair_lr: float = param(0.005, above=0, authors=0.01, help="Learning rate of Adam in the repair step.")
+    lr: float = param(
+        0.01, above=0, authors=0.02, search=(1e-3, 5e-2), help="Learning rate of Adam in the impair step."
+    )
+    repair_lr: float = param(
+        0.005, above=0, authors=0.01, search=(5e-4, 2e-2), help="Learning rate of Adam in the repair step."
+    )
     epochs: int = param(1, low=1, help="Passes of the impair step.")
-    repair_epochs: int = param(2, low=0, authors=1, help="Passes of the repair step.")
+    repair_epochs: int = param(2, low=0, authors=1, search=(1, 4), help="Passes of the repair step.")
     noise_lr: float = param(0.1, above=0, help="Learning rate of Adam on the noise.")
     noise_steps: int = param(40, low=1, help="Steps on the noise of a class; in a batch's own noise an eighth of it.")
     penalty: float = param(0.1, low=0, help="Weight of the square of the noise.")
-    noise_ratio: float = param(0.5, above=0, help="Noises in an impair step, for one retained image.")
+    noise_ratio: float = param(
+        0.5, above=0, search=(0.1, 1.0), help="Noises in an impair step, for one retained image."
+    )
     per_class: int = param(1000, low=1, help="Most retained images of a class that are used.")
     batch_size: int = param(64, low=2, authors=256, help="Retained images per step; noises of a class.")
 

@@ -45,8 +45,8 @@ class WoodFisher(Method):
         fails_at="strength: published alphas reach from 0.2 to 20, and beyond some value it breaks the network",
     )
 
-    alpha: float = param(10.0, above=0, authors=0.2, help="Factor of the step.")
-    damping: float = param(1.0, above=0, help="Added to the Fisher matrix's diagonal.")
+    alpha: float = param(10.0, above=0, authors=0.2, search=(0.5, 50.0), help="Factor of the step.")
+    damping: float = param(1.0, above=0, search=(0.1, 10.0), help="Added to the Fisher matrix's diagonal.")
     fisher_examples: int = param(256, low=1, authors=1002, help="m: the first retain examples, spread over the set.")
     iterations: int = param(5, low=1, help="Most iterations of conjugate gradients.")
     as_published: bool = param(False, authors=True, help="Use the released, degenerate recursion.")

@@ -114,16 +114,22 @@ def _dataset(name: str) -> dict[str, Any]:
 
 
 def _method(name: str) -> dict[str, Any]:
-    from forgetbench.methods import methods
+    from forgetbench.methods import methods, network_defaults
+    from forgetbench.methods.docs import searched
+    from forgetbench.networks import networks
 
     kind = methods.get(name)
     facts = kind.card.model_dump(mode="json")
+    facts["defaults of a network"] = {
+        network: values for network in networks.names() if (values := network_defaults(name, network))
+    }
     facts["hyper-parameters"] = [
         {
             "name": each.name,
             "default": each.default,
             "range": each.range,
             "authors' default": each.authors,
+            "searched by tune": searched(each),
             "meaning": each.help,
         }
         for each in kind.parameters()

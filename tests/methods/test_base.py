@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+import forgetbench.methods as methods_package
 from forgetbench.errors import UsageError
-from forgetbench.methods import load_method_file, make_method, methods, parse_method, parse_method_file
+from forgetbench.methods import load_method_file, methods, network_defaults, parse_method, parse_method_file
 from forgetbench.methods.base import ForgetRequest, Method, TaskFacts, param
 from forgetbench.methods.checks import check_method
+from forgetbench.networks import networks
 from forgetbench.training import Examples, Recipe
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
@@ -49,14 +52,33 @@ def test_bad_values_are_refused_with_name_and_range(text, words):
     assert all(word in str(caught.value) for word in words)
 
 
-def test_a_default_found_by_tuning_yields_to_a_value_that_is_given():
-    @dataclass(frozen=True, kw_only=True)
-    class Tuned(methods.get("finetune")):
-        card = methods.get("finetune").card.model_copy(update={"tuned": {"vit": {"lr": 0.5, "epochs": 7}}})
+def test_a_default_of_a_network_yields_to_a_value_that_is_given():
+    known = network_defaults("ssd", "vit")["alpha"]
+    assert known != parse_method("ssd").to_dict()["alpha"]
+    assert parse_method("ssd", "vit").to_dict()["alpha"] == known
+    assert parse_method("ssd:alpha=7", "vit").to_dict()["alpha"] == 7
+    assert parse_method("ssd", "mlp") == parse_method("ssd")
 
-    assert make_method(Tuned, {}, "vit").to_dict()["lr"] == 0.5
-    assert make_method(Tuned, {"lr": 0.1}, "vit").to_dict()["lr"] == 0.1
-    assert make_method(Tuned, {}, "cnn") == Tuned()
+
+def test_every_default_of_a_network_names_a_network_and_a_method_that_takes_it():
+    tables = tomllib.loads((Path(str(methods_package.__file__)).parent / "defaults.toml").read_text())
+    for network, table in tables.items():
+        assert network in networks.names()
+        for name, values in table.items():
+            assert parse_method(name, network) == methods.get(name).from_dict(values) != parse_method(name)
+
+
+def test_what_tuning_searches_is_allowed_and_holds_the_default():
+    tuned = [name for name in methods.names() if any(each.search for each in methods.get(name).parameters())]
+    cards = [methods.get(name).card for name in methods.names()]
+    assert sorted(tuned) == sorted(card.name for card in cards if not card.sentinel and not card.reference)
+    for name in tuned:
+        for each in methods.get(name).parameters():
+            for value in each.search or ():
+                methods.get(name).from_dict({each.name: value})
+            if each.search and isinstance(each.default, int | float) and not isinstance(each.default, bool):
+                least, largest = each.search
+                assert least <= each.default <= largest, f"{name}: {each.name}"
 
 
 def test_a_request_refuses_nothing_to_forget_and_nothing_to_keep():
