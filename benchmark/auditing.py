@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from forgetbench.answers import Logits
 from forgetbench.contestants import choose
 from forgetbench.errors import UsageError
-from forgetbench.evidence import Logits, read_run
+from forgetbench.evidence import read_run
 from forgetbench.judging import NO_UNLEARNING, RETRAIN, Standing, stand
 from forgetbench.scoring.audit import LINE, SENTINELS, Audit, audit, interpolate
 from forgetbench.scoring.score import score

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from forgetbench.answers import FEATURES, Array, array_digest, encode, index_digest
 from forgetbench.datasets import load_partition
 from forgetbench.datasets.scenarios import Split, scenarios
-from forgetbench.evidence import FEATURES, Array, array_digest, encode, index_digest
 from forgetbench.packs import PROBED
 from forgetbench.store import Store, source_digest
 from forgetbench.tasks import Task
@@ -33,8 +33,8 @@ RETAIN_SAMPLE = 10_000
 Role = Literal["original", "reference", "control", "third"]
 TRAINING_CODE = ("compute.py", "examples.py", "networks.py", "recipe.py", "training.py")
 """Files of this folder that shape a model."""
-ASKING_CODE = (*TRAINING_CODE, "bench.py", "evidence.py")
-"""Files that shape its answers."""
+ASKING_CODE = (*TRAINING_CODE, "answers.py")
+"""Files that shape its answers, beside what it is asked."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class Bench:
         root = Path(site.root) if site.root else None
         self.partition = load_partition(task.image_set.name, task.image_set.options, root)
         self._splits: dict[int, Split] = {}
+        self._rows: dict[int, dict[str, Rows]] = {}
+        self._label_hashes: dict[int, str] = {}
         self._parts: dict[str, Examples] = {}
 
     @cached_property
@@ -115,6 +117,11 @@ class Bench:
 
         The retain rows are a fixed sample, drawn once for each draw whatever the model.
         """
+        if draw not in self._rows:
+            self._rows[draw] = self._draw_rows(draw)
+        return self._rows[draw]
+
+    def _draw_rows(self, draw: int) -> dict[str, Rows]:
         split, retain = self.split(draw), self.split(draw).retain
         if len(retain) > RETAIN_SAMPLE:
             random = np.random.default_rng(self.task.stream("retain-sample", draw))
@@ -139,11 +146,10 @@ class Bench:
         """All rows of a part on the device; training rows bear the labels that are trained on."""
         from forgetbench.examples import Examples
 
-        labels = self._labels_of(part, draw)
-        key = f"{part} {array_digest(labels)}"
+        key = f"{part} {self.labels_hash(draw) if part == 'train' else ''}"
         if key not in self._parts:
             images = getattr(self.partition, part).images
-            self._parts[key] = Examples.from_arrays(images, labels, self.device)
+            self._parts[key] = Examples.from_arrays(images, self._labels_of(part, draw), self.device)
         return self._parts[key]
 
     def observe(self, network: nn.Module, draw: int) -> dict[str, Array]:
@@ -187,7 +193,7 @@ class Bench:
         facts: dict[str, Any] = {
             "role": role,
             "seed": seed,
-            "labels": array_digest(split.train_labels),
+            "labels": self.labels_hash(draw),
             "network": asdict(self.spec),
         }
         if role != "original":
@@ -198,11 +204,25 @@ class Bench:
 
     def answers_facts(self, weights: str, draw: int) -> dict[str, Any]:
         """What the answers of an original or an oracle are made from: the model's weights, and what it was asked."""
-        return self.made_from("answers", weights=weights, rows=self.row_hashes(draw))
+        return self.made_from("answers", weights=weights, asked=self.asked(draw))
+
+    def asked(self, draw: int) -> dict[str, Any]:
+        """What a model is asked, whatever code asks it."""
+        return {
+            "rows": self.row_hashes(draw),
+            "features": list(PROBED) if self.probes else [],
+            "attributes": self.partition.train.attributes,
+        }
 
     def row_hashes(self, draw: int) -> dict[str, str]:
         """Subset -> SHA-256 of its row numbers."""
         return {name: rows.sha256 for name, rows in self.rows(draw).items()}
+
+    def labels_hash(self, draw: int) -> str:
+        """SHA-256 of the labels that are trained on."""
+        if draw not in self._label_hashes:
+            self._label_hashes[draw] = array_digest(self.split(draw).train_labels)
+        return self._label_hashes[draw]
 
     def _labels_of(self, part: str, draw: int) -> Array:
         labels: Array = self.split(draw).train_labels if part == "train" else getattr(self.partition, part).labels

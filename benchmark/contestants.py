@@ -74,6 +74,12 @@ def made_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": spec["name"], "parameters": spec["parameters"], "source": build(spec).source_hash()}
 
 
+def trained_by(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a contestant shapes the originals that it trains for itself: not what only its unlearning reads."""
+    method = build(spec)
+    return {"name": spec["name"], "parameters": method.training_parameters(), "source": method.source_hash()}
+
+
 def choose(names: Sequence[str], files: Sequence[str], network: str) -> list[Contestant]:
     """The contestants that a command line asks for.
 

@@ -1,33 +1,24 @@
 """Evidence: what unlearned models answered, with a manifest that says how it came about.
 
 A *run* is a folder: ``manifest.json`` and one ``d<draw>-s<seed>.npz`` for each unlearned model, its logits on the
-fixed lists of examples. Local scoring reads the same files that are submitted.
+fixed lists of examples. Beside them lie, in ``originals/``, the answers of the originals that a method trained for
+itself, and, in ``steps/``, those after each request of a stream but the last. Local scoring reads the same files that
+are submitted.
 """
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from forgetbench.answers import Array, Logits, array_digest, read_arrays, stack
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.store import write_atomically
 
-Array = npt.NDArray[Any]
-Logits = dict[str, Array]
-"""Subset name -> logits, (n, K) for one model or (S, n, K) for a population."""
-
-SUBSETS = ("forget", "retain", "withheld", "validation", "test", "test-forgotten", "unseen")
-FEATURES = "features:"
-"""Prefix of the arrays that hold penultimate features of a subset's rows (erase boards only)."""
-CLIP = 60_000.0
 MANIFEST = "manifest.json"
 SCHEMA: Literal[1] = 1
 
@@ -54,27 +45,54 @@ class ArrayRecord(Record):
     """SHA-256 of the array's bytes in C order."""
 
 
-class ModelRecord(Record):
-    """One unlearned model: where its answers are, and what making it cost."""
+class AnswersRecord(Record):
+    """One file of answers."""
 
     draw: int = Field(ge=0)
     """Which forget set."""
     seed: int = Field(ge=0)
     """Which original."""
+    arrays: dict[str, ArrayRecord]
+    """Each array of the file."""
+
+
+class OriginalRecord(AnswersRecord):
+    """An original that the method trained for itself, asked about the rows of a draw."""
+
+    file: Annotated[str, StringConstraints(pattern=r"^originals/d\d{1,4}-s\d{1,4}\.npz$")]
+    """The file with its answers in the run's folder."""
+    weights: Hash
+    """SHA-256 of its weights."""
+
+
+class StepRecord(AnswersRecord):
+    """A model of a stream after one of its requests; after the last it is a `ModelRecord`."""
+
+    step: int = Field(ge=0)
+    """The request, from 0."""
+    file: Annotated[str, StringConstraints(pattern=r"^steps/k\d{1,4}-d\d{1,4}-s\d{1,4}\.npz$")]
+    """The file with its answers in the run's folder; penultimate features are not kept."""
+
+
+class ModelRecord(AnswersRecord):
+    """One unlearned model: where its answers are, and what making it cost."""
+
     file: Annotated[str, StringConstraints(pattern=r"^d\d{1,4}-s\d{1,4}\.npz$")]
     """The evidence file in the run's folder."""
     original: Hash
     """SHA-256 of the original model's weights."""
-    arrays: dict[str, ArrayRecord]
-    """Each array of the file."""
+    weights: Hash | None = None
+    """SHA-256 of its own weights, where it was unlearned elsewhere and observed here."""
     seconds: float | None = Field(default=None, ge=0)
-    """Wall time of ``unlearn`` alone, in seconds."""
+    """Wall time of ``unlearn`` alone, in seconds; of a stream, the mean over its requests."""
     peak_memory: int | None = Field(default=None, ge=0)
     """Peak memory on a GPU, in bytes."""
     share_changed: float | None = Field(default=None, ge=0, le=1)
     """Share of the parameters whose value changed."""
     notes: dict[str, float | str] = {}
     """What the method reported about itself."""
+    measured: dict[str, float] = {}
+    """What was measured on the model itself where it was made; no record can show it again."""
 
 
 class MethodRecord(Record):
@@ -94,6 +112,8 @@ class MethodRecord(Record):
     """Hyper-parameters, all of them."""
     changes_training: bool = False
     """Whether it trained originals of its own."""
+    observed: bool = False
+    """Whether its models were unlearned elsewhere, and only observed here."""
     sentinel: bool = False
     """Whether it is a sentinel of the audit, not a contestant."""
     source_sha256: Hash
@@ -110,13 +130,17 @@ class CostRecord(Record):
     """Cost of unlearning, and of retraining in the same run."""
 
     flops: float | None = Field(default=None, ge=0)
-    """FLOPs of one ``unlearn``, everything included."""
+    """FLOPs of one ``unlearn``, everything included; of a stream, the mean over its requests."""
     retrain_flops: float | None = Field(default=None, ge=0)
     """FLOPs of training one oracle."""
     seconds: float | None = Field(default=None, ge=0)
     """Mean wall time of ``unlearn``, in seconds."""
     retrain_seconds: float | None = Field(default=None, ge=0)
     """Mean wall time of training one oracle in the same run, alone on the device; None otherwise."""
+    training_flops: float | None = Field(default=None, ge=0)
+    """FLOPs of training one original of the method's own."""
+    training_seconds: float | None = Field(default=None, ge=0)
+    """Mean wall time of training one original of the method's own."""
     tuning_trials: int = Field(default=1, ge=1)
     """Trials spent on the hyper-parameters; 1 means the defaults."""
     tuning_selector: Literal["none", "oracle-free", "oracle"] = "none"
@@ -148,6 +172,10 @@ class Manifest(Record):
     """Draw -> subset -> SHA-256 of its row numbers."""
     models: tuple[ModelRecord, ...]
     """One for each (draw, seed)."""
+    originals: tuple[OriginalRecord, ...] = ()
+    """One for each (draw, seed) where the method changes original training; none otherwise."""
+    steps: tuple[StepRecord, ...] = ()
+    """Of a stream: one for each (draw, seed) and each request but the last."""
     cost: CostRecord = CostRecord()
     """What it cost."""
     environment: dict[str, str]
@@ -158,37 +186,14 @@ class Manifest(Record):
     """When, in UTC, ISO 8601."""
 
     @property
+    def evidence(self) -> tuple[ModelRecord | OriginalRecord, ...]:
+        """All that a submission holds beside the manifest: what is scored, and the own originals."""
+        return self.models + self.originals
+
+    @property
     def row(self) -> str:
         """The row's name: the method, and the hyper-parameters that were asked for."""
         return self.method.label or self.method.name
-
-
-def encode(logits: Array, *, attributes: bool) -> Array:
-    """Logits as evidence: float16 of (logits - row maximum), or of the logits themselves for attributes, clipped.
-
-    Args:
-        logits: (n, K) floats.
-        attributes: Whether each output is a binary attribute.
-
-    Returns:
-        (n, K) float16; NaN and infinity become NaN, which marks a diverged model.
-    """
-    values = np.asarray(logits, np.float32)
-    finite = np.isfinite(values).all(axis=1, keepdims=True)
-    values = np.where(finite, values, 0)
-    if not attributes:
-        values = values - values.max(axis=1, keepdims=True, initial=-np.inf)
-    return np.where(finite, np.clip(values, -CLIP, CLIP), np.nan).astype(np.float16)
-
-
-def index_digest(rows: Array) -> str:
-    """SHA-256 of a list of row numbers (little-endian int64)."""
-    return hashlib.sha256(np.ascontiguousarray(rows, "<i8").tobytes()).hexdigest()
-
-
-def array_digest(array: Array) -> str:
-    """SHA-256 of an array's bytes in C order."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def describe(arrays: Mapping[str, Array]) -> dict[str, ArrayRecord]:
@@ -197,55 +202,6 @@ def describe(arrays: Mapping[str, Array]) -> dict[str, ArrayRecord]:
         name: ArrayRecord(shape=array.shape, dtype="float16", sha256=array_digest(array))
         for name, array in arrays.items()
     }
-
-
-def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays to an ``.npz``; the same arrays give the same bytes."""
-    with path.open("wb") as stream:
-        ordered: dict[str, Any] = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
-        np.savez(stream, allow_pickle=False, **ordered)
-
-
-def read_arrays(path: Path, expected: Mapping[str, tuple[int, int]] | None = None) -> Logits:
-    """Read an evidence file, and refuse whatever is not one before its arrays are unpacked.
-
-    Args:
-        path: The ``.npz`` file.
-        expected: Array name -> shape. Missing, additional and larger arrays are refused by the zip's own directory, so
-            that a file that would unpack to more than it may is never unpacked.
-
-    Raises:
-        ForgetBenchError: It is no such file; the message says what is wrong with it.
-    """
-    try:
-        if expected is not None:
-            _check_members(path, expected)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError) as error:
-        raise ForgetBenchError(f"{path.name} is not a readable evidence file: {error}") from error
-    for name, array in arrays.items():
-        if expected is not None and array.shape != tuple(expected[name]):
-            raise ForgetBenchError(f"{path.name}: {name} has shape {array.shape}, expected {tuple(expected[name])}")
-        if array.dtype != np.float16:
-            raise ForgetBenchError(f"{path.name}: {name} is {array.dtype}, expected float16")
-    return arrays
-
-
-def _check_members(path: Path, expected: Mapping[str, tuple[int, int]]) -> None:
-    header = 4096
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        names = [member.filename.removesuffix(".npy") for member in members]
-        if sorted(names) != sorted(expected):
-            missing, extra = sorted(set(expected) - set(names)), sorted(set(names) - set(expected))
-            raise ValueError(f"arrays missing: {missing or 'none'}; not expected: {extra or 'none'}")
-        for member, name in zip(members, names, strict=True):
-            rows, columns = expected[name]
-            if member.file_size > rows * columns * 2 + header:
-                raise ValueError(
-                    f"{name} would unpack to {member.file_size} bytes, more than {rows} x {columns} float16"
-                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,28 +219,34 @@ class Run:
         """
         for model in self.manifest.models:
             if (model.draw, model.seed) == (draw, seed):
-                arrays = read_arrays(
-                    self.folder / model.file, {name: array.shape for name, array in model.arrays.items()}
-                )
-                for name, array in arrays.items():
-                    if array_digest(array) != model.arrays[name].sha256:
-                        raise ForgetBenchError(
-                            f"{model.file}: {name} is not the array that the manifest describes (SHA-256 differs); "
-                            "the upload or the file is damaged: make the run again."
-                        )
-                return arrays
+                return self.answers(model)
         raise ForgetBenchError(f"{self.folder} has no evidence for draw {draw}, seed {seed}")
+
+    def answers(self, record: ModelRecord | OriginalRecord | StepRecord) -> Logits:
+        """The arrays of one record, float16, each checked against its hash.
+
+        Raises:
+            ForgetBenchError: The file is missing, damaged or not what the manifest says.
+        """
+        arrays = read_arrays(self.folder / record.file, {name: array.shape for name, array in record.arrays.items()})
+        for name, array in arrays.items():
+            if array_digest(array) != record.arrays[name].sha256:
+                raise ForgetBenchError(
+                    f"{record.file}: {name} is not the array that the manifest describes (SHA-256 differs); "
+                    "the upload or the file is damaged: make the run again."
+                )
+        return arrays
 
     def population(self, draws: int, seeds: int) -> list[Logits]:
         """For each draw, subset -> float64 logits (S, n, K)."""
         return [stack([self.logits(draw, seed) for seed in range(seeds)]) for draw in range(draws)]
 
-
-def stack(models: Iterable[Mapping[str, Array]]) -> Logits:
-    """Models' arrays as one population, float64 (S, n, K) for each subset that all of them have."""
-    models = list(models)
-    names = set(models[0]).intersection(*models[1:])
-    return {name: np.stack([model[name] for model in models]).astype(np.float64) for name in sorted(names)}
+    def originals(self, draws: int, seeds: int) -> list[Logits] | None:
+        """The same of the originals that the method trained for itself; None where it started from the board's."""
+        records = {(record.draw, record.seed): record for record in self.manifest.originals}
+        if not records:
+            return None
+        return [stack([self.answers(records[draw, seed]) for seed in range(seeds)]) for draw in range(draws)]
 
 
 def read_manifest(data: bytes, origin: str = MANIFEST) -> Manifest:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import datetime
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forgetbench.answers import read_arrays
 from forgetbench.contestants import Contestant
 from forgetbench.environment import environment
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.evidence import CostRecord, Manifest, MethodRecord, ModelRecord, Status, read_run, write_manifest
+from forgetbench.evidence import (
+    CostRecord,
+    Manifest,
+    MethodRecord,
+    ModelRecord,
+    OriginalRecord,
+    Status,
+    describe,
+    read_run,
+    write_manifest,
+)
 from forgetbench.executors import Job, Result
 from forgetbench.packs import Pack, read_pack, write_pack
 from forgetbench.pipeline import LABELS, ROWS, WEIGHTS, answers_file, read_meta
@@ -31,6 +42,18 @@ class Trained:
     """By draw, then by seed."""
     controls: Sequence[Sequence[Result]]
     """By draw, then by seed."""
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What came of one contestant on one task."""
+
+    results: Sequence[tuple[Job, Result]]
+    """Its ``unlearn`` jobs and what came of them."""
+    cost: CostRecord
+    """What is known of its cost; mean wall times are filled in when it is gathered."""
+    own: Sequence[Result] = ()
+    """The originals that it trained for itself, by seed, as results of ``train`` jobs."""
 
 
 def gather_pack(
@@ -78,10 +101,9 @@ def gather_run(
     folder: Path,
     task: Task,
     contestant: Contestant,
-    results: Sequence[tuple[Job, Result]],
+    unlearned: Unlearned,
     *,
     facts: Result,
-    cost: CostRecord,
     device: str,
     root: Path | None,
 ) -> None:
@@ -92,9 +114,8 @@ def gather_run(
         folder: The run's folder; another run that was there is replaced.
         task: The task.
         contestant: The method.
-        results: Its ``unlearn`` jobs and what came of them.
+        unlearned: What came of it.
         facts: Result of the task's ``prepare`` job.
-        cost: What is known of its cost; its mean wall time is filled in here.
         device: Where it ran.
         root: The data folder that was named, if one was.
 
@@ -102,10 +123,24 @@ def gather_run(
         ForgetBenchError: An artefact was damaged since it was made.
     """
     refusal = facts["refusals"].get(digest(contestant.as_json()), "")
-    bad = next((result for _, result in results if result["status"] != "ok"), None)
+    bad = next((result for _, result in unlearned.results if result["status"] != "ok"), None)
     status: Status = "not-applicable" if refusal else bad["status"] if bad else "ok"
-    records = [_model_record(store, job, result) for job, result in results] if status == "ok" else []
-    seconds = [record.seconds for record in records if record.seconds is not None]
+    files: list[tuple[ModelRecord | OriginalRecord, Path]] = []
+    if status == "ok":
+        files += [_model(store, job, result) for job, result in unlearned.results]
+        files += [
+            _original(store, draw, seed, original)
+            for draw in range(task.draws)
+            for seed, original in enumerate(unlearned.own)
+        ]
+    records = [record for record, _ in files]
+    models = tuple(record for record in records if isinstance(record, ModelRecord))
+    cost = unlearned.cost.model_copy(
+        update={
+            "seconds": _mean(record.seconds for record in models),
+            "training_seconds": _mean(original["seconds"] for original in unlearned.own),
+        }
+    )
     manifest = Manifest(
         protocol=PROTOCOL,
         task=task.name,
@@ -116,8 +151,9 @@ def gather_run(
         draws=task.draws,
         seeds=task.seeds,
         index_hashes=facts["index_hashes"],
-        models=tuple(records),
-        cost=cost.model_copy(update={"seconds": sum(seconds) / len(seconds) if seconds else None}),
+        models=models,
+        originals=tuple(record for record in records if isinstance(record, OriginalRecord)),
+        cost=cost,
         environment=environment(device),
         command=command(task, contestant, root),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -126,16 +162,35 @@ def gather_run(
         return
 
     def fill(place: Path) -> None:
-        for (_, result), record in zip(results, records, strict=False):
-            shutil.copyfile(answers_file(store, result["key"]), place / record.file)
+        for record, answers in files:
+            (place / record.file).parent.mkdir(exist_ok=True)
+            shutil.copyfile(answers, place / record.file)
         write_manifest(place, manifest)
 
     replace_folder(folder, fill)
 
 
-def _model_record(store: Store, job: Job, result: Result) -> ModelRecord:
-    meta = read_meta(answers_file(store, result["key"]).parent)
-    return ModelRecord(draw=job["draw"], seed=job["seed"], file=f"d{job['draw']}-s{job['seed']}.npz", **meta)
+def _model(store: Store, job: Job, result: Result) -> tuple[ModelRecord, Path]:
+    answers = answers_file(store, result["key"])
+    file = f"d{job['draw']}-s{job['seed']}.npz"
+    return ModelRecord(draw=job["draw"], seed=job["seed"], file=file, **read_meta(answers.parent)), answers
+
+
+def _original(store: Store, draw: int, seed: int, trained: Result) -> tuple[OriginalRecord, Path]:
+    answers = answers_file(store, trained["answers"][str(draw)])
+    record = OriginalRecord(
+        draw=draw,
+        seed=seed,
+        file=f"originals/d{draw}-s{seed}.npz",
+        weights=trained["weights"],
+        arrays=describe(read_arrays(answers)),
+    )
+    return record, answers
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _about(task: Task, facts: Result) -> dict[str, Any]:
@@ -172,7 +227,9 @@ def _is_kept(folder: Path, manifest: Manifest) -> bool:
     update: dict[str, object] = {"created": manifest.created}
     if manifest.cost.retrain_seconds is None:
         update["cost"] = kept.cost.model_copy(update={"retrain_seconds": None})
-    return kept.model_copy(update=update) == manifest and all((folder / model.file).is_file() for model in kept.models)
+    return kept.model_copy(update=update) == manifest and all(
+        (folder / record.file).is_file() for record in kept.evidence
+    )
 
 
 def method_record(method: Contestant) -> MethodRecord:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from forgetbench.answers import Logits
 from forgetbench.errors import ForgetBenchError
-from forgetbench.evidence import CostRecord, Logits, Manifest, ModelRecord, Run
+from forgetbench.evidence import CostRecord, Manifest, ModelRecord, Run
 from forgetbench.metrics import Cost
 from forgetbench.metrics.cost import ratio
 from forgetbench.packs import PACK, Pack, check_run
+from forgetbench.scoring.readings import accuracy_by_seed
 from forgetbench.scoring.score import rank, reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Board, Scorecard
 from forgetbench.store import file_digest, source_digest, write_atomically
@@ -81,14 +83,21 @@ class Judge:
         problems = check_run(run, self.pack)
         if problems:
             raise ForgetBenchError(f"{run.folder}: " + "; ".join(problems))
-        return self._score(run.population(self.pack.card.draws, self.pack.card.seeds), manifest.row, cost)
+        counts = self.pack.card.draws, self.pack.card.seeds
+        own = run.originals(*counts)
+        card = self._score(run.population(*counts), manifest.row, cost, own)
+        if own is None:
+            return card
+        return card.model_copy(update={"own_originals": float(accuracy_by_seed(own, self.pack.labels, "test").mean())})
 
-    def _score(self, population: list[Logits], name: str, cost: Cost) -> Scorecard:
+    def _score(
+        self, population: list[Logits], name: str, cost: Cost, originals: list[Logits] | None = None
+    ) -> Scorecard:
         return score(
             population,
             name=name,
             references=self.references,
-            originals=self.originals,
+            originals=originals or self.originals,
             labels=self.pack.labels,
             bands=self.bands,
             cost=cost,
@@ -132,6 +141,7 @@ def cost_of(record: CostRecord, models: Sequence[ModelRecord]) -> Cost:
     changed = [model.share_changed for model in models if model.share_changed is not None]
     return Cost(
         flops=_share(record.flops, record.retrain_flops),
+        training=_share(record.training_flops, record.retrain_flops),
         wall=_share(record.seconds, record.retrain_seconds),
         changed=sum(changed) / len(changed) if changed else None,
         seconds=record.seconds,
@@ -144,7 +154,7 @@ def scoring_code() -> str:
     """Hash of the code that shapes a score."""
     folder = Path(__file__).parent
     files = [*(folder / "scoring").glob("*.py"), *(folder / "metrics").glob("*.py")]
-    return source_digest(folder / "evidence.py", folder / "statistics.py", *sorted(files))
+    return source_digest(folder / "answers.py", folder / "statistics.py", *sorted(files))
 
 
 def _share(value: float | None, of: float | None) -> float | None:

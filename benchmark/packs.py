@@ -7,7 +7,7 @@ the control oracles. Local scoring and the server read the same pack, and so giv
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,22 +16,18 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
+from forgetbench.answers import CLIP, FEATURES, Array, Logits, read_arrays, stack
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import (
-    CLIP,
-    FEATURES,
     SCHEMA,
-    Array,
+    AnswersRecord,
     Hash,
-    Logits,
     Manifest,
     Name,
     Record,
     Run,
     Text,
     fields,
-    read_arrays,
-    stack,
 )
 from forgetbench.store import canonical_json, file_digest, write_atomically
 
@@ -155,20 +151,21 @@ def write_pack(folder: Path, card: Mapping[str, Any]) -> PackCard:
 def check_run(run: Run, pack: Pack) -> list[str]:
     """Everything that is wrong with a run as evidence for a pack's task, one sentence each; empty when all is well.
 
-    The manifest is checked first (task, index lists, originals, one record for each draw and seed), then every file.
+    The manifest is checked first (task, index lists, originals, one record for each draw and seed), then every file of
+    unlearned models and of a method's own originals.
     """
     manifest, card = run.manifest, pack.card
     problems = _check_manifest(manifest, card)
     if problems:
         return problems
     seen: dict[str, str] = {}
-    for model in manifest.models:
+    for model in manifest.evidence:
         expected = pack.shapes(model.draw)
         if {name: array.shape for name, array in model.arrays.items()} != expected:
             problems.append(f"{model.file}: the arrays must be {expected}")
             continue
         try:
-            arrays = run.logits(model.draw, model.seed)
+            arrays = run.answers(model)
         except ForgetBenchError as error:
             problems.append(str(error))
             continue
@@ -178,7 +175,7 @@ def check_run(run: Run, pack: Pack) -> list[str]:
                 problems.append(f"{model.file}: {name}, row {row} is not finite: the model diverged")
             elif np.abs(array).max(initial=0) > CLIP:
                 problems.append(
-                    f"{model.file}: {name} exceeds {CLIP:g}; write evidence with forgetbench.evidence.encode"
+                    f"{model.file}: {name} exceeds {CLIP:g}; write evidence with forgetbench.answers.encode"
                 )
         twin = seen.setdefault(model.arrays["forget"].sha256 + model.arrays["test"].sha256, model.file)
         if twin != model.file:
@@ -201,21 +198,42 @@ def _check_manifest(manifest: Manifest, card: PackCard) -> list[str]:
         different = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
         if different and not problems:
             problems.append(f"draw {draw}: other rows than this board's in {', '.join(different)}")
-    wanted = {(draw, seed) for draw in range(card.draws) for seed in range(card.seeds)}
-    given = [(model.draw, model.seed) for model in manifest.models]
-    if len(given) != len(set(given)) or set(given) != wanted:
-        problems.append(
-            f"evidence is needed for each of {card.draws} draws x {card.seeds} seeds exactly once; "
-            f"missing: {sorted(wanted - set(given)) or 'none'}, not asked for: {sorted(set(given) - wanted) or 'none'}"
-        )
+    problems += _check_coverage("evidence", manifest.models, card)
+    if manifest.method.changes_training:
+        return problems + _check_own_originals(manifest, card)
+    if manifest.originals:
+        problems.append("it holds originals of its own, and its method does not change original training")
     foreign = sorted(
         model.seed
         for model in manifest.models
         if model.seed < card.seeds and model.original != card.originals[model.seed]
     )
-    if foreign and not manifest.method.changes_training:
+    if foreign:
         problems.append(
             f"the models of seeds {sorted(set(foreign))} were not unlearned from this board's originals; fetch "
             f"those with `forgetbench pack pull {card.task} --server URL` and run again"
         )
     return problems
+
+
+def _check_own_originals(manifest: Manifest, card: PackCard) -> list[str]:
+    """The originals that a method trained for itself: one for each draw and seed, and the models came from them."""
+    problems = _check_coverage("the answers of an original of its own", manifest.originals, card)
+    weights = {(record.draw, record.seed): record.weights for record in manifest.originals}
+    problems += [
+        f"{model.file} was not unlearned from the original of seed {model.seed} that the run holds"
+        for model in manifest.models
+        if weights.get((model.draw, model.seed), model.original) != model.original
+    ]
+    return problems
+
+
+def _check_coverage(what: str, records: Sequence[AnswersRecord], card: PackCard) -> list[str]:
+    wanted = {(draw, seed) for draw in range(card.draws) for seed in range(card.seeds)}
+    given = [(record.draw, record.seed) for record in records]
+    if len(given) == len(set(given)) and set(given) == wanted:
+        return []
+    return [
+        f"{what} is needed for each of {card.draws} draws x {card.seeds} seeds exactly once; "
+        f"missing: {sorted(wanted - set(given)) or 'none'}, not asked for: {sorted(set(given) - wanted) or 'none'}"
+    ]

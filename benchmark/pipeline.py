@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forgetbench.answers import array_digest, write_arrays
 from forgetbench.bench import Bench, Role, open_bench
-from forgetbench.contestants import build, made_of
+from forgetbench.contestants import build, made_of, trained_by
 from forgetbench.errors import ForgetBenchError
-from forgetbench.evidence import array_digest, describe, write_arrays
+from forgetbench.evidence import describe
 from forgetbench.executors import Job, Result
 from forgetbench.methods.base import ForgetRequest, Method, TaskFacts
 from forgetbench.store import Store, canonical_json, digest, file_digest
@@ -92,7 +93,7 @@ def train(job: Job) -> Result:
     bench, role, seed = open_bench(job), job["role"], job["seed"]
     draws = range(bench.task.draws) if role == "original" else [job["draw"]]
     own = job.get("method")
-    facts = bench.model_facts(role, draws[0], seed, made_of(own) if own else None)
+    facts = bench.model_facts(role, draws[0], seed, trained_by(own) if own else None)
     key = bench.store.key(facts)
     folder = bench.store.read(key)
     fresh = folder is None
@@ -162,7 +163,7 @@ def unlearn(job: Job) -> Result:
         method=made_of(job["method"]),
         draw=job["draw"],
         seed=job["seed"],
-        rows=bench.row_hashes(job["draw"]),
+        asked=bench.asked(job["draw"]),
     )
     key = bench.store.key(facts)
     folder = bench.store.read(key)
@@ -180,23 +181,22 @@ def unlearn(job: Job) -> Result:
 
 
 def count(job: Job) -> Result:
-    """Count FLOPs in a separate, untimed run on the first seed: of ``unlearn``, or of training one oracle.
+    """Count FLOPs in a separate, untimed run on the first seed: of ``unlearn``, or of training one model.
 
     Args:
-        job: ``task``, ``site``; ``method`` and ``original`` for a method, neither for an oracle.
+        job: ``task``, ``site``; ``method`` and ``original`` for ``unlearn``, ``trains`` (a method) for training an
+            original of its own, nothing more for training an oracle.
     """
     bench = open_bench(job)
     method = build(job["method"]) if job.get("method") else None
-    facts = bench.made_from(
-        "flops",
-        method=made_of(job["method"]) if method else None,
-        retain=bench.row_hashes(0)["retain"],
-    )
+    own = job.get("trains")
+    told = {"loss": trained_by(own)} if own else {"method": made_of(job["method"]) if method else None}
+    facts = bench.made_from("flops", **told, retain=bench.row_hashes(0)["retain"])
     key = bench.store.key(facts)
     folder = bench.store.read(key)
     if folder is None:
         try:
-            flops = _count_method(bench, method, job) if method else _count_training(bench)
+            flops = _count_method(bench, method, job) if method else _count_training(bench, own)
         except Exception as error:  # noqa: BLE001 - counting never stops a row; the cost is then missing
             return {"flops": None, "reason": f"{type(error).__name__}: {error}"}
         folder = bench.store.write(facts, lambda place: _write_meta(place, {"flops": flops}))
@@ -333,15 +333,19 @@ def _count_method(bench: Bench, method: Method, job: Job) -> float:
     return float(counted.total)
 
 
-def _count_training(bench: Bench) -> float:
-    """FLOPs of training one oracle: of one epoch, times the epochs."""
+def _count_training(bench: Bench, own: dict[str, Any] | None) -> float:
+    """FLOPs of training one oracle, or one original of a method's own: of one epoch, times the epochs."""
     from forgetbench.compute import count_flops
     from forgetbench.training import fit
 
     network = bench.spec.build(0).to(bench.device)
     one = bench.task.recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0.0})
+    rows = bench.examples("train", 0)
     with count_flops() as counted:
-        fit(network, bench.examples("train", 0).take(bench.split(0).retain), one, 0)
+        if own:
+            fit(network, rows, one, 0, loss=build(own).training_loss)
+        else:
+            fit(network, rows.take(bench.split(0).retain), one, 0)
     return float(counted.total) * bench.task.recipe.epochs
 
 

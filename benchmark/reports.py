@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forgetbench.judging import Standing
+from forgetbench.judging import NO_UNLEARNING, Standing, contends
 from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.packs import PackCard
 from forgetbench.scoring.scorecards import BoardRow, Scorecard, Value
@@ -67,9 +67,7 @@ def board_table(standing: Standing, card: PackCard) -> Table:
 def _ranked_positions(standing: Standing) -> dict[int, int]:
     """Number of a scorecard in the ranking -> its position in the standing."""
     by_identity = [
-        index
-        for index, manifest in enumerate(standing.manifests)
-        if manifest is not None and not manifest.method.sentinel and not manifest.method.changes_training
+        index for index, manifest in enumerate(standing.manifests) if manifest is not None and contends(manifest)
     ]
     return dict(enumerate(by_identity))
 
@@ -131,6 +129,8 @@ def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> di
     record |= {
         "flops_share": card.cost.flops,
         "seconds": card.cost.seconds,
+        "own_originals_accuracy": card.own_originals,
+        "training_flops_share": card.cost.training,
         "flags": " ".join(card.flags),
         "reason": card.reason or card.unranked,
     }
@@ -162,6 +162,21 @@ def _notes(standing: Standing, card: PackCard) -> tuple[str, ...]:
     else:
         silent = [(row.name, row.reason) for row in standing.board.rows if row.rank is None]
     notes += [f"{name}: {reason}." for name, reason in silent]
+    return tuple(notes) + _notes_on_originals(standing)
+
+
+def _notes_on_originals(standing: Standing) -> tuple[str, ...]:
+    """Utility and cost of the originals that methods trained for themselves."""
+    board = next(card for card in standing.card_of if card.name == NO_UNLEARNING).metrics["accuracy.test"].value
+    notes = []
+    for card in standing.card_of:
+        if card.own_originals is None or board is None:
+            continue
+        cost = f", trained with {card.cost.training:.2f} times the FLOPs of retraining" if card.cost.training else ""
+        notes.append(
+            f"{card.name}: takes no place, since it starts from originals of its own (test accuracy "
+            f"{100 * card.own_originals:.1f} % beside the board's {100 * board:.1f} %{cost})."
+        )
     return tuple(notes)
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from forgetbench.answers import Logits, read_arrays, stack
 from forgetbench.bench import Site
-from forgetbench.contestants import Contestant
+from forgetbench.contestants import Contestant, trained_by
 from forgetbench.errors import UsageError
-from forgetbench.evidence import CostRecord, Logits, read_arrays, stack
+from forgetbench.evidence import CostRecord
 from forgetbench.executors import Job, Local, Processes, Result, make_executor
-from forgetbench.gathering import Trained, gather_pack, gather_run
+from forgetbench.gathering import Trained, Unlearned, gather_pack, gather_run
 from forgetbench.packs import Pack, read_pack
 from forgetbench.pipeline import adopt, answers_file
 from forgetbench.results import Results
@@ -78,6 +79,14 @@ class Options:
         """Packs and runs."""
         return Results(self.home)
 
+    def site(self) -> Site:
+        """Where jobs work.
+
+        Raises:
+            UsageError: There is no such device here.
+        """
+        return Site(str(self.store.root), str(self.root.resolve()) if self.root else None, pick_device(self.device))
+
 
 @dataclass(frozen=True)
 class TaskRun:
@@ -112,10 +121,9 @@ def run(
         UsageError: A name, an option or a file is wrong; found before anything is trained.
         ForgetBenchError: A worker died, or an artefact was damaged while it was needed.
     """
-    device = pick_device(options.device)
-    site = Site(str(options.store.root), str(options.root.resolve()) if options.root else None, device)
+    site = options.site()
     rows = [contestants(task) for task in tasks]  # all names are checked before anything is trained
-    with make_executor(options.executor, options.workers, device) as executor:
+    with make_executor(options.executor, options.workers, site.device) as executor:
         return [
             _TaskRunner(task, methods, site, options, executor, watcher or Silent()).run()
             for task, methods in zip(tasks, rows, strict=True)
@@ -124,9 +132,8 @@ def run(
 
 def extra_oracles(task: Task, options: Options, watcher: Watcher | None = None) -> list[Logits]:
     """The answers of a third set of oracles, which is in no band: for each draw, subset -> logits (S, n, K)."""
-    device = pick_device(options.device)
-    site = Site(str(options.store.root), str(options.root.resolve()) if options.root else None, device)
-    with make_executor(options.executor, options.workers, device) as executor:
+    site = options.site()
+    with make_executor(options.executor, options.workers, site.device) as executor:
         runner = _TaskRunner(task, [], site, options, executor, watcher or Silent())
         return runner.third()
 
@@ -144,12 +151,11 @@ def adopt_originals(task: Task, pack: Path, options: Options) -> int:
             f"The board's {card.task} is defined otherwise than the one here (task keys {card.task_key[:12]} and "
             f"{task.key[:12]}): install the version of forgetbench that the board uses."
         )
-    site = Site(str(options.store.root), str(options.root.resolve()) if options.root else None, "cpu")
     for seed, sha in enumerate(card.originals):
         adopt(
             {
                 "task": task.model_dump(mode="json"),
-                "site": site.__dict__,
+                "site": options.site().__dict__,
                 "role": "original",
                 "seed": seed,
                 "weights": str(pack / "models" / f"s{seed}.safetensors"),
@@ -194,15 +200,22 @@ class _TaskRunner:
         self.executor, self.watcher = executor, watcher
         self.common: Job = {"task": task.model_dump(mode="json"), "site": site.__dict__}
         self.jobs = self.fresh = 0
+        first: dict[str, Job] = {}
+        self.trainers = {
+            digest(spec): first.setdefault(digest(trained_by(spec)), spec)
+            for spec, method in ((method.as_json(), method) for method in methods)
+            if method.trains_originals
+        }
+        """Contestant -> the one whose job trains its originals: what only unlearning reads makes no others."""
 
     def run(self) -> TaskRun:
         """All jobs, then the pack and one folder for each method."""
         specs = [method.as_json() for method in self.methods]
-        own = [spec for spec, method in zip(specs, self.methods, strict=True) if method.trains_originals]
+        own = list({digest(spec): spec for spec in self.trainers.values()}.values())
         oracles = [] if self.options.evidence_only else self._oracles("reference", "control")
         models_each = self.task.seeds * self.task.draws + 1
         self.watcher.begin(
-            self.task.name, 2 + self.task.seeds * (1 + len(own)) + len(oracles) + models_each * len(specs)
+            self.task.name, 2 + len(own) + self.task.seeds * (1 + len(own)) + len(oracles) + models_each * len(specs)
         )
         [facts] = self._do("prepare", [{"methods": specs}], ["images and splits"])
         train = [{"role": "original", "seed": seed} for seed in range(self.task.seeds)]
@@ -212,7 +225,12 @@ class _TaskRunner:
         train += oracles
         trained = self._do("train", train, [_training_name(job) for job in train])
         models = {_training_key(job): result for job, result in zip(train, trained, strict=True)}
-        [counted] = self._do("count", [{}], ["FLOPs of retraining"])
+        counted, *counted_own = self._do(
+            "count",
+            [{}, *({"trains": spec} for spec in own)],
+            ["FLOPs of retraining", *(f"FLOPs of training for {spec['name']}" for spec in own)],
+        )
+        training_flops = {digest(spec): result["flops"] for spec, result in zip(own, counted_own, strict=True)}
         pack = None
         if not self.options.evidence_only:
             folder = self.options.results.pack_folder(self.task.name, self.task.key, self.task.draws, self.task.seeds)
@@ -222,7 +240,7 @@ class _TaskRunner:
         cost = CostRecord(
             retrain_flops=counted["flops"], retrain_seconds=sum(seconds) / len(seconds) if alone else None
         )
-        runs = self._unlearn(facts, models, cost)
+        runs = self._unlearn(facts, models, cost, training_flops)
         self.watcher.end(self.task.name)
         return TaskRun(self.task, pack, tuple(runs), self.jobs, self.fresh)
 
@@ -272,19 +290,20 @@ class _TaskRunner:
                 f"the store. Fetch a board's with `forgetbench pack pull {self.task.name} --server URL`."
             )
 
-    def _unlearn(self, facts: Result, models: dict[str, Result], cost: CostRecord) -> list[Path]:
+    def _unlearn(
+        self, facts: Result, models: dict[str, Result], cost: CostRecord, training_flops: dict[str, float | None]
+    ) -> list[Path]:
         jobs: list[Job] = []
         for method in self.methods:
             spec = method.as_json()
             if digest(spec) in facts["refusals"]:
                 continue
-            for draw in range(self.task.draws):
-                for seed in range(self.task.seeds):
-                    original = {"role": "original", "seed": seed}
-                    if method.trains_originals:
-                        original["method"] = spec
-                    key = models[_training_key(original)]["model"]
-                    jobs.append({"method": spec, "draw": draw, "seed": seed, "original": key})
+            originals = self._originals(spec, models)
+            jobs += [
+                {"method": spec, "draw": draw, "seed": seed, "original": originals[seed]["model"]}
+                for draw in range(self.task.draws)
+                for seed in range(self.task.seeds)
+            ]
         for job in jobs:
             job["keep_model"] = self.options.keep_models
         unlearned = self._do("unlearn", jobs, [f"{job['method']['label']}, seed {job['seed']}" for job in jobs])
@@ -297,19 +316,30 @@ class _TaskRunner:
         folders = []
         for method in self.methods:
             key = digest(method.as_json())
+            trainer = self.trainers.get(key)
+            training = training_flops[digest(trainer)] if trainer else None
             folders.append(self.options.results.runs / self.task.name / method.folder)
             gather_run(
                 self.options.store,
                 folders[-1],
                 self.task,
                 method,
-                results.get(key, []),
+                Unlearned(
+                    results.get(key, []),
+                    cost.model_copy(update={"flops": flops.get(key), "training_flops": training}),
+                    self._originals(method.as_json(), models) if trainer else (),
+                ),
                 facts=facts,
-                cost=cost.model_copy(update={"flops": flops.get(key)}),
                 device=self.site.device,
                 root=self.options.root,
             )
         return folders
+
+    def _originals(self, spec: Job, models: dict[str, Result]) -> list[Result]:
+        """By seed, the originals that a contestant starts from: the board's, or those of its own."""
+        own = self.trainers.get(digest(spec))
+        about: Job = {"role": "original"} | ({"method": own} if own else {})
+        return [models[_training_key(about | {"seed": seed})] for seed in range(self.task.seeds)]
 
     def _do(self, work: str, jobs: Iterable[Job], names: Sequence[str]) -> list[Result]:
         full = [{**self.common, **job} for job in jobs]

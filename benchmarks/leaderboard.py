@@ -24,7 +24,8 @@ import numpy as np
 import psutil
 from sqlalchemy import insert, select
 
-from forgetbench.evidence import Manifest, MethodRecord, ModelRecord, describe, encode, index_digest, write_arrays
+from forgetbench.answers import encode, index_digest, write_arrays
+from forgetbench.evidence import Manifest, MethodRecord, ModelRecord, describe
 from forgetbench.evidence import write_manifest as write
 from forgetbench.leaderboard.client import submit
 from forgetbench.leaderboard.database import Database

@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from forgetbench.answers import read_arrays
 from forgetbench.errors import UsageError
-from forgetbench.evidence import Manifest, MethodRecord, ModelRecord, describe, read_arrays
+from forgetbench.evidence import Manifest, MethodRecord, ModelRecord, describe
 from forgetbench.leaderboard import jobs, states
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import Board, utc_now

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"benchmark": "forgetbench", "datasets": "forgetbench.datasets", "methods": "forgetbench.methods"}
 FOLDERS["leaderboard"] = "forgetbench.leaderboard"
 FLOORS = [
-    {"errors", "registry", "store", "metrics", "statistics", "significance", "evidence", "packs", "environment"},
+    {"errors", "registry", "store", "answers", "metrics", "statistics", "significance"}
+    | {"evidence", "packs", "environment"},
     {"datasets"},
     {"compute", "examples", "networks", "recipe", "training"},
     {"methods"},
@@ -24,7 +25,7 @@ FLOORS = [
     {"leaderboard"},
     {"suite", "demo", "verifying", "auditing", "cli", "__init__", "__main__"},
 ]
-TORCHLESS = {"metrics", "statistics", "evidence", "packs", "store", "leaderboard"} | FLOORS[5]
+TORCHLESS = {"answers", "metrics", "statistics", "evidence", "packs", "store", "leaderboard"} | FLOORS[5]
 
 
 def modules() -> list[tuple[str, Path]]:

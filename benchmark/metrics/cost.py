@@ -17,6 +17,8 @@ class Cost(BaseModel):
 
     flops: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """FLOPs of ``unlearn``, everything included, over retraining's."""
+    training: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """FLOPs of training one original of the method's own over retraining's; None where it takes the board's."""
     wall: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Wall time over retraining's on the same device in the same run; informational."""
     memory: float | None = Field(default=None, ge=0, allow_inf_nan=False)

@@ -204,6 +204,8 @@ class Scorecard(Record):
     """over-forgotten, under-forgotten, suspicious, collapsed, unstable, or the status where it is not ok."""
     cost: Cost = Cost()
     """What it cost, as it was given."""
+    own_originals: float | None = None
+    """Mean test accuracy of the originals that the method trained for itself; None where it takes the board's."""
     informational: str = ""
     """Why the board shows no ranks; "" where it does."""
 

@@ -20,6 +20,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 
+from forgetbench.answers import encode, index_digest, write_arrays
 from forgetbench.evidence import (
     MANIFEST,
     CostRecord,
@@ -27,10 +28,7 @@ from forgetbench.evidence import (
     MethodRecord,
     ModelRecord,
     describe,
-    encode,
-    index_digest,
     read_manifest,
-    write_arrays,
     write_manifest,
 )
 from forgetbench.leaderboard.app import create_app

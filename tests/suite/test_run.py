@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import read_run
 from forgetbench.judging import Judge, stand
 from forgetbench.packs import Pack, check_run, read_pack
+from forgetbench.reports import board_table
 from forgetbench.suite import Options, TaskRun, adopt_originals, run
 from forgetbench.tasks import Task, read_task
 
@@ -220,3 +222,62 @@ def test_originals_of_another_definition_are_not_taken(task: Task, tmp_path: Pat
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.raises(ForgetBenchError, match="missing or damaged"):
         adopt_originals(task, pack_of(theirs).folder, Options(home=tmp_path / "ours"))
+
+
+RESTRICTED = "iau:gradient_restriction=true,lr="
+
+
+def test_originals_of_a_methods_own_are_made_once_for_all_that_only_unlearning_reads(
+    task: Task, tmp_path: Path
+) -> None:
+    task = task.with_counts(seeds=2)
+    done = go(task, tmp_path, f"{RESTRICTED}0.001", f"{RESTRICTED}0.002")
+    assert done.fresh == 2 * (3 + 1 + 2)  # three sets of models, one of their own, two sets unlearned
+    slow, fast = (read_run(folder) for folder in done.runs)
+    assert slow.manifest.originals == fast.manifest.originals
+    assert slow.manifest.models != fast.manifest.models
+    more = go(task, tmp_path, f"{RESTRICTED}0.001,restriction=0.01")
+    assert more.fresh == 2 * (1 + 1)
+
+
+def test_originals_of_a_methods_own_are_in_the_run_and_beside_the_boards_in_the_report(
+    task: Task, tmp_path: Path
+) -> None:
+    done = go(task.with_counts(seeds=2), tmp_path, f"{RESTRICTED}0.001", "finetune")
+    pack, found = pack_of(done), read_run(done.runs[0])
+    assert check_run(found, pack) == []
+    assert [record.file for record in found.manifest.originals] == ["originals/d0-s0.npz", "originals/d0-s1.npz"]
+    assert {record.weights for record in found.manifest.originals} == {
+        model.original for model in found.manifest.models
+    }
+    assert not {record.weights for record in found.manifest.originals} & set(pack.card.originals)
+    own = [np.load(done.runs[0] / record.file)["test"].argmax(axis=1) for record in found.manifest.originals]
+    right = float(np.mean([answers == pack.labels[0]["test"] for answers in own]))
+    cost = found.manifest.cost
+    assert cost.training_flops is not None
+    assert cost.retrain_flops is not None
+    assert cost.training_flops > 2 * cost.retrain_flops  # gradients of gradients, and the forgotten rows too
+    standing = stand(Judge(pack), [read_run(folder) for folder in done.runs])
+    assert standing.card_of[2].own_originals == pytest.approx(right)
+    assert standing.card_of[3].own_originals is None
+    table = board_table(standing, pack.card)
+    assert any(f"originals of its own (test accuracy {100 * right:.1f} % beside" in note for note in table.notes)
+    assert table.records[2]["own_originals_accuracy"] == pytest.approx(right)
+
+
+def test_a_run_whose_own_originals_are_missing_or_others_is_refused(task: Task, tmp_path: Path) -> None:
+    done = go(task.with_counts(seeds=2), tmp_path, f"{RESTRICTED}0.001")
+    found, pack = read_run(done.runs[0]), pack_of(done)
+
+    def problems(**changes: object) -> str:
+        return "; ".join(check_run(replace(found, manifest=found.manifest.model_copy(update=changes)), pack))
+
+    first, second = found.manifest.originals
+    assert "missing: [(0, 0), (0, 1)]" in problems(originals=())
+    assert "missing: [(0, 1)]" in problems(originals=(first, first))
+    other = second.model_copy(update={"weights": "0" * 64})
+    assert "d0-s1.npz was not unlearned from the original of seed 1" in problems(originals=(first, other))
+    plain = found.manifest.method.model_copy(update={"changes_training": False})
+    assert "its method does not change original training" in problems(method=plain)
+    (done.runs[0] / second.file).write_bytes((done.runs[0] / first.file).read_bytes())
+    assert "SHA-256 differs" in problems()

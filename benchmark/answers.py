@@ -1,0 +1,106 @@
+"""What models answered, as arrays: encoded, hashed, written and read. This file shapes the answers that are stored."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from forgetbench.errors import ForgetBenchError
+
+Array = npt.NDArray[Any]
+Logits = dict[str, Array]
+"""Subset name -> logits, (n, K) for one model or (S, n, K) for a population."""
+
+FEATURES = "features:"
+"""Prefix of the arrays that hold penultimate features of a subset's rows (erase boards only)."""
+CLIP = 60_000.0
+
+
+def encode(logits: Array, *, attributes: bool) -> Array:
+    """Logits as evidence: float16 of (logits - row maximum), or of the logits themselves for attributes, clipped.
+
+    Args:
+        logits: (n, K) floats.
+        attributes: Whether each output is a binary attribute.
+
+    Returns:
+        (n, K) float16; NaN and infinity become NaN, which marks a diverged model.
+    """
+    values = np.asarray(logits, np.float32)
+    finite = np.isfinite(values).all(axis=1, keepdims=True)
+    values = np.where(finite, values, 0)
+    if not attributes:
+        values = values - values.max(axis=1, keepdims=True, initial=-np.inf)
+    return np.where(finite, np.clip(values, -CLIP, CLIP), np.nan).astype(np.float16)
+
+
+def index_digest(rows: Array) -> str:
+    """SHA-256 of a list of row numbers (little-endian int64)."""
+    return hashlib.sha256(np.ascontiguousarray(rows, "<i8").tobytes()).hexdigest()
+
+
+def array_digest(array: Array) -> str:
+    """SHA-256 of an array's bytes in C order."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays to an ``.npz``; the same arrays give the same bytes."""
+    with path.open("wb") as stream:
+        ordered: dict[str, Any] = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+        np.savez(stream, allow_pickle=False, **ordered)
+
+
+def read_arrays(path: Path, expected: Mapping[str, tuple[int, int]] | None = None) -> Logits:
+    """Read an evidence file, and refuse whatever is not one before its arrays are unpacked.
+
+    Args:
+        path: The ``.npz`` file.
+        expected: Array name -> shape. Missing, additional and larger arrays are refused by the zip's own directory, so
+            that a file that would unpack to more than it may is never unpacked.
+
+    Raises:
+        ForgetBenchError: It is no such file; the message says what is wrong with it.
+    """
+    try:
+        if expected is not None:
+            _check_members(path, expected)
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError) as error:
+        raise ForgetBenchError(f"{path.name} is not a readable evidence file: {error}") from error
+    for name, array in arrays.items():
+        if expected is not None and array.shape != tuple(expected[name]):
+            raise ForgetBenchError(f"{path.name}: {name} has shape {array.shape}, expected {tuple(expected[name])}")
+        if array.dtype != np.float16:
+            raise ForgetBenchError(f"{path.name}: {name} is {array.dtype}, expected float16")
+    return arrays
+
+
+def _check_members(path: Path, expected: Mapping[str, tuple[int, int]]) -> None:
+    header = 4096
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        names = [member.filename.removesuffix(".npy") for member in members]
+        if sorted(names) != sorted(expected):
+            missing, extra = sorted(set(expected) - set(names)), sorted(set(names) - set(expected))
+            raise ValueError(f"arrays missing: {missing or 'none'}; not expected: {extra or 'none'}")
+        for member, name in zip(members, names, strict=True):
+            rows, columns = expected[name]
+            if member.file_size > rows * columns * 2 + header:
+                raise ValueError(
+                    f"{name} would unpack to {member.file_size} bytes, more than {rows} x {columns} float16"
+                )
+
+
+def stack(models: Iterable[Mapping[str, Array]]) -> Logits:
+    """Models' arrays as one population, float64 (S, n, K) for each subset that all of them have."""
+    models = list(models)
+    names = set(models[0]).intersection(*models[1:])
+    return {name: np.stack([model[name] for model in models]).astype(np.float64) for name in sorted(names)}
