@@ -245,10 +245,18 @@ def _weight_sums(rows: Tensor, columns: Tensor, power: str) -> Importance:
     if rows.shape[1] == 1:
         return {"weight": _powered(rows[:, 0], power).T @ _powered(columns[:, 0], power)}
     total = torch.zeros(rows.shape[2], columns.shape[2], device=rows.device)
-    step = max(1, _MOST_ELEMENTS // total.numel())
-    for some_rows, some_columns in zip(rows.split(step), columns.split(step), strict=True):
-        gradients = torch.bmm(some_rows.transpose(1, 2), some_columns)
-        total += (gradients.square_() if power == "square" else gradients.abs_()).sum(0)
+    step = _MOST_ELEMENTS // total.numel()
+    if step > 1:
+        for some_rows, some_columns in zip(rows.split(step), columns.split(step), strict=True):
+            gradients = torch.bmm(some_rows.transpose(1, 2), some_columns)
+            total += (gradients.square_() if power == "square" else gradients.abs_()).sum(0)
+        return {"weight": total}
+    band = max(1, _MOST_ELEMENTS // columns.shape[2])
+    for some_rows, sums in zip(rows.split(band, 2), total.split(band), strict=True):
+        gradient = torch.empty_like(sums)  # written again for each example, so that it stays in the cache
+        for row, column in zip(some_rows, columns, strict=True):
+            torch.mm(row.T, column, out=gradient)
+            sums.addcmul_(gradient, gradient) if power == "square" else sums.add_(gradient.abs_())
     return {"weight": total}
 
 
