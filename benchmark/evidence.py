@@ -29,9 +29,9 @@ Text = Annotated[str, StringConstraints(max_length=20_000)]
 
 
 class Record(BaseModel):
-    """Base of all records: frozen, and an unknown key is refused."""
+    """Base of all records: frozen, an unknown key is refused, and errors do not repeat what a stranger sent."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class ArrayRecord(Record):

@@ -17,6 +17,7 @@ from forgetbench.leaderboard import api, health, openapi, pages, problems, readi
 from forgetbench.leaderboard.caching import Cache
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.headers import ReadLimit, SecurityHeaders
+from forgetbench.leaderboard.logs import AccessLog
 from forgetbench.leaderboard.ratelimits import Limits
 from forgetbench.leaderboard.rendering import Pages
 from forgetbench.leaderboard.settings import Settings
@@ -55,6 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.pages, app.state.limits = Pages(chosen), Limits(chosen, database)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(ReadLimit, limits=app.state.limits)
+    app.add_middleware(AccessLog)
     app.add_middleware(SecurityHeaders)
     problems.install(app)
     app.include_router(api.router)

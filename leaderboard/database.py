@@ -11,15 +11,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 LOCK_SECONDS = 30
 """How long a writer waits for another."""
+MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x466F7267
 """Key of PostgreSQL's advisory lock: two processes that start at once migrate one after the other."""
 
@@ -33,10 +36,12 @@ def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_size=10, max_overflow=20, pool_pre_ping=True)
+        return create_engine(parsed, pool_size=10, max_overflow=20, pool_pre_ping=True, hide_parameters=True)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, pool_size=10, max_overflow=40, connect_args={"timeout": LOCK_SECONDS})
+    engine = create_engine(
+        parsed, pool_size=10, max_overflow=40, connect_args={"timeout": LOCK_SECONDS}, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: object) -> None:
@@ -69,6 +74,11 @@ def _keep_a_log(connection: sqlite3.Connection) -> None:
             time.sleep(0.05)
 
 
+def newest_revision() -> str:
+    """The revision that this version needs: migrations are files that begin with their number."""
+    return max(path.name for path in (MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
+
+
 class Database:
     """Sessions on one database."""
 
@@ -91,28 +101,46 @@ class Database:
 
     def upgrade(self, revision: str = "head") -> None:
         """Bring the schema to a revision; does nothing where it is there."""
+        if revision == "head" and self.revision() == newest_revision():
+            return  # as at most starts: alembic takes half a second to import
+        from alembic import command
+
         with self._migrating() as config:
             command.upgrade(config, revision)
 
     def downgrade(self, revision: str = "base") -> None:
         """Take the schema back to a revision."""
+        from alembic import command
+
         with self._migrating() as config:
             command.downgrade(config, revision)
 
     def check(self) -> None:
         """Raise if models and migrations differ (``alembic check``)."""
+        from alembic import command
+
         with self._migrating() as config:
             command.check(config)
 
+    def revision(self) -> str | None:
+        """The schema's revision; None where there is none yet."""
+        try:
+            with self.engine.connect() as connection:
+                return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        except DBAPIError:
+            return None
+
     @contextmanager
     def _migrating(self) -> Iterator[Config]:
+        from alembic.config import Config
+
         engine = make_engine(self.url, foreign_keys=False)
         try:
             with engine.execution_options(writes=True).begin() as connection:
                 if connection.dialect.name == "postgresql":
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
                 config = Config()
-                config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+                config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
                 config.attributes["connection"] = connection
                 yield config
         finally:

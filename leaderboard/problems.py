@@ -90,9 +90,12 @@ def install(app: FastAPI) -> None:
         ]
         return _answer(request, Problem(422, "The request is not valid.", errors))
 
-    @app.exception_handler(Exception)
-    def _unforeseen(request: Request, _error: Exception) -> Response:
-        return _answer(request, Problem(500, "The server made a mistake; it was logged. Nothing was lost."))
+
+def unforeseen(request: Request, identity: str) -> Response:
+    """The answer where the server failed; ``identity`` finds the reason in its log."""
+    return _answer(
+        request, Problem(500, f"The server made a mistake; it was logged under {identity}. Nothing was lost.")
+    )
 
 
 def _answer(request: Request, problem: Problem) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -18,13 +17,12 @@ from types import FrameType
 import uvicorn
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.leaderboard import packs, tokens
+from forgetbench.leaderboard import logs, packs, tokens
 from forgetbench.leaderboard.app import create_app, prepare
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import Board, utc_now
 from forgetbench.leaderboard.settings import Settings
 
-log = logging.getLogger("forgetbench.server")
 STOP_SECONDS = 15.0
 
 
@@ -40,6 +38,7 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with
     Raises:
         ForgetBenchError: The port is taken, or the server could not start.
     """
+    logs.configure(settings.log_level)
     database = _opened(settings)
     database.close()
     worker = _start_worker(settings) if with_worker else None
@@ -92,6 +91,7 @@ def run_worker(settings: Settings, *, parent: int | None = None) -> None:
     """
     from forgetbench.leaderboard.worker import Worker
 
+    logs.configure(settings.log_level)
     database = _opened(settings)
     worker = Worker(settings, database, parent=parent)
 
@@ -169,8 +169,6 @@ def _start_worker(settings: Settings) -> subprocess.Popen[bytes]:
 
 def worker_process() -> None:
     """What the process that ``serve`` starts does: it reads its settings, and whom to stop with, from stdin."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     told = json.load(sys.stdin)
     run_worker(Settings.model_validate(told["settings"]), parent=told["parent"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, HttpUrl
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,6 +46,8 @@ class Settings(BaseSettings):
     """How often an idle worker looks for a job."""
     job_attempts: int = Field(default=3, ge=1)
     """How often a job is tried before it counts as failed."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What the log holds: one JSON object a line, on the standard error; ``info`` has a line for each request."""
     page_rows: int = Field(default=100, ge=1, le=1000)
     """Rows on one page of a board; exports give all."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,7 +13,8 @@ import time
 import httpx2
 import pytest
 
-from forgetbench.leaderboard.client import submit
+from forgetbench.evidence import read_run
+from forgetbench.leaderboard.client import pack_body, submit
 
 SERVE = (
     "import sys; from forgetbench.leaderboard.server import serve;"
@@ -34,7 +36,7 @@ class Server:
         self.settings, self.process, self.port = settings, None, free_port()
         self.address = f"http://127.0.0.1:{self.port}"
 
-    def start(self, *, worker):
+    def start(self, *, worker, log=None):
         environment = {
             **os.environ,
             "FORGETBENCH_SERVER_FOLDER": str(self.settings.server_folder),
@@ -44,7 +46,7 @@ class Server:
             "OMP_NUM_THREADS": "1",
         }
         words = [sys.executable, "-c", SERVE, str(self.port), "worker" if worker else "none"]
-        self.process = subprocess.Popen(words, env=environment)
+        self.process = subprocess.Popen(words, env=environment, stderr=log)
         until = time.monotonic() + 30
         while time.monotonic() < until:
             try:
@@ -90,6 +92,32 @@ def test_a_kill_between_receipt_and_score_loses_nothing(site, server, world, tmp
     again = submit(runs[0], server.address, token, wait_seconds=5)
     assert again.document["id"] == ids[0]
     assert server.stop() == 0
+
+
+def test_a_stop_answers_what_is_under_way_and_logs_json(site, server, world, tmp_path):
+    token = site.token()["Authorization"].removeprefix("Bearer ")
+    body = pack_body(read_run(world.write_run(tmp_path / "run")), tmp_path / "body.zip").read_bytes()
+    log = tmp_path / "log"
+    with log.open("wb") as stream:
+        server.start(worker=False, log=stream)
+
+        def slowly():
+            yield body[:1000]
+            server.process.terminate()
+            time.sleep(1.0)
+            yield body[1000:]
+
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/zip"}
+        answer = httpx2.post(f"{server.address}/api/v1/submissions", content=slowly(), headers=headers)
+        assert answer.status_code == 202
+        assert server.process.wait(30) == 0
+    with pytest.raises(httpx2.TransportError):
+        httpx2.get(f"{server.address}/health")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {"time", "level", "logger", "message"} <= set.intersection(*(set(line) for line in lines))
+    assert "forgetbench.access" in {line["logger"] for line in lines}
+    assert token not in log.read_text()
+    assert not list(site.settings.incoming.iterdir())
 
 
 def test_a_taken_port_is_said_to_be_taken(site, server, capfd):

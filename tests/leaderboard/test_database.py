@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 
 from alembic.util.exc import CommandError
 from sqlalchemy import inspect
 from sqlalchemy.exc import SQLAlchemyError
 
-from forgetbench.leaderboard.database import Database
+from forgetbench.leaderboard.database import Database, newest_revision
 from forgetbench.leaderboard.models import Base
 
 
 def test_migrations_go_up_and_down_and_agree_with_the_models(make_settings):
     database = Database(make_settings().database)
+    assert database.revision() is None
     database.upgrade()
+    assert database.revision() == newest_revision()
     database.check()
     assert set(inspect(database.engine).get_table_names()) == {*Base.metadata.tables, "alembic_version"}
     database.downgrade()
@@ -46,3 +51,22 @@ def test_two_processes_may_migrate_at_once(make_settings):
 def test_every_constraint_has_a_name():
     for table in Base.metadata.tables.values():
         assert all(constraint.name for constraint in table.constraints), table.name
+
+
+def test_a_start_on_a_migrated_database_imports_no_alembic(make_settings):
+    settings = make_settings()
+    database = Database(settings.database)
+    database.upgrade()
+    database.close()
+    code = (
+        "import sys; from forgetbench.leaderboard.server import _opened;"
+        "from forgetbench.leaderboard.settings import Settings;"
+        "_opened(Settings()).close(); print('alembic' in sys.modules)"
+    )
+    environment = {
+        **os.environ,
+        "FORGETBENCH_SERVER_FOLDER": str(settings.server_folder),
+        "FORGETBENCH_DATABASE_URL": settings.database_url,
+    }
+    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from forgetbench.leaderboard import logs, pages, writing
+from forgetbench.leaderboard.logs import without_secrets
+
+SECRET = "fb_0123456789abcdef_" + "7" * 64
+
+
+@pytest.fixture
+def lines(site):
+    """What the server logs, as objects; the loggers are as before afterwards."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    logs.configure("debug", stream)
+
+    def read():
+        return [json.loads(line) for line in stream.getvalue().splitlines()], stream.getvalue()
+
+    yield read
+    root.handlers[:], root.level = before, level
+
+
+def test_a_request_is_a_line_of_json_that_its_answer_names(site, lines):
+    answer = site.client.get("/boards/none/such?q=what+I+look+for")
+    line = next(line for line in lines()[0] if line["logger"] == "forgetbench.access")
+    assert line["request"] == answer.headers["X-Request-Id"]
+    assert (line["method"], line["path"], line["status"], line["level"]) == ("GET", "/boards/none/such", 404, "info")
+    assert 0 <= line["seconds"] < 10
+    assert "look" not in json.dumps(line)
+
+
+def test_no_token_header_or_body_is_ever_logged(site, lines, world, tmp_path):
+    headers = site.token("submit", "verify", "moderate")
+    token = headers["Authorization"].removeprefix("Bearer ")
+    run = world.write_run(tmp_path / "run", command="XYZZY-in-the-body", method={"source": "XYZZY-in-the-source"})
+    identity = site.post(run, headers).json()["id"]
+    site.work()
+    site.post(b"XYZZY-no-zip", headers)
+    site.client.post(
+        f"/api/v1/submissions/{identity}/state",
+        json={"state": "quarantined", "reason": "XYZZY-in-a-reason"},
+        headers=headers,
+    )
+    site.client.get("/api/v1/whoami", headers=headers)
+    site.client.get("/api/v1/whoami", headers={"Authorization": f"Bearer {SECRET}"})
+    site.client.get(f"/boards/{token}?q={token}")
+    found, whole = lines()
+    assert len([line for line in found if line["logger"] == "forgetbench.access"]) == 6
+    assert token.rpartition("_")[2] not in whole
+    assert SECRET.rpartition("_")[2] not in whole
+    assert "XYZZY" not in whole
+    assert "Bearer" not in whole
+
+
+def test_a_failure_is_logged_under_the_id_that_the_answer_gives(site, lines, world, tmp_path, monkeypatch):
+    headers = site.token()
+    token = headers["Authorization"].removeprefix("Bearer ")
+
+    def broken(*_args, **_kinds):
+        raise RuntimeError(f"Authorization: Bearer {token} at postgresql://ada:hunter2@host/name")
+
+    monkeypatch.setattr(writing.submissions, "receive", broken)
+    answer = site.post(world.write_run(tmp_path / "run"), headers)
+    assert answer.status_code == 500
+    assert answer.headers["Content-Security-Policy"]
+    found, whole = lines()
+    [line] = [line for line in found if "error" in line]
+    assert line["request"] in answer.json()["detail"]
+    assert "RuntimeError" in line["error"]
+    assert token.rpartition("_")[2] not in whole
+    assert "hunter2" not in whole
+    monkeypatch.setattr(pages.boards, "summaries", broken)
+    page = site.client.get("/", headers={"Accept": "text/html"})
+    assert page.status_code == 500
+    assert "The server made a mistake" in page.text
+
+
+def test_what_a_database_refuses_is_logged_without_its_values(site):
+    with pytest.raises(SQLAlchemyError) as error, site.database.reading() as session:
+        session.execute(text("SELECT * FROM nothing WHERE name = :name"), {"name": "XYZZY"})
+    assert "XYZZY" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        SECRET,
+        f"Authorization: Bearer {SECRET}",
+        f"{{'authorization': 'Bearer {SECRET}'}}",
+        f"(b'authorization', b'Bearer {SECRET}')",
+        "authorization=Basic aHVudGVyMg==",
+        "postgresql+psycopg://ada:hunter2@host/name",
+    ],
+)
+def test_secrets_are_taken_out_wherever_they_stand(said):
+    clean = without_secrets(f"before {said} after")
+    assert not re.search(r"7{8}|hunter2|aHVudGVyMg", clean)
+    assert clean.startswith("before ")
+    assert clean.endswith("after")
