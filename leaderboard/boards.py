@@ -281,7 +281,7 @@ def _filters(board: Board, view: View, columns: list[Column]) -> Iterator[Column
 
 
 def _sorted(board: Board, view: View) -> Select[str]:
-    """Ids of ranked rows before the others; then by the view's key, what is missing last; then by place and id."""
+    """Ids of ranked rows, then of others, then of those with own originals; in each by the view's key, missing last."""
     place = aliased(Placing, name="place")
     query = select(Entry.id).outerjoin(place, (place.entry_id == Entry.id) & (place.scope == view.tier))
     fixed: dict[str, ColumnElement[Any]] = {
@@ -300,7 +300,7 @@ def _sorted(board: Board, view: View) -> Select[str]:
         on = (value.entry_id == Entry.id) & (value.metric == view.key) & (value.board_id == board.id)
         query = query.outerjoin(value, on)
         key = cast("ColumnElement[Any]", value.value)
-    unranked = case((place.position.is_(None), 1), else_=0)
+    unranked = case((Entry.changes_training, 2), (place.position.is_(None), 1), else_=0)
     missing = case((key.is_(None), 1), else_=0)
     return query.order_by(unranked, missing, key.desc() if view.descending else key.asc(), place.position, Entry.id)
 

@@ -198,9 +198,9 @@ def check_locally(folder: Path) -> Run:
         raise UsageError("\n".join([f"{folder / MANIFEST}: {problem.detail}", *lines])) from problem
     problems = [f"{error.field}: {error.message}" for error in check_headers(run)]
     if not problems:
-        for model in run.manifest.models:
+        for record in run.manifest.evidence:
             try:
-                run.logits(model.draw, model.seed)
+                run.answers(record)
             except ForgetBenchError as error:
                 problems.append(str(error))
     if problems:
@@ -211,7 +211,7 @@ def check_locally(folder: Path) -> Run:
 def pack_body(run: Run, path: Path) -> Path:
     """The body of a submission: the run's files in a zip without compression; the same run gives the same bytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name in (MANIFEST, *sorted(model.file for model in run.manifest.models)):
+        for name in (MANIFEST, *sorted(record.file for record in run.manifest.evidence)):
             member = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             with (run.folder / name).open("rb") as source, archive.open(member, "w", force_zip64=True) as target:
                 while chunk := source.read(_CHUNK):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
@@ -82,7 +83,9 @@ def find(session: Session, identity: str, token: Token | None = None) -> Whole:
         board=entry.board,
         score=session.get(Score, identity),
         placing=session.get(Placing, (identity, "all")),
-        files=sorted(files, key=lambda file: [int(part) for part in file.name[1:-4].split("-s")]),
+        files=sorted(
+            files, key=lambda file: ("/" in file.name, [int(number) for number in re.findall(r"\d+", file.name)])
+        ),
         events=list(events),
         verifications=list(verifications),
         cells={item.metric: Cell(item.value, item.low, item.high, item.z, item.note) for item in values},

@@ -30,7 +30,7 @@ def evidence(settings: Settings, entry: Entry) -> Path:
     handle, name = tempfile.mkstemp(dir=settings.incoming, prefix="outgoing-")
     os.close(handle)
     folder = settings.evidence / entry.id
-    _zip(Path(name), {path.name: path for path in folder.iterdir()})
+    _zip(Path(name), {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()})
     return Path(name)
 
 

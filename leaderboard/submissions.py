@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from forgetbench.evidence import MANIFEST, Run
+from forgetbench.evidence import MANIFEST, ModelRecord, Run
 from forgetbench.leaderboard import jobs, packs, states
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import Board, Entry, EvidenceFile, IdempotencyKey, Token, utc_now
@@ -92,7 +92,7 @@ def check_evidence(settings: Settings, board: Board, run: Run) -> list[FieldErro
         known = packs.known_answers(settings, board)
         errors = [
             FieldError(field=model.file, message="holds the answers of one of this board's oracles")
-            for model in run.manifest.models
+            for model in run.manifest.evidence
             if known.get(answers_digest(model), "").partition("/")[0] in {"references", "controls"}
         ]
     return errors
@@ -115,7 +115,7 @@ def _keep(
     manifest_sha = file_digest(run.folder / MANIFEST)
     entry = new_entry(board, run.manifest, manifest_sha, token)
     identity, place = entry.id, settings.evidence / entry.id
-    originals = {
+    untouched = {
         answer for answer, place in packs.known_answers(settings, board).items() if place.startswith("originals/")
     }
     files = [
@@ -126,9 +126,9 @@ def _keep(
             sha256=file_digest(run.folder / model.file),
             size=(run.folder / model.file).stat().st_size,
             answers=answers_digest(model),
-            counted=answers_digest(model) not in originals,
+            counted=isinstance(model, ModelRecord) and answers_digest(model) not in untouched,
         )
-        for model in run.manifest.models
+        for model in run.manifest.evidence
     ]
     put_in_place(run, place)
     try:
@@ -213,6 +213,6 @@ def _refuse_beyond_quota(session: Session, settings: Settings, token: Token) -> 
 def _field_error(problem: str, run: Run) -> FieldError:
     """A sentence of ``check_run`` as a field error: those on a file begin with its name."""
     name, colon, rest = problem.partition(": ")
-    if colon and name in {model.file for model in run.manifest.models}:
+    if colon and name in {record.file for record in run.manifest.evidence}:
         return FieldError(field=name, message=rest)
     return FieldError(field="manifest", message=problem)

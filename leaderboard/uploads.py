@@ -1,7 +1,8 @@
 """From the body of a request to a run's folder on disk, with limits that hold while it streams in.
 
-The body is a zip, stored without compression, of ``manifest.json`` and one evidence file for each model: the run's
-folder and nothing else. No name in it is ever used as a path, and nothing in it is executed or unpickled.
+The body is a zip, stored without compression, of ``manifest.json`` and one evidence file for each model (and, below
+``originals/``, for each original that a method trained for itself): the run's folder and nothing else. Only names of
+that form are ever used as paths, and nothing in the zip is executed or unpickled.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from forgetbench.errors import ForgetBenchError
-from forgetbench.evidence import MANIFEST, Manifest, ModelRecord, Run
+from forgetbench.evidence import MANIFEST, AnswersRecord, Manifest, Run
 from forgetbench.leaderboard.problems import FieldError, Problem
 from forgetbench.store import canonical_json
 
 MEDIA_TYPE = "application/zip"
-_MEMBER = re.compile(r"manifest\.json|d\d{1,4}-s\d{1,4}\.npz")
+_MEMBER = re.compile(r"manifest\.json|(originals/)?d\d{1,4}-s\d{1,4}\.npz")
 _CHUNK = 2**20
 _NPY_HEADER = 4096
 """More than any header of a float16 array takes."""
@@ -97,6 +98,7 @@ def unpack(body: Body, folder: Path, manifest_limit: int) -> Run:
             _compare_files(manifest, set(members) - {MANIFEST})
             folder.mkdir(parents=True)
             for name, member in members.items():
+                (folder / name).parent.mkdir(exist_ok=True)
                 with archive.open(member) as source, (folder / name).open("xb") as target:
                     shutil.copyfileobj(source, target, _CHUNK)
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
@@ -149,7 +151,7 @@ def parse_manifest(data: bytes) -> Manifest:
         datetime.fromisoformat(manifest.created)
     except ValueError:
         errors.append(FieldError(field="created", message="is not a time in ISO 8601"))
-    if len({model.file for model in manifest.models}) != len(manifest.models):
+    if len({record.file for record in manifest.evidence}) != len(manifest.evidence):
         errors.append(FieldError(field="models", message="name a file twice"))
     if errors:
         raise Problem(422, "The manifest holds values that cannot be kept.", errors)
@@ -173,7 +175,7 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 
 def _compare_files(manifest: Manifest, given: set[str]) -> None:
-    named = {model.file for model in manifest.models}
+    named = {record.file for record in manifest.evidence}
     errors = [FieldError(field=name, message="is named in the manifest and missing") for name in sorted(named - given)]
     errors += [FieldError(field=name, message="is not named in the manifest") for name in sorted(given - named)]
     if errors:
@@ -187,7 +189,7 @@ def check_headers(run: Run) -> list[FieldError]:
     says, so that no file can claim a gigabyte or an object array.
     """
     errors = []
-    for model in run.manifest.models:
+    for model in run.manifest.evidence:
         try:
             _check_file(run.folder / model.file, model)
         except (
@@ -203,7 +205,7 @@ def check_headers(run: Run) -> list[FieldError]:
     return errors
 
 
-def _check_file(path: Path, model: ModelRecord) -> None:
+def _check_file(path: Path, model: AnswersRecord) -> None:
     with zipfile.ZipFile(path) as archive:
         members = {member.filename: member for member in archive.infolist()}
         if len(members) != len(archive.infolist()) or set(members) != {f"{name}.npy" for name in model.arrays}:
@@ -227,15 +229,15 @@ def _check_header(stream: IO[bytes], name: str, shape: tuple[int, int]) -> None:
         raise ForgetBenchError(f"{name} is {dtype} {found}, expected float16 {shape} in C order")
 
 
-def answers_digest(model: ModelRecord) -> str:
+def answers_digest(model: AnswersRecord) -> str:
     """Hash of what a model answered, from the hashes of its arrays: the same however the file is packed."""
     named = sorted((name, record.sha256) for name, record in model.arrays.items())
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
 def make_durable(folder: Path) -> None:
-    """Force a folder's files, and the folder, to the disk."""
-    for path in (*folder.iterdir(), folder):
+    """Force a folder's files, and its folders, to the disk."""
+    for path in (*folder.rglob("*"), folder):
         sync(path)
 
 

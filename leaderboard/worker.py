@@ -198,6 +198,12 @@ class Worker:
                 .order_by(Entry.tier != "reference")
                 .limit(1)
             ).one()
+            accuracy = session.scalar(
+                select(MetricValue.value)
+                .join(Entry, Entry.id == MetricValue.entry_id)
+                .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.method == "none")
+                .where(MetricValue.metric == "accuracy.test")
+            )
         contestants = [row for row in briefs if row.tier != "reference"]
         live = [row for row in contestants if not row.sentinel and not row.changes_training]
         reasons: dict[str, str] = {}
@@ -215,9 +221,7 @@ class Worker:
             if row.sentinel:
                 reasons[row.id] = "sentinel: stands here to audit the metrics, not to compete"
             elif row.changes_training:
-                reasons[row.id] = (
-                    "own originals: it changes the original training, so its originals are not the board's"
-                )
+                reasons[row.id] = own_originals_reason(row.brief, accuracy)
         bands = scorer.judge_of(packs.folder(self.settings, board) / "pack").bands
         with self.database.writing() as session:
             jobs.finish(session, job)
@@ -232,6 +236,20 @@ class Worker:
         with self.database.writing() as session:
             jobs.finish(session, job)
             states.touch(session, board.id)
+
+
+def own_originals_reason(card: dict[str, Any], accuracy: float | None) -> str:
+    """Why a row that changes original training takes no place, with the utility and the cost of its own originals.
+
+    Args:
+        card: The row's scorecard.
+        accuracy: Mean test accuracy of the board's originals.
+    """
+    own, training = card.get("own_originals"), card["cost"].get("training")
+    reason = "own originals: it changes the original training, so it does not start where the others do"
+    if own is not None and accuracy is not None:
+        reason += f"; its originals are right on {own:.1%} of the test images, the board's on {accuracy:.1%}"
+    return reason + (f", and cost {training:.2f} times retraining's FLOPs" if training else "")
 
 
 def keep_scorecard(session: Session, entry: Entry, card: Scorecard, seconds: float) -> None:

@@ -27,6 +27,7 @@ from forgetbench.evidence import (
     Manifest,
     MethodRecord,
     ModelRecord,
+    OriginalRecord,
     describe,
     read_manifest,
     write_manifest,
@@ -103,11 +104,12 @@ class World:
         return folder
 
     def write_run(self, folder: Path, name: str = "scrub", **changes: Any) -> Path:
-        """A run of a method; ``start``, ``memory`` and ``damage`` say what its models are like."""
+        """A run; ``start``, ``memory``, ``damage``: what its models are; ``own``: number of its first own original."""
         folder.mkdir(parents=True)
         start, memory, damage = (
             changes.pop(key, value) for key, value in (("start", 300), ("memory", 0.0), ("damage", 0.0))
         )
+        own = changes.pop("own", None)
         models = []
         for seed in range(SEEDS):
             arrays = self.model(start + seed, memory=memory, damage=damage)
@@ -123,8 +125,15 @@ class World:
                     share_changed=1.0,
                 )
             )
+        originals = [self.write_original(folder, own + seed, seed) for seed in range(SEEDS)] if own else []
+        if own:
+            models = [
+                model.model_copy(update={"original": record.weights})
+                for model, record in zip(models, originals, strict=True)
+            ]
         method = {
             "name": name,
+            "changes_training": bool(own),
             "title": f"{name.title()} unlearning",
             "family": "teacher",
             "needs": ("forget", "retain"),
@@ -141,6 +150,7 @@ class World:
             "seeds": SEEDS,
             "index_hashes": self.index_hashes(),
             "models": tuple(models),
+            "originals": tuple(originals),
             "cost": CostRecord(flops=4e10, retrain_flops=1e12, seconds=1.5, retrain_seconds=60.0),
             "environment": {"torch": "2.15.0", "python": "3.11.7", "commit": "0123abc"},
             "command": f"forgetbench run {self.task} --method {name}",
@@ -150,13 +160,20 @@ class World:
         write_manifest(folder, Manifest(**fields))
         return folder
 
+    def write_original(self, folder: Path, number: int, seed: int) -> OriginalRecord:
+        """An original that a method trained for itself."""
+        arrays, file = self.model(number, memory=2.0), f"originals/d0-s{seed}.npz"
+        (folder / "originals").mkdir(exist_ok=True)
+        write_arrays(folder / file, arrays)
+        return OriginalRecord(draw=0, seed=seed, file=file, weights=digest({"own": number}), arrays=describe(arrays))
+
 
 def zip_of(folder: Path) -> bytes:
     """The body of a submission."""
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(folder.iterdir()):
-            archive.write(path, path.name)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.write(path, path.relative_to(folder).as_posix())
     return body.getvalue()
 
 
