@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from forgetbench.errors import UsageError
 from forgetbench.methods import load_method_file, methods, parse_method, parse_method_file
@@ -25,6 +25,23 @@ class Contestant:
     """The method with all its hyper-parameters."""
     file: str | None = None
     """``file.py:Class`` where the method is not part of the package."""
+    trials: int = 1
+    """Trials that were spent on its hyper-parameters; 1 = they are the defaults."""
+    selector: Literal["none", "oracle-free", "oracle"] = "none"
+    """By what the trial was chosen."""
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The hyper-parameters that its label names."""
+        return tuple(part.partition("=")[0] for part in self.label.partition(":")[2].split(",") if part)
+
+    def over(self, other: Contestant) -> Contestant:
+        """This row under the name of another with the hyper-parameters that differ from it."""
+        before = other.method.to_dict()
+        name, _, given = other.label.partition(":")
+        changed = [f"{key}={value}" for key, value in self.method.to_dict().items() if value != before[key]]
+        values = ",".join([*filter(None, [given]), *changed])
+        return replace(self, label=f"{name}:{values}" if values else name)
 
     @property
     def trains_originals(self) -> bool:

@@ -139,6 +139,8 @@ def gather_run(
         update={
             "seconds": _mean(record.seconds for record in models),
             "training_seconds": _mean(original["seconds"] for original in unlearned.own),
+            "tuning_trials": contestant.trials,
+            "tuning_selector": contestant.selector,
         }
     )
     manifest = Manifest(

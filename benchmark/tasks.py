@@ -74,6 +74,13 @@ class Task(Section):
         """The seed of a stream of random numbers (63 bits), derived from the task's name, a word and indices."""
         return int(digest([self.name, name, *indices])[:16], 16) >> 1
 
+    def development(self) -> Task:
+        """The task that hyper-parameters are tuned on: the same under another name, so other draws, seeds and models.
+
+        Where the scenario itself names what goes, as a class, that is the same.
+        """
+        return Task.model_validate({**self.model_dump(), "name": f"{self.name}/development"})
+
     def with_counts(self, *, seeds: int | None = None, draws: int | None = None) -> Task:
         """The same task with other numbers of seeds and forget sets; None keeps a number.
 

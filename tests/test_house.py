@@ -23,7 +23,7 @@ FLOORS = [
     {"tasks", "bench", "contestants", "pipeline", "executors", "gathering"},
     {"scoring", "judging", "results", "reports"},
     {"leaderboard"},
-    {"suite", "demo", "verifying", "auditing", "cli", "__init__", "__main__"},
+    {"suite", "studies", "tuning", "demo", "verifying", "auditing", "cli", "__init__", "__main__"},
 ]
 TORCHLESS = {"answers", "metrics", "statistics", "evidence", "packs", "store", "leaderboard"} | FLOORS[5]
 

@@ -20,6 +20,9 @@ Device = Annotated[str, Parameter(help="torch device; auto takes the GPU where t
 ExecutorName = Annotated[
     Literal["auto", "processes", "local"], Parameter(help="Side by side in processes, or in order here.")
 ]
+Selector = Annotated[
+    Literal["oracle-free", "oracle"], Parameter(help="By what a trial is judged: without any oracle, or by distance.")
+]
 Format = Literal["table", "markdown", "csv", "json", "html"]
 
 
@@ -42,6 +45,8 @@ def run(
     device: Device = "auto",
     executor: ExecutorName = "auto",
     workers: int | None = None,
+    tuned: Flag = False,
+    selector: Selector = "oracle-free",
     keep_models: Flag = False,
     evidence_only: Flag = False,
     json: Flag = False,
@@ -66,6 +71,8 @@ def run(
         Folder of the image sets on disk.
     workers
         Processes; one for each core if left out.
+    tuned
+        Take the best hyper-parameters that `forgetbench tune` found here; the row says how many trials there were.
     keep_models
         Keep the unlearned models' weights in the store.
     evidence_only
@@ -73,10 +80,11 @@ def run(
     json
         Print JSON.
     """
-    from forgetbench.contestants import choose
+    from forgetbench.contestants import Contestant, choose
     from forgetbench.suite import Options
     from forgetbench.suite import run as run_tasks
-    from forgetbench.tasks import find_tasks
+    from forgetbench.tasks import Task, find_tasks
+    from forgetbench.tuning import tuned as tuned_ones
 
     found = [one.with_counts(seeds=seeds, draws=draws) for one in find_tasks(task)]
     names = method if method or method_file else ["all"]
@@ -88,8 +96,13 @@ def run(
         keep_models=keep_models,
         evidence_only=evidence_only,
     )
+
+    def rows(one: Task) -> list[Contestant]:
+        chosen = choose(names or [], method_file or [], one.network.name)
+        return tuned_ones(one, chosen, options, selector) if tuned else chosen
+
     with ProgressBar() as watcher:
-        done = run_tasks(found, lambda one: choose(names or [], method_file or [], one.network.name), options, watcher)
+        done = run_tasks(found, rows, options, watcher)
     if not evidence_only:
         tables = [
             _score_folders(options.results.judge(task_run.pack), task_run.runs) for task_run in done if task_run.pack

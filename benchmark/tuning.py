@@ -1,0 +1,272 @@
+"""Hyper-parameters at equal budget: every method gets the same number of trials, on development draws and seeds.
+
+The development task is the task under another name: since every stream of random numbers is derived from the name, its
+forget sets, flipped labels, seeds and models are others than the reported ones (where a scenario names its classes,
+those stay). Trial 0 is the method's defaults. In a round each method proposes one trial, and all of them run side by
+side; trials are kept by optuna in the run's home, and models in the store, so a killed `tune` continues where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forgetbench.answers import Array, Logits, read_arrays, stack
+from forgetbench.contestants import Contestant, trained_by
+from forgetbench.errors import UsageError
+from forgetbench.executors import Job, Local, Processes, Result, make_executor
+from forgetbench.pipeline import LABELS, answers_file
+from forgetbench.scoring.selectors import Judgement, by_distance, development_bands, oracle_free
+from forgetbench.store import digest
+from forgetbench.studies import Selector, Study, Trial
+from forgetbench.suite import Options, Silent, Watcher
+from forgetbench.tasks import Task
+
+SEEDS = 2
+"""Development seeds."""
+BUDGETS = (1, 10, 50)
+"""Numbers of trials that a board knows."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found for one method."""
+
+    contestant: Contestant
+    """The method with the best trial's hyper-parameters; its row says how many trials there were."""
+    trials: tuple[Trial, ...]
+    """All trials, in order; empty where the method does not apply."""
+    best: Trial | None
+    """The trial that was chosen."""
+
+
+def tune(
+    task: Task,
+    contestants: Sequence[Contestant],
+    options: Options,
+    *,
+    trials: int,
+    selector: Selector = "oracle-free",
+    seeds: int = SEEDS,
+    watcher: Watcher | None = None,
+) -> list[Tuned]:
+    """Tune methods on a task's development draws and seeds; trials that were made before are not made again.
+
+    Args:
+        task: The task.
+        contestants: The methods; hyper-parameters that were named stay as they are.
+        options: Where and how.
+        trials: Trials of each method; 1 means its defaults.
+        selector: By what a trial is judged.
+        seeds: Development seeds.
+        watcher: Is told what goes on.
+
+    Raises:
+        UsageError: A method does not say what to search, or the selector cannot judge on this task.
+        ForgetBenchError: A worker died, or an artefact was damaged while it was needed.
+    """
+    if trials < 1:
+        raise UsageError("a method needs at least one trial: its defaults.")
+    development = task.development().with_counts(seeds=seeds)
+    studies = [open_study(task, one, options, selector, seeds) for one in contestants]
+    for study in studies:
+        study.check(trials)
+    if not all(study.has(trials) for study in studies):
+        with make_executor(options.executor, options.workers, options.site().device) as executor:
+            rehearsal = _Rehearsal(development, options, executor, watcher or Silent())
+            rehearsal.run(list(zip(contestants, studies, strict=True)), trials, selector)
+    return [_tuned(one, study, trials) for one, study in zip(contestants, studies, strict=True)]
+
+
+def tuned(
+    task: Task, contestants: Sequence[Contestant], options: Options, selector: Selector, seeds: int = SEEDS
+) -> list[Contestant]:
+    """The contestants with the best hyper-parameters of their finished studies in this home.
+
+    Raises:
+        UsageError: A study is missing or unfinished; the message names the command.
+    """
+    found = []
+    for one in contestants:
+        study = open_study(task, one, options, selector, seeds)
+        asked = study.asked
+        if not asked or not study.has(asked):
+            name = f"--method-file {one.file}" if one.file else f"--method {one.label}"
+            raise UsageError(
+                f"{one.label} was not tuned on {task.name} here"
+                + (f" ({len(study.trials())} of {asked} trials are done)" if asked else "")
+                + f": forgetbench tune {task.name} {name} --trials {asked or BUDGETS[1]} --selector {selector}"
+            )
+        found.append(_tuned(one, study, asked).contestant)
+    return found
+
+
+def open_study(task: Task, contestant: Contestant, options: Options, selector: Selector, seeds: int) -> Study:
+    """The study of a method on a task; another definition, source or search space makes another study."""
+    development = task.development()
+    fixed = set(contestant.named)
+    space = {
+        fact.name: fact.search
+        for fact in type(contestant.method).parameters()
+        if fact.search is not None and fact.name not in fixed
+    }
+    facts = {
+        "task": development.key,
+        "draws": development.draws,
+        "seeds": seeds,
+        "method": contestant.method.card.name,
+        "source": contestant.method.source_hash(),
+        "defaults": contestant.method.to_dict(),
+        "space": {name: list(values) for name, values in space.items()},
+        "selector": selector,
+    }
+    return Study(
+        options.home / "tuning" / task.name / "studies.sqlite",
+        f"{contestant.label} {selector} {digest(facts)[:12]}",
+        space,
+        contestant.method.to_dict(),
+        seed=int(digest(facts)[:8], 16),
+        facts=facts,
+    )
+
+
+def _tuned(contestant: Contestant, study: Study, trials: int) -> Tuned:
+    made = tuple(study.trials()[:trials])
+    best = choose_trial(made)
+    if best is None:
+        return Tuned(contestant, made, None)
+    method = type(contestant.method).from_dict({**contestant.method.to_dict(), **best.parameters})
+    changed = replace(contestant, method=method, trials=len(made), selector=study.selector)
+    return Tuned(changed.over(contestant), made, best)
+
+
+def choose_trial(trials: Sequence[Trial]) -> Trial | None:
+    """The best trial: the least value among those that hold, else among the collapsed ones, else the defaults."""
+    for status in ("ok", "collapsed"):
+        found = [trial for trial in trials if trial.status == status and trial.value is not None]
+        if found:
+            return min(found, key=lambda trial: (trial.value, trial.number))
+    return trials[0] if trials else None
+
+
+class _Rehearsal:
+    """The jobs of a development task: originals once, oracles where they are asked for, then rounds of trials."""
+
+    def __init__(self, task: Task, options: Options, executor: Local | Processes, watcher: Watcher) -> None:
+        self.task, self.options, self.executor, self.watcher = task, options, executor, watcher
+        self.common: Job = {"task": task.model_dump(mode="json"), "site": options.site().__dict__}
+        self.originals: dict[str, list[Result]] = {}
+
+    def run(self, studies: Sequence[tuple[Contestant, Study]], trials: int, selector: Selector) -> None:
+        """Rounds, until every study has its trials."""
+        specs = [contestant.as_json() for contestant, _ in studies]
+        [facts] = self._do("prepare", [{"methods": specs}], ["images and splits"])
+        refused = facts["refusals"]
+        live = []
+        for (contestant, study), spec in zip(studies, specs, strict=True):
+            if digest(spec) in refused:
+                study.refuse(refused[digest(spec)])
+            else:
+                live.append((contestant, study))
+        missing = sum(max(0, trials - len(study.trials())) for _, study in live)
+        self.watcher.begin(self.task.name, missing * self.task.seeds * self.task.draws)
+        if missing:
+            judge = self._judge(facts, selector)
+            while batch := [pair for pair in live if len(pair[1].trials()) < trials]:
+                self._round(batch, judge)
+        for _, study in live:
+            study.ask(trials)
+        self.watcher.end(self.task.name)
+
+    def _judge(self, facts: Result, selector: Selector) -> Callable[[list[Logits]], Judgement]:
+        labels = [_labels(self.options.store.path(key) / LABELS) for key in facts["labels"]]
+        seeds, draws = range(self.task.seeds), range(self.task.draws)
+        shared = self._train([{"role": "original", "seed": seed} for seed in seeds])
+        self.originals[""] = shared
+        originals = [self._answers([shared[seed]["answers"][str(draw)] for seed in seeds]) for draw in draws]
+        if selector == "oracle-free":
+            mislabelled = self.task.scenario.name == "mislabelled"
+            return lambda population: oracle_free(population, originals, labels, mislabelled=mislabelled)
+        sides = []
+        for role in ("reference", "control"):
+            jobs: list[Job] = [{"role": role, "draw": draw, "seed": seed} for draw in draws for seed in seeds]
+            models = {(job["draw"], job["seed"]): made for job, made in zip(jobs, self._train(jobs), strict=True)}
+            sides.append(
+                [self._answers([models[draw, seed]["answers"][str(draw)] for seed in seeds]) for draw in draws]
+            )
+        bands = development_bands(labels, sides[0], sides[1], originals, facts["track"])
+        return lambda population: by_distance(population, sides[0], originals, labels, bands)
+
+    def _round(self, batch: Sequence[tuple[Contestant, Study]], judge: Callable[[list[Logits]], Judgement]) -> None:
+        """One trial of each study, side by side."""
+        proposals = [study.propose() for _, study in batch]
+        jobs: list[Job] = []
+        for number, ((contestant, _), values) in enumerate(zip(batch, proposals, strict=True)):
+            method = type(contestant.method).from_dict({**contestant.method.to_dict(), **values})
+            trial = replace(contestant, method=method)
+            originals = self._originals(trial)
+            jobs += [
+                {
+                    "method": trial.as_json(),
+                    "draw": draw,
+                    "seed": seed,
+                    "original": originals[seed]["model"],
+                    "of": number,
+                }
+                for draw in range(self.task.draws)
+                for seed in range(self.task.seeds)
+            ]
+        names = [f"{job['method']['label']}, trial {len(batch[job['of']][1].trials())}" for job in jobs]
+        results = self._do("unlearn", jobs, names)
+        for number, ((_, study), values) in enumerate(zip(batch, proposals, strict=True)):
+            made = [result for job, result in zip(jobs, results, strict=True) if job["of"] == number]
+            study.tell(values, **self._outcome(made, judge))
+
+    def _outcome(self, made: Sequence[Result], judge: Callable[[list[Logits]], Judgement]) -> dict[str, Any]:
+        bad = next((result for result in made if result["status"] != "ok"), None)
+        if bad is not None:
+            return {"status": bad["status"], "reason": bad["reason"]}
+        seeds = self.task.seeds
+        keys = [result["key"] for result in made]
+        try:
+            judged = judge([self._answers(keys[start : start + seeds]) for start in range(0, len(keys), seeds)])
+        except UsageError as error:
+            if "finite" not in str(error):
+                raise
+            return {"status": "diverged", "reason": str(error)}
+        status = "collapsed" if judged.collapsed else "ok"
+        return {"status": status, "value": judged.value, "parts": dict(judged.parts)}
+
+    def _originals(self, contestant: Contestant) -> list[Result]:
+        """By seed, the originals that a trial starts from: the task's, or its own."""
+        if not contestant.trains_originals:
+            return self.originals[""]
+        spec = contestant.as_json()
+        key = digest(trained_by(spec))
+        if key not in self.originals:
+            jobs: list[Job] = [{"role": "original", "seed": seed, "method": spec} for seed in range(self.task.seeds)]
+            self.originals[key] = self._train(jobs)
+        return self.originals[key]
+
+    def _train(self, jobs: Sequence[Job]) -> list[Result]:
+        return self._do("train", jobs, [f"{job['role']} {job['seed']}" for job in jobs])
+
+    def _answers(self, keys: Sequence[str]) -> Logits:
+        return stack([read_arrays(answers_file(self.options.store, key)) for key in keys])
+
+    def _do(self, work: str, jobs: Sequence[Job], names: Sequence[str]) -> list[Result]:
+        full = [{**self.common, **job} for job in jobs]
+
+        def done(number: int, result: Result) -> None:
+            self.watcher.done(names[number], fresh=bool(result.get("fresh", False)))
+
+        return self.executor(f"forgetbench.pipeline:{work}", full, done)
+
+
+def _labels(path: Path) -> dict[str, Array]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

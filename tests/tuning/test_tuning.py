@@ -1,0 +1,193 @@
+"""Tuning on a task of a second: equal budgets, the same proposals after a kill, and rows that say what was spent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from forgetbench.cli import main
+from forgetbench.contestants import Contestant, choose
+from forgetbench.errors import UsageError
+from forgetbench.evidence import read_run
+from forgetbench.store import Store
+from forgetbench.studies import Trial
+from forgetbench.suite import Options, run
+from forgetbench.tasks import read_task
+from forgetbench.tuning import Tuned, choose_trial, tune, tuned
+
+TOML = """
+name = "test/mlp/mislabelled"
+title = "A task of seconds"
+seeds = 2
+image_set = { name = "digits", options = { train = 60, validation = 100 } }
+network = { name = "mlp", options = { hidden = [8] } }
+recipe = { epochs = 3, batch_size = 20, lr = 0.05 }
+scenario = { name = "mislabelled", options = { rate = 0.3, known = 0.5 } }
+"""
+OWN = """
+from dataclasses import dataclass
+from forgetbench.methods import Method, param
+
+@dataclass(frozen=True, kw_only=True)
+class Silent(Method):
+    "Says nothing of what to search."
+    lr: float = param(0.1, above=0)
+
+    def unlearn(self, model, request):
+        raise RuntimeError("no good")
+"""
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    path = tmp_path / "task.toml"
+    path.write_text(TOML)
+    return path
+
+
+def go(task: Path, home: Path, *names: str, trials: int, files: tuple[str, ...] = ()) -> list[Tuned]:
+    one = read_task(str(task))
+    options = Options(home=home, device="cpu", executor="local")
+    return tune(one, choose(names, files, one.network.name), options, trials=trials)
+
+
+def record(found: list[Tuned]) -> list[list[Trial]]:
+    return [list(one.trials) for one in found]
+
+
+def test_the_development_task_has_another_key_and_other_streams(task: Path) -> None:
+    one = read_task(str(task))
+    assert one.key  # a key that was computed before must not be carried over
+    other = one.development()
+    assert other.key != one.key
+    assert other.stream("split") != one.stream("split")
+    assert other.stream("original-init", 0) != one.stream("original-init", 0)
+    assert (other.recipe, other.scenario, other.image_set) == (one.recipe, one.scenario, one.image_set)
+
+
+def test_every_method_gets_the_same_trials_and_the_first_is_its_defaults(task: Path, tmp_path: Path) -> None:
+    found = go(task, tmp_path / "home", "finetune", "random-label:epochs=2", "gs-lora", trials=4)
+    assert [len(one.trials) for one in found] == [4, 4, 0]  # gs-lora does not apply to this network
+    finetune, relabelled, _ = found
+    assert finetune.trials[0].parameters == {"epochs": 5, "lr": 0.02}
+    assert set(relabelled.trials[0].parameters) == {"lr"}  # what was named is not searched
+    assert all(2 <= trial.parameters["epochs"] <= 10 for trial in finetune.trials)
+    assert len({str(trial.parameters) for trial in finetune.trials}) == 4
+    assert finetune.best is not None
+    assert finetune.best.value == min(trial.value for trial in finetune.trials if trial.status == "ok")
+    assert relabelled.contestant.label.startswith("random-label:epochs=2")
+    # more trials later continue the same study
+    more = go(task, tmp_path / "home", "finetune", trials=5)
+    assert record(more)[0][:4] == record(found)[0]
+
+
+def test_a_tuned_row_takes_the_best_trial_and_says_what_it_cost(task: Path, tmp_path: Path) -> None:
+    one, options = read_task(str(task)), Options(home=tmp_path / "home", device="cpu", executor="local")
+    asked = choose(("finetune", "gs-lora"), (), "mlp")
+    with pytest.raises(UsageError, match=r"forgetbench tune test/mlp/mislabelled --method finetune --trials 10"):
+        tuned(one, asked, options, "oracle-free")
+    [finetune, _] = go(task, tmp_path / "home", "finetune", "gs-lora", trials=3)
+    rows = tuned(one, asked, options, "oracle-free")
+    [done] = run([one], lambda _: rows, options)
+    manifest = read_run(done.runs[0]).manifest
+    assert finetune.best is not None
+    assert {name: manifest.method.parameters[name] for name in ("epochs", "lr")} == finetune.best.parameters
+    assert (manifest.cost.tuning_trials, manifest.cost.tuning_selector) == (3, "oracle-free")
+    assert read_run(done.runs[1]).manifest.status == "not-applicable"
+    # the label asks for the same row again, without the study
+    [again] = choose((manifest.row,), (), "mlp")
+    assert again.method.to_dict() == manifest.method.parameters
+
+
+def test_the_oracle_selector_has_a_study_of_its_own(task: Path, tmp_path: Path) -> None:
+    one, options = read_task(str(task)), Options(home=tmp_path / "home", device="cpu", executor="local")
+    asked = choose(("finetune",), (), "mlp")
+    [found] = tune(one, asked, options, trials=1, selector="oracle", seeds=3)
+    assert found.trials[0].parts.keys() >= {"gap.retain", "gap.test"}
+    with pytest.raises(UsageError, match="not tuned"):
+        tuned(one, asked, options, "oracle-free")
+
+
+def test_what_fails_is_kept_and_counted_and_nothing_to_search_is_refused(task: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    with pytest.raises(UsageError, match=r"does not say what to search.*search="):
+        go(task, tmp_path / "home", trials=2, files=(str(file),))
+    [found] = go(task, tmp_path / "home", trials=1, files=(str(file),))
+    assert found.trials[0].status == "failed"
+    assert "no good" in found.trials[0].reason
+    assert found.contestant.label == "silent"
+
+
+def test_a_trial_that_does_not_hold_is_never_chosen_while_another_is_left() -> None:
+    failed = Trial(0, {}, "failed", None)
+    collapsed, better = Trial(1, {}, "collapsed", 0.1), Trial(2, {}, "collapsed", 0.05)
+    good, tie = Trial(3, {}, "ok", 0.9), Trial(4, {}, "ok", 0.9)
+    assert choose_trial([failed, collapsed, better, good, tie]) is good
+    assert choose_trial([failed, collapsed, better]) is better
+    assert choose_trial([failed]) is failed
+    assert choose_trial([]) is None
+
+
+def test_labels_name_what_differs_and_are_read_back() -> None:
+    [plain] = choose(("salun:epochs=2",), (), "cnn")
+    other = type(plain.method).from_dict({**plain.method.to_dict(), "lr": 1.5e-05, "redraw": True})
+    row = Contestant("salun", other).over(plain)
+    assert row.label == "salun:epochs=2,lr=1.5e-05,redraw=True"
+    assert choose((row.label,), (), "cnn")[0].method == other
+    assert row.named == ("epochs", "lr", "redraw")
+    assert plain.over(plain).label == "salun:epochs=2"
+
+
+@pytest.mark.slow
+def test_a_killed_tuning_continues_with_the_same_trials_and_runs_none_twice(task: Path, tmp_path: Path) -> None:
+    names = ("finetune", "scrub", "random-label")
+    whole = go(task, tmp_path / "whole", *names, trials=10)
+    home = tmp_path / "killed"
+    words = [sys.executable, "-m", "forgetbench", "tune", str(task), "--executor", "local", "--device", "cpu"]
+    words += [word for name in names for word in ("--method", name)]
+    for trials in (2, 5):  # killed twice
+        process = subprocess.Popen(
+            words,
+            env={**os.environ, "FORGETBENCH_HOME": str(home)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        until = time.monotonic() + 300
+        while kept(home) < trials * len(names) + 1 and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+    assert record(go(task, home, *names, trials=10)) == record(whole)
+    assert models(home) == models(tmp_path / "whole")
+
+
+def kept(home: Path) -> int:
+    path = home / "tuning" / "test/mlp/mislabelled" / "studies.sqlite"
+    try:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+            return int(connection.execute("select count(*) from trials").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def models(home: Path) -> list[str]:
+    return sorted(folder.name for folder, facts in Store(home / "store").artefacts() if facts["kind"] == "unlearned")
+
+
+def test_the_command_prints_trials_as_json(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    with pytest.raises(SystemExit) as left:
+        main(["tune", str(task), "--method", "finetune", "--trials", "1", "--executor", "local", "--json"])
+    assert not left.value.code
+    [row] = json.loads(capsys.readouterr().out)
+    assert row["method"] == "finetune"
+    assert [trial["number"] for trial in row["trials"]] == [0]
