@@ -5,13 +5,13 @@ python benchmarks/methods.py    (ratios of medians, both sides in turn, one thre
 
 from __future__ import annotations
 
-import copy
 import logging
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
+from plain_loops import PlainLoops
 from torch import nn
 
 from forgetbench.errors import ForgetBenchError
@@ -54,7 +54,13 @@ def ratio(ours: Callable[[], object], plain: Callable[[], object], rounds: int =
 
 def importances() -> None:
     """Per-example importances against the loop over batches of one that released codes run."""
-    for name, size, count in (("mlp", 8, 256), ("cnn", 8, 256), ("cnn", 32, 128), ("vit", 8, 128)):
+    for name, size, count in (
+        ("mlp", 8, 256),
+        ("cnn", 8, 256),
+        ("cnn", 32, 128),
+        ("vit", 8, 128),
+        ("resnet18", 32, 32),
+    ):
         network, data = spec(name, 1, size).build(0), images(count, 1, size)
         loader = torch.utils.data.DataLoader(
             torch.utils.data.TensorDataset(data.images.float() / 255, data.labels), batch_size=1
@@ -74,45 +80,12 @@ def importances() -> None:
 
 
 def loops(request: ForgetRequest, original: nn.Module) -> None:
-    """A method's own loop against a plain one with the same steps: floats ready in memory, no seeds, no checks."""
-    forget = request.forget.images.float() / 255, request.forget.labels
-    retain = request.retain.images.float() / 255, request.retain.labels
-
-    def steps(loss_of: Callable[[nn.Module, int], torch.Tensor], count: int) -> None:
-        network = copy.deepcopy(original).train()
-        optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-        for step in range(count):
-            optimiser.zero_grad()
-            loss_of(network, step).backward()
-            optimiser.step()
-
-    def rows(data: tuple[torch.Tensor, torch.Tensor], step: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        start = step * size % len(data[1])
-        return data[0][start : start + size], data[1][start : start + size]
-
-    def cross_entropy(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(network(x), y)
-
-    per_epoch = -(-len(request.retain) // 128)
-    plain = {
-        "finetune": lambda: steps(lambda net, step: cross_entropy(net, *rows(retain, step, 128)), 3 * per_epoch),
-        "l1-sparse": lambda: steps(
-            lambda net, step: (
-                cross_entropy(net, *rows(retain, step, 128)) + 1e-4 * sum(p.abs().sum() for p in net.parameters())
-            ),
-            3 * per_epoch,
-        ),
-        "neggrad-plus": lambda: steps(
-            lambda net, step: (
-                0.9 * cross_entropy(net, *rows(retain, step, 128)) - 0.1 * cross_entropy(net, *rows(forget, step, 128))
-            ),
-            3 * per_epoch,
-        ),
-    }
-    for name, loop in plain.items():
-        method = methods.get(name)(epochs=3)
+    """A method's own loop against a plain one with the same steps."""
+    settings = {"cf-k": {"k": 1}, "gradient-ascent": {"lr": 1e-6, "floor": 1.0}, "scrub": {"max_epochs": 3}}
+    for name, loop in PlainLoops(original, request, epochs=3).all().items():
+        method = methods.get(name)(epochs=3, **settings.get(name, {}))
         value = 1 / ratio(lambda method=method: method.unlearn(original, request), loop)
-        print(f"loop of {name}: {value:.2f} times a plain one")
+        print(f"loop of {name:16s} {value:.2f} times a plain one")
 
 
 def flops(request: ForgetRequest, original: nn.Module, facts: TaskFacts) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.gradients import Importance, per_example
 from forgetbench.methods.loops import editable
-from forgetbench.training import predict
+from forgetbench.training import Diverged, predict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,14 @@ class FisherForgetting(Method):
 
 
 def true_fisher(model: nn.Module, examples: Examples, generator: torch.Generator, batch_size: int = 64) -> Importance:
-    """Diagonal Fisher information, with one label per example drawn from the model's answer."""
+    """Diagonal Fisher information, with one label per example drawn from the model's answer.
+
+    Raises:
+        Diverged: The model's answers are not numbers.
+    """
     logits = torch.from_numpy(predict(model, examples))
+    if not torch.isfinite(logits).all():
+        raise Diverged("the model given has diverged: its answers are not numbers")
     return per_example(model, examples.relabel(drawn_labels(logits, generator, examples)), batch_size=batch_size)
 
 

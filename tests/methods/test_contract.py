@@ -9,6 +9,7 @@ import torch
 
 from forgetbench.methods import methods
 from forgetbench.methods.checks import Battery, check_method
+from forgetbench.training import Diverged
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [16, 8], "batch_norm": True},
@@ -31,10 +32,6 @@ def _one_thread():
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-SMOKE = ["finetune", "ssd", "random-label", "gs-lora", "iau"]
-"""Methods that touch each kind of machinery; the rest run on these networks in `make test-all`."""
-
-
 def failures(name: str, network: str, device: str) -> list[str]:
     kind = methods.get(name)
     values = {fact.name: SMALL[fact.name] for fact in kind.parameters() if fact.name in SMALL}
@@ -49,6 +46,30 @@ def test_battery(name, network, device):
     assert failures(name, network, device) == []
 
 
+NOTHING_TO_DIVERGE = {"none", "retrain", "eu-k", "sham", "collapse", "head-mask"}
+"""Methods that minimise nothing from the model that they are given, and the sentinel whose aim is collapse."""
+
+
+@pytest.mark.parametrize("name", sorted(set(methods.names()) - NOTHING_TO_DIVERGE))
+def test_a_loss_that_is_no_number_is_said(name):
+    kind = methods.get(name)
+    values = {fact.name: SMALL[fact.name] for fact in kind.parameters() if fact.name in SMALL}
+    network = "cnn" if not Battery(kind, "cnn", NETWORKS["cnn"], values, "cpu").inapplicable() else "vit"
+    bench = Battery(kind, network, NETWORKS[network], values, "cpu")
+    request = bench.request()
+    original = bench.original(request)
+    with torch.no_grad():
+        original.head.bias.fill_(float("nan"))
+    with pytest.raises(Diverged) as caught:
+        bench.method().unlearn(original, request)
+    message = str(caught.value)
+    assert "diverged" in message
+    if "model given" not in message:
+        assert "epoch" in message
+        assert "learning rate" in message
+        assert name in message or name == "finetune"  # the row's reason begins with the method's name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("network", ["resnet18", "vit"])
@@ -58,7 +79,7 @@ def test_battery_on_timm_networks(name, network, device):
 
 
 @pytest.mark.parametrize("network", ["resnet18", "vit"])
-@pytest.mark.parametrize("name", SMOKE)
+@pytest.mark.parametrize("name", methods.names())
 def test_smoke_on_timm_networks(name, network):
     kind = methods.get(name)
     values = {fact.name: SMALL[fact.name] for fact in kind.parameters() if fact.name in SMALL}

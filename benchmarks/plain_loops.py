@@ -1,0 +1,232 @@
+"""Plain loops of eleven methods, as released codes have them: floats ready in memory, no seeds, no checks.
+
+Each takes the same steps, of the same sizes, as the method of ours with the same hyper-parameters.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from forgetbench.methods.base import ForgetRequest
+
+Batch = tuple[Tensor, Tensor]
+Loop = Callable[[], nn.Module]
+
+
+class Data(NamedTuple):
+    """One set of examples as floats, with its labels."""
+
+    images: Tensor
+    labels: Tensor
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        order = torch.randperm(len(self.labels))
+        for rows in order.split(size):
+            yield self.images[rows], self.labels[rows]
+
+    def forever(self, size: int) -> Iterator[Batch]:
+        while True:
+            yield from self.batches(size)
+
+
+def sgd(network: nn.Module, lr: float = 0.01) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.SGD(trained, lr=lr, momentum=0.9, weight_decay=5e-4)
+
+
+def step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    loss.item()  # released codes add it to a meter
+
+
+def softened(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    return functional.kl_div(
+        functional.log_softmax(student / temperature, 1),
+        functional.softmax(teacher / temperature, 1),
+        reduction="batchmean",
+    )
+
+
+class PlainLoops:
+    """The plain loops over one request, for so many passes."""
+
+    def __init__(self, original: nn.Module, request: ForgetRequest, epochs: int) -> None:
+        self.original, self.request, self.epochs = original, request, epochs
+        self.forget = Data(request.forget.images.float() / 255, request.forget.labels)
+        self.retain = Data(request.retain.images.float() / 255, request.retain.labels)
+        self.validation = Data(request.validation.images.float() / 255, request.validation.labels)
+
+    def all(self) -> dict[str, Loop]:
+        """Method -> its plain loop."""
+        return {
+            "finetune": self.finetune,
+            "l1-sparse": self.l1_sparse,
+            "cf-k": self.cf_k,
+            "neggrad-plus": self.neggrad_plus,
+            "gradient-ascent": self.gradient_ascent,
+            "random-label": self.random_label,
+            "amnesiac": self.amnesiac,
+            "salun": self.salun,
+            "scrub": self.scrub,
+            "bad-teacher": self.bad_teacher,
+            "delete": self.delete,
+        }
+
+    def student(self) -> nn.Module:
+        return copy.deepcopy(self.original).train()
+
+    def finetune(self) -> nn.Module:
+        network = self.student()
+        optimiser = sgd(network)
+        for _ in range(self.epochs):
+            for images, labels in self.retain.batches(128):
+                step(optimiser, functional.cross_entropy(network(images), labels))
+        return network
+
+    def l1_sparse(self) -> nn.Module:
+        network = self.student()
+        optimiser = sgd(network)
+        for epoch in range(self.epochs):
+            strength = 1e-4 * (1 - epoch / self.epochs)
+            for images, labels in self.retain.batches(128):
+                size = sum((parameter.abs().sum() for parameter in network.parameters()), torch.zeros(()))
+                step(optimiser, functional.cross_entropy(network(images), labels) + strength * size)
+        return network
+
+    def cf_k(self) -> nn.Module:
+        network = copy.deepcopy(self.original).eval().requires_grad_(requires_grad=False)
+        blocks = network.blocks
+        for part in (blocks[-1], network.head):
+            part.requires_grad_(requires_grad=True).train()
+        optimiser = sgd(network)
+        for _ in range(self.epochs):
+            for images, labels in self.retain.batches(128):
+                step(optimiser, functional.cross_entropy(network(images), labels))
+        return network
+
+    def neggrad_plus(self) -> nn.Module:
+        network, gone = self.student(), self.forget.forever(128)
+        optimiser = sgd(network)
+        for _ in range(self.epochs):
+            for images, labels in self.retain.batches(128):
+                gone_images, gone_labels = next(gone)
+                away = functional.cross_entropy(network(gone_images), gone_labels)
+                step(optimiser, 0.9 * functional.cross_entropy(network(images), labels) - 0.1 * away)
+        return network
+
+    def gradient_ascent(self) -> nn.Module:
+        network, gone = self.student(), self.forget.forever(64)
+        optimiser = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9)
+        for _ in range(self.epochs * -(-len(self.forget.labels) // 64)):
+            images, labels = next(gone)
+            step(optimiser, -functional.cross_entropy(network(images), labels))
+            network.eval()
+            with torch.no_grad():
+                right = sum(int((network(x).argmax(1) == y).sum()) for x, y in self.validation.batches(512))
+            network.train()
+            if right / len(self.validation.labels) < 0:
+                break
+        return network
+
+    def random_label(self) -> nn.Module:
+        network, kept = copy.deepcopy(self.original).train(), self.retain.forever(192)
+        wrong = self.forget._replace(labels=(self.forget.labels + torch.randint(1, 10, self.forget.labels.shape)) % 10)
+        optimiser = sgd(network)
+        for _ in range(self.epochs):
+            for images, labels in wrong.batches(64):
+                more, theirs = next(kept)
+                both, targets = torch.cat([images, more]), torch.cat([labels, theirs])
+                step(optimiser, functional.cross_entropy(network(both), targets))
+        return network
+
+    def joined(self) -> Data:
+        wrong = (self.forget.labels + torch.randint(1, 10, self.forget.labels.shape)) % 10
+        return Data(torch.cat([self.forget.images, self.retain.images]), torch.cat([wrong, self.retain.labels]))
+
+    def amnesiac(self) -> nn.Module:
+        network, data = self.student(), self.joined()
+        optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+        for _ in range(self.epochs):
+            for images, labels in data.batches(128):
+                step(optimiser, functional.cross_entropy(network(images), labels))
+        return network
+
+    def salun(self) -> nn.Module:
+        network = copy.deepcopy(self.original).eval()
+        sums = [torch.zeros_like(parameter) for parameter in network.parameters()]
+        for images, labels in self.forget.batches(256):
+            network.zero_grad()
+            (-functional.cross_entropy(network(images), labels)).backward()
+            for total, parameter in zip(sums, network.parameters(), strict=True):
+                total.add_(parameter.grad)
+        sizes = torch.cat([-total.abs().flatten() for total in sums])
+        places = torch.argsort(torch.argsort(sizes)) < len(sizes) // 2
+        masks = [part.view_as(total) for part, total in zip(places.split([t.numel() for t in sums]), sums, strict=True)]
+        network.train()
+        data, optimiser = self.joined(), sgd(network)
+        for _ in range(self.epochs):
+            for images, labels in data.batches(128):
+                loss = functional.cross_entropy(network(images), labels)
+                optimiser.zero_grad()
+                loss.backward()
+                for parameter, mask in zip(network.parameters(), masks, strict=True):
+                    parameter.grad *= mask
+                optimiser.step()
+                loss.item()
+        return network
+
+    def scrub(self) -> nn.Module:
+        teacher, network = copy.deepcopy(self.original).eval(), self.student()
+        optimiser = sgd(network, 0.005)
+        for _ in range(self.epochs):
+            for maximise, data, size in ((True, self.forget, 16), (False, self.retain, 64)):
+                for images, labels in data.batches(size):
+                    with torch.no_grad():
+                        wanted = teacher(images)
+                    logits = network(images)
+                    apart = 4 * softened(logits, wanted, 2.0)
+                    loss = -apart if maximise else 0.5 * apart + functional.cross_entropy(logits, labels)
+                    optimiser.zero_grad()
+                    loss.backward()
+                    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                    optimiser.step()
+                    loss.item()
+        return network
+
+    def bad_teacher(self) -> nn.Module:
+        good, bad = copy.deepcopy(self.original).eval(), self.request.fresh_network().eval()
+        network, kept = self.student(), torch.randperm(len(self.retain.labels))[: int(0.3 * len(self.retain.labels))]
+        both = Data(
+            torch.cat([self.forget.images, self.retain.images[kept]]),
+            torch.cat([torch.ones(len(self.forget.labels)), torch.zeros(len(kept))]),
+        )
+        optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)
+        for _ in range(self.epochs):
+            for images, gone in both.batches(64):
+                with torch.no_grad():
+                    wanted_well, wanted_badly = good(images).softmax(1), bad(images).softmax(1)
+                wanted = gone[:, None] * wanted_badly + (1 - gone[:, None]) * wanted_well
+                step(optimiser, functional.kl_div(network(images).log_softmax(1), wanted, reduction="batchmean"))
+        return network
+
+    def delete(self) -> nn.Module:
+        teacher, network = copy.deepcopy(self.original).eval(), self.student()
+        optimiser = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
+        for _ in range(self.epochs):
+            for images, labels in self.forget.batches(64):
+                with torch.no_grad():
+                    wanted = teacher(images)
+                    wanted[torch.arange(len(labels)), labels] = -1e10
+                step(
+                    optimiser,
+                    functional.kl_div(network(images).log_softmax(1), wanted.softmax(1), reduction="batchmean"),
+                )
+        return network
