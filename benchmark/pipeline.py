@@ -174,7 +174,8 @@ def unlearn(job: Job) -> Result:
     try:
         bench.store.write(facts, lambda place: _unlearn(bench, method, job, place))
     except Diverged as error:
-        return {"status": "diverged", "reason": f"{job['method']['name']}: {error}"}
+        name, reason = job["method"]["name"], str(error)
+        return {"status": "diverged", "reason": reason if reason.startswith(name) else f"{name}: {reason}"}
     except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything; the row says what it was
         return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
     return {"status": "ok", "key": key, "fresh": True}
