@@ -183,7 +183,7 @@ class Bench:
             "images": self.partition.train.sha256,
             "device": self.device.type,
             "torch": _torch_version(),
-            "code": _code(TRAINING_CODE if kind == "model" else ASKING_CODE),
+            "code": _code(*(TRAINING_CODE if kind == "model" else ASKING_CODE), *self._network_files),
             **facts,
         }
 
@@ -194,7 +194,7 @@ class Bench:
             "role": role,
             "seed": seed,
             "labels": self.labels_hash(draw),
-            "network": asdict(self.spec),
+            "network": {**asdict(self.spec), **self.task.network.shaping()},
         }
         if role != "original":
             facts |= {"draw": draw, "retain": index_digest(split.retain)}
@@ -213,6 +213,12 @@ class Bench:
             "features": list(PROBED) if self.probes else [],
             "attributes": self.partition.train.attributes,
         }
+
+    @cached_property
+    def _network_files(self) -> tuple[Path, ...]:
+        from forgetbench.networks import source_files
+
+        return source_files(self.task.network.name, self.task.network.options)
 
     def row_hashes(self, draw: int) -> dict[str, str]:
         """Subset -> SHA-256 of its row numbers."""
@@ -239,9 +245,9 @@ def _bench(task: str, site: Site) -> Bench:
     return Bench(Task.model_validate_json(task), site)
 
 
-@lru_cache(maxsize=2)
-def _code(names: tuple[str, ...]) -> str:
-    return source_digest(*(Path(__file__).parent / name for name in names))
+@lru_cache(maxsize=4)
+def _code(*files: str | Path) -> str:
+    return source_digest(*(Path(__file__).parent / file for file in files))
 
 
 def _torch_version() -> str:

@@ -1,7 +1,9 @@
-"""Build a network by name: two small ones that need torch alone, and resnet18 and vit out of timm.
+"""Build a network by name: two small ones that need torch alone, resnet18 and vit out of timm, and others by file.
 
 Every network takes float images in [0,1] and normalises inside, so that nobody forgets to. It has `features` (the
 penultimate layer), a linear `head`, and an ordered list `blocks`, whatever library its body came from.
+This file shapes every model that was ever stored: a new network belongs into a file of its own, which shapes only the
+models that use it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -32,11 +35,17 @@ class Body(nn.Module):
     """All of a network but its head: normalised images (B,C,H,W) -> features (B, `width`)."""
 
     width: int
+    like: str = ""
+    """The network of this file that it is built like, if any: what methods say of that one holds for it."""
 
     @property
     def blocks(self) -> list[nn.Module]:
         """The stages in the order in which an image passes them."""
         raise NotImplementedError
+
+    def adapted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict of the library that the body came from, as one of this body; as it is where there is none."""
+        return dict(state)
 
 
 class BodyBuilder(Protocol):
@@ -46,6 +55,11 @@ class BodyBuilder(Protocol):
 
 
 networks: Registry[Callable[..., Body]] = Registry("network", entry_points="forgetbench.networks")
+networks.register("fast", "forgetbench.networks_fast:fast")
+networks.register("resnet9", "forgetbench.networks_fast:resnet9")
+networks.family("timm", "forgetbench.networks_timm:TimmModels")
+START: tuple[str, ...] = ("pretrained", "checkpoint", "sha256")
+"""Options that say from what weights a network starts; the last two are known to all networks."""
 
 
 class Network(nn.Module):
@@ -95,11 +109,11 @@ class NetworkSpec:
     std: tuple[float, ...]
     options: Mapping[str, Any]
 
-    def build(self, seed: int) -> Network:
-        """A newly initialised network of this kind."""
+    def build(self, seed: int, *, start: bool = True) -> Network:
+        """A newly initialised network of this kind; without `start`, one whose weights are to be replaced anyway."""
         return build_network(
             self.name,
-            options=self.options,
+            options={key: value for key, value in self.options.items() if start or key not in START},
             channels=self.channels,
             height=self.height,
             width=self.width,
@@ -126,11 +140,25 @@ def build_network(
 
     The caller's random state is neither read nor changed.
 
+    Args:
+        name: Its name in the registry.
+        options: Options of the network; with `checkpoint` (a file) and `sha256` (of it) it starts from those weights.
+        channels: Of an image.
+        height: Of an image.
+        width: Of an image.
+        outputs: Classes, or attributes.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        seed: Of the initial weights.
+
     Raises:
-        UsageError: There is no such network or option, an option is out of range, or the shape does not suit it.
+        UsageError: There is no such network or option, an option is out of range, the shape does not suit it, or the
+            weights to start from are missing or others than expected.
     """
     builder = networks.get(name)
-    known = [key for key, value in inspect.signature(builder).parameters.items() if value.kind is value.KEYWORD_ONLY]
+    parameters = inspect.signature(builder).parameters.items()
+    own = [key for key, value in parameters if value.kind is value.KEYWORD_ONLY]
+    known = [*own, *(key for key in START[1:] if key not in own)]
     for key in options:
         if key not in known:
             raise UsageError(unknown(f"option of network {name}", key, known))
@@ -139,8 +167,21 @@ def build_network(
     if outputs < 1:
         raise UsageError(f"a network needs at least one output, not {outputs}")
     with seeded(seed):
-        body = builder(ImageShape(channels, height, width), **options)
-        return Network(body, outputs, mean, std).eval()
+        body = builder(ImageShape(channels, height, width), **{key: options[key] for key in options if key in own})
+        network = Network(body, outputs, mean, std)
+    if {"checkpoint", "sha256"} & set(options):
+        from forgetbench.checkpoints import start_from
+
+        start_from(network, options.get("checkpoint", ""), options.get("sha256", ""))
+    return network.eval()
+
+
+def source_files(name: str, options: Mapping[str, Any]) -> tuple[Path, ...]:
+    """The files beside this one that shape a network, or none."""
+    found = {Path(inspect.getfile(inspect.unwrap(networks.get(name))))}
+    if {"checkpoint", "sha256"} & set(options):
+        found.add(Path(__file__).with_name("checkpoints.py"))
+    return tuple(sorted(found - {Path(__file__)}))
 
 
 class _Stages(Body):
@@ -166,7 +207,7 @@ def cnn(shape: ImageShape, *, width: int = 32) -> Body:
     From 24 pixels the first one has stride 2 and from 48 stride 4: one thread then trains several thousand images
     per second on a CPU.
     """
-    _check_whole("cnn", "width", width, 1, 1024)
+    check_whole("cnn", "width", width, 1, 1024)
     smallest = min(shape.height, shape.width)
     if smallest < 8:
         raise UsageError(f"network cnn needs images of 8 pixels and more, not {shape.height} x {shape.width}")
@@ -192,7 +233,7 @@ def mlp(shape: ImageShape, *, hidden: Sequence[int] = (256, 128), batch_norm: bo
     if isinstance(hidden, int) or not hidden:
         raise UsageError(f"option hidden of network mlp is a list of layer sizes, such as [256, 128], not {hidden!r}")
     for size in hidden:
-        _check_whole("mlp", "hidden", size, 1, 65536)
+        check_whole("mlp", "hidden", size, 1, 65536)
     stages = []
     for place, (before, after) in enumerate(pairwise((shape.channels * shape.height * shape.width, *hidden))):
         flatten = [nn.Flatten()] if place == 0 else []
@@ -248,11 +289,11 @@ def vit(
     from timm.models.vision_transformer import VisionTransformer
 
     for name, value in (("dim", dim), ("depth", depth), ("heads", heads)):
-        _check_whole("vit", name, value, 1, 4096)
+        check_whole("vit", name, value, 1, 4096)
     if dim % heads:
         raise UsageError(f"option dim of network vit must be a multiple of heads, not {dim} with {heads} heads")
     side = _patch(shape) if patch is None else patch
-    _check_whole("vit", "patch", side, 1, 4096)
+    check_whole("vit", "patch", side, 1, 4096)
     if shape.height % side or shape.width % side:
         raise UsageError(f"option patch of network vit must divide {shape.height} and {shape.width}, not {side}")
     model = VisionTransformer(
@@ -280,6 +321,7 @@ def _patch(shape: ImageShape) -> int:
     return next((side for side in fitting if longest / side <= most), fitting[-1])
 
 
-def _check_whole(network: str, name: str, value: object, low: int, high: int) -> None:
+def check_whole(network: str, name: str, value: object, low: int, high: int) -> None:
+    """Refuse (UsageError) a value of an option that is no whole number in a range."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise UsageError(f"option {name} of network {network} must be a whole number in [{low}, {high}], not {value!r}")

@@ -55,6 +55,7 @@ def prepare(job: Job) -> Result:
     network = bench.spec.build(0)
     facts = TaskFacts(
         network=bench.task.network.name,
+        like=network.body.like,
         scenario=bench.task.scenario.name,
         attributes=images.attributes,
         outputs=len(images.classes),
@@ -208,7 +209,7 @@ def load_model(bench: Bench, folder: Path) -> nn.Module:
     """A stored model on the bench's device, in eval mode."""
     from safetensors.torch import load_file
 
-    network = bench.spec.build(0)
+    network = bench.spec.build(0, start=False)
     network.load_state_dict(load_file(folder / WEIGHTS, device=str(bench.device)))
     return network.to(bench.device).eval()
 

@@ -36,6 +36,12 @@ class Choice(Section):
     options: dict[str, Any] = Field(default={})
     """Options by keyword; those left out keep their defaults."""
 
+    def shaping(self) -> dict[str, Any]:
+        """Name and options without the place of a file whose hash is among them: it shapes nothing."""
+        places = {"path", "checkpoint"} if self.options.get("sha256") else set()
+        kept = {name: value for name, value in self.options.items() if name not in places}
+        return {"name": self.name, "options": kept}
+
 
 class Task(Section):
     """One task of the benchmark."""
@@ -68,7 +74,8 @@ class Task(Section):
     @cached_property
     def key(self) -> str:
         """Hash of all that shapes a model: not of the counts of seeds and draws, the titles, the tier or the track."""
-        return digest(self.model_dump(mode="json", exclude={"title", "description", "tier", "track", "draws", "seeds"}))
+        whole = self.model_dump(mode="json", exclude={"title", "description", "tier", "track", "draws", "seeds"})
+        return digest({**whole, **{part: getattr(self, part).shaping() for part in ("network", "scenario")}})
 
     def stream(self, name: str, *indices: int) -> int:
         """The seed of a stream of random numbers (63 bits), derived from the task's name, a word and indices."""

@@ -120,7 +120,7 @@ class Method(ABC):
     def applies_to(self, facts: TaskFacts) -> str | None:
         """Why the method does not apply to a task, in a sentence; None when it does."""
         card = self.card
-        if "*" not in card.networks and facts.network not in card.networks:
+        if not {"*", facts.network, facts.like} & set(card.networks):
             return f"{card.name} applies to the networks {', '.join(card.networks)}, not to {facts.network}"
         if "*" not in card.scenarios and facts.scenario not in card.scenarios:
             return f"{card.name} applies to the scenarios {', '.join(card.scenarios)}, not to {facts.scenario}"

@@ -66,6 +66,8 @@ class TaskFacts:
 
     network: str
     """Name of the network."""
+    like: str = ""
+    """The network that it is built like, where that is another one: what holds for that one holds for it."""
     scenario: str
     """Name of the scenario."""
     attributes: bool

@@ -165,7 +165,8 @@ class Battery:
         """Why the method does not apply here, if it does not."""
         scenario = self.kind.card.scenarios[0].replace("*", "class")
         outputs = ATTRIBUTES if attributes else CLASSES
-        facts = TaskFacts(network=self.network, scenario=scenario, attributes=attributes, outputs=outputs)
+        like = self.spec(attributes).build(0).body.like
+        facts = TaskFacts(network=self.network, like=like, scenario=scenario, attributes=attributes, outputs=outputs)
         return self.method().applies_to(facts)
 
     def round_trip(self) -> str:

@@ -108,7 +108,7 @@ class MaskedSmallGradients(Method):
 
     def applies_to(self, facts: TaskFacts) -> str | None:
         """Not to networks without convolutions, unless linear layers are screened too."""
-        if self.layers == "convolutions" and facts.network in ("mlp", "vit"):
+        if self.layers == "convolutions" and {facts.network, facts.like} & {"mlp", "vit"}:
             return f"{self.card.name} with layers=convolutions does not apply to {facts.network}: set layers=all"
         return super().applies_to(facts)
 

@@ -18,7 +18,7 @@ FLOORS = [
     {"errors", "registry", "store", "answers", "metrics", "statistics", "significance"}
     | {"evidence", "packs", "environment"},
     {"datasets"},
-    {"compute", "examples", "networks", "recipe", "training"},
+    {"checkpoints", "compute", "examples", "networks", "networks_fast", "networks_timm", "recipe", "training"},
     {"methods"},
     {"tasks", "bench", "contestants", "pipeline", "executors", "gathering"},
     {"scoring", "judging", "results", "reports"},

@@ -96,7 +96,8 @@ def _scenarios(pattern: str) -> list[tuple[str, str]]:
 def _networks(pattern: str) -> list[tuple[str, str]]:
     from forgetbench.networks import networks
 
-    return [(name, (networks.get(name).__doc__ or "").strip().splitlines()[0]) for name in networks.names(pattern)]
+    rows = [(name, (networks.get(name).__doc__ or "").strip().splitlines()[0]) for name in networks.names(pattern)]
+    return rows + (list(networks.families().items()) if pattern == "*" else [])
 
 
 def _task(name: str) -> dict[str, Any]:

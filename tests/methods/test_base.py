@@ -212,3 +212,12 @@ def test_an_author_who_writes_no_card_says_nothing_of_randomness(tmp_path: Path)
     kind = load_method_file(f"{file}:Plain")
     assert kind.card.random is None
     assert all(result.ok for result in check_method(kind, network="mlp"))
+
+
+def test_a_method_applies_to_what_is_built_like_the_networks_that_it_names() -> None:
+    facts = {"scenario": "class", "attributes": False, "outputs": 3}
+    gs_lora, msg = methods.get("gs-lora")(), methods.get("msg")()
+    assert gs_lora.applies_to(TaskFacts(network="timm/deit_tiny", like="vit", **facts)) is None
+    assert "not to timm/resnet34" in gs_lora.applies_to(TaskFacts(network="timm/resnet34", like="resnet18", **facts))
+    assert "layers=all" in msg.applies_to(TaskFacts(network="timm/deit_tiny", like="vit", **facts))
+    assert msg.applies_to(TaskFacts(network="timm/resnet34", like="resnet18", **facts)) is None

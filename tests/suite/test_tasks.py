@@ -46,6 +46,14 @@ def test_the_key_covers_what_shapes_a_model_and_nothing_else(tmp_path: Path) -> 
     assert other.key != task.key
 
 
+def test_the_key_knows_files_by_their_hash_and_not_by_their_place(tmp_path: Path) -> None:
+    def task(where: str, sha256: str) -> str:
+        options = f'[network]\noptions = {{ checkpoint = "{where}", sha256 = "{sha256}" }}'
+        return read_task(write(tmp_path, TOML.replace("[network]", options))).key
+
+    assert task("here.pt", "a1") == task("there.pt", "a1") != task("here.pt", "b2")
+
+
 def test_streams_are_separate_and_follow_the_name(tmp_path: Path) -> None:
     task = read_task(write(tmp_path, TOML))
     renamed = read_task(write(tmp_path, TOML.replace("half", "third")))

@@ -28,6 +28,7 @@ def spec(name: str, size: int = 8, channels: int = 3, outputs: int = 5, **option
 
 
 CASES = [("cnn", 8), ("cnn", 28), ("cnn", 64), ("mlp", 8), ("mlp", 32), ("resnet18", 32), ("vit", 8), ("vit", 28)]
+CASES += [("resnet9", 12), ("resnet9", 32), ("fast", 12), ("fast", 32)]
 
 
 @pytest.mark.parametrize(("name", "size"), CASES)
@@ -121,4 +122,6 @@ def test_small_networks_need_torch_alone():
 def test_all_names_build():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert networks.names() == ["cnn", "mlp", "resnet18", "vit"]
+        assert networks.names() == ["cnn", "fast", "mlp", "resnet18", "resnet9", "vit"]
+        for name in networks.names():
+            spec(name, 16).build(0)
