@@ -1,4 +1,4 @@
-"""Boards as tables: for the terminal, and as Markdown, CSV, JSON and HTML."""
+"""Boards as tables: for the terminal, and as Markdown, LaTeX, CSV, JSON and HTML."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import csv
 import html
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from forgetbench.judging import NO_UNLEARNING, Standing, contends
+from forgetbench.latex import latex, latex_signs
 from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.packs import PackCard
 from forgetbench.scoring.scorecards import BoardRow, Scorecard, Value
@@ -35,20 +37,33 @@ class Table:
     """The same rows in full precision."""
 
 
+class Row(NamedTuple):
+    """A row of a board."""
+
+    card: Scorecard
+    """Its scorecard."""
+    place: BoardRow | None
+    """Its place; None for the reference rows and for rows that were never to be ranked."""
+
+
+def rows_in_order(standing: Standing) -> list[Row]:
+    """Ranked rows by place, the reference rows, then rows that take no place."""
+    contestants = [
+        index for index, manifest in enumerate(standing.manifests) if manifest is not None and contends(manifest)
+    ]
+    places = {contestants[row.index]: row for row in standing.board.rows}
+    order = [index for index, row in places.items() if row.rank is not None]
+    order += [index for index, manifest in enumerate(standing.manifests) if manifest is None]
+    order += [index for index in range(len(standing.manifests)) if index not in order]
+    return [Row(standing.card_of[index], places.get(index)) for index in order]
+
+
 def board_table(standing: Standing, card: PackCard) -> Table:
     """A standing as a table: ranked rows, the reference rows, then rows that take no place."""
-    places = {row.index: row for row in standing.board.rows}
-    contestants = [index for index, manifest in enumerate(standing.manifests) if manifest is not None]
-    ranked = _ranked_positions(standing)
-    order = [ranked[row.index] for row in standing.board.rows if row.rank is not None]
-    order += [index for index, manifest in enumerate(standing.manifests) if manifest is None]
-    order += [index for index in contestants if index not in order]
     computed = _computed(standing)
     shown = [name for name in (*(spec.name for spec in ranking_metrics(card.track)), *EXTRA) if name in computed]
     rows, records = [], []
-    for index in order:
-        scorecard = standing.card_of[index]
-        place = next((places[number] for number, position in ranked.items() if position == index), None)
+    for scorecard, place in rows_in_order(standing):
         rows.append(
             (
                 _place(place),
@@ -62,14 +77,6 @@ def board_table(standing: Standing, card: PackCard) -> Table:
         records.append(_record(scorecard, place, sorted(computed)))
     header = ("rank", "method", "distance", *(_head(name) for name in shown), "FLOPs", "flags")
     return Table(f"{card.task}: {card.title}", header, tuple(rows), _notes(standing, card), tuple(records))
-
-
-def _ranked_positions(standing: Standing) -> dict[int, int]:
-    """Number of a scorecard in the ranking -> its position in the standing."""
-    by_identity = [
-        index for index, manifest in enumerate(standing.manifests) if manifest is not None and contends(manifest)
-    ]
-    return dict(enumerate(by_identity))
 
 
 def _computed(standing: Standing) -> set[str]:
@@ -188,6 +195,29 @@ def as_markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_latex(table: Table) -> str:
+    """The table for LaTeX with booktabs; what a reader must know stands in its caption."""
+    task = table.title.partition(":")[0]
+    cells = [" & ".join(latex_signs(latex(cell)) for cell in row) + r" \\" for row in (table.header, *table.rows)]
+    caption = " ".join([f"{table.title}.", *table.notes])
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
+        rf"\caption{{{latex_signs(latex(caption))}}}",
+        rf"\label{{tab:{re.sub(r'[^A-Za-z0-9]+', '-', task)}}}",
+        rf"\begin{{tabular}}{{ll{'r' * (len(table.header) - 3)}l}}",
+        r"\toprule",
+        cells[0],
+        r"\midrule",
+        *cells[1:],
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def as_csv(tables: Sequence[Table]) -> str:
     """All tables in one CSV in full precision; cells that a spreadsheet would take for a formula are escaped."""
     records = [{"task": table.title.partition(":")[0], **record} for table in tables for record in table.records]
@@ -210,10 +240,15 @@ def as_json(tables: Sequence[Table]) -> str:
     return json.dumps(boards, indent=1, ensure_ascii=False) + "\n"
 
 
-def as_html(tables: Sequence[Table]) -> str:
-    """All tables as one self-contained page."""
+def as_html(tables: Sequence[Table], figures: Sequence[Sequence[str]] = ()) -> str:
+    """All tables as one self-contained page.
+
+    Args:
+        tables: The boards.
+        figures: For each board, and then for all together, the figures that stand below it, as HTML.
+    """
     parts = [_HEAD]
-    for table in tables:
+    for number, table in enumerate(tables):
         cells = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in table.header)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
@@ -223,6 +258,9 @@ def as_html(tables: Sequence[Table]) -> str:
             f"<h2>{html.escape(table.title)}</h2><div class=scroll><table><thead><tr>{cells}</tr></thead>"
             f"<tbody>{body}</tbody></table></div><ul>{notes}</ul>"
         )
+        parts += figures[number] if number < len(figures) else ()
+    for more in figures[len(tables) :]:
+        parts += ["<h2>All tasks</h2>", *more] if more else ()
     return "\n".join([*parts, "</main></html>\n"])
 
 
@@ -231,6 +269,7 @@ _HEAD = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport 
 :root{color-scheme:light dark}body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
 th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid color-mix(in srgb,currentColor 18%,transparent)}
+figure{margin:2rem 0}figure img{background:#fff;max-width:100%;height:auto}figcaption{max-width:46rem;margin-top:.5rem}
 </style><main><h1>ForgetBench report</h1>"""
 
 

@@ -5,20 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from forgetbench.latex import latex
+
 if TYPE_CHECKING:
     from forgetbench.leaderboard.entries import Whole
-
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    **{character: "\\" + character for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
-
-
-def latex(text: str) -> str:
-    """Text in which LaTeX sees no command."""
-    return "".join(_SPECIAL.get(character, character) for character in text)
 
 
 def bibtex(whole: Whole, base: str) -> str:

@@ -7,9 +7,9 @@ import io
 import json
 from collections.abc import Callable, Iterator
 
+from forgetbench.latex import latex, latex_signs
 from forgetbench.leaderboard import documents, formatting
 from forgetbench.leaderboard.boards import Page, Row
-from forgetbench.leaderboard.citing import latex
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -73,8 +73,8 @@ def as_markdown(page: Page, base: str) -> bytes:
 def as_latex(page: Page, base: str) -> bytes:
     """A booktabs table as the page shows it."""
     head, lines = _shown(page, latex)
-    head = [name.replace("±", r"$\pm$") for name in head]
-    body = [" & ".join(_latex_number(cell) for cell in cells) + r" \\" for cells in lines]
+    head = [latex_signs(name) for name in head]
+    body = [" & ".join(latex_signs(cell) for cell in cells) + r" \\" for cells in lines]
     split = len(page.references)
     parts = [
         f"% {base}/boards/{page.board.task}, pack {page.board.pack_sha256[:12]}",
@@ -139,7 +139,3 @@ def _caption(page: Page) -> str:
 def _markdown_text(text: str) -> str:
     plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{character}" if character in "\\`*_[]|#~!" else character for character in plain)
-
-
-def _latex_number(text: str) -> str:
-    return text.replace("±", r"$\pm$").replace("−", "$-$").replace("∞", r"$\infty$").replace("–", "--")

@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"benchmark": "forgetbench", "datasets": "forgetbench.datasets", "methods": "forgetbench.methods"}
 FOLDERS["leaderboard"] = "forgetbench.leaderboard"
 FLOORS = [
-    {"errors", "registry", "store", "answers", "metrics", "statistics", "significance"}
+    {"errors", "latex", "registry", "store", "answers", "metrics", "statistics", "significance"}
     | {"evidence", "packs", "environment"},
     {"datasets"},
     {"checkpoints", "compute", "examples", "networks", "networks_fast", "networks_timm", "recipe", "training"},
     {"methods"},
     {"tasks", "bench", "contestants", "pipeline", "executors", "gathering"},
-    {"scoring", "judging", "results", "reports"},
+    {"scoring", "judging", "results", "reports", "figures"},
     {"leaderboard"},
     {"suite", "studies", "tuning", "demo", "verifying", "auditing", "cli", "__init__", "__main__"},
 ]

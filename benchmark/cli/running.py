@@ -1,19 +1,15 @@
-"""The commands run, score, report and check-method: everything that needs no server."""
+"""The commands run, score, audit and check-method: everything that needs no server."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from forgetbench.cli.output import ProgressBar, out, print_json, print_table, remark
+from forgetbench.cli.output import ProgressBar, print_json, print_table, remark
+from forgetbench.cli.reporting import print_tables
 from forgetbench.errors import UsageError
-
-if TYPE_CHECKING:
-    from forgetbench.judging import Judge
-    from forgetbench.reports import Table
 
 Flag = Annotated[bool, Parameter(negative="")]
 Device = Annotated[str, Parameter(help="torch device; auto takes the GPU where there is one.")]
@@ -23,14 +19,12 @@ ExecutorName = Annotated[
 Selector = Annotated[
     Literal["oracle-free", "oracle"], Parameter(help="By what a trial is judged: without any oracle, or by distance.")
 ]
-Format = Literal["table", "markdown", "csv", "json", "html"]
 
 
 def add_commands(app: App) -> None:
     """Add this file's commands."""
     app.command(run)
     app.command(score)
-    app.command(report)
     app.command(audit)
     app.command(check_method, name="check-method")
 
@@ -81,6 +75,9 @@ def run(
         Print JSON.
     """
     from forgetbench.contestants import Contestant, choose
+    from forgetbench.evidence import read_run
+    from forgetbench.judging import stand
+    from forgetbench.reports import board_table
     from forgetbench.suite import Options
     from forgetbench.suite import run as run_tasks
     from forgetbench.tasks import Task, find_tasks
@@ -104,9 +101,12 @@ def run(
     with ProgressBar() as watcher:
         done = run_tasks(found, rows, options, watcher)
     if not evidence_only:
-        tables = [
-            _score_folders(options.results.judge(task_run.pack), task_run.runs) for task_run in done if task_run.pack
+        boards = [
+            (options.results.judge(task_run.pack), [read_run(folder) for folder in task_run.runs])
+            for task_run in done
+            if task_run.pack
         ]
+        tables = [board_table(stand(judge, runs), judge.pack.card) for judge, runs in boards]
         print_tables(tables, "json" if json else "table")
     remark("\n".join(f"evidence: {folder}" for task_run in done for folder in task_run.runs))
 
@@ -183,33 +183,6 @@ def _verdict(distance: object) -> str:
         return ""
     inside = "inside the family band: not told from retraining" if distance.inside else "outside the family band"
     return f"distance {distance.value:.2f}, decided by {distance.metric}, {inside}"
-
-
-def report(
-    *task: str, format_: Annotated[Format, Parameter(name="--format")] = "table", output: Path | None = None
-) -> None:
-    """Print the boards of everything that was run here.
-
-    Example: forgetbench report "digits/*" --format markdown --output boards.md
-
-    Parameters
-    ----------
-    task
-        Names or wildcard patterns of tasks; all that were run, if left out.
-    format_
-        How.
-    output
-        Write to this file instead of the terminal.
-    """
-    from forgetbench.packs import read_pack
-    from forgetbench.results import Results
-
-    results = Results()
-    finished = results.finished(task or ("*",))
-    if not finished:
-        raise UsageError("Nothing was run here yet that matches. `forgetbench run TASK` runs a task.")
-    tables = [_score_folders(results.judge(read_pack(pack)), folders) for pack, folders in finished.items()]
-    print_tables(tables, format_, output)
 
 
 def audit(
@@ -296,37 +269,3 @@ def check_method(method_file: str, *, network: list[str] | None = None) -> int:
     rows = [(name, result.name, "ok" if result.ok else "FAILED", result.message) for name, result in results]
     print_table(kind.card.name, ("network", "check", "", "what was seen"), rows)
     return 0 if all(result.ok for _, result in results) else 1
-
-
-def _score_folders(judge: Judge, folders: Sequence[Path]) -> Table:
-    from forgetbench.evidence import read_run
-    from forgetbench.judging import stand
-    from forgetbench.reports import board_table
-
-    return board_table(stand(judge, [read_run(folder) for folder in folders]), judge.pack.card)
-
-
-def print_tables(tables: list[Table], format_: Format, output: Path | None = None) -> None:
-    """Print boards in a format, on the terminal or into a file."""
-    from forgetbench import reports
-    from forgetbench.store import write_atomically
-
-    if format_ == "table" and output is None:
-        for table in tables:
-            print_table(table.title, table.header, table.rows, right=range(2, len(table.header) - 1))
-            for note in table.notes:
-                out().print(f"  {note}", markup=False)
-            out().print()
-        return
-    text = {
-        "table": lambda: "\n".join(reports.as_markdown(table) for table in tables),
-        "markdown": lambda: "\n".join(reports.as_markdown(table) for table in tables),
-        "csv": lambda: reports.as_csv(tables),
-        "json": lambda: reports.as_json(tables),
-        "html": lambda: reports.as_html(tables),
-    }[format_]()
-    if output is None:
-        out().print(text, markup=False, end="")
-    else:
-        write_atomically(output, text.encode())
-        remark(f"written: {output}")

@@ -42,7 +42,7 @@ def demo(*, workers: int | None = None, executor: Literal["auto", "processes", "
     executor
         Side by side in processes, or in order here.
     """
-    from forgetbench.cli.running import print_tables
+    from forgetbench.cli.reporting import print_tables
     from forgetbench.demo import run_demo
     from forgetbench.reports import board_table
     from forgetbench.suite import Options

@@ -76,10 +76,19 @@ def test_a_run_is_scored_and_reported(task: Path, tmp_path: Path, capsys: pytest
     assert call("score", folder, "--json") == 0
     card = json.loads(capsys.readouterr().out)
     assert card["metrics"]["gap.forget"]["value"] == board["rows"][2]["gap.forget"]
-    for format_, expected in (("markdown", "| rank | method |"), ("csv", "task,method,"), ("html", "<!doctype html>")):
+    for format_, expected in (("markdown", "| rank | method |"), ("csv", "task,method,"), ("latex", r"\toprule")):
         output = tmp_path / f"boards.{format_}"
         assert call("report", "--format", format_, "--output", output) == 0
         assert expected in output.read_text()
+    assert call("report", "--format", "html", "--output", tmp_path / "boards.html") == 0
+    page = (tmp_path / "boards.html").read_text()
+    assert page.count('<img src="data:image/svg+xml;base64,') == 5
+    assert "http" not in page
+    assert call("report", "--figure", "seeds", "--figure", "ranks", "--output", tmp_path / "pictures") == 0
+    assert len(list((tmp_path / "pictures").glob("test-mlp-random-*.svg"))) == 2
+    assert call("report", "--method", "nothing*") == 2
+    assert call("report", "--figure", "critical-difference", "--output", tmp_path / "cd.svg") == 2
+    capsys.readouterr()
     assert call("score", folder) == 0
     assert "gap.forget" in capsys.readouterr().out
 
@@ -102,6 +111,8 @@ def test_a_run_is_scored_and_reported(task: Path, tmp_path: Path, capsys: pytest
         (["show", "dataset", "mufak"], "Did you mean 'mufac'"),
         (["score", "nowhere"], "holds no run"),
         (["report"], "Nothing was run here yet"),
+        (["report", "--figure", "paretto", "--output", "x.svg"], "Choose from: pareto"),
+        (["report", "--figure", "pareto"], "with --output"),
         (["nonsense"], "nonsense"),
         (["check-method", "sdd"], "Did you mean 'ssd'"),
         (["submit", "nowhere", "--server", "https://example.org"], "holds no run"),

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from forgetbench.leaderboard.charts import pareto_front
-from forgetbench.leaderboard.citing import latex
+from forgetbench.latex import latex
 from forgetbench.leaderboard.comparing import difference, student_975
 from forgetbench.leaderboard.exports import guarded
 
@@ -159,12 +158,3 @@ def test_methods_metrics_tasks_submitters_and_submit_have_pages(full):
 def test_what_is_not_there_is_404(full, path):
     answer = full.client.get(path, headers={"Accept": "text/html"})
     assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20))
-def test_nothing_beats_the_front_on_both_axes(points):
-    front = pareto_front(points)
-    for x, y in points:
-        assert any(a <= x and b <= y for a, b in front)
-    for one in front:
-        assert not any(other != one and other[0] <= one[0] and other[1] <= one[1] for other in points)

@@ -1,0 +1,149 @@
+"""The command report, and boards as every command prints them."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from forgetbench.cli.output import out, print_table, remark
+from forgetbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from forgetbench.figures.pictures import Drawn
+    from forgetbench.reports import Table
+
+Format = Literal["table", "markdown", "latex", "csv", "json", "html"]
+
+
+def add_commands(app: App) -> None:
+    """Add this file's commands."""
+    app.command(report)
+
+
+def report(
+    *task: str,
+    format_: Annotated[Format, Parameter(name="--format")] = "table",
+    method: Annotated[list[str] | None, Parameter(negative="")] = None,
+    figure: Annotated[list[str] | None, Parameter(negative="")] = None,
+    output: Path | None = None,
+) -> None:
+    """Print the boards of everything that was run here, or draw them.
+
+    Example: forgetbench report faces/cnn/identity --figure pareto --output pareto.pdf
+
+    Parameters
+    ----------
+    task
+        Names or wildcard patterns of tasks; all that were run, if left out.
+    format_
+        How. An html report is one file with tables and pictures.
+    method
+        Names or wildcard patterns of rows to rank among each other; all, if left out. May stand several times.
+    figure
+        Draw instead: pareto, utility, ranks, seeds, confidence, critical-difference (across tasks), or all. May stand
+        several times.
+    output
+        Write to this file instead of the terminal. Pictures: the ending says how (svg, png, pdf, html, or json for
+        Vega-Lite); a folder gets each of them in every format.
+    """
+    from forgetbench.figures.pictures import chosen
+
+    wanted = chosen(figure or [])
+    if wanted and output is None:
+        raise UsageError("Name a file or a folder for the pictures with --output.")
+    boards = _boards(task or ("*",), method or ["*"])
+    if wanted and output is not None:
+        _draw(boards, wanted, output)
+        return
+    tables = [_table(board) for board in boards]
+    if format_ == "html":
+        _print(_page(boards, tables), output)
+    else:
+        print_tables(tables, format_, output)
+
+
+def _boards(tasks: tuple[str, ...], methods: list[str]) -> list[Drawn]:
+    """The boards of what was run here, with the rows that were asked for."""
+    from forgetbench.evidence import read_run
+    from forgetbench.figures.pictures import Drawn
+    from forgetbench.packs import read_pack
+    from forgetbench.results import Results
+
+    results, boards = Results(), []
+    for pack, folders in results.finished(tasks).items():
+        runs = [read_run(folder) for folder in folders]
+        kept = [run for run in runs if any(fnmatch.fnmatch(run.manifest.row, pattern) for pattern in methods)]
+        if kept:
+            boards.append(Drawn(results.judge(read_pack(pack)), kept))
+    if not boards:
+        raise UsageError("Nothing was run here yet that matches. `forgetbench run TASK` runs a task.")
+    return boards
+
+
+def _table(board: Drawn) -> Table:
+    from forgetbench.reports import board_table
+
+    return board_table(board.standing, board.judge.pack.card)
+
+
+def _draw(boards: list[Drawn], figures: tuple[str, ...], output: Path) -> None:
+    from forgetbench.figures.files import write
+    from forgetbench.figures.pictures import ACROSS, picture_across, pictures_of
+
+    pictures = [picture for board in boards for picture in pictures_of(board, figures)]
+    joined = picture_across({board.task: board.rows for board in boards}) if ACROSS in figures else None
+    pictures += [joined] if joined else []
+    if not pictures:
+        raise UsageError(
+            "There is nothing to draw: these boards lack what the figure shows (critical-difference needs two ranked "
+            "boards with three methods in common, pareto a cost)."
+        )
+    for path in write(pictures, output):
+        remark(f"written: {path}")
+    for picture in pictures:
+        out().print(f"{picture.name}: {picture.caption}", markup=False)
+
+
+def _page(boards: list[Drawn], tables: list[Table]) -> str:
+    from forgetbench.figures.files import as_figure
+    from forgetbench.figures.pictures import NAMES, picture_across, pictures_of
+    from forgetbench.reports import as_html
+
+    figures = [[as_figure(picture) for picture in pictures_of(board, NAMES)] for board in boards]
+    joined = picture_across({board.task: board.rows for board in boards})
+    return as_html(tables, [*figures, [as_figure(joined)] if joined else []])
+
+
+def print_tables(tables: list[Table], format_: Format, output: Path | None = None) -> None:
+    """Print boards in a format, on the terminal or into a file."""
+    from forgetbench import reports
+
+    if format_ == "table" and output is None:
+        for table in tables:
+            print_table(table.title, table.header, table.rows, right=range(2, len(table.header) - 1))
+            for note in table.notes:
+                out().print(f"  {note}", markup=False)
+            out().print()
+        return
+    text = {
+        "table": lambda: "\n".join(reports.as_markdown(table) for table in tables),
+        "markdown": lambda: "\n".join(reports.as_markdown(table) for table in tables),
+        "latex": lambda: "\n".join(reports.as_latex(table) for table in tables),
+        "csv": lambda: reports.as_csv(tables),
+        "json": lambda: reports.as_json(tables),
+        "html": lambda: reports.as_html(tables),
+    }[format_]()
+    _print(text, output)
+
+
+def _print(text: str, output: Path | None) -> None:
+    from forgetbench.store import write_atomically
+
+    if output is None:
+        out().print(text, markup=False, end="")
+    else:
+        write_atomically(output, text.encode())
+        remark(f"written: {output}")

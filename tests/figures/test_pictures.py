@@ -1,0 +1,167 @@
+"""Pictures: what they are made of, and that files need nothing from elsewhere."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from forgetbench.errors import UsageError
+from forgetbench.figures import across, files
+from forgetbench.figures.distributions import confidence
+from forgetbench.figures.pictures import NAMES, Picture, chosen, picture_across
+from forgetbench.figures.points import Interval, Point, kind_of
+from forgetbench.figures.scatter import pareto, utility
+from forgetbench.figures.strips import ranks, seeds
+from forgetbench.judging import REFERENCES
+from forgetbench.reports import Row
+from forgetbench.scoring.scorecards import BoardRow, Distance, MetricBand, Scorecard, Value
+
+
+def row(name, distance, rank=None, value=0.1):
+    card = Scorecard(
+        name=name,
+        track="match-oracle",
+        seeds=3,
+        draws=1,
+        distance=Distance(
+            value=distance, low=distance - 1, high=distance + 1, metric="gap.test", pseudo=(), inside=False
+        ),
+        metrics={
+            "gap.forget": Value(
+                value=value,
+                seeds=(value - 0.01, value, value + 0.01),
+                band=MetricBand(mean=0, low=-0.02, high=0.02, sd=0.01, floor=0.005),
+            )
+        },
+        flags=() if rank else ("collapsed",),
+    )
+    place = BoardRow(index=0, name=name, rank=rank, low=rank, high=rank, group=rank, reason="")
+    return Row(card, None if name in {"Retrain", "No unlearning"} else place)
+
+
+BOARD = [row("a", 3.0, 1), row("b", 5.0, 2), row("Retrain", 0.5), row("No unlearning", 30.0), row("c", 9.0)]
+
+
+def data(specification, field):
+    """Every value of a field in the data of a specification."""
+    return [one[field] for rows in specification["datasets"].values() for one in rows if field in one]
+
+
+def test_nemenyi_ranks_by_an_independent_route():
+    generator = np.random.default_rng(3)
+    table = generator.permuted(np.arange(1.0, 6.0)[None].repeat(4, axis=0), axis=1)
+    boards = {
+        f"t{task}": [row(f"m{method}", value, 1) for method, value in enumerate(values)]
+        for task, values in enumerate(table)
+    }
+    found = across.mean_ranks(boards)
+    expected = {f"m{method}": rank for method, rank in enumerate(stats.rankdata(table, axis=1).mean(axis=0))}
+    assert dict(zip(found.names, found.mean, strict=True)) == pytest.approx(expected)
+    assert list(found.mean) == sorted(found.mean)
+    assert found.critical == pytest.approx(2.728 * np.sqrt(5 * 6 / (6 * 4)), rel=1e-3)  # q of five methods: Demsar 2006
+
+
+def test_what_collapsed_shares_the_last_rank_and_what_is_missing_somewhere_is_left_out():
+    first = [row("a", 1.0, 1), row("b", 2.0, 2), row("c", 0.1), row("d", 0.2), row("Retrain", 0.1)]
+    second = [row("a", 1.0, 1), row("b", 2.0, 2), row("c", 3.0, 3), row("Retrain", 0.1)]
+    found = across.mean_ranks({"one": first, "two": second})
+    assert dict(zip(found.names, found.mean, strict=True)) == {"a": 1.0, "b": 2.0, "c": 3.0}
+    assert found.left_out == ("d",)
+    assert across.mean_ranks({"one": first}) is None
+    assert picture_across({"one": first, "two": [row("x", 1.0)]}) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "critical", "expected"),
+    [
+        ([1.0, 2.0, 3.0, 4.0], 1.5, [(0, 1), (1, 2), (2, 3)]),
+        ([1.0, 1.2, 1.4, 4.0], 1.5, [(0, 2)]),
+        ([1.0, 3.0, 5.0], 1.5, []),
+        ([1.0, 2.0, 3.0], 9.0, [(0, 2)]),
+    ],
+)
+def test_bars_join_what_is_not_told_apart(mean, critical, expected):
+    assert across.cliques(mean, critical) == expected
+
+
+def test_the_front_of_a_pareto_picture_and_zero_cost():
+    points = [
+        Point("cheap", "ranked", 0.01, Interval(20, 18, 22)),
+        Point("good", "ranked", 0.2, Interval(2, 1, 3)),
+        Point("beaten", "ranked", 0.3, Interval(4, 3, 5)),
+        Point("out", "not ranked", 0.001, Interval(1, 0.5, 2)),
+        Point("No unlearning", "No unlearning", 0.0, Interval(30, 29, 31)),
+    ]
+    drawn = pareto(points, 1.5)
+    [line] = [layer for layer in drawn["layer"] if layer["mark"].get("interpolate") == "step-after"]
+    front = drawn["datasets"][line["data"]["name"]]
+    assert [(one["cost"], one["distance"]) for one in front] == [(1, 20), (20, 2)]
+    assert {"cheap", "good", "No unlearning"} <= set(data(drawn, "label"))
+    assert pareto(points[4:], 1.5) is None
+    assert utility(points) is None
+
+
+def test_ranks_show_places_or_why_there_is_none():
+    drawn = ranks(BOARD, 1.2)
+    assert set(data(drawn, "why")) == {"", "collapsed"}
+    assert kind_of("a", ranked=False) == "not ranked"
+    assert all(kind_of(name, ranked=False) == name for name in REFERENCES)
+    assert ranks([], None) is None
+
+
+def test_every_seed_is_a_dot():
+    drawn = seeds(BOARD, ["gap.forget"])
+    assert sorted(set(data(drawn, "seed"))) == [0, 1, 2]
+    assert data(drawn, "end") == [2.0]  # the band, in points
+    assert seeds(BOARD, ["lira.forget"]) is None
+
+
+def test_densities_peak_where_the_sample_does():
+    generator = np.random.default_rng(0)
+    sample = generator.normal(2, 1, 4000)
+    drawn = confidence({"oracles": generator.normal(-3, 1, 4000), "originals": sample, "mine": np.full(50, 2.0)})
+    rows = {side: [] for side in ("oracles", "originals", "unlearned")}
+    for side, x, y in zip(data(drawn, "side"), data(drawn, "phi"), data(drawn, "density"), strict=True):
+        rows[side].append((y, x))
+    assert max(rows["oracles"])[1] == pytest.approx(-3, abs=0.4)
+    assert max(rows["originals"])[1] == pytest.approx(2, abs=0.4)
+    assert max(rows["unlearned"])[1] == pytest.approx(2, abs=0.2)
+    assert confidence({"oracles": sample, "originals": sample}) is None
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return Picture("t-ranks", ranks(BOARD, 1.2), "caption <&>")
+
+
+def test_a_folder_gets_every_format_and_a_file_its_own(picture, tmp_path):
+    written = files.write([picture], tmp_path / "new")
+    assert sorted(path.name for path in written) == ["t-ranks.html", "t-ranks.pdf", "t-ranks.png", "t-ranks.svg"]
+    heads = {path.suffix: path.read_bytes()[:5] for path in written}
+    assert heads[".png"][1:4] == b"PNG"
+    assert heads[".pdf"] == b"%PDF-"
+    assert heads[".svg"].startswith(b"<svg")
+    [path] = files.write([picture], tmp_path / "one.json")
+    assert b"vega-lite" in path.read_bytes()
+    with pytest.raises(UsageError, match="2 pictures do not fit"):
+        files.write([picture, picture], tmp_path / "two.svg")
+    with pytest.raises(UsageError, match="ending is one of svg"):
+        files.write([picture], tmp_path / "one.gif")
+
+
+def test_a_page_asks_for_nothing_from_elsewhere(picture):
+    page = files.as_page(picture).decode()
+    assert "caption &lt;&amp;&gt;" in page
+    assert not re.search(r"""<(script|link|img)[^>]*(src|href)\s*=\s*["']?(https?:)?//""", page)
+    assert "@import" not in page
+    assert not re.search(r"""\b(import|from)\s*\(?["']https?://""", page)
+
+
+def test_figures_have_names():
+    assert chosen(["ranks", "ranks"]) == ("ranks",)
+    assert chosen(["all"]) == NAMES
+    with pytest.raises(UsageError, match="Choose from: pareto"):
+        chosen(["paretto"])
