@@ -21,9 +21,9 @@ FLOORS = [
     {"checkpoints", "compute", "examples", "networks", "networks_fast", "networks_timm", "recipe", "training"},
     {"methods"},
     {"tasks", "bench", "contestants", "pipeline", "executors", "gathering"},
-    {"scoring", "judging", "results", "reports", "figures"},
+    {"scoring", "judging", "results", "references", "reports", "figures"},
     {"leaderboard"},
-    {"suite", "studies", "tuning", "demo", "verifying", "auditing", "cli", "__init__", "__main__"},
+    {"suite", "studies", "tuning", "reproducing", "demo", "verifying", "auditing", "cli", "__init__", "__main__"},
 ]
 TORCHLESS = {"answers", "metrics", "statistics", "evidence", "packs", "store", "leaderboard"} | FLOORS[5]
 

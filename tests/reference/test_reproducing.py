@@ -1,0 +1,155 @@
+"""Reference results of a task of a second: made, made again with the same bits, and missed where something changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from scipy.stats import t as student
+
+from forgetbench.cli import main
+from forgetbench.errors import UsageError
+from forgetbench.methods import methods
+from forgetbench.methods.base import param
+from forgetbench.references import ReferenceBoard, ReferenceRow, compare, read_board, reference_tasks, write_board
+from forgetbench.reproducing import make_reference, reproduce
+from forgetbench.scoring.scorecards import MetricBand, Scorecard, Value
+from forgetbench.suite import Options
+from forgetbench.tasks import Task, read_task
+
+TOML = """
+name = "test/mlp/mislabelled"
+title = "A task of seconds"
+image_set = { name = "digits", options = { train = 60, validation = 100 } }
+network = { name = "mlp", options = { hidden = [8] } }
+recipe = { epochs = 3, batch_size = 20, lr = 0.05 }
+scenario = { name = "mislabelled", options = { rate = 0.3, known = 0.5 } }
+"""
+SEEDS = 4
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    path = tmp_path / "task.toml"
+    path.write_text(TOML)
+    return read_task(str(path))
+
+
+@pytest.fixture
+def made(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ReferenceBoard, Options]:
+    """Reference results, and options of another home."""
+    options = Options(home=tmp_path / "home", device="cpu", executor="local")
+    names = ["finetune", "random-label", "gs-lora"]
+    make_reference(task, options, methods=names, seeds=SEEDS, trials=2, folder=tmp_path / "reference")
+    monkeypatch.setattr("forgetbench.reproducing.read_task", lambda _: task)
+    board = read_board(task.name, tmp_path / "reference")
+    return board, Options(home=tmp_path / "elsewhere", device="cpu", executor="local")
+
+
+def test_a_reference_is_reproduced_bit_by_bit_until_a_learning_rate_is_changed(
+    made: tuple[ReferenceBoard, Options], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, elsewhere = made
+    labels = [row.label for row in board.rows]
+    assert labels[:2] == ["Retrain", "No unlearning"]
+    assert {"finetune", "random-label", "gs-lora"} <= set(labels)
+    tuned = [row for row in board.rows if row.trials == 2]
+    assert all(len(row.tried) == 2 and row.selector == "oracle-free" for row in tuned)
+    again = reproduce(board, elsewhere)
+    assert again.beyond == ()
+    assert all(difference.z == 0 for difference in again.differences)
+    assert set(again.same_bits) == set(labels[2:]) - {"gs-lora"}
+    assert again.same_platform
+
+    @dataclass(frozen=True, kw_only=True)
+    class Changed(methods.get("finetune")):  # type: ignore[misc]
+        card = methods.get("finetune").card
+        lr: float = param(0.2, above=0)
+
+    monkeypatch.setitem(methods._targets, "finetune", Changed)
+    changed = reproduce(board, elsewhere, rows=["finetune", "random-label"])
+    assert changed.changed == {"finetune": {"lr": (0.02, 0.2)}}
+    assert {difference.row for difference in changed.beyond} == {"finetune"}
+    assert "gap.forget" in {difference.metric for difference in changed.beyond}
+    with pytest.raises(UsageError, match=r"no reference row scrub.*finetune"):
+        reproduce(board, elsewhere, rows=["scrub"])
+
+
+def test_the_command_exits_with_1_and_names_row_and_metric(
+    made: tuple[ReferenceBoard, Options],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    board, elsewhere = made
+    monkeypatch.setenv("FORGETBENCH_HOME", str(elsewhere.home))
+    words = ["reproduce", board.task, "--results", str(tmp_path / "reference"), "--method", "finetune"]
+    words += ["--executor", "local", "--device", "cpu"]
+    assert call(*words) == 0
+    assert "reproduced" in capsys.readouterr().out
+    row = next(row for row in board.rows if row.label == "finetune")
+    wrong = row.model_copy(update={"metrics": {**row.metrics, "gap.test": (0.9, 0.89, 0.91, 99.0)}})
+    rows = tuple(wrong if one.label == "finetune" else one for one in board.rows)
+    write_board(board.model_copy(update={"rows": rows}), tmp_path / "reference")
+    assert call(*words) == 1
+    assert "beyond tolerance: finetune: gap.test was 0.9" in capsys.readouterr().out
+    assert call(*words, "--json") == 1
+    [record] = json.loads(capsys.readouterr().out)
+    assert record["reproduced"] is False
+    other = board.model_copy(update={"task_key": "0" * 64})
+    write_board(other, tmp_path / "reference")
+    assert call(*words) == 2
+    assert "defined otherwise" in capsys.readouterr().err
+
+
+def call(*words: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(list(words))
+    return int(left.value.code or 0)
+
+
+def card(value: float, half: float, *, sd: float = 0.02) -> Scorecard:
+    band = MetricBand(mean=0.0, low=-0.04, high=0.04, sd=sd, floor=0.005)
+    metric = Value(value=value, low=value - half, high=value + half, band=band, z=value / sd)
+    return Scorecard(name="one", track="erase", seeds=10, draws=1, metrics={"gap.test": metric})
+
+
+def test_z_is_the_difference_over_both_standard_errors_but_never_below_the_floor() -> None:
+    row = ReferenceRow(label="one", metrics={"gap.test": (0.1, 0.07, 0.13, None)})
+    error = 0.03 / student.ppf(0.975, 9)
+    [found] = compare(row, card(0.12, 0.03), comparisons=1, changed=False)
+    assert found.z == pytest.approx(0.02 / (error * 2**0.5), rel=1e-5)
+    assert not found.beyond
+    [far] = compare(row, card(0.2, 0.03), comparisons=1, changed=False)
+    assert far.beyond
+    # among very many comparisons the same difference is nothing to wonder at
+    assert not compare(row, card(0.16, 0.03), comparisons=1000, changed=False)[0].beyond
+    assert compare(row, card(0.16, 0.03), comparisons=1, changed=False)[0].beyond
+    sure = ReferenceRow(label="one", metrics={"gap.test": (0.1, 0.1, 0.1, None)})
+    [small] = compare(sure, card(0.104, 0.0), comparisons=1, changed=False)
+    assert small.z == pytest.approx(0.8)
+    assert not small.beyond
+
+
+def test_a_changed_recipe_is_held_to_the_bit_and_a_missing_metric_is_beyond() -> None:
+    row = ReferenceRow(label="one", metrics={"gap.test": (0.1, 0.07, 0.13, None)})
+    assert compare(row, card(0.1001, 0.03), comparisons=1, changed=True)[0].beyond
+    assert not compare(row, card(0.1, 0.03), comparisons=1, changed=True)[0].beyond
+    gone = card(0.1, 0.03).model_copy(update={"metrics": {}})
+    assert compare(row, gone, comparisons=1, changed=False)[0].beyond
+    failed = card(0.1, 0.03).model_copy(update={"status": "failed"})
+    assert [one.metric for one in compare(row, failed, comparisons=1, changed=False)] == ["status"]
+
+
+def test_shipped_boards_are_of_the_catalogue_and_hold_all_methods() -> None:
+    contestants = {
+        name for name in methods.names() if not (methods.get(name).card.sentinel or methods.get(name).card.reference)
+    }
+    for name in reference_tasks():
+        board = read_board(name)
+        assert board.task == name
+        assert read_task(name).key == board.task_key, f"forgetbench reference {name}"
+        assert {row.label.partition(":")[0] for row in board.rows[2:]} == contestants
+        assert board.seeds == 10
