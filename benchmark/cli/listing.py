@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -101,10 +102,22 @@ def _networks(pattern: str) -> list[tuple[str, str]]:
 
 
 def _task(name: str) -> dict[str, Any]:
+    """All of a task, with the defaults of what its file leaves out."""
     from forgetbench import tasks
+    from forgetbench.datasets import make_loader
+    from forgetbench.datasets.scenarios import make_scenario
+    from forgetbench.networks import networks
 
     task = tasks.read_task(name)
-    return {**task.model_dump(mode="json"), "key": task.key}
+    own = inspect.signature(networks.get(task.network.name)).parameters.items()
+    defaults = {key: value.default for key, value in own if value.kind is value.KEYWORD_ONLY}
+    whole = {
+        "image_set": make_loader(task.image_set.name, task.image_set.options).to_dict(),
+        "network": {**defaults, **task.network.options},
+        "scenario": make_scenario(task.scenario.name, task.scenario.options).to_dict(),
+    }
+    facts = task.model_dump(mode="json")
+    return {**facts, **{part: {**facts[part], "options": whole[part]} for part in whole}, "key": task.key}
 
 
 def _dataset(name: str) -> dict[str, Any]:
@@ -191,6 +204,8 @@ def _print_facts(facts: dict[str, Any]) -> None:
 def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list):
+    if isinstance(value, dict):
+        return ", ".join(f"{name} = {_plain(inner)}" for name, inner in value.items() if inner not in (None, [], ""))
+    if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
     return "" if value is None else str(value)
