@@ -6,6 +6,7 @@ One bench lives in each process that works on a task; whatever it makes is addre
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -16,6 +17,7 @@ import numpy as np
 
 from forgetbench.answers import FEATURES, Array, array_digest, encode, index_digest
 from forgetbench.datasets import load_partition
+from forgetbench.datasets.scenario_stream import step_of
 from forgetbench.datasets.scenarios import Split, scenarios
 from forgetbench.packs import PROBED
 from forgetbench.store import Store, source_digest
@@ -71,6 +73,7 @@ class Bench:
         root = Path(site.root) if site.root else None
         self.partition = load_partition(task.image_set.name, task.image_set.options, root)
         self._splits: dict[int, Split] = {}
+        self._steps: dict[int, tuple[Split, ...]] = {}
         self._rows: dict[int, dict[str, Rows]] = {}
         self._label_hashes: dict[int, str] = {}
         self._parts: dict[str, Examples] = {}
@@ -106,11 +109,48 @@ class Bench:
             std=tuple(max(0.01, round(float(channel.std()) / 255, 2)) for channel in channels),
         )
 
+    def now(self) -> float:
+        """Seconds; on a GPU after everything before has finished."""
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
     def split(self, draw: int) -> Split:
         """The forget set of a draw."""
         if draw not in self._splits:
             self._splits[draw] = self._scenario.draw(self.partition, draw, self.task.stream("split"))
         return self._splits[draw]
+
+    def steps(self, draw: int) -> tuple[Split, ...]:
+        """The splits of a stream's requests, one after another; where the task is no stream, its split alone."""
+        if draw not in self._steps:
+            split = self.split(draw)
+            steps = tuple(step_of(self.partition, split, step) for step in range(len(split.requests)))
+            self._steps[draw] = steps or (split,)
+        return self._steps[draw]
+
+    @property
+    def requests(self) -> int:
+        """Number of a stream's requests; 0 where the task is no stream."""
+        return len(self.split(0).requests)
+
+    def asked_at(self, draw: int) -> dict[str, Array]:
+        """Of a stream: subset -> for each of its rows the request that took it away (from 0).
+
+        The rows of ``test-forgotten`` went with their class.
+        """
+        found = {}
+        for name, rows in self.rows(draw).items():
+            if name not in ("forget", "test-forgotten"):
+                continue
+            number = np.full(len(rows.index), -1, np.int64)
+            for step, split in enumerate(self.steps(draw)):
+                gone = split.forget if name == "forget" else split.test_forgotten
+                number[(number < 0) & np.isin(rows.index, gone)] = step
+            found[name] = number
+        return found
 
     def rows(self, draw: int) -> dict[str, Rows]:
         """Subset -> the rows that every model is asked about; empty subsets are left out.
@@ -152,15 +192,21 @@ class Bench:
             self._parts[key] = Examples.from_arrays(images, self._labels_of(part, draw), self.device)
         return self._parts[key]
 
-    def observe(self, network: nn.Module, draw: int) -> dict[str, Array]:
-        """What a model answers, as evidence: subset -> float16 (n, K)."""
+    def observe(self, network: nn.Module, draw: int, *, features: bool = True) -> dict[str, Array]:
+        """What a model answers, as evidence: subset -> float16 (n, K).
+
+        Args:
+            network: The model.
+            draw: Whose rows it is asked about.
+            features: Whether to record penultimate features too, where the task probes.
+        """
         from forgetbench.training import predict, predict_features
 
         answers = {}
         for name, rows in self.rows(draw).items():
             examples = self.examples(rows.part, draw).take(rows.index)
             answers[name] = encode(predict(network, examples), attributes=self.partition.train.attributes)
-            if self.probes and name in PROBED:
+            if features and self.probes and name in PROBED:
                 answers[FEATURES + name] = encode(predict_features(network, examples), attributes=True)
         return answers
 
@@ -206,11 +252,11 @@ class Bench:
         """What the answers of an original or an oracle are made from: the model's weights, and what it was asked."""
         return self.made_from("answers", weights=weights, asked=self.asked(draw))
 
-    def asked(self, draw: int) -> dict[str, Any]:
-        """What a model is asked, whatever code asks it."""
+    def asked(self, draw: int, *, features: bool = True) -> dict[str, Any]:
+        """What a model is asked by `observe`, whatever code asks it."""
         return {
             "rows": self.row_hashes(draw),
-            "features": list(PROBED) if self.probes else [],
+            "features": list(PROBED) if features and self.probes else [],
             "attributes": self.partition.train.attributes,
         }
 

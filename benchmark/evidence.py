@@ -65,7 +65,20 @@ class OriginalRecord(AnswersRecord):
     """SHA-256 of its weights."""
 
 
-class StepRecord(AnswersRecord):
+class WorkRecord(AnswersRecord):
+    """What a model answers, and what making it cost."""
+
+    seconds: float | None = Field(default=None, ge=0)
+    """Wall time of ``unlearn`` alone, in seconds; of a stream, of this request."""
+    peak_memory: int | None = Field(default=None, ge=0)
+    """Peak memory on a GPU, in bytes."""
+    share_changed: float | None = Field(default=None, ge=0, le=1)
+    """Share of the parameters whose value is not the original's."""
+    notes: dict[str, float | str] = {}
+    """What the method reported about itself."""
+
+
+class StepRecord(WorkRecord):
     """A model of a stream after one of its requests; after the last it is a `ModelRecord`."""
 
     step: int = Field(ge=0)
@@ -74,7 +87,7 @@ class StepRecord(AnswersRecord):
     """The file with its answers in the run's folder; penultimate features are not kept."""
 
 
-class ModelRecord(AnswersRecord):
+class ModelRecord(WorkRecord):
     """One unlearned model: where its answers are, and what making it cost."""
 
     file: Annotated[str, StringConstraints(pattern=r"^d\d{1,4}-s\d{1,4}\.npz$")]
@@ -83,14 +96,6 @@ class ModelRecord(AnswersRecord):
     """SHA-256 of the original model's weights."""
     weights: Hash | None = None
     """SHA-256 of its own weights, where it was unlearned elsewhere and observed here."""
-    seconds: float | None = Field(default=None, ge=0)
-    """Wall time of ``unlearn`` alone, in seconds; of a stream, the mean over its requests."""
-    peak_memory: int | None = Field(default=None, ge=0)
-    """Peak memory on a GPU, in bytes."""
-    share_changed: float | None = Field(default=None, ge=0, le=1)
-    """Share of the parameters whose value changed."""
-    notes: dict[str, float | str] = {}
-    """What the method reported about itself."""
     measured: dict[str, float] = {}
     """What was measured on the model itself where it was made; no record can show it again."""
 
@@ -132,9 +137,9 @@ class CostRecord(Record):
     flops: float | None = Field(default=None, ge=0)
     """FLOPs of one ``unlearn``, everything included; of a stream, the mean over its requests."""
     retrain_flops: float | None = Field(default=None, ge=0)
-    """FLOPs of training one oracle."""
+    """FLOPs of training one oracle; of a stream, the mean over the oracles after each request."""
     seconds: float | None = Field(default=None, ge=0)
-    """Mean wall time of ``unlearn``, in seconds."""
+    """Mean wall time of ``unlearn``, in seconds; of a stream, of one request."""
     retrain_seconds: float | None = Field(default=None, ge=0)
     """Mean wall time of training one oracle in the same run, alone on the device; None otherwise."""
     training_flops: float | None = Field(default=None, ge=0)

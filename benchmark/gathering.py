@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from forgetbench.answers import read_arrays
+from forgetbench.artefacts import ANSWERS, LABELS, REQUESTS, ROWS, WEIGHTS, find_artefact, read_meta
 from forgetbench.contestants import Contestant
 from forgetbench.environment import environment
-from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.errors import UsageError
 from forgetbench.evidence import (
     CostRecord,
     Manifest,
@@ -21,13 +22,13 @@ from forgetbench.evidence import (
     ModelRecord,
     OriginalRecord,
     Status,
+    StepRecord,
     describe,
     read_run,
     write_manifest,
 )
 from forgetbench.executors import Job, Result
 from forgetbench.packs import Pack, read_pack, write_pack
-from forgetbench.pipeline import LABELS, ROWS, WEIGHTS, answers_file, read_meta
 from forgetbench.store import Store, digest, replace_folder
 from forgetbench.tasks import PROTOCOL, Task
 
@@ -77,18 +78,20 @@ def gather_pack(
         for name in ("originals", "references", "controls", "models"):
             (place / name).mkdir()
         for seed, model in enumerate(trained.originals):
-            shutil.copyfile(_read(store, model["model"]) / WEIGHTS, place / "models" / f"s{seed}.safetensors")
+            shutil.copyfile(find_artefact(store, model["model"]) / WEIGHTS, place / "models" / f"s{seed}.safetensors")
         for draw in range(task.draws):
-            lists = _read(store, facts["labels"][draw])
+            lists = find_artefact(store, facts["labels"][draw])
             shutil.copyfile(lists / LABELS, place / f"labels-d{draw}.npz")
             shutil.copyfile(lists / ROWS, place / f"rows-d{draw}.npz")
+            if facts["requests"]:
+                shutil.copyfile(lists / REQUESTS, place / f"requests-d{draw}.npz")
             for seed in range(task.seeds):
                 name = f"d{draw}-s{seed}.npz"
                 original = trained.originals[seed]["answers"][str(draw)]
-                shutil.copyfile(answers_file(store, original), place / "originals" / name)
+                shutil.copyfile(find_artefact(store, original) / ANSWERS, place / "originals" / name)
                 for role in ("references", "controls"):
                     oracle = getattr(trained, role)[draw][seed]["answers"][str(draw)]
-                    shutil.copyfile(answers_file(store, oracle), place / role / name)
+                    shutil.copyfile(find_artefact(store, oracle) / ANSWERS, place / role / name)
         originals = [model["weights"] for model in trained.originals]
         write_pack(place, {**_about(task, facts), "originals": originals, "retrain_flops": retrain_flops})
 
@@ -125,9 +128,9 @@ def gather_run(
     refusal = facts["refusals"].get(digest(contestant.as_json()), "")
     bad = next((result for _, result in unlearned.results if result["status"] != "ok"), None)
     status: Status = "not-applicable" if refusal else bad["status"] if bad else "ok"
-    files: list[tuple[ModelRecord | OriginalRecord, Path]] = []
+    files: list[tuple[ModelRecord | OriginalRecord | StepRecord, Path]] = []
     if status == "ok":
-        files += [_model(store, job, result) for job, result in unlearned.results]
+        files += [file for job, result in unlearned.results for file in _models(store, job, result)]
         files += [
             _original(store, draw, seed, original)
             for draw in range(task.draws)
@@ -135,9 +138,10 @@ def gather_run(
         ]
     records = [record for record, _ in files]
     models = tuple(record for record in records if isinstance(record, ModelRecord))
+    steps = tuple(record for record in records if isinstance(record, StepRecord))
     cost = unlearned.cost.model_copy(
         update={
-            "seconds": _mean(record.seconds for record in models),
+            "seconds": _mean(record.seconds for record in (*models, *steps)),
             "training_seconds": _mean(original["seconds"] for original in unlearned.own),
             "tuning_trials": contestant.trials,
             "tuning_selector": contestant.selector,
@@ -155,6 +159,7 @@ def gather_run(
         index_hashes=facts["index_hashes"],
         models=models,
         originals=tuple(record for record in records if isinstance(record, OriginalRecord)),
+        steps=steps,
         cost=cost,
         environment=environment(device),
         command=command(task, contestant, root),
@@ -172,14 +177,24 @@ def gather_run(
     replace_folder(folder, fill)
 
 
-def _model(store: Store, job: Job, result: Result) -> tuple[ModelRecord, Path]:
-    answers = answers_file(store, result["key"])
-    file = f"d{job['draw']}-s{job['seed']}.npz"
-    return ModelRecord(draw=job["draw"], seed=job["seed"], file=file, **read_meta(answers.parent)), answers
+def _models(store: Store, job: Job, result: Result) -> list[tuple[ModelRecord | StepRecord, Path]]:
+    """The unlearned model; of a stream also those after each request before the last."""
+    place = f"d{job['draw']}-s{job['seed']}.npz"
+    about = {"draw": job["draw"], "seed": job["seed"]}
+    folder = find_artefact(store, result["key"])
+    found: list[tuple[ModelRecord | StepRecord, Path]] = [
+        (ModelRecord(**about, file=place, **read_meta(folder)), folder / ANSWERS)
+    ]
+    for step, key in enumerate(result["steps"]):
+        folder = find_artefact(store, key)
+        meta = {name: value for name, value in read_meta(folder).items() if name != "original"}
+        record = StepRecord(**about, step=step, file=f"steps/k{step}-{place}", **meta)
+        found.append((record, folder / ANSWERS))
+    return found
 
 
 def _original(store: Store, draw: int, seed: int, trained: Result) -> tuple[OriginalRecord, Path]:
-    answers = answers_file(store, trained["answers"][str(draw)])
+    answers = find_artefact(store, trained["answers"][str(draw)]) / ANSWERS
     record = OriginalRecord(
         draw=draw,
         seed=seed,
@@ -196,7 +211,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _about(task: Task, facts: Result) -> dict[str, Any]:
-    known = ("track", "features", "attributes", "classes", "image_set", "counts", "index_hashes")
+    known = ("track", "features", "requests", "attributes", "classes", "image_set", "counts", "index_hashes")
     return {
         "protocol": PROTOCOL,
         "task": task.name,
@@ -208,13 +223,6 @@ def _about(task: Task, facts: Result) -> dict[str, Any]:
         "seeds": task.seeds,
         **{name: facts[name] for name in known},
     }
-
-
-def _read(store: Store, key: str) -> Path:
-    folder = store.read(key)
-    if folder is None:
-        raise ForgetBenchError(f"artefact {key[:12]} was damaged after it was made; run the same command again.")
-    return folder
 
 
 def _is_kept(folder: Path, manifest: Manifest) -> bool:
@@ -229,9 +237,8 @@ def _is_kept(folder: Path, manifest: Manifest) -> bool:
     update: dict[str, object] = {"created": manifest.created}
     if manifest.cost.retrain_seconds is None:
         update["cost"] = kept.cost.model_copy(update={"retrain_seconds": None})
-    return kept.model_copy(update=update) == manifest and all(
-        (folder / record.file).is_file() for record in kept.evidence
-    )
+    files = (record.file for record in (*kept.evidence, *kept.steps))
+    return kept.model_copy(update=update) == manifest and all((folder / file).is_file() for file in files)
 
 
 def method_record(method: Contestant) -> MethodRecord:

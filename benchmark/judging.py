@@ -77,7 +77,7 @@ class Judge:
             ForgetBenchError: The run is no evidence for this pack's task; the message lists everything that is wrong.
         """
         manifest = run.manifest
-        cost = cost_of(manifest.cost, manifest.models)
+        cost = cost_of(manifest.cost, manifest.models).model_copy(update={"requests": self.pack.card.requests or 1})
         if manifest.status != "ok":
             return unscored(manifest.row, manifest.status, manifest.reason, self.bands, cost)
         problems = check_run(run, self.pack)

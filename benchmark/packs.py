@@ -63,6 +63,8 @@ class PackCard(Record):
     """Name, title, licence, homepage and SHA-256 of the image set."""
     features: int = 0
     """Penultimate features that are recorded beside the logits (erase boards); 0 where none are."""
+    requests: int = 0
+    """Requests of a stream, whose rows ``requests-d<draw>.npz`` numbers; 0 where the task is none."""
     draws: int
     """Number of forget sets."""
     seeds: int
@@ -91,10 +93,18 @@ class Pack:
     @cached_property
     def labels(self) -> list[dict[str, Array]]:
         """For each draw, subset -> the labels that count there: int64 (n,) or (n, A)."""
+        return self._lists("labels")
+
+    @cached_property
+    def requests(self) -> list[dict[str, Array]]:
+        """Of a stream, for each draw: subset -> for each row the request that took it away, (n,)."""
+        return self._lists("requests") if self.card.requests else []
+
+    def _lists(self, name: str) -> list[dict[str, Array]]:
         found = []
         for draw in range(self.card.draws):
-            with np.load(self.folder / f"labels-d{draw}.npz", allow_pickle=False) as file:
-                found.append({name: file[name] for name in file.files})
+            with np.load(self.folder / f"{name}-d{draw}.npz", allow_pickle=False) as file:
+                found.append({subset: file[subset] for subset in file.files})
         return found
 
     def shapes(self, draw: int) -> dict[str, tuple[int, int]]:

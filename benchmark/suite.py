@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from forgetbench.answers import Logits, read_arrays, stack
+from forgetbench.artefacts import ANSWERS, find_artefact
 from forgetbench.bench import Site
 from forgetbench.contestants import Contestant, trained_by
 from forgetbench.errors import UsageError
@@ -18,7 +19,7 @@ from forgetbench.evidence import CostRecord
 from forgetbench.executors import Job, Local, Processes, Result, make_executor
 from forgetbench.gathering import Trained, Unlearned, gather_pack, gather_run
 from forgetbench.packs import Pack, read_pack
-from forgetbench.pipeline import adopt, answers_file
+from forgetbench.pipeline import adopt
 from forgetbench.results import Results
 from forgetbench.store import Store, digest, home
 from forgetbench.tasks import Task
@@ -217,17 +218,17 @@ class _TaskRunner:
         self.watcher.begin(
             self.task.name, 2 + len(own) + self.task.seeds * (1 + len(own)) + len(oracles) + models_each * len(specs)
         )
-        [facts] = self._do("prepare", [{"methods": specs}], ["images and splits"])
+        [facts] = self._do("pipeline:prepare", [{"methods": specs}], ["images and splits"])
         train = [{"role": "original", "seed": seed} for seed in range(self.task.seeds)]
         if self.options.evidence_only:
             self._demand_originals(train)
         train += [{"role": "original", "seed": seed, "method": spec} for spec in own for seed in range(self.task.seeds)]
         train += oracles
-        trained = self._do("train", train, [_training_name(job) for job in train])
+        trained = self._do("pipeline:train", train, [_training_name(job) for job in train])
         models = {_training_key(job): result for job, result in zip(train, trained, strict=True)}
         counted, *counted_own = self._do(
-            "count",
-            [{}, *({"trains": spec} for spec in own)],
+            "pipeline:count",
+            [{}, *({"method": spec} for spec in own)],
             ["FLOPs of retraining", *(f"FLOPs of training for {spec['name']}" for spec in own)],
         )
         training_flops = {digest(spec): result["flops"] for spec, result in zip(own, counted_own, strict=True)}
@@ -248,13 +249,13 @@ class _TaskRunner:
         """Train a third set of oracles, and give their answers."""
         jobs = self._oracles("third")
         self.watcher.begin(f"{self.task.name}, third oracles", len(jobs))
-        results = self._do("train", jobs, [_training_name(job) for job in jobs])
+        results = self._do("pipeline:train", jobs, [_training_name(job) for job in jobs])
         self.watcher.end(self.task.name)
         models = {(job["draw"], job["seed"]): result for job, result in zip(jobs, results, strict=True)}
         return [
             stack(
                 [
-                    read_arrays(answers_file(self.options.store, models[draw, seed]["answers"][str(draw)]))
+                    read_arrays(find_artefact(self.options.store, models[draw, seed]["answers"][str(draw)]) / ANSWERS)
                     for seed in range(self.task.seeds)
                 ]
             )
@@ -282,7 +283,7 @@ class _TaskRunner:
 
     def _demand_originals(self, jobs: Sequence[Job]) -> None:
         """Refuse to train originals where only evidence is asked for."""
-        present = self._do("find", jobs, [_training_name(job) for job in jobs])
+        present = self._do("pipeline:find", jobs, [_training_name(job) for job in jobs])
         missing = [job["seed"] for job, result in zip(jobs, present, strict=True) if not result["present"]]
         if missing:
             raise UsageError(
@@ -306,9 +307,11 @@ class _TaskRunner:
             ]
         for job in jobs:
             job["keep_model"] = self.options.keep_models
-        unlearned = self._do("unlearn", jobs, [f"{job['method']['label']}, seed {job['seed']}" for job in jobs])
+        unlearned = self._do(
+            "unlearning:unlearn", jobs, [f"{job['method']['label']}, seed {job['seed']}" for job in jobs]
+        )
         first = [job for job in jobs if job["draw"] == job["seed"] == 0]
-        counted = self._do("count", first, [f"FLOPs of {job['method']['label']}" for job in first])
+        counted = self._do("unlearning:count", first, [f"FLOPs of {job['method']['label']}" for job in first])
         results: dict[str, list[tuple[Job, Result]]] = {}
         for job, result in zip(jobs, unlearned, strict=True):
             results.setdefault(digest(job["method"]), []).append((job, result))
@@ -350,7 +353,7 @@ class _TaskRunner:
             self.fresh += fresh
             self.watcher.done(names[number], fresh=fresh)
 
-        return self.executor(f"forgetbench.pipeline:{work}", full, done)
+        return self.executor(f"forgetbench.{work}", full, done)
 
 
 def _training_name(job: Job) -> str:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from forgetbench.answers import Array, Logits, read_arrays, stack
+from forgetbench.artefacts import ANSWERS, LABELS, find_artefact
 from forgetbench.contestants import Contestant, trained_by
 from forgetbench.errors import UsageError
 from forgetbench.executors import Job, Local, Processes, Result, make_executor
-from forgetbench.pipeline import LABELS, answers_file
 from forgetbench.scoring.selectors import Judgement, by_distance, development_bands, oracle_free
 from forgetbench.store import digest
 from forgetbench.studies import Selector, Study, Trial
@@ -164,7 +164,7 @@ class _Rehearsal:
     def run(self, studies: Sequence[tuple[Contestant, Study]], trials: int, selector: Selector) -> None:
         """Rounds, until every study has its trials."""
         specs = [contestant.as_json() for contestant, _ in studies]
-        [facts] = self._do("prepare", [{"methods": specs}], ["images and splits"])
+        [facts] = self._do("pipeline:prepare", [{"methods": specs}], ["images and splits"])
         refused = facts["refusals"]
         live = []
         for (contestant, study), spec in zip(studies, specs, strict=True):
@@ -221,7 +221,7 @@ class _Rehearsal:
                 for seed in range(self.task.seeds)
             ]
         names = [f"{job['method']['label']}, trial {len(batch[job['of']][1].trials())}" for job in jobs]
-        results = self._do("unlearn", jobs, names)
+        results = self._do("unlearning:unlearn", jobs, names)
         for number, ((_, study), values) in enumerate(zip(batch, proposals, strict=True)):
             made = [result for job, result in zip(jobs, results, strict=True) if job["of"] == number]
             study.tell(values, **self._outcome(made, judge))
@@ -253,10 +253,10 @@ class _Rehearsal:
         return self.originals[key]
 
     def _train(self, jobs: Sequence[Job]) -> list[Result]:
-        return self._do("train", jobs, [f"{job['role']} {job['seed']}" for job in jobs])
+        return self._do("pipeline:train", jobs, [f"{job['role']} {job['seed']}" for job in jobs])
 
     def _answers(self, keys: Sequence[str]) -> Logits:
-        return stack([read_arrays(answers_file(self.options.store, key)) for key in keys])
+        return stack([read_arrays(find_artefact(self.options.store, key) / ANSWERS) for key in keys])
 
     def _do(self, work: str, jobs: Sequence[Job], names: Sequence[str]) -> list[Result]:
         full = [{**self.common, **job} for job in jobs]
@@ -264,7 +264,7 @@ class _Rehearsal:
         def done(number: int, result: Result) -> None:
             self.watcher.done(names[number], fresh=bool(result.get("fresh", False)))
 
-        return self.executor(f"forgetbench.pipeline:{work}", full, done)
+        return self.executor(f"forgetbench.{work}", full, done)
 
 
 def _labels(path: Path) -> dict[str, Array]:

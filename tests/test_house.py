@@ -20,8 +20,8 @@ FLOORS = [
     {"datasets"},
     {"checkpoints", "compute", "examples", "networks", "networks_fast", "networks_timm", "recipe", "training"},
     {"methods"},
-    {"tasks", "bench", "contestants", "pipeline", "executors", "gathering"},
-    {"scoring", "judging", "results", "references", "reports", "figures"},
+    {"tasks", "bench", "contestants", "artefacts", "pipeline", "unlearning", "executors", "gathering"},
+    {"scoring", "judging", "results", "references", "reports", "figures", "streams"},
     {"leaderboard"},
     {"suite", "studies", "tuning", "reproducing", "demo", "verifying", "auditing", "cli", "__init__", "__main__"},
 ]

@@ -58,11 +58,11 @@ def report(
     if wanted and output is not None:
         _draw(boards, wanted, output)
         return
-    tables = [_table(board) for board in boards]
+    tables = [_tables(board) for board in boards]
     if format_ == "html":
         _print(_page(boards, tables), output)
     else:
-        print_tables(tables, format_, output)
+        print_tables([table for of_board in tables for table in of_board], format_, output)
 
 
 def _boards(tasks: tuple[str, ...], methods: list[str]) -> list[Drawn]:
@@ -83,10 +83,10 @@ def _boards(tasks: tuple[str, ...], methods: list[str]) -> list[Drawn]:
     return boards
 
 
-def _table(board: Drawn) -> Table:
-    from forgetbench.reports import board_table
+def _tables(board: Drawn) -> list[Table]:
+    from forgetbench.streams import tables_of
 
-    return board_table(board.standing, board.judge.pack.card)
+    return tables_of(board.standing, board.judge.pack, board.runs)
 
 
 def _draw(boards: list[Drawn], figures: tuple[str, ...], output: Path) -> None:
@@ -107,14 +107,17 @@ def _draw(boards: list[Drawn], figures: tuple[str, ...], output: Path) -> None:
         out().print(f"{picture.name}: {picture.caption}", markup=False)
 
 
-def _page(boards: list[Drawn], tables: list[Table]) -> str:
+def _page(boards: list[Drawn], tables: list[list[Table]]) -> str:
     from forgetbench.figures.files import as_figure
     from forgetbench.figures.pictures import NAMES, picture_across, pictures_of
     from forgetbench.reports import as_html
 
-    figures = [[as_figure(picture) for picture in pictures_of(board, NAMES)] for board in boards]
+    figures: list[list[str]] = []
+    for board, of_board in zip(boards, tables, strict=True):  # below the last of a board's tables
+        figures += [[] for _ in of_board[1:]] + [[as_figure(picture) for picture in pictures_of(board, NAMES)]]
     joined = picture_across({board.task: board.rows for board in boards})
-    return as_html(tables, [*figures, [as_figure(joined)] if joined else []])
+    flat = [table for of_board in tables for table in of_board]
+    return as_html(flat, [*figures, [as_figure(joined)] if joined else []])
 
 
 def print_tables(tables: list[Table], format_: Format, output: Path | None = None) -> None:

@@ -77,7 +77,7 @@ def run(
     from forgetbench.contestants import Contestant, choose
     from forgetbench.evidence import read_run
     from forgetbench.judging import stand
-    from forgetbench.reports import board_table
+    from forgetbench.streams import tables_of
     from forgetbench.suite import Options
     from forgetbench.suite import run as run_tasks
     from forgetbench.tasks import Task, find_tasks
@@ -106,7 +106,7 @@ def run(
             for task_run in done
             if task_run.pack
         ]
-        tables = [board_table(stand(judge, runs), judge.pack.card) for judge, runs in boards]
+        tables = [table for judge, runs in boards for table in tables_of(stand(judge, runs), judge.pack, runs)]
         print_tables(tables, "json" if json else "table")
     remark("\n".join(f"evidence: {folder}" for task_run in done for folder in task_run.runs))
 
