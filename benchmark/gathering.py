@@ -30,7 +30,7 @@ from forgetbench.evidence import (
 from forgetbench.executors import Job, Result
 from forgetbench.packs import Pack, read_pack, write_pack
 from forgetbench.store import Store, digest, replace_folder
-from forgetbench.tasks import PROTOCOL, Task
+from forgetbench.tasks import INDICES, PROTOCOL, Task
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,9 @@ def method_record(method: Contestant) -> MethodRecord:
 
 def command(task: Task, method: Contestant, root: Path | None) -> str:
     """The command that makes a run again."""
-    words = ["forgetbench", "run", task.name, *method.arguments(), "--seeds", str(task.seeds)]
+    words = ["forgetbench", "run", task.name.partition(INDICES)[0], *method.arguments(), "--seeds", str(task.seeds)]
+    if INDICES in task.name:
+        words += ["--forget-indices", Path(task.scenario.options["path"]).name]
     if task.draws > 1:
         words += ["--draws", str(task.draws)]
     if root is not None:

@@ -15,11 +15,15 @@ from forgetbench.errors import UsageError
 from forgetbench.evidence import fields
 from forgetbench.recipe import Recipe
 from forgetbench.registry import unknown
-from forgetbench.store import digest
+from forgetbench.store import digest, file_digest
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 PROTOCOL = 1
 """Version of shared protocol: whoever changes a number changes the version."""
+
+
+INDICES = "-indices-"
+"""What stands between a task's name and the hash of the index file that took its scenario's place."""
 
 
 class Section(BaseModel):
@@ -87,6 +91,25 @@ class Task(Section):
         Where the scenario itself names what goes, as a class, that is the same.
         """
         return Task.model_validate({**self.model_dump(), "name": f"{self.name}/development"})
+
+    def forgetting(self, path: Path) -> Task:
+        """The same task with the forget set of an index file, under a name of its own.
+
+        Raises:
+            UsageError: There is no such file.
+        """
+        if not path.is_file():
+            raise UsageError(f"There is no index file {path}.")
+        sha256 = file_digest(path)
+        changes = {
+            "name": f"{self.name}{INDICES}{sha256[:8]}",
+            "title": f"Forget what {path.name} lists, else as {self.name}",
+            "description": f"{self.description}\nThe forget set is that of {path.name}, SHA-256 {sha256}.".strip(),
+            "track": None,
+            "scenario": {"name": "indices", "options": {"path": str(path), "sha256": sha256}},
+            "draws": 1,
+        }
+        return Task.model_validate({**self.model_dump(), **changes})
 
     def with_counts(self, *, seeds: int | None = None, draws: int | None = None) -> Task:
         """The same task with other numbers of seeds and forget sets; None keeps a number.

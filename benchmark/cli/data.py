@@ -11,6 +11,7 @@ from forgetbench.cli.output import out, print_json, print_table, remark
 
 if TYPE_CHECKING:
     from forgetbench.datasets.checks import Problem
+    from forgetbench.datasets.images import DatasetCard
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -20,11 +21,40 @@ def add_commands(app: App) -> None:
     app.command(
         data := App(name="data", help="Image sets: get them ready, find what is wrong.", help_format="plaintext")
     )
+    data.command(list_, name="list")
     data.command(prepare)
     data.command(check)
     app.command(store := App(name="store", help="What was trained and recorded here.", help_format="plaintext"))
     store.command(path)
     store.command(prune)
+
+
+def list_(pattern: str = "*", *, json: Flag = False) -> None:
+    """List the image sets: on what terms they are used, and where their files come from.
+
+    Example: forgetbench data list "c*"
+
+    Parameters
+    ----------
+    pattern
+        Wildcard pattern of names.
+    json
+        Print JSON.
+    """
+    from forgetbench.datasets import datasets
+
+    cards = [datasets.get(name).card for name in datasets.names(pattern)]
+    if json:
+        print_json([card.model_dump(mode="json") for card in cards])
+        return
+    rows = [(card.name, card.title, _origin(card), card.licence) for card in cards]
+    print_table("", ("image set", "what it is", "files", "licence"), rows)
+
+
+def _origin(card: DatasetCard) -> str:
+    if card.embedded:
+        return "none needed"
+    return "fetched by data prepare" if card.downloads else "to be asked for" if card.restricted else "to be put there"
 
 
 def prepare(

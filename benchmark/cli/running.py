@@ -35,6 +35,7 @@ def run(
     method_file: Annotated[list[str] | None, Parameter(negative="")] = None,
     seeds: int | None = None,
     draws: int | None = None,
+    forget_indices: Path | None = None,
     root: Path | None = None,
     device: Device = "auto",
     executor: ExecutorName = "auto",
@@ -61,6 +62,8 @@ def run(
         Originals, and oracles in each of the two sets; ranks need 6.
     draws
         Forget sets.
+    forget_indices
+        Forget the training rows that a file lists (.npy, .json or .txt), on a board of its own, instead of the task's.
     root
         Folder of the image sets on disk.
     workers
@@ -84,6 +87,8 @@ def run(
     from forgetbench.tuning import tuned as tuned_ones
 
     found = [one.with_counts(seeds=seeds, draws=draws) for one in find_tasks(task)]
+    if forget_indices is not None:
+        found = [one.forgetting(forget_indices) for one in found]
     names = method if method or method_file else ["all"]
     options = Options(
         root=root,

@@ -56,7 +56,7 @@ def test_list_names_what_show_shows(kind: str, capsys: pytest.CaptureFixture[str
     assert all(row["title"] for row in rows)
     if kind == "networks":
         return
-    for row in rows:
+    for row in rows[:: 1 + len(rows) // 15]:  # of many every second or third
         assert call("show", kind[:-1], row["name"]) == 0
         assert row["name"] in capsys.readouterr().out
 

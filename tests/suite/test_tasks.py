@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from forgetbench.errors import UsageError
-from forgetbench.tasks import find_tasks, names, read_task
+from forgetbench.tasks import Task, find_tasks, names, read_task
 
 TOML = """
 name = "mine/cnn/half"
@@ -52,6 +53,23 @@ def test_the_key_knows_files_by_their_hash_and_not_by_their_place(tmp_path: Path
         return read_task(write(tmp_path, TOML.replace("[network]", options))).key
 
     assert task("here.pt", "a1") == task("there.pt", "a1") != task("here.pt", "b2")
+
+
+def test_an_index_file_makes_another_task(tmp_path: Path) -> None:
+    task = read_task("digits/cnn/class")
+    (tmp_path / "forget_idx.txt").write_text("1 2 3")
+    other = task.forgetting(tmp_path / "forget_idx.txt")
+    sha256 = hashlib.sha256(b"1 2 3").hexdigest()
+    assert other.name == f"digits/cnn/class-indices-{sha256[:8]}"
+    assert other.scenario.options["sha256"] == sha256
+    assert Task.model_validate(other.model_dump()) == other
+    (tmp_path / "moved.txt").write_text("1 2 3")
+    assert other.key != task.key
+    assert task.forgetting(tmp_path / "moved.txt").key == other.key
+    (tmp_path / "moved.txt").write_text("1 2 4")
+    assert task.forgetting(tmp_path / "moved.txt").key != other.key
+    with pytest.raises(UsageError, match="There is no index file"):
+        task.forgetting(tmp_path / "nowhere.npy")
 
 
 def test_streams_are_separate_and_follow_the_name(tmp_path: Path) -> None:

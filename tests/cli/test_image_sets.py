@@ -1,0 +1,100 @@
+"""Image sets and published index files through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forgetbench.cli import main
+
+TASK = """
+name = "test/mlp/random"
+title = "Seconds"
+seeds = 2
+image_set = { name = "digits", options = { train = 60, validation = 50 } }
+network = { name = "mlp", options = { hidden = [8] } }
+recipe = { epochs = 2 }
+scenario = { name = "random", options = { fraction = 0.2 } }
+"""
+
+
+def call(*words: object) -> int:
+    with pytest.raises(SystemExit) as left:
+        main([str(word) for word in words])
+    return int(left.value.code or 0)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    path = tmp_path / "task.toml"
+    path.write_text(TASK)
+    return path
+
+
+def run(task: Path, indices: Path) -> int:
+    return call("run", task, "--method", "finetune:epochs=1", "--executor", "local", "--forget-indices", indices)
+
+
+def test_published_index_files_have_a_board_of_their_own(
+    task: Path, tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "forget_idx.npy", np.array([5, 2, 40]))
+    assert run(task, tmp_path / "forget_idx.npy") == 0
+    assert "Forget what forget_idx.npy lists" in capsys.readouterr().out
+    [folder] = (own_home / "runs/test/mlp").iterdir()
+    assert folder.name.startswith("random-indices-")
+    manifest = json.loads((folder / "finetune-epochs=1/manifest.json").read_text())
+    assert manifest["task"] == f"test/mlp/{folder.name}"
+    assert "run test/mlp/random --method" in manifest["command"]
+    assert manifest["command"].endswith("--forget-indices forget_idx.npy")
+    [pack] = (own_home / f"packs/test/mlp/{folder.name}").iterdir()
+    assert np.load(pack / "rows-d0.npz")["forget"].tolist() == [2, 5, 40]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npy", np.array([3, 60]), "lists row 60; training rows go from 0 to 59"),
+        ("a.npy", np.array([-1, 6]), "lists row -1"),
+        ("a.npy", np.array([3, 3]), "lists 1 rows twice"),
+        ("a.npy", np.array([0.5]), "whole numbers or booleans"),
+        ("a.npy", np.array([[1, 2]]), "in one row"),
+        ("a.npy", np.zeros(3, bool), "marks 3 rows; there are 60"),
+        ("a.npy", np.ones(60, bool), "all 60 training images would be forgotten"),
+        ("a.npy", np.array([{"a": 1}], dtype=object), "cannot be read as a list of rows"),
+        ("a.json", '{"rows": [1]}', "cannot be read|whole numbers"),
+        ("a.txt", "1\ntwo\n", "cannot be read as a list of rows"),
+        ("a.txt", "", "whole numbers"),
+    ],
+)
+def test_wrong_index_files_are_refused_before_anything_is_trained(
+    task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: object, message: str
+) -> None:
+    if isinstance(content, np.ndarray):
+        np.save(tmp_path / name, content, allow_pickle=True)
+    else:
+        (tmp_path / name).write_text(str(content))
+    assert run(task, tmp_path / name) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert any(part in said for part in message.split("|")), said
+    assert "Traceback" not in said
+
+
+def test_a_missing_index_file_is_refused(task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(task, tmp_path / "nowhere.npy") == 2
+    assert "There is no index file" in capsys.readouterr().err
+
+
+def test_data_list_says_where_files_come_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("data", "list", "--json") == 0
+    cards = {card["name"]: card for card in json.loads(capsys.readouterr().out)}
+    assert len(cards) >= 18
+    assert all(card["licence"] for card in cards.values())
+    assert call("data", "list", "m*") == 0
+    said = capsys.readouterr().out
+    assert "to be asked for" in said
+    assert "fetched by data prepare" in said
+    assert "digits" not in said
