@@ -1,0 +1,26 @@
+#!/bin/sh
+# Install ForgetBench into a virtual environment of its own, from the repository's root:
+#
+#     docker/install.sh server FOLDER    everything but torch: serving and scoring never import it
+#     docker/install.sh runner FOLDER    everything
+#
+# It needs Python and uv. The Dockerfile's stages call it, and so does the test that has no Docker engine.
+set -eu
+
+target=$1
+folder=$2
+python3 -m venv --without-pip "$folder"
+case $target in
+server)
+    excluded=$(mktemp)
+    printf 'torch\ntorchvision\ntimm\n' >"$excluded"
+    set -- --excludes "$excluded" '.[postgresql]'
+    ;;
+runner) set -- '.[tune]' ;;
+*)
+    echo "install.sh: server or runner, not $target" >&2
+    exit 2
+    ;;
+esac
+uv pip install --quiet --no-cache --compile-bytecode --link-mode copy \
+    --python "$folder/bin/python" --constraint constraints.txt "$@"
