@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import Manifest
 from forgetbench.leaderboard.client import fetch_entry, post_verification, pull_pack
 from forgetbench.methods import load_method_file, methods
+from forgetbench.methods.base import Method
 from forgetbench.suite import Options, Watcher, adopt_originals, run
 from forgetbench.tasks import read_task
 
@@ -42,6 +44,8 @@ def rerun(
         ForgetBenchError: The recipe cannot be run here, or the server refuses.
     """
     manifest = Manifest.model_validate(fetch_entry(submission, server)["manifest"])
+    if manifest.method.observed:
+        raise UsageError(f"{manifest.row} was unlearned elsewhere: there is no program here that could be run again.")
     if manifest.method.source is not None and not allow_source:
         say(manifest.method.source)
         raise UsageError(
@@ -68,5 +72,27 @@ def _contestant(manifest: Manifest, place: Path) -> Contestant:
     else:
         path = place / "method.py"
         path.write_text(method.source, encoding="utf-8")
-        kind, address = load_method_file(str(path)), str(path)
+        kind, address = _class_of(path, method.name)
+        if kind.source_hash() != method.source_sha256:
+            raise ForgetBenchError(
+                f"{manifest.row} was made of another source than the one that was submitted, or with another version "
+                "of forgetbench's own methods; it cannot be run again as it was."
+            )
     return Contestant(manifest.row, kind.from_dict(method.parameters), address)
+
+
+def _class_of(path: Path, name: str) -> tuple[type[Method], str]:
+    """The class of a submitted file that bears the method's name (a file may define several), and its address."""
+    try:
+        items = ast.parse(path.read_text(encoding="utf-8")).body
+    except (SyntaxError, ValueError) as error:
+        raise ForgetBenchError(f"The submitted source is no Python: {error}") from error
+    for item in items:
+        if isinstance(item, ast.ClassDef):
+            try:
+                kind = load_method_file(f"{path}:{item.name}")
+            except UsageError:
+                continue  # a helper, and no method
+            if kind.card.name == name:
+                return kind, f"{path}:{item.name}"
+    raise ForgetBenchError(f"The submitted source defines no method {name!r}.")

@@ -141,6 +141,12 @@ def version(session: Session, task: str, pack: str | None = None) -> tuple[int, 
     return row[0], row[1]
 
 
+def exists(session: Session, task: str) -> bool:
+    """Whether there is a current board of a task."""
+    query = select(Board.id).where(Board.task == task.replace("\0", ""), Board.superseded_at.is_(None))
+    return session.scalar(query.limit(1)) is not None
+
+
 def find(session: Session, task: str, pack: str | None = None) -> Board:
     """The board of a task, as ``version`` finds it.
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from forgetbench.leaderboard import boards, charts, entries, exports
+from forgetbench.leaderboard import boards, charts, entries, exports, planned
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.api import base_url
 from forgetbench.leaderboard.caching import conditional, etag_of
@@ -41,7 +41,8 @@ def overview(request: Request, database: DatabaseDep) -> Response:
 
         def make() -> bytes:
             found = boards.summaries(session)
-            return _pages(request).render("overview.html", summaries=found, base=base_url(request))
+            waiting = () if found else planned.embedded()
+            return _pages(request).render("overview.html", summaries=found, planned=waiting, base=base_url(request))
 
         return conditional(request, etag, make, media_type=HTML)
 

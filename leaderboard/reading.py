@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from forgetbench.evidence import Manifest
-from forgetbench.leaderboard import boards, comparing, directory, entries, packs
+from forgetbench.leaderboard import boards, comparing, directory, entries, packs, planned
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.api import base_url
 from forgetbench.leaderboard.caching import conditional, etag_of
@@ -103,6 +103,8 @@ def metric(request: Request, database: DatabaseDep, name: str) -> Response:
 def task(request: Request, database: DatabaseDep, settings: SettingsDep, task: str) -> Response:
     """One task: images, licence, recipe, and the hashes of the lists that were forgotten."""
     with database.reading() as session:
+        if not boards.exists(session, task) and (known := planned.find(task)) is not None:
+            return _page(request, session, "planned.html", lambda: {"task": known, **planned.facts(known)})
 
         def make() -> dict[str, Any]:
             board = boards.find(session, task)

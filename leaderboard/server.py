@@ -17,7 +17,7 @@ from types import FrameType
 import uvicorn
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.leaderboard import logs, packs, tokens
+from forgetbench.leaderboard import boards, logs, packs, tokens
 from forgetbench.leaderboard.app import create_app, prepare
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import Board, utc_now
@@ -147,6 +147,16 @@ def install_pack(settings: Settings, pack: Path) -> Board:
     database = _opened(settings)
     try:
         return packs.install(database, settings, pack)
+    finally:
+        database.close()
+
+
+def has_boards(settings: Settings) -> bool:
+    """Whether anything can be submitted to here."""
+    database = _opened(settings)
+    try:
+        with database.reading() as session:
+            return bool(boards.versions(session))
     finally:
         database.close()
 

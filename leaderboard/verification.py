@@ -72,12 +72,17 @@ def _other_method(entry: Entry, run: Run) -> list[FieldError]:
 
 
 def comparison_of(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Second record minus first, for each metric that ranks: value, interval, and whether the interval contains 0."""
+    """Second record minus first, for each metric that ranks: value, interval, and whether the interval contains 0.
+
+    A metric that one of the records lacks does not agree; one that both lack cannot tell, and ``agrees`` is None.
+    """
     found: dict[str, Any] = {}
     for name in first["ranking"]:
-        apart = difference(second["metrics"].get(name), first["metrics"].get(name))
+        one, other = second["metrics"].get(name), first["metrics"].get(name)
+        apart = difference(one, other)
         if apart is None or apart.low is None or apart.high is None:
-            found[name] = {"value": None, "low": None, "high": None, "agrees": False}
+            lacking = [record is None or record["value"] is None or not record["pseudo"] for record in (one, other)]
+            found[name] = {"value": None, "low": None, "high": None, "agrees": None if all(lacking) else False}
         else:
             agrees = apart.low <= 0 <= apart.high
             found[name] = {"value": apart.value, "low": apart.low, "high": apart.high, "agrees": agrees}
@@ -85,20 +90,26 @@ def comparison_of(first: dict[str, Any], second: dict[str, Any]) -> dict[str, An
 
 
 def conclude(database: Database, identity: str, card: dict[str, Any], job: Job) -> None:
-    """Keep a scored verification, and what it makes of the entry: reproduced, or flagged."""
+    """Keep a scored verification, and what it makes of the entry: reproduced, flagged, or as it was."""
     with database.writing() as session:
         jobs.finish(session, job)
         verification = session.get_one(Verification, identity)
         entry = session.get_one(Entry, verification.entry_id)
         comparison = comparison_of(session.get_one(Score, entry.id).card, card)
-        agrees = bool(comparison) and all(item["agrees"] for item in comparison.values())
+        apart = [name for name, item in comparison.items() if item["agrees"] is False]
+        silent = [name for name, item in comparison.items() if item["agrees"] is None]
         verification.card, verification.comparison = card, comparison
-        verification.verdict = "reproduced" if agrees else "not reproduced"
-        if agrees:
+        verification.verdict = "not reproduced" if apart else "failed" if silent or not comparison else "reproduced"
+        if verification.verdict == "failed":
+            reason = (
+                f"a second run tells nothing: {', '.join(silent) or 'every ranking metric'} is missing in both records"
+            )
+            states.record(session, entry, entry.state, verification.verifier, reason)
+        elif verification.verdict == "reproduced":
             states.record(session, entry, entry.state, verification.verifier, "tier: reproduced; a second run agrees")
             entry.tier = "reproduced"
         elif entry.state == "listed":
-            apart = ", ".join(name for name, item in comparison.items() if not item["agrees"]) or "all of it"
-            states.move(session, entry, "flagged", verification.verifier, f"a second run differs in {apart}")
+            reason = f"a second run differs in {', '.join(apart)}"
+            states.move(session, entry, "flagged", verification.verifier, reason)
         states.touch(session, entry.board_id)
         jobs.request(session, "rank", str(entry.board_id))

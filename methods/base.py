@@ -148,13 +148,19 @@ class Method(ABC):
 
     @classmethod
     def source_hash(cls) -> str:
-        """SHA-256 of the method's own file and of the files of this package that it is made of (base.py not)."""
+        """SHA-256 of the method's own file and of the files of this package that it is made of (base.py not).
+
+        The name of a file that is not of this package does not count, nor how its lines end: its text, wherever it is
+        written down again, has the same hash.
+        """
         modules = {base.__module__ for base in cls.__mro__ if issubclass(base, Method) and base is not Method}
         for name in list(modules):
             _add_imported(name, modules)
         digest = hashlib.sha256()
-        for path in sorted({_source(name) for name in modules}, key=lambda path: path.name):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        ours = {_source(name) for name in modules if name.startswith("forgetbench.")}
+        for path in sorted({_source(name) for name in modules}, key=lambda path: (path in ours, path.name)):
+            name, text = (path.name, path.read_bytes()) if path in ours else ("", path.read_text("utf-8").encode())
+            digest.update(name.encode() + b"\0" + text + b"\0")
         return digest.hexdigest()
 
 

@@ -16,14 +16,26 @@ FOLDERS = {"benchmark": "forgetbench", "datasets": "forgetbench.datasets", "meth
 FOLDERS["leaderboard"] = "forgetbench.leaderboard"
 FLOORS = [
     {"errors", "latex", "registry", "store", "answers", "metrics", "statistics", "significance"}
-    | {"evidence", "packs", "environment"},
+    | {"evidence", "packs", "environment", "elsewhere"},
     {"datasets"},
     {"checkpoints", "compute", "examples", "networks", "networks_fast", "networks_timm", "recipe", "training"},
     {"methods"},
     {"tasks", "bench", "contestants", "artefacts", "pipeline", "unlearning", "executors", "gathering"},
     {"scoring", "judging", "results", "references", "reports", "figures", "streams"},
     {"leaderboard"},
-    {"suite", "studies", "tuning", "reproducing", "demo", "verifying", "auditing", "cli", "__init__", "__main__"},
+    {
+        "suite",
+        "studies",
+        "tuning",
+        "reproducing",
+        "demo",
+        "verifying",
+        "submitting",
+        "auditing",
+        "cli",
+        "__init__",
+        "__main__",
+    },
 ]
 TORCHLESS = {"answers", "metrics", "statistics", "evidence", "packs", "store", "leaderboard"} | FLOORS[5]
 

@@ -1,4 +1,4 @@
-"""The commands demo, serve, worker, pack, submit, withdraw and verify: the leaderboard, here and from afar."""
+"""The commands demo, serve, worker and pack: the leaderboard here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from forgetbench.cli.output import ProgressBar, UploadBar, out, print_json, remark
+from forgetbench.cli.output import ProgressBar, out, remark
 
 if TYPE_CHECKING:
     from forgetbench.leaderboard.settings import Settings
@@ -20,14 +20,11 @@ def add_commands(app: App) -> None:
     app.command(demo)
     app.command(serve)
     app.command(worker)
-    app.command(submit)
     app.command(pack := App(name="pack", help="What a board is scored against.", help_format="plaintext"))
     pack.command(build)
-    pack.command(install)
+    pack.command(install_here, name="install")
     pack.command(check)
     pack.command(pull)
-    app.command(withdraw)
-    app.command(verify)
 
 
 def demo(*, workers: int | None = None, executor: Literal["auto", "processes", "local"] = "auto") -> None:
@@ -80,10 +77,17 @@ def serve(
     no_worker
         Start no scoring process; run `forgetbench worker` for that.
     """
+    from forgetbench.leaderboard.server import has_boards
     from forgetbench.leaderboard.server import serve as serve_site
 
+    chosen = settings(database, data)
+    if not has_boards(chosen):
+        remark(
+            "There is no board yet. `forgetbench pack build digits/cnn/class --install` trains what one needs and "
+            "adds it, while this runs too; `forgetbench list tasks` names tasks, `forgetbench demo` makes two boards."
+        )
     out().print(f"The leaderboard is at http://{host}:{port} (Ctrl-C stops it).", markup=False)
-    serve_site(settings(database, data), host, port, with_worker=not no_worker)
+    serve_site(chosen, host, port, with_worker=not no_worker)
 
 
 def worker(*, database: str | None = None, data: Path | None = None) -> None:
@@ -103,39 +107,17 @@ def worker(*, database: str | None = None, data: Path | None = None) -> None:
     run_worker(settings(database, data))
 
 
-def submit(run_folder: Path, *, server: str, dry_run: Flag = False, json: Flag = False) -> int:
-    """Check a run, upload it, and wait for the server's verdict. The token comes from FORGETBENCH_TOKEN or a file.
-
-    Example: forgetbench submit RUN_FOLDER --server https://board.example.org --dry-run
-
-    Parameters
-    ----------
-    run_folder
-        The folder of a run, as `forgetbench run` prints it.
-    server
-        Address of the leaderboard.
-    dry_run
-        Only find out what the server would say.
-    json
-        Print the server's answer as JSON.
-    """
-    from forgetbench.leaderboard.client import submit as submit_run
-
-    with UploadBar() as bar:
-        verdict = submit_run(run_folder, server, dry_run=dry_run, progress=bar)
-    if json:
-        print_json(verdict.document)
-    else:
-        out().print(f"{verdict.task}: {verdict.detail}", markup=False)
-        if verdict.url:
-            out().print(verdict.url, markup=False)
-    return 1 if verdict.state == "rejected" else 0
-
-
-def build(task: str, *, seeds: int | None = None, draws: int | None = None, root: Path | None = None) -> None:
+def build(
+    task: str,
+    *,
+    seeds: int | None = None,
+    draws: int | None = None,
+    root: Path | None = None,
+    install: Flag = False,
+) -> None:
     """Train a task's originals and oracles, and gather what a board needs of them.
 
-    Example: forgetbench pack build digits/cnn/class --seeds 10
+    Example: forgetbench pack build digits/cnn/class --install
 
     Parameters
     ----------
@@ -147,6 +129,8 @@ def build(task: str, *, seeds: int | None = None, draws: int | None = None, root
         Forget sets.
     root
         Folder of the image sets on disk.
+    install
+        Make a board of it on the leaderboard of this machine.
     """
     from forgetbench.suite import Options, run
     from forgetbench.tasks import read_task
@@ -154,12 +138,16 @@ def build(task: str, *, seeds: int | None = None, draws: int | None = None, root
     wanted = read_task(task).with_counts(seeds=seeds, draws=draws)
     with ProgressBar() as watcher:
         [done] = run([wanted], lambda _: [], Options(root=root), watcher)
-    if done.pack is not None:
-        out().print(str(done.pack.folder), markup=False)
+    if done.pack is None:
+        return
+    out().print(str(done.pack.folder), markup=False)
+    if install:
+        install_here(done.pack.folder)
+    else:
         remark("On the server's machine, `forgetbench pack install FOLDER` makes a board of it.")
 
 
-def install(folder: Path, *, database: str | None = None, data: Path | None = None) -> None:
+def install_here(folder: Path, *, database: str | None = None, data: Path | None = None) -> None:
     """Make a board of a pack, on the server's machine.
 
     Example: forgetbench pack install ~/.local/share/forgetbench/packs/digits/cnn/class/0123456789ab-g1-s6
@@ -195,7 +183,7 @@ def check(folder: Path) -> None:
     out().print(f"{card.task}: {len(card.files)} files as they should be; {card.seeds} seeds, {card.draws} draws.")
 
 
-def pull(task: str, *, server: str, root: Path | None = None) -> None:
+def pull(task: str, *, server: str, root: Path | None = None, to: Path | None = None) -> None:
     """Fetch a board's originals, so that runs here start from them.
 
     Example: forgetbench pack pull digits/cnn/class --server https://board.example.org
@@ -208,6 +196,8 @@ def pull(task: str, *, server: str, root: Path | None = None) -> None:
         Address of the leaderboard.
     root
         Folder of the image sets on disk.
+    to
+        Keep the pack's files in this folder too: the originals' weights, and the rows that are asked about.
     """
     from tempfile import TemporaryDirectory
 
@@ -217,53 +207,10 @@ def pull(task: str, *, server: str, root: Path | None = None) -> None:
 
     wanted = read_task(task)
     with TemporaryDirectory(prefix="forgetbench-") as place:
-        folder = pull_pack(task, server, Path(place) / "pack")
+        folder = pull_pack(task, server, to or Path(place) / "pack")
         count = adopt_originals(wanted, folder, Options(root=root, device="cpu"))
     out().print(f"{count} originals of {task} are in the store.", markup=False)
     remark(f"forgetbench run {task} --seeds {count} --evidence-only --method NAME starts from them.")
-
-
-def withdraw(submission: str, *, server: str, reason: str) -> None:
-    """Withdraw one's own submission. A tombstone stays, and the attempt counts.
-
-    Example: forgetbench withdraw ID --server https://board.example.org --reason "wrong learning rate"
-
-    Parameters
-    ----------
-    submission
-        Its id, as its page's address has it.
-    server
-        Address of the leaderboard.
-    reason
-        Why, for the state history.
-    """
-    from forgetbench.leaderboard.client import withdraw as withdraw_submission
-
-    out().print(f"{submission}: {withdraw_submission(submission, reason, server)}", markup=False)
-
-
-def verify(submission: str, *, server: str, root: Path | None = None, allow_source: Flag = False) -> int:
-    """Run a listed submission's recipe again from the board's originals, and post that evidence beside it.
-
-    Example: forgetbench verify ID --server https://board.example.org
-
-    Parameters
-    ----------
-    submission
-        Its id, as its page's address has it.
-    server
-        Address of the leaderboard.
-    root
-        Folder of the image sets on disk.
-    allow_source
-        Run the source that was submitted. It is a stranger's program: read it first.
-    """
-    from forgetbench.verifying import rerun
-
-    with ProgressBar() as watcher:
-        record = rerun(submission, server, root, watcher, remark, allow_source=allow_source)
-    out().print(f"{submission}: {record['verdict']}", markup=False)
-    return 0 if record["verdict"] == "reproduced" else 1
 
 
 def settings(database: str | None, data: Path | None) -> Settings:

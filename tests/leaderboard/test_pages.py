@@ -164,7 +164,14 @@ def test_an_empty_server_says_what_to_do(make_settings):
     from forgetbench.leaderboard.app import create_app
 
     with TestClient(create_app(make_settings())) as client:
-        assert "forgetbench pack build" in client.get("/").text
+        page = client.get("/").text
+        assert "forgetbench pack build" in page
+        assert "no pack yet" in page
+        assert "cmu-faces" not in page  # it needs files
+        task = client.get("/tasks/digits/cnn/class").text
+        assert "forgetbench pack build digits/cnn/class --install" in task
+        assert "--install --root DATA" in client.get("/tasks/cmu-faces/cnn/identity").text
+        assert client.get("/tasks/digits/cnn/nothing").status_code == 404
         assert client.get("/api/v1/boards").json() == []
         assert (client.get("/health").json(), client.get("/ready").json()) == ({"status": "ok"}, {"status": "ready"})
 

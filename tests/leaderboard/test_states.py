@@ -8,8 +8,9 @@ import zipfile
 import pytest
 
 from forgetbench.errors import UsageError
-from forgetbench.leaderboard import admin
+from forgetbench.leaderboard import admin, verification
 from forgetbench.leaderboard.settings import Settings
+from forgetbench.leaderboard.verification import comparison_of
 
 
 @pytest.fixture
@@ -263,3 +264,34 @@ def test_a_dump_and_a_static_export_outlive_the_server(full, tmp_path):
     page = (tmp_path / "static" / "tiny--cnn--random-10.html").read_text()
     assert "alpha" in page
     assert 'href="/' not in page
+
+
+def test_a_metric_that_both_records_lack_cannot_tell():
+    there = {"value": 1.0, "pseudo": [1.0, 1.1, 0.9]}
+    lacks = {"value": 1.0, "pseudo": []}
+    first = {"ranking": ["a", "b", "c"], "metrics": {"a": there, "b": lacks, "c": there}}
+    second = {"ranking": ["a", "b", "c"], "metrics": {"a": there, "b": lacks, "c": lacks}}
+    found = comparison_of(first, second)
+    assert {name: item["agrees"] for name, item in found.items()} == {"a": True, "b": None, "c": False}
+
+
+def test_a_verification_that_cannot_tell_leaves_the_row_as_it_was(site, world, listed, tmp_path, monkeypatch):
+    identity, _ = listed
+    monkeypatch.setattr(verification, "difference", lambda *_: None)
+    cards = verification.comparison_of
+
+    def without_pseudo_values(first, second):
+        for card in (first, second):
+            for name in card["ranking"]:
+                card["metrics"][name]["pseudo"] = []
+        return cards(first, second)
+
+    monkeypatch.setattr(verification, "comparison_of", without_pseudo_values)
+    run = world.write_run(tmp_path / "second", memory=0.1, start=700)
+    verify(site, identity, run, site.token("verify", name="Grace"))
+    site.work()
+    found = entry(site, identity)
+    assert (found["row"]["state"], found["row"]["tier"]) == ("listed", "recomputed")
+    assert found["verifications"][0]["verdict"] == "failed"
+    assert "tells nothing" in found["history"][-1]["reason"]
+    assert "cannot be told" in site.client.get(f"/entries/{identity}").text
