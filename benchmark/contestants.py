@@ -51,8 +51,7 @@ class Contestant:
     @property
     def folder(self) -> str:
         """A name for its folder of evidence."""
-        plain = re.sub(r"[^A-Za-z0-9+.=_-]+", "-", self.label).strip("-.")
-        return plain if len(plain) <= 80 else f"{plain[:60]}-{digest(self.label)[:12]}"
+        return folder_name(self.label)
 
     @property
     def source(self) -> str | None:
@@ -74,6 +73,12 @@ class Contestant:
             return ["--method", self.label]
         values = self.label.partition(":")[2]
         return ["--method-file", self.file + (f":{values}" if values else "")]
+
+
+def folder_name(label: str) -> str:
+    """A name for the folder of evidence of a row."""
+    plain = re.sub(r"[^A-Za-z0-9+.=_-]+", "-", label).strip("-.")
+    return plain if len(plain) <= 80 else f"{plain[:60]}-{digest(label)[:12]}"
 
 
 def build(spec: Mapping[str, Any]) -> Method:

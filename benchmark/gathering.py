@@ -29,7 +29,7 @@ from forgetbench.evidence import (
 )
 from forgetbench.executors import Job, Result
 from forgetbench.packs import Pack, read_pack, write_pack
-from forgetbench.store import Store, digest, replace_folder
+from forgetbench.store import Store, replace_folder
 from forgetbench.tasks import INDICES, PROTOCOL, Task
 
 
@@ -46,13 +46,25 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """What the manifest says of a row, whoever made it."""
+
+    method: MethodRecord
+    """The method."""
+    command: str
+    """The command that makes the run again."""
+    refusal: str = ""
+    """Why the method does not apply to the task; "" where it does."""
+
+
+@dataclass(frozen=True)
 class Unlearned:
-    """What came of one contestant on one task."""
+    """What came of one row on one task."""
 
     results: Sequence[tuple[Job, Result]]
     """Its ``unlearn`` jobs and what came of them."""
     cost: CostRecord
-    """What is known of its cost; mean wall times are filled in when it is gathered."""
+    """What is known of its cost; mean wall times that were measured are filled in when it is gathered."""
     own: Sequence[Result] = ()
     """The originals that it trained for itself, by seed, as results of ``train`` jobs."""
 
@@ -103,31 +115,28 @@ def gather_run(
     store: Store,
     folder: Path,
     task: Task,
-    contestant: Contestant,
+    entry: Entry,
     unlearned: Unlearned,
     *,
     facts: Result,
     device: str,
-    root: Path | None,
 ) -> None:
-    """Write one contestant's run. A run that says the same already stays as it is.
+    """Write one row's run. A run that says the same already stays as it is.
 
     Args:
         store: Where the artefacts are.
         folder: The run's folder; another run that was there is replaced.
         task: The task.
-        contestant: The method.
+        entry: What the manifest says of the row.
         unlearned: What came of it.
         facts: Result of the task's ``prepare`` job.
         device: Where it ran.
-        root: The data folder that was named, if one was.
 
     Raises:
         ForgetBenchError: An artefact was damaged since it was made.
     """
-    refusal = facts["refusals"].get(digest(contestant.as_json()), "")
     bad = next((result for _, result in unlearned.results if result["status"] != "ok"), None)
-    status: Status = "not-applicable" if refusal else bad["status"] if bad else "ok"
+    status: Status = "not-applicable" if entry.refusal else bad["status"] if bad else "ok"
     files: list[tuple[ModelRecord | OriginalRecord | StepRecord, Path]] = []
     if status == "ok":
         files += [file for job, result in unlearned.results for file in _models(store, job, result)]
@@ -141,19 +150,17 @@ def gather_run(
     steps = tuple(record for record in records if isinstance(record, StepRecord))
     cost = unlearned.cost.model_copy(
         update={
-            "seconds": _mean(record.seconds for record in (*models, *steps)),
+            "seconds": _mean(record.seconds for record in (*models, *steps)) or unlearned.cost.seconds,
             "training_seconds": _mean(original["seconds"] for original in unlearned.own),
-            "tuning_trials": contestant.trials,
-            "tuning_selector": contestant.selector,
         }
     )
     manifest = Manifest(
         protocol=PROTOCOL,
         task=task.name,
         task_key=task.key,
-        method=method_record(contestant),
+        method=entry.method,
         status=status,
-        reason=refusal or (bad["reason"] if bad else ""),
+        reason=entry.refusal or (bad["reason"] if bad else ""),
         draws=task.draws,
         seeds=task.seeds,
         index_hashes=facts["index_hashes"],
@@ -162,7 +169,7 @@ def gather_run(
         steps=steps,
         cost=cost,
         environment=environment(device),
-        command=command(task, contestant, root),
+        command=entry.command,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     if _is_kept(folder, manifest):

@@ -17,7 +17,7 @@ from forgetbench.contestants import Contestant, trained_by
 from forgetbench.errors import UsageError
 from forgetbench.evidence import CostRecord
 from forgetbench.executors import Job, Local, Processes, Result, make_executor
-from forgetbench.gathering import Trained, Unlearned, gather_pack, gather_run
+from forgetbench.gathering import Entry, Trained, Unlearned, command, gather_pack, gather_run, method_record
 from forgetbench.packs import Pack, read_pack
 from forgetbench.pipeline import adopt
 from forgetbench.results import Results
@@ -137,6 +137,13 @@ def extra_oracles(task: Task, options: Options, watcher: Watcher | None = None) 
     with make_executor(options.executor, options.workers, site.device) as executor:
         runner = _TaskRunner(task, [], site, options, executor, watcher or Silent())
         return runner.third()
+
+
+def train_originals(task: Task, options: Options, watcher: Watcher | None = None) -> list[Path]:
+    """Train the originals of a task that are not there; returns the folder of each in the store, by seed."""
+    site = options.site()
+    with make_executor(options.executor, options.workers, site.device) as executor:
+        return _TaskRunner(task, [], site, options, executor, watcher or Silent()).originals()
 
 
 def adopt_originals(task: Task, pack: Path, options: Options) -> int:
@@ -262,6 +269,14 @@ class _TaskRunner:
             for draw in range(self.task.draws)
         ]
 
+    def originals(self) -> list[Path]:
+        """Train the originals; returns the folder of each in the store."""
+        jobs: list[Job] = [{"role": "original", "seed": seed} for seed in range(self.task.seeds)]
+        self.watcher.begin(f"{self.task.name}, originals", len(jobs))
+        results = self._do("pipeline:train", jobs, [_training_name(job) for job in jobs])
+        self.watcher.end(self.task.name)
+        return [find_artefact(self.options.store, result["model"]) for result in results]
+
     def _oracles(self, *roles: str) -> list[Job]:
         return [
             {"role": role, "draw": draw, "seed": seed}
@@ -326,15 +341,25 @@ class _TaskRunner:
                 self.options.store,
                 folders[-1],
                 self.task,
-                method,
+                Entry(
+                    method_record(method),
+                    command(self.task, method, self.options.root),
+                    facts["refusals"].get(key, ""),
+                ),
                 Unlearned(
                     results.get(key, []),
-                    cost.model_copy(update={"flops": flops.get(key), "training_flops": training}),
+                    cost.model_copy(
+                        update={
+                            "flops": flops.get(key),
+                            "training_flops": training,
+                            "tuning_trials": method.trials,
+                            "tuning_selector": method.selector,
+                        }
+                    ),
                     self._originals(method.as_json(), models) if trainer else (),
                 ),
                 facts=facts,
                 device=self.site.device,
-                root=self.options.root,
             )
         return folders
 

@@ -170,7 +170,7 @@ def _unlearn(bench: Bench, method: Method, link: Link, place: Path) -> None:
     meta = {
         "seconds": seconds,
         "peak_memory": torch.cuda.max_memory_allocated(bench.device) if on_gpu else None,
-        "share_changed": _share_changed(model, original),
+        "share_changed": share_changed(model, original),
         "notes": dict(request.notes),
         "arrays": {name: record.model_dump(mode="json") for name, record in describe(answers).items()},
         "original": file_digest(link.original / WEIGHTS),
@@ -178,7 +178,8 @@ def _unlearn(bench: Bench, method: Method, link: Link, place: Path) -> None:
     write_meta(place, meta)
 
 
-def _share_changed(model: nn.Module, original: nn.Module) -> float:
+def share_changed(model: nn.Module, original: nn.Module) -> float:
+    """Share of a model's parameters whose value is not the original's."""
     before, changed, total = original.state_dict(), 0, 0
     for name, parameter in model.named_parameters():
         changed += int((parameter.detach() != before[name]).sum())

@@ -25,6 +25,7 @@ FLOORS = [
     {"leaderboard"},
     {
         "suite",
+        "observing",
         "studies",
         "tuning",
         "reproducing",

@@ -15,7 +15,18 @@ from forgetbench.errors import ForgetBenchError, UsageError
 
 def make_app() -> App:
     """The application with all its commands."""
-    from forgetbench.cli import admin, data, listing, reference, reporting, running, server, submitting, tuning
+    from forgetbench.cli import (
+        admin,
+        data,
+        listing,
+        observing,
+        reference,
+        reporting,
+        running,
+        server,
+        submitting,
+        tuning,
+    )
 
     app = App(
         name="forgetbench",
@@ -23,7 +34,7 @@ def make_app() -> App:
         help_format="plaintext",
         version=_version,
     )
-    for module in (listing, running, tuning, reference, reporting, data, submitting, server, admin):
+    for module in (listing, running, observing, tuning, reference, reporting, data, submitting, server, admin):
         module.add_commands(app)
     return app
 

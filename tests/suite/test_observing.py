@@ -1,0 +1,219 @@
+"""Models that were unlearned elsewhere: originals out, checkpoints in, and a run like any other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from forgetbench.artefacts import WEIGHTS
+from forgetbench.contestants import choose
+from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.evidence import read_run
+from forgetbench.judging import Judge, stand
+from forgetbench.observing import Observed, export, observe
+from forgetbench.packs import check_run, read_pack
+from forgetbench.suite import Options, run
+from forgetbench.tasks import Task, read_task
+
+TOML = """
+name = "test/mlp/random"
+title = "A task of seconds"
+seeds = 2
+draws = 2
+[image_set]
+name = "digits"
+options = { train = 60, validation = 50 }
+[network]
+name = "mlp"
+options = { hidden = [16] }
+[recipe]
+epochs = 6
+batch_size = 20
+lr = 0.05
+[scenario]
+name = "random"
+options = { fraction = 0.1 }
+"""
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    path = tmp_path_factory.mktemp("task") / "task.toml"
+    path.write_text(TOML)
+    return read_task(str(path))
+
+
+@pytest.fixture(scope="module")
+def options(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Options:
+    """Where one method has run, and its unlearned models were kept."""
+    found = Options(home=tmp_path_factory.mktemp("home"), device="cpu", executor="local", keep_models=True)
+    run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), found)
+    return found
+
+
+@pytest.fixture
+def checkpoints(task: Task, options: Options, tmp_path: Path) -> Path:
+    """The models of that method as files, as if they had been made elsewhere."""
+    folder = tmp_path / "unlearned"
+    folder.mkdir()
+    for card in (options.home / "store").glob("??/*/artefact.json"):
+        made_from = json.loads(card.read_bytes())["made_from"]
+        if made_from["kind"] == "unlearned":
+            name = f"d{made_from['draw']}-s{made_from['seed']}.safetensors"
+            shutil.copyfile(card.parent / WEIGHTS, folder / name)
+    assert len(list(folder.iterdir())) == task.draws * task.seeds
+    return folder
+
+
+def test_observed_models_give_the_bits_that_they_gave_where_they_were_made(
+    task: Task, options: Options, checkpoints: Path
+) -> None:
+    made = read_run(options.results.runs / task.name / "finetune-epochs=1")
+    seen = read_run(observe(task, checkpoints, Observed("my own code"), options))
+    for theirs, ours in zip(made.manifest.models, seen.manifest.models, strict=True):
+        assert (theirs.draw, theirs.seed, theirs.arrays) == (ours.draw, ours.seed, ours.arrays)
+        assert theirs.share_changed == ours.share_changed
+        assert theirs.original == ours.original
+        assert (ours.seconds, ours.notes) == (None, {})
+        assert ours.weights
+    method, cost = seen.manifest.method, seen.manifest.cost
+    assert (method.name, method.observed, made.manifest.method.observed) == ("my own code", True, False)
+    assert (cost.flops, cost.seconds) == (None, None)
+    pack = read_pack(next(options.home.glob("packs/**/pack.json")).parent)
+    assert check_run(seen, pack) == []
+    standing = stand(Judge(pack), [made, seen])
+    mine, theirs = standing.card_of[3], standing.card_of[2]
+    assert mine.metrics == theirs.metrics
+    assert mine.cost.flops is None
+
+
+def test_a_cost_that_is_told_is_kept(task: Task, options: Options, checkpoints: Path) -> None:
+    folder = observe(task, checkpoints, Observed("told", flops=1e6, seconds=2.5), options)
+    cost = read_run(folder).manifest.cost
+    assert (cost.flops, cost.seconds) == (1e6, 2.5)
+
+
+def test_the_same_checkpoints_again_change_nothing(task: Task, options: Options, checkpoints: Path) -> None:
+    folder = observe(task, checkpoints, Observed("twice"), options)
+    before = (folder / "manifest.json").read_bytes()
+    assert observe(task, checkpoints, Observed("twice"), options) == folder
+    assert (folder / "manifest.json").read_bytes() == before
+
+
+def _drop(state: dict[str, torch.Tensor]) -> None:
+    del state["head.weight"]
+
+
+def _rename(state: dict[str, torch.Tensor]) -> None:
+    state["classifier.weight"] = state.pop("head.weight")
+
+
+def _reshape(state: dict[str, torch.Tensor]) -> None:
+    state["head.weight"] = state["head.weight"][:, :3].contiguous()
+
+
+def _poison(state: dict[str, torch.Tensor]) -> None:
+    state["head.weight"][2, 1] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (_drop, r"d1-s0.safetensors does not fit the network of test/mlp/random: missing head.weight"),
+        (_rename, "missing head.weight; unknown classifier.weight"),
+        (_reshape, r"head.weight has shape \(10, 3\), expected \(10, 16\)"),
+        (_poison, "head.weight holds numbers that are not finite"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused(
+    task: Task, options: Options, checkpoints: Path, harm: Callable[[dict[str, torch.Tensor]], None], said: str
+) -> None:
+    path = checkpoints / "d1-s0.safetensors"
+    state = load_file(path)
+    harm(state)
+    save_file(state, path)
+    with pytest.raises(UsageError, match=said):
+        observe(task, checkpoints, Observed("bad"), options)
+    assert not (options.results.runs / task.name / "bad").exists()
+
+
+def test_a_model_that_overflows_is_refused(task: Task, options: Options, checkpoints: Path) -> None:
+    path = checkpoints / "d0-s1.safetensors"
+    state = load_file(path)
+    state["head.weight"] = state["head.weight"] * 0 + 3e38
+    save_file(state, path)
+    with pytest.raises(ForgetBenchError, match=r"d0-s1.safetensors: the model's answers on \w+ are not finite"):
+        observe(task, checkpoints, Observed("bad"), options)
+
+
+def test_files_that_are_missing_damaged_twice_or_too_many_are_named(
+    task: Task, options: Options, checkpoints: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"also holds d1-s0.safetensors, d1-s1.safetensors"):
+        observe(task.with_counts(draws=1), checkpoints, Observed("bad"), options)
+    shutil.copyfile(checkpoints / "d0-s0.safetensors", checkpoints / "d0-s1.safetensors")
+    with pytest.raises(UsageError, match=r"d0-s1.safetensors is the same file as d0-s0.safetensors"):
+        observe(task, checkpoints, Observed("bad"), options)
+    (checkpoints / "d0-s1.safetensors").write_bytes(b"no such thing")
+    with pytest.raises(UsageError, match="is not a readable safetensors file"):
+        observe(task, checkpoints, Observed("bad"), options)
+    (checkpoints / "d0-s1.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"lacks d0-s1.safetensors"):
+        observe(task, checkpoints, Observed("bad"), options)
+    with pytest.raises(UsageError, match="there is no folder"):
+        observe(task, checkpoints / "nowhere", Observed("bad"), options)
+
+
+def test_without_the_originals_it_says_where_to_get_them(task: Task, checkpoints: Path, tmp_path: Path) -> None:
+    elsewhere = Options(home=tmp_path / "elsewhere", device="cpu", executor="local")
+    with pytest.raises(UsageError, match=r"originals of seeds \[0, 1\] .* --export-originals DIR --seeds 2"):
+        observe(task, checkpoints, Observed("x"), elsewhere)
+
+
+@pytest.mark.parametrize("name", ["", "...", "ssd", "x" * 201])
+def test_a_row_needs_a_name_of_its_own(name: str) -> None:
+    with pytest.raises(UsageError, match="name"):
+        Observed(name)
+
+
+def test_an_export_is_all_that_somebody_with_his_own_code_needs(task: Task, options: Options, tmp_path: Path) -> None:
+    """Follow the guide: load, unlearn (a step up the forget set's loss), save, observe."""
+    place = tmp_path / "export"
+    export(task, place, options)
+    guide = (place / "README.md").read_text()
+    assert guide.startswith("# The originals of test/mlp/random\n")
+    assert "to seed 1." in guide
+    from forgetbench.bench import Bench
+
+    bench = Bench(task, options.site())
+    (tmp_path / "unlearned").mkdir()
+    for draw in range(2):
+        split = np.load(place / f"split-d{draw}.npz")
+        assert len(split["forget"]) == 6
+        assert sorted(np.concatenate([split["forget"], split["retain"]]).tolist()) == list(range(60))
+        images = torch.from_numpy(np.array(bench.partition.train.images[split["forget"]])).float() / 255
+        labels = torch.from_numpy(split["labels"][split["forget"]])
+        for seed in range(2):
+            network = bench.spec.build(0)
+            network.load_state_dict(load_file(place / "originals" / f"s{seed}.safetensors"))
+            before = torch.nn.functional.cross_entropy(network(images), labels)
+            before.backward()
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    assert parameter.grad is not None
+                    parameter.add_(0.5 * parameter.grad)
+                assert torch.nn.functional.cross_entropy(network(images), labels) > before
+            save_file(network.state_dict(), tmp_path / "unlearned" / f"d{draw}-s{seed}.safetensors")
+    seen = read_run(observe(task, tmp_path / "unlearned", Observed("ascent by hand"), options))
+    pack = read_pack(next(options.home.glob("packs/**/pack.json")).parent)
+    card = Judge(pack).score(seen)
+    assert card.metrics["shift.forget"].value is not None
+    with pytest.raises(UsageError, match="is not empty"):
+        export(task, place, options)
