@@ -97,7 +97,7 @@ class Bench:
         from forgetbench.networks import NetworkSpec
 
         images = self.partition.train.images
-        channels = [images[:, channel] for channel in range(images.shape[1])]
+        means, deviations = self.partition.train.channel_statistics()
         return NetworkSpec(
             name=self.task.network.name,
             options=dict(self.task.network.options),
@@ -105,8 +105,8 @@ class Bench:
             height=images.shape[2],
             width=images.shape[3],
             outputs=len(self.partition.train.classes),
-            mean=tuple(round(float(channel.mean()) / 255, 2) for channel in channels),
-            std=tuple(max(0.01, round(float(channel.std()) / 255, 2)) for channel in channels),
+            mean=tuple(round(mean, 2) for mean in means),
+            std=tuple(max(0.01, round(deviation, 2)) for deviation in deviations),
         )
 
     def now(self) -> float:

@@ -55,12 +55,3 @@ def load_partition(name: str, options: Mapping[str, Any] | None = None, root: Pa
         UsageError: Name, option or files are wrong; the message says which and how to mend it.
     """
     return make_loader(name, options).load(root)
-
-
-def dataset_source_hash(name: str, options: Mapping[str, Any] | None = None, root: Path | None = None) -> str:
-    """SHA-256 of what shapes the partition: options, code and source files; nothing is decoded for it.
-
-    Raises:
-        UsageError: Name, option or files are wrong.
-    """
-    return make_loader(name, options).source_hash(root)

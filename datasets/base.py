@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, get_origin, g
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from forgetbench.datasets import sampling
 from forgetbench.datasets.images import DatasetCard, Partition
 from forgetbench.errors import UsageError
 from forgetbench.registry import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import ModuleType
 
 
 class OptionDoc(NamedTuple):
@@ -115,24 +113,6 @@ class Loader(Options, ABC):
             UsageError: Files are missing or wrong; the message says which, what was expected and where to get them.
         """
 
-    @abstractmethod
-    def source_hash(self, root: Path | None) -> str:
-        """Hash of all that shapes the partition: options, our code, and the source files, read but not decoded."""
-
-    def code_digest(self, *modules: ModuleType) -> str:
-        """Hash of the options and of our code that shapes the partition.
-
-        Args:
-            modules: What the loader's own file calls for, beside this module and ``sampling``.
-        """
-        base_modules = (sys.modules[__name__], sampling)
-        return source_digest(json.dumps(self.to_dict(), sort_keys=True), self.own_code(*base_modules, *modules))
-
-    def own_code(self, *modules: ModuleType) -> str:
-        """Hash of the loader's own file and of other modules, whatever the options."""
-        names = (type(self).__module__, *(module.__name__ for module in modules))
-        return source_digest(*(Path(sys.modules[name].__file__ or "") for name in names))
-
     def folder(self, root: Path | None, *names: str, expects: str) -> Path:
         """The folder of this set: ``root/name`` for the first name that exists, or ``root`` itself if it fits.
 
@@ -166,16 +146,6 @@ def generator(*names: str | int) -> np.random.Generator:
     """
     words = hashlib.sha256(json.dumps(names).encode()).digest()
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int.from_bytes(words, "big"))))
-
-
-def source_digest(*parts: str | bytes | Path) -> str:
-    """SHA-256 over texts, bytes and the contents of files, each with its length, in this order."""
-    state = hashlib.sha256()
-    for part in parts:
-        content = part.read_bytes() if isinstance(part, Path) else part.encode() if isinstance(part, str) else part
-        state.update(len(content).to_bytes(8, "big"))
-        state.update(content)
-    return state.hexdigest()
 
 
 def _model(cls: type[Options]) -> type[BaseModel]:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from forgetbench.datasets import files, people
-from forgetbench.datasets.base import generator, option, source_digest
-from forgetbench.datasets.files import FileProblems, Shape, content_digest, read_table, resident
+from forgetbench.datasets.base import generator, option
+from forgetbench.datasets.files import FileProblems, Shape, read_table, resident
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
 from forgetbench.datasets.sampling import people_parts
@@ -57,12 +56,6 @@ class AttributeLoader(PeopleLoader):
 
     @abstractmethod
     def _listing(self, root: Path | None) -> Listing: ...
-
-    def source_hash(self, root: Path | None) -> str:
-        """Hash of the options, the code, the tables and the pictures."""
-        listing = self._listing(root)
-        digest = content_digest(listing.folder, [*listing.tables, *listing.paths])
-        return source_digest(self.code_digest(files, people), digest)
 
     def _image_set(self, listing: Listing) -> ImageSet:
         one = self.labels != "attributes"

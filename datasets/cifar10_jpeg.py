@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from forgetbench.datasets import files, official
-from forgetbench.datasets.base import option, source_digest
+from forgetbench.datasets import files
+from forgetbench.datasets.base import option
 from forgetbench.datasets.files import ImageFile, Shape, content_digest, decode, image_paths, kept
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.official import OfficialLoader
 from forgetbench.errors import UsageError
+from forgetbench.store import source_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,18 +68,15 @@ class Cifar10Jpeg(OfficialLoader):
             UsageError: The files are missing, are named otherwise, or cannot be read.
         """
         source, order = self._source(root), self._order(root)
-        key = {"set": self.card.name, "code": self.own_code(files), "files": _digest(source, order)}
-        arrays = kept(key, lambda: _decode(source, order))
+        code = source_digest(Path(__file__), Path(files.__file__))
+        key = {"set": self.card.name, "code": code, "files": _digest(source, order)}
+        arrays = kept(key, lambda folder: _decode(source, order, folder))
         first_test = len(arrays["train_labels"])
         images, labels = arrays["images"], (arrays["train_labels"], arrays["test_labels"])
         return self.in_parts(
             ImageSet(images=images[:first_test], labels=labels[0], classes=CLASSES),
             ImageSet(images=images[first_test:], labels=labels[1], classes=CLASSES),
         )
-
-    def source_hash(self, root: Path | None) -> str:
-        """Hash of the options, the code and the files."""
-        return source_digest(self.code_digest(files, official), _digest(self._source(root), self._order(root)))
 
     def _source(self, root: Path | None) -> Path:
         """The archive, or the folder that holds ``train``."""
@@ -101,19 +99,15 @@ class Cifar10Jpeg(OfficialLoader):
         return path
 
 
-def _decode(source: Path, order: Path | None) -> dict[str, NDArray[Any]]:
+def _decode(source: Path, order: Path | None, folder: Path) -> dict[str, NDArray[Any]]:
     index = _index([name for name, _ in _members(source, contents=False)], order, source)
     found = (
         ImageFile(f"{source}: {name}", content, index.rows[name])
         for name, content in _members(source)
         if name in index.rows
     )
-    images = decode(found, len(index.labels), Shape(3, 32))
-    return {
-        "images": images,
-        "train_labels": index.labels[: index.training],
-        "test_labels": index.labels[index.training :],
-    }
+    decode(found, len(index.labels), Shape(3, 32), folder / "images.npy")
+    return {"train_labels": index.labels[: index.training], "test_labels": index.labels[index.training :]}
 
 
 def _members(source: Path, *, contents: bool = True) -> Iterator[tuple[str, Path | bytes]]:

@@ -9,9 +9,8 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from forgetbench.datasets import files, people
-from forgetbench.datasets.base import option, source_digest
-from forgetbench.datasets.files import ImageFile, Shape, content_digest, decode
+from forgetbench.datasets.base import option
+from forgetbench.datasets.files import ImageFile, Shape, decode
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
 from forgetbench.errors import UsageError
@@ -76,11 +75,6 @@ class CmuFaces(PeopleLoader):
         if self.labels == "identity":
             return self.within_person(whole, (0.1, 0.3))
         return self.by_person(whole, (0.1, 0.2, 0.2))
-
-    def source_hash(self, root: Path | None) -> str:
-        """Hash of the options, the code and the files."""
-        pictures = [picture.path for picture in self._pictures(root)]
-        return source_digest(self.code_digest(files, people), content_digest(self._folder(root), pictures))
 
     def _folder(self, root: Path | None) -> Path:
         return self.folder(root, "cmu_faces", "cmu-faces", expects="faces") / "faces"

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from forgetbench.datasets.base import Loader, generator, option, source_digest
+from forgetbench.datasets.base import Loader, generator, option
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.sampling import stratified_parts
 from forgetbench.errors import UsageError
@@ -55,10 +55,3 @@ class Digits(Loader):
         rows = stratified_parts(labels, (self.train, self.validation, rest), generator("digits", self.seed))
         train, validation, test = (whole.take(part) for part in rows)
         return Partition("digits", train, validation, test, None, self.card)
-
-    def source_hash(self, root: Path | None) -> str:  # noqa: ARG002
-        """Hash of the options, of scikit-learn's file and of the code that splits it."""
-        import sklearn
-
-        scans = Path(sklearn.__file__).parent / "datasets" / "data" / "digits.csv.gz"
-        return source_digest(self.code_digest(), scans)

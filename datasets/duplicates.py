@@ -44,7 +44,7 @@ def perceptual_hashes(folder: Path, paths: Sequence[Path]) -> NDArray[np.uint64]
     def one(path: Path) -> int:
         return perceptual_hash(open_image(ImageFile(str(path), path)))
 
-    def everyone() -> dict[str, NDArray[np.uint64]]:
+    def everyone(_: Path) -> dict[str, NDArray[np.uint64]]:
         with ThreadPoolExecutor(4) as pool:
             return {"hashes": np.fromiter(pool.map(one, paths), np.uint64, len(paths))}
 

@@ -108,7 +108,3 @@ class Faces(Loader):
         """At most as many pictures of one person as are asked for."""
         rng = generator("faces", "some", self.seed)
         return np.sort(pictures[order(len(pictures), rng)][: self.pictures])
-
-    def source_hash(self, root: Path | None) -> str:  # noqa: ARG002
-        """Hash of the options and of the code that draws."""
-        return self.code_digest(faces_people, faces_drawing)

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import itertools
+import mmap
 import os
 import struct
 import zlib
@@ -78,7 +79,7 @@ class Row(NamedTuple):
     """By the name of the column."""
 
 
-def decode(files: Iterable[ImageFile], count: int, shape: Shape) -> NDArray[np.uint8]:
+def decode(files: Iterable[ImageFile], count: int, shape: Shape, place: Path | None = None) -> NDArray[np.uint8]:
     """All pictures as one tensor, decoded by as many threads as there are processors.
 
     Pictures are turned upright, reduced by the mean of the area, and enlarged bicubically.
@@ -87,6 +88,7 @@ def decode(files: Iterable[ImageFile], count: int, shape: Shape) -> NDArray[np.u
         files: ``count`` of them; read a few hundred at a time, so that the tensor is nearly all the memory used.
         count: How many there are.
         shape: What they are made into.
+        place: A new .npy file in which the tensor then lies, instead of in memory.
 
     Returns:
         uint8, (count, channels, side, side), in the order of the files or of the rows that they name.
@@ -95,7 +97,8 @@ def decode(files: Iterable[ImageFile], count: int, shape: Shape) -> NDArray[np.u
         FileProblems: Files cannot be read; each is named with the reason.
         UsageError: There are more or fewer files than were promised.
     """
-    images = np.empty((count, shape.channels, shape.side, shape.side), dtype=np.uint8)
+    size = (count, shape.channels, shape.side, shape.side)
+    images = np.empty(size, np.uint8) if place is None else np.lib.format.open_memmap(place, "w+", np.uint8, size)
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     problems: list[str] = []
     done = 0
@@ -107,6 +110,7 @@ def decode(files: Iterable[ImageFile], count: int, shape: Shape) -> NDArray[np.u
             for found in pool.map(lambda job: _decode_some(job[0], job[1], images, shape), jobs):
                 problems += found
             done += len(group)
+            _let_go(images)
     if problems:
         raise FileProblems(f"{len(problems)} of {done} images cannot be read:", problems)
     if done != count:
@@ -217,36 +221,48 @@ def resident(folder: Path, paths: Sequence[Path], shape: Shape) -> NDArray[np.ui
         UsageError: Files cannot be read.
     """
 
-    def images() -> NDArray[np.uint8]:
-        return decode((ImageFile(str(path), path) for path in paths), len(paths), shape)
+    def images(place: Path | None = None) -> NDArray[np.uint8]:
+        return decode((ImageFile(str(path), path) for path in paths), len(paths), shape, place)
+
+    def keep(fresh: Path) -> dict[str, NDArray[Any]]:
+        images(fresh / "images.npy")
+        return {}
 
     if len(paths) < KEEP_FROM:
         return images()
     code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     made_from = {"files": content_digest(folder, paths), "shape": list(shape), "code": code}
-    return kept(made_from, lambda: {"images": images()})["images"]
+    return kept(made_from, keep)["images"]
 
 
-def kept(made_from: Mapping[str, Any], make: Callable[[], Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+def kept(made_from: Mapping[str, Any], make: Callable[[Path], Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """Decoded arrays out of the store, where they were kept before; else they are made and kept.
 
     They are mapped, not read: processes that use the same images share the memory.
 
     Args:
         made_from: All that the arrays depend on, the hash of their files included.
-        make: Decodes them; names to arrays.
+        make: Decodes them; names to arrays. Large ones it may rather write, as <name>.npy, into the folder that it is
+            given.
     """
     store = Store()
     key = {"role": "images", **made_from}
     folder = store.read(store.key(key))
     if folder is None:
-        folder = store.write(key, lambda fresh: _save(fresh, make()))
+        folder = store.write(key, lambda fresh: _save(fresh, make(fresh)))
     return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
 
 
 def _save(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def _let_go(images: NDArray[np.uint8]) -> None:
+    """Let the pages of a tensor that lies in a file leave memory; what was written stays in the file."""
+    file: object = images.base
+    if isinstance(file, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
 
 
 def _decode_some(files: Sequence[ImageFile], start: int, images: NDArray[np.uint8], shape: Shape) -> list[str]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from forgetbench.datasets import files, people
-from forgetbench.datasets.base import generator, option, source_digest
-from forgetbench.datasets.files import Shape, content_digest, files_of_rows, image_paths, read_table, resident
+from forgetbench.datasets.base import generator, option
+from forgetbench.datasets.files import Shape, files_of_rows, image_paths, read_table, resident
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
 from forgetbench.datasets.sampling import stratified_parts
@@ -82,13 +81,6 @@ class Folder(PeopleLoader):
         if whole.identities is not None and not _same_people(whole):
             return self.by_person(whole, (self.validation, self.test, self.test))
         return self.within_person(whole, (self.validation, self.test))
-
-    def source_hash(self, root: Path | None) -> str:
-        """Hash of the options, the code, the table and the images."""
-        folder = self._folder(root)
-        table = [path for path in [self._table(folder)] if path.is_file()]
-        paths = [*table, *(entry.path for entry in self._entries(folder))]
-        return source_digest(self.code_digest(files, people), content_digest(folder, paths))
 
     def _shape(self) -> Shape:
         return Shape(1 if self.grey else 3, self.size, self.fit)

@@ -8,9 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from forgetbench.datasets import files, people
-from forgetbench.datasets.base import generator, option, source_digest
-from forgetbench.datasets.files import Shape, content_digest, image_paths, resident
+from forgetbench.datasets.base import generator, option
+from forgetbench.datasets.files import Shape, image_paths, resident
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
 from forgetbench.datasets.sampling import stratified_parts
@@ -58,11 +57,6 @@ class IdentityFolders(PeopleLoader):
         validation, test = stratified_parts(who[rows], [count, len(rows) - count], rng)
         train = whole.take(np.flatnonzero(~tested))
         return Partition(self.card.name, train, whole.take(rows[validation]), whole.take(rows[test]), None, self.card)
-
-    def source_hash(self, root: Path | None) -> str:
-        """Hash of the options, the code and the pictures."""
-        folder, paths = self._paths(root)
-        return source_digest(self.code_digest(files, people), content_digest(folder, paths))
 
     def _person(self, path: Path) -> str:
         return path.parent.name

@@ -152,7 +152,7 @@ class ImageSet:
         return np.fromiter((first.setdefault(key, row) for row, key in enumerate(rows)), np.int64, len(self))
 
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of every channel, of intensities in [0, 1], rounded to four digits.
+        """Mean and standard deviation of every channel, of intensities in [0, 1].
 
         They are summed over histograms, in whole numbers, so that the order of the images does not matter.
         """
@@ -165,8 +165,8 @@ class ImageSet:
             total = int(counts.sum())
             mean = int(counts @ levels) / total
             variance = int(counts @ levels**2) / total - mean**2
-            means.append(round(mean / 255, 4))
-            deviations.append(max(round(math.sqrt(max(variance, 0.0)) / 255, 4), 1e-4))
+            means.append(mean / 255)
+            deviations.append(math.sqrt(max(variance, 0.0)) / 255)
         return tuple(means), tuple(deviations)
 
 

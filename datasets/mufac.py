@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from forgetbench.datasets import duplicates, files, people
-from forgetbench.datasets.base import generator, option, source_digest
+from forgetbench.datasets.base import generator, option
 from forgetbench.datasets.duplicates import first_of_each, perceptual_hashes
-from forgetbench.datasets.files import Shape, content_digest, files_of_rows, read_table, resident
+from forgetbench.datasets.files import Shape, files_of_rows, read_table, resident
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
 from forgetbench.datasets.sampling import joined_groups, people_parts
@@ -95,12 +94,6 @@ class Mufac(PeopleLoader):
         if self.split == "person":
             return self.by_person(whole, (self.validation, 0.15, 0.15), np.flatnonzero(kept))
         return self._as_published(whole, listing.tables, kept)
-
-    def source_hash(self, root: Path | None) -> str:
-        """Hash of the options, the code, the tables and the pictures."""
-        folder = self._folder(root)
-        paths = [*(folder / f"custom_{table}_dataset.csv" for table in TABLES), *_listing(folder).paths]
-        return source_digest(self.code_digest(files, people, duplicates), content_digest(folder, paths))
 
     def _folder(self, root: Path | None) -> Path:
         names = ("custom_korean_family_dataset_resolution_128", "mufac")

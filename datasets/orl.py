@@ -8,9 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from forgetbench.datasets import files, people
-from forgetbench.datasets.base import source_digest
-from forgetbench.datasets.files import ImageFile, Shape, content_digest, decode
+from forgetbench.datasets.files import ImageFile, Shape, decode
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
 from forgetbench.errors import UsageError
@@ -47,10 +45,6 @@ class Orl(PeopleLoader):
         shape = Shape(1, self.size)
         images = decode((ImageFile(str(path), path) for path in pictures), len(pictures), shape)
         return self.within_person(ImageSet(images, people_seen, tuple(names), people_seen), (0.1, 0.3))
-
-    def source_hash(self, root: Path | None) -> str:
-        """Hash of the options, the code and the files."""
-        return source_digest(self.code_digest(files, people), content_digest(self._folder(root), self._pictures(root)))
 
     def _folder(self, root: Path | None) -> Path:
         return self.folder(root, "att_orl/att_faces", "att_faces", "orl", "ORL", expects="s1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -15,6 +14,7 @@ from forgetbench.datasets.images import ImageSet, Partition
 from forgetbench.datasets.sampling import joined_groups, take_first_groups
 from forgetbench.datasets.scenarios import Scenario, Split, wanted
 from forgetbench.errors import UsageError
+from forgetbench.store import file_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,10 +72,8 @@ class Memorised(Scenario):
 
 def _kept_atypicality(images: ImageSet) -> NDArray[np.float64]:
     """The proxy out of the store: for 50,000 images it takes more than a minute."""
-    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    return kept({"scores": "atypicality", "of": images.sha256, "code": code}, lambda: {"scores": atypicality(images)})[
-        "scores"
-    ]
+    key = {"scores": "atypicality", "of": images.sha256, "code": file_digest(Path(__file__))}
+    return kept(key, lambda _: {"scores": atypicality(images)})["scores"]
 
 
 def atypicality(images: ImageSet, block: int = 1024) -> NDArray[np.float64]:

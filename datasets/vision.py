@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from forgetbench.datasets import official
-from forgetbench.datasets.base import source_digest
 from forgetbench.datasets.cifar100_classes import SUPERCLASSES
-from forgetbench.datasets.files import content_digest
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.official import OfficialLoader
 from forgetbench.errors import ForgetBenchError, UsageError
@@ -20,9 +17,6 @@ from forgetbench.errors import ForgetBenchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TERMS = "unknown; cite Krizhevsky 2009"
-CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
-KRIZHEVSKY = "A. Krizhevsky (2009). Learning Multiple Layers of Features from Tiny Images"
 FETCH = "`forgetbench data prepare` fetches it."
 
 
@@ -57,14 +51,6 @@ class TorchvisionLoader(OfficialLoader):
         except (OSError, RuntimeError) as error:
             raise ForgetBenchError(f"{self.option_owner} could not be fetched: {error}") from error
 
-    def source_hash(self, root: Path | None) -> str:
-        """Hash of the options, the code and the files."""
-        folder = self._folder(root)
-        place = folder / self.below
-        found = place.rglob("*") if place.is_dir() else folder.glob("*_32x32.mat")
-        paths = sorted(path for path in found if path.is_file() and path.suffix != ".gz")
-        return source_digest(self.code_digest(official), content_digest(folder, paths))
-
     def _folder(self, root: Path | None) -> Path:
         return self.folder(root, self.card.name, expects=self.below)
 
@@ -83,22 +69,28 @@ class TorchvisionLoader(OfficialLoader):
     def _image_set(self, data: Any) -> ImageSet: ...
 
 
+def _cifar_card(name: str, title: str, classes: str, layout: str) -> DatasetCard:
+    return DatasetCard(
+        name=name,
+        title=title,
+        description=f"60,000 colour pictures of 32x32 pixels in {classes}.",
+        licence="unknown; cite Krizhevsky 2009",
+        homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+        citation="A. Krizhevsky (2009). Learning Multiple Layers of Features from Tiny Images",
+        downloads=True,
+        layout=layout,
+        obtain=FETCH,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cifar10(TorchvisionLoader):
     """CIFAR-10."""
 
     source: ClassVar[str] = "CIFAR10"
     below: ClassVar[str] = "cifar-10-batches-py"
-    card: ClassVar[DatasetCard] = DatasetCard(
-        name="cifar10",
-        title="CIFAR-10",
-        description="60,000 colour pictures of 32x32 pixels in ten classes.",
-        licence=TERMS,
-        homepage=CIFAR,
-        citation=KRIZHEVSKY,
-        downloads=True,
-        layout="cifar-10-batches-py/data_batch_{1..5}, test_batch, batches.meta",
-        obtain=FETCH,
+    card: ClassVar[DatasetCard] = _cifar_card(
+        "cifar10", "CIFAR-10", "ten classes", "cifar-10-batches-py/data_batch_{1..5}, test_batch, batches.meta"
     )
 
     def _image_set(self, data: Any) -> ImageSet:
@@ -112,16 +104,8 @@ class Cifar100(Cifar10):
 
     source: ClassVar[str] = "CIFAR100"
     below: ClassVar[str] = "cifar-100-python"
-    card: ClassVar[DatasetCard] = DatasetCard(
-        name="cifar100",
-        title="CIFAR-100",
-        description="60,000 colour pictures of 32x32 pixels in a hundred classes.",
-        licence=TERMS,
-        homepage=CIFAR,
-        citation=KRIZHEVSKY,
-        downloads=True,
-        layout="cifar-100-python/train, test, meta",
-        obtain=FETCH,
+    card: ClassVar[DatasetCard] = _cifar_card(
+        "cifar100", "CIFAR-100", "a hundred classes", "cifar-100-python/train, test, meta"
     )
 
 
@@ -129,16 +113,11 @@ class Cifar100(Cifar10):
 class Cifar20(Cifar100):
     """CIFAR-100 with its twenty superclasses as labels, and the hundred classes as subclasses."""
 
-    card: ClassVar[DatasetCard] = DatasetCard(
-        name="cifar20",
-        title="CIFAR-20 (superclasses of CIFAR-100)",
-        description="60,000 colour pictures of 32x32 pixels in twenty superclasses of five classes each.",
-        licence=TERMS,
-        homepage=CIFAR,
-        citation=KRIZHEVSKY,
-        downloads=True,
-        layout="cifar-100-python/train, test, meta",
-        obtain=FETCH,
+    card: ClassVar[DatasetCard] = _cifar_card(
+        "cifar20",
+        "CIFAR-20 (superclasses of CIFAR-100)",
+        "twenty superclasses of five classes each",
+        "cifar-100-python/train, test, meta",
     )
 
     def _image_set(self, data: Any) -> ImageSet:

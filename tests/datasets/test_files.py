@@ -177,10 +177,17 @@ def test_the_digest_sees_names_and_contents(tmp_path):
         content_digest(tmp_path, [tmp_path / "c"])
 
 
+def test_a_tensor_may_lie_in_a_file(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 255, (300, 4, 4, 3), dtype=np.uint8)
+    files = [ImageFile(f"{row}", encoded(pixels, "PNG"), 299 - row) for row, pixels in enumerate(colours)]
+    decode(files, 300, Shape(3, 4), tmp_path / "images.npy")
+    assert np.array_equal(np.load(tmp_path / "images.npy"), colours[::-1].transpose(0, 3, 1, 2))
+
+
 def test_what_was_decoded_once_is_kept():
     made = []
 
-    def make():
+    def make(_):
         made.append(1)
         return {"images": np.arange(12, dtype=np.uint8).reshape(1, 3, 2, 2), "labels": np.array([3])}
 

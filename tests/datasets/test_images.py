@@ -91,8 +91,8 @@ def test_channel_statistics_are_those_of_numpy():
     images = toy(50, labels=np.zeros(50, np.int64), identities=None)
     mean, deviation = images.channel_statistics()
     unit = images.images / 255
-    assert mean == pytest.approx(unit.mean((0, 2, 3)), abs=6e-5)
-    assert deviation == pytest.approx(unit.std((0, 2, 3)), abs=6e-5)
+    assert mean == pytest.approx(unit.mean((0, 2, 3)), rel=1e-9)
+    assert deviation == pytest.approx(unit.std((0, 2, 3)), rel=1e-9)
 
 
 def test_a_partition_refuses_parts_that_differ():

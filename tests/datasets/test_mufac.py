@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from forgetbench.datasets import dataset_source_hash, load_partition
+from forgetbench.datasets import load_partition
 from forgetbench.datasets.duplicates import perceptual_hash
 from forgetbench.datasets.mufac import TABLES, clean_rows
 from forgetbench.datasets.sampling import joined_groups
@@ -111,12 +111,6 @@ def test_a_wrong_row_is_named(root, old, new, message):
     table.write_text(text.replace(old, new))
     with pytest.raises(UsageError, match=message):
         load_partition("mufac", SMALL, root)
-
-
-def test_the_source_hash_sees_a_changed_picture(root):
-    before = dataset_source_hash("mufac", SMALL, root)
-    scene(7).save(root / "mufac" / "val_images" / "F0030_AGE_D_10_h1.jpg")
-    assert dataset_source_hash("mufac", SMALL, root) != before
 
 
 def test_the_perceptual_hash_by_the_definition_of_the_cosine_transform():

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 
-from forgetbench.datasets import dataset_source_hash, load_partition
+from forgetbench.datasets import load_partition
 from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
 
@@ -62,16 +62,13 @@ def test_cmu_names_outside_the_grammar_are_refused(cmu):
         stray.unlink()
 
 
-def test_cmu_a_damaged_picture_is_named_and_changes_the_source_hash(cmu):
+def test_cmu_a_damaged_picture_is_named(cmu):
     victim = cmu / "cmu_faces" / "faces" / "bpm" / "bpm_up_sad_open.pgm"
-    before, content = dataset_source_hash("cmu-faces", {}, cmu), victim.read_bytes()
+    content = victim.read_bytes()
     victim.write_bytes(content[:100])
-    assert dataset_source_hash("cmu-faces", {}, cmu) != before
     with pytest.raises(UsageError, match=r"1 of 256 images cannot be read:\n.*bpm_up_sad_open.pgm: .*truncated"):
         load_partition("cmu-faces", {}, cmu)
     victim.write_bytes(content)
-    assert dataset_source_hash("cmu-faces", {}, cmu) == before
-    assert dataset_source_hash("cmu-faces", {"size": 24}, cmu) != before
 
 
 def test_cmu_an_empty_folder_is_explained(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgetbench.datasets.base import generator, source_digest
+from forgetbench.datasets.base import generator
 from forgetbench.datasets.sampling import joined_groups, order, stratified_parts, take_groups
 from forgetbench.errors import UsageError
 
@@ -83,9 +83,3 @@ def test_generators_are_the_same_in_another_process_and_differ_by_name():
     assert {run.stdout.strip() for run in hashed} == {generator("a", 1).random().hex()}
     drawn = {generator(*names).random() for names in (("a", 1), ("a", 2), ("a1",), ("a", "1"), (1, "a"))}
     assert len(drawn) == 5
-
-
-def test_source_digest_does_not_confuse_neighbours(tmp_path):
-    (tmp_path / "f").write_bytes(b"ab")
-    assert source_digest("ab") == source_digest(b"ab") == source_digest(tmp_path / "f")
-    assert len({source_digest("a", "bc"), source_digest("ab", "c"), source_digest("abc")}) == 3
