@@ -113,10 +113,9 @@ def scoring(folder: Path) -> None:
     finally:
         process.terminate()
         process.wait()
-    for _ in range(2):
-        started = time.monotonic()
-        worker.work_once()
-        print(f"  {time.monotonic() - started:.1f} s")
+    started, used = time.monotonic(), time.process_time()
+    worker.work_once()
+    print(f"  its score: {time.monotonic() - started:.1f} s, {time.process_time() - used:.1f} s of work")
     worker.drain()
     print(f"  worker process: {psutil.Process().memory_info().rss / 2**20:.0f} MiB")
     database.close()

@@ -16,7 +16,7 @@ from sqlalchemy import func, make_url, select
 from sqlalchemy.orm import Session, joinedload
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.leaderboard import boards, documents, exports, jobs, moderation, tokens
+from forgetbench.leaderboard import boards, charts, documents, exports, jobs, moderation, tokens
 from forgetbench.leaderboard.app import prepare
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import Board, Entry, Job, Score, Token, utc_now
@@ -163,7 +163,7 @@ def backup(settings: Settings, target: Path) -> Path:
     try:
         with tarfile.open(target, "w") as archive:
             archive.add(copy, "leaderboard.sqlite")
-            for folder in (settings.packs, settings.evidence, settings.charts):
+            for folder in (settings.packs, settings.evidence):
                 archive.add(folder, folder.name)
     except BaseException:
         target.unlink(missing_ok=True)
@@ -254,10 +254,16 @@ def export_static(settings: Settings, folder: Path, base: str) -> Sequence[Path]
                 path = folder / f"{name}.{ending}"
                 path.write_bytes(write(page, base))
                 written.append(path)
-            for chart in settings.charts.glob(f"{board.id}-*-light.svg"):
-                shutil.copyfile(chart, folder / f"{name}-{chart.name.split('-')[1]}.svg")
+            drawn = [charts.draw(session, board, *axes) for axes in charts.default_axes(board)]
+            pictures = [f"{name}-{drawing.x.key}-{drawing.y.key}.svg" for drawing in drawn if drawing]
+            for drawing, picture in zip(filter(None, drawn), pictures, strict=True):
+                (folder / picture).write_bytes(pages.render("chart.svg", drawing=drawing))
             path = folder / f"{name}.html"
-            path.write_bytes(pages.render("static.html", page=page, board=board, name=name, base=base, now=utc_now()))
+            path.write_bytes(
+                pages.render(
+                    "static.html", page=page, board=board, name=name, pictures=pictures, base=base, now=utc_now()
+                )
+            )
             written.append(path)
         listed = select(Entry.board_id, func.count()).where(Entry.state.in_(PUBLIC)).group_by(Entry.board_id)
         counts = {row[0]: row[1] for row in session.execute(listed)}

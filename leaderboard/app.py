@@ -71,6 +71,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def prepare(settings: Settings, database: Database) -> None:
     """Make the folders, and bring the database's schema up to date."""
-    for folder in (settings.server_folder, settings.evidence, settings.incoming, settings.packs, settings.charts):
+    for folder in (settings.server_folder, settings.evidence, settings.incoming, settings.packs):
         folder.mkdir(parents=True, exist_ok=True)
     database.upgrade()

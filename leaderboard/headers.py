@@ -21,7 +21,7 @@ HEADERS = {
 }
 
 
-_UNCOUNTED = ("/static/", "/charts/", "/health", "/ready")
+_UNCOUNTED = ("/static/", "/vega.js", "/health", "/ready")
 
 
 class ReadLimit:

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session, aliased
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import Job, utc_now
 
-Kind = Literal["score", "rescore", "verify", "rank", "chart"]
-_PRIORITY: dict[str, int] = {"score": 10, "verify": 12, "rescore": 15, "rank": 20, "chart": 30}
+Kind = Literal["score", "rescore", "verify", "rank"]
+_PRIORITY: dict[str, int] = {"score": 10, "verify": 12, "rescore": 15, "rank": 20}
 
 
 class LeaseLost(Exception):  # noqa: N818 - it says what happened

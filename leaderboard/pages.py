@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
+from markupsafe import Markup
+from sqlalchemy.orm import Session
 
-from forgetbench.leaderboard import boards, charts, entries, exports, planned
+from forgetbench.leaderboard import boards, charts, entries, exports, planned, vega
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.api import base_url
-from forgetbench.leaderboard.caching import conditional, etag_of
+from forgetbench.leaderboard.caching import Cache, conditional, etag_of
 from forgetbench.leaderboard.citing import bibtex
 from forgetbench.leaderboard.database import Database
+from forgetbench.leaderboard.models import Board
 from forgetbench.leaderboard.problems import Problem
 from forgetbench.leaderboard.rendering import Pages
 from forgetbench.leaderboard.views import View
 
 router = APIRouter()
 HTML = "text/html; charset=utf-8"
-CHARTS = {
-    "cost": "Distance to the oracles against cost; the line joins the rows that nothing beats on both",
-    "utility": "Forgetting against utility: gaps to the oracles, who stand at the crossing of the dashed lines",
-}
+SVG = "image/svg+xml"
+
+
+AxisKey = Annotated[str, Query(pattern=r"^([a-z][a-z0-9.-]{0,63})?$")]
+
+
+class Chart(NamedTuple):
+    """A chart on a board's page."""
+
+    x: str
+    y: str
+    body: Markup
 
 
 class BoardView(View):
@@ -31,6 +43,10 @@ class BoardView(View):
 
     pack: Annotated[str, Query(pattern="^([0-9a-f]{8,64})?$")] = ""
     """The beginning of a pack's hash, for a superseded board."""
+    x: AxisKey = ""
+    """What the chart shows from left to right: distance, cost, or a metric's name; cost where it is left out."""
+    y: AxisKey = ""
+    """What it shows upwards; distance where it is left out."""
 
 
 @router.get("/")
@@ -55,10 +71,15 @@ def board(
     task: str,
     query: Annotated[BoardView, Query()],
 ) -> Response:
-    """A board; with ``.csv``, ``.json``, ``.md`` or ``.tex`` behind its name, the same view as a file."""
+    """A board; with ``.csv``, ``.json``, ``.md`` or ``.tex`` behind its name, the same view as a file.
+
+    With ``.svg`` it is the chart as a picture, with ``.vega`` its specification for Vega-Lite.
+    """
     name, _, ending = task.rpartition(".")
     if ending in exports.FORMATS:
         return _export(request, database, name, ending, query)
+    if ending in {"svg", "vega"}:
+        return _chart_file(request, database, name, ending, query)
     with database.reading() as session:
         identity, revision = boards.version(session, task, query.pack or None)
         etag = etag_of("board.html", identity, revision, query.model_dump(), base_url(request))
@@ -66,13 +87,15 @@ def board(
         def make() -> bytes:
             found = boards.find(session, task, query.pack or None)
             page = boards.page(session, found, query, settings.page_rows)
-            drawn = [
-                (name, text)
-                for name, text in CHARTS.items()
-                if charts.path_of(settings, found.id, name, "light").is_file()
-            ]
             return _pages(request).render(
-                "board.html", page=page, view=query, board=found, charts=drawn, summary=found.summary or {}
+                "board.html",
+                page=page,
+                view=query,
+                board=found,
+                summary=found.summary or {},
+                charts=_charts(request, session, found, query),
+                axes=charts.choices(found),
+                program=vega.address(settings),
             )
 
         return conditional(request, etag, make, media_type=HTML)
@@ -93,15 +116,53 @@ def _export(request: Request, database: Database, task: str, ending: str, query:
         )
 
 
-@router.get("/charts/{name}")
-def chart(settings: SettingsDep, name: str) -> Response:
-    """A chart as SVG; its address bears the board's revision, so that it may be kept."""
-    known = {path.name: path for path in settings.charts.glob("*.svg")}
-    if name not in known:
-        raise Problem(404, "There is no such chart.")
-    return FileResponse(
-        known[name], media_type="image/svg+xml", headers={"Cache-Control": "max-age=31536000, immutable"}
-    )
+def _charts(request: Request, session: Session, board: Board, query: BoardView) -> list[Chart]:
+    """The charts of a board's page; each is drawn once for all sorts and filters of the table."""
+    cache: Cache = request.app.state.cache
+    first, *others = charts.default_axes(board)
+    found = []
+    for x, y in ((query.x or first[0], query.y or first[1]), *others):
+        name = etag_of("chart", board.id, board.revision, x, y)
+        body = cache.get(name)
+        if body is None:
+            drawing = charts.draw(session, board, x, y)
+            body = _pages(request).render("chart.html", drawing=drawing) if drawing else b""
+            cache.put(name, body)
+        if body:
+            found.append(Chart(x, y, Markup(body.decode())))  # noqa: S704 - our own template, which escapes
+    return found
+
+
+def _chart_file(request: Request, database: Database, task: str, ending: str, query: BoardView) -> Response:
+    with database.reading() as session:
+        found = boards.find(session, task, query.pack or None)
+        first = charts.default_axes(found)[0]
+        x, y = query.x or first[0], query.y or first[1]
+        etag = etag_of(ending, found.id, found.revision, x, y)
+        if ending == "vega":
+            return conditional(
+                request,
+                etag,
+                lambda: json.dumps(charts.specification(session, found, x, y)).encode(),
+                media_type="application/json",
+            )
+
+        def make() -> bytes:
+            drawing = charts.draw(session, found, x, y)
+            if drawing is None:
+                raise Problem(404, "There is nothing to draw on this board yet.")
+            return _pages(request).render("chart.svg", drawing=drawing)
+
+        return conditional(request, etag, make, media_type=SVG)
+
+
+@router.get("/vega.js")
+def vega_program(settings: SettingsDep) -> Response:
+    """The program of the interactive chart; its address bears its version, so that it may be kept."""
+    path = vega.path_of(settings)
+    if not path.is_file():
+        raise Problem(404, "The interactive chart is not there yet; a worker makes its program.")
+    return FileResponse(path, media_type="text/javascript", headers={"Cache-Control": "max-age=31536000, immutable"})
 
 
 @router.get("/entries/{identity}")

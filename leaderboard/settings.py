@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FORGETBENCH_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     server_folder: Path = Field(default_factory=_folder)
-    """Folder of the server: database file, packs, evidence, charts."""
+    """Folder of the server: database file, packs, evidence."""
     database_url: str = ""
     """SQLAlchemy URL, such as ``postgresql+psycopg://user@host/name``; empty means a SQLite file in the folder."""
     site_title: str = Field(default="ForgetBench", min_length=1, max_length=60)
@@ -70,8 +70,3 @@ class Settings(BaseSettings):
     def packs(self) -> Path:
         """Where installed packs lie."""
         return self.server_folder / "packs"
-
-    @property
-    def charts(self) -> Path:
-        """Where rendered charts lie."""
-        return self.server_folder / "charts"

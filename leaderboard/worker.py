@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence import Manifest, Run
-from forgetbench.leaderboard import charts, housekeeping, jobs, packs, scorer, states, verification
+from forgetbench.leaderboard import housekeeping, jobs, packs, scorer, states, vega, verification
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import (
     CHOICES,
@@ -48,7 +48,6 @@ class Worker:
             "rescore": self._rescore,
             "verify": self._verify,
             "rank": self._rank,
-            "chart": self._chart,
         }
 
     def stop(self, *_: Any) -> None:
@@ -59,6 +58,7 @@ class Worker:
         """Work until told to stop."""
         log.info("worker %s looks for jobs", self.name)
         housekeeping.remove_leftovers(self.settings, self.database)
+        vega.make(self.settings)
         while not self._stop.is_set() and self._parent in {None, os.getppid()}:
             if not self.work_once():
                 self._stop.wait(self.settings.poll_seconds)
@@ -76,6 +76,9 @@ class Worker:
         job = jobs.claim(self.database, self.name, self.settings.lease_seconds)
         if job is None:
             return False
+        if job.kind not in self._kinds:
+            self._give_up(job, "this version knows no such job")
+            return True
         if job.attempts > self.settings.job_attempts:
             self._give_up(job, job.error or "the scoring process died each time")
             return True
@@ -226,16 +229,6 @@ class Worker:
         with self.database.writing() as session:
             jobs.finish(session, job)
             keep_ranking(session, board.id, places, reasons, scorer.summary_of(bands, scorer.stored(example)))
-            jobs.request(session, "chart", str(board.id))
-
-    def _chart(self, job: Job) -> None:
-        with self.database.reading() as session:
-            board = session.get_one(Board, int(job.subject))
-            drawn = charts.data_of(session, board)
-        charts.draw(self.settings, board, drawn)
-        with self.database.writing() as session:
-            jobs.finish(session, job)
-            states.touch(session, board.id)
 
 
 def own_originals_reason(card: dict[str, Any], accuracy: float | None) -> str:

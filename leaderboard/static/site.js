@@ -29,3 +29,47 @@ for (const block of document.querySelectorAll("pre.command")) {
   block.replaceWith(frame);
   frame.append(block, button);
 }
+// The interactive chart: Vega in its interpreter, loaded only for those who ask for it.
+for (const figure of document.querySelectorAll("figure[data-chart]")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Make it interactive";
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    try {
+      if (!window.vegaEmbed) {
+        await new Promise((done, failed) => {
+          const program = document.createElement("script");
+          program.src = figure.dataset.program;
+          program.onload = done;
+          program.onerror = failed;
+          document.head.append(program);
+        });
+      }
+      const specification = await (await fetch(figure.dataset.chart)).json();
+      const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+      const lines = { gridColor: colour("--line"), domainColor: colour("--line"), tickColor: colour("--line") };
+      const place = document.createElement("div");
+      place.className = "place";
+      const still = figure.querySelector("svg");
+      still.replaceWith(place);
+      await window.vegaEmbed(place, specification, {
+        ast: true, actions: false, defaultStyle: false, renderer: "canvas",
+        tooltip: (_handler, _event, _item, value) => {
+          place.title = value ? Object.entries(value).map(([key, text]) => `${key}: ${text}`).join("\n") : "";
+        },
+        config: {
+          axis: { ...lines, labelColor: colour("--quiet"), titleColor: colour("--ink"), titleFontWeight: "normal" },
+          legend: { orient: "top", labelColor: colour("--ink") },
+          rule: { color: colour("--good") }, line: { color: colour("--accent") },
+          range: { category: [colour("--accent"), colour("--quiet"), colour("--good")] },
+          view: { stroke: null },
+        },
+      });
+      button.remove();
+    } catch {
+      button.textContent = "The interactive chart could not be loaded";
+    }
+  });
+  figure.querySelector("figcaption").append(button);
+}

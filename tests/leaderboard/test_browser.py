@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 
 from forgetbench.evidence import CostRecord
+from forgetbench.leaderboard import vega
 from forgetbench.leaderboard.app import create_app
 
 ARGUMENTS = [
@@ -146,3 +147,26 @@ def test_axe_finds_nothing(address, open_page, world):
             assert not found, [
                 (path, scheme, item["id"], [node["html"] for node in item["nodes"]][:3]) for item in found
             ]
+
+
+def test_the_chart_becomes_interactive_under_the_strict_policy(address, site, open_page, world):
+    vega.make(site.settings)
+    page = open_page(f"{address}/boards/{world.task}?x=gap.retain&y=distance")
+    figure = page.locator("figure").first
+    assert figure.locator("svg.chart a").count() == 6
+    figure.get_by_role("button", name="Make it interactive").click()
+    figure.locator("canvas").wait_for()
+    box = figure.locator("canvas").bounding_box()
+    assert box["width"] > 300
+    assert box["height"] > 300
+    assert figure.get_by_role("button").count() == 0
+    colours = page.evaluate(
+        "() => { const c = document.querySelector('figure canvas'); const d = c.getContext('2d')"
+        ".getImageData(0, 0, c.width, c.height).data; const s = new Set();"
+        "for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 200) s.add(`${d[i]},${d[i + 1]},${d[i + 2]}`);"
+        "return s.size; }"
+    )
+    assert colours > 10  # something is drawn, in the page's colours
+    page.get_by_label("Upwards").select_option("gap.test")
+    page.wait_for_url("**y=gap.test**")
+    assert "gap.test against gap.retain" in page.locator("figcaption").first.inner_text()
