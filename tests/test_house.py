@@ -21,7 +21,7 @@ FLOORS = [
     {"checkpoints", "compute", "examples", "networks", "networks_fast", "networks_timm", "recipe", "training"},
     {"methods"},
     {"tasks", "bench", "contestants", "artefacts", "pipeline", "unlearning", "executors", "gathering"},
-    {"scoring", "judging", "results", "references", "reports", "figures", "streams"},
+    {"scoring", "judging", "results", "references", "published", "reports", "figures", "streams"},
     {"leaderboard"},
     {
         "suite",
