@@ -38,7 +38,7 @@ class FineTune(Method):
     )
 
     epochs: int = param(5, low=1, authors=10, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.02, above=0, authors=0.01, search=(1e-3, 1e-1), help="Highest learning rate.")
+    lr: float = param(0.02, above=0, authors=0.01, search=(1e-3, 2e-1), help="Highest learning rate.")
     batch_size: int = param(128, low=2, help="Examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")

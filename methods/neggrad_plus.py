@@ -42,7 +42,7 @@ class NegGradPlus(Method):
 
     epochs: int = param(5, low=1, search=(2, 10), help="Passes over the retain set.")
     lr: float = param(0.02, above=0, authors=0.01, search=(1e-3, 1e-1), help="Learning rate.")
-    alpha: float = param(0.9, low=0, high=1, authors=0.9999, search=(0.5, 0.99), help="Weight of the retain loss.")
+    alpha: float = param(0.9, low=0, high=1, authors=0.9999, search=(0.2, 0.99), help="Weight of the retain loss.")
     batch_size: int = param(128, low=2, help="Retain examples per step; as many forget examples, or all there are.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")

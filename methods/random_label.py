@@ -43,7 +43,7 @@ class RandomLabel(Method):
     )
 
     epochs: int = param(10, low=1, search=(3, 15), help="Passes over the forget set.")
-    lr: float = param(0.005, above=0, authors=0.01, search=(1e-3, 3e-2), help="Learning rate.")
+    lr: float = param(0.005, above=0, authors=0.01, search=(1e-3, 1e-1), help="Learning rate.")
     batch_size: int = param(64, low=2, authors=256, help="Forget examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")

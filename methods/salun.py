@@ -44,7 +44,7 @@ class SalUn(Method):
     )
 
     epochs: int = param(3, low=1, authors=10, search=(1, 6), help="Passes over all examples.")
-    lr: float = param(0.01, above=0, authors=0.013, search=(1e-3, 5e-2), help="Learning rate.")
+    lr: float = param(0.01, above=0, authors=0.013, search=(1e-3, 1e-1), help="Learning rate.")
     share: float = param(0.5, above=0, high=1, search=(0.1, 0.9), help="Share of the weights that may move.")
     batch_size: int = param(128, low=2, authors=256, help="Examples per step.")
     momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")

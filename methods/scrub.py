@@ -49,7 +49,7 @@ class Scrub(Method):
     max_epochs: int = param(
         3, low=0, search=(1, 5), help="Epochs, from the first, that begin with a pass over the forget set."
     )
-    lr: float = param(0.005, above=0, authors=5e-4, search=(5e-4, 3e-2), help="Learning rate.")
+    lr: float = param(0.005, above=0, authors=5e-4, search=(5e-4, 1e-1), help="Learning rate.")
     decay: float = param(0.1, above=0, high=1, help="Factor of the learning rate after the last max-pass.")
     alpha: float = param(0.5, low=0, help="Weight of the divergence on the retain set.")
     gamma: float = param(1.0, low=0, help="Weight of the classification loss on the retain set.")

@@ -14,7 +14,9 @@ from forgetbench.errors import UsageError
 if TYPE_CHECKING:
     from forgetbench.figures.pictures import Drawn
     from forgetbench.reports import Table
+    from forgetbench.scoring.scorecards import Scorecard
 
+Flag = Annotated[bool, Parameter(negative="")]
 Format = Literal["table", "markdown", "latex", "csv", "json", "html"]
 
 
@@ -28,6 +30,7 @@ def report(
     format_: Annotated[Format, Parameter(name="--format")] = "table",
     method: Annotated[list[str] | None, Parameter(negative="")] = None,
     figure: Annotated[list[str] | None, Parameter(negative="")] = None,
+    published: Flag = False,
     output: Path | None = None,
 ) -> None:
     """Print the boards of everything that was run here, or draw them.
@@ -45,6 +48,8 @@ def report(
     figure
         Draw instead: pareto, utility, ranks, seeds, confidence, critical-difference (across tasks), or all. May stand
         several times.
+    published
+        Set our rows beside what papers published, by like settings only.
     output
         Write to this file instead of the terminal. Pictures: the ending says how (svg, png, pdf, html, or json for
         Vega-Lite); a folder gets each of them in every format.
@@ -57,6 +62,9 @@ def report(
     boards = _boards(task or ("*",), method or ["*"])
     if wanted and output is not None:
         _draw(boards, wanted, output)
+        return
+    if published:
+        print_tables([table for board in boards for table in _published(board)], format_, output)
         return
     tables = [_tables(board) for board in boards]
     if format_ == "html":
@@ -87,6 +95,21 @@ def _tables(board: Drawn) -> list[Table]:
     from forgetbench.streams import tables_of
 
     return tables_of(board.standing, board.judge.pack, board.runs)
+
+
+def _published(board: Drawn) -> list[Table]:
+    """What was published of a board's setting, beside its rows."""
+    from forgetbench.judging import NO_UNLEARNING, RETRAIN
+    from forgetbench.published import beside
+
+    cards: dict[str, Scorecard] = {}
+    for card, manifest in zip(board.standing.card_of, board.standing.manifests, strict=True):
+        name = manifest.method.name if manifest else {RETRAIN: "retrain", NO_UNLEARNING: "none"}[card.name]
+        cards.setdefault(name, card)
+    tables = beside(board.task, cards)
+    if not tables:
+        remark(f"{board.task}: no published table that we hold has this setting.")
+    return tables
 
 
 def _draw(boards: list[Drawn], figures: tuple[str, ...], output: Path) -> None:
