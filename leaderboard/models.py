@@ -204,6 +204,8 @@ class Score(Base):
     """Versions that computed it."""
     seconds: Mapped[float]
     scored_at: Mapped[datetime]
+    phi: Mapped[dict[str, Any] | None]
+    """Where phi of the forgotten examples lies, as shares in the bins of the board; None where older code scored it."""
 
 
 class MetricValue(Base):

@@ -55,6 +55,7 @@ class Pages:
                 "z_text": formatting.z_text,
                 "rank_text": formatting.rank_text,
                 "strip": strips.strip,
+                "histograms": strips.histograms,
             }
         )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetbench.judging import Judge, scoring_code
+from forgetbench.leaderboard import distributions
 from forgetbench.metrics import Cost, metrics
 from forgetbench.packs import read_pack
 from forgetbench.scoring.score import rank
@@ -34,6 +35,12 @@ def judge_of(pack: Path) -> Judge:
     return Judge(read_pack(pack, verify=False), cache=pack.parent)
 
 
+@lru_cache(maxsize=32)
+def distributions_of(pack: Path) -> dict[str, Any]:
+    """The bins of a board's distributions of phi, with the oracles' and the originals' shares."""
+    return distributions.of_board(judge_of(pack))
+
+
 def brief(card: Scorecard) -> Scorecard:
     """A scorecard without what the ranking does not read."""
     kept = {name: Value(value=card.metrics[name].value) for name in card.ranking if name in card.metrics}
@@ -45,12 +52,13 @@ def rank_briefs(briefs: Iterable[dict[str, Any]]) -> Board:
     return rank([stored(item) for item in briefs])
 
 
-def summary_of(bands: Bands, example: Scorecard) -> dict[str, Any]:
+def summary_of(bands: Bands, example: Scorecard, phi: dict[str, Any]) -> dict[str, Any]:
     """What a board's pages need besides its rows: the columns with their bands, and whether and how it ranks.
 
     Args:
         bands: Of the board.
         example: Any scorecard of the board: all hold the same metrics and bands.
+        phi: Distributions of the oracles and the originals.
     """
     specs = [metrics.get(name) for name in metrics.names() if name in example.metrics]
     columns = []
@@ -79,6 +87,7 @@ def summary_of(bands: Bands, example: Scorecard) -> dict[str, Any]:
         "informational": bands.informational,
         "seeds": bands.seeds,
         "halvings": bands.halvings,
+        "phi": phi,
     }
 
 

@@ -4,11 +4,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from forgetbench.leaderboard.boards import Band
+from forgetbench.leaderboard.scales import make_scale
 
 WIDTH, HEIGHT, MARGIN = 150.0, 18.0, 6.0
+
+
+class Histograms(NamedTuple):
+    """Three distributions over the same bins, as paths in a box of 620 by 180 pixels."""
+
+    oracles: str
+    originals: str
+    mine: str
+    ticks: list[tuple[float, str]]
+    text: str
+
+
+def histograms(board: dict[str, Any] | None, mine: dict[str, Any] | None) -> Histograms | None:
+    """The distributions of phi of an entry, its board's oracles and originals; None where they are not known.
+
+    Args:
+        board: ``edges``, and the shares of ``oracles`` and ``originals`` in each bin.
+        mine: ``shares`` of the entry's models.
+    """
+    if not board or not mine or len(mine["shares"]) + 1 != len(board["edges"]):
+        return None
+    edges = board["edges"]
+    across = make_scale("linear", [edges[0], edges[-1]], 8.0, 612.0)
+    top = max(*board["oracles"], *board["originals"], *mine["shares"])
+
+    def path(shares: Sequence[float]) -> str:
+        steps = "".join(
+            f"V{150 - 140 * share / top:.1f}H{across.at(end):.1f}" for share, end in zip(shares, edges[1:], strict=True)
+        )
+        return f"M{across.at(edges[0]):.1f} 150{steps}V150"
+
+    def middle(shares: Sequence[float]) -> float:
+        total = 0.0
+        for share, low, high in zip(shares, edges, edges[1:], strict=False):
+            total += share
+            if total >= 0.5:
+                return float(low + high) / 2
+        return float(edges[-1])
+
+    text = ", ".join(
+        f"median of {name} about {middle(shares):.1f}"
+        for name, shares in (("this entry", mine["shares"]), *((key, board[key]) for key in ("oracles", "originals")))
+    )
+    paths = (path(board["oracles"]), path(board["originals"]), path(mine["shares"]))
+    return Histograms(*paths, across.ticks(70.0), text)
 
 
 class Strip(NamedTuple):

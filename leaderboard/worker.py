@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence import Manifest, Run
-from forgetbench.leaderboard import housekeeping, jobs, packs, scorer, states, vega, verification
+from forgetbench.leaderboard import distributions, housekeeping, jobs, packs, scorer, states, vega, verification
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import (
     CHOICES,
@@ -141,7 +141,7 @@ class Worker:
             session.expunge_all()
         started = time.monotonic()
         try:
-            card = self._scorecard(board, entry)
+            card, phi = self._scorecard(board, entry)
         except ForgetBenchError as error:
             with self.database.writing() as session:
                 jobs.finish(session, job)
@@ -149,14 +149,21 @@ class Worker:
             return
         with self.database.writing() as session:
             jobs.finish(session, job)
-            keep_scorecard(session, session.get_one(Entry, entry.id), card, time.monotonic() - started)
+            entry = session.get_one(Entry, entry.id)
+            write_numbers(session, entry, card, phi, time.monotonic() - started)
+            states.move(session, entry, "listed", states.SERVER)
             jobs.request(session, "rank", str(board.id))
 
-    def _scorecard(self, board: Board, entry: Entry) -> Scorecard:
-        judge = scorer.judge_of(packs.folder(self.settings, board) / "pack")
+    def _scorecard(self, board: Board, entry: Entry) -> tuple[Scorecard, list[float]]:
+        """The scorecard, and the shares of phi in the bins of the board."""
+        pack = packs.folder(self.settings, board) / "pack"
+        judge, bins = scorer.judge_of(pack), scorer.distributions_of(pack)
         if entry.tier == "reference":
-            return judge.score_reference(entry.label)
-        return judge.score(Run(self.settings.evidence / entry.id, Manifest.model_validate(entry.manifest)))
+            models = judge.originals if entry.method == "none" else judge.pack.population("controls")
+            return judge.score_reference(entry.label), distributions.of_models(judge, bins, models)
+        run = Run(self.settings.evidence / entry.id, Manifest.model_validate(entry.manifest))
+        card = judge.score(run)
+        return card, distributions.of_models(judge, bins, run.population(board.draws, board.seeds))
 
     def _rescore(self, job: Job) -> None:
         """Score a listed entry once more, by newer code; its old numbers stand until the new ones are there."""
@@ -165,13 +172,13 @@ class Worker:
             board = session.get_one(Board, entry.board_id)
             session.expunge_all()
         started = time.monotonic()
-        card = self._scorecard(board, entry)
+        card, phi = self._scorecard(board, entry)
         with self.database.writing() as session:
             jobs.finish(session, job)
             entry = session.get_one(Entry, entry.id)
             for table in (Score, MetricValue):
                 session.execute(delete(table).where(table.entry_id == entry.id))
-            write_numbers(session, entry, card, time.monotonic() - started)
+            write_numbers(session, entry, card, phi, time.monotonic() - started)
             code = scorer.software()["code"][:12]
             states.record(session, entry, entry.state, states.SERVER, f"scored again, by code {code}")
             jobs.request(session, "rank", str(board.id))
@@ -225,10 +232,11 @@ class Worker:
                 reasons[row.id] = "sentinel: stands here to audit the metrics, not to compete"
             elif row.changes_training:
                 reasons[row.id] = own_originals_reason(row.brief, accuracy)
-        bands = scorer.judge_of(packs.folder(self.settings, board) / "pack").bands
+        pack = packs.folder(self.settings, board) / "pack"
+        bands, phi = scorer.judge_of(pack).bands, scorer.distributions_of(pack)
         with self.database.writing() as session:
             jobs.finish(session, job)
-            keep_ranking(session, board.id, places, reasons, scorer.summary_of(bands, scorer.stored(example)))
+            keep_ranking(session, board.id, places, reasons, scorer.summary_of(bands, scorer.stored(example), phi))
 
 
 def own_originals_reason(card: dict[str, Any], accuracy: float | None) -> str:
@@ -245,14 +253,8 @@ def own_originals_reason(card: dict[str, Any], accuracy: float | None) -> str:
     return reason + (f", and cost {training:.2f} times retraining's FLOPs" if training else "")
 
 
-def keep_scorecard(session: Session, entry: Entry, card: Scorecard, seconds: float) -> None:
-    """Write a scorecard's numbers into rows, and list the entry."""
-    write_numbers(session, entry, card, seconds)
-    states.move(session, entry, "listed", states.SERVER)
-
-
-def write_numbers(session: Session, entry: Entry, card: Scorecard, seconds: float) -> None:
-    """Write a scorecard's numbers into rows."""
+def write_numbers(session: Session, entry: Entry, card: Scorecard, phi: list[float], seconds: float) -> None:
+    """Write a scorecard's numbers, and its distribution of phi, into rows."""
     session.add(
         Score(
             entry_id=entry.id,
@@ -261,6 +263,7 @@ def write_numbers(session: Session, entry: Entry, card: Scorecard, seconds: floa
             software=scorer.software(),
             seconds=seconds,
             scored_at=utc_now(),
+            phi={"shares": phi},
         )
     )
     for name, value in card.metrics.items():

@@ -66,11 +66,12 @@ def pass_gate(contestant: Population, labels: Labels, gate: Gate) -> GateResult:
     mean = float(answers.accuracies.mean())
     reasons = []
     if mean < gate.floor - ZERO:
-        reasons.append(f"test accuracy {mean:.1%} is below {gate.floor:.1%}")
+        reasons.append("test accuracy {} is below {}".format(*_apart(mean, gate.floor)))
     for cell in gate.classes:
         value = answers.cells[(cell.kind, cell.key)]
         if value < cell.floor - ZERO:
-            reasons.append(f"test accuracy of {cell.kind} {cell.key} is {value:.1%}, below {cell.floor:.1%}")
+            shown = _apart(value, cell.floor)
+            reasons.append(f"test accuracy of {cell.kind} {cell.key} is {shown[0]}, below {shown[1]}")
     collapsed = int((answers.accuracies < gate.seed_floor - ZERO).sum())
     return GateResult(
         collapsed=bool(reasons),
@@ -118,6 +119,15 @@ def flags_of(values: Mapping[str, Value], bands: Bands, gate: GateResult) -> tup
     if gate.unstable:
         flags.add("unstable")
     return tuple(sorted(flags))
+
+
+def _apart(value: float, floor: float) -> tuple[str, str]:
+    """Two accuracies in per cent, with as many decimals as it takes to see that they differ."""
+    for decimals in (1, 2, 3, 4):
+        shown = f"{value:.{decimals}%}", f"{floor:.{decimals}%}"
+        if shown[0] != shown[1]:
+            break
+    return shown
 
 
 def _cells(truth: Arrays) -> dict[tuple[str, int], NDArray[Any]]:

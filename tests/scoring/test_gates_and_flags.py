@@ -41,7 +41,7 @@ def test_mean_below_the_floor_is_collapse_and_at_the_floor_is_not():
     assert not pass_gate(answers(TRUTH, [890] * 3), LABELS, gate).collapsed
     found = pass_gate(answers(TRUTH, [889, 890, 890]), LABELS, gate)
     assert found.collapsed
-    assert found.reasons == ("test accuracy 89.0% is below 89.0%",)
+    assert found.reasons == ("test accuracy 88.97% is below 89.00%",)
     assert not found.unstable
 
 

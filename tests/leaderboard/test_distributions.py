@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.special import logit, softmax
+
+from forgetbench.answers import read_arrays
+from forgetbench.judging import Judge
+from forgetbench.leaderboard.distributions import of_board, shares
+from forgetbench.leaderboard.strips import histograms
+
+
+def phi_by_hand(world, folder):
+    """Log odds of the label's probability, by scipy."""
+    rows, found = np.arange(60), []
+    for path in sorted(folder.glob("d0-s*.npz")):
+        right = softmax(read_arrays(path)["forget"].astype(float), axis=1)[rows, world.labels["forget"]]
+        found.append(logit(right))
+    return np.concatenate(found)
+
+
+def test_the_boards_histograms_are_those_of_its_files(world, tiny_pack):
+    found = of_board(Judge(tiny_pack))
+    edges = np.array(found["edges"])
+    for role, name in (("references", "oracles"), ("originals", "originals")):
+        values = phi_by_hand(world, tiny_pack.folder / role)
+        expected = [np.mean((values >= low) & (values < high)) for low, high in pairwise(edges[1:-1])]
+        assert found[name][1:-1] == pytest.approx(expected, abs=1e-5)
+        assert sum(found[name]) == pytest.approx(1, abs=1e-4)
+
+
+def test_what_lies_beyond_counts_in_the_outermost_bins():
+    assert shares(np.array([-9.0, 0.1, 0.6, 9.0]), np.array([0.0, 0.5, 1.0])) == [0.5, 0.5]
+
+
+def test_the_entry_page_shows_it_beside_oracles_and_originals(full):
+    rows = full.client.get(f"/api/v1/boards/{full.world.task}").json()
+    for row in rows["rows"][:2] + rows["references"]:
+        page = full.client.get(f"/entries/{row['id']}").text
+        assert page.count('<path class="mine"') == 2  # the line, and its key
+    assert re.search(r"median of this entry about -?\d", page)
+
+
+def test_no_answer_to_an_example_leaves_the_server(full, tiny_pack):
+    """Neither the API nor a page holds the oracles' shares per example: 40 numbers for all models, and no more."""
+    with full.database.reading() as session:
+        from forgetbench.leaderboard.boards import current
+
+        [board] = current(session)
+        assert {name: len(values) for name, values in board.summary["phi"].items()} == {
+            "edges": 41,
+            "oracles": 40,
+            "originals": 40,
+        }
+        assert "phi" not in json.dumps(full.client.get(f"/api/v1/boards/{full.world.task}").json())
+
+
+def test_nothing_is_drawn_where_older_code_scored():
+    assert histograms(None, {"shares": [1.0]}) is None
+    assert histograms({"edges": [0, 1, 2], "oracles": [1, 0], "originals": [0, 1]}, None) is None
+    assert histograms({"edges": [0, 1, 2], "oracles": [1, 0], "originals": [0, 1]}, {"shares": [1.0]}) is None
