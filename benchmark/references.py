@@ -163,7 +163,9 @@ def board_of(
     untouched = standing.card_of[REFERENCES.index(NO_UNLEARNING)]
     rows = []
     for label, scorecard, manifest in pairs:
-        row = _row(label, scorecard, manifest, untouched, tuple(tried.get(label, ())))
+        row = row_of(label, scorecard, manifest).model_copy(
+            update={"tried": tuple(tried.get(label, ())), "over_none": _over(scorecard, untouched)}
+        )
         place = places.get(scorecard.name) if label in tried else None
         if place is not None and place.low is not None and place.high is not None:
             row = row.model_copy(update={"rank": (place.low, place.high), "group": place.group})
@@ -224,30 +226,31 @@ def read_board(task: str, folder: Path = SHIPPED) -> ReferenceBoard:
 def compare(row: ReferenceRow, card: Scorecard, *, comparisons: int, changed: bool) -> list[Difference]:
     """A row metric by metric: how far it is from what was recorded, in units of the expected scatter.
 
-    Two runs of one recipe scatter by what their 95 % intervals say, and by no less than the metric's margin of
-    practical indifference. Metrics with an interval decide, at a level that a whole comparison exceeds in one of twenty
-    cases. Where the recipe itself was changed there is nothing to scatter: every difference is beyond tolerance.
+    The ranking metrics and the distance decide: their pseudo-values are paired by seed, and a difference may not exceed
+    what it scatters by (nor the metric's margin of practical indifference) so far that a whole comparison meets it in
+    one of twenty cases. The others are told beside them, by the scatter of both intervals. Where the recipe itself was
+    changed there is nothing to scatter: every difference of any metric is beyond tolerance.
 
     Args:
         row: What was recorded.
         card: What was found.
-        comparisons: Figures that are compared in all.
+        comparisons: Figures that decide, in all rows that are compared.
         changed: Whether a hyper-parameter is another one than recorded.
     """
     if card.status != row.status:
         return [Difference(row=row.label, metric="status", recorded=None, found=None, z=None, beyond=True)]
-    limit = float(student.ppf(1 - 0.025 / max(comparisons, 1), max(2 * card.seeds - 2, 1)))
+    limit = float(student.ppf(1 - 0.025 / max(comparisons, 1), max(card.seeds - 1, 1)))
     found = _figures(card)
     then = dict(row.metrics) | ({"distance": row.distance} if row.distance else {})
-    differences_ = []
-    for name, (value, low, high, _) in then.items():
+    result = []
+    for name, figures in then.items():
         now = found.get(name, (None, None, None, None))
-        same = now[0] == value
-        z = 0.0 if same else _z((value, low, high), now[:3], card, name)
-        decides = low is not None or now[0] is None
+        same = now[0] == figures[0]
+        z = 0.0 if same else _z(row, card, name, figures, now)
+        decides = name in row.pseudo or now[0] is None
         beyond = not same and (changed or (decides and (z is None or abs(z) > limit)))
-        differences_.append(Difference(row=row.label, metric=name, recorded=value, found=now[0], z=z, beyond=beyond))
-    return differences_
+        result.append(Difference(row=row.label, metric=name, recorded=figures[0], found=now[0], z=z, beyond=beyond))
+    return result
 
 
 def evidence_digest(manifest: Manifest) -> str:
@@ -260,25 +263,21 @@ def evidence_digest(manifest: Manifest) -> str:
     return digest(arrays)
 
 
-def _row(
-    label: str, card: Scorecard, manifest: Manifest | None, untouched: Scorecard, tried: tuple[TrialRecord, ...]
-) -> ReferenceRow:
+def row_of(label: str, card: Scorecard, manifest: Manifest | None) -> ReferenceRow:
+    """A scorecard and its manifest as a row that is kept."""
     found = _figures(card)
     distance = found.pop("distance", None)
     pseudo = {name: card.metrics[name].pseudo for name in card.ranking if card.status == "ok"}
     if card.distance is not None:
         pseudo["distance"] = card.distance.pseudo
-    over = differences(card, untouched).get("distance") if card.distance is not None and card is not untouched else None
     costs = {name: getattr(card.cost, name) for name in ("flops", "changed", "seconds")}
     row = ReferenceRow(
         label=label,
-        tried=tried,
         status=card.status,
         reason=card.unranked,
         distance=distance,
         decided_by=card.distance.metric if card.distance else "",
         inside=card.distance.inside if card.distance else None,
-        over_none=_all(over) if over is not None else None,
         flags=card.flags,
         metrics=found,
         pseudo={name: _all(values) for name, values in pseudo.items() if values},
@@ -297,6 +296,14 @@ def _row(
     )
 
 
+def _over(card: Scorecard, untouched: Scorecard) -> tuple[float, ...] | None:
+    """Its distance minus No unlearning's, and the paired interval."""
+    if card is untouched or card.distance is None:
+        return None
+    found = differences(card, untouched).get("distance")
+    return None if found is None else _all(found)
+
+
 def _figures(card: Scorecard) -> dict[str, Figures]:
     """Every metric of a scorecard as it is kept, and the distance."""
     found: dict[str, Figures] = {
@@ -310,21 +317,21 @@ def _figures(card: Scorecard) -> dict[str, Figures]:
     return found
 
 
-def _z(
-    then: tuple[float | None, float | None, float | None],
-    now: tuple[float | None, float | None, float | None],
-    card: Scorecard,
-    name: str,
-) -> float | None:
-    """The difference over its scatter: both intervals' half-widths as standard errors, and no less than the floor."""
+def _z(row: ReferenceRow, card: Scorecard, name: str, then: Figures, now: Figures) -> float | None:
+    """The difference over its scatter: paired by seed where there are pseudo-values, else by both intervals."""
     if then[0] is None or now[0] is None:
         return None
-    band = card.metrics[name].band if name in card.metrics else None
-    quantile = float(student.ppf(0.975, max(card.seeds - 1, 1)))
-    halves = [(high - low) / 2 for _, low, high in (then, now) if low is not None and high is not None]
-    scatter = float(np.sqrt(sum(half**2 for half in halves))) / quantile
-    if not halves and band is not None:
-        scatter = band.sd * float(np.sqrt(2))
+    value = card.metrics.get(name)
+    band = value.band if value is not None else None
+    pseudo = (card.distance.pseudo if card.distance else ()) if name == "distance" else value.pseudo if value else ()
+    before = row.pseudo.get(name, ())
+    if len(before) == len(pseudo) > 1:
+        scatter = float(np.std(np.subtract(pseudo, before), ddof=1) / np.sqrt(len(before)))
+    else:
+        halves = [(high - low) / 2 for _, low, high, _ in (then, now) if low is not None and high is not None]
+        scatter = float(np.sqrt(sum(half**2 for half in halves)) / student.ppf(0.975, max(card.seeds - 1, 1)))
+        if not halves and band is not None:
+            scatter = band.sd * float(np.sqrt(2))
     floor = band.floor if band is not None else 1.0 if name == "distance" else 0.0
     width = max(scatter, floor)
     return _short((now[0] - then[0]) / width) if width > 0 else None

@@ -197,7 +197,7 @@ def _compared(
         names = sorted(set(now) | set(row.parameters))
         found = {name: (row.parameters.get(name), now.get(name)) for name in names}
         changed[row.label] = {name: values for name, values in found.items() if values[0] != values[1]}
-    comparisons = sum(1 for row in pairs for figures in row.metrics.values() if figures[1] is not None)
+    comparisons = sum(len(row.pseudo) for row in pairs)
     differences: list[Difference] = []
     for row, card in zip(pairs, standing.card_of, strict=True):
         differences += compare(row, card, comparisons=comparisons, changed=bool(changed.get(row.label)))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from forgetbench.contestants import Contestant
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.evidence import Manifest
+from forgetbench.evidence import Manifest, read_run
 from forgetbench.leaderboard.client import fetch_entry, post_verification, pull_pack
 from forgetbench.methods import load_method_file, methods
 from forgetbench.methods.base import Method
+from forgetbench.references import Difference, compare, evidence_digest, row_of
+from forgetbench.scoring.scorecards import Scorecard
 from forgetbench.suite import Options, Watcher, adopt_originals, run
-from forgetbench.tasks import read_task
+from forgetbench.tasks import Task, read_task
 
 
 def rerun(
@@ -29,8 +33,6 @@ def rerun(
 ) -> dict[str, Any]:
     """Fetch a submission's recipe and the board's originals, unlearn again, and post the evidence.
 
-    The models are made in a folder of their own, so that nothing of the verifier's store takes part.
-
     Args:
         submission: The entry's id.
         server: The leaderboard's address.
@@ -43,7 +45,77 @@ def rerun(
         UsageError: The source may not run yet, or the token has not the scope ``verify``.
         ForgetBenchError: The recipe cannot be run here, or the server refuses.
     """
-    manifest = Manifest.model_validate(fetch_entry(submission, server)["manifest"])
+    with _made_again(submission, server, root, watcher, say, allow_source=allow_source) as again:
+        return post_verification(submission, again.run(), server)
+
+
+def compare_rerun(
+    submission: str,
+    server: str,
+    root: Path | None,
+    watcher: Watcher,
+    say: Callable[[str], None],
+    *,
+    allow_source: bool = False,
+) -> tuple[bool, list[Difference]]:
+    """Make a submission again and compare it with its scorecard on the board; nothing is posted.
+
+    Where the evidence is the same bit by bit, so is every score. Otherwise oracles are trained here, since those of a
+    board are kept by its server, and each metric is compared by its scatter.
+
+    Returns:
+        Whether the bits are the same, and every metric.
+
+    Raises:
+        UsageError: The source may not run yet, or the entry is not scored.
+        ForgetBenchError: The recipe cannot be run here, or the server cannot be reached.
+    """
+    with _made_again(submission, server, root, watcher, say, allow_source=allow_source) as again:
+        if not again.entry.get("scorecard"):
+            raise UsageError(f"{submission} has no scorecard yet; ask again when it is listed.")
+        recorded = Scorecard.model_validate(again.entry["scorecard"])
+        row = row_of(again.manifest.row, recorded, again.manifest)
+        same = evidence_digest(read_run(again.run()).manifest) == row.evidence
+        card = recorded if same else again.score()
+    return same, compare(row, card, comparisons=len(row.pseudo), changed=False)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """A submission that is made again, in a home of its own, so that nothing of the verifier's store takes part."""
+
+    entry: dict[str, Any]
+    manifest: Manifest
+    task: Task
+    contestant: Contestant
+    options: Options
+    watcher: Watcher
+
+    def run(self) -> Path:
+        """The folder of its evidence."""
+        [done] = run([self.task], lambda _: [self.contestant], self.options, self.watcher)
+        return done.runs[0]
+
+    def score(self) -> Scorecard:
+        """Its scorecard, against oracles that are trained here."""
+        whole = replace(self.options, evidence_only=False)
+        [done] = run([self.task], lambda _: [self.contestant], whole, self.watcher)
+        run_ = read_run(done.runs[0])
+        return whole.results.judge_of(run_.manifest).score(run_)
+
+
+@contextmanager
+def _made_again(
+    submission: str,
+    server: str,
+    root: Path | None,
+    watcher: Watcher,
+    say: Callable[[str], None],
+    *,
+    allow_source: bool,
+) -> Iterator[_Again]:
+    entry = fetch_entry(submission, server)
+    manifest = Manifest.model_validate(entry["manifest"])
     if manifest.method.observed:
         raise UsageError(f"{manifest.row} was unlearned elsewhere: there is no program here that could be run again.")
     if manifest.method.source is not None and not allow_source:
@@ -55,9 +127,7 @@ def rerun(
         options = Options(root=root, device="cpu", evidence_only=True, home=Path(place))
         task = read_task(manifest.task).with_counts(seeds=manifest.seeds, draws=manifest.draws)
         adopt_originals(task, pull_pack(manifest.task, server, Path(place) / "pulled"), options)
-        contestant = _contestant(manifest, Path(place))
-        [done] = run([task], lambda _: [contestant], options, watcher)
-        return post_verification(submission, done.runs[0], server)
+        yield _Again(entry, manifest, task, _contestant(manifest, Path(place)), options, watcher)
 
 
 def _contestant(manifest: Manifest, place: Path) -> Contestant:

@@ -127,6 +127,11 @@ def test_a_method_file_is_submitted_and_verified_and_a_forgery_is_found(people, 
     forged = entry_of(address, ada.call("submit", forge(run, tmp_path / "forged"), "--server", address))
 
     assert "class NoisyFineTune" in grace.call("verify", honest, "--server", address, status=2)
+    said = grace.call("reproduce", "--submission", honest, "--server", address, "--allow-source")
+    assert "the same bits" in said
+    said = grace.call("reproduce", "--submission", forged, "--server", address, "--allow-source", status=1)
+    assert "BEYOND" in next(line for line in said.splitlines() if line.startswith("gap.retain"))
+    assert httpx2.get(f"{address}/api/v1/entries/{honest}").json()["row"]["tier"] == "recomputed"  # nothing was posted
     said = grace.call("verify", honest, "--server", address, "--allow-source")
     assert f"{honest}: reproduced" in said
     page = httpx2.get(f"{address}/entries/{honest}").text

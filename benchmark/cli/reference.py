@@ -63,6 +63,9 @@ def reproduce(
     method: Annotated[list[str] | None, Parameter(negative="")] = None,
     quick: Flag = False,
     again: Flag = False,
+    submission: str | None = None,
+    server: str | None = None,
+    allow_source: Flag = False,
     results: Path | None = None,
     root: Path | None = None,
     device: Device = "auto",
@@ -87,6 +90,12 @@ def reproduce(
         One small task and a few rows, in about a minute.
     again
         Make every model again, also those that an earlier call has made.
+    submission
+        Instead of our own results, run an entry of a leaderboard again, and post nothing.
+    server
+        The leaderboard's address.
+    allow_source
+        Run the source that was submitted, after reading it.
     results
         Folder of reference results; those of the package, if left out.
     root
@@ -101,6 +110,10 @@ def reproduce(
     from forgetbench.reproducing import reproduce as reproduce_board
     from forgetbench.suite import Options
 
+    if submission is not None or server is not None:
+        if submission is None or server is None or task or method or quick:
+            raise UsageError("an entry is named by --submission and --server, and by nothing else.")
+        return _reproduce_submission(submission, server, root, allow_source=allow_source, json=json)
     if quick and (task or method):
         raise UsageError("--quick chooses task and rows itself; leave them out.")
     folder = results or SHIPPED
@@ -122,6 +135,29 @@ def reproduce(
     return 1 if any(one.beyond for one in found) else 0
 
 
+def _reproduce_submission(submission: str, server: str, root: Path | None, *, allow_source: bool, json: bool) -> int:
+    from forgetbench.verifying import compare_rerun
+
+    with ProgressBar() as watcher:
+        same, differences = compare_rerun(submission, server, root, watcher, remark, allow_source=allow_source)
+    beyond = [difference for difference in differences if difference.beyond]
+    if json:
+        print_json({"same_bits": same, "differences": [one.model_dump(mode="json") for one in differences]})
+    else:
+        rows = [
+            (one.metric, "BEYOND" if one.beyond else "", _figure(one.recorded), _figure(one.found), _figure(one.z))
+            for one in differences
+        ]
+        print_table(f"{submission} of {server}", ("metric", "", "listed", "found", "z"), rows, right=(2, 3, 4))
+        out().print("  the same bits" if same else "  other bits", markup=False)
+        out().print(f"  {'NOT reproduced' if beyond else 'reproduced'}", markup=False)
+    return 1 if beyond else 0
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
 def _print(one: Reproduced) -> None:
     rows = []
     for label in dict.fromkeys(difference.row for difference in one.differences):
@@ -129,7 +165,7 @@ def _print(one: Reproduced) -> None:
         worst = max(mine, key=lambda difference: (difference.beyond, abs(difference.z or 0.0)))
         z = "–" if worst.z is None else f"{worst.z:+.2f}"
         verdict = "BEYOND" if worst.beyond else "same bits" if label in one.same_bits else "ok"
-        figures = ["–" if value is None else f"{value:.4g}" for value in (worst.recorded, worst.found)]
+        figures = [_figure(value) for value in (worst.recorded, worst.found)]
         rows.append((label, verdict, str(len(mine)), worst.metric if worst.z else "", *figures, z))
     header = ("row", "", "metrics", "farthest", "recorded", "found", "z")
     print_table(f"{one.board.task}, run again", header, rows, right=(2, 4, 5, 6))

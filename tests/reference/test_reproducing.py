@@ -6,8 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy.stats import t as student
+from scipy.stats import ttest_rel
 
 from forgetbench.cli import main
 from forgetbench.errors import UsageError
@@ -91,13 +93,14 @@ def test_the_command_exits_with_1_and_names_row_and_metric(
     assert "reproduced" in capsys.readouterr().out
     row = next(row for row in board.rows if row.label == "finetune")
     wrong = row.model_copy(update={"metrics": {**row.metrics, "gap.test": (0.9, 0.89, 0.91, 99.0)}})
+    wrong = wrong.model_copy(update={"pseudo": {**row.pseudo, "gap.test": (0.9, 0.91, 0.89, 0.9)}})
     rows = tuple(wrong if one.label == "finetune" else one for one in board.rows)
     write_board(board.model_copy(update={"rows": rows}), tmp_path / "reference")
     assert call(*words) == 1
     assert "beyond tolerance: finetune: gap.test was 0.9" in capsys.readouterr().out
     assert call(*words, "--json") == 1
-    [record] = json.loads(capsys.readouterr().out)
-    assert record["reproduced"] is False
+    [said] = json.loads(capsys.readouterr().out)
+    assert said["reproduced"] is False
     other = board.model_copy(update={"task_key": "0" * 64})
     write_board(other, tmp_path / "reference")
     assert call(*words) == 2
@@ -110,37 +113,51 @@ def call(*words: str) -> int:
     return int(left.value.code or 0)
 
 
-def card(value: float, half: float, *, sd: float = 0.02) -> Scorecard:
-    band = MetricBand(mean=0.0, low=-0.04, high=0.04, sd=sd, floor=0.005)
-    metric = Value(value=value, low=value - half, high=value + half, band=band, z=value / sd)
-    return Scorecard(name="one", track="erase", seeds=10, draws=1, metrics={"gap.test": metric})
+WAVE = np.array([1, -1, 2, -2, 0.5, -0.5, 1, -1, 3, -3]) / 100
 
 
-def test_z_is_the_difference_over_both_standard_errors_but_never_below_the_floor() -> None:
-    row = ReferenceRow(label="one", metrics={"gap.test": (0.1, 0.07, 0.13, None)})
-    error = 0.03 / student.ppf(0.975, 9)
-    [found] = compare(row, card(0.12, 0.03), comparisons=1, changed=False)
-    assert found.z == pytest.approx(0.02 / (error * 2**0.5), rel=1e-5)
+def card(value: float, noise: float = 0.0) -> Scorecard:
+    """A board of one metric, whose pseudo-values differ from the record's by a known wave."""
+    band = MetricBand(mean=0.0, low=-0.04, high=0.04, sd=0.02, floor=0.005)
+    pseudo = tuple((value + WAVE[::-1] * 2 + noise * WAVE).tolist())
+    metric = Value(value=value, low=value - 0.03, high=value + 0.03, pseudo=pseudo, band=band, z=value / 0.02)
+    return Scorecard(name="one", track="erase", seeds=10, draws=1, ranking=("gap.test",), metrics={"gap.test": metric})
+
+
+def record(value: float, *, decides: bool = True) -> ReferenceRow:
+    pseudo = {"gap.test": tuple((value + WAVE[::-1] * 2).tolist())} if decides else {}
+    return ReferenceRow(label="one", metrics={"gap.test": (value, value - 0.03, value + 0.03, None)}, pseudo=pseudo)
+
+
+def test_z_is_the_paired_difference_over_its_standard_error_but_never_below_the_floor() -> None:
+    error = 3 * WAVE.std(ddof=1) / 10**0.5
+    paired = ttest_rel(card(0.12, 3).metrics["gap.test"].pseudo, record(0.1).pseudo["gap.test"])
+    [found] = compare(record(0.1), card(0.12, 3), comparisons=1, changed=False)
+    assert found.z == pytest.approx(0.02 / error, rel=1e-5)
+    assert found.z == pytest.approx(paired.statistic, rel=1e-5)
     assert not found.beyond
-    [far] = compare(row, card(0.2, 0.03), comparisons=1, changed=False)
-    assert far.beyond
     # among very many comparisons the same difference is nothing to wonder at
-    assert not compare(row, card(0.16, 0.03), comparisons=1000, changed=False)[0].beyond
-    assert compare(row, card(0.16, 0.03), comparisons=1, changed=False)[0].beyond
-    sure = ReferenceRow(label="one", metrics={"gap.test": (0.1, 0.1, 0.1, None)})
-    [small] = compare(sure, card(0.104, 0.0), comparisons=1, changed=False)
+    assert compare(record(0.1), card(0.16, 3), comparisons=1, changed=False)[0].beyond
+    assert not compare(record(0.1), card(0.16, 3), comparisons=100, changed=False)[0].beyond
+    [small] = compare(record(0.1), card(0.104), comparisons=1, changed=False)
     assert small.z == pytest.approx(0.8)
     assert not small.beyond
 
 
+def test_a_metric_that_ranks_nothing_is_told_by_both_intervals_and_decides_nothing() -> None:
+    error = 0.03 / student.ppf(0.975, 9)
+    [found] = compare(record(0.1, decides=False), card(0.9), comparisons=1, changed=False)
+    assert found.z == pytest.approx(0.8 / (error * 2**0.5), rel=1e-5)
+    assert not found.beyond
+
+
 def test_a_changed_recipe_is_held_to_the_bit_and_a_missing_metric_is_beyond() -> None:
-    row = ReferenceRow(label="one", metrics={"gap.test": (0.1, 0.07, 0.13, None)})
-    assert compare(row, card(0.1001, 0.03), comparisons=1, changed=True)[0].beyond
-    assert not compare(row, card(0.1, 0.03), comparisons=1, changed=True)[0].beyond
-    gone = card(0.1, 0.03).model_copy(update={"metrics": {}})
-    assert compare(row, gone, comparisons=1, changed=False)[0].beyond
-    failed = card(0.1, 0.03).model_copy(update={"status": "failed"})
-    assert [one.metric for one in compare(row, failed, comparisons=1, changed=False)] == ["status"]
+    assert compare(record(0.1), card(0.1001), comparisons=1, changed=True)[0].beyond
+    assert not compare(record(0.1), card(0.1), comparisons=1, changed=True)[0].beyond
+    gone = card(0.1).model_copy(update={"metrics": {}})
+    assert compare(record(0.1), gone, comparisons=1, changed=False)[0].beyond
+    failed = card(0.1).model_copy(update={"status": "failed"})
+    assert [one.metric for one in compare(record(0.1), failed, comparisons=1, changed=False)] == ["status"]
 
 
 def test_shipped_boards_are_of_the_catalogue_and_hold_all_methods() -> None:
