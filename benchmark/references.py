@@ -112,6 +112,8 @@ class ReferenceBoard(Record):
     """Metric -> mean, 2.5 % and 97.5 % points, standard deviation and floor of its oracle band."""
     originals: str
     """SHA-256 over the originals' weights."""
+    index: str
+    """SHA-256 over the hashes of all lists of rows."""
     command: str
     """What made the file."""
     environment: dict[str, str]
@@ -184,6 +186,7 @@ def board_of(
         informational=bands.informational,
         bands={name: _band(band) for name, band in sorted(bands.bands.items())},
         originals=digest(card.originals),
+        index=digest(card.index_hashes),
         command=command,
         environment=dict(environment),
         rows=tuple(rows),

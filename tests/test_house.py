@@ -141,7 +141,7 @@ def test_wheel_holds_every_file(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, package in FOLDERS.items():
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and path.suffix in {".py", ".toml", ".html", ".css", ".js", ".mako", ".typed"}:
+            if path.is_file() and path.suffix in {".py", ".toml", ".json", ".html", ".css", ".js", ".mako", ".typed"}:
                 assert f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder)}" in names
 
 
