@@ -60,14 +60,14 @@ def as_csv(page: Page, base: str) -> bytes:
 
 def as_markdown(page: Page, base: str) -> bytes:
     """A table as the page shows it, for an issue or a README."""
-    head, lines = _shown(page, _markdown_text)
+    head, lines = _shown(page, markdown_text)
     linked = []
     for row, cells in zip(_rows(page), lines, strict=True):
         cells[1] = f"[{cells[1]}]({base}/entries/{row.entry.id})"
         linked.append(cells)
     rule = ["---", "---", *("--:" for _ in head[2:])]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *linked))
-    return f"{table}\n\n{_markdown_text(_caption(page))}: <{base}/boards/{page.board.task}>\n".encode()
+    return f"{table}\n\n{markdown_text(_caption(page))}: <{base}/boards/{page.board.task}>\n".encode()
 
 
 def as_latex(page: Page, base: str) -> bytes:
@@ -136,6 +136,7 @@ def _caption(page: Page) -> str:
     return f"{board.task}, protocol {board.protocol}, {board.seeds} seeds, values ± half of the 95 % interval"
 
 
-def _markdown_text(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Text that stays text in Markdown."""
     plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{character}" if character in "\\`*_[]|#~!" else character for character in plain)

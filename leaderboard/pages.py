@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from forgetbench.leaderboard import boards, charts, entries, exports, planned, vega
+from forgetbench.leaderboard import boards, charts, entries, exports, sheets, tabling, vega
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.api import base_url
 from forgetbench.leaderboard.caching import Cache, conditional, etag_of
@@ -47,20 +47,6 @@ class BoardView(View):
     """What the chart shows from left to right: distance, cost, or a metric's name; cost where it is left out."""
     y: AxisKey = ""
     """What it shows upwards; distance where it is left out."""
-
-
-@router.get("/")
-def overview(request: Request, database: DatabaseDep) -> Response:
-    """Every board with its leading entries."""
-    with database.reading() as session:
-        etag = etag_of("/", boards.versions(session), base_url(request))
-
-        def make() -> bytes:
-            found = boards.summaries(session)
-            waiting = () if found else planned.embedded()
-            return _pages(request).render("overview.html", summaries=found, planned=waiting, base=base_url(request))
-
-        return conditional(request, etag, make, media_type=HTML)
 
 
 @router.get("/boards/{task:path}")
@@ -167,10 +153,18 @@ def vega_program(settings: SettingsDep) -> Response:
 
 @router.get("/entries/{identity}")
 def entry(request: Request, database: DatabaseDep, identity: str) -> Response:
-    """An entry, whole."""
+    """An entry, whole; with ``.csv``, ``.json``, ``.md`` or ``.tex`` behind its id, its tables as a file."""
+    identity, _, ending = identity.partition(".")
+    url = f"{base_url(request)}/entries/{identity}"
     with database.reading() as session:
         whole = entries.find(session, identity)
         columns = boards.columns_of(whole.board)
+        if ending:
+            if ending not in sheets.WRITERS:
+                raise Problem(404, "There is no entry of that id, or it is not listed.")
+            sheet = sheets.Sheet(whole.entry.label, url, tabling.entry(whole, columns))
+            headers = {"Content-Disposition": f'attachment; filename="{identity}.{ending}"'}
+            return Response(sheets.WRITERS[ending](sheet), media_type=exports.FORMATS[ending][0], headers=headers)
         body = _pages(request).render(
             "entry.html",
             whole=whole,

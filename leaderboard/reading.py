@@ -4,44 +4,99 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from types import ModuleType
 from typing import Annotated, Any
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from forgetbench.evidence import Manifest
-from forgetbench.leaderboard import boards, comparing, directory, entries, packs, planned
+from forgetbench.leaderboard import boards, comparing, directory, entries, packs, planned, tabling
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.api import base_url
 from forgetbench.leaderboard.caching import conditional, etag_of
+from forgetbench.leaderboard.exports import FORMATS
 from forgetbench.leaderboard.models import Entry
 from forgetbench.leaderboard.problems import Problem
 from forgetbench.leaderboard.rendering import Pages
+from forgetbench.leaderboard.sheets import WRITERS, Sheet, Table
 
 router = APIRouter()
 Ids = Annotated[list[str], Query(max_length=6)]
 
 
-def _page(request: Request, session: Session, template: str, make: Callable[[], dict[str, Any]]) -> Response:
-    """A page that changes only where a board does."""
+def _view(
+    request: Request,
+    session: Session,
+    template: str,
+    ending: str,
+    make: Callable[[], dict[str, Any]],
+    tables: Callable[[dict[str, Any]], list[Table]],
+) -> Response:
+    """A page that changes only where a board does, or with an ending its tables as a file."""
+    base = base_url(request)
+    etag = etag_of(str(request.url), boards.versions(session), base)
+    if ending:
+        if ending not in WRITERS:
+            raise Problem(404, f"A view is had as .{', .'.join(WRITERS)}; not as .{ending[:20]}.")
+        path = request.url.path.removesuffix(f".{ending}")
+        url = f"{base}{path}" + (f"?{request.url.query}" if request.url.query else "")
+        name = re.sub(r"[^\w-]+", "-", path.strip("/"))
+        return conditional(
+            request,
+            etag,
+            lambda: WRITERS[ending](Sheet(name, url, tables(make()))),
+            media_type=FORMATS[ending][0],
+            headers={"Content-Disposition": f'attachment; filename="{name}.{ending}"'},
+        )
     pages: Pages = request.app.state.pages
-    etag = etag_of(str(request.url), boards.versions(session), base_url(request))
+    exported = partial(links, request.url.path, request.url.query)
     return conditional(
         request,
         etag,
-        lambda: pages.render(template, base=base_url(request), **make()),
+        lambda: pages.render(template, base=base, exported=exported(), **make()),
         media_type="text/html; charset=utf-8",
     )
 
 
+def links(path: str, query: str) -> list[tuple[str, str]]:
+    """The files of a view: name and address."""
+    behind = f"?{query}" if query else ""
+    start = quote(unquote(path), safe="/") if path != "/" else "/boards"
+    names = {"csv": "CSV", "json": "JSON", "md": "Markdown", "tex": "LaTeX"}
+    return [(name, f"{start}.{ending}{behind}") for ending, name in names.items()]
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A name, and the ending of a file behind it."""
+    start, _, ending = name.rpartition(".")
+    return (start, ending) if start and ending in WRITERS else (name, "")
+
+
+@router.get("/")
+@router.get("/boards.{ending}")
+def overview(request: Request, database: DatabaseDep, ending: str = "") -> Response:
+    """Every board with its leading entries."""
+    with database.reading() as session:
+
+        def make() -> dict[str, Any]:
+            found = boards.summaries(session)
+            return {"summaries": found, "planned": () if found else planned.embedded()}
+
+        return _view(request, session, "overview.html", ending, make, lambda it: tabling.overview(it["summaries"]))
+
+
 @router.get("/compare")
-def compare(request: Request, database: DatabaseDep, ids: Ids) -> Response:
+@router.get("/compare.{ending}")
+def compare(request: Request, database: DatabaseDep, ids: Ids, ending: str = "") -> Response:
     """Two to six entries side by side."""
     chosen = list(dict.fromkeys(part for text in ids for part in text.split(",") if part))
     if len(chosen) > comparing.MOST:
@@ -52,19 +107,25 @@ def compare(request: Request, database: DatabaseDep, ids: Ids) -> Response:
             found = comparing.compare([entries.find(session, identity) for identity in chosen])
             return {"comparison": found, "board": found.board}
 
-        return _page(request, session, "compare.html", make)
+        return _view(request, session, "compare.html", ending, make, lambda it: tabling.compare(it["comparison"]))
 
 
 @router.get("/methods")
-def methods(request: Request, database: DatabaseDep) -> Response:
+@router.get("/methods.{ending}")
+def methods(request: Request, database: DatabaseDep, ending: str = "") -> Response:
     """Every method that is listed."""
     with database.reading() as session:
-        return _page(request, session, "methods.html", lambda: {"methods": directory.methods(session)})
+
+        def make() -> dict[str, Any]:
+            return {"methods": directory.methods(session)}
+
+        return _view(request, session, "methods.html", ending, make, lambda it: tabling.methods(it["methods"]))
 
 
 @router.get("/methods/{name}")
 def method(request: Request, database: DatabaseDep, name: str) -> Response:
     """One method on all boards."""
+    name, ending = _split(name)
     with database.reading() as session:
 
         def make() -> dict[str, Any]:
@@ -72,19 +133,25 @@ def method(request: Request, database: DatabaseDep, name: str) -> Response:
             newest = session.get_one(Entry, max(found, key=lambda item: item.entry.received_at).entry.id)
             return {"name": name, "found": found, "method": Manifest.model_validate(newest.manifest).method}
 
-        return _page(request, session, "method.html", make)
+        return _view(request, session, "method.html", ending, make, lambda it: [tabling.placed(it["found"])])
 
 
 @router.get("/metrics")
-def metrics(request: Request, database: DatabaseDep) -> Response:
+@router.get("/metrics.{ending}")
+def metrics(request: Request, database: DatabaseDep, ending: str = "") -> Response:
     """Every metric."""
     with database.reading() as session:
-        return _page(request, session, "metrics.html", lambda: {"specs": directory.metric_specs(session)})
+
+        def make() -> dict[str, Any]:
+            return {"specs": directory.metric_specs(session)}
+
+        return _view(request, session, "metrics.html", ending, make, lambda it: tabling.metrics(it["specs"]))
 
 
 @router.get("/metrics/{name}")
 def metric(request: Request, database: DatabaseDep, name: str) -> Response:
     """One metric: what it means, what it misses, and the oracle band on each board."""
+    name, ending = _split(name)
     with database.reading() as session:
 
         def make() -> dict[str, Any]:
@@ -96,26 +163,29 @@ def metric(request: Request, database: DatabaseDep, name: str) -> Response:
             ]
             return {"name": name, "spec": found[0][1], "shown": shown}
 
-        return _page(request, session, "metric.html", make)
+        return _view(request, session, "metric.html", ending, make, lambda it: tabling.metric(it["spec"], it["shown"]))
 
 
 @router.get("/tasks/{task:path}")
 def task(request: Request, database: DatabaseDep, settings: SettingsDep, task: str) -> Response:
     """One task: images, licence, recipe, and the hashes of the lists that were forgotten."""
+    task, ending = _split(task)
     with database.reading() as session:
-        if not boards.exists(session, task) and (known := planned.find(task)) is not None:
-            return _page(request, session, "planned.html", lambda: {"task": known, **planned.facts(known)})
+        if not ending and not boards.exists(session, task) and (known := planned.find(task)) is not None:
+            pages: Pages = request.app.state.pages
+            return HTMLResponse(pages.render("planned.html", task=known, **planned.facts(known)))
 
         def make() -> dict[str, Any]:
             board = boards.find(session, task)
             return {"board": board, "card": packs.pack_of(settings, board).card}
 
-        return _page(request, session, "task.html", make)
+        return _view(request, session, "task.html", ending, make, lambda it: tabling.task(it["board"], it["card"]))
 
 
 @router.get("/submitters/{name:path}")
 def submitter(request: Request, database: DatabaseDep, name: str) -> Response:
     """One submitter: what is listed, and how many attempts there were."""
+    name, ending = _split(name)
     with database.reading() as session:
 
         def make() -> dict[str, Any]:
@@ -124,11 +194,15 @@ def submitter(request: Request, database: DatabaseDep, name: str) -> Response:
                 raise Problem(404, "Nobody of that name has submitted anything here.")
             return {"name": name, "found": directory.placed(session, Entry.submitter == name), "attempts": attempts}
 
-        return _page(request, session, "submitter.html", make)
+        def tables(made: dict[str, Any]) -> list[Table]:
+            return [tabling.attempts(made["attempts"]), tabling.placed(made["found"])]
+
+        return _view(request, session, "submitter.html", ending, make, tables)
 
 
 @router.get("/submit")
-def submit(request: Request, database: DatabaseDep, settings: SettingsDep) -> Response:
+@router.get("/submit.{ending}")
+def submit(request: Request, database: DatabaseDep, settings: SettingsDep, ending: str = "") -> Response:
     """How to submit: made from the manifest's own schema and this server's limits."""
     with database.reading() as session:
 
@@ -136,7 +210,7 @@ def submit(request: Request, database: DatabaseDep, settings: SettingsDep) -> Re
             tasks = [board.task for board in boards.current(session)]
             return {"tasks": tasks, "settings": settings, "tables": schema_tables(Manifest)}
 
-        return _page(request, session, "submit.html", make)
+        return _view(request, session, "submit.html", ending, make, lambda it: tabling.submit(it["tables"]))
 
 
 def schema_tables(model: type[BaseModel]) -> list[tuple[str, list[tuple[str, str, bool, str]]]]:

@@ -158,3 +158,49 @@ def test_methods_metrics_tasks_submitters_and_submit_have_pages(full):
 def test_what_is_not_there_is_404(full, path):
     answer = full.client.get(path, headers={"Accept": "text/html"})
     assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+
+
+def views(full):
+    """Every view that has files, with one text that stands in it."""
+    rows = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"]
+    ids = [row["id"] for row in rows if row["label"] in {"alpha", "gamma"}]
+    return {
+        "/boards": full.world.task,
+        "/methods": "alpha",
+        "/methods/alpha": full.world.task,
+        "/metrics": "lira.forget",
+        "/metrics/lira.forget": full.world.task,
+        f"/tasks/{full.world.task}": "CC0-1.0",
+        "/submitters/Ada Lovelace": "alpha",
+        "/submit": "task_key",
+        f"/entries/{ids[0]}": "gap.retain",
+        f"/compare?ids={','.join(ids)}": "gamma",
+    }
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "md", "tex"])
+def test_every_view_is_to_be_had_as_a_file(full, ending):
+    for path, text in views(full).items():
+        start, _, query = path.partition("?")
+        answer = full.client.get(f"{start}.{ending}" + (f"?{query}" if query else ""))
+        assert answer.status_code == 200, (path, answer.text[:500])
+        shown = answer.text.replace("\\_", "_").replace("\\", "")
+        assert text in shown, (path, shown[:500])
+        assert f".{ending}" in answer.headers["content-disposition"]
+        page = full.client.get("/" if path == "/boards" else path)
+        assert f'href="{start.replace(" ", "%20")}.{ending}' in page.text, path
+    assert full.client.get("/methods.xls").status_code == 404
+
+
+def test_files_hold_the_numbers_in_full_and_no_formula(full):
+    rows = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"]
+    alpha = next(row for row in rows if row["label"] == "alpha")
+    table = full.client.get(f"/entries/{alpha['id']}.json").json()["tables"]["Metrics"]
+    found = {line["metric"]: line["value"] for line in table}
+    assert {name: found[name] for name in alpha["values"]} == {
+        name: value["value"] for name, value in alpha["values"].items()
+    }
+    lines = list(csv.reader(full.client.get("/methods.csv").text.splitlines()))
+    assert "'=HYPERLINK(1)|x_$" in [line[0] for line in lines]
+    leaders = full.client.get("/boards.json").json()["tables"]["Leading entries"]
+    assert {line["id"]: line["distance [oracle sd]"] for line in leaders}[alpha["id"]] == alpha["distance"]
