@@ -63,6 +63,17 @@ def find_artefact(store: Store, key: str) -> Path:
     return folder
 
 
+def failure(method: str, error: Exception, where: str = "") -> dict[str, Any]:
+    """What a job returns where a method raised: the state of its row and the reason, which names the method."""
+    from forgetbench.training import Diverged
+
+    if not isinstance(error, Diverged):
+        return {"status": "failed", "reason": f"{where}{type(error).__name__}: {error}", "fresh": True}
+    reason = str(error)
+    named = reason if reason.startswith(method) else f"{method}: {reason}"
+    return {"status": "diverged", "reason": where + named, "fresh": True}
+
+
 def kept_flops(bench: Bench, facts: Mapping[str, Any], measure: Callable[[], float]) -> dict[str, Any]:
     """FLOPs that were counted before, or are now. Counting never stops a row: where it fails, the cost is missing."""
     made_from = bench.made_from("flops", **facts, retain=bench.row_hashes(0)["retain"])

@@ -9,7 +9,8 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -221,14 +222,18 @@ class Bench:
         return self.track == "erase" and not self.partition.train.attributes
 
     def made_from(self, kind: str, **facts: Any) -> dict[str, Any]:
-        """What an artefact of this task is made from: the task, the images, the code, the torch, and its own facts."""
+        """What an artefact of this task is made from: the task, the images, the code, the libraries, its own facts.
+
+        A trained model depends on the training images alone; whatever asks a model, or lets it unlearn, on all of them.
+        """
         return {
             "kind": kind,
             "task": self.task.key,
             "name": self.task.name,
-            "images": self.partition.train.sha256,
+            "images": self.partition.train.sha256 if kind == "model" else self.partition.sha256,
             "device": self.device.type,
-            "torch": _torch_version(),
+            "torch": _version("torch"),
+            "timm": _version("timm"),
             "code": _code(*(TRAINING_CODE if kind == "model" else ASKING_CODE), *self._network_files),
             **facts,
         }
@@ -296,7 +301,7 @@ def _code(*files: str | Path) -> str:
     return source_digest(*(Path(__file__).parent / file for file in files))
 
 
-def _torch_version() -> str:
-    import torch
-
-    return str(torch.__version__).split("+")[0]
+@cache
+def _version(library: str) -> str:
+    """A library's version without how it was built; from its metadata, since importing it takes seconds."""
+    return version(library).split("+")[0]

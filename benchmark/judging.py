@@ -119,16 +119,20 @@ class Standing:
 
 
 def stand(judge: Judge, runs: Sequence[Run]) -> Standing:
-    """Score runs and rank the contestants among them.
-
-    Raises:
-        ForgetBenchError: A run is no evidence for the judge's task.
-    """
+    """Score runs and rank the contestants among them. A run that is no evidence for the task is a failed row."""
     references = [judge.score_reference(name) for name in REFERENCES]
-    cards = [judge.score(run) for run in runs]
+    cards = [_score_or_say(judge, run) for run in runs]
     ranked = [card for card, run in zip(cards, runs, strict=True) if contends(run.manifest)]
     manifests = (*(None for _ in references), *(run.manifest for run in runs))
     return Standing((*references, *cards), manifests, rank(ranked), judge.bands)
+
+
+def _score_or_say(judge: Judge, run: Run) -> Scorecard:
+    try:
+        return judge.score(run)
+    except ForgetBenchError as error:
+        cost = cost_of(run.manifest.cost, run.manifest.models)
+        return unscored(run.manifest.row, "failed", str(error), judge.bands, cost)
 
 
 def contends(manifest: Manifest) -> bool:

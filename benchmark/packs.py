@@ -187,6 +187,8 @@ def check_run(run: Run, pack: Pack) -> list[str]:
                 problems.append(
                     f"{model.file}: {name} exceeds {CLIP:g}; write evidence with forgetbench.answers.encode"
                 )
+        if model in manifest.originals:  # a method that does nothing answers as its original does
+            continue
         twin = seen.setdefault(model.arrays["forget"].sha256 + model.arrays["test"].sha256, model.file)
         if twin != model.file:
             problems.append(f"{model.file} holds the same answers as {twin}: every seed needs a model of its own")
@@ -229,6 +231,10 @@ def _check_manifest(manifest: Manifest, card: PackCard) -> list[str]:
 def _check_own_originals(manifest: Manifest, card: PackCard) -> list[str]:
     """The originals that a method trained for itself: one for each draw and seed, and the models came from them."""
     problems = _check_coverage("the answers of an original of its own", manifest.originals, card)
+    owners: dict[str, int] = {}
+    for record in manifest.originals:
+        if owners.setdefault(record.weights, record.seed) != record.seed:
+            problems.append(f"{record.file} is the original of seed {owners[record.weights]} again")
     weights = {(record.draw, record.seed): record.weights for record in manifest.originals}
     problems += [
         f"{model.file} was not unlearned from the original of seed {model.seed} that the run holds"

@@ -17,6 +17,7 @@ from forgetbench.artefacts import (
     REQUESTS,
     ROWS,
     WEIGHTS,
+    failure,
     kept_flops,
     load_model,
     read_meta,
@@ -71,7 +72,7 @@ def prepare(job: Job) -> Result:
             "title": card.title,
             "licence": card.licence,
             "homepage": card.homepage,
-            "sha256": images.sha256,
+            "sha256": bench.partition.sha256,
         },
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
@@ -85,7 +86,8 @@ def train(job: Job) -> Result:
             original of its own.
 
     Returns:
-        ``weights`` (SHA-256), ``answers`` (draw -> key), ``seconds`` of training, ``fresh`` (not from the store).
+        ``weights`` (SHA-256), ``answers`` (draw -> key), ``seconds`` of training, ``fresh`` (not from the store). Where
+        a method's own training failed, ``status`` and ``reason`` instead.
     """
     bench, role, seed = open_bench(job), job["role"], job["seed"]
     draws = range(bench.task.draws) if role == "original" else [job["draw"]]
@@ -95,7 +97,12 @@ def train(job: Job) -> Result:
     folder = bench.store.read(key)
     fresh = folder is None
     if folder is None:
-        folder = bench.store.write(facts, lambda place: _train(bench, role, draws[0], seed, own, place))
+        try:
+            folder = bench.store.write(facts, lambda place: _train(bench, role, draws[0], seed, own, place))
+        except Exception as error:
+            if own is None:
+                raise
+            return failure(own["name"], error, "training an original of its own: ")
     answers = {}
     for draw in draws:
         told = bench.answers_facts(read_meta(folder)["weights"], draw)

@@ -310,16 +310,21 @@ class _TaskRunner:
         self, facts: Result, models: dict[str, Result], cost: CostRecord, training_flops: dict[str, float | None]
     ) -> list[Path]:
         jobs: list[Job] = []
+        untrained: dict[str, list[tuple[Job, Result]]] = {}
         for method in self.methods:
             spec = method.as_json()
             if digest(spec) in facts["refusals"]:
                 continue
             originals = self._originals(spec, models)
+            if bad := next((result for result in originals if "reason" in result), None):
+                untrained[digest(spec)] = [({}, bad)]
+                continue
             jobs += [
                 {"method": spec, "draw": draw, "seed": seed, "original": originals[seed]["model"]}
                 for draw in range(self.task.draws)
                 for seed in range(self.task.seeds)
             ]
+        failed, results = set(untrained), untrained
         for job in jobs:
             job["keep_model"] = self.options.keep_models
         unlearned = self._do(
@@ -327,7 +332,6 @@ class _TaskRunner:
         )
         first = [job for job in jobs if job["draw"] == job["seed"] == 0]
         counted = self._do("unlearning:count", first, [f"FLOPs of {job['method']['label']}" for job in first])
-        results: dict[str, list[tuple[Job, Result]]] = {}
         for job, result in zip(jobs, unlearned, strict=True):
             results.setdefault(digest(job["method"]), []).append((job, result))
         flops = {digest(job["method"]): result["flops"] for job, result in zip(first, counted, strict=True)}
@@ -356,7 +360,7 @@ class _TaskRunner:
                             "tuning_selector": method.selector,
                         }
                     ),
-                    self._originals(method.as_json(), models) if trainer else (),
+                    self._originals(method.as_json(), models) if trainer and key not in failed else (),
                 ),
                 facts=facts,
                 device=self.site.device,

@@ -205,10 +205,14 @@ class _Rehearsal:
         """One trial of each study, side by side."""
         proposals = [study.propose() for _, study in batch]
         jobs: list[Job] = []
+        untrained: dict[int, Result] = {}
         for number, ((contestant, _), values) in enumerate(zip(batch, proposals, strict=True)):
             method = type(contestant.method).from_dict({**contestant.method.to_dict(), **values})
             trial = replace(contestant, method=method)
             originals = self._originals(trial)
+            if bad := next((result for result in originals if "reason" in result), None):
+                untrained[number] = bad
+                continue
             jobs += [
                 {
                     "method": trial.as_json(),
@@ -224,6 +228,7 @@ class _Rehearsal:
         results = self._do("unlearning:unlearn", jobs, names)
         for number, ((_, study), values) in enumerate(zip(batch, proposals, strict=True)):
             made = [result for job, result in zip(jobs, results, strict=True) if job["of"] == number]
+            made += [untrained[number]] if number in untrained else []
             study.tell(values, **self._outcome(made, judge))
 
     def _outcome(self, made: Sequence[Result], judge: Callable[[list[Logits]], Judgement]) -> dict[str, Any]:

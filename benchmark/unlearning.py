@@ -17,6 +17,7 @@ from forgetbench.answers import write_arrays
 from forgetbench.artefacts import (
     ANSWERS,
     WEIGHTS,
+    failure,
     find_artefact,
     kept_flops,
     load_model,
@@ -63,8 +64,6 @@ def unlearn(job: Job) -> Result:
         ``status`` and, when it is ``ok``, the ``key`` of the answers and those of the ``steps`` before the last
         request; otherwise the ``reason``.
     """
-    from forgetbench.training import Diverged
-
     bench, method = open_bench(job), build(job["method"])
     requests, chain, fresh = len(bench.steps(job["draw"])), list[str](), False
     for step in range(requests):
@@ -81,12 +80,8 @@ def unlearn(job: Job) -> Result:
         where = f"request {step + 1} of {requests}: " if requests > 1 else ""
         try:
             fresh |= _make(bench, method, link, made_from)
-        except Diverged as error:
-            name, reason = job["method"]["name"], str(error)
-            named = reason if reason.startswith(name) else f"{name}: {reason}"
-            return {"status": "diverged", "reason": where + named}
         except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything; the row says what it was
-            return {"status": "failed", "reason": f"{where}{type(error).__name__}: {error}"}
+            return failure(job["method"]["name"], error, where)
         chain.append(bench.store.key(made_from))
     return {"status": "ok", "key": chain[-1], "steps": chain[:-1], "fresh": fresh}
 
@@ -132,7 +127,10 @@ def _made_from(bench: Bench, job: Job, chain: list[str], *, last: bool) -> dict[
     facts = {"original": original, "method": made_of(job["method"]), "draw": job["draw"], "seed": job["seed"]}
     if len(bench.steps(job["draw"])) > 1:
         facts["after"] = list(chain)
-    return bench.made_from("unlearned", **facts, asked=bench.asked(job["draw"], features=last))
+    if chain:
+        facts["from"] = file_digest(find_artefact(bench.store, chain[-1]) / WEIGHTS)
+    split = bench.split(job["draw"]).sha256
+    return bench.made_from("unlearned", **facts, split=split, asked=bench.asked(job["draw"], features=last))
 
 
 def _make(bench: Bench, method: Method, link: Link, made_from: Mapping[str, Any]) -> bool:

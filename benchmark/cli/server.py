@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from forgetbench.cli.output import ProgressBar, out, remark
+from forgetbench.cli.running import Device
 
 if TYPE_CHECKING:
     from forgetbench.leaderboard.settings import Settings
@@ -183,7 +184,7 @@ def check(folder: Path) -> None:
     out().print(f"{card.task}: {len(card.files)} files as they should be; {card.seeds} seeds, {card.draws} draws.")
 
 
-def pull(task: str, *, server: str, root: Path | None = None, to: Path | None = None) -> None:
+def pull(task: str, *, server: str, root: Path | None = None, to: Path | None = None, device: Device = "auto") -> None:
     """Fetch a board's originals, so that runs here start from them.
 
     Example: forgetbench pack pull digits/cnn/class --server https://board.example.org
@@ -208,7 +209,7 @@ def pull(task: str, *, server: str, root: Path | None = None, to: Path | None = 
     wanted = read_task(task)
     with TemporaryDirectory(prefix="forgetbench-") as place:
         folder = pull_pack(task, server, to or Path(place) / "pack")
-        count = adopt_originals(wanted, folder, Options(root=root, device="cpu"))
+        count = adopt_originals(wanted, folder, Options(root=root, device=device))
     out().print(f"{count} originals of {task} are in the store.", markup=False)
     remark(f"forgetbench run {task} --seeds {count} --evidence-only --method NAME starts from them.")
 

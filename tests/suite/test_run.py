@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from forgetbench.contestants import choose
+from forgetbench.datasets.images import Partition
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import read_run
 from forgetbench.judging import Judge, stand
@@ -163,6 +164,70 @@ def test_a_failing_method_is_a_row_with_its_error_and_stops_nobody(task: Task, t
     assert "no luck" in bad.method.source
     standing = stand(Judge(pack_of(done)), [read_run(folder) for folder in done.runs])
     assert [card.status for card in standing.card_of] == ["ok", "ok", "ok", "failed"]
+
+
+OWN = (
+    "import torch, copy\nfrom dataclasses import dataclass\nfrom forgetbench.methods import Method\n"
+    "@dataclass(frozen=True, kw_only=True)\nclass Own(Method):\n    'Trains originals of its own.'\n"
+    "    def training_loss(self, network, images, labels):\n        return {loss}\n"
+    "    def unlearn(self, model, request):\n        return copy.deepcopy(model)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("loss", "status", "reason"),
+    [
+        ("network(images).sum() * float('nan')", "diverged", "training an original of its own: own: training diverged"),
+        ("network(images, 1, 2)", "failed", "TypeError"),
+        ("torch.nn.functional.cross_entropy(network(images), labels)", "ok", ""),  # and unlearning is the identity
+    ],
+)
+def test_originals_of_a_methods_own_stop_nobody(
+    task: Task, tmp_path: Path, loss: str, status: str, reason: str
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN.replace("{loss}", loss))
+    done = go(task, tmp_path / "home", "finetune", files=(f"{file}:Own",))
+    good, own = (read_run(folder).manifest for folder in done.runs)
+    assert good.status == "ok"
+    assert own.status == status
+    assert reason in own.reason
+    standing = stand(Judge(pack_of(done)), [read_run(folder) for folder in done.runs])
+    assert [card.status for card in standing.card_of] == ["ok", "ok", "ok", status]
+
+
+def test_a_run_from_other_originals_is_a_failed_row_and_stops_nobody(task: Task, tmp_path: Path) -> None:
+    done = go(task, tmp_path / "home", "finetune", "ssd")
+    path = done.runs[1] / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for model in manifest["models"]:
+        model["original"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    standing = stand(Judge(pack_of(done)), [read_run(folder) for folder in done.runs])
+    assert [card.status for card in standing.card_of] == ["ok", "ok", "ok", "failed"]
+    assert "not unlearned from this board's originals" in standing.card_of[-1].reason
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_other_images_make_other_artefacts(task: Task, tmp_path: Path, part: str) -> None:
+    """One pixel of one picture: what was answered, or unlearned, before is not taken for what is asked now."""
+    from forgetbench.bench import Bench, Site
+
+    def bench(partition: Partition | None = None) -> Bench:
+        made = Bench(task, Site(str(tmp_path / "store")))
+        if partition is not None:
+            made.partition = partition
+        return made
+
+    before = bench()
+    images = getattr(before.partition, part)
+    pixels = images.images.copy()
+    pixels[0, 0, 0, 0] ^= 1
+    after = bench(replace(before.partition, **{part: replace(images, images=pixels)}))
+    assert before.answers_facts("w", 0) != after.answers_facts("w", 0)
+    assert before.made_from("unlearned") != after.made_from("unlearned")
+    same_model = before.model_facts("original", 0, 0, None) == after.model_facts("original", 0, 0, None)
+    assert same_model is (part != "train")
 
 
 def test_a_diverging_method_says_so(task: Task, tmp_path: Path) -> None:
