@@ -237,12 +237,10 @@ class _Rehearsal:
             return {"status": bad["status"], "reason": bad["reason"]}
         seeds = self.task.seeds
         keys = [result["key"] for result in made]
-        try:
-            judged = judge([self._answers(keys[start : start + seeds]) for start in range(0, len(keys), seeds)])
-        except UsageError as error:
-            if "finite" not in str(error):
-                raise
-            return {"status": "diverged", "reason": str(error)}
+        population = [self._answers(keys[start : start + seeds]) for start in range(0, len(keys), seeds)]
+        if not all(np.isfinite(array).all() for answers in population for array in answers.values()):
+            return {"status": "diverged", "reason": "a model answers NaN or infinity"}
+        judged = judge(population)
         status = "collapsed" if judged.collapsed else "ok"
         return {"status": status, "value": judged.value, "parts": dict(judged.parts)}
 

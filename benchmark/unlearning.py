@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from forgetbench.answers import write_arrays
 from forgetbench.artefacts import (
     ANSWERS,
@@ -147,6 +149,8 @@ def _make(bench: Bench, method: Method, link: Link, made_from: Mapping[str, Any]
 def _unlearn(bench: Bench, method: Method, link: Link, place: Path) -> None:
     import torch
 
+    from forgetbench.training import Diverged
+
     model = load_model(bench, link.source)
     request = make_request(bench, link.draw, link.seed, link.step)
     on_gpu = bench.device.type == "cuda"
@@ -164,6 +168,8 @@ def _unlearn(bench: Bench, method: Method, link: Link, place: Path) -> None:
     if link.keep:
         write_weights(place, model)
     answers = bench.observe(model, link.draw, features=link.last)
+    if not all(np.isfinite(array).all() for array in answers.values()):
+        raise Diverged("the unlearned model answers NaN or infinity")
     write_arrays(place / ANSWERS, answers)
     meta = {
         "seconds": seconds,

@@ -126,6 +126,19 @@ def test_what_fails_is_kept_and_counted_and_nothing_to_search_is_refused(task: P
     assert found.contestant.label == "silent"
 
 
+def test_a_model_that_answers_nan_is_a_trial_and_a_row_that_diverged(task: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        OWN.replace('raise RuntimeError("no good")', "model.head.weight.data.fill_(float('nan'))\n        return model")
+    )
+    [found] = go(task, tmp_path / "home", trials=1, files=(str(file),))
+    assert found.trials[0].status == "diverged"
+    assert "NaN" in found.trials[0].reason
+    options = Options(home=tmp_path / "home", device="cpu", executor="local")
+    [done] = run([read_task(str(task))], lambda _: [found.contestant], options)
+    assert read_run(done.runs[0]).manifest.status == "diverged"
+
+
 def test_a_trial_that_does_not_hold_is_never_chosen_while_another_is_left() -> None:
     failed = Trial(0, {}, "failed", None)
     collapsed, better = Trial(1, {}, "collapsed", 0.1), Trial(2, {}, "collapsed", 0.05)
