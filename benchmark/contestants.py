@@ -132,7 +132,10 @@ def choose(names: Sequence[str], files: Sequence[str], network: str) -> list[Con
         chosen.append(Contestant(_label(label), method, address))
     rows = [contestant for contestant in chosen if not contestant.method.card.reference]
     labels = [contestant.label for contestant in rows]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
+    recipes = [digest({**contestant.as_json(), "label": ""}) for contestant in rows]
+    twice = sorted(
+        {label for label, made in zip(labels, recipes, strict=True) if labels.count(label) + recipes.count(made) > 2}
+    )
     if twice:
         raise UsageError(f"asked for twice: {', '.join(twice)}. A method may stand twice with other hyper-parameters.")
     return rows

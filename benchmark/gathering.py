@@ -223,7 +223,7 @@ def _about(task: Task, facts: Result) -> dict[str, Any]:
         "protocol": PROTOCOL,
         "task": task.name,
         "task_key": task.key,
-        "definition": task.model_dump(mode="json"),
+        "definition": task.public(),
         "title": task.title,
         "scenario": task.scenario.name,
         "draws": task.draws,
@@ -235,15 +235,19 @@ def _about(task: Task, facts: Result) -> dict[str, Any]:
 def _is_kept(folder: Path, manifest: Manifest) -> bool:
     """Whether a run says the same already: it then stays as it is, and so does its upload.
 
-    The time of writing does not count, nor that a second run, which trains nothing, cannot time retraining.
+    The time of writing does not count, nor that a second run, which trains nothing, cannot time retraining, nor that
+    hyper-parameters which tuning found were now given by hand: what was spent on them stays told.
     """
     try:
         kept = read_run(folder).manifest
     except UsageError:
         return False
-    update: dict[str, object] = {"created": manifest.created}
+    costs: dict[str, object] = {}
     if manifest.cost.retrain_seconds is None:
-        update["cost"] = kept.cost.model_copy(update={"retrain_seconds": None})
+        costs["retrain_seconds"] = None
+    if kept.cost.tuning_trials > manifest.cost.tuning_trials:
+        costs |= {name: getattr(manifest.cost, name) for name in ("tuning_trials", "tuning_selector")}
+    update: dict[str, object] = {"created": manifest.created, "cost": kept.cost.model_copy(update=costs)}
     files = (record.file for record in (*kept.evidence, *kept.steps))
     return kept.model_copy(update=update) == manifest and all((folder / file).is_file() for file in files)
 

@@ -7,6 +7,7 @@ and seed (`observe`). What comes of it is a run like any other, marked as observ
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,11 @@ def observe(task: Task, checkpoints: Path, observed: Observed, options: Options)
         link=observed.link,
     )
     cost = CostRecord(flops=observed.flops, seconds=observed.seconds, retrain_flops=count(common)["flops"])
-    words = f"forgetbench observe {task.name} --checkpoints DIR --name {observed.name!r} --seeds {task.seeds}"
+    words = shlex.join(
+        ["forgetbench", "observe", task.name, "--checkpoints", "DIR", "--name", observed.name]
+        + ["--seeds", str(task.seeds)]
+        + (["--draws", str(task.draws)] if task.draws > 1 else [])
+    )
     facts = prepare({**common, "methods": []})
     device = bench.site.device
     gather_run(bench.store, folder, task, Entry(method, words), Unlearned(results, cost), facts=facts, device=device)

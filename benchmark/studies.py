@@ -125,7 +125,7 @@ class Study:
         beside = optuna.create_study(sampler=sampler)
         beside.add_trials(made)
         proposed = beside.ask(self._distributions).params
-        return {name: _short(value) for name, value in proposed.items()}
+        return {name: _short(value, self._distributions[name]) for name, value in proposed.items()}
 
     def tell(
         self,
@@ -187,9 +187,11 @@ def _distribution(values: tuple[Scalar, ...], default: Scalar) -> BaseDistributi
     return FloatDistribution(least, largest, log=logarithmic)
 
 
-def _short(value: Scalar) -> Scalar:
-    """A float with three digits, so that labels can be read; the ends of a range are short already."""
-    return float(f"{value:.3g}") if isinstance(value, float) else value
+def _short(value: Scalar, searched: BaseDistribution) -> Scalar:
+    """A float with three digits, so that labels can be read, but within its range, whose ends may have more."""
+    if not isinstance(value, float):
+        return value
+    return min(max(float(f"{value:.3g}"), searched.low), searched.high)  # type: ignore[attr-defined, no-any-return]
 
 
 def _trial(frozen: optuna.trial.FrozenTrial) -> Trial:

@@ -79,7 +79,14 @@ class Task(Section):
     def key(self) -> str:
         """Hash of all that shapes a model: not of the counts of seeds and draws, the titles, the tier or the track."""
         whole = self.model_dump(mode="json", exclude={"title", "description", "tier", "track", "draws", "seeds"})
-        return digest({**whole, **{part: getattr(self, part).shaping() for part in ("network", "scenario")}})
+        return digest({**whole, **self._shaping()})
+
+    def public(self) -> dict[str, Any]:
+        """All of the task but the places of files on this machine, ready for JSON."""
+        return {**self.model_dump(mode="json"), **self._shaping()}
+
+    def _shaping(self) -> dict[str, Any]:
+        return {part: getattr(self, part).shaping() for part in ("network", "scenario")}
 
     def stream(self, name: str, *indices: int) -> int:
         """The seed of a stream of random numbers (63 bits), derived from the task's name, a word and indices."""

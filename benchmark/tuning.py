@@ -17,17 +17,22 @@ import numpy as np
 
 from forgetbench.answers import Array, Logits, read_arrays, stack
 from forgetbench.artefacts import ANSWERS, LABELS, find_artefact
+from forgetbench.bench import open_bench
 from forgetbench.contestants import Contestant, trained_by
-from forgetbench.errors import UsageError
+from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.executors import Job, Local, Processes, Result, make_executor
+from forgetbench.judging import scoring_code
+from forgetbench.methods import base, cards
 from forgetbench.scoring.selectors import Judgement, by_distance, development_bands, oracle_free
-from forgetbench.store import digest
+from forgetbench.store import digest, source_digest
 from forgetbench.studies import Selector, Study, Trial
 from forgetbench.suite import Options, Silent, Watcher
 from forgetbench.tasks import Task
 
-SEEDS = 2
-"""Development seeds."""
+SEEDS: dict[Selector, int] = {"oracle-free": 2, "oracle": 4}
+"""Development seeds; distances of populations need more of them."""
+OUT_OF_RESOURCES = ("OSError", "MemoryError", "OutOfMemoryError")
+"""What is the machine's fault and not the trial's."""
 BUDGETS = (1, 10, 50)
 """Numbers of trials that a board knows."""
 
@@ -51,7 +56,7 @@ def tune(
     *,
     trials: int,
     selector: Selector = "oracle-free",
-    seeds: int = SEEDS,
+    seeds: int | None = None,
     watcher: Watcher | None = None,
 ) -> list[Tuned]:
     """Tune methods on a task's development draws and seeds; trials that were made before are not made again.
@@ -62,7 +67,7 @@ def tune(
         options: Where and how.
         trials: Trials of each method; 1 means its defaults.
         selector: By what a trial is judged.
-        seeds: Development seeds.
+        seeds: Development seeds; as many as the selector needs, if left out.
         watcher: Is told what goes on.
 
     Raises:
@@ -71,6 +76,12 @@ def tune(
     """
     if trials < 1:
         raise UsageError("a method needs at least one trial: its defaults.")
+    if selector == "oracle-free" and task.scenario.name == "subclass":
+        raise UsageError(
+            f"{task.name} forgets parts of classes, which validation labels do not tell apart: tune it with "
+            "--selector oracle."
+        )
+    seeds = seeds or SEEDS[selector]
     development = task.development().with_counts(seeds=seeds)
     studies = [open_study(task, one, options, selector, seeds) for one in contestants]
     for study in studies:
@@ -83,7 +94,7 @@ def tune(
 
 
 def tuned(
-    task: Task, contestants: Sequence[Contestant], options: Options, selector: Selector, seeds: int = SEEDS
+    task: Task, contestants: Sequence[Contestant], options: Options, selector: Selector, seeds: int | None = None
 ) -> list[Contestant]:
     """The contestants with the best hyper-parameters of their finished studies in this home.
 
@@ -92,7 +103,7 @@ def tuned(
     """
     found = []
     for one in contestants:
-        study = open_study(task, one, options, selector, seeds)
+        study = open_study(task, one, options, selector, seeds or SEEDS[selector])
         asked = study.asked
         if not asked or not study.has(asked):
             name = f"--method-file {one.file}" if one.file else f"--method {one.label}"
@@ -106,8 +117,9 @@ def tuned(
 
 
 def open_study(task: Task, contestant: Contestant, options: Options, selector: Selector, seeds: int) -> Study:
-    """The study of a method on a task; another definition, source or search space makes another study."""
+    """The study of a method on a task; other images, code, libraries or search space make another study."""
     development = task.development()
+    bench = open_bench({"task": development.model_dump(mode="json"), "site": options.site().__dict__})
     fixed = set(contestant.named)
     space = {
         fact.name: fact.search
@@ -123,6 +135,9 @@ def open_study(task: Task, contestant: Contestant, options: Options, selector: S
         "defaults": contestant.method.to_dict(),
         "space": {name: list(values) for name, values in space.items()},
         "selector": selector,
+        "contract": source_digest(*(Path(str(module.__file__)) for module in (base, cards))),
+        "scoring": scoring_code(),
+        "made_from": bench.made_from("study"),
     }
     return Study(
         options.home / "tuning" / task.name / "studies.sqlite",
@@ -233,6 +248,8 @@ class _Rehearsal:
 
     def _outcome(self, made: Sequence[Result], judge: Callable[[list[Logits]], Judgement]) -> dict[str, Any]:
         bad = next((result for result in made if result["status"] != "ok"), None)
+        if bad is not None and bad["reason"].startswith(OUT_OF_RESOURCES):
+            raise ForgetBenchError(f"a trial could not be made here, and is not counted ({bad['reason']}).")
         if bad is not None:
             return {"status": bad["status"], "reason": bad["reason"]}
         seeds = self.task.seeds

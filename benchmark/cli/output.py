@@ -33,8 +33,11 @@ def complain(message: str) -> None:
 
 
 def remark(message: str) -> None:
-    """Print a remark beside the results, where programs do not read it."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(message))
+    """Print a remark beside the results, where programs do not read it; what a terminal would obey is spelt out."""
+    plain = "".join(
+        sign if sign in "\n\t" or sign.isprintable() else sign.encode("unicode_escape").decode() for sign in message
+    )
+    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(plain))
 
 
 def print_json(value: Any) -> None:

@@ -118,6 +118,8 @@ def reproduce(
         raise UsageError("--quick chooses task and rows itself; leave them out.")
     folder = results or SHIPPED
     names = (QUICK,) if quick else task or reference_tasks(folder)
+    if not names:
+        raise UsageError(f"There are no reference results in {folder}; `forgetbench reference` makes them.")
     rows = QUICK_ROWS if quick else method
     options = Options(root=root, device=device, executor=executor, workers=workers)
     boards = [read_board(name, folder) for name in names]

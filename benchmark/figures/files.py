@@ -7,6 +7,7 @@ import html
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import vl_convert
 
@@ -37,10 +38,19 @@ def as_pdf(picture: Picture) -> bytes:
 
 def as_page(picture: Picture) -> bytes:
     """One page that shows values under the pointer; everything that it needs is in it."""
-    page = str(vl_convert.vegalite_to_html(picture.specification, bundle=True))
+    page = str(vl_convert.vegalite_to_html(_without_tags(picture.specification), bundle=True))
     caption = f'<p style="font:14px/1.5 sans-serif;max-width:46rem;margin:1rem">{html.escape(picture.caption)}</p>'
     head, end, tail = page.rpartition("</body>")
     return (head + caption + end + tail).encode()
+
+
+def _without_tags(value: Any) -> Any:
+    """The specification with no text that could end the page's script: a row is named by whoever made it."""
+    if isinstance(value, dict):
+        return {key: _without_tags(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_tags(one) for one in value]
+    return value.replace("</", "< /") if isinstance(value, str) else value
 
 
 def as_json(picture: Picture) -> bytes:

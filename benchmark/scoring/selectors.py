@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from forgetbench.errors import UsageError
 from forgetbench.metrics.arrays import IntArray
 from forgetbench.metrics.membership import loss_auc
-from forgetbench.metrics.spec import Track
+from forgetbench.metrics.spec import Track, ranking_metrics
 from forgetbench.metrics.utility import accuracy
 from forgetbench.scoring.bands import reference_bands
 from forgetbench.scoring.comparisons import Arrays, Labels, Population
@@ -72,8 +72,18 @@ def oracle_free(contestant: Population, originals: Population, labels: Labels, *
 def development_bands(
     labels: Labels, references: Population, controls: Population, originals: Population, track: Track
 ) -> Bands:
-    """The bands of the development board, for `by_distance`."""
-    return reference_bands(labels, references, controls, originals, track, ranking_only=True)
+    """The bands of the development board, for `by_distance`.
+
+    Raises:
+        UsageError: Nothing tells No unlearning from the oracles there, so that the distance would favour doing nothing.
+    """
+    bands = reference_bands(labels, references, controls, originals, track, ranking_only=True)
+    if not any(spec.role(track) == "efficacy" for spec in ranking_metrics(track) if spec.name in bands.ranking):
+        raise UsageError(
+            "On the development board nothing tells No unlearning from the oracles, so that a distance would favour "
+            "doing nothing: tune with --selector oracle-free."
+        )
+    return bands
 
 
 def by_distance(
