@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help install demo test test-all lint format serve links clean
+.PHONY: help install demo test test-all lint format serve docs links clean
 
 help:
 	@echo "make demo     train, unlearn, score and post the two demo tasks into a local leaderboard"
 	@echo "make serve    open that leaderboard on http://127.0.0.1:8000"
 	@echo "make test     the tests; make test-all adds the slow ones"
 	@echo "make lint     ruff and mypy;  make format  mends what ruff can mend"
+	@echo "make docs     the documentation, into site/"
 	@echo "make install  only make .venv"
 
 install: .venv/.installed
@@ -42,6 +43,9 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Checkers and doctests read the package through a tree of links that looks as it does when installed.
 links:
 	@rm -rf .links && mkdir -p .links/forgetbench
@@ -49,4 +53,4 @@ links:
 	@for folder in datasets methods leaderboard; do ln -s "../../$$folder" ".links/forgetbench/$$folder"; done
 
 clean:
-	rm -rf .venv .links build dist *.egg-info
+	rm -rf .venv .links build dist site *.egg-info

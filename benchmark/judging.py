@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from forgetbench.packs import PACK, Pack, check_run
 from forgetbench.scoring.readings import accuracy_by_seed
 from forgetbench.scoring.score import rank, reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Board, Scorecard
-from forgetbench.store import file_digest, source_digest, write_atomically
+from forgetbench.store import digest, file_digest, source_digest, write_atomically
 
 NO_UNLEARNING = "No unlearning"
 RETRAIN = "Retrain"
@@ -31,10 +31,13 @@ class Judge:
     Args:
         pack: What runs are scored against.
         cache: A folder for the bands; what lies there is used only if it came from this pack and this code.
+        kept: A folder for scorecards; one is used again only if it came from this pack, this code and the very files of
+            the run, so that a file that was damaged since is found as it is without.
     """
 
     pack: Pack
     cache: Path | None = None
+    kept: Path | None = None
 
     @cached_property
     def references(self) -> list[Logits]:
@@ -66,9 +69,13 @@ class Judge:
 
     def score_reference(self, name: str) -> Scorecard:
         """The scorecard of Retrain or of No unlearning."""
-        if name == RETRAIN:
-            return self._score(self.pack.population("controls"), name, Cost(flops=1.0, changed=1.0))
-        return self._score(self.originals, name, Cost(flops=0.0, changed=0.0))
+
+        def scored() -> Scorecard:
+            if name == RETRAIN:
+                return self._score(self.pack.population("controls"), name, Cost(flops=1.0, changed=1.0))
+            return self._score(self.originals, name, Cost(flops=0.0, changed=0.0))
+
+        return self._keep([name], scored)
 
     def score(self, run: Run) -> Scorecard:
         """The scorecard of a run. A run that did not complete is a row with its reason.
@@ -76,6 +83,22 @@ class Judge:
         Raises:
             ForgetBenchError: The run is no evidence for this pack's task; the message lists everything that is wrong.
         """
+        files = sorted(path for path in run.folder.rglob("*") if path.is_file()) if self.kept else []
+        return self._keep([file_digest(path) for path in files], lambda: self._score_run(run))
+
+    def _keep(self, made_of: Sequence[str], scored: Callable[[], Scorecard]) -> Scorecard:
+        """A scorecard from the folder of those that are kept, or made and kept."""
+        if self.kept is None:
+            return scored()
+        key = digest([file_digest(self.pack.folder / PACK), scoring_code(), *made_of])
+        path = self.kept / f"{key}.json"
+        if path.is_file():
+            return Scorecard.model_validate_json(path.read_bytes())
+        card = scored()
+        write_atomically(path, card.model_dump_json().encode())
+        return card
+
+    def _score_run(self, run: Run) -> Scorecard:
         manifest = run.manifest
         cost = cost_of(manifest.cost, manifest.models).model_copy(update={"requests": self.pack.card.requests or 1})
         if manifest.status != "ok":

@@ -31,8 +31,8 @@ class Results:
         return self.home / "packs" / task / f"{key[:12]}-g{draws}-s{seeds}"
 
     def judge(self, pack: Pack) -> Judge:
-        """Scores runs against a pack; its bands are kept."""
-        return Judge(pack, self.home / "bands")
+        """Scores runs against a pack; bands and scorecards are kept."""
+        return Judge(pack, self.home / "bands", self.home / "scores")
 
     def judge_of(self, manifest: Manifest, pack: Path | None = None) -> Judge:
         """The judge of a run's task: of the pack given, or of the one that was made here.

@@ -35,22 +35,19 @@ def page() -> str:
 
 def _overview(kinds: list[type[Method]]) -> str:
     rows = ["| method | what it does | family | needs | networks |", "| --- | --- | --- | --- | --- |"]
-    slugs: dict[str, int] = {}
     for kind in kinds:
         card = kind.card
-        slug = card.name.replace("+", "")  # as Markdown renderers make them: a second one of a name gets a number
-        slugs[slug] = slugs.get(slug, -1) + 1
-        anchor = f"{slug}-{slugs[slug]}" if slugs[slug] else slug
         needs = " and ".join(sorted(card.needs)) or "nothing"
         networks = "any" if "*" in card.networks else ", ".join(card.networks)
-        rows.append(f"| [{card.name}](#{anchor}) | {card.title} | {card.family} | {needs} | {networks} |")
+        rows.append(f"| [{card.name}](#{_anchor(card.name)}) | {card.title} | {card.family} | {needs} | {networks} |")
     return "\n".join(rows) + "\n"
 
 
 def _section(kind: type[Method]) -> str:
     card = kind.card
     paper = f"{card.authors} ({card.year}). {card.venue}." if card.year else f"{card.authors or 'ForgetBench'}."
-    lines = [f"## {card.name}", "", f"{card.title}.", "", paper + (f" <{card.link}>" if card.link else ""), ""]
+    anchor = [] if _anchor(card.name) == card.name else [f'<a id="{_anchor(card.name)}"></a>', ""]
+    lines = [*anchor, f"## {card.name}", "", f"{card.title}.", "", paper + (f" <{card.link}>" if card.link else ""), ""]
     lines += [
         f"- Needs: {', '.join(sorted(card.needs)) or 'nothing'}. Labels of several attributes: {_yes(card.attributes)}."
     ]
@@ -81,6 +78,11 @@ def searched(parameter: ParameterFacts) -> str:
         return ""
     between = isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool)
     return (" to " if between else ", ").join(f"{value:g}" if between else str(value) for value in parameter.search)
+
+
+def _anchor(name: str) -> str:
+    """What a link points to. Renderers make one of a heading's letters; a name with other signs gets one of its own."""
+    return name.replace("+", "-plus")
 
 
 def _yes(value: bool) -> str:

@@ -46,8 +46,8 @@ def report(
     method
         Names or wildcard patterns of rows to rank among each other; all, if left out. May stand several times.
     figure
-        Draw instead: pareto, utility, ranks, seeds, confidence, critical-difference (across tasks), or all. May stand
-        several times.
+        Draw instead: pareto, utility, ranks, seeds, confidence, steps (streams), critical-difference (across tasks),
+        or all. May stand several times.
     published
         Set our rows beside what papers published, by like settings only.
     output

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence import Run
-from forgetbench.figures import across, distributions, scatter, strips
+from forgetbench.figures import across, distributions, scatter, steps, strips
 from forgetbench.figures.points import Interval, Point, forgetting_metric, in_points, interval, kind_of
 from forgetbench.figures.style import LIGHT, Theme
-from forgetbench.judging import Judge, Standing, stand
+from forgetbench.judging import REFERENCES, Judge, Standing, stand
 from forgetbench.reports import Row, rows_in_order
 from forgetbench.scoring.scorecards import Value
+from forgetbench.streams import StreamCurves, stream_curves
 
 
 class Picture(NamedTuple):
@@ -125,12 +126,28 @@ def _interval_of(value: Value | None) -> Interval | None:
     return None if value is None else interval(value.value, value.low, value.high)
 
 
+def _steps(board: Drawn) -> tuple[dict[str, Any] | None, str]:
+    """Accuracy after each request of a stream."""
+    pack, found = board.judge.pack, dict[str, StreamCurves]()
+    if pack.card.requests:
+        found = {curves.name: curves for curves in stream_curves(pack, board.runs)}
+    order = [*REFERENCES, *(row.card.name for row in board.rows if row.card.name not in REFERENCES)]
+    drawn = steps.steps([found[name] for name in order if name in found], board.theme)
+    more = max(0, len(found) - steps.SHOWN)
+    return drawn, (
+        "accuracy on what each request takes away, and on the test images that nobody has asked away, before the first "
+        "request and after each; bars from the least to the most of the seeds. An oracle is trained for the end alone."
+        + (f" {more} more rows are not shown." if more else "")
+    )
+
+
 BOARD: dict[str, Callable[[Drawn], tuple[dict[str, Any] | None, str]]] = {
     "pareto": Drawn.pareto,
     "utility": Drawn.utility,
     "ranks": Drawn.ranks,
     "seeds": Drawn.seeds,
     "confidence": Drawn.confidence,
+    "steps": _steps,
 }
 """Pictures of one board."""
 ACROSS = "critical-difference"

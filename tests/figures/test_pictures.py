@@ -14,10 +14,12 @@ from forgetbench.figures.distributions import confidence
 from forgetbench.figures.pictures import NAMES, Picture, chosen, picture_across
 from forgetbench.figures.points import Interval, Point, kind_of
 from forgetbench.figures.scatter import pareto, utility
+from forgetbench.figures.steps import steps
 from forgetbench.figures.strips import ranks, seeds
 from forgetbench.judging import REFERENCES
 from forgetbench.reports import Row
 from forgetbench.scoring.scorecards import BoardRow, Distance, MetricBand, Scorecard, Value
+from forgetbench.streams import StreamCurves
 
 
 def row(name, distance, rank=None, value=0.1):
@@ -130,6 +132,20 @@ def test_densities_peak_where_the_sample_does():
     assert max(rows["originals"])[1] == pytest.approx(2, abs=0.4)
     assert max(rows["unlearned"])[1] == pytest.approx(2, abs=0.2)
     assert confidence({"oracles": sample, "originals": sample}) is None
+
+
+def test_steps_draw_no_line_across_a_model_that_there_is_not():
+    missing = np.full((3, 2, 4), 0.5)
+    missing[1] = np.nan
+    kept = np.linspace(0, 1, 12).reshape(3, 4)
+    drawn = steps([StreamCurves("Retrain", missing, kept, erased=True, flops=1.0)])
+    told = list(zip(data(drawn, "what"), data(drawn, "step"), data(drawn, "piece"), data(drawn, "mean"), strict=True))
+    assert ("request 1", 0, 0, 50.0) in told
+    assert ("request 1", 2, 1, 50.0) in told
+    assert not [one for one in told if one[:2] == ("request 1", 1)]
+    assert [one[3] for one in told if one[0] == "kept"] == pytest.approx((100 * kept.mean(axis=1)).tolist(), abs=1e-3)
+    assert data(drawn, "low")[-1] == pytest.approx(100 * kept[2].min(), abs=1e-3)
+    assert steps([]) is None
 
 
 @pytest.fixture(scope="module")

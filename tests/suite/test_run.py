@@ -248,6 +248,19 @@ def test_evidence_of_another_task_or_with_other_arrays_is_refused(task: Task, tm
         Judge(pack_of(done)).score(read_run(done.runs[0]))
 
 
+def test_a_kept_scorecard_is_the_same_and_does_not_hide_damage(task: Task, tmp_path: Path) -> None:
+    done = go(task, tmp_path / "home", "finetune")
+    judge = Judge(pack_of(done), kept=tmp_path / "scores")
+    run = read_run(done.runs[0])
+    first = judge.score(run), judge.score_reference("Retrain")
+    assert len(list((tmp_path / "scores").iterdir())) == 2
+    assert first == (judge.score(run), judge.score_reference("Retrain"))
+    assert first[0] == Judge(pack_of(done)).score(run)
+    (run.folder / "d0-s1.npz").write_bytes((run.folder / "d0-s0.npz").read_bytes())
+    with pytest.raises(ForgetBenchError, match="SHA-256 differs"):
+        judge.score(run)
+
+
 def test_retrain_and_no_unlearning_stand_on_every_board(task: Task, tmp_path: Path) -> None:
     done = go(task.with_counts(seeds=6), tmp_path, "none", "retrain", "random-label")
     assert len(done.runs) == 1

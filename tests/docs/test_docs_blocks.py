@@ -1,0 +1,156 @@
+"""Every block of code in the documentation: what is marked is run, in order, on tiny tasks; the rest must parse.
+
+A block below ``<!-- run -->`` is run in a folder and a home of its own page. A block below ``<!-- file: NAME -->`` is
+written to that file. Every other line that calls forgetbench is bound to its command, so that a wrong option fails;
+other Python must compile.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from forgetbench import suite, tasks
+from forgetbench.cli import main, make_app
+from forgetbench.executors import Local
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+GENERATED = {"metrics.md", "methods.md"}
+OTHERS = {"pip", "make", "source", "docker", "openssl", "seq", "git", "cd"}
+"""Programs that a block may call besides ours."""
+BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*?) -->\n+)?```(?P<language>\w+)\n(?P<text>.*?)^```", re.S | re.M)
+
+
+class Block(NamedTuple):
+    """A block of code of a page."""
+
+    language: str
+    text: str
+    mark: str
+
+
+def blocks(page: Path) -> list[Block]:
+    found = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    return [Block(one["language"], one["text"], one["mark"] or "") for one in found]
+
+
+def calls(text: str) -> list[list[str]]:
+    """The commands of a shell block, as words."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def marked(page: Path) -> bool:
+    return any(block.mark for block in blocks(page))
+
+
+def test_marks_are_known() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for mark in re.findall(r"<!-- (.*?) -->", text):
+            assert re.fullmatch(r"run|file: [\w.-]+", mark), (page.name, mark)
+        assert len(re.findall(r"<!-- ", text)) == sum(1 for block in blocks(page) if block.mark), page.name
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in GENERATED], ids=lambda page: page.name)
+def test_every_command_is_one_that_there_is(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    for block in blocks(page):
+        if block.language == "python":
+            ast.parse(block.text)
+        elif block.language == "toml":
+            tomllib.loads(block.text)
+        elif block.language == "sh":
+            for words in calls(block.text):
+                if words[0] == "forgetbench":
+                    parses(words[1:])
+                elif words[0] == "make":
+                    assert set(words[1:]) <= targets, words
+                else:
+                    assert words[0] in OTHERS, words
+        else:
+            assert block.language in {"text", "bibtex"}, block.language
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in GENERATED], ids=lambda page: page.name)
+def test_every_command_within_the_text_is_one_that_there_is(page: Path) -> None:
+    plain = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for quoted in re.findall(r"`(forgetbench [^`]*)`", plain):
+        words = shlex.split(quoted)[1:]
+        if words[0] == "COMMAND":
+            continue
+        if len(words) == 1 or words[-1].isupper():  # the name of a command, perhaps with what it takes
+            assert words[0] in set(make_app()), quoted
+        else:
+            parses(words)
+
+
+def parses(words: list[str]) -> None:
+    """Bind a command line to its function without running it."""
+    if "--help" in words:
+        assert words[0] in set(make_app())
+        return
+    command, bound, _ = make_app().parse_args(words, exit_on_error=False, print_error=False)
+    assert command is not None
+    assert bound is not None
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The catalogue with two epochs and few images, and jobs in this process."""
+    catalogue = tmp_path / "catalogue"
+    shutil.copytree(tasks.CATALOGUE, catalogue)
+    for path in catalogue.rglob("*.toml"):
+        text = re.sub(r"^epochs = \d+", "epochs = 2", path.read_text(encoding="utf-8"), flags=re.M)
+        text = re.sub(r"^warmup_epochs = .*\n", "", text, flags=re.M)
+        path.write_text(re.sub(r"train = \d+", "train = 120", text), encoding="utf-8")
+    monkeypatch.setattr(tasks, "CATALOGUE", catalogue)
+
+    @contextlib.contextmanager
+    def here(*_: object) -> Iterator[Local]:
+        yield Local()
+
+    monkeypatch.setattr(suite, "make_executor", here)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if marked(page)], ids=lambda page: page.name)
+def test_marked_blocks_run(page: Path, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {"__name__": "page"}
+    for block in blocks(page):
+        if block.mark.startswith("file: "):
+            Path(block.mark.removeprefix("file: ")).write_text(block.text, encoding="utf-8")
+        elif block.mark == "run" and block.language == "python":
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(block.text, page.name, "exec"), names)  # noqa: S102 - our own pages
+        elif block.mark == "run":
+            for words in calls(block.text):
+                runs(words)
+
+
+def runs(words: list[str]) -> None:
+    """Run one line of a block; a pipe or a redirection only where it is one that we know."""
+    if words[0] == "seq":
+        first, last, arrow, target = words[1:]
+        assert arrow == ">"
+        Path(target).write_text("\n".join(map(str, range(int(first), int(last) + 1))))
+        return
+    assert words[0] == "forgetbench", words
+    if "--seeds" in words:
+        words[words.index("--seeds") + 1] = "2"  # bands of six seeds take a thousand halvings
+    with pytest.raises(SystemExit) as left:
+        main(words[1:])
+    assert not left.value.code, (words, left.value.code)
