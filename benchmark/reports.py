@@ -6,8 +6,9 @@ import csv
 import html
 import io
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -235,9 +236,18 @@ def escape_formula(value: Any) -> Any:
 
 
 def as_json(tables: Sequence[Table]) -> str:
-    """All tables as JSON in full precision."""
-    boards = [{"task": table.title, "notes": table.notes, "rows": table.records} for table in tables]
-    return json.dumps(boards, indent=1, ensure_ascii=False) + "\n"
+    """All tables as JSON in full precision; what is no number is null."""
+    boards = [
+        {"task": table.title, "notes": table.notes, "rows": [_numbers(row) for row in table.records]}
+        for table in tables
+    ]
+    return json.dumps(boards, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
 
 
 def as_html(tables: Sequence[Table], figures: Sequence[Sequence[str]] = ()) -> str:
