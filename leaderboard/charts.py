@@ -23,7 +23,7 @@ MOST = 300
 LABELLED = 40
 """Up to this many points, names are written beside them where there is room."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 620.0, 360.0, 66.0, 14.0, 12.0, 46.0
-KINDS = ("ranked", "not ranked", "reference")
+KINDS, SHAPES = ("ranked", "not ranked", "reference"), ("circle", "cross", "diamond")
 
 
 class Axis(NamedTuple):
@@ -265,8 +265,13 @@ def specification(session: Session, board: Board, x: str, y: str) -> dict[str, A
             "mark": {"type": "point", "filled": True, "size": 70, "opacity": 0.9, "cursor": "pointer"},
             "encoding": {
                 **encodings,
-                "color": {"field": "kind", "type": "nominal", "title": None, "scale": {"domain": list(KINDS)}},
-                "shape": {"field": "kind", "type": "nominal", "title": None, "scale": {"domain": list(KINDS)}},
+                "color": {"field": "kind", "type": "nominal", "legend": None, "scale": {"domain": list(KINDS)}},
+                "shape": {
+                    "field": "kind",
+                    "type": "nominal",
+                    "legend": None,
+                    "scale": {"domain": list(KINDS), "range": list(SHAPES)},
+                },
                 "href": {"field": "url", "type": "nominal"},
                 "tooltip": [{"field": "method", "type": "nominal"}]
                 + [{"field": name, "type": "quantitative", "title": code["title"]} for name, code in encodings.items()],

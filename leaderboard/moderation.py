@@ -18,7 +18,7 @@ Wanted = Literal["listed", "flagged", "quarantined", "withdrawn", "rejected", "s
 class StateChange(BaseModel):
     """What a submitter or a moderator asks for."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     state: Wanted
     """``withdrawn`` for one's own submissions; moderators also flag, quarantine, list again and have scored again."""

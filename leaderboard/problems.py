@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
@@ -17,6 +17,8 @@ MEDIA_TYPE = "application/problem+json"
 
 class FieldError(BaseModel):
     """One thing that is wrong."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     field: str
     """Where: a field of the manifest, an evidence file, or a parameter."""
@@ -26,6 +28,8 @@ class FieldError(BaseModel):
 
 class ProblemDocument(BaseModel):
     """The one shape of errors."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     type: str = "about:blank"
     """Kind of the problem."""

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from forgetbench.evidence import Manifest
-from forgetbench.leaderboard import boards, comparing, directory, entries, packs, planned, tabling
+from forgetbench.leaderboard import apidocs, boards, comparing, directory, entries, packs, planned, tabling
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.api import base_url
 from forgetbench.leaderboard.caching import conditional, etag_of
@@ -213,6 +213,25 @@ def submit(request: Request, database: DatabaseDep, settings: SettingsDep, endin
         return _view(request, session, "submit.html", ending, make, lambda it: tabling.submit(it["tables"]))
 
 
+@router.get("/api")
+def about_the_api(request: Request) -> Response:
+    """Every route of the API, with its parameters and answers."""
+
+    def make() -> bytes:
+        document = request.app.openapi()
+        pages: Pages = request.app.state.pages
+        return pages.render(
+            "api.html",
+            about=document["info"]["description"],
+            operations=apidocs.operations(document),
+            documents=apidocs.documents(document),
+            base=base_url(request),
+        )
+
+    etag = etag_of("/api", request.app.version, base_url(request))
+    return conditional(request, etag, make, media_type="text/html; charset=utf-8")
+
+
 def schema_tables(model: type[BaseModel]) -> list[tuple[str, list[tuple[str, str, bool, str]]]]:
     """Each record that a model is made of, with its fields: name, type, whether required, meaning."""
     schema = model.model_json_schema()
@@ -222,7 +241,7 @@ def schema_tables(model: type[BaseModel]) -> list[tuple[str, list[tuple[str, str
     for title, record in records.items():
         required = record.get("required", [])
         rows = [
-            (name, _type(field), name in required, meanings.get((title, name), ""))
+            (name, apidocs.kind_of(field), name in required, meanings.get((title, name), ""))
             for name, field in record.get("properties", {}).items()
         ]
         tables.append((title, rows))
@@ -241,17 +260,3 @@ def field_docs(module: ModuleType) -> dict[tuple[str, str], str]:
                 if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                     found[(kind.name, field.target.id)] = " ".join(str(text.value.value).split())
     return found
-
-
-def _type(field: dict[str, Any]) -> str:
-    if "$ref" in field:
-        return str(field["$ref"]).rpartition("/")[2]
-    if "anyOf" in field:
-        return " or ".join(_type(item) for item in field["anyOf"])
-    if "const" in field or "enum" in field:
-        return " | ".join(str(value) for value in field.get("enum", [field.get("const")]))
-    if field.get("type") == "array":
-        return f"list of {_type(field['items'])}" if "items" in field else "list"
-    if field.get("type") == "object" and isinstance(field.get("additionalProperties"), dict):
-        return f"table of {_type(field['additionalProperties'])}"
-    return str(field.get("type", "any value"))

@@ -16,7 +16,7 @@ FIXED_KEYS = ("rank", "method", "distance", "cost", "tier", "submitter", "date")
 class View(BaseModel):
     """A view of a board. The same parameters mean the same for the page, the exports and the API."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     sort: SortKey = "rank"
     """rank, method, distance, cost, tier, submitter, date, or a metric's name; a ``-`` before it turns it round."""

@@ -247,10 +247,10 @@ def own_originals_reason(card: dict[str, Any], accuracy: float | None) -> str:
         accuracy: Mean test accuracy of the board's originals.
     """
     own, training = card.get("own_originals"), card["cost"].get("training")
-    reason = "own originals: it changes the original training, so it does not start where the others do"
-    if own is not None and accuracy is not None:
-        reason += f"; its originals are right on {own:.1%} of the test images, the board's on {accuracy:.1%}"
-    return reason + (f", and cost {training:.2f} times retraining's FLOPs" if training else "")
+    if own is None or accuracy is None:
+        return "own originals: it changes the original training"
+    cost = f"; trained at {training:.2f} times retraining's FLOPs" if training else ""
+    return f"own originals: right on {own:.1%} of the test images, the board's on {accuracy:.1%}{cost}"
 
 
 def write_numbers(session: Session, entry: Entry, card: Scorecard, phi: list[float], seconds: float) -> None:

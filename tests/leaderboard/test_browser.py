@@ -137,7 +137,7 @@ def test_axe_finds_nothing(address, open_page, world):
     first, second = (link.get_attribute("href") for link in links[:2])
     ids = f"{first},{second}".replace("/entries/", "")
     paths = ["/", f"/boards/{world.task}?columns=all&q=s", first, f"/compare?ids={ids}", "/methods", "/methods/scrub"]
-    paths += ["/metrics", "/metrics/lira.forget", f"/tasks/{world.task}", "/submit"]
+    paths += ["/metrics", "/metrics/lira.forget", f"/tasks/{world.task}", "/submit", "/api", "/tasks/digits/cnn/class"]
     paths += ["/submitters/Vision lab, University of Somewhere"]
     for scheme in ("light", "dark"):
         page = open_page(f"{address}/", color_scheme=scheme)

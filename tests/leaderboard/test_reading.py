@@ -204,3 +204,19 @@ def test_files_hold_the_numbers_in_full_and_no_formula(full):
     assert "'=HYPERLINK(1)|x_$" in [line[0] for line in lines]
     leaders = full.client.get("/boards.json").json()["tables"]["Leading entries"]
     assert {line["id"]: line["distance [oracle sd]"] for line in leaders}[alpha["id"]] == alpha["distance"]
+
+
+def test_the_api_page_names_every_route_parameter_and_document(full):
+    document = full.client.get("/api/v1/openapi.json").json()
+    page = full.client.get("/api").text
+    for path, methods in document["paths"].items():
+        for method, told in methods.items():
+            assert f"{method.upper()} {path}" in page
+            for parameter in told.get("parameters", []):
+                assert f"<code>{parameter['name']}</code>" in page
+    for name in document["components"]["schemas"]:
+        assert f"<summary>{name}</summary>" in page
+    assert "Which metrics are shown." in page  # a parameter's meaning
+    assert "stays as it is" in page  # the promise
+    assert '<script src="/static/' in page
+    assert page.count("<script") == 1
