@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
-from forgetbench.leaderboard import api, health, openapi, pages, problems, reading, writing
+from forgetbench.leaderboard import api, feeds, health, openapi, pages, problems, reading, writing
 from forgetbench.leaderboard.caching import Cache
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.headers import ReadLimit, SecurityHeaders
@@ -64,6 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(pages.router, include_in_schema=False)
     app.include_router(reading.router, include_in_schema=False)
+    app.include_router(feeds.router, include_in_schema=False)
     openapi.install(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     return app

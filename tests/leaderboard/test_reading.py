@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import subprocess
+import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
@@ -220,3 +221,28 @@ def test_the_api_page_names_every_route_parameter_and_document(full):
     assert "stays as it is" in page  # the promise
     assert '<script src="/static/' in page
     assert page.count("<script") == 1
+
+
+def test_the_feed_is_atom_and_holds_the_newest(full):
+    answer = full.client.get("/feed.atom")
+    assert answer.headers["content-type"] == "application/atom+xml"
+    space = "{http://www.w3.org/2005/Atom}"
+    feed = ET.fromstring(answer.content)  # noqa: S314 - our own feed
+    titles = {item.findtext(f"{space}title") for item in feed.iter(f"{space}entry")}
+    assert titles == {
+        f"{name} on {full.world.task}" for name in ("alpha", "beta", "gamma", "delta", "=HYPERLINK(1)|x_$")
+    }
+    updated = [item.findtext(f"{space}updated") for item in feed.iter(f"{space}entry")]
+    assert updated == sorted(updated, reverse=True)
+
+
+def test_a_badge_says_place_and_tier(full):
+    row = next(
+        row for row in full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"] if row["label"] == "gamma"
+    )
+    picture = ET.fromstring(full.client.get(f"/badges/{row['id']}.svg").content)  # noqa: S314 - our own picture
+    words = " ".join(picture.itertext())
+    low, high = row["rank"]["low"], row["rank"]["high"]
+    assert f"rank {low if low == high else f'{low}–{high}'} of" in words
+    assert "recomputed" in words
+    assert full.client.get("/badges/none.svg").status_code == 404

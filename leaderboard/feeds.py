@@ -1,0 +1,54 @@
+"""What others show of this site: a feed of what is new, and a badge of an entry's place."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import select
+from sqlalchemy.orm import contains_eager
+
+from forgetbench.leaderboard import boards, entries, formatting
+from forgetbench.leaderboard.access import DatabaseDep
+from forgetbench.leaderboard.api import base_url
+from forgetbench.leaderboard.caching import conditional, etag_of
+from forgetbench.leaderboard.models import Board, Entry
+from forgetbench.leaderboard.states import PUBLIC
+
+router = APIRouter()
+NEWEST = 50
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@router.get("/feed.atom")
+def feed(request: Request, database: DatabaseDep) -> Response:
+    """The newest entries of all boards."""
+    with database.reading() as session:
+        etag = etag_of("feed", boards.versions(session), base_url(request))
+
+        def make() -> bytes:
+            query = (
+                select(Entry)
+                .join(Entry.board)
+                .where(Entry.state.in_(PUBLIC), Entry.tier != "reference", Board.superseded_at.is_(None))
+                .order_by(Entry.listed_at.desc(), Entry.id)
+                .options(contains_eager(Entry.board), boards.light_columns())
+                .limit(NEWEST)
+            )
+            found = session.scalars(query).all()
+            body: bytes = request.app.state.pages.render("feed.xml", found=found, base=base_url(request))
+            return _NOT_XML.sub("", body.decode()).encode()
+
+        return conditional(request, etag, make, media_type="application/atom+xml")
+
+
+@router.get("/badges/{identity}.svg")
+def badge(request: Request, database: DatabaseDep, identity: str) -> Response:
+    """An entry's place and tier as a small picture, for a README."""
+    with database.reading() as session:
+        whole = entries.find(session, identity)
+        place = whole.placing
+        rank = f"rank {formatting.rank_text(place.low, place.high)} of {whole.ranked}" if place else "not ranked"
+        text = f"{rank}, {whole.entry.tier}"
+    body: bytes = request.app.state.pages.render("badge.svg", text=text, width=round(6.4 * len(text)) + 14)
+    return Response(body, media_type="image/svg+xml", headers={"Cache-Control": "max-age=300"})
