@@ -96,7 +96,7 @@ class ModelRecord(WorkRecord):
     """SHA-256 of the original model's weights."""
     weights: Hash | None = None
     """SHA-256 of its own weights, where it was unlearned elsewhere and observed here."""
-    measured: dict[str, float] = {}
+    measured: dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     """What was measured on the model itself where it was made; no record can show it again."""
 
 

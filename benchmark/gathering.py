@@ -190,7 +190,7 @@ def _models(store: Store, job: Job, result: Result) -> list[tuple[ModelRecord | 
     about = {"draw": job["draw"], "seed": job["seed"]}
     folder = find_artefact(store, result["key"])
     found: list[tuple[ModelRecord | StepRecord, Path]] = [
-        (ModelRecord(**about, file=place, **read_meta(folder)), folder / ANSWERS)
+        (ModelRecord(**about, file=place, **read_meta(folder), measured=result.get("measured", {})), folder / ANSWERS)
     ]
     for step, key in enumerate(result["steps"]):
         folder = find_artefact(store, key)

@@ -7,17 +7,28 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from forgetbench.answers import Logits
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence import CostRecord, Manifest, ModelRecord, Run
 from forgetbench.metrics import Cost
 from forgetbench.metrics.cost import ratio
+from forgetbench.metrics.relearn import anamnesis_index
 from forgetbench.packs import PACK, Pack, check_run
-from forgetbench.scoring.readings import accuracy_by_seed
+from forgetbench.scoring.readings import accuracy_by_seed, over_seeds
 from forgetbench.scoring.score import rank, reference_bands, score, unscored
-from forgetbench.scoring.scorecards import Bands, Board, Scorecard
+from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
 from forgetbench.store import digest, file_digest, source_digest, write_atomically
 
+BEYOND_RECORDS = {
+    "ulira": Value(reason="not computable: the originals of this task are not trained on random halves"),
+    "zrf": Value(reason="not computable: a board holds no answers of a random network"),
+    "layer-distance": Value(
+        reason="not computable: oracles have initialisations of their own, between which it measures nothing else"
+    ),
+}
+"""Metrics of the literature that no record of a board can tell, and why."""
 NO_UNLEARNING = "No unlearning"
 RETRAIN = "Retrain"
 REFERENCES = (RETRAIN, NO_UNLEARNING)
@@ -109,6 +120,8 @@ class Judge:
         counts = self.pack.card.draws, self.pack.card.seeds
         own = run.originals(*counts)
         card = self._score(run.population(*counts), manifest.row, cost, own)
+        values = {**card.metrics, **relearned(manifest.models), **BEYOND_RECORDS}
+        card = card.model_copy(update={"metrics": {name: values[name] for name in sorted(values)}})
         if own is None:
             return card
         return card.model_copy(update={"own_originals": float(accuracy_by_seed(own, self.pack.labels, "test").mean())})
@@ -161,6 +174,19 @@ def _score_or_say(judge: Judge, run: Run) -> Scorecard:
 def contends(manifest: Manifest) -> bool:
     """Whether a row takes a place: not a sentinel, and unlearned from the board's own originals."""
     return not manifest.method.sentinel and not manifest.method.changes_training
+
+
+def relearned(models: Sequence[ModelRecord]) -> dict[str, Value]:
+    """Relearn time and anamnesis index, as whoever made the run measured them on all models."""
+    names = ("relearn", "relearn.back", "relearn.oracle", "relearn.oracle.back")
+    if not all(name in model.measured for model in models for name in names):
+        return dict.fromkeys(("relearn", "ain"), Value(reason="not measured: `run --relearn` does, on erase boards"))
+    seeds = sorted({model.seed for model in models})
+    mine, oracle = (
+        np.array([np.mean([model.measured[name] for model in models if model.seed == seed]) for seed in seeds])
+        for name in ("relearn", "relearn.oracle")
+    )
+    return {"relearn": over_seeds(mine), "ain": Value(value=anamnesis_index([*mine], [*oracle]))}
 
 
 def cost_of(record: CostRecord, models: Sequence[ModelRecord]) -> Cost:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from forgetbench.judging import NO_UNLEARNING, Standing, contends
@@ -170,7 +171,7 @@ def _notes(standing: Standing, card: PackCard) -> tuple[str, ...]:
     else:
         silent = [(row.name, row.reason) for row in standing.board.rows if row.rank is None]
     notes += [f"{name}: {reason}." for name, reason in silent]
-    return tuple(notes) + _notes_on_originals(standing)
+    return tuple(notes) + _notes_on_originals(standing) + _notes_on_relearning(standing)
 
 
 def _notes_on_originals(standing: Standing) -> tuple[str, ...]:
@@ -184,6 +185,23 @@ def _notes_on_originals(standing: Standing) -> tuple[str, ...]:
         notes.append(
             f"{card.name}: takes no place, since it starts from originals of its own (test accuracy "
             f"{100 * card.own_originals:.1f} % beside the board's {100 * board:.1f} %{cost})."
+        )
+    return tuple(notes)
+
+
+def _notes_on_relearning(standing: Standing) -> tuple[str, ...]:
+    """How fast the forgotten comes back, as whoever made the runs measured it."""
+    notes = []
+    for card, manifest in zip(standing.card_of, standing.manifests, strict=True):
+        ain = card.metrics.get("ain", Value()).value
+        if manifest is None or ain is None:
+            continue
+        steps = {name: [model.measured[name] for model in manifest.models] for name in ("relearn", "relearn.oracle")}
+        back = sum(model.measured["relearn.back"] for model in manifest.models)
+        notes.append(
+            f"{card.name}: relearns in {fmean(steps['relearn']):.0f} steps, oracles in "
+            f"{fmean(steps['relearn.oracle']):.0f} (anamnesis index {ain:.2f}; {back:.0f} of {len(manifest.models)} "
+            "models came back), as measured by whoever ran it."
         )
     return tuple(notes)
 

@@ -67,6 +67,8 @@ class Options:
     """Keep the weights of unlearned models in the store."""
     evidence_only: bool = False
     """Train no oracle and no original; the originals must be in the store."""
+    relearn: bool = False
+    """On erase boards, measure how fast what was forgotten is learnt again; keeps the models for it."""
     home: Path = field(default_factory=home)
     """Folder of store, packs and runs."""
 
@@ -122,6 +124,8 @@ def run(
         UsageError: A name, an option or a file is wrong; found before anything is trained.
         ForgetBenchError: A worker died, or an artefact was damaged while it was needed.
     """
+    if options.relearn and options.evidence_only:
+        raise UsageError("relearn time is told beside the oracles', which --evidence-only does not train.")
     site = options.site()
     rows = [contestants(task) for task in tasks]  # all names are checked before anything is trained
     with make_executor(options.executor, options.workers, site.device) as executor:
@@ -325,11 +329,14 @@ class _TaskRunner:
                 for seed in range(self.task.seeds)
             ]
         failed, results = set(untrained), untrained
+        relearns = self.options.relearn and facts["track"] == "erase"
         for job in jobs:
-            job["keep_model"] = self.options.keep_models
+            job["keep_model"] = self.options.keep_models or relearns
         unlearned = self._do(
             "unlearning:unlearn", jobs, [f"{job['method']['label']}, seed {job['seed']}" for job in jobs]
         )
+        if relearns:
+            self._relearn(jobs, unlearned, models)
         first = [job for job in jobs if job["draw"] == job["seed"] == 0]
         counted = self._do("unlearning:count", first, [f"FLOPs of {job['method']['label']}" for job in first])
         for job, result in zip(jobs, unlearned, strict=True):
@@ -366,6 +373,31 @@ class _TaskRunner:
                 device=self.site.device,
             )
         return folders
+
+    def _relearn(self, jobs: Sequence[Job], unlearned: Sequence[Result], models: dict[str, Result]) -> None:
+        """Teach unlearned models and reference oracles their forget set again; results are kept in ``measured``."""
+        pairs: list[tuple[Result, Job, Job]] = []
+        for job, result in zip(jobs, unlearned, strict=True):
+            if result["status"] != "ok":
+                continue
+            place = {"draw": job["draw"], "seed": job["seed"], "original": job["original"]}
+            oracle = models[_training_key({"role": "reference", "draw": job["draw"], "seed": job["seed"]})]
+            pairs.append((result, {**place, "model": result["key"]}, {**place, "model": oracle["model"]}))
+        asked = {
+            digest(job): job for _, mine, oracle in pairs for job in (mine, oracle)
+        }  # oracles once for all methods
+        found = self._do(
+            "measuring:relearn", asked.values(), [f"relearning, seed {job['seed']}" for job in asked.values()]
+        )
+        measured = dict(zip(asked, found, strict=True))
+        for result, *sides in pairs:
+            mine, oracle = (measured[digest(job)] for job in sides)
+            result["measured"] = {
+                "relearn": mine["steps"],
+                "relearn.back": mine["back"],
+                "relearn.oracle": oracle["steps"],
+                "relearn.oracle.back": oracle["back"],
+            }
 
     def _originals(self, spec: Job, models: dict[str, Result]) -> list[Result]:
         """By seed, the originals that a contestant starts from: the board's, or those of its own."""

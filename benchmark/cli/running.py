@@ -43,6 +43,7 @@ def run(
     tuned: Flag = False,
     selector: Selector = "oracle-free",
     keep_models: Flag = False,
+    relearn: Flag = False,
     evidence_only: Flag = False,
     json: Flag = False,
 ) -> None:
@@ -72,6 +73,8 @@ def run(
         Take the best hyper-parameters that `forgetbench tune` found here; the row says how many trials there were.
     keep_models
         Keep the unlearned models' weights in the store.
+    relearn
+        On erase boards, measure how fast the forgotten is learnt again, beside the oracles. Keeps the models.
     evidence_only
         Train nothing but the method; the originals come from `forgetbench pack pull`.
     json
@@ -96,6 +99,7 @@ def run(
         executor=executor,
         workers=workers,
         keep_models=keep_models,
+        relearn=relearn,
         evidence_only=evidence_only,
     )
 

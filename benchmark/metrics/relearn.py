@@ -34,7 +34,7 @@ def relearn_time(accuracies: ArrayLike, original: float, margin: float = MARGIN)
 
 
 def anamnesis_index(
-    unlearned: Sequence[int | None], oracle: Sequence[int | None], limit: int | None = None
+    unlearned: Sequence[float | None], oracle: Sequence[float | None], limit: int | None = None
 ) -> float | None:
     """AIN = (rt_u + 1) / (rt_r + 1), of mean steps (after Tarun et al. 2023): 1 as an oracle, below 1 a trace.
 

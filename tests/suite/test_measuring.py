@@ -1,0 +1,150 @@
+"""Relearn time through the pipeline: the count of steps by hand, beside the oracle's, and where it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from forgetbench import measuring
+from forgetbench.artefacts import WEIGHTS
+from forgetbench.bench import Bench
+from forgetbench.contestants import choose
+from forgetbench.errors import UsageError
+from forgetbench.evidence import read_run
+from forgetbench.judging import Judge, stand
+from forgetbench.packs import check_run
+from forgetbench.reports import board_table
+from forgetbench.suite import Options, TaskRun, run
+from forgetbench.tasks import Task, read_task
+
+TOML = """
+name = "test/mlp/class"
+title = "A task of seconds"
+seeds = 2
+[image_set]
+name = "digits"
+options = { train = 200, validation = 50 }
+[network]
+name = "mlp"
+options = { hidden = [16] }
+[recipe]
+epochs = 12
+batch_size = 20
+lr = 0.05
+[scenario]
+name = "class"
+options = { classes = [3] }
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast() -> Iterator[None]:
+    """A learning rate at which so small a network comes back within the limit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(measuring.RULE, "lr", 0.01)
+        yield
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    path = tmp_path_factory.mktemp("task") / "task.toml"
+    path.write_text(TOML)
+    return read_task(str(path))
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
+    return Options(home=tmp_path_factory.mktemp("home"), device="cpu", executor="local", relearn=True)
+
+
+@pytest.fixture(scope="module")
+def done(task: Task, options: Options) -> TaskRun:
+    [found] = run([task], lambda one: choose(["finetune:epochs=1", "random-label"], [], one.network.name), options)
+    return found
+
+
+def steps_by_hand(bench: Bench, weights: Path, original: Path, seed: int) -> int | None:
+    """Adam's formula written out, on the same batches; the accuracy is read before every step."""
+    rule = measuring.RULE
+    network, before = bench.spec.build(0), bench.spec.build(0)
+    network.load_state_dict(load_file(weights))
+    before.load_state_dict(load_file(original))
+    rows = bench.partition.train.take(bench.split(0).forget)
+    images, labels = torch.from_numpy(np.array(rows.images)).float() / 255, torch.from_numpy(np.array(rows.labels))
+    goal = 0.95 * float((before(images).argmax(1) == labels).float().mean())
+    first = [torch.zeros_like(parameter) for parameter in network.parameters()]
+    second = [torch.zeros_like(parameter) for parameter in network.parameters()]
+    for step in range(rule["limit"] + 1):
+        if float((network(images).argmax(1) == labels).float().mean()) >= goal - 1e-9:
+            return step
+        loss = torch.nn.functional.cross_entropy(network(images), labels)  # fewer rows than one batch: all of them
+        gradients = torch.autograd.grad(loss, list(network.parameters()))
+        with torch.no_grad():
+            for place, (parameter, gradient) in enumerate(zip(network.parameters(), gradients, strict=True)):
+                first[place] = 0.9 * first[place] + 0.1 * gradient
+                second[place] = 0.999 * second[place] + 0.001 * gradient**2
+                mean, square = first[place] / (1 - 0.9 ** (step + 1)), second[place] / (1 - 0.999 ** (step + 1))
+                parameter -= rule["lr"] * mean / (square.sqrt() + 1e-8)  # noqa: PLW2901 - in place
+    return None
+
+
+def test_steps_are_those_of_adam_written_out(task: Task, options: Options, done: TaskRun) -> None:
+    bench = Bench(task, options.site())
+    store = options.store
+    assert len(bench.split(0).forget) <= measuring.RULE["batch_size"]
+    original = store.key(bench.model_facts("original", 0, 1, None))
+    oracle = store.key(bench.model_facts("reference", 0, 1, None))
+    job = {"task": task.model_dump(mode="json"), "site": bench.site.__dict__, "draw": 0, "seed": 1}
+    found = measuring.relearn({**job, "model": oracle, "original": original})
+    expected = steps_by_hand(bench, store.path(oracle) / WEIGHTS, store.path(original) / WEIGHTS, 1)
+    assert expected is not None
+    assert 1 < expected < measuring.RULE["limit"]
+    assert abs(found["steps"] - expected) <= 1  # the fused step rounds otherwise
+    assert found["back"] is True
+    at_once = measuring.relearn({**job, "model": original, "original": original})
+    assert (at_once["steps"], at_once["back"]) == (0, True)  # it was never gone
+
+
+def test_the_run_says_what_was_measured_and_the_report_shows_it(done: TaskRun) -> None:
+    assert done.pack is not None
+    found = [read_run(folder) for folder in done.runs]
+    assert all(check_run(one, done.pack) == [] for one in found)
+    standing = stand(Judge(done.pack), found)
+    oracles = [[model.measured["relearn.oracle"] for model in one.manifest.models] for one in found]
+    assert oracles[0] == oracles[1]  # the same oracles beside every method
+    for card, one in zip(standing.card_of[2:], found, strict=True):
+        steps = [model.measured["relearn"] for model in one.manifest.models]
+        assert card.metrics["relearn"].value == pytest.approx(np.mean(steps))
+        assert card.metrics["ain"].value == pytest.approx((np.mean(steps) + 1) / (np.mean(oracles[0]) + 1))
+        assert "relearn" not in card.ranking
+    table = board_table(standing, done.pack.card)
+    assert sum("as measured by whoever ran it" in note for note in table.notes) == 2
+
+
+def test_a_model_that_never_comes_back_counts_as_the_limit(
+    task: Task, options: Options, done: TaskRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(measuring.RULE, "limit", 1)
+    bench = Bench(task, options.site())
+    keys = {role: options.store.key(bench.model_facts(role, 0, 0, None)) for role in ("reference", "original")}
+    job = {"task": task.model_dump(mode="json"), "site": bench.site.__dict__, "draw": 0, "seed": 0}
+    found = measuring.relearn({**job, "model": keys["reference"], "original": keys["original"]})
+    assert (found["steps"], found["back"]) == (1, False)
+
+
+def test_without_it_scorecards_say_why_there_is_no_value(task: Task, options: Options) -> None:
+    plain = Options(home=options.home, device="cpu", executor="local")
+    [done] = run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), plain)
+    assert done.pack is not None
+    card = Judge(done.pack).score(read_run(done.runs[0]))
+    for name, reason in (("relearn", "run --relearn"), ("ulira", "random halves"), ("zrf", "random network")):
+        assert card.metrics[name].value is None
+        assert reason in card.metrics[name].reason
+    refused = Options(home=options.home, device="cpu", executor="local", relearn=True, evidence_only=True)
+    with pytest.raises(UsageError, match="--evidence-only does not train"):
+        run([task], lambda _: [], refused)
