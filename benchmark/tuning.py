@@ -126,7 +126,7 @@ def open_study(task: Task, contestant: Contestant, options: Options, selector: S
         for fact in type(contestant.method).parameters()
         if fact.search is not None and fact.name not in fixed
     }
-    facts = {
+    recipe = {
         "task": development.key,
         "draws": development.draws,
         "seeds": seeds,
@@ -135,6 +135,9 @@ def open_study(task: Task, contestant: Contestant, options: Options, selector: S
         "defaults": contestant.method.to_dict(),
         "space": {name: list(values) for name, values in space.items()},
         "selector": selector,
+    }
+    facts = {
+        **recipe,
         "contract": source_digest(*(Path(str(module.__file__)) for module in (base, cards))),
         "scoring": scoring_code(),
         "made_from": bench.made_from("study"),
@@ -144,7 +147,7 @@ def open_study(task: Task, contestant: Contestant, options: Options, selector: S
         f"{contestant.label} {selector} {digest(facts)[:12]}",
         space,
         contestant.method.to_dict(),
-        seed=int(digest(facts)[:8], 16),
+        seed=int(digest(recipe)[:8], 16),  # other code judges anew, but tries the same, which the store may hold
         facts=facts,
     )
 
