@@ -47,7 +47,7 @@ class Server:
         }
         words = [sys.executable, "-c", SERVE, str(self.port), "worker" if worker else "none"]
         self.process = subprocess.Popen(words, env=environment, stderr=log)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 90
         while time.monotonic() < until:
             try:
                 if httpx2.get(f"{self.address}/ready").status_code == 200:
