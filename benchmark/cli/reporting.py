@@ -117,7 +117,7 @@ def _draw(boards: list[Drawn], figures: tuple[str, ...], output: Path) -> None:
     from forgetbench.figures.pictures import ACROSS, picture_across, pictures_of
 
     pictures = [picture for board in boards for picture in pictures_of(board, figures)]
-    joined = picture_across({board.task: board.rows for board in boards}) if ACROSS in figures else None
+    joined = picture_across({board.task: board.whole for board in boards}) if ACROSS in figures else None
     pictures += [joined] if joined else []
     if not pictures:
         raise UsageError(
@@ -138,7 +138,7 @@ def _page(boards: list[Drawn], tables: list[list[Table]]) -> str:
     figures: list[list[str]] = []
     for board, of_board in zip(boards, tables, strict=True):  # below the last of a board's tables
         figures += [[] for _ in of_board[1:]] + [[as_figure(picture) for picture in pictures_of(board, NAMES)]]
-    joined = picture_across({board.task: board.rows for board in boards})
+    joined = picture_across({board.task: board.whole for board in boards})
     flat = [table for of_board in tables for table in of_board]
     return as_html(flat, [*figures, [as_figure(joined)] if joined else []])
 

@@ -43,7 +43,7 @@ def confidence(found: dict[str, FloatArray], theme: Theme = LIGHT) -> dict[str, 
         theme: Colours.
     """
     names = [name for name in found if name not in SIDES][:SHOWN]
-    if not names:
+    if not names or SIDES[0] not in found:
         return None
     low, high = _range([found["oracles"], found["originals"]], [found[name] for name in names])
     grid = np.linspace(low, high, GRID)
@@ -67,7 +67,7 @@ def _panel(rows: list[dict[str, Any]], name: str, ends: tuple[float, float], the
     x = alt.X("phi:Q", title=title, scale=alt.Scale(domain=list(ends), nice=False), axis=guide)
     y = alt.Y("density:Q", title=None, axis=None, scale=alt.Scale(domain=[0, 1.05], nice=False))
     colours = [theme.oracle, theme.original, theme.ranked]
-    legend = alt.Legend(orient="top", title=None, symbolType="stroke", symbolStrokeWidth=2, offset=0)
+    legend = alt.Legend(orient="top", title=None, symbolType="stroke", symbolStrokeWidth=2, offset=5)
     colour = alt.Color("side:N", scale=alt.Scale(domain=list(SIDES), range=colours), legend=legend)
     dash = alt.StrokeDash("side:N", scale=alt.Scale(domain=list(SIDES), range=[[1, 0], [4, 3], [1, 0]]), legend=legend)
     oracles = values([row for row in rows if row["side"] == SIDES[0]])

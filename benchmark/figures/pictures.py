@@ -17,6 +17,10 @@ from forgetbench.reports import Row, rows_in_order
 from forgetbench.scoring.scorecards import Value
 from forgetbench.streams import StreamCurves, stream_curves
 
+LINES = 40
+"""Up to so many rows a picture with a line for each shows all of them."""
+MORE = ":…"
+
 
 class Picture(NamedTuple):
     """A drawing with what is to be said below it."""
@@ -43,9 +47,30 @@ class Drawn:
         return stand(self.judge, self.runs)
 
     @cached_property
-    def rows(self) -> list[Row]:
-        """The board's rows in order."""
+    def whole(self) -> list[Row]:
+        """The board's rows in order, under their whole names."""
         return rows_in_order(self.standing)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The same under names that fit into a picture."""
+        names = short_names([row.card.name for row in self.whole])
+        return [Row(card.model_copy(update={"name": names[card.name]}), place) for card, place in self.whole]
+
+    @property
+    def listed(self) -> list[Row]:
+        """The rows of a picture with a line for each: where they are many, those that take no place are left out."""
+        placed = [row for row in self.rows if row.place is None or row.place.rank is not None]
+        return self.rows if len(self.rows) <= LINES or len(placed) <= len(REFERENCES) else placed
+
+    @property
+    def remark(self) -> str:
+        """What a reader of such a picture must know besides."""
+        left_out = len(self.rows) - len(self.listed)
+        short = any(row.card.name.endswith(MORE) for row in self.listed)
+        return (f" {left_out} rows that take no place are not shown." if left_out else "") + (
+            f" {MORE} stands for hyper-parameters that are not the defaults." if short else ""
+        )
 
     @cached_property
     def points(self) -> list[Point]:
@@ -78,25 +103,27 @@ class Drawn:
 
     def ranks(self) -> tuple[dict[str, Any] | None, str]:
         """Distances and places."""
-        drawn = strips.ranks(self.rows, self.standing.bands.family_limit, self.theme)
+        drawn = strips.ranks(self.listed, self.standing.bands.family_limit, self.theme)
         return drawn, (
             "distance to retraining with its 95 % interval, and the places that each method may take: methods that "
-            "share a bar are not told apart. The green area is where retrained models lie."
+            "share a bar are not told apart. The green area is where retrained models lie." + self.remark
         )
 
     def seeds(self) -> tuple[dict[str, Any] | None, str]:
         """Every metric seed by seed."""
-        drawn = strips.seeds(self.rows, self.standing.bands.ranking, self.theme)
+        drawn = strips.seeds(self.listed, self.standing.bands.ranking, self.theme)
         return drawn, (
             "the board's ranking metrics and test accuracy, a dot for each seed and a line at the value of all seeds. "
-            "Green: the band in which retrained models lie."
+            "Green: the band in which retrained models lie." + self.remark
         )
 
     def confidence(self) -> tuple[dict[str, Any] | None, str]:
         """Distributions of phi."""
         by_name = {run.manifest.row: run for run in self.runs if run.manifest.status == "ok"}
-        first = [by_name[row.card.name] for row in self.rows if row.card.name in by_name][: distributions.SHOWN]
-        drawn = distributions.confidence(distributions.confidences(self.judge, first), self.theme) if first else None
+        first = [by_name[row.card.name] for row in self.whole if row.card.name in by_name][: distributions.SHOWN]
+        names = short_names(list(by_name))
+        found = distributions.confidences(self.judge, first) if first else {}
+        drawn = distributions.confidence({names.get(name, name): phi for name, phi in found.items()}, self.theme)
         more = len(by_name) - len(first)
         return drawn, (
             "distribution of the logit-scaled confidence φ on the forget set over all seeds, each curve with its peak "
@@ -131,7 +158,7 @@ def _steps(board: Drawn) -> tuple[dict[str, Any] | None, str]:
     pack, found = board.judge.pack, dict[str, StreamCurves]()
     if pack.card.requests:
         found = {curves.name: curves for curves in stream_curves(pack, board.runs)}
-    order = [*REFERENCES, *(row.card.name for row in board.rows if row.card.name not in REFERENCES)]
+    order = [*REFERENCES, *(row.card.name for row in board.whole if row.card.name not in REFERENCES)]
     drawn = steps.steps([found[name] for name in order if name in found], board.theme)
     more = max(0, len(found) - steps.SHOWN)
     return drawn, (
@@ -180,6 +207,15 @@ def picture_across(boards: Mapping[str, Sequence[Row]], theme: Theme = LIGHT) ->
         f"shares the last). Methods under one bar are not told apart (Nemenyi, 5 %); that all are alike has p = "
         f"{ranks.p:.2g} (Iman and Davenport). Tasks on one image set are not independent.{left_out}",
     )
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Row -> a name that fits: hyper-parameters become an ellipsis where the method has one such row only."""
+    heads = [name.partition(":")[0] for name in names if ":" in name]
+    return {
+        name: f"{name.partition(':')[0]}{MORE}" if ":" in name and heads.count(name.partition(":")[0]) == 1 else name
+        for name in names
+    }
 
 
 def chosen(names: Sequence[str]) -> tuple[str, ...]:

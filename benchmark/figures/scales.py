@@ -62,7 +62,7 @@ def axis(
     bare = Axis(min([0.0, *finite]), max([minimum, constant, *finite]), length, constant)
     below = bare.value(-0.035 * length) if bare.low < 0 else 0.0
     low, high = below, bare.value(1.05 * length)
-    both = sorted({sign * mark for mark in marks for sign in (-1.0, 1.0)})
+    both = {sign * mark + 0.0 for mark in marks for sign in (-1.0, 1.0)}  # adding 0 makes -0 0
     shown: list[float] = []
     whole = Axis(low, high, length, constant)
     for mark in sorted((mark for mark in both if low <= mark <= high), key=abs):

@@ -16,6 +16,8 @@ from forgetbench.scoring.ranking import pareto_front
 WIDTH, HEIGHT = 330.0, 250.0
 NAMED = 60
 """At most so many points bear names: beyond that there is no room in any case."""
+DISTANCE = "distance to retraining, in oracle sd"
+FORGET, UTILITY = "accuracy on the forgotten, points from retraining", "test accuracy, points from retraining"
 BAND_NAME = "oracle band"
 BUDGETS = (1.0, 5.0, 20.0, 100.0)
 """Budget classes, % of retraining's FLOPs (protocol section 3)."""
@@ -40,7 +42,7 @@ def pareto(points: Sequence[Point], limit: float | None, theme: Theme = LIGHT) -
         for p, c, d in shown
     ]
     x = _encoding(alt.X, "cost", "cost, % of retraining's FLOPs", x_axis)
-    y = _encoding(alt.Y, "distance", "distance to retraining, in oracle sd", y_axis)
+    y = _encoding(alt.Y, "distance", DISTANCE, y_axis)
     ranked = [row for row in rows if row["kind"] == "ranked"]
     optimal = pareto_front([(row["cost"], row["distance"]) for row in ranked]).tolist() if ranked else []
     front = sorted(
@@ -48,7 +50,9 @@ def pareto(points: Sequence[Point], limit: float | None, theme: Theme = LIGHT) -
     )
     layers: list[Any] = _band_below(limit, (x_axis, y_axis), x, y, theme) if limit is not None else []
     whiskers = values(rows).mark_rule(opacity=0.25, strokeWidth=1)
-    layers.append(whiskers.encode(x=x, y=alt.Y("low:Q", scale=y_axis.scale), y2="high:Q", color=colour_of(theme)))
+    layers.append(
+        whiskers.encode(x=x, y=_encoding(alt.Y, "low", DISTANCE, y_axis), y2="high:Q", color=colour_of(theme))
+    )
     if len(front) > 1:
         line = values(front).mark_line(interpolate="step-after", color=theme.ranked, opacity=0.6, strokeWidth=1.2)
         layers.append(line.encode(x=x, y=y))
@@ -85,8 +89,8 @@ def utility(
         }
         for p, f, u in shown
     ]
-    x = _encoding(alt.X, "forget", "accuracy on the forgotten, points from retraining", x_axis)
-    y = _encoding(alt.Y, "utility", "test accuracy, points from retraining", y_axis)
+    x = _encoding(alt.X, "forget", FORGET, x_axis)
+    y = _encoding(alt.Y, "utility", UTILITY, y_axis)
     across = values([{"forget": bands[0][0], "end": bands[0][1]}]).mark_rect(color=theme.oracle, opacity=0.13)
     up = values([{"utility": bands[1][0], "end": bands[1][1]}]).mark_rect(color=theme.oracle, opacity=0.13)
     zero = values([{"forget": 0, "utility": 0}]).mark_rule(color=theme.oracle, strokeWidth=1)
@@ -99,8 +103,10 @@ def utility(
         up.encode(y=y, y2="end:Q"),
         zero.encode(x=x),
         zero.encode(y=y),
-        faint.encode(x=alt.X("forget_low:Q", scale=x_axis.scale), x2="forget_high:Q", y=y, color=colour_of(theme)),
-        faint.encode(y=alt.Y("utility_low:Q", scale=y_axis.scale), y2="utility_high:Q", x=x, color=colour_of(theme)),
+        faint.encode(x=_encoding(alt.X, "forget_low", FORGET, x_axis), x2="forget_high:Q", y=y, color=colour_of(theme)),
+        faint.encode(
+            y=_encoding(alt.Y, "utility_low", UTILITY, y_axis), y2="utility_high:Q", x=x, color=colour_of(theme)
+        ),
         *written([name], theme, theme.oracle, x=x, y=y, text="label:N"),
         _marks(rows, x, y, theme),
         *_names(rows, ("forget", "utility"), (x_axis, y_axis), (x, y), theme, set(), name_box),

@@ -7,8 +7,9 @@ from typing import Any
 
 import altair as alt
 
+from forgetbench.figures.labels import text_width
 from forgetbench.figures.points import kind_of
-from forgetbench.figures.scales import axis
+from forgetbench.figures.scales import Axis, axis
 from forgetbench.figures.style import LETTER, LIGHT, Theme, colour_of, finish, shape_of, values
 from forgetbench.metrics import metrics
 from forgetbench.reports import Row
@@ -34,14 +35,17 @@ def ranks(rows: Sequence[Row], limit: float | None, theme: Theme = LIGHT) -> dic
     x_axis = axis([one[key] for one in data for key in ("distance", "high")], 190, minimum=10)
     y = _rows_axis(shown, titled=True)
     guide = alt.Axis(values=list(x_axis.ticks), format=".3~f", labelOverlap=False)
-    x = alt.X("distance:Q", title="distance to retraining, in oracle sd", scale=x_axis.scale, axis=guide)
+    title = "distance to retraining, in oracle sd"
+    x = alt.X("distance:Q", title=title, scale=x_axis.scale, axis=guide)
     chart = values(data)
     left: list[Any] = []
     if limit is not None:
         band = values([{"distance": 0.0, "end": limit}]).mark_rect(color=theme.oracle, opacity=0.13)
         left.append(band.encode(x=x, x2="end:Q"))
+    left += _landmarks(data, limit, x, x_axis, theme)
     whisker = chart.mark_rule(strokeWidth=1.4, opacity=0.6)
-    left.append(whisker.encode(x=alt.X("low:Q", scale=x_axis.scale), x2="high:Q", y=y, color=_plain(theme)))
+    low = alt.X("low:Q", title=title, scale=x_axis.scale, axis=guide)  # the same axis on all layers, or Vega mixes them
+    left.append(whisker.encode(x=low, x2="high:Q", y=y, color=_plain(theme)))
     left.append(_point(chart, theme).encode(x=x, y=y, color=_plain(theme), shape=_shapes()))
     size = {"width": 190, "height": alt.Step(STEP)}
     panels = [alt.layer(*left).properties(**size)]
@@ -49,6 +53,27 @@ def ranks(rows: Sequence[Row], limit: float | None, theme: Theme = LIGHT) -> dic
     if placed:
         panels.append(_places(data, placed, shown, theme).properties(width=110, height=alt.Step(STEP)))
     return finish(alt.hconcat(*panels, spacing=8).resolve_scale(y="shared"), theme)
+
+
+def _landmarks(data: list[dict[str, Any]], limit: float | None, x: alt.X, scale: Axis, theme: Theme) -> list[Any]:
+    """What the band is, and a line where doing nothing stands, named above the rows."""
+    layers, free = [], 0.0
+    above: dict[str, Any] = {"baseline": "bottom", "fontSize": LETTER - 1}
+    if limit is not None:
+        name = values([{"distance": 0.0, "text": "retrained models"}])
+        text = name.mark_text(align="left", color=theme.oracle, **above)
+        layers.append(text.encode(x=x, y=alt.value(-3), text="text:N"))
+        free = text_width("retrained models", LETTER) + 6
+    untouched = [one["distance"] for one in data if one["kind"] == "No unlearning"]
+    if untouched:
+        line = values([{"distance": untouched[0], "text": "doing nothing"}])
+        rule = line.mark_rule(color=theme.original, strokeDash=[3, 3], strokeWidth=1, opacity=0.8)
+        layers.append(rule.encode(x=x))
+        half = text_width("doing nothing", LETTER) / 2
+        if scale.pixel(untouched[0]) - half > free:
+            text = line.mark_text(align="center", color=theme.original, **above)
+            layers.append(text.encode(x=x, y=alt.value(-3), text="text:N"))
+    return layers
 
 
 def _distance(row: Row) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from scipy import stats
 from forgetbench.errors import UsageError
 from forgetbench.figures import across, files
 from forgetbench.figures.distributions import confidence
-from forgetbench.figures.pictures import NAMES, Picture, chosen, picture_across
+from forgetbench.figures.pictures import NAMES, Picture, chosen, picture_across, short_names
 from forgetbench.figures.points import Interval, Point, kind_of
 from forgetbench.figures.scatter import pareto, utility
 from forgetbench.figures.steps import steps
@@ -174,6 +174,16 @@ def test_a_page_asks_for_nothing_from_elsewhere(picture):
     assert not re.search(r"""<(script|link|img)[^>]*(src|href)\s*=\s*["']?(https?:)?//""", page)
     assert "@import" not in page
     assert not re.search(r"""\b(import|from)\s*\(?["']https?://""", page)
+
+
+def test_names_are_short_where_that_is_clear():
+    assert short_names(["a", "a:x=1", "b:y=2,z=3", "c:x=1", "c:x=2"]) == {
+        "a": "a",
+        "a:x=1": "a:…",
+        "b:y=2,z=3": "b:…",
+        "c:x=1": "c:x=1",
+        "c:x=2": "c:x=2",
+    }
 
 
 def test_figures_have_names():
