@@ -56,11 +56,9 @@ def receive(
     Raises:
         Problem: It is refused; every failed check is listed, and nothing is kept.
     """
-    if key is not None and not dry_run:
-        with database.reading() as session:
-            earlier = _first_answer(session, token, key, body)
-        if earlier is not None:
-            return earlier
+    key = None if dry_run else key
+    if (earlier := _answered(database, token, key, body)) is not None:
+        return earlier
     folder = body.path.with_suffix(".run")
     try:
         run = unpack(body, folder, settings.max_manifest_bytes)
@@ -68,14 +66,23 @@ def receive(
             board = _board_of(session, run)
             _refuse_beyond_quota(session, settings, token)
             errors = check(session, settings, board, run)
-        if errors:
-            detail = f"The evidence cannot stand on {board.task}: {len(errors)} check(s) failed; nothing was stored."
-            raise Problem(422, detail, errors)
+        _refuse_errors(board, errors)
         if dry_run:
             return Reception(None, board.task, repeated=False)
         return _keep(database, settings, token, board, run, body, key)
+    except Problem:
+        # the same request, beside this one, may have been kept meanwhile: its evidence is then "used", its quota spent
+        if (earlier := _answered(database, token, key, body)) is not None:
+            return earlier
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_errors(board: Board, errors: list[FieldError]) -> None:
+    if errors:
+        detail = f"The evidence cannot stand on {board.task}: {len(errors)} check(s) failed; nothing was stored."
+        raise Problem(422, detail, errors)
 
 
 def check(session: Session, settings: Settings, board: Board, run: Run) -> list[FieldError]:
@@ -148,9 +155,9 @@ def _keep(
                 )
             states.record(session, entry, "received", token.name)
             jobs.request(session, "score", identity)
-    except IntegrityError as error:
+    except IntegrityError as error:  # another request was first: with the same key, or with the same evidence
         shutil.rmtree(place, ignore_errors=True)
-        return _lost_race(database, token, key, body, error)
+        raise Problem(409, "The same evidence was submitted to this board before.") from error
     except Problem:
         shutil.rmtree(place, ignore_errors=True)
         raise
@@ -165,14 +172,12 @@ def put_in_place(run: Run, place: Path) -> None:
     sync(place.parent)
 
 
-def _lost_race(database: Database, token: Token, key: str | None, body: Body, error: IntegrityError) -> Reception:
-    """Another request was first: with the same key, or with the same evidence."""
-    if key is not None:
-        with database.reading() as session:
-            earlier = _first_answer(session, token, key, body)
-        if earlier is not None:
-            return earlier
-    raise Problem(409, "The same evidence was submitted to this board before.") from error
+def _answered(database: Database, token: Token, key: str | None, body: Body) -> Reception | None:
+    """What the same body with the same key was answered before, if anything."""
+    if key is None:
+        return None
+    with database.reading() as session:
+        return _first_answer(session, token, key, body)
 
 
 def _first_answer(session: Session, token: Token, key: str, body: Body) -> Reception | None:
