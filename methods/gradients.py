@@ -3,14 +3,15 @@
 For a linear layer the gradient of one example is an outer product, so the sum of squares over examples is one matrix
 product of squares; for a convolution it is one small product per example, or one group of a grouped convolution
 where its map is large (Rochette et al. 2019). Both take what an ordinary batched backward leaves behind: on small
-images that is four to twenty times as fast as batches of one, on large ones no slower than the backward itself. What
-is left (a position embedding) goes through `torch.func.vmap`. All in eval mode, where examples do not see each other.
+images that is four to twenty times as fast as batches of one, on large ones no slower than the backward itself. A
+position embedding is laid out once for each example; what is left goes through `torch.func.vmap`. All in eval mode,
+where examples do not see each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -68,8 +69,10 @@ def per_example(
     names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     total = {name: torch.zeros_like(parameter) for name, parameter in names.items()}
     with channels_last(model):
+        first_image, first_label = next(iter(examples.batches(1)))
+        spread = _spread_over_batch(model, names, first_image, first_label, each_loss)
         for images, labels in examples.batches(batch_size):
-            _add_batch(model, names, total, images, labels, each_loss, power)
+            _add_batch(model, names, spread, total, images, labels, each_loss, power)
     model.train(was_training)
     return _finite({name: value / len(examples) for name, value in total.items()})
 
@@ -136,6 +139,7 @@ class _Call(NamedTuple):
 def _add_batch(
     model: nn.Module,
     names: dict[str, nn.Parameter],
+    spread: list[str],
     total: Importance,
     images: Tensor,
     labels: Tensor,
@@ -144,29 +148,34 @@ def _add_batch(
 ) -> None:
     count = active_flop_count()
     if count is None:
-        return _sum_batch(model, names, total, images, labels, each_loss, power)
+        return _sum_batch(model, names, spread, total, images, labels, each_loss, power)
     # a per-example gradient counts as its share of one batched backward, whichever way it is computed
     torch.autograd.grad(each_loss(model(images), labels).sum(), list(names.values()))
     with count.ignored():
-        return _sum_batch(model, names, total, images, labels, each_loss, power)
+        return _sum_batch(model, names, spread, total, images, labels, each_loss, power)
 
 
 def _sum_batch(
     model: nn.Module,
     names: dict[str, nn.Parameter],
+    spread: list[str],
     total: Importance,
     images: Tensor,
     labels: Tensor,
     each_loss: EachLoss,
     power: str,
 ) -> None:
+    copies = _copies(names, spread, len(images))
     with _recorded(model) as calls:
-        loss = each_loss(model(images), labels).sum()
+        loss = each_loss(functional_call(model, copies, (images,)), labels).sum()
     seen = [call.name for call in calls]
     calls = [call for call in calls if seen.count(call.name) == 1]  # a shared layer's gradients add up first
-    found = torch.autograd.grad(loss, [call.output for call in calls]) if calls else ()
-    done = set()
-    for call, gradient in zip(calls, found, strict=True):
+    sought = [call.output for call in calls] + list(copies.values())
+    found = torch.autograd.grad(loss, sought, materialize_grads=True) if sought else ()
+    done = set(copies)
+    for name, gradient in zip(copies, found[len(calls) :], strict=True):
+        total[name].add_(_powered(gradient, power).sum(0, keepdim=True))
+    for call, gradient in zip(calls, found, strict=False):
         for part, value in _layer_sums(call, gradient, power).items():
             name = f"{call.name}.{part}"
             if name in total:
@@ -175,6 +184,43 @@ def _sum_batch(
     rest = [name for name in names if name not in done]
     if rest:
         _add_by_vmap(model, names, rest, total, images, labels, each_loss, power)
+
+
+def _copies(names: dict[str, nn.Parameter], chosen: Iterable[str], count: int) -> Importance:
+    """The chosen parameters (1, ...), once for each example (count, ...)."""
+    return {name: names[name].detach().expand(count, *names[name].shape[1:]).requires_grad_() for name in chosen}
+
+
+def _spread_over_batch(
+    model: nn.Module, names: dict[str, nn.Parameter], image: Tensor, label: Tensor, each_loss: EachLoss
+) -> list[str]:
+    """Names of the parameters (1, ...) that meet each example by itself, as a position embedding (1, L, D) does.
+
+    With a copy for each example, an ordinary backward leaves the example's own gradient in its copy. Tried on one
+    image (1, C, H, W), taken twice: the second's loss must not reach the first's copy.
+    """
+    layers = dict(model.named_modules())
+    copies = _copies(
+        names,
+        [
+            name
+            for name, value in names.items()
+            if value.ndim >= 3 and len(value) == 1 and not _has_formula(layers[name.rpartition(".")[0]])
+        ],
+        2,
+    )
+    if not copies:
+        return []
+    count = active_flop_count()
+    with count.ignored() if count else nullcontext():
+        try:
+            loss = each_loss(
+                functional_call(model, copies, (image.repeat(2, 1, 1, 1),)), label.repeat_interleave(2, 0)
+            )[1]
+            found = torch.autograd.grad(loss, list(copies.values()), materialize_grads=True)
+        except RuntimeError:  # one of them meets something else than the batch
+            return []
+    return [name for name, of in zip(copies, found, strict=True) if not of[0].any()]
 
 
 @contextmanager

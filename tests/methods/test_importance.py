@@ -115,6 +115,30 @@ def test_a_shared_layer_is_counted_once_all_its_uses_are_added():
     torch.testing.assert_close(per_example(network, examples)["head.weight"], expected)
 
 
+class Positions(nn.Module):
+    """Parameters of shape (1, ...): one added to each example, one that is a weight in truth, one of no use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(2)
+        self.positions = nn.Parameter(torch.randn(1, 4, 4, generator=generator))
+        self.weight = nn.Parameter(torch.randn(1, 3, 16, generator=generator))
+        self.idle = nn.Parameter(torch.zeros(1, 2, 2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return ((images[:, 0] + self.positions) ** 2).flatten(1) @ self.weight[0].T + 0 * self.idle.sum()
+
+
+def test_only_what_meets_each_example_by_itself_is_laid_out_for_each():
+    network, examples = Positions(), some(7, size=4)
+    expected = {name: torch.zeros_like(value) for name, value in network.named_parameters()}
+    for image, label in zip(examples.images, examples.labels, strict=True):
+        loss = classification_loss(network(image[None].float() / 255), label[None])
+        for name, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
+            expected[name] += gradient**2 / 7
+    torch.testing.assert_close(per_example(network, examples, batch_size=3), expected)
+
+
 def test_fisher_of_a_linear_model_in_closed_form():
     network, examples = Linear(), some(50)
     weight = network.head.weight.detach().double().numpy()
