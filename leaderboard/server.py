@@ -51,7 +51,8 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=int(STOP_SECONDS),
-            proxy_headers=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies,
         )
         server = uvicorn.Server(config)
         with _signals_end_quietly():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, HttpUrl
+from pydantic import Field, HttpUrl, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from forgetbench.store import home
@@ -40,6 +41,8 @@ class Settings(BaseSettings):
     """Requests per minute from one address, pages and reading API together."""
     writes_per_minute: int = Field(default=60, ge=1)
     """Writing requests per minute from one token, and from one address."""
+    trusted_proxies: str = ""
+    """Addresses or networks of reverse proxies, with commas: their X-Forwarded-For says who is counted. ``*``: any."""
     lease_seconds: float = Field(default=60.0, gt=0)
     """After this time without a heartbeat, a job of a worker that died is done again."""
     poll_seconds: float = Field(default=0.5, gt=0)
@@ -50,6 +53,16 @@ class Settings(BaseSettings):
     """What the log holds: one JSON object a line, on the standard error; ``info`` has a line for each request."""
     page_rows: int = Field(default=100, ge=1, le=1000)
     """Rows on one page of a board; exports give all."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        for one in filter(None, (part.strip() for part in value.split(","))):
+            try:
+                one == "*" or ip_network(one)
+            except ValueError as error:
+                raise ValueError(f"{one!r} is no address or network, such as 10.0.0.7 or 10.0.0.0/8: {error}") from None
+        return value
 
     @property
     def database(self) -> str:

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from forgetbench.cli.output import ProgressBar, out, remark
 from forgetbench.cli.running import Device
+from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
     from forgetbench.leaderboard.settings import Settings
@@ -215,12 +216,18 @@ def pull(task: str, *, server: str, root: Path | None = None, to: Path | None = 
 
 
 def settings(database: str | None, data: Path | None) -> Settings:
-    """The server's settings: from the environment, and what the command line says above it."""
+    """The server's settings: from the environment, and what the command line says above it.
+
+    Raises:
+        UsageError: A variable's value is none that the setting takes.
+    """
+    from pydantic import ValidationError
+
     from forgetbench.leaderboard.settings import Settings
 
-    chosen: dict[str, object] = {}
-    if database is not None:
-        chosen["database_url"] = database
-    if data is not None:
-        chosen["server_folder"] = data
-    return Settings.model_validate({**Settings().model_dump(), **chosen})
+    chosen = {"database_url": database, "server_folder": data}
+    try:
+        return Settings.model_validate({name: value for name, value in chosen.items() if value is not None})
+    except ValidationError as error:
+        said = "; ".join(f"FORGETBENCH_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
+        raise UsageError(f"{said}. Set or unset the variable; docs/run-a-leaderboard.md lists them.") from None

@@ -36,7 +36,7 @@ class Server:
         self.settings, self.process, self.port = settings, None, free_port()
         self.address = f"http://127.0.0.1:{self.port}"
 
-    def start(self, *, worker, log=None):
+    def start(self, *, worker, log=None, **settings):
         environment = {
             **os.environ,
             "FORGETBENCH_SERVER_FOLDER": str(self.settings.server_folder),
@@ -44,6 +44,7 @@ class Server:
             "FORGETBENCH_LEASE_SECONDS": "1",
             "FORGETBENCH_POLL_SECONDS": "0.05",
             "OMP_NUM_THREADS": "1",
+            **{f"FORGETBENCH_{name.upper()}": str(value) for name, value in settings.items()},
         }
         words = [sys.executable, "-c", SERVE, str(self.port), "worker" if worker else "none"]
         self.process = subprocess.Popen(words, env=environment, stderr=log)
@@ -138,3 +139,11 @@ def test_the_worker_does_not_outlive_a_killed_server(site, server):
     [worker] = psutil.Process(server.process.pid).children()
     server.kill()
     worker.wait(timeout=90)
+
+
+@pytest.mark.parametrize(("proxies", "statuses"), [("", [200, 200, 429, 429]), ("127.0.0.0/8", [200, 200, 200, 429])])
+def test_readers_behind_a_trusted_proxy_are_counted_one_by_one(site, server, proxies, statuses):
+    server.start(worker=False, reads_per_minute=2, trusted_proxies=proxies)
+    readers = ("192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.2")
+    answers = [httpx2.get(f"{server.address}/metrics", headers={"X-Forwarded-For": reader}) for reader in readers]
+    assert [answer.status_code for answer in answers] == statuses

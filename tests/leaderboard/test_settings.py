@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from forgetbench.cli import main
 from forgetbench.leaderboard import settings as module
 from forgetbench.leaderboard.formatting import estimate, number, per_cent, rank_text, z_text
 from forgetbench.leaderboard.reading import field_docs
@@ -14,6 +15,8 @@ from forgetbench.leaderboard.settings import Settings
 def test_every_setting_is_documented():
     documented = {name for kind, name in field_docs(module) if kind == "Settings"}
     assert set(Settings.model_fields) <= documented
+    page = (Path(__file__).parents[2] / "docs" / "run-a-leaderboard.md").read_text()
+    assert [name for name in Settings.model_fields if f"`FORGETBENCH_{name.upper()}`" not in page] == []
 
 
 def test_settings_come_from_the_environment(monkeypatch, tmp_path):
@@ -25,6 +28,17 @@ def test_settings_come_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("FORGETBENCH_PAGE_ROWS", "0")
     with pytest.raises(ValidationError):
         Settings()
+
+
+def test_a_wrong_setting_is_named_and_explained(monkeypatch, capsys):
+    monkeypatch.setenv("FORGETBENCH_TRUSTED_PROXIES", "10.0.0.7, 10.0.0.300")
+    monkeypatch.setenv("FORGETBENCH_READS_PER_MINUTE", "0")
+    with pytest.raises(SystemExit) as ended:
+        main(["serve"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 2
+    assert "FORGETBENCH_TRUSTED_PROXIES" in said and "'10.0.0.300' is no address or network" in said
+    assert "FORGETBENCH_READS_PER_MINUTE: Input should be greater than or equal to 1" in said
 
 
 def test_the_default_folder_is_beside_the_store(own_home: Path):
