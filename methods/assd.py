@@ -73,7 +73,8 @@ class ASSD(Method):
                 for examples in (request.forget, request.retain)
             )
             everything = weighted(forget, retain, request) if self.reference == "all" else retain
-        alpha = float(np.percentile(ratios(forget, everything).cpu().numpy(), percentile(request)))
+        known = ratios(forget, everything).cpu().numpy()
+        alpha = float(np.percentile(known, percentile(request))) if known.size else math.inf
         request.report("alpha", alpha)
         dampen(edited, forget, everything, alpha, 1.0, request)
         return edited.eval()

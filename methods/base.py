@@ -61,7 +61,9 @@ class ForgetRequest:
         if len(self.forget) == 0:
             raise UsageError("the forget set is empty: give at least one example to forget")
         if len(self.retain) == 0:
-            raise UsageError("the forget set is the whole training set: leave at least one example to retain")
+            raise UsageError("the forget set is the whole training set: leave at least two examples to retain")
+        if len(self.retain) == 1:
+            raise UsageError("one example is left to retain: leave at least two, since training on one is none")
 
     @property
     def device(self) -> torch.device:

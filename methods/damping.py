@@ -57,9 +57,14 @@ def ratios(forget: Importance, everything: Importance) -> Tensor:
 
 
 def weighted(forget: Importance, retain: Importance, request: ForgetRequest) -> Importance:
-    """I_D out of I_f and I_r, since a mean over D is the mean of its parts; it saves a pass over the forget set."""
+    """I_D out of I_f and I_r, since a mean over D is the mean of its parts; it saves a pass over the forget set.
+
+    I_r is overwritten with I_D, so that there are never three of them.
+    """
     share = len(request.forget) / (len(request.forget) + len(request.retain))
-    return {name: share * value + (1 - share) * retain[name] for name, value in forget.items()}
+    for name, value in retain.items():
+        value.mul_(1 - share).add_(share * forget[name])
+    return retain
 
 
 def class_sorted(examples: Examples) -> Examples:

@@ -13,8 +13,13 @@ from torch import Tensor, nn
 
 
 def teacher_of(model: nn.Module) -> nn.Module:
-    """A copy in eval mode that takes no gradients: neither its weights nor its batch-norm statistics can move."""
-    return copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+    """The model in eval mode, taking no gradients, so that nothing of it moves; the one given keeps its own mode.
+
+    Both hold the same tensors: a teacher takes no memory.
+    """
+    shared: dict[int, object] = {id(value): nn.Parameter(value.detach(), False) for value in model.parameters()}
+    shared |= {id(value): value for value in model.buffers()}
+    return copy.deepcopy(model, shared).eval()
 
 
 def choices(logits: Tensor, *, attributes: bool) -> Tensor:

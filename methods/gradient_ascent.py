@@ -56,10 +56,12 @@ class GradientAscent(Method):
         per_epoch = len(batch_sizes(len(request.forget), self.batch_size))
 
         def below_floor(step: int) -> bool:
-            nonlocal kept, steps_kept
+            nonlocal steps_kept
             if accuracy(edited, request.validation) < allowed:
                 return True
-            kept, steps_kept = copy.deepcopy(edited.state_dict()), step + 1
+            for name, value in edited.state_dict().items():
+                kept[name].copy_(value)
+            steps_kept = step + 1
             return False
 
         try:
@@ -74,7 +76,7 @@ class GradientAscent(Method):
                 after_epoch=below_floor,
             )
         except Diverged:
-            if self.floor == 1:  # otherwise that step is below the floor like any other
+            if self.floor == 1 or steps_kept == 0:  # otherwise that step is below the floor like any other
                 epoch = steps_kept // per_epoch + 1
                 raise Diverged(f"{self.card.name} diverged in epoch {epoch} at learning rate {self.lr:.3g}") from None
         edited.load_state_dict(kept)

@@ -23,6 +23,10 @@ from torch.nn.grad import conv2d_weight
 from forgetbench.compute import active_flop_count, channels_last
 from forgetbench.training import Diverged, Examples, classification_loss
 
+_PLAIN = (nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
+_PLAIN_IN_TIMM = {("timm.layers.norm", "LayerNorm"), ("timm.layers.linear", "Linear")}
+"""Subclasses that compute what their base class does."""
+
 Importance = dict[str, Tensor]
 """One figure per parameter, by the parameter's name and in its shape."""
 
@@ -74,7 +78,7 @@ def per_example(
         for images, labels in examples.batches(batch_size):
             _add_batch(model, names, spread, total, images, labels, each_loss, power)
     model.train(was_training)
-    return _finite({name: value / len(examples) for name, value in total.items()})
+    return _finite({name: value.div_(len(examples)) for name, value in total.items()})
 
 
 def squared_batch_means(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Importance:
@@ -104,7 +108,7 @@ def _batch_means(
             sums.add_(_powered(gradient, power))
         count += 1
     model.train(was_training)
-    return _finite({name: value / count for name, value in total.items()})
+    return _finite({name: value.div_(count) for name, value in total.items()})
 
 
 def _finite(importance: Importance) -> Importance:
@@ -169,7 +173,9 @@ def _sum_batch(
     with _recorded(model) as calls:
         loss = each_loss(functional_call(model, copies, (images,)), labels).sum()
     seen = [call.name for call in calls]
-    calls = [call for call in calls if seen.count(call.name) == 1]  # a shared layer's gradients add up first
+    shared = _shared(model)
+    # the gradients of all uses of a layer, or of a parameter in several layers, add up before they are squared
+    calls = [call for call in calls if seen.count(call.name) == 1 and call.name not in shared]
     sought = [call.output for call in calls] + list(copies.values())
     found = torch.autograd.grad(loss, sought, materialize_grads=True) if sought else ()
     done = set(copies)
@@ -184,6 +190,14 @@ def _sum_batch(
     rest = [name for name in names if name not in done]
     if rest:
         _add_by_vmap(model, names, rest, total, images, labels, each_loss, power)
+
+
+def _shared(model: nn.Module) -> set[str]:
+    """Names of the layers that hold a parameter which another layer holds too."""
+    holders: dict[Tensor, list[str]] = {}
+    for name, value in model.named_parameters(remove_duplicate=False):
+        holders.setdefault(value, []).append(name.rpartition(".")[0])
+    return {name for names in holders.values() if len(names) > 1 for name in names}
 
 
 def _copies(names: dict[str, nn.Parameter], chosen: Iterable[str], count: int) -> Importance:
@@ -244,9 +258,13 @@ def _recorded(model: nn.Module) -> Iterator[list[_Call]]:
 
 
 def _has_formula(layer: nn.Module) -> bool:
-    if isinstance(layer, nn.Conv2d):
-        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return isinstance(layer, (nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d, nn.LayerNorm))
+    kind = type(layer)  # a subclass may do more: pad, standardise its weight, or apply an activation
+    if kind is nn.Conv2d:
+        convolution = cast("nn.Conv2d", layer)
+        return (
+            convolution.groups == 1 and convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
+        )
+    return kind in _PLAIN or (kind.__module__, kind.__qualname__) in _PLAIN_IN_TIMM
 
 
 def _layer_sums(call: _Call, gradient: Tensor, power: str) -> Importance:

@@ -73,11 +73,13 @@ class IAU(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, one step on."""
         edited = editable(model).eval()
-        towards = mean_gradient(edited, request.retain, batch_size=self.batch_size)
-        away = mean_gradient(edited, request.forget, batch_size=self.batch_size)
         optimiser = make_optimiser(edited.parameters(), "adam", self.lr)
-        for parameter, kept, gone in zip(edited.parameters(), towards, away, strict=True):
-            parameter.grad = kept - gone
+        towards = mean_gradient(edited, request.retain, batch_size=self.batch_size)
+        for parameter, gradient in zip(edited.parameters(), towards, strict=True):
+            parameter.grad = gradient
+        away = mean_gradient(edited, request.forget, batch_size=self.batch_size)
+        for gradient in towards:
+            gradient.sub_(away.pop(0))  # one by one, so that Adam's state finds their memory free
         norm = float(torch.stack([g.grad.norm() for g in edited.parameters() if g.grad is not None]).norm())
         check_finite(norm, self.card.name, 0, self.lr)
         optimiser.step()

@@ -1,4 +1,4 @@
-"""Kookmin: the third place of the NeurIPS 2023 challenge, by its authors' name and with their values.
+"""Kookmin: the third place of the NeurIPS 2023 challenge, by its authors' name and with their values where untuned.
 
 The same as `msg`, which see: 30 % of the convolutions' weights, those with the smallest gradients of ascent on D_f and
 descent on an equal part of D_r, are drawn anew; five epochs on D_r, weights that were kept at a tenth of the rate, a

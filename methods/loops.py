@@ -76,6 +76,7 @@ def descend(
             check_finite(float(total), method, epoch, optimiser.param_groups[0]["lr"])
             if after_epoch is not None and after_epoch(epoch):
                 break
+    optimiser.zero_grad(set_to_none=True)
     return network.eval()
 
 

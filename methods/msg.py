@@ -2,7 +2,7 @@
 
     g = gradient of CE(a random part of D_r, as large as D_f) - CE(D_f)
     in each layer the `share` of the weights with the smallest |g| is drawn anew (He, fan out)
-    min CE(D_r), where a weight that was kept moves with a tenth of the learning rate
+    min CE(D_r), where the gradients of the weights that were kept are a tenth
 
 Third place of the NeurIPS 2023 challenge, by Kookmin University; "MSG" in Cadet et al. 2024, which gives the
 definition followed here. Kernels of convolutions, as published; `layers="all"` adds linear layers but the head, so
@@ -22,9 +22,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, TaskFacts, param
+from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, TaskFacts, param
 from forgetbench.methods.gradients import mean_gradient
 from forgetbench.methods.loops import editable
+from forgetbench.methods.masks import smallest
 from forgetbench.methods.repair import Repair, triangle
 
 CHALLENGE = "https://www.kaggle.com/competitions/neurips-2023-machine-unlearning"
@@ -43,14 +44,6 @@ def screened(network: nn.Module, layers: str) -> list[nn.Conv2d | nn.Linear]:
         if isinstance(layer, nn.Conv2d)
         or (layers == "all" and isinstance(layer, nn.Linear) and layer is not getattr(network, "head", None))
     ]
-
-
-def smallest(values: Tensor, share: float) -> Tensor:
-    """A mask of round(share times count) entries, those of the smallest absolute value."""
-    chosen = values.abs().flatten().argsort(stable=True)[: round(share * values.numel())]
-    mask = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
-    mask[chosen] = True
-    return mask.view_as(values)
 
 
 def draw_anew(layer: nn.Conv2d | nn.Linear, mask: Tensor, generator: torch.Generator) -> None:
@@ -108,9 +101,10 @@ class MaskedSmallGradients(Method):
 
     def applies_to(self, facts: TaskFacts) -> str | None:
         """Not to networks without convolutions, unless linear layers are screened too."""
-        if self.layers == "convolutions" and {facts.network, facts.like} & {"mlp", "vit"}:
+        reason = super().applies_to(facts)
+        if not reason and self.layers == "convolutions" and {facts.network, facts.like} & {"mlp", "vit"}:
             return f"{self.card.name} with layers=convolutions does not apply to {facts.network}: set layers=all"
-        return super().applies_to(facts)
+        return reason
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, partly drawn anew and trained."""
@@ -118,19 +112,9 @@ class MaskedSmallGradients(Method):
         generator = request.generator(0)
         order = torch.randperm(len(request.retain), generator=generator)
         kept = request.retain.take(order[: len(request.forget)])
-        edited.eval()
-        gradients = [
-            retained - forgotten
-            for retained, forgotten in zip(
-                mean_gradient(edited, kept), mean_gradient(edited, request.forget), strict=True
-            )
-        ]
-        of: dict[Tensor, Tensor] = dict(zip(edited.parameters(), gradients, strict=True))
-        masks: dict[Tensor, Tensor] = {}
+        masks = self._masks(edited.eval(), kept, request.forget)
         for layer in screened(edited, self.layers):
-            mask = smallest(of[layer.weight], self.share)
-            draw_anew(layer, mask, generator)
-            masks[layer.weight] = mask
+            draw_anew(layer, masks[layer.weight], generator)
         repair = Repair(
             method=self.card.name,
             epochs=self.epochs,
@@ -142,3 +126,13 @@ class MaskedSmallGradients(Method):
         )
         with slowed(masks, self.slow):
             return repair.run(edited, request)
+
+    def _masks(self, network: nn.Module, kept: Examples, forget: Examples) -> dict[Tensor, Tensor]:
+        """Weight -> mask of what is drawn anew."""
+        gradients: dict[Tensor, Tensor] = dict(zip(network.parameters(), mean_gradient(network, kept), strict=True))
+        for parameter, away in zip(network.parameters(), mean_gradient(network, forget), strict=True):
+            gradients[parameter] -= away
+        return {
+            layer.weight: smallest(gradients[layer.weight], round(self.share * layer.weight.numel()))
+            for layer in screened(network, self.layers)
+        }

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.gradients import mean_gradient
 from forgetbench.methods.loops import descend, editable, outputs_of, random_labels
+from forgetbench.methods.masks import smallest
 from forgetbench.training import classification_loss, make_optimiser
 
 
@@ -57,6 +58,7 @@ class SalUn(Method):
         """A copy of the model of which only salient weights have moved."""
         edited = editable(model)
         masks = saliency(edited.eval(), request, self.share)
+        request.report("weights that may move", sum(int(mask.sum()) for mask in masks))
         optimiser = make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
         if self.as_published:
             optimiser.register_step_pre_hook(lambda *_: _mask_gradients(edited, masks))
@@ -83,11 +85,11 @@ class SalUn(Method):
 
 def saliency(model: nn.Module, request: ForgetRequest, share: float) -> list[Tensor]:
     """Boolean masks, one per parameter: the `share` of all weights with the largest gradient on the forget set."""
-    sizes = [gradient.abs() for gradient in mean_gradient(model, request.forget)]
-    everything = torch.cat([size.flatten() for size in sizes])
-    kept = max(1, round(share * everything.numel()))
-    threshold = everything.kthvalue(everything.numel() - kept + 1).values
-    return [size >= threshold for size in sizes]
+    gradients = torch.cat([gradient.flatten() for gradient in mean_gradient(model, request.forget)])
+    mask = ~smallest(gradients, len(gradients) - max(1, round(share * len(gradients))))
+    parameters = list(model.parameters())
+    parts = mask.split([parameter.numel() for parameter in parameters])
+    return [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
 
 
 def _mask_gradients(edited: nn.Module, masks: list[Tensor]) -> None:

@@ -21,7 +21,8 @@ from torch.nn import functional
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.distillation import entropy, teacher_of
 from forgetbench.methods.loops import editable, outputs_of
-from forgetbench.methods.msg import CHALLENGE, smallest
+from forgetbench.methods.masks import smallest
+from forgetbench.methods.msg import CHALLENGE
 from forgetbench.methods.repair import Repair, constant
 from forgetbench.training import classification_loss
 
@@ -35,7 +36,8 @@ def draw_smallest_anew(network: nn.Module, share: float, generator: torch.Genera
         for tensor in (layer.weight, layer.bias)
         if tensor is not None
     ]
-    mask = smallest(torch.cat([tensor.detach().flatten() for _, tensor in tensors]), share)
+    weights = torch.cat([tensor.detach().flatten() for _, tensor in tensors])
+    mask = smallest(weights, round(share * len(weights)))
     parts = mask.split([tensor.numel() for _, tensor in tensors])
     with torch.no_grad():
         for (layer, tensor), part in zip(tensors, parts, strict=True):

@@ -47,7 +47,7 @@ class WoodFisher(Method):
 
     alpha: float = param(10.0, above=0, authors=0.2, search=(0.5, 50.0), help="Factor of the step.")
     damping: float = param(1.0, above=0, search=(0.1, 10.0), help="Added to the Fisher matrix's diagonal.")
-    fisher_examples: int = param(256, low=1, authors=1002, help="m: the first retain examples, spread over the set.")
+    fisher_examples: int = param(256, low=1, authors=1002, help="m: retain examples, spread evenly over the set.")
     iterations: int = param(5, low=1, help="Most iterations of conjugate gradients.")
     as_published: bool = param(False, authors=True, help="Use the released, degenerate recursion.")
     batch_size: int = param(128, low=1, help="Examples per backward; does not shape the result.")
@@ -55,17 +55,19 @@ class WoodFisher(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, one step on."""
         edited = editable(model).eval()
-        forget, retain = (
-            mean_gradient(edited, examples, batch_size=self.batch_size) for examples in (request.forget, request.retain)
-        )
+        difference = mean_gradient(edited, request.forget, batch_size=self.batch_size)
+        retain = mean_gradient(edited, request.retain, batch_size=self.batch_size)
         share = len(request.forget) / (len(request.forget) + len(request.retain))
-        difference = [share * (gone - kept) for gone, kept in zip(forget, retain, strict=True)]
+        for part in difference:
+            part.sub_(retain.pop(0)).mul_(share)
         if self.as_published:
             steps = released_recursion(edited, request.retain.take(range(min(1002, len(request.retain)))), difference)
         else:
             rows = torch.linspace(0, len(request.retain) - 1, min(self.fisher_examples, len(request.retain)))
             product = fisher_product(edited, request.retain.take(rows.long()), self.damping, self.batch_size)
-            steps = conjugate_gradients(product, difference, self.iterations).vector
+            solution = conjugate_gradients(product, difference, self.iterations)
+            request.report("residual", solution.residual)
+            steps = solution.vector
         norm = self.alpha * float(torch.stack([step.norm() for step in steps]).norm())
         check_finite(norm, self.card.name, 0, self.alpha)
         request.report("step norm", norm)

@@ -83,7 +83,7 @@ def test_what_tuning_searches_is_allowed_and_holds_the_default():
 
 def test_a_request_refuses_nothing_to_forget_and_nothing_to_keep():
     recipe = Recipe.model_validate({})
-    for forget, retain, words in ((0, 3, "empty"), (3, 0, "whole training set")):
+    for forget, retain, words in ((0, 3, "empty"), (3, 0, "whole training set"), (3, 1, "at least two")):
         with pytest.raises(UsageError, match=words):
             ForgetRequest(
                 forget=examples(forget),

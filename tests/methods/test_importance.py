@@ -102,6 +102,49 @@ def test_absolute_values_against_batches_of_one():
         torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4 * float(value.max()))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timm/convnext_atto",  # LayerNorm2d, a scale for each channel
+        "timm/mobilenetv3_small_050",  # a batch-norm that holds its activation, grouped convolutions
+        pytest.param("timm/tf_mobilenetv3_small_minimal_100", marks=pytest.mark.slow),  # convolutions that pad
+        pytest.param("timm/nf_resnet26", marks=pytest.mark.slow),  # standardised weights
+    ],
+)
+def test_per_example_squares_of_layers_that_do_more_than_their_base_class(name):
+    spec = NetworkSpec(
+        name=name, channels=3, height=32, width=32, outputs=3, mean=(0.5,) * 3, std=(0.3,) * 3, options={}
+    )
+    network = spec.build(0).eval().double()
+    examples = Examples(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 2]))
+    expected = {key: torch.zeros_like(value) for key, value in network.named_parameters()}
+    for image, label in zip(examples.images, examples.labels, strict=True):
+        loss = classification_loss(network(image[None].double() / 255), label[None])
+        for key, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
+            expected[key] += gradient**2 / 2
+    found = per_example(network.float(), examples)
+    for key, value in expected.items():
+        assert float((found[key].double() - value).norm()) <= 0.02 * float(value.norm()) + 1e-12, key
+
+
+def test_a_parameter_of_two_layers_is_counted_once_both_uses_are_added():
+    class Tied(Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 4)
+            self.other = nn.Linear(4, 4, bias=False)
+            self.other.weight = self.head.weight
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.other(self.head(images.flatten(1)))
+
+    network, examples = Tied(), some(6, classes=4)
+    expected = torch.zeros(4, 4)
+    for image, label in zip(examples.images, examples.labels, strict=True):
+        loss = classification_loss(network(image[None].float() / 255), label[None])
+        expected += torch.autograd.grad(loss, network.head.weight)[0] ** 2 / 6
+    torch.testing.assert_close(per_example(network, examples)["head.weight"], expected)
+
+
 def test_a_shared_layer_is_counted_once_all_its_uses_are_added():
     class Twice(Linear):
         def forward(self, images: Tensor) -> Tensor:
@@ -250,6 +293,21 @@ def test_loss_free_on_a_linear_model_in_closed_form():
     np.testing.assert_allclose(edited.head.weight.detach(), expected, rtol=1e-4)
     relabelled = request(forget.relabel((forget.labels + 1) % 3), retain)
     assert torch.equal(edited.head.weight, LFSSD(alpha=1.05).unlearn(network, relabelled).head.weight)
+
+
+def test_adaptive_threshold_without_a_ratio_changes_nothing_and_says_so(caplog):
+    weight = np.eye(3, 4) * 1e4  # sure of everything: no loss, no gradient, and no ratio is defined
+    forget, retain = (
+        Examples(torch.eye(4, dtype=torch.uint8)[labels].mul(255).view(-1, 1, 2, 2), torch.tensor(labels))
+        for labels in ([0, 0], [1, 2, 1])
+    )
+    network = Linear(4, 3)
+    with torch.no_grad():
+        network.head.weight.copy_(torch.from_numpy(weight))
+    asked = request(forget, retain)
+    edited = ASSD().unlearn(network, asked)
+    assert torch.equal(edited.head.weight, network.head.weight)
+    assert "nothing changed" in asked.notes["remark"]
 
 
 def test_adaptive_threshold_is_the_percentile_of_the_ratios():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from forgetbench.methods.base import ForgetRequest, TaskFacts
-from forgetbench.methods.msg import MaskedSmallGradients, draw_anew, screened, slowed, smallest
+from forgetbench.methods.msg import MaskedSmallGradients, draw_anew, screened, slowed
 from forgetbench.networks import NetworkSpec
 from forgetbench.training import Examples, Recipe
 
@@ -27,15 +27,6 @@ def request() -> ForgetRequest:
         recipe=Recipe(),
         fresh_network=lambda: SPEC.build(9),
     )
-
-
-@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.3, 2), (0.5, 3), (1.0, 6)])
-def test_share_is_exact_and_takes_the_smallest(share, count):
-    values = torch.tensor([[0.5, -0.1, 3.0], [-2.0, 0.0, 0.2]])
-    mask = smallest(values, share)
-    assert int(mask.sum()) == count
-    order = [(1, 1), (0, 1), (1, 2), (0, 0), (1, 0), (0, 2)]
-    assert {place for place in order if mask[place]} == set(order[:count])
 
 
 def test_drawing_anew_keeps_the_rest_and_has_the_spread_of_he():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,7 @@ from forgetbench.methods.amnesiac import Amnesiac
 from forgetbench.methods.base import ForgetRequest, Method
 from forgetbench.methods.finetune import FineTune
 from forgetbench.methods.gradient_ascent import GradientAscent
+from forgetbench.methods.gradients import mean_gradient
 from forgetbench.methods.l1_sparse import L1Sparse
 from forgetbench.methods.loops import accuracy, random_labels
 from forgetbench.methods.neggrad_plus import NegGradPlus
@@ -124,11 +128,30 @@ def test_masked_weights_hold_under_weight_decay_and_momentum(request_, original)
     )
 
 
+def test_a_mask_holds_its_share_where_most_gradients_are_zero(request_, original):
+    dark = replace(request_, forget=Examples(torch.zeros_like(request_.forget.images), request_.forget.labels))
+    network = copy.deepcopy(original).eval()
+    with torch.no_grad():
+        next(network.parameters()).mul_(0)  # so that nothing reaches the layers behind
+    gradients = torch.cat([gradient.flatten() for gradient in mean_gradient(network, dark.forget)])
+    assert float((gradients == 0).float().mean()) > 0.5
+    masks = saliency(network, dark, 0.5)
+    assert sum(int(mask.sum()) for mask in masks) == round(0.5 * len(gradients))
+
+
 def test_saliency_is_of_the_forget_sets_gradient(request_, original):
     loss = classification_loss(original(request_.forget.images.float() / 255), request_.forget.labels)
     sizes = torch.cat([g.abs().flatten() for g in torch.autograd.grad(loss, list(original.parameters()))])
     masks = torch.cat([mask.flatten() for mask in saliency(original, request_, 0.25)])
     assert float(sizes[masks].min()) >= float(sizes[~masks].max()) * (1 - 1e-3)
+
+
+def test_ascent_from_an_original_that_answers_nan_has_diverged_whatever_the_floor(request_, original):
+    broken = copy.deepcopy(original)
+    with torch.no_grad():
+        broken.head.bias.fill_(float("nan"))
+    with pytest.raises(Diverged, match=r"gradient-ascent diverged in epoch 1 at learning rate 0\.005"):
+        GradientAscent().unlearn(broken, request_)
 
 
 def test_the_penalty_of_l1_sparse_shrinks_and_fades(request_, original):

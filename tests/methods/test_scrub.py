@@ -80,7 +80,14 @@ def test_the_teacher_stays_and_the_student_moves():
     student = Scrub(epochs=2, lr=0.1).unlearn(model, asked)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not torch.equal(student.head.weight, before["head.weight"])
-    assert all(not parameter.requires_grad for parameter in teacher_of(model).parameters())
+    model.train()
+    teacher = teacher_of(model)
+    assert all(not parameter.requires_grad for parameter in teacher.parameters())
+    assert model.training
+    assert not any(module.training for module in teacher.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    shared = zip(model.state_dict().values(), teacher.state_dict().values(), strict=True)
+    assert all(one.data_ptr() == other.data_ptr() for one, other in shared)  # a teacher takes no memory
 
 
 def test_one_min_step_by_hand():
