@@ -310,6 +310,25 @@ def test_adaptive_threshold_without_a_ratio_changes_nothing_and_says_so(caplog):
     assert "nothing changed" in asked.notes["remark"]
 
 
+def test_loss_free_as_published_takes_absolute_means_of_class_sorted_batches():
+    network, forget, retain = Linear(), some(8, 1), some(32, 2)
+    order = np.argsort(retain.labels.numpy(), kind="stable")
+    data = [(retain, order[start : start + 8]) for start in range(0, 32, 8)] + [(forget, np.arange(8))]
+    weight = network.head.weight.detach().double().numpy()
+
+    def absolute_mean(examples: Examples, rows: np.ndarray) -> np.ndarray:
+        x = examples.images.numpy().reshape(len(examples), -1)[rows] / 255
+        return np.abs(2 * (x @ weight.T).T @ x / len(rows))
+
+    top = absolute_mean(forget, np.arange(8))
+    bottom = np.mean([absolute_mean(*part) for part in data], axis=0)
+    expected = np.where(top > 1.05 * bottom, weight * np.minimum(0.9 * bottom / top, 1), weight)
+    method = LFSSD(alpha=1.05, dampening=0.9, importance="batch", batch_size=8)
+    edited = method.unlearn(network, request(forget, retain))
+    assert 0 < np.mean(top > 1.05 * bottom) < 1
+    np.testing.assert_allclose(edited.head.weight.detach(), expected, rtol=1e-4)
+
+
 def test_adaptive_threshold_is_the_percentile_of_the_ratios():
     network, forget, retain = Linear(30 * 30, 10), some(20, 1, 30, 10), some(60, 2, 30, 10)
     weight = network.head.weight.detach().double().numpy()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pytest
 import torch
+from scipy.special import log_softmax, softmax
 
+from forgetbench.methods import lotus
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.lotus import LoTUS, tempered
 from forgetbench.networks import NetworkSpec
@@ -66,3 +69,36 @@ def test_the_bound_of_a_whole_class_is_zero_and_the_teacher_stays():
     assert request.notes["bound"] == 0.0
     assert not torch.equal(edited.head.weight, network.head.weight)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_the_temperature_follows_the_gap_and_the_loop_stops_below_the_bound(monkeypatch):
+    network, request = SPEC.build(0), requested([0, 1, 0], [0, 1])
+    on_forget = iter([0.9, 0.7, 0.495, 0.48, 0.3])  # before the first epoch, and after each
+    temperatures = []
+
+    def kept_in_mind(*args, temperature):
+        temperatures.append(temperature)
+        return tempered(*args, temperature)
+
+    monkeypatch.setattr(
+        lotus, "accuracy", lambda _, examples: 0.5 if examples is request.validation else next(on_forget)
+    )
+    monkeypatch.setattr(lotus, "tempered", lambda *args: kept_in_mind(*args[:3], temperature=args[3]))
+    LoTUS(epochs=10, alpha=3.0, tolerance=0.01).unlearn(network, request)
+    assert temperatures == pytest.approx(np.exp([3 * 0.4, 3 * 0.2, 3 * -0.005]))
+    assert request.notes == {"bound": 0.5, "epochs": 3}
+
+
+@pytest.mark.parametrize("gumbel", [False, True])
+def test_what_is_minimised_is_the_cross_entropy_to_the_targets(monkeypatch, gumbel):
+    network, request, seen = SPEC.build(0), requested([0, 1, 0], [0, 1]), []
+    monkeypatch.setattr(lotus, "descend", lambda edited, _, **given: seen.append(given) or edited)
+    LoTUS(alpha=0.0, retain_share=1.0, gumbel=gumbel, tolerance=2.0).unlearn(network, request)
+    batch = next(seen[0]["batches"](0))
+    logits = network(batch[0]).detach().double().numpy()
+    targets, forgotten = batch[1][:, 0].double().numpy(), batch[2].bool().numpy()
+    by_hand = -(targets * log_softmax(logits, axis=1)).sum(1).mean()
+    assert float(seen[0]["loss"](batch).detach()) == pytest.approx(by_hand, rel=1e-5)
+    assert forgotten.sum() == 3
+    assert set(targets[~forgotten].ravel().tolist()) == {0.0, 1.0}
+    assert np.allclose(targets[forgotten], softmax(logits[forgotten], axis=1), atol=1e-5) != gumbel

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from forgetbench.methods.base import ForgetRequest, TaskFacts
+from forgetbench.methods.kookmin import Kookmin
 from forgetbench.methods.msg import MaskedSmallGradients, draw_anew, screened, slowed
 from forgetbench.networks import NetworkSpec
 from forgetbench.training import Examples, Recipe
@@ -78,3 +79,22 @@ def test_networks_without_convolutions_are_told_what_to_do():
         name="mlp", channels=1, height=4, width=4, outputs=3, mean=(0.5,), std=(0.3,), options={"hidden": [6, 5]}
     ).build(0)
     assert [layer.weight.shape for layer in screened(mlp, "all")] == [(6, 16), (5, 6)]  # the head is left out
+
+
+@pytest.mark.parametrize("kind", [MaskedSmallGradients, Kookmin])
+def test_in_training_weights_that_were_kept_move_at_the_slower_rate(kind):
+    network, asked = SPEC.build(0), request()
+
+    def weights(**values: float) -> list[torch.Tensor]:
+        one_step = {"epochs": 1, "share": 0.25, "batch_size": 100, "momentum": 0.0, "weight_decay": 0.0}
+        edited = kind(**one_step, **values).unlearn(network, asked)
+        return [layer.weight.detach() for layer in screened(edited, "convolutions")]
+
+    ends = {
+        name: weights(lr=lr, slow=slow) for name, lr, slow in (("at", 1e-12, 1.0), ("a", 0.1, 1.0), ("b", 0.1, 0.1))
+    }
+    for before, start, whole, slower in zip(screened(network, "convolutions"), *ends.values(), strict=True):
+        anew = (start - before.weight.detach()).abs() > 1e-6
+        assert float((whole - start).abs().max()) > 1e-4
+        torch.testing.assert_close(slower[anew], whole[anew])
+        torch.testing.assert_close((slower - start)[~anew], 0.1 * (whole - start)[~anew], rtol=1e-3, atol=1e-6)

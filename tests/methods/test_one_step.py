@@ -1,0 +1,296 @@
+"""The first steps of each method on a linear softmax model, by numpy: what is minimised, its sign, and at what rate."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
+from torch import Tensor, nn
+
+from forgetbench.methods.amnesiac import Amnesiac
+from forgetbench.methods.bad_teacher import BadTeacher
+from forgetbench.methods.base import ForgetRequest
+from forgetbench.methods.fanchuan import Fanchuan
+from forgetbench.methods.jit import JiT
+from forgetbench.methods.l1_sparse import L1Sparse
+from forgetbench.methods.loops import random_labels
+from forgetbench.methods.random_label import RandomLabel
+from forgetbench.methods.salun import SalUn
+from forgetbench.methods.scrub import Scrub
+from forgetbench.methods.sebastian import Sebastian
+from forgetbench.methods.seif import Seif
+from forgetbench.methods.unsir import UNSIR
+from forgetbench.training import Examples, Recipe
+
+Array = NDArray[np.float64]
+CLASSES, WHOLE = 3, 100  # a batch that holds any of the sets
+
+
+class Linear(nn.Module):
+    """Four pixels to three logits, with the buffers that networks keep their scale in."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((1, 1, 1, 1), 0.4))
+        self.register_buffer("std", torch.full((1, 1, 1, 1), 0.25))
+        self.head = nn.Linear(4, CLASSES)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(2 * torch.randn(parameter.shape, generator=generator))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(images.flatten(1))
+
+
+@pytest.fixture
+def model() -> Linear:
+    return Linear(1)
+
+
+@pytest.fixture
+def asked() -> ForgetRequest:
+    generator = torch.Generator().manual_seed(2)
+
+    def some(count: int) -> Examples:
+        images = torch.randint(0, 256, (count, 1, 2, 2), generator=generator, dtype=torch.uint8)
+        return Examples(images, torch.randint(0, CLASSES, (count,), generator=generator))
+
+    return ForgetRequest(
+        forget=some(9),
+        retain=some(20),
+        validation=some(5),
+        seed=4,
+        recipe=Recipe(),
+        fresh_network=lambda: Linear(99),
+    )
+
+
+def theta(network: nn.Module) -> Array:
+    """Weights and, in the last column, biases (outputs, pixels + 1)."""
+    return np.hstack([part.detach().double().numpy().reshape(CLASSES, -1) for part in network.parameters()])
+
+
+def inputs(images: Examples | Tensor) -> Array:
+    """Pixels in [0,1] and a one (n, pixels + 1)."""
+    pixels = images.images.double() / 255 if isinstance(images, Examples) else images.double()
+    return np.pad(pixels.flatten(1).numpy(), ((0, 0), (0, 1)), constant_values=1.0)
+
+
+def wrong(weights: Array, data: Examples, labels: Tensor | None = None) -> Array:
+    """Gradient of the loss of each example by its logits, p - e_y (n, outputs)."""
+    targets = np.eye(CLASSES)[(data.labels if labels is None else labels).numpy()]
+    return softmax(inputs(data) @ weights.T, axis=1) - targets
+
+
+def gradient(weights: Array, data: Examples, labels: Tensor | None = None) -> Array:
+    """Of the mean loss, by theta."""
+    return wrong(weights, data, labels).T @ inputs(data) / len(data)
+
+
+def adam(weights: Array, gradients: list[Array], lr: float, moments: list[Array]) -> Array:
+    """Adam's next step, for the gradients so far; `moments` are kept from step to step."""
+    count, now = len(gradients), gradients[-1]
+    moments[:] = (
+        [0.9 * moments[0] + 0.1 * now, 0.999 * moments[1] + 0.001 * now**2] if moments else [0.1 * now, 0.001 * now**2]
+    )
+    mean, square = moments[0] / (1 - 0.9**count), moments[1] / (1 - 0.999**count)
+    return weights - lr * mean / (np.sqrt(square) + 1e-8)
+
+
+def same(edited: nn.Module, expected: Array) -> None:
+    np.testing.assert_allclose(theta(edited), expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("max_epochs", [0, 1, 2])
+def test_scrub(model, asked, max_epochs):
+    """The divergence has no gradient where student and teacher are one; from the second step on it has."""
+    values = {"alpha": 0.7, "gamma": 0.3, "temperature": 2.0, "decay": 0.5, "lr": 0.4, "clip": 1e9}
+    batches = {"batch_size": WHOLE, "forget_batch_size": WHOLE, "momentum": 0.0, "weight_decay": 0.0}
+    student = Scrub(epochs=3, max_epochs=max_epochs, **values, **batches).unlearn(model, asked)
+    teacher = expected = theta(model)
+    lr = 0.4
+
+    def away(weights: Array, data: Examples) -> Array:
+        """Gradient of T^2 KL(teacher || student), T = 2: d KL / d logits = (p_student - p_teacher) / T."""
+        given, wanted = (softmax(inputs(data) @ each.T / 2, axis=1) for each in (weights, teacher))
+        return 4 * ((given - wanted) / 2).T @ inputs(data) / len(data)
+
+    for epoch in range(3):
+        if epoch < max_epochs:
+            expected = expected + lr * away(expected, asked.forget)
+        expected = expected - lr * (0.7 * away(expected, asked.retain) + 0.3 * gradient(expected, asked.retain))
+        lr *= 0.5 if epoch + 1 == max_epochs else 1
+    same(student, expected)
+
+
+def test_bad_teacher(model, asked):
+    method = BadTeacher(epochs=4, lr=0.1, retain_share=1.0, temperature=1.5, batch_size=WHOLE)
+    good, bad, expected = theta(model), theta(asked.fresh_network()), theta(model)
+    gradients, moments, count = [], [], len(asked.forget) + len(asked.retain)
+    for _ in range(4):
+        sums = np.zeros_like(good)
+        for teacher, data in ((bad, asked.forget), (good, asked.retain)):
+            given, wanted = (softmax(inputs(data) @ each.T / 1.5, axis=1) for each in (expected, teacher))
+            sums += (given - wanted).T @ inputs(data) / 1.5
+        gradients.append(sums / count)
+        expected = adam(expected, gradients, 0.1, moments)
+    same(method.unlearn(model, asked), expected)
+
+
+def test_amnesiac(model, asked):
+    labels = random_labels(asked.forget.labels, CLASSES, asked.generator(0))
+    everything = asked.forget.relabel(labels).join(asked.retain)
+    gradients, moments, expected = [], [], theta(model)
+    for _ in range(4):
+        gradients.append(gradient(expected, everything))
+        expected = adam(expected, gradients, 0.1, moments)
+    same(Amnesiac(epochs=4, lr=0.1, batch_size=WHOLE).unlearn(model, asked), expected)
+
+
+@pytest.mark.parametrize("redraw", [False, True])
+def test_random_label(model, asked, redraw):
+    """The retain set left aside; the labels are by default never the true ones."""
+    method = RandomLabel(epochs=3, lr=0.4, retain=0, redraw=redraw, batch_size=WHOLE, momentum=0.0, weight_decay=0.0)
+    expected = theta(model)
+    for epoch in range(3):
+        labels = random_labels(asked.forget.labels, CLASSES, asked.generator(0, epoch * redraw))
+        expected = expected - 0.4 * gradient(expected, asked.forget, labels)
+    same(method.unlearn(model, asked), expected)
+
+
+@pytest.mark.parametrize("redraw", [False, True])
+def test_salun(model, asked, redraw):
+    method = SalUn(epochs=3, lr=0.4, share=0.4, redraw=redraw, batch_size=WHOLE, momentum=0.0, weight_decay=0.0)
+    expected = theta(model)
+    sizes = np.abs(gradient(expected, asked.forget))
+    mask = sizes >= np.sort(sizes.ravel())[-6]  # 0.4 of 15 weights
+    for epoch in range(3):
+        labels = random_labels(asked.forget.labels, CLASSES, asked.generator(0, epoch * redraw))
+        everything = asked.forget.relabel(labels).join(asked.retain)
+        expected = expected - 0.4 * mask * gradient(expected, everything)
+    same(method.unlearn(model, asked), expected)
+
+
+def test_l1_sparse(model, asked):
+    """The penalty fades: whole in the first of four epochs, a quarter in the last."""
+    method = L1Sparse(epochs=4, lr=0.4, alpha=0.1, batch_size=WHOLE, momentum=0.0, weight_decay=0.0)
+    expected = theta(model)
+    for strength in (0.1, 0.075, 0.05, 0.025):
+        expected = expected - 0.4 * (gradient(expected, asked.retain) + strength * np.sign(expected))
+    same(method.unlearn(model, asked), expected)
+
+
+@pytest.mark.parametrize("weights", ["balanced", "published", "none"])
+def test_seif(model, asked, weights):
+    """A network without kernels gets no noise; at the middle of its only step the rate is at half its height."""
+    counts = np.bincount(asked.retain.labels, minlength=CLASSES)
+    weight_of = {"balanced": 20 / (CLASSES * counts), "published": np.array([1, 0.05, 0.05]), "none": np.ones(3)}
+    each = weight_of[weights][asked.retain.labels.numpy(), None]
+    method = Seif(epochs=1, lr=0.8, weights=weights, batch_size=WHOLE, momentum=0.0, weight_decay=0.0)
+    start = theta(model)
+    step = (each * wrong(start, asked.retain)).T @ inputs(asked.retain) / 20
+    same(method.unlearn(model, asked), start - 0.4 * step)
+
+
+def test_sebastian(model, asked):
+    """Nothing drawn anew: weighted classes, and from the second step on entropies that are held to the original's."""
+    method = Sebastian(
+        epochs=3, lr=0.4, share=0.0, rarity=-1.0, entropy_weight=2.0, batch_size=WHOLE, momentum=0.0, weight_decay=0.0
+    )
+    data, start = asked.retain, theta(model)
+    each = 1 / np.bincount(data.labels, minlength=CLASSES)[data.labels.numpy(), None]
+
+    def logarithms(weights: Array) -> tuple[Array, Array]:
+        logarithm = log_softmax(inputs(data) @ weights.T, axis=1)
+        return logarithm, -(np.exp(logarithm) * logarithm).sum(1, keepdims=True)
+
+    expected = start
+    for _ in range(3):
+        logarithm, entropy = logarithms(expected)
+        # d H / d logits = -p (log p + H), the square's derivative is twice the difference
+        held = 2 * (entropy - logarithms(start)[1]) * -np.exp(logarithm) * (logarithm + entropy) / len(data)
+        errors = each * wrong(expected, data) / each.sum() + 2.0 * held
+        expected = expected - 0.4 * errors.T @ inputs(data)
+    same(method.unlearn(model, asked), expected)
+
+
+def test_fanchuan(model, asked):
+    """One pass to uniform answers, then two turns of the contrast and of the retain set."""
+    method = Fanchuan(
+        epochs=2,
+        uniform_lr=0.3,
+        forget_lr=0.2,
+        lr=0.4,
+        temperature=1.5,
+        batch_size=WHOLE,
+        forget_batch_size=WHOLE,
+        momentum=0.0,
+        weight_decay=0.0,
+    )
+    gone, kept, expected = inputs(asked.forget), inputs(asked.retain), theta(model)
+    expected = expected - 0.3 * (softmax(gone @ expected.T, axis=1) - 1 / CLASSES).T @ gone / len(gone)
+    for lr in (0.2, 0.1):  # half a cosine
+        others = kept @ expected.T
+        # d / d scores of the mean of -log softmax(scores) over pairs
+        scores = (softmax(gone @ expected.T @ others.T / 1.5, axis=1) - 1 / len(kept)) / len(gone)
+        expected = expected - lr * (scores @ others / 1.5).T @ gone
+        expected = expected - 0.4 * gradient(expected, asked.retain)
+    same(method.unlearn(model, asked), expected)
+
+
+def test_unsir_of_classes_that_stay(model, asked):
+    """The noise leaves the answers of the forget set; the model is impaired with it and then repaired."""
+    method = UNSIR(lr=0.1, repair_lr=0.05, repair_epochs=1, noise_lr=0.3, noise_steps=8, batch_size=WHOLE)
+    (forgotten, _) = next(asked.forget.batches(WHOLE, asked.seed_of(1, 0)))
+    (images, labels) = next(asked.retain.batches(WHOLE, asked.seed_of(2, 0)))
+    noise = torch.randn(forgotten.shape, generator=asked.generator(3, 0))
+    start = theta(model)
+    apart = (inputs(noise) - inputs(forgotten)) @ start.T  # d MSE / d noise points along apart W
+    moved = noise.double().flatten(1).numpy() + 0.3 * np.sign(apart @ start[:, :4])  # one step of Adam
+    batch = np.vstack([np.pad(moved.clip(0, 1), ((0, 0), (0, 1)), constant_values=1.0), inputs(images)])
+    targets = np.eye(CLASSES)[torch.cat([labels[:9], labels]).numpy()]
+    impaired = (softmax(batch @ start.T, axis=1) - targets).T @ batch / len(batch)
+    expected = adam(start, [impaired], 0.1, [])
+    expected = adam(expected, [gradient(expected, asked.retain)], 0.05, [])
+    same(method.unlearn(model, asked), expected)
+
+
+def test_unsir_of_a_whole_class(model, asked):
+    """The noise of a class leaves that class; the model is impaired with it under that label and then repaired."""
+    forget = asked.forget.relabel(torch.full((9,), 2))
+    retain = asked.retain.relabel(asked.retain.labels % 2)
+    asked = dataclasses.replace(asked, forget=forget, retain=retain)
+    method = UNSIR(lr=0.1, repair_lr=0.05, repair_epochs=1, noise_lr=0.3, noise_steps=1, penalty=0.2, batch_size=20)
+    noise = torch.randn(20, 1, 2, 2, generator=asked.generator(0, 2)).double()
+    start, pixels = theta(model), noise.flatten(1).numpy()
+    errors = softmax(inputs(0.4 + 0.25 * noise) @ start.T, axis=1) - np.eye(CLASSES)[2]
+    slope = 2 * 0.2 * pixels - 0.25 * errors @ start[:, :4]
+    moved = 0.4 + 0.25 * (pixels - 0.3 * np.sign(slope))  # one step of Adam
+    rows = torch.randint(20, (10,), generator=asked.generator(1, 0)).numpy()  # half as many noises as images
+    batch = np.vstack([np.pad(moved[rows], ((0, 0), (0, 1)), constant_values=1.0), inputs(retain)])
+    targets = np.eye(CLASSES)[[2] * 10 + retain.labels.tolist()]
+    impaired = (softmax(batch @ start.T, axis=1) - targets).T @ batch / len(batch)
+    expected = adam(start, [impaired], 0.1, [])
+    expected = adam(expected, [gradient(expected, retain)], 0.05, [])
+    same(method.unlearn(model, asked), expected)
+
+
+def test_jit(model, asked):
+    """The losses of a batch are summed; neighbours are constants, and noise is clamped before it is measured."""
+    method = JiT(epochs=1, lr=0.05, sigma=0.5, samples=3, batch_size=WHOLE)
+    (images, _) = next(asked.forget.batches(WHOLE, asked.seed_of(0, 0)))
+    noises = 0.5 * 0.25 * torch.randn(3, *images.shape, generator=asked.generator(1, 0, 0))
+    start, here, step = theta(model), inputs(images), np.zeros((CLASSES, 5))
+    for noise in noises:
+        there = inputs((images + noise).clamp(images.min(), images.max()))
+        apart, length = (here - there) @ start.T, np.linalg.norm((here - there) / 0.25, axis=1)
+        step += (apart / np.linalg.norm(apart, axis=1, keepdims=True) / length[:, None]).T @ here / 3
+    same(method.unlearn(model, asked), start - 0.05 * step)
