@@ -6,7 +6,9 @@ Whole classes are forgotten and retained images hold none of them, so that metho
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.methods.base import ForgetRequest, Method, TaskFacts
+from forgetbench.methods.cards import describe_range
 from forgetbench.networks import NetworkSpec
 from forgetbench.training import Examples, Recipe, fit
 
@@ -66,6 +69,7 @@ def check_method(
     options: dict[str, Any] | None = None,
     values: dict[str, Any] | None = None,
     device: str = "cpu",
+    mixed_precision: bool = True,
 ) -> list[CheckResult]:
     """Put a method through the battery on one network.
 
@@ -75,11 +79,12 @@ def check_method(
         options: The network's options.
         values: Hyper-parameters, such as few epochs; the rest are defaults.
         device: Where to run.
+        mixed_precision: Whether the recipe asks for bfloat16, which a GPU alone is given.
 
     Returns:
         One result per check; none of them raises.
     """
-    bench = Battery(kind, network, options or {}, values or {}, device)
+    bench = Battery(kind, network, options or {}, values or {}, device, mixed_precision=mixed_precision)
     checks: list[tuple[str, Callable[[], str]]] = [
         ("hyper-parameters survive JSON", bench.round_trip),
         ("bad hyper-parameters are refused", bench.bad_values),
@@ -104,12 +109,20 @@ class Battery:
     """A method, a network, tiny tasks for them, and the checks; each returns a remark or raises what is wrong."""
 
     def __init__(
-        self, kind: type[Method], network: str, options: dict[str, Any], values: dict[str, Any], device: str
+        self,
+        kind: type[Method],
+        network: str,
+        options: dict[str, Any],
+        values: dict[str, Any],
+        device: str,
+        *,
+        mixed_precision: bool = True,
     ) -> None:
         self.kind, self.network, self.options, self.values = kind, network, options, values
         self.device = torch.device(device)
         self._originals: dict[tuple[bool, int, int], nn.Module] = {}
-        self.recipe = Recipe.model_validate({"epochs": 12, "batch_size": BATCH, "optimiser": "adamw", "lr": 0.01})
+        recipe = {"epochs": 12, "batch_size": BATCH, "optimiser": "adamw", "lr": 0.01}
+        self.recipe = Recipe.model_validate(recipe | {"mixed_precision": mixed_precision})
 
     def method(self) -> Method:
         """The method with the hyper-parameters of this battery."""
@@ -177,12 +190,16 @@ class Battery:
         return ""
 
     def bad_values(self) -> str:
-        """Unknown names and values of the wrong type are refused by name."""
-        for name, value in [("no_such_parameter", 1), *((fact.name, object()) for fact in self.kind.parameters())]:
+        """Unknown names, wrong types and values out of range are refused, by name and with the range."""
+        cases: list[tuple[str, object, str]] = [("no_such_parameter", 1, "")]
+        for each in dataclasses.fields(self.kind):
+            cases += [(each.name, value, describe_range(each)) for value in _refusable(each)]
+        for name, value, allowed in cases:
             try:
                 self.kind.from_dict({name: value})
             except UsageError as error:
-                _demand(name in str(error), f"the refusal of {name} does not name it: {error}")
+                _demand(name in str(error), f"the refusal of {name}={value!r} does not name it: {error}")
+                _demand(allowed in str(error), f"the refusal of {name}={value!r} does not say {allowed}: {error}")
             else:
                 raise ForgetBenchError(f"{name}={value!r} was not refused")
         return ""
@@ -193,13 +210,20 @@ class Battery:
             return f"does not apply: {reason}"
         request = self.request()
         model = self.original(request)
-        before = _state(model)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)  # what a caller's own backward may have left
+        before, manner = _state(model), _manner(model)
         data = (request.forget, request.retain, request.validation)
         seen = [(examples.images.clone(), examples.labels) for examples in data]
         state = torch.random.get_rng_state()
         unlearned = self.method().unlearn(model, request)
         _demand(bool((torch.random.get_rng_state() == state).all()), "torch's global random state was changed")
         _demand(_same(before, _state(model)), "the given model was changed")
+        _demand(manner == _manner(model), "the mode or requires_grad of the given model was changed")
+        _demand(
+            all(each.grad is not None and bool((each.grad == 1).all()) for each in model.parameters()),
+            "the gradients of the given model were changed",
+        )
         _demand(unlearned is not model, "the given model itself was returned, not a copy")
         _equivalent(before, _state(unlearned))
         _demand(not unlearned.training, "the network came back in train mode: end with .eval()")
@@ -282,6 +306,27 @@ class Battery:
 def _demand(condition: bool, message: str) -> None:
     if not condition:
         raise ForgetBenchError(message)
+
+
+def _refusable(field: dataclasses.Field[Any]) -> list[object]:
+    """Values that a hyper-parameter must not take: of no type of its own, beyond each end of its range, NaN."""
+    bounds: dict[str, float | None] = field.metadata.get("bounds", {})
+    beyond: dict[str, float] = {"low": -1, "high": 1, "above": 0, "below": 0}
+    values: list[object] = [object()]
+    values += [end + beyond[name] for name, end in bounds.items() if end is not None]
+    if isinstance(field.default, float):
+        values.append(math.nan)
+    if field.metadata.get("choices"):
+        values.append("no-such-choice")
+    return values
+
+
+def _manner(network: nn.Module) -> tuple[list[bool], list[bool]]:
+    """The mode of each module, and whether each parameter takes gradients."""
+    return (
+        [module.training for module in network.modules()],
+        [parameter.requires_grad for parameter in network.parameters()],
+    )
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:

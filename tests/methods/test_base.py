@@ -190,6 +190,58 @@ def test_a_broken_promise_is_found():
     assert "random" in failed["the seed decides"]
 
 
+@pytest.mark.parametrize(
+    ("deed", "words"),
+    [
+        (lambda model: model.train(), "mode or requires_grad of the given model"),
+        (lambda model: model.head.requires_grad_(requires_grad=False), "mode or requires_grad of the given model"),
+        (lambda model: model.zero_grad(), "gradients of the given model"),
+    ],
+)
+def test_a_given_model_in_another_mode_is_found(deed, words):
+    @dataclass(frozen=True, kw_only=True)
+    class Careless(methods.get("none")):
+        def unlearn(self, model, request):
+            edited = super().unlearn(model, request)
+            deed(model)
+            return edited
+
+    failed = {result.name: result.message for result in check_method(Careless, network="mlp") if not result.ok}
+    assert words in failed["an equivalent network comes back and the given one is left alone"]
+
+
+@pytest.mark.parametrize("passed", ["0", "2", "nan", "'no-such-choice'"])
+def test_values_out_of_range_that_are_not_refused_are_found(passed):
+    @dataclass(frozen=True, kw_only=True)
+    class Lenient(methods.get("none")):
+        size: float = param(0.1, above=0, high=1, help="How much.")
+        way: str = param("up", choices=("up", "down"), help="Where to.")
+
+        @classmethod
+        def from_dict(cls, values):
+            return super().from_dict({name: value for name, value in values.items() if repr(value) != passed})
+
+    failed = {result.name: result.message for result in check_method(Lenient, network="mlp") if not result.ok}
+    assert list(failed) == ["bad hyper-parameters are refused"]
+    assert f"={passed} was not refused" in failed["bad hyper-parameters are refused"]
+
+
+def test_a_refusal_without_the_range_is_found():
+    @dataclass(frozen=True, kw_only=True)
+    class Curt(methods.get("none")):
+        size: float = param(0.1, above=0, high=1, help="How much.")
+
+        @classmethod
+        def from_dict(cls, values):
+            try:
+                return super().from_dict(values)
+            except UsageError:
+                raise UsageError(f"bad {list(values)}") from None
+
+    failed = {result.name: result.message for result in check_method(Curt, network="mlp") if not result.ok}
+    assert "does not say (0, 1]" in failed["bad hyper-parameters are refused"]
+
+
 def test_reading_what_the_card_does_not_list_is_found():
     @dataclass(frozen=True, kw_only=True)
     class Greedy(methods.get("none")):
