@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from forgetbench.methods import methods
+from forgetbench import training
+from forgetbench.methods import loops, methods
+from forgetbench.methods.base import Method
 from forgetbench.methods.checks import Battery, check_method
 from forgetbench.training import Diverged
 
@@ -23,21 +25,28 @@ SMALL: dict[str, float] = {"epochs": 2, "steps": 4, "floor": 1.0}
 """Values for parameters of these names, so that a battery takes a second."""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+DEVICES = ["cpu", *(["cuda", "cuda in bfloat16"] if torch.cuda.is_available() else [])]
 
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+def small(kind: type[Method]) -> dict[str, float]:
+    return {fact.name: SMALL[fact.name] for fact in kind.parameters() if fact.name in SMALL}
+
+
+def network_of(kind: type[Method], *choice: str) -> str:
+    """The first of these networks that a method applies to."""
+    reasons = {name: Battery(kind, name, NETWORKS[name], small(kind), "cpu").inapplicable() for name in choice}
+    return next(name for name, reason in reasons.items() if reason is None)
 
 
 def failures(name: str, network: str, device: str) -> list[str]:
-    kind = methods.get(name)
-    values = {fact.name: SMALL[fact.name] for fact in kind.parameters() if fact.name in SMALL}
-    results = check_method(kind, network=network, options=NETWORKS[network], values=values, device=device)
+    results = check_method(
+        methods.get(name),
+        network=network,
+        options=NETWORKS[network],
+        values=small(methods.get(name)),
+        device=device.split(" ", maxsplit=1)[0],
+        mixed_precision="bfloat16" in device,
+    )
     return [f"{result.name}: {result.message}" for result in results if not result.ok]
 
 
@@ -48,6 +57,27 @@ def test_battery(name, network, device):
     assert failures(name, network, device) == []
 
 
+@pytest.mark.parametrize("name", methods.names())
+def test_in_bfloat16_the_losses_are_numbers_and_the_network_comes_back_in_float32(monkeypatch, name):
+    """What a GPU does with a recipe of mixed precision, on a CPU."""
+    seen: list[bool] = []
+
+    def on_the_cpu(_: torch.device, *, enabled: bool) -> torch.autocast:
+        seen.append(enabled)
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled)
+
+    for module in (loops, training):
+        monkeypatch.setattr(module, "autocast", on_the_cpu)
+    kind = methods.get(name)
+    network = network_of(kind, "mlp", "vit", "cnn")
+    for wanted in (False, True):
+        seen.clear()
+        bench = Battery(kind, network, NETWORKS[network], small(kind), "cpu", mixed_precision=wanted)
+        bench.recipe = bench.recipe.model_copy(update={"epochs": 2})
+        assert bench.contract() == ""
+        assert set(seen) == {wanted}  # of the original's training at least
+
+
 NOTHING_TO_DIVERGE = {"none", "retrain", "eu-k", "sham", "collapse", "head-mask"}
 """Methods that minimise nothing from the model that they are given, and the sentinel whose aim is collapse."""
 
@@ -55,9 +85,8 @@ NOTHING_TO_DIVERGE = {"none", "retrain", "eu-k", "sham", "collapse", "head-mask"
 @pytest.mark.parametrize("name", sorted(set(methods.names()) - NOTHING_TO_DIVERGE))
 def test_a_loss_that_is_no_number_is_said(name):
     kind = methods.get(name)
-    values = {fact.name: SMALL[fact.name] for fact in kind.parameters() if fact.name in SMALL}
-    network = "cnn" if not Battery(kind, "cnn", NETWORKS["cnn"], values, "cpu").inapplicable() else "vit"
-    bench = Battery(kind, network, NETWORKS[network], values, "cpu")
+    network = network_of(kind, "cnn", "vit")
+    bench = Battery(kind, network, NETWORKS[network], small(kind), "cpu")
     request = bench.request()
     original = bench.original(request)
     with torch.no_grad():
@@ -91,8 +120,7 @@ def test_battery_on_timm_networks(name, network, device):
 )
 def test_smoke_on_timm_networks(name, network):
     kind = methods.get(name)
-    values = {fact.name: SMALL[fact.name] for fact in kind.parameters() if fact.name in SMALL}
-    bench = Battery(kind, network, NETWORKS[network], values, "cpu")
+    bench = Battery(kind, network, NETWORKS[network], small(kind), "cpu")
     bench.recipe = bench.recipe.model_copy(update={"epochs": 1})
     answer = bench.contract()
     assert "timm/" not in network or answer == ""  # what is built like a network of ours is not passed over
