@@ -95,14 +95,18 @@ def gradient(weights: Array, data: Examples, labels: Tensor | None = None) -> Ar
     return wrong(weights, data, labels).T @ inputs(data) / len(data)
 
 
-def adam(weights: Array, gradients: list[Array], lr: float, moments: list[Array]) -> Array:
-    """Adam's next step, for the gradients so far; `moments` are kept from step to step."""
-    count, now = len(gradients), gradients[-1]
-    moments[:] = (
-        [0.9 * moments[0] + 0.1 * now, 0.999 * moments[1] + 0.001 * now**2] if moments else [0.1 * now, 0.001 * now**2]
-    )
-    mean, square = moments[0] / (1 - 0.9**count), moments[1] / (1 - 0.999**count)
-    return weights - lr * mean / (np.sqrt(square) + 1e-8)
+class Adam:
+    """Adam's steps, by its paper."""
+
+    def __init__(self, lr: float) -> None:
+        self.lr, self.count = lr, 0
+        self.mean = self.square = np.zeros((CLASSES, 5))
+
+    def step(self, weights: Array, now: Array) -> Array:
+        self.count += 1
+        self.mean, self.square = 0.9 * self.mean + 0.1 * now, 0.999 * self.square + 0.001 * now**2
+        mean, square = self.mean / (1 - 0.9**self.count), self.square / (1 - 0.999**self.count)
+        return weights - self.lr * mean / (np.sqrt(square) + 1e-8)
 
 
 def same(edited: nn.Module, expected: Array) -> None:
@@ -134,24 +138,22 @@ def test_scrub(model, asked, max_epochs):
 def test_bad_teacher(model, asked):
     method = BadTeacher(epochs=4, lr=0.1, retain_share=1.0, temperature=1.5, batch_size=WHOLE)
     good, bad, expected = theta(model), theta(asked.fresh_network()), theta(model)
-    gradients, moments, count = [], [], len(asked.forget) + len(asked.retain)
+    optimiser, count = Adam(0.1), len(asked.forget) + len(asked.retain)
     for _ in range(4):
         sums = np.zeros_like(good)
         for teacher, data in ((bad, asked.forget), (good, asked.retain)):
             given, wanted = (softmax(inputs(data) @ each.T / 1.5, axis=1) for each in (expected, teacher))
             sums += (given - wanted).T @ inputs(data) / 1.5
-        gradients.append(sums / count)
-        expected = adam(expected, gradients, 0.1, moments)
+        expected = optimiser.step(expected, sums / count)
     same(method.unlearn(model, asked), expected)
 
 
 def test_amnesiac(model, asked):
     labels = random_labels(asked.forget.labels, CLASSES, asked.generator(0))
     everything = asked.forget.relabel(labels).join(asked.retain)
-    gradients, moments, expected = [], [], theta(model)
+    optimiser, expected = Adam(0.1), theta(model)
     for _ in range(4):
-        gradients.append(gradient(expected, everything))
-        expected = adam(expected, gradients, 0.1, moments)
+        expected = optimiser.step(expected, gradient(expected, everything))
     same(Amnesiac(epochs=4, lr=0.1, batch_size=WHOLE).unlearn(model, asked), expected)
 
 
@@ -246,21 +248,30 @@ def test_fanchuan(model, asked):
     same(method.unlearn(model, asked), expected)
 
 
+def impaired(weights: Array, noise: Array, of_noise: list[int], images: Array, labels: Tensor) -> Array:
+    """Gradient of the mean loss of noise (n, pixels) and images with their labels."""
+    batch = np.vstack([np.pad(noise, ((0, 0), (0, 1)), constant_values=1.0), images])
+    targets = np.eye(CLASSES)[of_noise + labels.tolist()]
+    return (softmax(batch @ weights.T, axis=1) - targets).T @ batch / len(batch)
+
+
+STEPS_OF_UNSIR = {"lr": 0.1, "epochs": 3, "repair_lr": 0.05, "repair_epochs": 3, "noise_lr": 0.3}
+
+
 def test_unsir_of_classes_that_stay(model, asked):
     """The noise leaves the answers of the forget set; the model is impaired with it and then repaired."""
-    method = UNSIR(lr=0.1, repair_lr=0.05, repair_epochs=1, noise_lr=0.3, noise_steps=8, batch_size=WHOLE)
-    (forgotten, _) = next(asked.forget.batches(WHOLE, asked.seed_of(1, 0)))
     (images, labels) = next(asked.retain.batches(WHOLE, asked.seed_of(2, 0)))
-    noise = torch.randn(forgotten.shape, generator=asked.generator(3, 0))
-    start = theta(model)
-    apart = (inputs(noise) - inputs(forgotten)) @ start.T  # d MSE / d noise points along apart W
-    moved = noise.double().flatten(1).numpy() + 0.3 * np.sign(apart @ start[:, :4])  # one step of Adam
-    batch = np.vstack([np.pad(moved.clip(0, 1), ((0, 0), (0, 1)), constant_values=1.0), inputs(images)])
-    targets = np.eye(CLASSES)[torch.cat([labels[:9], labels]).numpy()]
-    impaired = (softmax(batch @ start.T, axis=1) - targets).T @ batch / len(batch)
-    expected = adam(start, [impaired], 0.1, [])
-    expected = adam(expected, [gradient(expected, asked.retain)], 0.05, [])
-    same(method.unlearn(model, asked), expected)
+    impair, repair, expected = Adam(0.1), Adam(0.05), theta(model)
+    for epoch in range(3):
+        (forgotten, _) = next(asked.forget.batches(WHOLE, asked.seed_of(1, epoch)))
+        noise = torch.randn(forgotten.shape, generator=asked.generator(3, epoch))
+        apart = (inputs(noise) - inputs(forgotten)) @ expected.T  # d MSE / d noise points along apart W
+        moved = noise.double().flatten(1).numpy() + 0.3 * np.sign(apart @ expected[:, :4])  # one step of Adam
+        now = impaired(expected, moved.clip(0, 1), labels[:9].tolist(), inputs(images), labels)
+        expected = impair.step(expected, now)
+    for _ in range(3):
+        expected = repair.step(expected, gradient(expected, asked.retain))
+    same(UNSIR(noise_steps=8, batch_size=WHOLE, **STEPS_OF_UNSIR).unlearn(model, asked), expected)
 
 
 def test_unsir_of_a_whole_class(model, asked):
@@ -268,19 +279,18 @@ def test_unsir_of_a_whole_class(model, asked):
     forget = asked.forget.relabel(torch.full((9,), 2))
     retain = asked.retain.relabel(asked.retain.labels % 2)
     asked = dataclasses.replace(asked, forget=forget, retain=retain)
-    method = UNSIR(lr=0.1, repair_lr=0.05, repair_epochs=1, noise_lr=0.3, noise_steps=1, penalty=0.2, batch_size=20)
     noise = torch.randn(20, 1, 2, 2, generator=asked.generator(0, 2)).double()
-    start, pixels = theta(model), noise.flatten(1).numpy()
-    errors = softmax(inputs(0.4 + 0.25 * noise) @ start.T, axis=1) - np.eye(CLASSES)[2]
-    slope = 2 * 0.2 * pixels - 0.25 * errors @ start[:, :4]
+    impair, repair, expected, pixels = Adam(0.1), Adam(0.05), theta(model), noise.flatten(1).numpy()
+    errors = softmax(inputs(0.4 + 0.25 * noise) @ expected.T, axis=1) - np.eye(CLASSES)[2]
+    slope = 2 * 0.2 * pixels - 0.25 * errors @ expected[:, :4]
     moved = 0.4 + 0.25 * (pixels - 0.3 * np.sign(slope))  # one step of Adam
-    rows = torch.randint(20, (10,), generator=asked.generator(1, 0)).numpy()  # half as many noises as images
-    batch = np.vstack([np.pad(moved[rows], ((0, 0), (0, 1)), constant_values=1.0), inputs(retain)])
-    targets = np.eye(CLASSES)[[2] * 10 + retain.labels.tolist()]
-    impaired = (softmax(batch @ start.T, axis=1) - targets).T @ batch / len(batch)
-    expected = adam(start, [impaired], 0.1, [])
-    expected = adam(expected, [gradient(expected, retain)], 0.05, [])
-    same(method.unlearn(model, asked), expected)
+    for epoch in range(3):
+        rows = torch.randint(20, (10,), generator=asked.generator(1, epoch)).numpy()  # half as many as images
+        now = impaired(expected, moved[rows], [2] * 10, inputs(retain), retain.labels)
+        expected = impair.step(expected, now)
+    for _ in range(3):
+        expected = repair.step(expected, gradient(expected, retain))
+    same(UNSIR(noise_steps=1, penalty=0.2, batch_size=20, **STEPS_OF_UNSIR).unlearn(model, asked), expected)
 
 
 def test_jit(model, asked):
