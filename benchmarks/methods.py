@@ -17,6 +17,7 @@ from torch import nn
 from forgetbench.errors import ForgetBenchError
 from forgetbench.methods import methods
 from forgetbench.methods.base import ForgetRequest, TaskFacts
+from forgetbench.methods.cards import Scalar
 from forgetbench.methods.gradients import per_example
 from forgetbench.networks import NetworkSpec
 from forgetbench.training import Examples, Recipe, count_flops, fit
@@ -79,11 +80,20 @@ def importances() -> None:
         print(f"importances, {name} at {size:2d} pixels: {ours:.1f} times as fast as batches of one")
 
 
-def loops(request: ForgetRequest, original: nn.Module) -> None:
-    """A method's own loop against a plain one with the same steps."""
-    settings = {"cf-k": {"k": 1}, "gradient-ascent": {"lr": 1e-6, "floor": 1.0}, "scrub": {"max_epochs": 3}}
+def loops(request: ForgetRequest, original: nn.Module, facts: TaskFacts) -> None:
+    """A method's own loop against a plain one with the same steps; on a vit, of the methods for it alone."""
+    settings: dict[str, dict[str, Scalar]] = {
+        "cf-k": {"k": 1},
+        "gradient-ascent": {"lr": 1e-6, "floor": 1.0},
+        "scrub": {"max_epochs": 3},
+        "gs-lora": {"alpha_epoch": 1},
+    }
     for name, loop in PlainLoops(original, request, epochs=3).all().items():
-        method = methods.get(name)(epochs=3, **settings.get(name, {}))
+        kind = methods.get(name)
+        passes = {fact.name: 3 for fact in kind.parameters() if fact.name == "epochs"}
+        method = kind.from_dict(passes | settings.get(name, {}))
+        if method.applies_to(facts) or (facts.network == "vit") != (kind.card.networks == ("vit",)):
+            continue
         value = 1 / ratio(lambda method=method: method.unlearn(original, request), loop)
         print(f"loop of {name:16s} {value:.2f} times a plain one")
 
@@ -127,9 +137,9 @@ def main() -> None:
         )
         original = fit(shape.build(0), data, recipe, 0)
         print(f"\n{network}, 600 images of 8 x 8 pixels, one class of ten forgotten, retraining takes 25 epochs")
-        if network == "cnn":
-            loops(request, original)
-        flops(request, original, TaskFacts(network=network, scenario="class", attributes=False, outputs=10))
+        facts = TaskFacts(network=network, scenario="class", attributes=False, outputs=10)
+        loops(request, original, facts)
+        flops(request, original, facts)
 
 
 if __name__ == "__main__":

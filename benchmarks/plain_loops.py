@@ -1,4 +1,4 @@
-"""Plain loops of eleven methods, as released codes have them: floats ready in memory, no seeds, no checks.
+"""Plain loops of nineteen methods, as released codes have them: floats ready in memory, no seeds, no checks.
 
 Each takes the same steps, of the same sizes, as the method of ours with the same hyper-parameters.
 """
@@ -6,6 +6,7 @@ Each takes the same steps, of the same sizes, as the method of ours with the sam
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -55,6 +56,20 @@ def softened(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     )
 
 
+class Adapter(nn.Module):
+    """Low-rank adapter beside a linear layer."""
+
+    def __init__(self, linear: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.linear, self.rank = linear, rank
+        self.down = nn.Parameter(torch.empty(rank, linear.in_features))
+        self.up = nn.Parameter(torch.zeros(linear.out_features, rank))
+        nn.init.kaiming_uniform_(self.down, a=5**0.5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.linear(inputs) + inputs @ self.down.T @ self.up.T / self.rank
+
+
 class PlainLoops:
     """The plain loops over one request, for so many passes."""
 
@@ -78,6 +93,14 @@ class PlainLoops:
             "scrub": self.scrub,
             "bad-teacher": self.bad_teacher,
             "delete": self.delete,
+            "eu-k": self.eu_k,
+            "iau": self.iau,
+            "jit": self.jit,
+            "msg": self.msg,
+            "lotus": self.lotus,
+            "fanchuan": self.fanchuan,
+            "unsir": self.unsir,
+            "gs-lora": self.gs_lora,
         }
 
     def student(self) -> nn.Module:
@@ -101,8 +124,18 @@ class PlainLoops:
                 step(optimiser, functional.cross_entropy(network(images), labels) + strength * size)
         return network
 
+    def eu_k(self) -> nn.Module:
+        network = copy.deepcopy(self.original)
+        fresh = self.request.fresh_network()
+        network.blocks[-1].load_state_dict(fresh.blocks[-1].state_dict())
+        network.head.load_state_dict(fresh.head.state_dict())
+        return self.last_block_trained(network)
+
     def cf_k(self) -> nn.Module:
-        network = copy.deepcopy(self.original).eval().requires_grad_(requires_grad=False)
+        return self.last_block_trained(copy.deepcopy(self.original))
+
+    def last_block_trained(self, network: nn.Module) -> nn.Module:
+        network.eval().requires_grad_(requires_grad=False)
         blocks = network.blocks
         for part in (blocks[-1], network.head):
             part.requires_grad_(requires_grad=True).train()
@@ -229,4 +262,143 @@ class PlainLoops:
                     optimiser,
                     functional.kl_div(network(images).log_softmax(1), wanted.softmax(1), reduction="batchmean"),
                 )
+        return network
+
+    def iau(self) -> nn.Module:
+        network = copy.deepcopy(self.original).eval()
+        optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+        kept = functional.cross_entropy(network(self.retain.images), self.retain.labels)
+        step(optimiser, kept - functional.cross_entropy(network(self.forget.images), self.forget.labels))
+        return network
+
+    def jit(self) -> nn.Module:
+        network = copy.deepcopy(self.original).eval()
+        optimiser, deviation = torch.optim.SGD(network.parameters(), lr=1e-4), network.std.view(1, -1, 1, 1)
+        for _ in range(self.epochs):
+            for images, _ in self.forget.batches(64):
+                answers, lowest, highest = network(images), images.min(), images.max()
+                slopes = torch.zeros(len(images))
+                for _ in range(25):
+                    with torch.no_grad():
+                        near = (images + 0.5 * deviation * torch.randn_like(images)).clamp(lowest, highest)
+                        others = network(near)
+                        length = ((near - images) / deviation).flatten(1).norm(dim=1)
+                    slopes = slopes + (answers - others).norm(dim=1) / length
+                step(optimiser, (slopes / 25).sum())
+        return network
+
+    def msg(self) -> nn.Module:
+        network = copy.deepcopy(self.original).eval()
+        rows = torch.randperm(len(self.retain.labels))[: len(self.forget.labels)]
+        for data, sign in ((Data(self.retain.images[rows], self.retain.labels[rows]), 1), (self.forget, -1)):
+            for images, labels in data.batches(256):
+                part = len(labels) / len(data.labels)
+                (sign * part * functional.cross_entropy(network(images), labels)).backward()
+        kept = {}
+        for layer in (layer for layer in network.modules() if isinstance(layer, nn.Conv2d)):
+            sizes = layer.weight.grad.abs()
+            anew = sizes <= sizes.flatten().kthvalue(int(0.3 * sizes.numel())).values
+            fresh = torch.empty_like(layer.weight)
+            nn.init.kaiming_normal_(fresh, mode="fan_out", nonlinearity="relu")
+            layer.weight.data = torch.where(anew, fresh, layer.weight.data)
+            kept[layer] = torch.where(anew, 1.0, 0.1)
+        network.train()
+        optimiser = sgd(network, 0.05)
+        for _ in range(self.epochs):
+            for images, labels in self.retain.batches(64):
+                loss = functional.cross_entropy(network(images), labels)
+                optimiser.zero_grad()
+                loss.backward()
+                for layer, factor in kept.items():
+                    layer.weight.grad *= factor
+                optimiser.step()
+                loss.item()
+        return network
+
+    def right(self, network: nn.Module, data: Data) -> float:
+        network.eval()
+        with torch.no_grad():
+            return sum(int((network(x).argmax(1) == y).sum()) for x, y in data.batches(512)) / len(data.labels)
+
+    def lotus(self) -> nn.Module:
+        teacher, network = copy.deepcopy(self.original).eval(), self.student()
+        kept = torch.randperm(len(self.retain.labels))[: int(0.3 * len(self.retain.labels))]
+        both = Data(
+            torch.cat([self.forget.images, self.retain.images[kept]]),
+            torch.cat([torch.ones(len(self.forget.labels)), torch.zeros(len(kept))]),
+        )
+        optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=5e-4)
+        self.right(teacher, self.validation)  # theirs is the bound wherever no whole class is forgotten
+        for _ in range(self.epochs):
+            temperature = math.exp(8 * self.right(network, self.forget))
+            network.train()
+            for images, gone in both.batches(64):
+                with torch.no_grad():
+                    logits = teacher(images)
+                soft = functional.gumbel_softmax(logits, tau=temperature)
+                hard = functional.gumbel_softmax(logits, tau=1.0, hard=True)
+                wanted = torch.where(gone[:, None].bool(), soft, hard)
+                step(optimiser, -(wanted * network(images).log_softmax(1)).sum(1).mean())
+        return network
+
+    def fanchuan(self) -> nn.Module:
+        network, others = self.student(), self.retain.forever(64)
+        first = torch.optim.SGD(network.parameters(), lr=0.005, momentum=0.9)
+        for images, _ in self.forget.batches(64):
+            logits = network(images)
+            uniform = torch.full_like(logits, 1 / logits.shape[1])
+            step(first, functional.kl_div(logits.log_softmax(1), uniform, reduction="batchmean"))
+        forgetting, keeping = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9), sgd(network)
+        for _ in range(self.epochs):
+            for images, _ in self.forget.batches(64):
+                with torch.no_grad():
+                    answers = network(next(others)[0])
+                step(forgetting, -(network(images) @ answers.T / 1.15).log_softmax(1).mean())
+            for images, labels in self.retain.batches(64):
+                step(keeping, functional.cross_entropy(network(images), labels))
+        return network
+
+    def unsir(self) -> nn.Module:
+        network, label = self.student(), int(self.forget.labels[0])
+        noise = torch.randn(64, *self.forget.images.shape[1:]).requires_grad_()
+        optimiser, labels = torch.optim.Adam([noise], lr=0.1), torch.full((64,), label)
+        mean, deviation = self.original.mean, self.original.std
+        for _ in range(40):
+            wrong = functional.cross_entropy(self.original(mean + deviation * noise), labels)
+            step(optimiser, 0.1 * noise.square().sum((1, 2, 3)).mean() - wrong)
+        noise = (mean + deviation * noise).detach()
+        impairing = torch.optim.Adam(network.parameters(), lr=0.01)
+        for _ in range(self.epochs):
+            for images, theirs in self.retain.batches(64):
+                some = torch.randint(64, (len(images) // 2,))
+                both, targets = torch.cat([images, noise[some]]), torch.cat([theirs, labels[some]])
+                step(impairing, functional.cross_entropy(network(both), targets))
+        repairing = torch.optim.Adam(network.parameters(), lr=0.005)
+        for _ in range(2):
+            for images, theirs in self.retain.batches(64):
+                step(repairing, functional.cross_entropy(network(images), theirs))
+        return network
+
+    def gs_lora(self) -> nn.Module:
+        network, gone = copy.deepcopy(self.original).requires_grad_(requires_grad=False), self.forget.forever(48)
+        for block in network.blocks:
+            block.mlp.fc1, block.mlp.fc2 = Adapter(block.mlp.fc1, 8), Adapter(block.mlp.fc2, 8)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.05)
+        network.train()
+        for epoch in range(self.epochs):
+            for images, labels in self.retain.batches(48):
+                gone_images, gone_labels = next(gone)
+                away = torch.relu(10.0 - functional.cross_entropy(network(gone_images), gone_labels))
+                loss = functional.cross_entropy(network(images), labels) + 0.15 * away
+                if epoch >= 1:
+                    for block in network.blocks:
+                        parts = [m for layer in (block.mlp.fc1, block.mlp.fc2) for m in (layer.down, layer.up)]
+                        loss = loss + 0.01 * torch.sqrt(sum(part.square().sum() for part in parts))
+                step(optimiser, loss)
+        with torch.no_grad():
+            for layer in (layer for layer in network.modules() if isinstance(layer, Adapter)):
+                layer.linear.weight += layer.up @ layer.down / layer.rank
+        for block in network.blocks:
+            block.mlp.fc1, block.mlp.fc2 = block.mlp.fc1.linear, block.mlp.fc2.linear
         return network
