@@ -34,7 +34,7 @@ def test_training_reaches_the_target():
     images = (torch.eye(4)[:1].view(1, 1, 2, 2) * 255).to(torch.uint8)
     example = Examples(images, torch.tensor([0]))
     request = ForgetRequest(
-        forget=example, retain=example, validation=example, seed=0, recipe=Recipe(), fresh_network=Pixels
+        forget=example, retain=example.join(example), validation=example, seed=0, recipe=Recipe(), fresh_network=Pixels
     )
     before = torch.tensor(predict(model, example)).softmax(1)[0]
     after = torch.tensor(predict(Delete(epochs=200, lr=0.5).unlearn(model, request), example)).softmax(1)[0]
