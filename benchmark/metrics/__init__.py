@@ -14,11 +14,12 @@ from forgetbench.metrics.cost import Cost
 from forgetbench.metrics.divergence import centred_js, jensen_shannon
 from forgetbench.metrics.likelihood import Lira, lira, lira_auc, shift
 from forgetbench.metrics.membership import mia_population
-from forgetbench.metrics.roc import auc, balanced_accuracy, clopper_pearson, rates, tpr_at_fpr
+from forgetbench.metrics.roc import ROC, auc, balanced_accuracy, clopper_pearson, rates, tpr_at_fpr
 from forgetbench.metrics.spec import MetricSpec, metrics, ranking_metrics
 from forgetbench.metrics.utility import accuracy, average_gap, gap, tow
 
 __all__ = [
+    "ROC",
     "Cost",
     "Lira",
     "MetricSpec",

@@ -12,13 +12,14 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
-def floats(values: ArrayLike, name: str = "scores", *, ndim: int | None = None) -> FloatArray:
+def floats(values: ArrayLike, name: str = "scores", *, ndim: int | None = None, first: str = "row") -> FloatArray:
     """An array of finite float64.
 
     Args:
         values: Anything that numpy reads as numbers; float16 evidence is widened here.
         name: What to call the array in an error.
         ndim: The number of dimensions that it must have, where that matters.
+        first: What the first of two axes counts: rows, or (phi, probabilities) the models that answer those rows.
 
     Raises:
         UsageError: A value is NaN or infinite (the message names its row), or the shape is another.
@@ -30,10 +31,44 @@ def floats(values: ArrayLike, name: str = "scores", *, ndim: int | None = None) 
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise UsageError(
-            f"{name}: {array[where]} in {_place(where, array.ndim)}. A model that answers NaN or infinity has "
+            f"{name}: {array[where]}{_place(where, first)}. A model that answers NaN or infinity has "
             "diverged; leave it out, or report the run as failed."
         )
     return array
+
+
+def phi_of(values: ArrayLike, name: str = "phi") -> FloatArray:
+    """What several models say about each example, (S, n), checked, as float64; an error names model and row.
+
+    Raises:
+        UsageError: A value is not finite, or there are not two dimensions.
+    """
+    return floats(values, name, ndim=2, first="model")
+
+
+def number(value: float, name: str) -> float:
+    """One finite number.
+
+    Raises:
+        UsageError: It is NaN or infinite, or no single number.
+    """
+    return float(floats(value, name, ndim=0))
+
+
+def same_shape(left: FloatArray, right: FloatArray, what: str, *, after: int = 0) -> None:
+    """Refuse two sides that numpy would stretch to fit each other, and sides without a row.
+
+    Args:
+        left: One side.
+        right: The other.
+        what: What both must have alike, for the error.
+        after: Axes at the front that may differ in length: 1 where each side has its own number of models or rows.
+
+    Raises:
+        UsageError: The shapes differ, or there is nothing on a side.
+    """
+    if left.ndim != right.ndim or left.shape[after:] != right.shape[after:] or not left.size or not right.size:
+        raise UsageError(f"Both sides need {what}, and at least one: {left.shape} against {right.shape}.")
 
 
 def logits_of(values: ArrayLike, name: str = "logits") -> FloatArray:
@@ -82,7 +117,9 @@ def joint_labels(labels: IntArray) -> IntArray:
     return joint
 
 
-def _place(where: tuple[int, ...], ndim: int) -> str:
-    if ndim >= 3:
-        return f"row {where[-2]} of model {where[-3]}"
-    return f"row {where[0]}"
+def _place(where: tuple[int, ...], first: str) -> str:
+    if not where:
+        return ""
+    if len(where) >= 3:
+        return f" in row {where[-2]} of model {where[-3]}"
+    return f" in row {where[0]}" if first == "row" or len(where) == 1 else f" in row {where[1]} of {first} {where[0]}"

@@ -80,11 +80,12 @@ def register() -> None:
             misuse="Fitting on 0/1 correctness (blind, undefined at spread 0), or with models that unlearned nothing.",
             formula=(
                 "p = N(phi; IN) / (N(phi; IN) + N(phi; OUT)), IN = trained with i, then unlearned i; OUT = never saw i "
-                "and unlearned another forget set; each model judged by the others"
+                "and unlearned another forget set; each model judged by the others, by the log ratio: AUC, balanced "
+                "accuracy at p > 1/2, TPR at 1 % and 0.1 % FPR"
             ),
             example="N(1,1) and N(-1,1): phi = 1 gives 0.8808, phi = 0 gives 0.5.",
             source="Hayes et al. 2024, section 4.",
-            function="shadow.ulira_auc",
+            function="shadow.ulira_roc",
         ),
         MetricSpec(
             name="forgetting-quality",

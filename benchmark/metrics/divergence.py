@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, xlogy
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, IntArray, logits_of
+from forgetbench.metrics.arrays import FloatArray, IntArray, logits_of, same_shape
 from forgetbench.metrics.confidence import softmax
 
 
@@ -22,7 +22,9 @@ def jensen_shannon(left: ArrayLike, right: ArrayLike, *, attributes: bool = Fals
     Returns:
         (n,) nats in [0, log 2]. (scipy's ``jensenshannon`` is its square root.)
     """
-    probabilities = [_probabilities(logits_of(side), attributes=attributes) for side in (left, right)]
+    sides = [logits_of(side) for side in (left, right)]
+    same_shape(sides[0], sides[1], "the same rows and columns")
+    probabilities = [_probabilities(side, attributes=attributes) for side in sides]
     middle = (probabilities[0] + probabilities[1]) / 2
     value = _entropy(middle) - (_entropy(probabilities[0]) + _entropy(probabilities[1])) / 2
     return np.clip(value, 0.0, np.log(2.0)) if not attributes else np.clip(value, 0.0, np.log(2.0)).mean(axis=-1)
@@ -61,6 +63,7 @@ def centred_js(unlearned: ArrayLike, oracle: ArrayLike, *, attributes: bool = Fa
         are certain of different classes. Protocol section 3.
     """
     left, right = logits_of(unlearned), logits_of(oracle)
+    same_shape(left, right, "the same rows and columns", after=1)
     pairs = js_pairs(np.concatenate([left, right]), attributes=attributes)
     return centred(pairs, np.arange(len(left)), len(left) + np.arange(len(right)))
 

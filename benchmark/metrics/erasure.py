@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, floats
+from forgetbench.metrics.arrays import FloatArray, floats, number
 
 UNDEFINED_BELOW = 0.02
 """A ratio whose denominator is smaller than this is noise over noise, and not defined."""
@@ -40,9 +40,16 @@ def h_mean_by_seed(retained: ArrayLike, before: ArrayLike, after: ArrayLike) -> 
 
 def forgetting_rate(original: ArrayLike, unlearned: ArrayLike, chance: float) -> float | None:
     """FR = (A_o - A_u) / (A_o - chance), of mean accuracies; None where the original is near chance itself."""
-    start, end = float(floats(original).mean()), float(floats(unlearned).mean())
-    room = start - chance
+    start, end = (_mean(side, name) for side, name in ((original, "originals"), (unlearned, "unlearned models")))
+    room = start - number(chance, "chance")
     return None if abs(room) < UNDEFINED_BELOW else (start - end) / room
+
+
+def _mean(accuracies: ArrayLike, name: str) -> float:
+    values = floats(accuracies, f"accuracies of the {name}")
+    if not values.size:
+        raise UsageError(f"Forgetting needs the accuracy of at least one model: the {name} have none.")
+    return float(values.mean())
 
 
 def generalisation(

@@ -11,9 +11,9 @@ from scipy.special import softmax
 from scipy.stats import norm
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, floats
+from forgetbench.metrics.arrays import BoolArray, FloatArray, floats, logits_of, phi_of, same_shape
 from forgetbench.metrics.margins import BINS, CLIP, EMPTY
-from forgetbench.metrics.shadow import Fit
+from forgetbench.metrics.shadow import Fit, fit_normal
 
 
 def modified_entropy(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
@@ -40,17 +40,42 @@ def zrf(logits: ArrayLike, teacher: ArrayLike) -> float:
     """ZRF as in the Bad Teaching and SSD code: 1 - mean over elements of KL(m||p)/2 + KL(m||q)/2.
 
     The divergences have their arguments exchanged, and the default reduction divides by the number of classes too.
+
+    Returns:
+        At most 1, without a lower end: minus infinity where one side's probability of a class rounds to 0, and NaN
+        where both do, as in the published code.
     """
-    p, q = softmax(floats(logits, "logits"), axis=-1), softmax(floats(teacher, "logits"), axis=-1)
+    one, two = logits_of(logits), logits_of(teacher)
+    same_shape(one, two, "the same rows")
+    p, q = softmax(one, axis=-1), softmax(two, axis=-1)
     middle = (p + q) / 2
-    total = (middle * (np.log(middle) - np.log(p)) + middle * (np.log(middle) - np.log(q))) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total = (middle * (np.log(middle) - np.log(p)) + middle * (np.log(middle) - np.log(q))) / 2
     return float(1.0 - total.mean())
 
 
 def lira_offline(target: ArrayLike, outside: Fit) -> FloatArray:
     """Offline LiRA as in the published code: minus the two-sided log density, instead of the one-sided test."""
-    values = floats(target, "phi of the target")
+    values = floats(target, "phi of the target", ndim=1)
+    same_shape(values, outside.centre, "the same examples")
     return np.asarray(-norm.logpdf(values, outside.centre, outside.sd + 1e-30))
+
+
+def fixed_variance(phi: ArrayLike, members: BoolArray) -> tuple[Fit, Fit]:
+    """IN and OUT fits of LiRA as in the published code with a fixed variance: the IN side's raw spread for both.
+
+    Args:
+        phi: (M, n) phi of the reference models.
+        members: (M, n), which models trained on which example.
+
+    Returns:
+        Medians of each side, and one spread, of all IN values about their common mean (M in the denominator): it counts
+        how far examples lie apart as noise, and knows nothing of the OUT side.
+    """
+    values, mask = phi_of(phi, "phi of the reference models"), np.asarray(members, dtype=np.bool_)
+    sides = [fit_normal(values, role) for role in (mask, ~mask)]
+    spread = np.full(values.shape[1], values[mask].std())
+    return Fit(sides[0].centre, spread), Fit(sides[1].centre, spread)
 
 
 def klom(unlearned: ArrayLike, oracle: ArrayLike) -> FloatArray:
@@ -62,7 +87,8 @@ def klom(unlearned: ArrayLike, oracle: ArrayLike) -> FloatArray:
     Returns:
         (n,) nats; NaN where a side keeps no value.
     """
-    q, p = (np.clip(floats(side, "phi", ndim=2), -CLIP, CLIP) for side in (unlearned, oracle))
+    q, p = (np.clip(phi_of(side), -CLIP, CLIP) for side in (unlearned, oracle))
+    same_shape(q, p, "the same examples", after=1)
     return np.array([_klom_of_one(p[:, i], q[:, i]) for i in range(p.shape[1])])
 
 
@@ -72,8 +98,8 @@ def rmia_population(reference: ArrayLike) -> FloatArray:
     Args:
         reference: (2R, m) probabilities of the population rows under the reference models.
     """
-    p = floats(reference, "probabilities", ndim=2)
-    if len(p) % 2:
+    p = floats(reference, "probabilities", ndim=2, first="model")
+    if len(p) % 2 or not p.size:
         raise UsageError("The published code needs an even number of reference models.")
     top: FloatArray = np.sort(p, axis=0)[len(p) // 2 :].mean(axis=0)
     return top
@@ -87,6 +113,8 @@ def loss_score(probability: ArrayLike) -> FloatArray:
 def tpr_nearest(members: ArrayLike, others: ArrayLike, alpha: float) -> float:
     """TPR at the threshold whose FPR is nearest to alpha, the first of equals (RULI), not the largest below."""
     positive, negative = floats(members, "members", ndim=1), floats(others, "non-members", ndim=1)
+    if not len(positive) or not len(negative):
+        raise UsageError(f"A ROC needs both sides: {len(positive)} members, {len(negative)} non-members.")
     values = np.concatenate([[np.inf], np.unique(np.concatenate([positive, negative]))[::-1]])
     false = np.array([(negative >= value).mean() for value in values])
     return float((positive >= values[int(np.argmin(np.abs(false - alpha)))]).mean())

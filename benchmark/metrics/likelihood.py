@@ -6,14 +6,15 @@ the other. Source: Carlini et al. (2022), section 5, as the benchmark's protocol
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, floats
-from forgetbench.metrics.roc import balanced_accuracy, sorted_auc, tpr_at_fpr
+from forgetbench.metrics.arrays import FloatArray, phi_of, same_shape
+from forgetbench.metrics.roc import ROC, sorted_auc
 
 POOL_BELOW = 32
 """With fewer models than this on a side the spread is pooled over examples."""
@@ -31,17 +32,10 @@ class Ratios(NamedTuple):
     """(S, n): of the held-out oracles."""
 
 
-class Lira(NamedTuple):
+@dataclass(frozen=True)
+class Lira(ROC):
     """What the attack achieves over all examples and folds."""
 
-    auc: float
-    """Area under the ROC; 0.5 where the two sides cannot be told apart."""
-    balanced_accuracy: float
-    """At a log ratio of 0."""
-    tpr_1: float | None
-    """True positive rate at 1 % false positives; None with fewer than 100 scores a side."""
-    tpr_01: float | None
-    """At 0.1 %; None with fewer than 1,000."""
     worst_decile: float | None
     """AUC of the tenth of the examples that differ most; None with fewer than 4 models or 10 examples."""
 
@@ -55,14 +49,8 @@ def lira(unlearned: ArrayLike, oracle: ArrayLike) -> Lira:
     """
     left, right = _pair(unlearned, oracle)
     scores = ratios(left, right)
-    members, others = scores.unlearned.ravel(), scores.oracle.ravel()
-    return Lira(
-        auc=ratios_auc(scores),
-        balanced_accuracy=balanced_accuracy(members, others),
-        tpr_1=tpr_at_fpr(members, others, 0.01) if len(others) >= 100 else None,
-        tpr_01=tpr_at_fpr(members, others, 0.001) if len(others) >= 1000 else None,
-        worst_decile=_worst_decile(left, right, scores),
-    )
+    whole = ROC.of(scores.unlearned.ravel(), scores.oracle.ravel())
+    return Lira(**vars(whole), worst_decile=_worst_decile(left, right, scores))
 
 
 def lira_auc(unlearned: ArrayLike, oracle: ArrayLike) -> float:
@@ -126,9 +114,8 @@ def shift(unlearned: ArrayLike, oracle: ArrayLike) -> float:
         In standard deviations of an oracle: above 0, more confident on these examples than oracles are. It does not
         saturate. Protocol section 3.
     """
-    left, right = floats(unlearned, "phi of the unlearned", ndim=2), floats(oracle, "phi of the oracles", ndim=2)
-    if left.shape[1:] != right.shape[1:] or not left.size:
-        raise UsageError(f"The two sides answer different examples: {left.shape} against {right.shape}.")
+    left, right = phi_of(unlearned, "phi of the unlearned"), phi_of(oracle, "phi of the oracles")
+    same_shape(left, right, "the same examples", after=1)
     if len(right) < 2:
         raise UsageError("The spread of the oracles needs at least two of them.")
     return float((left.mean(axis=0) - right.mean(axis=0)).mean() / within_sd(right))
@@ -168,9 +155,8 @@ def _worst_decile(left: FloatArray, right: FloatArray, scores: Ratios) -> float 
 
 
 def _pair(unlearned: ArrayLike, oracle: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    left, right = floats(unlearned, "phi of the unlearned", ndim=2), floats(oracle, "phi of the oracles", ndim=2)
-    if left.shape != right.shape or not left.size:
-        raise UsageError(f"Both sides need the same models and examples: {left.shape} against {right.shape}.")
+    left, right = phi_of(unlearned, "phi of the unlearned"), phi_of(oracle, "phi of the oracles")
+    same_shape(left, right, "the same models and examples")
     if len(left) < 3:
         raise UsageError(f"The likelihood ratio attack needs at least three models a side; there are {len(left)}.")
     return left, right

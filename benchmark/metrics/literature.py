@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, floats, logits_of
-from forgetbench.metrics.confidence import softmax
+from forgetbench.metrics.arrays import FloatArray, floats, logits_of, number, same_shape
 from forgetbench.metrics.divergence import jensen_shannon
+from forgetbench.metrics.pairs import agreement, answers, distance, outputs
+from forgetbench.metrics.utility import tow
 
 
 def nomus(accuracy: float, attack: float) -> float:
@@ -20,7 +21,7 @@ def nomus(accuracy: float, attack: float) -> float:
         accuracy: Test accuracy in [0, 1].
         attack: Accuracy of the attack on losses, in [0, 1] (the README's "MIA" rows are |attack - 0.5|).
     """
-    return (accuracy + 1.0 - 2.0 * abs(attack - 0.5)) / 2
+    return (number(accuracy, "accuracy") + 1.0 - 2.0 * abs(number(attack, "attack") - 0.5)) / 2
 
 
 def adaptive_unlearning_score(
@@ -34,26 +35,29 @@ def adaptive_unlearning_score(
         unlearned_forget: Its forget accuracy.
         classes: Class removal: the target of the forget accuracy is 0 and not the test accuracy.
     """
-    target = 0.0 if classes else unlearned_test
-    return (1.0 - (original_test - unlearned_test)) / (1.0 + abs(unlearned_forget - target))
+    kept, forgotten = number(unlearned_test, "unlearned test accuracy"), number(unlearned_forget, "forget accuracy")
+    target = 0.0 if classes else kept
+    return (1.0 - (number(original_test, "original test accuracy") - kept)) / (1.0 + abs(forgotten - target))
 
 
 def indiscernibility(attack: float) -> float:
     """1 - 2 |attack - 0.5|: 1 where the attack guesses, 0 where it is always right (Cadet et al. 2024)."""
-    return 1.0 - 2.0 * abs(attack - 0.5)
+    return 1.0 - 2.0 * abs(number(attack, "attack") - 0.5)
 
 
 def retention_deviation(unlearned: Mapping[str, float], oracle: Mapping[str, float]) -> float:
     """Sum over subsets of |1 - A_u / A_r| (Cadet et al. 2024): 0 where every accuracy is the oracle's."""
-    if set(unlearned) != set(oracle) or any(value <= 0 for value in oracle.values()):
+    if set(unlearned) != set(oracle) or not oracle or any(value <= 0 for value in oracle.values()):
         raise UsageError("Retention needs the same subsets on both sides, and oracles above 0.")
-    return float(sum(abs(1.0 - unlearned[name] / oracle[name]) for name in sorted(oracle)))
+    shares = [number(unlearned[name], name) / number(oracle[name], f"{name} of the oracle") for name in sorted(oracle)]
+    return float(sum(abs(1.0 - share) for share in shares))
 
 
 def sape(unlearned: float, oracle: float) -> float:
     """Symmetric absolute percentage error, 100 |u - r| / (|u| + |r|); 0 where both are 0."""
-    total = abs(unlearned) + abs(oracle)
-    return 0.0 if total == 0 else 100.0 * abs(unlearned - oracle) / total
+    mine, theirs = number(unlearned, "value of the unlearned"), number(oracle, "value of the oracle")
+    total = abs(mine) + abs(theirs)
+    return 0.0 if total == 0 else 100.0 * abs(mine - theirs) / total
 
 
 def tow_mia(
@@ -66,34 +70,41 @@ def tow_mia(
         oracle: The same of the oracles.
         attack: The attack's value (S,) on the unlearned models and on the oracles.
     """
-    product: FloatArray = 1.0 - np.abs(floats(attack[0], "attack") - floats(attack[1], "attack"))
-    for name in ("retain", "test"):
-        product = product * (1.0 - np.abs(floats(unlearned[name], name) - floats(oracle[name], name)))
-    return float(product.mean())
+    sides = [
+        {"attack": value, **{name: accuracies[name] for name in ("retain", "test")}}
+        for value, accuracies in zip(attack, (unlearned, oracle), strict=True)
+    ]
+    return tow(sides[0], sides[1])
 
 
-def completeness(left: ArrayLike, right: ArrayLike) -> float:
+def completeness(left: ArrayLike, right: ArrayLike, *, attributes: bool = False) -> float:
     """Share of examples on which two models predict the same class (Cao and Yang 2015): 1 - churn.
 
     Args:
         left: (n, K) logits of the unlearned model.
         right: (n, K) logits of the oracle.
+        attributes: The columns are A binary attributes; the mean over them is returned.
     """
-    one, two = logits_of(left), logits_of(right)
-    if one.shape != two.shape or not len(one):
-        raise UsageError(f"Two models on the same rows, please: {one.shape} against {two.shape}.")
-    return float((one.argmax(axis=-1) == two.argmax(axis=-1)).mean())
+    one, two = _two_models(left, right)
+    return agreement(answers(one, attributes=attributes), answers(two, attributes=attributes))
 
 
-def activation_distance(left: ArrayLike, right: ArrayLike) -> float:
-    """Mean over examples of the L2 distance of the two softmax outputs (Chundawat et al. 2023), in [0, sqrt(2)]."""
-    difference = softmax(left) - softmax(right)
-    if not len(difference):
-        raise UsageError("The activation distance over no rows is not defined.")
-    return float(np.sqrt((difference**2).sum(axis=-1)).mean())
+def activation_distance(left: ArrayLike, right: ArrayLike, *, attributes: bool = False) -> float:
+    """Mean over examples of the L2 distance of the two models' outputs (Chundawat et al. 2023).
+
+    Args:
+        left: (n, K) logits of the unlearned model.
+        right: (n, K) logits of the oracle.
+        attributes: The columns are A binary attributes, whose probabilities are the outputs.
+
+    Returns:
+        In [0, sqrt(2)]; for attributes up to sqrt(A).
+    """
+    one, two = _two_models(left, right)
+    return distance(outputs(one, attributes=attributes), outputs(two, attributes=attributes))
 
 
-def zrf(logits: ArrayLike, teacher: ArrayLike) -> float:
+def zrf(logits: ArrayLike, teacher: ArrayLike, *, attributes: bool = False) -> float:
     """Zero-retrain forgetting: 1 - mean JS(model, incompetent teacher) (Chundawat et al. 2023), on the forget set.
 
     Its target is a random network's outputs and not the oracle's. The published code computes something else
@@ -102,8 +113,9 @@ def zrf(logits: ArrayLike, teacher: ArrayLike) -> float:
     Args:
         logits: (n, K) of the unlearned model.
         teacher: (n, K) of a randomly initialised network.
+        attributes: The columns are A binary attributes; the mean over them is returned.
     """
-    return float(1.0 - jensen_shannon(logits, teacher).mean())
+    return float(1.0 - jensen_shannon(*_two_models(logits, teacher), attributes=attributes).mean())
 
 
 def layer_distance(left: Sequence[ArrayLike], right: Sequence[ArrayLike], *, relative: bool = False) -> float:
@@ -126,6 +138,12 @@ def layer_distances(left: Sequence[ArrayLike], right: Sequence[ArrayLike]) -> li
     if len(left) != len(right) or not len(left):
         raise UsageError(f"As many layers on both sides, please: {len(left)} and {len(right)}.")
     pairs = [(floats(one, "weights"), floats(two, "weights")) for one, two in zip(left, right, strict=True)]
-    if any(one.shape != two.shape for one, two in pairs):
-        raise UsageError("The layers of the two models differ in shape.")
+    for one, two in pairs:
+        same_shape(one, two, "layers of the same shape")
     return [float(np.sqrt(((one - two) ** 2).sum())) for one, two in pairs]
+
+
+def _two_models(left: ArrayLike, right: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    one, two = logits_of(left), logits_of(right)
+    same_shape(one, two, "the same rows")
+    return one, two

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, floats
+from forgetbench.metrics.arrays import FloatArray, phi_of, same_shape
 
 CLIP = 100.0
 """Phi beyond this counts as this."""
@@ -33,8 +33,8 @@ def klom(unlearned: ArrayLike, oracle: ArrayLike) -> FloatArray:
     """
     left, right = _sides(unlearned, oracle)
     low = np.minimum(left.min(axis=0), right.min(axis=0))
-    span = np.maximum(left.max(axis=0), right.max(axis=0)) - low
-    p, q = (_histogram(side, low, span) for side in (left, right))
+    high = np.maximum(left.max(axis=0), right.max(axis=0))
+    p, q = (_histogram(side, low, high) for side in (left, right))
     floor = np.where(p > 0, np.maximum(q, EMPTY), q)
     floor = floor / floor.sum(axis=0)
     ratio = np.where(p > 0, p / np.where(p > 0, floor, 1.0), 1.0)
@@ -58,16 +58,24 @@ def margin_distance(unlearned: ArrayLike, oracle: ArrayLike) -> float:
     return float(np.quantile(distance(unlearned, oracle), 0.95))
 
 
-def _histogram(values: FloatArray, low: FloatArray, span: FloatArray) -> FloatArray:
+def _histogram(values: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Shares (20, n) of the values (M, n) in each bin, one on an edge in the bin above, as ``numpy.histogram`` has it.
+
+    A quotient says which bin a value is in only up to rounding: the edges themselves decide.
+    """
+    span = high - low
+    edges = np.arange(BINS + 1)[:, None] * (span / BINS) + low
+    edges[-1] = high
     place = (values - low) / np.where(span > 0, span, 1.0) * BINS
     bins = np.minimum(place.astype(np.int64), BINS - 1)
+    bins -= values < np.take_along_axis(edges, bins, axis=0)
+    bins += (values >= np.take_along_axis(edges, bins + 1, axis=0)) & (bins < BINS - 1)
     flat = bins * values.shape[1] + np.arange(values.shape[1])
     counts = np.bincount(flat.ravel(), minlength=BINS * values.shape[1]).reshape(BINS, values.shape[1])
     return counts / len(values)
 
 
 def _sides(unlearned: ArrayLike, oracle: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    left, right = floats(unlearned, "phi of the unlearned", ndim=2), floats(oracle, "phi of the oracles", ndim=2)
-    if left.shape[1] != right.shape[1] or not left.size or not right.size:
-        raise UsageError(f"The two sides answer different examples: {left.shape} against {right.shape}.")
+    left, right = phi_of(unlearned, "phi of the unlearned"), phi_of(oracle, "phi of the oracles")
+    same_shape(left, right, "the same examples", after=1)
     return np.clip(left, -CLIP, CLIP), np.clip(right, -CLIP, CLIP)

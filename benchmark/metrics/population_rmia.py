@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray
+from forgetbench.metrics.arrays import FloatArray, phi_of, same_shape
 from forgetbench.metrics.roc import sorted_auc
 from forgetbench.metrics.shadow import rmia_tie_break
 
 
-def population_rmia(unlearned: tuple[FloatArray, FloatArray], oracle: tuple[FloatArray, FloatArray]) -> float:
+def population_rmia(unlearned: tuple[ArrayLike, ArrayLike], oracle: tuple[ArrayLike, ArrayLike]) -> float:
     """AUC of RMIA's score, unlearned models against oracles, over all examples and folds.
 
     In fold s the oracles but s are the reference models (they never saw the examples: offline), and the unlearned model
@@ -21,14 +22,18 @@ def population_rmia(unlearned: tuple[FloatArray, FloatArray], oracle: tuple[Floa
         unlearned: p_y of the S unlearned models on the forget set (S, n) and on test rows (S, m).
         oracle: The same of S oracles, S >= 2.
     """
-    count = len(oracle[0])
-    if count < 2 or len(unlearned[0]) != count:
+    mine = [phi_of(side, "p of the unlearned") for side in unlearned]
+    theirs = [phi_of(side, "p of the oracles") for side in oracle]
+    for one, two in zip(mine, theirs, strict=True):
+        same_shape(one, two, "as many models, and the same rows")
+    count = len(theirs[0])
+    if count < 2 or len(theirs[1]) != count:
         raise UsageError("RMIA needs as many unlearned models as oracles, and at least two.")
     scores: tuple[list[FloatArray], list[FloatArray]] = ([], [])
-    totals = [side.sum(axis=0) for side in oracle]
+    totals = [side.sum(axis=0) for side in theirs]
     for fold in range(count):
-        means = [(total - side[fold]) / (count - 1) for total, side in zip(totals, oracle, strict=True)]
+        means = [(total - side[fold]) / (count - 1) for total, side in zip(totals, theirs, strict=True)]
         reference = (np.maximum(means[0], 0.0), np.maximum(means[1], 0.0))
-        for found, side in zip(scores, (unlearned, oracle), strict=True):
+        for found, side in zip(scores, (mine, theirs), strict=True):
             found.append(rmia_tie_break((side[0][fold], side[1][fold]), reference))
     return sorted_auc(np.sort(np.concatenate(scores[0])), np.sort(np.concatenate(scores[1])))

@@ -75,7 +75,10 @@ def recoverability(unlearned: ArrayLike, oracle: ArrayLike, original: ArrayLike)
         oracle: (S,) of the oracles.
         original: (S,) of the originals.
     """
-    means = [float(floats(side, "probe accuracies").mean()) for side in (unlearned, oracle, original)]
+    sides = [floats(side, "probe accuracies") for side in (unlearned, oracle, original)]
+    if not all(side.size for side in sides):
+        raise UsageError("The probe's ratio needs at least one model of each kind.")
+    means = [float(side.mean()) for side in sides]
     room = means[2] - means[1]
     return None if abs(room) < UNDEFINED_BELOW else (means[0] - means[1]) / room
 

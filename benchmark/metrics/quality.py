@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import BoolArray, FloatArray, IntArray, floats
+from forgetbench.metrics.arrays import BoolArray, FloatArray, IntArray, floats, number, phi_of, same_shape
 
 DELTA = 1e-5
 CAP = 50.0
@@ -36,11 +36,13 @@ def epsilons(unlearned: ArrayLike, oracle: ArrayLike) -> FloatArray:
         oracle: (M, n) phi of the oracles.
 
     Returns:
-        (n,) in [0, 50]; at most log(M - 1) unless a rule makes no error. Not 0 for two oracle sets: 1.5 on average.
+        (n,) in [0, 50]; at most log(M - 1) unless a rule makes no error; 0 where all models on both sides agree. Not 0
+        for two oracle sets: 1.5 on average.
     """
-    left, right = floats(unlearned, "phi of the unlearned", ndim=2), floats(oracle, "phi of the oracles", ndim=2)
-    if left.shape != right.shape or len(left) < 2 or not left.shape[1]:
-        raise UsageError(f"Both sides need the same examples and at least two models: {left.shape}, {right.shape}.")
+    left, right = phi_of(unlearned, "phi of the unlearned"), phi_of(oracle, "phi of the oracles")
+    same_shape(left, right, "the same models and examples")
+    if len(left) < 2:
+        raise UsageError("Epsilon needs at least two models on each side.")
     return np.array([_epsilon(left[:, i], right[:, i]) for i in range(left.shape[1])])
 
 
@@ -72,26 +74,54 @@ def neurips_score(
         test: The same on test.
         control: F of one oracle set against another; 1 gives the challenge's own score.
     """
-    if min(retain[1], test[1], control) <= 0:
+    kept = [number(value, "retain accuracy") for value in retain]
+    seen = [number(value, "test accuracy") for value in test]
+    found, null = number(quality, "forgetting quality"), number(control, "control")
+    if min(kept[1], seen[1], null) <= 0:
         raise UsageError("The oracles' accuracies and the control must be above 0.")
-    return quality / control * (retain[0] / retain[1]) * (test[0] / test[1])
+    return found / null * (kept[0] / kept[1]) * (seen[0] / seen[1])
 
 
 def _epsilon(left: FloatArray, right: FloatArray) -> float:
     ranges = np.ptp(left), np.ptp(right)
-    if max(ranges) == 0 or min(ranges) / max(ranges) < POINT_MASS:
+    if max(ranges) == 0:
+        return 0.0 if left[0] == right[0] else CAP
+    if min(ranges) / max(ranges) < POINT_MASS:
         return CAP
     positive, negative = (right, left) if np.median(right) > np.median(left) else (left, right)
     return float(min(CAP, max(_single(positive, negative), _double(left, right))))
 
 
 def _single(positive: FloatArray, negative: FloatArray) -> float:
-    """Positive where phi is at least a threshold, on an even grid over the pooled range."""
-    low, high = min(positive.min(), negative.min()), max(positive.max(), negative.max())
-    thresholds = np.linspace(low, high, int(np.ceil(PER_UNIT * (high - low))))
-    missed = np.searchsorted(np.sort(positive), thresholds, side="left")
-    false = len(negative) - np.searchsorted(np.sort(negative), thresholds, side="left")
+    """Positive where phi is at least a threshold, on an even grid over the pooled range.
+
+    Only which values a threshold parts matters: a cut just below a value counts where the grid has a threshold between
+    it and the value before. So the work grows with the models and not with the range of phi.
+    """
+    merged = np.unique(np.concatenate([positive, negative]))
+    upto = _thresholds_upto(merged, int(np.ceil(PER_UNIT * (merged[-1] - merged[0]))))
+    cuts = merged[np.diff(upto, prepend=0) > 0]
+    missed = np.searchsorted(np.sort(positive), cuts, side="left")
+    false = len(negative) - np.searchsorted(np.sort(negative), cuts, side="left")
     return _best(false, missed, len(positive))
+
+
+def _thresholds_upto(values: FloatArray, count: int) -> IntArray:
+    """How many thresholds of ``linspace(values[0], values[-1], count)`` lie at or below each of the sorted values."""
+    low, high = values[0], values[-1]
+    step = (high - low) / max(count - 1, 1)
+
+    def threshold(number: IntArray) -> FloatArray:
+        on_grid: FloatArray = (
+            np.where(number == count - 1, high, number * step + low) if count > 1 else number * 0 + low
+        )
+        return np.where(number < count, on_grid, np.inf)
+
+    last = np.clip(np.floor((values - low) / step).astype(np.int64), 0, count - 1)
+    last -= threshold(last) > values  # the quotient is off by one where rounding has it so: the grid itself decides
+    last += threshold(last + 1) <= values
+    upto: IntArray = last + 1
+    return upto
 
 
 def _double(left: FloatArray, right: FloatArray) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import floats
+from forgetbench.metrics.arrays import floats, number
 
 MARGIN = 0.05
 """Relearned: forget accuracy of at least 95 % of the original's."""
@@ -29,7 +29,8 @@ def relearn_time(accuracies: ArrayLike, original: float, margin: float = MARGIN)
     curve = floats(accuracies, "accuracies", ndim=1)
     if not len(curve):
         raise UsageError("A relearning curve needs at least its first point.")
-    back = np.flatnonzero(curve >= (1.0 - margin) * original - 1e-12)
+    threshold = (1.0 - number(margin, "margin")) * number(original, "forget accuracy of the original")
+    back = np.flatnonzero(curve >= threshold - 1e-12)
     return int(back[0]) if len(back) else None
 
 
@@ -49,7 +50,8 @@ def anamnesis_index(
     if not unlearned or not oracle:
         raise UsageError("The anamnesis index needs at least one curve on each side.")
     sides = [[limit if steps is None else steps for steps in side] for side in (unlearned, oracle)]
-    known = [[steps for steps in side if steps is not None] for side in sides]
+    known = [[float(steps) for steps in side if steps is not None] for side in sides]
     if any(len(kept) < len(side) for kept, side in zip(known, sides, strict=True)):
         return None
-    return float((np.mean(known[0]) + 1) / (np.mean(known[1]) + 1))
+    means = [float(floats(steps, "steps", ndim=1).mean()) for steps in known]
+    return (means[0] + 1) / (means[1] + 1)

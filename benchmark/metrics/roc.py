@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,40 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class ROC:
+    """What an attack achieves, whichever attack it is."""
+
+    auc: float
+    """Area under the curve; 0.5 where the two sides cannot be told apart."""
+    balanced_accuracy: float
+    """At the attack's own threshold: 0 for a log ratio."""
+    tpr_1: float | None
+    """True positive rate at 1 % false positives; None with fewer than 100 non-members."""
+    tpr_01: float | None
+    """At 0.1 %; None with fewer than 1,000."""
+    tpr_1_interval: Interval | None
+    """95 % Clopper-Pearson interval of ``tpr_1``, as if all scores were independent and the threshold given."""
+    tpr_01_interval: Interval | None
+    """The same of ``tpr_01``."""
+
+    @classmethod
+    def of(cls, members: ArrayLike, others: ArrayLike, threshold: float = 0.0) -> ROC:
+        """The results of one set of scores.
+
+        Args:
+            members: (n,) scores, larger = member.
+            others: (m,) scores of non-members.
+            threshold: Where the attack calls an example a member: 0 for log ratios, 1/2 for probabilities.
+        """
+        positive, negative = _sides(members, others)
+        rates = [tpr_at_fpr(positive, negative, a) if a * len(negative) >= 1 else None for a in (0.01, 0.001)]
+        hits = [None if rate is None else round(rate * len(positive)) for rate in rates]
+        intervals = [None if count is None else clopper_pearson(count, len(positive)) for count in hits]
+        area = sorted_auc(np.sort(positive), np.sort(negative))
+        return cls(area, balanced_accuracy(positive, negative, threshold), rates[0], rates[1], *intervals)
 
 
 def auc(members: ArrayLike, others: ArrayLike) -> float:

@@ -15,9 +15,9 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import BoolArray, FloatArray, floats
+from forgetbench.metrics.arrays import BoolArray, FloatArray, floats, phi_of, same_shape
 from forgetbench.metrics.likelihood import POOL_BELOW, SMALLEST_SD
-from forgetbench.metrics.roc import auc
+from forgetbench.metrics.roc import ROC
 
 
 class Fit(NamedTuple):
@@ -44,7 +44,7 @@ def fit_normal(phi: ArrayLike, members: BoolArray | None = None) -> Fit:
     Raises:
         UsageError: An example has fewer than two models.
     """
-    values = floats(phi, "phi of the reference models", ndim=2)
+    values = phi_of(phi, "phi of the reference models")
     mask = np.ones(values.shape, dtype=np.bool_) if members is None else np.asarray(members, dtype=np.bool_)
     counts = mask.sum(axis=0)
     if mask.shape != values.shape or (counts < 2).any():
@@ -67,9 +67,9 @@ def lira_online(target: ArrayLike, inside: Fit, outside: Fit) -> FloatArray:
         inside: Fit of models that trained on the example.
         outside: Fit of models that did not.
     """
-    values = floats(target, "phi of the target")
+    values = _queries(target, inside, outside)
     scores = norm.logpdf(values, inside.centre, inside.sd) - norm.logpdf(values, outside.centre, outside.sd)
-    return np.asarray(scores if np.ndim(scores) == 1 else np.mean(scores, axis=0))
+    return np.asarray(np.mean(scores, axis=0))
 
 
 def lira_offline(target: ArrayLike, outside: Fit) -> FloatArray:
@@ -78,9 +78,8 @@ def lira_offline(target: ArrayLike, outside: Fit) -> FloatArray:
     This is the paper's test; its published code takes the two-sided density instead (``legacy.lira_offline``), and
     finds less.
     """
-    values = floats(target, "phi of the target")
-    scores = np.asarray(norm.logcdf(values, outside.centre, outside.sd))
-    return scores if scores.ndim == 1 else np.asarray(scores.mean(axis=0))
+    values = _queries(target, outside)
+    return np.asarray(np.mean(norm.logcdf(values, outside.centre, outside.sd), axis=0))
 
 
 def ulira(target: ArrayLike, unlearned: Fit, never: Fit) -> FloatArray:
@@ -98,8 +97,11 @@ def ulira(target: ArrayLike, unlearned: Fit, never: Fit) -> FloatArray:
     return probability
 
 
-def ulira_auc(phi: ArrayLike, forgotten: ArrayLike, seen: ArrayLike) -> float:
-    """AUC of U-LiRA over all unlearned models, each judged by the others.
+def ulira_roc(phi: ArrayLike, forgotten: ArrayLike, seen: ArrayLike) -> ROC:
+    """What U-LiRA achieves over all unlearned models, each judged by the others.
+
+    The scores are the log ratios and not the probabilities, which round to 1 from a log ratio of 37 on and then tie;
+    a probability above 1/2 is a log ratio above 0.
 
     Args:
         phi: (M, n) phi of M unlearned models, from originals on random halves, each with a forget set of its own.
@@ -109,9 +111,11 @@ def ulira_auc(phi: ArrayLike, forgotten: ArrayLike, seen: ArrayLike) -> float:
     Raises:
         UsageError: No model has an example that enough others have in both roles.
     """
-    values = floats(phi, "phi", ndim=2)
+    values = phi_of(phi)
     inside = np.asarray(forgotten, dtype=np.bool_)
     outside = ~np.asarray(seen, dtype=np.bool_)
+    if not inside.shape == outside.shape == values.shape:
+        raise UsageError(f"Roles are (models, examples) as phi is: {inside.shape} and {outside.shape}, {values.shape}.")
     if (inside & outside).any():
         raise UsageError("A model cannot have forgotten what it never saw.")
     scores: list[FloatArray] = []
@@ -124,12 +128,12 @@ def ulira_auc(phi: ArrayLike, forgotten: ArrayLike, seen: ArrayLike) -> float:
         if usable.any():
             rest = values[others][:, usable]
             fits = [fit_normal(rest, role[others][:, usable]) for role in (inside, outside)]
-            scores.append(ulira(values[model, usable], fits[0], fits[1]))
+            scores.append(lira_online(values[model, usable], fits[0], fits[1]))
             truth.append(inside[model, usable])
     if not scores:
         raise UsageError("U-LiRA needs examples with two other models in each role: more halves, or more forget sets.")
     called, roles = np.concatenate(scores), np.concatenate(truth)
-    return auc(called[roles], called[~roles])
+    return ROC.of(called[roles], called[~roles])
 
 
 def rmia(
@@ -165,14 +169,25 @@ def rmia_tie_break(
     return score + ratio / (1.0 + ratio) / (rows + 1)
 
 
+def _queries(target: ArrayLike, *fits: Fit) -> FloatArray:
+    """(Q, n) phi of the target, as many examples as each fit has."""
+    values = floats(target, "phi of the target", first="query")
+    if values.ndim not in {1, 2}:
+        raise UsageError(f"phi of the target: (n,) or (Q, n) expected, but the shape is {values.shape}.")
+    queries = np.atleast_2d(values)
+    for fit in fits:
+        for part in fit:
+            same_shape(queries, floats(part, "fit", ndim=1)[None], "the same examples", after=1)
+    return queries
+
+
 def _relative(
     target: tuple[ArrayLike, ArrayLike], reference: tuple[ArrayLike, ArrayLike], offline: float | None
 ) -> tuple[FloatArray, FloatArray]:
     found = []
     for own, mean in zip(target, reference, strict=True):
         mine, theirs = floats(own, "p of the target", ndim=1), floats(mean, "p of the references", ndim=1)
-        if mine.shape != theirs.shape or not len(mine):
-            raise UsageError(f"Target and references answer different rows: {mine.shape} against {theirs.shape}.")
+        same_shape(mine, theirs, "the same rows, target and references,")
         marginal = theirs if offline is None else ((1 + offline) * theirs + (1 - offline)) / 2
         found.append(mine / np.maximum(marginal, 1e-300))
     return found[0], found[1]

@@ -24,6 +24,12 @@ from forgetbench.metrics.membership import loss_auc
 VECTOR, MATRIX = np.linspace(0.1, 0.9, 20), np.linspace(-1, 1, 80).reshape(4, 20)
 STACK = np.linspace(-1, 1, 4 * 20 * 2).reshape(4, 20, 2)
 LABELS = np.arange(20) % 2
+PLACES = {
+    VECTOR.shape: ((19,), "in row 19"),
+    MATRIX.shape: ((3, 1), "in row 1 of model 3"),  # phi is (models, examples)
+    STACK[0].shape: ((19, 0), "in row 19"),
+    STACK.shape: ((2, 19, 0), "in row 19 of model 2"),
+}
 CALLS = {
     "roc.auc": (roc.auc, (VECTOR, VECTOR)),
     "roc.tpr_at_fpr": (lambda a, b: roc.tpr_at_fpr(a, b, 0.5), (VECTOR, VECTOR)),
@@ -59,10 +65,9 @@ def test_nan_is_refused_with_its_row(name, bad):
     function(*arguments)
     for place in range(len(arguments)):
         broken = [argument.copy() for argument in arguments]
-        where = (-1, *[0] * (broken[place].ndim - 1)) if broken[place].ndim < 3 else (2, -1, 0)
+        where, named = PLACES[broken[place].shape]
         broken[place][where] = bad
-        row = broken[place].shape[0 if broken[place].ndim < 3 else 1] - 1
-        with pytest.raises(UsageError, match=f"row {row}"):
+        with pytest.raises(UsageError, match=named):
             function(*broken)
 
 

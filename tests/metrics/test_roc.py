@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from statsmodels.stats.proportion import proportion_confint
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import auc, balanced_accuracy, clopper_pearson, rates, tpr_at_fpr
+from forgetbench.metrics import ROC, auc, balanced_accuracy, clopper_pearson, rates, tpr_at_fpr
 
 POSITIVE = [0.9, 0.8, 0.7, 0.6, 0.55]
 NEGATIVE = [0.75, 0.5, 0.4, 0.3, 0.2]
@@ -106,6 +106,18 @@ def test_empty_sides_and_nan_are_refused():
         auc([], [1.0])
     with pytest.raises(UsageError, match="row 1"):
         auc([1.0, np.nan], [1.0])
+
+
+def test_one_result_for_all_attacks():
+    generator = np.random.default_rng(0)
+    members, others = generator.normal(1, 1, 300), generator.normal(0, 1, 1000)
+    found = ROC.of(members, others)
+    assert (found.auc, found.balanced_accuracy) == (auc(members, others), balanced_accuracy(members, others))
+    assert (found.tpr_1, found.tpr_01) == (tpr_at_fpr(members, others, 0.01), tpr_at_fpr(members, others, 0.001))
+    assert found.tpr_1_interval == clopper_pearson(round(300 * found.tpr_1), 300)
+    few = ROC.of(members, others[:999])
+    assert (few.tpr_1 is None, few.tpr_01, few.tpr_01_interval) == (False, None, None)
+    assert ROC.of([0.6], [0.4], threshold=0.5).balanced_accuracy == 1.0
 
 
 @given(st.integers(1, 200), st.data())

@@ -64,12 +64,42 @@ def test_ulira_tells_memory_from_none_and_is_at_chance_without():
     seen = generator.random((24, 80)) < 0.5
     forgotten = seen & (generator.random((24, 80)) < 0.5)
     phi = generator.normal(size=(24, 80))
-    assert shadow.ulira_auc(phi, forgotten, seen) == pytest.approx(0.5, abs=0.05)
-    assert shadow.ulira_auc(phi + 2.0 * forgotten, forgotten, seen) > 0.85
+    assert shadow.ulira_roc(phi, forgotten, seen).auc == pytest.approx(0.5, abs=0.05)
+    assert shadow.ulira_roc(phi + 2.0 * forgotten, forgotten, seen).auc > 0.85
     with pytest.raises(UsageError, match="never saw"):
-        shadow.ulira_auc(phi, ~seen, seen)
+        shadow.ulira_roc(phi, ~seen, seen)
     with pytest.raises(UsageError, match="two other models"):
-        shadow.ulira_auc(phi[:2], forgotten[:2], seen[:2])
+        shadow.ulira_roc(phi[:2], forgotten[:2], seen[:2])
+
+
+def test_ulira_does_not_saturate_into_ties():
+    phi = np.array([[0.0], [0.1], [0.2], [40.0], [41.0], [42.0]])  # log ratios of hundreds: probabilities of 1 and 0
+    forgotten = np.array([[False]] * 3 + [[True]] * 3)
+    found = shadow.ulira_roc(phi, forgotten, forgotten)
+    assert (found.auc, found.balanced_accuracy, found.tpr_1) == (1.0, 1.0, None)
+    generator = np.random.default_rng(3)
+    seen = np.arange(24)[:, None] % 2 == np.arange(40) % 2
+    far = 100 * generator.random((24, 40)) + 400.0 * seen
+    far[0, 0], far[1, 0] = 5000.0, 4500.0  # model 0 saw example 0; model 1 did not, and looks as if it had
+    scores = shadow.ulira_roc(far, seen, seen)
+    assert scores.auc == pytest.approx(1.0, abs=0.01)
+    assert scores.tpr_1 is not None
+    assert scores.tpr_1_interval.low <= scores.tpr_1 <= scores.tpr_1_interval.high
+
+
+def test_targets_of_other_examples_are_refused():
+    fit = shadow.fit_normal([[0.0], [1.0], [2.0]])
+    for call in (lambda z: shadow.lira_online(z, fit, fit), lambda z: shadow.lira_offline(z, fit)):
+        with pytest.raises(UsageError, match="same examples"):
+            call([0.1, 0.2])
+
+
+def test_the_published_fixed_variance_takes_one_sides_spread_for_both():
+    phi = np.array([[1.0, 11.0], [3.0, 13.0], [0.0, 0.0], [0.0, 8.0]])
+    inside, outside = legacy.fixed_variance(phi, np.array([[True] * 2] * 2 + [[False] * 2] * 2))
+    np.testing.assert_array_equal((inside.centre, outside.centre), ([2, 12], [0, 4]))
+    assert inside.sd == pytest.approx(np.std([1, 3, 11, 13]))
+    np.testing.assert_array_equal(inside.sd, outside.sd)
 
 
 def test_rmia_by_hand():
@@ -126,6 +156,19 @@ def test_klom_against_scipy_where_no_value_is_near_an_edge():
         pool = np.r_[left[:, i], right[:, i]]
         p, q = (np.histogram(side[:, i], bins=20, range=(pool.min(), pool.max()))[0] / 60 for side in (left, right))
         assert found[i] == pytest.approx(stats.entropy(p, np.where(p > 0, np.maximum(q, 1e-5), q)))
+
+
+@given(
+    hnp.arrays(np.float64, (9, 2), elements=st.integers(-20, 20).map(lambda i: i / 10)),
+    hnp.arrays(np.float64, (7, 2), elements=st.integers(-20, 20).map(lambda i: i / 10)),
+)
+def test_klom_bins_ties_and_edges_as_numpy_does(left, right):
+    found = margins.klom(left, right)
+    for i in range(2):
+        pool = np.r_[left[:, i], right[:, i]]
+        ends = (pool.min(), pool.max()) if np.ptp(pool) else (pool[0] - 0.5, pool[0] + 0.5)
+        p, q = (np.histogram(side[:, i], bins=20, range=ends)[0] / len(side) for side in (left, right))
+        assert found[i] == pytest.approx(stats.entropy(p, np.where(p > 0, np.maximum(q, 1e-5), q)), abs=1e-12)
 
 
 @given(PHI, PHI)
@@ -194,6 +237,32 @@ def test_epsilon_by_hand():
     assert quality.epsilons(apart, apart + 9) == 50.0
     assert quality.epsilons(apart, np.full((16, 1), 3.0)) == 50.0  # a point mass
     assert quality.epsilons(apart, apart) == pytest.approx(plain_epsilon(apart[:, 0], apart[:, 0]))
+
+
+def test_epsilon_of_models_that_all_agree_is_zero():
+    three, five = np.full((6, 1), 3.0), np.full((6, 1), 5.0)
+    assert quality.epsilons(three, three) == 0.0
+    assert quality.epsilons(three, five) == 50.0
+
+
+@given(st.integers(0, 10**6), st.floats(-3, 2), st.sampled_from([None, 0, 1, 2]))
+@settings(deadline=None)
+def test_single_thresholds_are_those_of_the_plain_grid(seed, scale, digits):
+    generator = np.random.default_rng(seed)
+    left, right = generator.normal(size=(2, generator.integers(2, 30))) * 10**scale
+    if digits is not None:  # values upon the grid's own thresholds, and ties
+        left, right = np.round(left, digits), np.round(right, digits)
+    low, high = min(left.min(), right.min()), max(left.max(), right.max())
+    if low == high:
+        return
+    thresholds = np.linspace(low, high, int(np.ceil(100 * (high - low))))
+    called = [(side[:, None] >= thresholds).sum(axis=0) for side in (left, right)]
+    assert quality._single(left, right) == quality._best(called[1], len(left) - called[0], len(left))
+
+
+def test_epsilons_do_not_grow_slow_with_the_range_of_phi():
+    left, right = np.random.default_rng(8).normal(size=(2, 16, 1)) * 1e12  # a grid would need 1e14 thresholds
+    assert 0 <= quality.epsilons(left, right)[0] <= 50
 
 
 def test_quality_by_hand():
