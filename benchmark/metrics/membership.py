@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, IntArray, joint_labels, labels_of, logits_of
+from forgetbench.metrics.arrays import FloatArray, IntArray, floats, joint_labels, labels_of, logits_of, same_shape
 from forgetbench.metrics.confidence import confidence, entropy, modified_entropy, phi, signed_logits
 from forgetbench.metrics.roc import sorted_auc
 
@@ -25,7 +25,7 @@ class AttackTable(NamedTuple):
     whole: FloatArray
     """(M, 4): over all rows."""
     halves: FloatArray
-    """(2, M, 4): over every other row of each label, and over the rest."""
+    """(2, M, 4): over every other row of each label, in the order of confidence, and over the rest."""
 
 
 def attack_scores(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
@@ -58,7 +58,9 @@ def attack_table(
     """AUC of the forget set against test examples of the same label, for every model and attack.
 
     Within a label every forget example meets every test example; labels count by their forget examples. Joint labels
-    are matched where labels are attributes, and the AUCs of the attributes averaged.
+    are matched where labels are attributes, and the AUCs of the attributes averaged. The halves deal out each label's
+    rows in the order of their mean score over all the models, so that it does not matter how rows are sorted, and that
+    both sides are read on the same halves, which know nothing of what sets the sides apart.
 
     Args:
         forget_logits: (M, n, K) of M models.
@@ -67,11 +69,15 @@ def attack_table(
         test_labels: (m,) or (m, A); on class tasks the rows of forgotten classes too, else nothing matches.
 
     Raises:
-        UsageError: No label has forget examples and at least five test examples.
+        UsageError: No label has forget examples and at least five test examples, or not the same models answer both.
     """
-    members = attack_scores(forget_logits, forget_labels)
-    others = attack_scores(test_logits, test_labels)
-    cells = _cells(joint_labels(np.asarray(forget_labels)), joint_labels(np.asarray(test_labels)))
+    forget, test = floats(forget_logits, "forget logits", ndim=3), floats(test_logits, "test logits", ndim=3)
+    same_shape(forget.swapaxes(0, 1), test.swapaxes(0, 1), "the same models and columns", after=1)
+    members, others = attack_scores(forget, forget_labels), attack_scores(test, test_labels)
+    cells = [
+        _Cell(_by_confidence(members, cell.members), _by_confidence(others, cell.others))
+        for cell in _cells(joint_labels(np.asarray(forget_labels)), joint_labels(np.asarray(test_labels)))
+    ]
     if not cells:
         raise UsageError(f"No label has forget examples and {MINIMUM_CELL} test examples: nothing can be matched.")
     if members.ndim == 4:  # the attributes stand beside the models, and are averaged at the end
@@ -111,8 +117,21 @@ def mia_population(
         forget_labels: (n,) or (n, A).
         test_labels: (m,) or (m, A).
     """
-    tables = [attack_table(forget, forget_labels, test, test_labels) for forget, test in (unlearned, oracle)]
-    return population(tables[0], tables[1])
+    sides = [
+        [
+            floats(part, f"{subset} logits of the {name}", ndim=3)
+            for part, subset in zip(side, ("forget", "test"), strict=True)
+        ]
+        for side, name in ((unlearned, "unlearned"), (oracle, "oracles"))
+    ]
+    for side in sides:
+        same_shape(side[0].swapaxes(0, 1), side[1].swapaxes(0, 1), "the same models and columns", after=1)
+    for mine, theirs in zip(*sides, strict=True):
+        same_shape(mine, theirs, "the same rows", after=1)
+    pooled = [np.concatenate(parts) for parts in zip(*sides, strict=True)]  # so that both are read on the same halves
+    table = attack_table(pooled[0], forget_labels, pooled[1], test_labels)
+    first = np.arange(len(pooled[0])) < len(sides[0][0])
+    return population(select(table, np.flatnonzero(first)), select(table, np.flatnonzero(~first)))
 
 
 def loss_auc(forget: tuple[ArrayLike, ArrayLike], unseen: tuple[ArrayLike, ArrayLike]) -> FloatArray:
@@ -145,6 +164,13 @@ def _cells(member_labels: IntArray, other_labels: IntArray) -> list[_Cell]:
         if len(others) >= MINIMUM_CELL:
             cells.append(_Cell(np.flatnonzero(member_labels == label), others))
     return cells
+
+
+def _by_confidence(scores: FloatArray, rows: IntArray) -> IntArray:
+    """The rows in the order of their mean loss score; equal ones by all they have, so that only like rows may swap."""
+    kept = np.moveaxis(scores[:, :, rows], 2, -1)
+    first = kept[ATTACKS.index("loss")].reshape(-1, len(rows)).mean(axis=0)
+    return rows[np.lexsort((*kept.reshape(-1, len(rows)), first))]
 
 
 def _table(members: FloatArray, others: FloatArray, cells: list[_Cell]) -> AttackTable:

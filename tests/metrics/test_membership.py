@@ -105,6 +105,31 @@ def test_population_properties(seed, constant):
     assert mia_population(*moved, members, others) == pytest.approx(value, abs=0.02)  # rounding may make or break a tie
 
 
+@given(st.integers(0, 10**6), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_rows_does_not_matter(seed, tied):
+    generator = np.random.default_rng(seed)
+    members, others = generator.integers(0, 3, 40), generator.integers(0, 3, 70)
+    sides = [
+        (answers(generator, 3, members, 3, margin), answers(generator, 3, others, 3, 1.0)) for margin in (2.0, 1.0)
+    ]
+    if tied:
+        sides = [tuple(np.round(part) for part in side) for side in sides]
+    orders = generator.permutation(40), generator.permutation(70)
+    mixed = [tuple(part[:, order] for part, order in zip(side, orders, strict=True)) for side in sides]
+    value = mia_population(*sides, members, others)
+    assert mia_population(*mixed, members[orders[0]], others[orders[1]]) == pytest.approx(value, abs=1e-12)
+
+
+def test_other_models_on_test_are_refused(task):
+    generator, members, others = task
+    two, three = answers(generator, 2, members, 4, 1.0), answers(generator, 3, others, 4, 1.0)
+    with pytest.raises(UsageError, match="same models"):
+        mia_population((two, three), (two, three[:2]), members, others)
+    with pytest.raises(UsageError, match="same models"):
+        attack_table(two, members, three, others)
+
+
 def test_perfect_separation():
     members, others = np.zeros(12, dtype=int), np.zeros(30, dtype=int)
     high, low = np.tile([9.0, 0.0], (2, 12, 1)), np.tile([0.0, 9.0], (2, 30, 1))
