@@ -6,7 +6,7 @@ the oracle's value, not 0.5 or 1.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,10 +15,17 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.svm import SVC
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, IntArray, floats
+from forgetbench.metrics.arrays import FloatArray, IntArray, floats, labels_of, logits_of, same_shape
+from forgetbench.metrics.confidence import confidence, entropy, modified_entropy
+from forgetbench.metrics.pairs import answers, outputs
 
 SVC_ROWS = 1000
 """Rows a side that the support vector machine is fitted on; more are drawn down to this many, evenly spaced."""
+
+SvcKind = Literal["correctness", "confidence", "entropy", "m-entropy", "probabilities"]
+SvcReading = Literal["efficacy", "training-privacy"]
+Answers = tuple[ArrayLike, ArrayLike]
+"""Logits of one model (n, K), or (n, A) for attributes, and the labels that go with them."""
 
 
 class ThresholdAttack(NamedTuple):
@@ -35,11 +42,66 @@ class ThresholdAttack(NamedTuple):
         return (self.members + self.others) / 2
 
 
+def svc_attack(
+    retain: Answers,
+    test: Answers,
+    forget: Answers | None = None,
+    *,
+    kind: SvcKind = "confidence",
+    reading: SvcReading = "efficacy",
+    seed: int | None = 0,
+) -> float:
+    """The five attacks of SVC_MIA (Jia et al. 2023) in both readings, from one model's logits.
+
+    Args:
+        retain: Logits and labels of retain rows.
+        test: Logits and labels of test rows.
+        forget: Logits and labels of the forget set; only the efficacy reading needs it.
+        kind: What the machine sees of a row: whether the prediction is right, p_y, the entropy, the modified entropy
+            (Song and Mittal's; the published code's is ``legacy.modified_entropy``), or all probabilities.
+        reading: ``svc_non_members`` or ``svc_training_privacy``.
+        seed: Of the shuffle; None takes the rows in order, as published.
+
+    Returns:
+        In [0, 1]; for attributes the mean over them.
+    """
+    if (forget is None) == (reading == "efficacy"):
+        raise UsageError("The efficacy reading needs the forget set, and the reading of training privacy has none.")
+    sides = [svc_features(*side, kind) for side in (retain, test, forget) if side is not None]
+    attack = svc_non_members if reading == "efficacy" else svc_training_privacy
+    return float(np.mean([attack(*columns, seed=seed) for columns in zip(*sides, strict=True)]))
+
+
+def svc_features(logits: ArrayLike, labels: ArrayLike, kind: SvcKind) -> list[FloatArray]:
+    """What SVC_MIA sees of each row, (n,) or (n, K): one array for classes, one for each of A attributes.
+
+    Raises:
+        UsageError: There is no such kind, or labels and logits do not fit.
+    """
+    scores = logits_of(logits)
+    truth = labels_of(labels, scores)
+    attributes = truth.ndim == 2
+    if kind == "correctness":
+        found = (answers(scores, attributes=attributes) == truth).astype(np.float64)
+    elif kind == "confidence":
+        found = confidence(scores, truth)
+    elif kind == "entropy":
+        found = entropy(scores, attributes=attributes)
+    elif kind == "m-entropy":
+        found = modified_entropy(scores, truth)
+    elif kind == "probabilities":
+        found = outputs(scores, attributes=attributes)
+    else:
+        raise UsageError(f"There is no SVC attack on {kind!r}. There are: {', '.join(get_args(SvcKind))}.")
+    return list(found.T) if attributes else [found]
+
+
 def svc_non_members(members: ArrayLike, others: ArrayLike, targets: ArrayLike, *, seed: int | None = 0) -> float:
     """Forget efficacy of Jia et al. (2023), SalUn and RUM: the share of the forget set called non-member.
 
     An RBF support vector machine (C = 3, gamma = 1 / features) is fitted on retain (1) and test (0) rows. The published
     code takes the first |test| retain rows as they lie, which breaks on sorted data: here they are shuffled first.
+    Which rows are fitted depends on their order all the same: that is the published protocol, and no metric of ours.
 
     Args:
         members: (n,) or (n, F) features of retain rows: p_y for "confidence", also correctness, entropy, modified
@@ -51,15 +113,31 @@ def svc_non_members(members: ArrayLike, others: ArrayLike, targets: ArrayLike, *
     Returns:
         In [0, 1]. An oracle is well below 1: 0.66 in one published setting.
     """
-    return float(1.0 - _svc(members, others, seed).predict(_columns(targets)).mean())
+    columns = _columns(targets)
+    same_shape(_columns(members), columns, "the same features", after=1)
+    return float(1.0 - _svc(members, others, seed).predict(columns).mean())
 
 
 def svc_training_privacy(members: ArrayLike, others: ArrayLike, *, seed: int | None = 0) -> float:
-    """The other reading of the same code: fit on half of retain and test, mean of the two accuracies on the rest."""
+    """The other reading of the same code: can retain rows be told from test rows at all?
+
+    With h half the number of test rows, the machine is fitted on the first h rows of either side; the value is the mean
+    of its accuracies on all the other retain rows and on all the other test rows.
+
+    Args:
+        members: (n,) or (n, F) features of retain rows.
+        others: (m,) or (m, F) features of test rows.
+        seed: Of the shuffle of either side; None takes the rows in order, as published.
+    """
     sides = [_shuffled(_columns(side), seed) for side in (members, others)]
-    fitted, target = ([side[half] for side in sides] for half in (slice(None, None, 2), slice(1, None, 2)))
-    model = _svc(fitted[0], fitted[1], None)
-    return float((model.predict(target[0]).mean() + 1.0 - model.predict(target[1]).mean()) / 2)
+    half = len(sides[1]) // 2
+    if not 0 < half < len(sides[0]):
+        raise UsageError(
+            f"Training privacy needs two test rows, and more retain rows than half of them: {len(sides[1])} and "
+            f"{len(sides[0])}."
+        )
+    model = _svc(sides[0][:half], sides[1][:half], None)
+    return float((model.predict(sides[0][half:]).mean() + 1.0 - model.predict(sides[1][half:]).mean()) / 2)
 
 
 def loss_attack(forget: ArrayLike, unseen: ArrayLike, *, cut: bool = True, shuffle: int | None = None) -> float:
@@ -103,12 +181,13 @@ def entropy_attack(members: ArrayLike, others: ArrayLike, targets: ArrayLike) ->
         targets: (k,) entropies of the forget set.
     """
     inside, outside = floats(members, "entropies", ndim=1), floats(others, "entropies", ndim=1)
-    if not len(inside) or not len(outside):
+    told = floats(targets, "entropies", ndim=1)
+    if not len(inside) or not len(outside) or not len(told):
         raise UsageError("The attack needs rows on every side.")
     truth = np.repeat([1, 0], [len(inside), len(outside)])
     balance = len(truth) / (2 * np.repeat([len(inside), len(outside)], [len(inside), len(outside)]))
     slope, intercept = logistic_line(np.concatenate([inside, outside]), truth, 2.0 * balance)
-    return float((slope * floats(targets, "entropies", ndim=1) + intercept > 0).mean())
+    return float((slope * told + intercept > 0).mean())
 
 
 def logistic_line(rows: FloatArray, truth: IntArray, weights: FloatArray | float = 1.0) -> tuple[float, float]:
@@ -153,9 +232,11 @@ def loss_threshold(known: ArrayLike, members: ArrayLike, others: ArrayLike) -> T
         members: (m,) losses of the members to be told.
         others: (k,) losses of non-members.
     """
-    limit = floats(known, "losses", ndim=1).mean()
-    hit = float((floats(members, "losses", ndim=1) <= limit).mean())
-    return ThresholdAttack(hit, float((floats(others, "losses", ndim=1) > limit).mean()))
+    sides = [floats(side, "losses", ndim=1) for side in (known, members, others)]
+    if not all(len(side) for side in sides):
+        raise UsageError("The attack needs losses of known members, and of members and others to be told.")
+    limit = sides[0].mean()
+    return ThresholdAttack(float((sides[1] <= limit).mean()), float((sides[2] > limit).mean()))
 
 
 def class_thresholds(
@@ -174,14 +255,19 @@ def class_thresholds(
     """
     scores = [floats(side, "scores", ndim=1) for side in (*shadow, *target)]
     labels = [np.asarray(side) for side in (*shadow_labels, *target_labels)]
+    for rows, classes in zip(scores, labels, strict=True):
+        if classes.shape != rows.shape or not len(rows):
+            raise UsageError(
+                f"Every side needs rows, each with its class: {len(rows)} scores, {classes.shape} classes."
+            )
     everything = _best_threshold(scores[0], scores[1])
     called = [np.zeros(len(scores[2]), dtype=np.bool_), np.zeros(len(scores[3]), dtype=np.bool_)]
     for label in np.unique(np.concatenate(labels[2:])):
         known = scores[0][labels[0] == label], scores[1][labels[1] == label]
         limit = _best_threshold(*known) if len(known[0]) and len(known[1]) else everything
         for side in range(2):
-            rows = labels[2 + side] == label
-            called[side][rows] = scores[2 + side][rows] >= limit
+            own = labels[2 + side] == label
+            called[side][own] = scores[2 + side][own] >= limit
     return ThresholdAttack(float(called[0].mean()), float(1 - called[1].mean()))
 
 
@@ -195,6 +281,7 @@ def _best_threshold(members: FloatArray, others: FloatArray) -> float:
 
 def _svc(members: ArrayLike, others: ArrayLike, seed: int | None) -> SVC:
     inside, outside = _shuffled(_columns(members), seed), _columns(others)
+    same_shape(inside, outside, "the same features", after=1)
     inside = inside[: len(outside)]
     sides = [side[_spaced(len(side))] for side in (inside, outside)]
     rows = np.concatenate(sides)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 from sklearn.svm import SVC
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import attacks, legacy, literature
+from forgetbench.metrics import (
+    attacks,
+    centred_js,
+    confidence,
+    entropy,
+    jensen_shannon,
+    legacy,
+    literature,
+    modified_entropy,
+    pairs,
+    softmax,
+)
 
 
 @pytest.fixture
@@ -87,6 +101,69 @@ def test_svc_extremes_and_training_privacy():
     assert attacks.svc_non_members(*both, both[0]) == 0.0
 
 
+def test_training_privacy_is_fitted_on_the_first_half_of_test_and_as_many_retain_rows():
+    generator = np.random.default_rng(4)
+    retain, test = np.sort(generator.uniform(0.2, 1, 90)), np.sort(generator.uniform(0, 0.9, 41))
+    model = SVC(C=3, gamma="auto").fit(np.r_[retain[:20], test[:20]][:, None], np.repeat([1, 0], 20))
+    right = model.predict(retain[20:, None]).mean(), 1 - model.predict(test[20:, None]).mean()
+    assert attacks.svc_training_privacy(retain, test, seed=None) == pytest.approx(np.mean(right), abs=1e-12)
+    with pytest.raises(UsageError, match="two test rows"):
+        attacks.svc_training_privacy(retain, test[:1])
+    with pytest.raises(UsageError, match="more retain rows"):
+        attacks.svc_training_privacy(retain[:20], test)
+
+
+def test_svc_attack_reads_logits():
+    generator = np.random.default_rng(5)
+    labels = {name: generator.integers(0, 3, n) for name, n in (("retain", 50), ("test", 40), ("forget", 30))}
+    logits = {name: generator.normal(size=(len(truth), 3)) for name, truth in labels.items()}
+    sides = [(logits[name], labels[name]) for name in ("retain", "test", "forget")]
+    seen = {
+        "correctness": lambda z, y: 1.0 * (z.argmax(axis=1) == y),
+        "confidence": confidence,
+        "entropy": lambda z, _: entropy(z),
+        "m-entropy": modified_entropy,
+        "probabilities": lambda z, _: softmax(z),
+    }
+    for kind, feature in seen.items():
+        columns = [feature(*side) for side in sides]
+        assert attacks.svc_attack(*sides, kind=kind) == attacks.svc_non_members(*columns), kind
+        found = attacks.svc_attack(*sides[:2], kind=kind, reading="training-privacy")
+        assert found == attacks.svc_training_privacy(*columns[:2]), kind
+    with pytest.raises(UsageError, match="no SVC attack on 'losses'"):
+        attacks.svc_attack(*sides, kind="losses")
+    with pytest.raises(UsageError, match="needs the forget set"):
+        attacks.svc_attack(*sides[:2])
+
+
+def test_svc_attack_on_attributes_is_the_mean_over_them():
+    generator = np.random.default_rng(6)
+    labels = [generator.integers(0, 2, (n, 2)) for n in (50, 40, 30)]
+    logits = [generator.normal(size=truth.shape) + truth for truth in labels]
+    for kind in ("correctness", "confidence", "entropy", "m-entropy", "probabilities"):
+        alone = [
+            attacks.svc_attack(*((z[:, [a]], y[:, [a]]) for z, y in zip(logits, labels, strict=True)), kind=kind)
+            for a in range(2)
+        ]
+        assert attacks.svc_attack(*zip(logits, labels, strict=True), kind=kind) == pytest.approx(np.mean(alone))
+
+
+def test_features_and_rows_that_do_not_fit_are_refused():
+    with pytest.raises(UsageError, match="same features"):
+        attacks.svc_non_members(np.zeros((5, 2)), np.zeros((5, 3)), np.zeros((5, 3)))
+    with pytest.raises(UsageError, match="same features"):
+        attacks.svc_non_members(np.zeros((5, 2)), np.zeros((5, 2)), np.zeros(5))
+    with pytest.raises(UsageError, match="same features"):
+        attacks.svc_training_privacy(np.zeros((5, 2)), np.zeros((5, 3)))
+    with pytest.raises(UsageError, match="losses of known members"):
+        attacks.loss_threshold([], [0.1], [0.2])
+    for empty in range(4):
+        sides = [[0.5], [0.5], [0.5], [0.5]]
+        sides[empty] = []
+        with pytest.raises(UsageError, match="Every side needs rows"):
+            attacks.class_thresholds(*(tuple(sides[i : i + 2]) for i in (0, 2)), ([0], [0]), ([0], [0]))
+
+
 def test_svc_does_not_depend_on_the_order_of_sorted_data():
     generator = np.random.default_rng(2)
     inside = np.sort(generator.uniform(0.3, 1, 1500))
@@ -159,6 +236,56 @@ def test_output_distances_by_hand():
     assert literature.layer_distance([[3.0, 0.0]], [[0.0, 4.0]], relative=True) == pytest.approx(5 / 3)
     with pytest.raises(UsageError, match="shape"):
         literature.layer_distances([[1.0]], [[1.0, 2.0]])
+
+
+def test_attributes_are_not_read_as_classes():
+    one, two = np.array([[5.0, 3.0]]), np.array([[-1.0, -3.0]])  # the larger logit is the same, every attribute differs
+    both = np.stack([one, two])
+    assert literature.completeness(one, two) == 1.0
+    assert literature.completeness(one, two, attributes=True) == pairs.agreement_pairs(both, attributes=True)[0, 1] == 0
+    expected = np.sqrt(((special.expit(one) - special.expit(two)) ** 2).sum())
+    assert literature.activation_distance(one, two, attributes=True) == pytest.approx(expected)
+    assert pairs.distance_pairs(both, attributes=True)[0, 1] == pytest.approx(expected)
+    js = jensen_shannon(one, two, attributes=True)[0]
+    assert literature.zrf(one, two, attributes=True) == pytest.approx(1 - js)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        literature.completeness,
+        literature.activation_distance,
+        literature.zrf,
+        legacy.zrf,
+        jensen_shannon,
+        lambda a, b: centred_js(np.stack([a, a]), np.stack([b, b])),
+        lambda a, b: literature.tow_mia({"retain": a[:, 0], "test": a[:, 0]}, {"retain": b[:, 0], "test": b[:, 0]},
+                                        (a[:, 0], b[:, 0])),
+    ],
+)  # fmt: skip
+def test_sides_are_not_stretched_to_fit_each_other(call):
+    rows = np.random.default_rng(0).normal(size=(4, 3))
+    call(rows, rows)
+    for other in (rows[:1], rows[:2]):
+        with pytest.raises(UsageError):
+            call(rows, other)
+        with pytest.raises(UsageError):
+            call(other, rows)
+    with pytest.raises(UsageError):
+        call(rows[:0], rows[:0])
+
+
+def test_pairs_over_no_rows_are_refused():
+    for matrix in (pairs.distance_pairs, pairs.agreement_pairs):
+        with pytest.raises(UsageError, match="at least one row"):
+            matrix(np.zeros((3, 0, 2)))
+
+
+def test_legacy_zrf_of_certain_models_is_minus_infinity_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert legacy.zrf([[1e4, 0.0]], [[0.0, 1e4]]) == -np.inf
+        assert np.isnan(legacy.zrf([[1e4, 0.0, 0.0]], [[0.0, 1e4, 0.0]]))
 
 
 def test_legacy_modified_entropy_by_hand():
