@@ -1,51 +1,170 @@
 """Scores: pure functions of arrays. They need numpy, scipy and scikit-learn, and never torch.
 
-Anyone's saved logits will do: ``from forgetbench.metrics import lira, phi``.
+Anyone's saved logits will do: ``from forgetbench.metrics import lira, phi``. What needs scikit-learn is loaded when it
+is first asked for. Published code that deviates from its definition stands apart, in ``forgetbench.metrics.legacy``.
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from forgetbench.metrics import catalogue_core as _core
 from forgetbench.metrics import catalogue_erasure as _erasure
+from forgetbench.metrics import catalogue_functions as _functions
 from forgetbench.metrics import catalogue_literature as _literature
 from forgetbench.metrics import catalogue_privacy as _privacy
 from forgetbench.metrics.confidence import confidence, entropy, loss, modified_entropy, phi, softmax
 from forgetbench.metrics.cost import Cost
-from forgetbench.metrics.divergence import centred_js, jensen_shannon
+from forgetbench.metrics.divergence import centred_js, jensen_shannon, js_pairs
+from forgetbench.metrics.erasure import forgetting_rate, generalisation, h_mean, reemergence
 from forgetbench.metrics.likelihood import Lira, lira, lira_auc, shift
-from forgetbench.metrics.membership import mia_population
+from forgetbench.metrics.literature import (
+    activation_distance,
+    adaptive_unlearning_score,
+    completeness,
+    indiscernibility,
+    layer_distance,
+    layer_distances,
+    nomus,
+    retention_deviation,
+    sape,
+    tow_mia,
+    zrf,
+)
+from forgetbench.metrics.margins import klom, margin_distance, wasserstein
+from forgetbench.metrics.membership import loss_auc, mia_population
+from forgetbench.metrics.pairs import agreement_pairs, distance_pairs
+from forgetbench.metrics.population_rmia import population_rmia
+from forgetbench.metrics.quality import epsilons, forgetting_quality, neurips_score
+from forgetbench.metrics.relearn import anamnesis_index, relearn_time
 from forgetbench.metrics.roc import ROC, auc, balanced_accuracy, clopper_pearson, rates, tpr_at_fpr
+from forgetbench.metrics.shadow import (
+    Fit,
+    fit_normal,
+    lira_offline,
+    lira_online,
+    rmia,
+    rmia_tie_break,
+    ulira,
+    ulira_roc,
+)
 from forgetbench.metrics.spec import MetricSpec, metrics, ranking_metrics
 from forgetbench.metrics.utility import accuracy, average_gap, gap, tow
+
+if TYPE_CHECKING:
+    from forgetbench.metrics.attacks import (
+        ThresholdAttack,
+        class_thresholds,
+        entropy_attack,
+        loss_attack,
+        loss_threshold,
+        svc_attack,
+        svc_non_members,
+        svc_training_privacy,
+    )
+    from forgetbench.metrics.probe import Probe, Rows, linear_probe, recoverability
+
+_LATE = dict.fromkeys(("Probe", "Rows", "linear_probe", "recoverability"), "probe") | dict.fromkeys(
+    (
+        "ThresholdAttack",
+        "class_thresholds",
+        "entropy_attack",
+        "loss_attack",
+        "loss_threshold",
+        "svc_attack",
+        "svc_non_members",
+        "svc_training_privacy",
+    ),
+    "attacks",
+)
 
 __all__ = [
     "ROC",
     "Cost",
+    "Fit",
     "Lira",
     "MetricSpec",
+    "Probe",
+    "Rows",
+    "ThresholdAttack",
     "accuracy",
+    "activation_distance",
+    "adaptive_unlearning_score",
+    "agreement_pairs",
+    "anamnesis_index",
     "auc",
     "average_gap",
     "balanced_accuracy",
     "centred_js",
+    "class_thresholds",
     "clopper_pearson",
+    "completeness",
     "confidence",
+    "distance_pairs",
     "entropy",
+    "entropy_attack",
+    "epsilons",
+    "fit_normal",
+    "forgetting_quality",
+    "forgetting_rate",
     "gap",
+    "generalisation",
+    "h_mean",
+    "indiscernibility",
     "jensen_shannon",
+    "js_pairs",
+    "klom",
+    "layer_distance",
+    "layer_distances",
+    "linear_probe",
     "lira",
     "lira_auc",
+    "lira_offline",
+    "lira_online",
     "loss",
+    "loss_attack",
+    "loss_auc",
+    "loss_threshold",
+    "margin_distance",
     "metrics",
     "mia_population",
     "modified_entropy",
+    "neurips_score",
+    "nomus",
     "phi",
+    "population_rmia",
     "ranking_metrics",
     "rates",
+    "recoverability",
+    "reemergence",
+    "relearn_time",
+    "retention_deviation",
+    "rmia",
+    "rmia_tie_break",
+    "sape",
     "shift",
     "softmax",
+    "svc_attack",
+    "svc_non_members",
+    "svc_training_privacy",
     "tow",
+    "tow_mia",
     "tpr_at_fpr",
+    "ulira",
+    "ulira_roc",
+    "wasserstein",
+    "zrf",
 ]
 
-del _core, _erasure, _literature, _privacy
+del _core, _erasure, _functions, _literature, _privacy
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})

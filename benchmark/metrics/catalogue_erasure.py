@@ -82,7 +82,7 @@ def register() -> None:
             formula="As the probe's accuracy, with the labels of its training rows in random order; 3 seeds.",
             example="Ten balanced classes: about 0.1.",
             source="Protocol, section 3.",
-            function="probe.probe",
+            function="probe.linear_probe",
         ),
     ]
     for spec in specs:

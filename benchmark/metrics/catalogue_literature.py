@@ -7,7 +7,8 @@ from typing import Any
 from forgetbench.metrics.spec import MetricSpec, metrics
 
 
-def _spec(name: str, title: str, **fields: Any) -> MetricSpec:
+def published(name: str, title: str, **fields: Any) -> MetricSpec:
+    """A spec with what metrics for comparison have in common: a share, towards the oracle's value."""
     given: dict[str, Any] = {"symbol": title, "group": "literature", "unit": "share", "direction": "band"}
     given |= {"range": (0.0, 1.0)}
     return MetricSpec(name=name, title=title, **(given | fields))
@@ -15,12 +16,12 @@ def _spec(name: str, title: str, **fields: Any) -> MetricSpec:
 
 def _attacks() -> list[MetricSpec]:
     return [
-        _spec(
+        published(
             "mia.svc-confidence",
             "SVC confidence",
             requires=("forget", "retain", "test"),
             meaning="Share of D_f that a support vector machine calls non-member; the target is the oracle's.",
-            misses="Per-example memory; the side that is called member by chance.",
+            misses="Per-example memory; and the order of rows decides which are fitted, as in the published protocol.",
             misuse="Maximising it: calling everything non-member scores 1.0, and an oracle is well below that.",
             formula=(
                 "RBF-SVC (C = 3, gamma = auto) on p_y; members = the first |test| retain rows after a seeded shuffle, "
@@ -30,7 +31,7 @@ def _attacks() -> list[MetricSpec]:
             source="Jia et al. 2023; Fan et al. 2024 (SalUn).",
             function="attacks.svc_non_members",
         ),
-        _spec(
+        published(
             "mia.loss",
             "loss attack",
             requires=("forget", "test"),
@@ -45,7 +46,7 @@ def _attacks() -> list[MetricSpec]:
             source="NeurIPS 2023 starting kit, simple_mia; Choi and Na 2023.",
             function="attacks.loss_attack",
         ),
-        _spec(
+        published(
             "mia.entropy",
             "entropy attack",
             requires=("forget", "retain", "test"),
@@ -57,7 +58,7 @@ def _attacks() -> list[MetricSpec]:
             source="Foster et al. 2024 (SSD).",
             function="attacks.entropy_attack",
         ),
-        _spec(
+        published(
             "nomus",
             "NoMUS",
             direction="up",
@@ -70,7 +71,7 @@ def _attacks() -> list[MetricSpec]:
             source="Choi and Na 2023.",
             function="literature.nomus",
         ),
-        _spec(
+        published(
             "avg-gap",
             "average gap",
             direction="down",
@@ -84,7 +85,7 @@ def _attacks() -> list[MetricSpec]:
             function="utility.average_gap",
             calibrated=False,
         ),
-        _spec(
+        published(
             "tow-mia",
             "ToW-MIA",
             direction="up",
@@ -104,7 +105,7 @@ def _attacks() -> list[MetricSpec]:
 
 def _outputs() -> list[MetricSpec]:
     return [
-        _spec(
+        published(
             "activation-distance",
             "activation distance",
             direction="down",
@@ -120,7 +121,7 @@ def _outputs() -> list[MetricSpec]:
             function="literature.activation_distance",
             calibrated=False,
         ),
-        _spec(
+        published(
             "completeness",
             "completeness",
             direction="up",
@@ -134,7 +135,7 @@ def _outputs() -> list[MetricSpec]:
             function="literature.completeness",
             calibrated=False,
         ),
-        _spec(
+        published(
             "zrf",
             "ZRF",
             direction="up",
@@ -147,7 +148,7 @@ def _outputs() -> list[MetricSpec]:
             source="Chundawat et al. 2023.",
             function="literature.zrf",
         ),
-        _spec(
+        published(
             "layer-distance",
             "layer-wise distance",
             direction="down",
@@ -162,7 +163,7 @@ def _outputs() -> list[MetricSpec]:
             source="Golatkar et al. 2020.",
             function="literature.layer_distance",
         ),
-        _spec(
+        published(
             "aus",
             "AUS",
             direction="up",
@@ -176,7 +177,7 @@ def _outputs() -> list[MetricSpec]:
             source="Bonato et al. 2024 (SCAR).",
             function="literature.adaptive_unlearning_score",
         ),
-        _spec(
+        published(
             "retention-deviation",
             "retention deviation",
             direction="down",
@@ -190,7 +191,7 @@ def _outputs() -> list[MetricSpec]:
             source="Cadet et al. 2024 (Deep Unlearn).",
             function="literature.retention_deviation",
         ),
-        _spec(
+        published(
             "indiscernibility",
             "indiscernibility",
             direction="up",
@@ -203,7 +204,7 @@ def _outputs() -> list[MetricSpec]:
             source="Cadet et al. 2024 (Deep Unlearn).",
             function="literature.indiscernibility",
         ),
-        _spec(
+        published(
             "relearn",
             "relearn time",
             direction="band",
@@ -219,7 +220,7 @@ def _outputs() -> list[MetricSpec]:
             source="Tarun et al. 2023; protocol, section 3.",
             function="relearn.relearn_time",
         ),
-        _spec(
+        published(
             "ain",
             "anamnesis index",
             group="erasure",

@@ -32,8 +32,11 @@ How to read any of them:
   entropies, divergences and population attacks are taken per attribute and averaged.
 - Everything is a pure function of arrays in `forgetbench.metrics`, in float64, and needs no torch.
 
+- The halves that `mia.population` and `mia.retain` choose and read an attack on are dealt out by confidence, not by the
+  order of rows; values of versions before 0.1.0 that went by order differ a little.
+
 Where well-known code deviates from its own definition, the definition stands here, and `forgetbench.metrics.legacy`
-reproduces the code:
+reproduces the code (the `legacy.` metrics below):
 
 | code | does | the definition |
 | --- | --- | --- |
@@ -77,6 +80,10 @@ def _section(spec: MetricSpec) -> str:
     ]
     if spec.floor:
         facts.append(f"floor: {spec.floor:g}")
+    if spec.legacy:
+        facts.append("reproduces published code that deviates from its own definition")
+    if not spec.on_boards:
+        facts.append("a function for your own arrays: on no board")
     if not spec.calibrated:
         facts.append("not calibrated: its band flags nothing")
     lines = [

@@ -39,7 +39,7 @@ class Probe(NamedTuple):
     """The same with shuffled training labels: what the probe reads where there is nothing to read."""
 
 
-def probe(train: Rows, validation: Rows, forgotten: Rows) -> Probe:
+def linear_probe(train: Rows, validation: Rows, forgotten: Rows) -> Probe:
     """Accuracy of an L2 logistic regression on frozen penultimate features, on the forgotten class.
 
     Features are standardised on the training rows; C is chosen by accuracy on validation rows, with the first seed;

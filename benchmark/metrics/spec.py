@@ -33,7 +33,8 @@ class MetricSpec(BaseModel):
     range: tuple[float | None, float | None]
     """Smallest and largest value possible; None where there is no end."""
     requires: tuple[str, ...]
-    """What it is computed from: subsets of the evidence, ``features``, ``originals``, ``cost`` or ``submitter``."""
+    """What it is computed from: subsets of the evidence, ``features``, ``originals``, ``cost``, ``submitter``, or what
+    no board holds: ``shadow models``, ``probabilities``, ``scores``."""
     meaning: str
     """One line: how to read the value."""
     misses: str
@@ -58,6 +59,10 @@ class MetricSpec(BaseModel):
     """Whether halvings tell where a fresh oracle lies; if not, the band is shown and flags nothing."""
     legacy: bool = False
     """Reproduces published code that deviates from the definition; never ranks."""
+
+    on_boards: bool = True
+    """Whether scorecards hold it, with a value or the reason why there is none; the others are functions of one's own
+    arrays."""
 
     def role(self, track: Track) -> Role | None:
         """Efficacy, harm, or None where the metric does not rank on this track."""

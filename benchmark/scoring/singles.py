@@ -16,7 +16,7 @@ from forgetbench.metrics.attacks import entropy_attack, loss_attack, svc_non_mem
 from forgetbench.metrics.confidence import confidence, entropy, signed_logits
 from forgetbench.metrics.confidence import loss as cross_entropy
 from forgetbench.metrics.literature import nomus
-from forgetbench.metrics.probe import Rows, probe
+from forgetbench.metrics.probe import Rows, linear_probe
 from forgetbench.metrics.utility import accuracy
 from forgetbench.scoring.comparisons import Arrays, Labels, Population, SingleValues
 
@@ -88,7 +88,7 @@ def _probe(answers: Arrays, truth: Arrays) -> FloatArray:
     for model in range(len(answers[FEATURES + "forget"])):
         rows = {name: floats(answers[FEATURES + name][model], f"features of {name}", ndim=2) for name in needed}
         values.append(
-            probe(
+            linear_probe(
                 Rows(np.concatenate([rows["retain"], rows["forget"]]), trained),
                 Rows(rows["validation"], truth["validation"]),
                 Rows(rows["test-forgotten"], truth["test-forgotten"]),

@@ -13,7 +13,7 @@ from forgetbench.errors import UsageError
 from forgetbench.metrics import legacy, margins, quality, shadow
 from forgetbench.metrics.erasure import forgetting_rate, generalisation, h_mean, reemergence
 from forgetbench.metrics.population_rmia import population_rmia
-from forgetbench.metrics.probe import Rows, probe, recoverability
+from forgetbench.metrics.probe import Rows, linear_probe, recoverability
 from forgetbench.metrics.relearn import anamnesis_index, relearn_time
 
 ONE = shadow.Fit(np.array([1.0]), np.array([1.0]))
@@ -330,19 +330,21 @@ def features(generator, separable):
 
 def test_probe_reads_what_is_there():
     generator = np.random.default_rng(5)
-    there, gone = probe(*features(generator, True)), probe(*features(generator, False))
+    there, gone = linear_probe(*features(generator, True)), linear_probe(*features(generator, False))
     assert there.accuracy > 0.9
     assert gone.accuracy < 0.75
     assert there.shuffled < 0.75
-    assert probe(*features(np.random.default_rng(6), True)) == probe(*features(np.random.default_rng(6), True))
+    assert linear_probe(*features(np.random.default_rng(6), True)) == linear_probe(
+        *features(np.random.default_rng(6), True)
+    )
 
 
 def test_probe_refuses_rows_that_do_not_fit():
     train, validation, forgotten = features(np.random.default_rng(7), True)
     with pytest.raises(UsageError, match="lack a forgotten class"):
-        probe(train, validation, Rows(forgotten.features, forgotten.labels + 1))
+        linear_probe(train, validation, Rows(forgotten.features, forgotten.labels + 1))
     with pytest.raises(UsageError, match="one class each"):
-        probe(Rows(train.features[1:], train.labels), validation, forgotten)
+        linear_probe(Rows(train.features[1:], train.labels), validation, forgotten)
 
 
 def test_recoverability_by_hand():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import forgetbench.metrics
 from forgetbench.errors import UsageError
-from forgetbench.metrics import MetricSpec, metrics, ranking_metrics
+from forgetbench.metrics import MetricSpec, legacy, metrics, ranking_metrics
 from forgetbench.metrics.docs import metrics_page
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +34,31 @@ def test_spec_says_everything_and_names_a_function(name):
     assert callable(getattr(importlib.import_module(f"forgetbench.metrics.{module}"), function))
     assert MetricSpec.model_validate_json(spec.model_dump_json()) == spec
     json.dumps(spec.model_dump(mode="json"), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not metrics.get(name).legacy])
+def test_its_function_is_to_be_had_from_the_package(name):
+    module, function = metrics.get(name).function.rsplit(".", 1)
+    kept = importlib.import_module(f"forgetbench.metrics.{module}")
+    assert getattr(forgetbench.metrics, function) is getattr(kept, function)
+    assert function in forgetbench.metrics.__all__
+
+
+def test_published_code_that_deviates_has_a_spec_and_says_so():
+    own = {name for name, each in vars(legacy).items() if getattr(each, "__module__", "") == legacy.__name__}
+    public = {f"legacy.{name}" for name in own if not name.startswith("_")}
+    assert {metrics.get(name).function for name in NAMES if metrics.get(name).legacy} == public
+
+
+def test_the_package_offers_everything_without_loading_scikit_learn():
+    code = (
+        "import sys, forgetbench.metrics as m\n"
+        "assert not {'sklearn', 'torch'} & set(sys.modules), 'imported'\n"
+        "assert all(hasattr(m, name) for name in m.__all__) and set(m.__all__) <= set(dir(m))\n"
+        "assert not hasattr(m, 'nothing')"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False)
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_what_ranks_is_what_the_protocol_lists():
