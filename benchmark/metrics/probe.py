@@ -56,6 +56,8 @@ def linear_probe(train: Rows, validation: Rows, forgotten: Rows) -> Probe:
     ]
     if any(part.labels.shape != (len(part.features),) or not len(part.features) for part in sides):
         raise UsageError("The probe needs rows with one class each for training, validation and the forgotten classes.")
+    if len(np.unique(sides[0].labels)) < 2:
+        raise UsageError("The probe's training rows are all of one class: there is nothing to tell apart.")
     if not set(np.unique(sides[2].labels)) <= set(np.unique(sides[0].labels)):
         raise UsageError("The probe's training rows lack a forgotten class.")
     centre, spread = sides[0].features.mean(axis=0), sides[0].features.std(axis=0)

@@ -47,7 +47,7 @@ def fit_normal(phi: ArrayLike, members: BoolArray | None = None) -> Fit:
     values = phi_of(phi, "phi of the reference models")
     mask = np.ones(values.shape, dtype=np.bool_) if members is None else np.asarray(members, dtype=np.bool_)
     counts = mask.sum(axis=0)
-    if mask.shape != values.shape or (counts < 2).any():
+    if mask.shape != values.shape or not values.size or (counts < 2).any():
         raise UsageError("Every example needs at least two reference models on each side.")
     kept = np.where(mask, values, np.nan)
     centre: FloatArray = np.nanmedian(kept, axis=0)
@@ -76,7 +76,7 @@ def lira_offline(target: ArrayLike, outside: Fit) -> FloatArray:
     """One-sided log Pr[Z <= phi], Z from the OUT fit: how much surer the target is than models that never saw it.
 
     This is the paper's test; its published code takes the two-sided density instead (``legacy.lira_offline``), and
-    finds less.
+    finds less. A target more than 38 standard deviations above the OUT median scores 0, as the largest do.
     """
     values = _queries(target, outside)
     return np.asarray(np.mean(norm.logcdf(values, outside.centre, outside.sd), axis=0))

@@ -1,0 +1,381 @@
+"""Every metric, and which properties it has; what a case means stands in battery.py."""
+
+from __future__ import annotations
+
+import numpy as np
+from battery import INF, Case, add, certain, complement, even, label_up, named, odd, put
+
+from forgetbench.errors import UsageError
+from forgetbench.metrics import (
+    ROC,
+    anamnesis_index,
+    attacks,
+    confidence,
+    divergence,
+    entropy,
+    erasure,
+    legacy,
+    likelihood,
+    literature,
+    loss,
+    margins,
+    membership,
+    modified_entropy,
+    pairs,
+    phi,
+    population_rmia,
+    quality,
+    relearn_time,
+    roc,
+    shadow,
+    utility,
+)
+from forgetbench.metrics.probe import Rows, linear_probe, recoverability
+
+LOG2 = float(np.log(2))
+
+
+def fits(target, inside, outside):
+    return target, shadow.fit_normal(inside), shadow.fit_normal(outside)
+
+
+def defined(value):
+    if value is None:
+        raise UsageError("not defined")
+    return value
+
+
+def results(found: ROC):
+    return np.array([found.auc, found.balanced_accuracy])
+
+
+def roles(values):
+    """Model by example: a third each unlearned the example, still knows it, never saw it."""
+    turn = np.add.outer(np.arange(values.shape[0]), np.arange(values.shape[1])) % 3
+    return turn == 0, turn < 2
+
+
+def unlearnt(by):
+    return lambda values: [values + by * roles(values)[0]]
+
+
+def svc(kind):
+    def call(retain, test, forget, *labels):
+        return attacks.svc_attack(*zip((retain, test, forget), labels, strict=True), kind=kind)
+
+    return Case(
+        call,
+        "ik jk lk #i #j #l",
+        range=(0, 1),
+        rows="l",
+        shift=(0, 1, 2),
+        swap=complement if kind == "probabilities" else None,
+        swapped=(1, 0, 2, 4, 3, 5),
+        more=None if kind == "probabilities" else label_up(60, -60, -60, keep=False),
+        constant=lambda value: 0 <= value <= 1,
+        apart=(label_up(60, -60, -60, keep=False), 1.0),
+        rounds=False,
+        loose=0.15,
+        examples=4,
+        why="the published split goes by the order of retain and test rows",
+    )
+
+
+SHARES = named("forget", "retain", "test")
+CASES = {
+    "roc.auc": Case(
+        roc.auc, "i j", range=(0, 1), rows="ij", shift=(0, 1), swap=complement, constant=0.5, apart=(add(99, -99), 1.0)
+    ),
+    "roc.tpr_at_fpr": Case(
+        lambda a, b: roc.tpr_at_fpr(a, b, 0.5),
+        "i j", range=(0, 1), rows="ij", shift=(0, 1), more=add(1, None), constant=0.0, fewest=2,
+        apart=(add(99, -99), 1.0),
+    ),
+    "roc.balanced_accuracy": Case(
+        roc.balanced_accuracy, "i j", range=(0, 1), rows="ij", swap=complement, constant=0.5, apart=(add(99, -99), 1.0),
+        why="the threshold stands still when scores move",
+    ),
+    "roc.ROC": Case(
+        lambda a, b: results(ROC.of(a, b)), "i j",
+        range=(0, 1), rows="ij", swap=complement, constant=0.5, apart=(add(99, -99), 1.0),
+        why="the threshold stands still when scores move",
+    ),
+    "confidence.phi": Case(
+        phi, "ik #i", out="i", shift=(0,), more=label_up(1), constant=-LOG2, fewest=0,
+        apart=(label_up(1, by=1e4), lambda v: v > 9e3),
+    ),
+    "confidence.loss": Case(
+        loss, "ik #i", range=(0, INF), out="i", shift=(0,), more=label_up(1), sign=-1, constant=np.log(3),
+        apart=(label_up(1, by=1e4), 0.0), fewest=0,
+    ),
+    "confidence.confidence": Case(
+        confidence, "ik #i", range=(0, 1), out="i", shift=(0,), more=label_up(1), constant=1 / 3,
+        apart=(label_up(1, by=1e4), 1.0), fewest=0,
+    ),
+    "confidence.modified_entropy": Case(
+        modified_entropy, "ik #i", range=(0, INF), out="i", shift=(0,), more=label_up(1), sign=-1,
+        constant=2 / 3 * np.log(3) + 2 / 3 * np.log(1.5), apart=(label_up(1, by=1e4), 0.0), fewest=0,
+    ),
+    "confidence.entropy": Case(
+        entropy, "ik", range=(0, np.log(3)), out="i", shift=(0,), more=lambda z: [2 * z], sign=-1, constant=np.log(3),
+        apart=(certain(0), 0.0), fewest=0,
+    ),
+    "utility.accuracy": Case(
+        utility.accuracy, "ik #i", range=(0, 1), shift=(0,), more=label_up(1), constant=1.0, apart=(label_up(99), 1.0)
+    ),
+    "utility.gap": Case(
+        utility.gap, "i j", share=True, range=(-1, 1), rows="ij", shift=(0, 1), swap=odd, constant=0.0,
+        apart=(put(1, 0), 1.0),
+    ),
+    "utility.tow": Case(
+        lambda *a: utility.tow(*SHARES(a)), "i i i i i i", share=True, range=(0, 1), shift=tuple(range(6)), swap=even,
+        swapped=(3, 4, 5, 0, 1, 2), constant=1.0, apart=(put(1, 1, 1, 0, 0, 0), 0.0),
+    ),
+    "utility.average_gap": Case(
+        lambda *a: utility.average_gap(*SHARES(a)), "i i i i i i", share=True, range=(0, 1), shift=tuple(range(6)),
+        swap=even, swapped=(3, 4, 5, 0, 1, 2), constant=0.0, apart=(put(1, 1, 1, 0, 0, 0), 1.0),
+    ),
+    "literature.tow_mia": Case(
+        lambda a, b, c, d, e, f: literature.tow_mia({"retain": a, "test": b}, {"retain": c, "test": d}, (e, f)),
+        "i i i i i i", share=True, range=(0, 1), shift=tuple(range(6)), swap=even, swapped=(2, 3, 0, 1, 5, 4),
+        constant=1.0, apart=(put(1, 1, 0, 0, 1, 0), 0.0),
+    ),
+    "divergence.jensen_shannon": Case(
+        divergence.jensen_shannon, "ik ik", range=(0, LOG2), out="i", shift=(0,), swap=even, constant=0.0,
+        apart=(certain(0, 1), LOG2),
+    ),
+    "divergence.jensen_shannon[attributes]": Case(
+        lambda a, b: divergence.jensen_shannon(a, b, attributes=True), "ik ik", range=(0, LOG2), out="i", swap=even,
+        constant=0.0, apart=(add(1e4, -1e4), LOG2), why="a constant changes an attribute",
+    ),
+    "divergence.centred_js": Case(
+        divergence.centred_js, "sik tik", range=(-LOG2, LOG2), shift=(0, 1), swap=even, constant=0.0,
+        apart=(certain(0, 1), LOG2),
+    ),
+    "likelihood.lira": Case(
+        lambda a, b: results(likelihood.lira(a, b)), "si si", range=(0, 1), shift=(0, 1), swap=even, constant=0.5,
+        apart=(add(99, -99), 1.0), rounds=False,
+    ),
+    "likelihood.lira[worst decile]": Case(
+        lambda a, b: defined(likelihood.lira(a, b).worst_decile), "si si", range=(0, 1), shift=(0, 1), swap=even,
+        constant=0.5, apart=(add(99, -99), 1.0), fewest=10, rounds=False,
+    ),
+    "likelihood.shift": Case(
+        likelihood.shift, "si ti", shift=(0, 1), more=add(1, None), constant=0.0,
+        apart=(add(99, -99), lambda v: v > 40),
+    ),
+    "membership.mia_population": Case(
+        lambda a, b, c, d, y, z: membership.mia_population((a, b), (c, d), y, z), "sik sjk tik tjk #i #j",
+        range=(-1, 1), rows="ij", shift=(0, 1, 2, 3), swap=odd, swapped=(2, 3, 0, 1, 4, 5), constant=0.0,
+        apart=(label_up(60, -60, -60, 60), 1.0), rounds=False, examples=5, sizes=(("j", 30),),
+    ),
+    "membership.loss_auc": Case(
+        lambda a, b, y, z: membership.loss_auc((a, y), (b, z)), "sik sjk #i #j", range=(0, 1), rows="ij",
+        shift=(0, 1), more=label_up(1, 0), constant=0.5, apart=(label_up(60, -60), 1.0), rounds=False, examples=5,
+        sizes=(("j", 30),),
+    ),
+    "margins.klom": Case(
+        margins.klom, "si ti", range=(0, np.log(1e5 + 20)), out="i", shift=(0, 1), more=add(999, None), constant=0.0,
+        apart=(add(999, -999), np.log(1e5)), rounds=False, loose=1e-3,
+    ),
+    "margins.wasserstein": Case(
+        margins.wasserstein, "si ti", range=(0, 200), out="i", shift=(0, 1), swap=even, constant=0.0,
+        apart=(add(999, -999), 200.0),
+    ),
+    "margins.margin_distance": Case(
+        margins.margin_distance, "si ti", range=(0, 200), shift=(0, 1), swap=even, constant=0.0,
+        apart=(add(999, -999), 200.0),
+    ),
+    "quality.epsilons": Case(
+        quality.epsilons, "si si", range=(0, 50), out="i", more=add(99, None), constant=0.0, apart=(add(99, -99), 50.0),
+        examples=5, why="how many thresholds the published grid has turns on the rounding of the range",
+    ),
+    "quality.forgetting_quality": Case(
+        lambda e: quality.forgetting_quality(e, 64), "i", share=True, range=(0, 1), more=add(1), sign=-1, constant=0.5,
+        apart=(add(50), 0.0),
+    ),
+    "quality.neurips_score": Case(
+        lambda f, a, b, c, d, e: quality.neurips_score(f, (a, b), (c, d), e), "? ? ? ? ? ?", share=True,
+        range=(0, INF), more=add(1, None, None, None, None, None), constant=1.0, apart=(put(0, 1, 1, 1, 1, 1), 0.0),
+    ),
+    "shadow.lira_online": Case(
+        lambda *a: shadow.lira_online(*fits(*a)), "i si ti", out="i", shift=(0, 1, 2), swap=odd, swapped=(0, 2, 1),
+        constant=0.0, apart=(add(99, 99, -99), lambda v: v > 30), loose=1e-5,
+    ),
+    "shadow.lira_offline": Case(
+        lambda a, b: shadow.lira_offline(a, shadow.fit_normal(b)), "i si", range=(-INF, 0), out="i", shift=(0, 1),
+        more=add(1, None), constant=np.log(0.5), apart=(add(99, -99), 0.0), loose=1e-5,
+    ),
+    "shadow.ulira": Case(
+        lambda *a: shadow.ulira(*fits(*a)), "i si ti", range=(0, 1), out="i", shift=(0, 1, 2), swap=complement,
+        swapped=(0, 2, 1), constant=0.5, apart=(add(99, 99, -99), 1.0), loose=1e-5,
+    ),
+    "shadow.ulira_roc": Case(
+        lambda a: results(shadow.ulira_roc(a, *roles(a))), "si", range=(0, 1), rows="", shift=(0,), more=unlearnt(99),
+        constant=0.5, apart=(unlearnt(999), 1.0), rounds=False, sizes=(("s", 12),),
+        why="who forgot what goes by place here; test_ulira_roc_does_not_mind_the_order has it",
+    ),
+    "shadow.rmia": Case(
+        lambda a, b, c, d: shadow.rmia((a, b), (c, d)), "i j i j", share=True, range=(0, 1), out="i", rows="ij",
+        more=add(0.1, None, None, None), constant=0.0, apart=(put(0.99, 0.01, 0.5, 0.5), 1.0), rounds=False,
+        why="a constant added to probabilities changes their ratios",
+    ),
+    "shadow.rmia[online]": Case(
+        lambda a, b, c, d: shadow.rmia((a, b), (c, d), offline=None), "i j i j", share=True, range=(0, 1), out="i",
+        rows="ij", more=add(0.1, None, None, None), constant=0.0, apart=(put(0.99, 0.01, 0.5, 0.5), 1.0), rounds=False,
+    ),
+    "shadow.rmia_tie_break": Case(
+        lambda a, b, c, d: shadow.rmia_tie_break((a, b), (c, d)), "i j i j", share=True, range=(0, 2), out="i",
+        rows="ij", more=add(0.1, None, None, None), constant=lambda v: v < 1,
+        apart=(put(0.99, 0.01, 0.5, 0.5), lambda v: v >= 1), rounds=False,
+    ),
+    "population_rmia.population_rmia": Case(
+        lambda a, b, c, d: population_rmia((a, b), (c, d)), "si sj si sj", share=True, range=(0, 1), rows="ij",
+        more=add(0.1, None, None, None), constant=0.5, apart=(put(0.99, 0.5, 0.01, 0.5), 1.0), rounds=False,
+    ),
+    "attacks.svc_non_members": Case(
+        attacks.svc_non_members, "i j l", share=True, range=(0, 1), rows="l", more=put(0.99, 0.01, 0.01),
+        constant=lambda v: v in {0, 1}, apart=(put(0.99, 0.01, 0.01), 1.0), rounds=False,
+        why="the published split goes by the order of retain and test rows",
+    ),
+    "attacks.svc_training_privacy": Case(
+        attacks.svc_training_privacy, "i j", share=True, range=(0, 1), rows="", more=put(0.99, 0.01), constant=0.5,
+        apart=(put(0.99, 0.01), 1.0), fewest=2, why="the published split goes by the order of rows",
+    ),
+    **{f"attacks.svc_attack[{kind}]": svc(kind) for kind in attacks.get_args(attacks.SvcKind)},
+    "attacks.loss_attack": Case(
+        attacks.loss_attack, "i j", share=True, range=(0, 1), rows="", more=put(-99, 99),
+        constant=lambda v: abs(v - 0.5) < 0.2,
+        apart=(put(-99, 99), 1.0), fewest=10, examples=4, why="the published split goes by the order of rows",
+    ),
+    "attacks.entropy_attack": Case(
+        attacks.entropy_attack, "i j l", share=True, range=(0, 1), rows="ijl", more=put(-9, 9, -9),
+        constant=lambda v: v in {0, 1}, apart=(put(-9, 9, -9), 1.0), rounds=False, examples=5,
+        why="the slope is shrunk, the intercept is not: a constant moves both only up to the solver's tolerance",
+    ),
+    "attacks.loss_threshold": Case(
+        lambda a, b, c: attacks.loss_threshold(a, b, c).balanced_accuracy, "l i j", range=(0, 1), rows="ijl",
+        shift=(0, 1, 2), more=add(None, -1, None), constant=0.5, apart=(add(-99, -199, 99), 1.0), rounds=False,
+    ),
+    "attacks.class_thresholds": Case(
+        lambda a, b, c, d, w, x, y, z: attacks.class_thresholds((a, b), (c, d), (w, x), (y, z)).balanced_accuracy,
+        "i j l m #i #j #l #m", range=(0, 1), rows="ijlm", shift=(0, 1, 2, 3), constant=0.5, rounds=False,
+        more=put(1, 0, 1, 0, 0, 0, 0, 0),
+        apart=(put(1, 0, 1, 0, 0, 0, 0, 0), 1.0),
+    ),
+    "literature.nomus": Case(
+        literature.nomus, "? ?", share=True, range=(0, 1), more=add(0.1, None), constant=0.75, apart=(put(1, 1), 0.5)
+    ),
+    "literature.adaptive_unlearning_score": Case(
+        literature.adaptive_unlearning_score, "? ? ?", share=True, range=(0, 2), more=add(0.1, None, None), sign=-1,
+        constant=1.0, apart=(put(1, 0, 1), 0.0),
+    ),
+    "literature.indiscernibility": Case(
+        literature.indiscernibility, "?", share=True, range=(0, 1), more=put(0.5), constant=1.0, apart=(put(1), 0.0)
+    ),
+    "literature.retention_deviation": Case(
+        lambda a, b, c, d: literature.retention_deviation(*named("retain", "test")((a, b, c, d))), "? ? ? ?",
+        share=True, range=(0, INF), more=add(99, None, None, None), constant=0.0, apart=(put(0, 0, 1, 1), 2.0),
+    ),
+    "literature.sape": Case(
+        literature.sape, "? ?", share=True, range=(0, 100), swap=even, constant=0.0, apart=(put(1, 0), 100.0)
+    ),
+    "literature.completeness": Case(
+        literature.completeness, "ik ik", range=(0, 1), shift=(0,), swap=even, constant=1.0, apart=(certain(0, 1), 0.0)
+    ),
+    "literature.completeness[attributes]": Case(
+        lambda a, b: literature.completeness(a, b, attributes=True), "ik ik", range=(0, 1), swap=even, constant=1.0,
+        apart=(add(99, -99), 0.0), why="a constant changes an attribute",
+    ),
+    "literature.activation_distance": Case(
+        literature.activation_distance, "ik ik", range=(0, np.sqrt(2)), shift=(0,), swap=even, constant=0.0,
+        apart=(certain(0, 1), np.sqrt(2)),
+    ),
+    "literature.zrf": Case(
+        literature.zrf, "ik ik", range=(1 - LOG2, 1), shift=(0,), swap=even, constant=1.0,
+        apart=(certain(0, 1), 1 - LOG2),
+    ),
+    "literature.layer_distance": Case(
+        lambda a, b: literature.layer_distance([a], [b]), "i i", range=(0, INF), shift=(0, 1), swap=even, constant=0.0,
+        apart=(put(9, -9), lambda v: v >= 18),
+    ),
+    "pairs.distance_pairs": Case(
+        pairs.distance_pairs, "sik", range=(0, np.sqrt(2)), shift=(0,), more=lambda z: [np.zeros_like(z)], sign=-1,
+        constant=0.0, apart=(lambda z: [np.eye(4, 3)[:, None] * 1e4 + 0 * z], lambda v: v[0, 1] > 1.4),
+    ),
+    "pairs.agreement_pairs": Case(
+        pairs.agreement_pairs, "sik", range=(0, 1), shift=(0,), more=lambda z: [np.zeros_like(z)], constant=1.0,
+        apart=(lambda z: [np.eye(4, 3)[:, None] * 1e4 + 0 * z], lambda v: v[0, 1] == 0),
+    ),
+    "erasure.h_mean": Case(
+        erasure.h_mean, "i i i", share=True, range=(0, 1), more=add(0.05, None, None), constant=0.0,
+        apart=(put(1, 1, 0), 1.0),
+    ),
+    "erasure.forgetting_rate": Case(
+        lambda a, b, c: defined(erasure.forgetting_rate(a + 1, b, c)), "i j ?", share=True, rows="ij",
+        more=add(None, 0.1, None), sign=-1, apart=(put(0, 0.5, 0.5), 1.0), shift=(0, 1, 2), constant=1.0,
+    ),
+    "erasure.generalisation": Case(
+        lambda a, b, c, d, e: defined(erasure.generalisation((a + 2, b), (c + 2, d), e)), "i j i j ?", share=True,
+        rows="ij", more=add(None, None, None, 0.1, None), sign=-1, shift=(0, 1, 2, 3, 4), constant=1.0,
+        apart=(put(0, 0.5, 0, 2, 0.5), 0.0),
+    ),
+    "erasure.reemergence": Case(
+        erasure.reemergence, "i", share=True, range=(0, 1), rows="", shift=(0,), constant=0.0,
+        more=lambda a: [np.r_[a, a.max()]], apart=(lambda a: [np.r_[0 * a, 1]], 1.0), why="steps have an order",
+    ),
+    "relearn.relearn_time": Case(
+        lambda a, b: len(a) if (found := relearn_time(a, b)) is None else found, "i ?", share=True, range=(0, 20),
+        rows="", more=add(None, 0.2), constant=0, apart=(put(0, 1), lambda v: v >= 1), why="steps have an order",
+    ),
+    "relearn.anamnesis_index": Case(
+        lambda a, b: anamnesis_index(list(a), list(b)), "i j", share=True, range=(0, INF), rows="ij",
+        swap=lambda v: 1 / v, constant=1.0, apart=(put(9, 0), 10.0),
+    ),
+    "probe.recoverability": Case(
+        lambda a, b, c: defined(recoverability(a, b, c + 2)), "i j l", share=True, rows="ijl", shift=(0, 1, 2),
+        more=add(0.1, None, None), constant=0.0, apart=(put(2, 0, 0), 1.0),
+    ),
+    "probe.linear_probe": Case(
+        lambda a, b, c: linear_probe(*(Rows(x, np.arange(len(x)) % 2) for x in (a, b, c))).accuracy, "ik jk lk",
+        range=(0, 1), rows="", shift=(0, 1, 2), constant=lambda v: 0 <= v <= 1,
+        more=lambda *args: [x + 50 * (np.arange(len(x)) % 2)[:, None] for x in args],
+        apart=(lambda *args: [x + 50 * (np.arange(len(x)) % 2)[:, None] for x in args], 1.0), fewest=2, rounds=False,
+        loose=0.5, examples=2, why="labels go by place here, and the sample of a class by the order of its rows",
+    ),
+    "legacy.modified_entropy": Case(
+        lambda p: legacy.modified_entropy(p, np.arange(len(p)) % 3), "ik", share=True, range=(0, INF), rows="",
+        constant=lambda v: v > 0, fewest=0,
+        why="which classes are in the batch matters: that is its fault",
+    ),
+    "legacy.zrf": Case(
+        legacy.zrf, "ik ik", range=(-INF, 1), shift=(0,), swap=even, constant=1.0,
+        apart=(certain(0, 1), lambda v: not v > -9),
+    ),
+    "legacy.lira_offline": Case(
+        lambda a, b: legacy.lira_offline(a, shadow.fit_normal(b)), "i si", out="i", shift=(0, 1), loose=1e-5,
+        more=add(99, -99), constant=lambda v: v < 0, apart=(add(99, -99), lambda v: v > 99),
+    ),
+    "legacy.fixed_variance": Case(
+        lambda a: legacy.fixed_variance(a, np.indices(a.shape)[0] < 2)[1].sd, "si", range=(0, INF),
+        out="i", shift=(0,), more=lambda a: [2 * a], constant=0.0,
+        apart=(lambda a: [99 * (a * 0 + [[1], [-1], [0], [0]])], 99.0),
+    ),
+    "legacy.klom": Case(
+        legacy.klom, "si ti", range=(0, np.log(1e5 + 20)), out="i", shift=(0, 1), more=lambda a, _: [a, a], sign=-1,
+        apart=(lambda a, b: [0 * a + 999, 0 * b], 0.0), rounds=False, ties=False,
+        why="where all values are equal none is in a bin, and it is NaN",
+    ),
+    "legacy.rmia_population": Case(
+        legacy.rmia_population, "si", share=True, range=(0, 1), out="i", more=add(0.1), constant=0.5,
+        apart=(put(1), 1.0),
+    ),
+    "legacy.loss_score": Case(
+        legacy.loss_score, "i", share=True, range=(-1, 0), out="i", more=add(0.1), sign=-1, constant=-0.5,
+        apart=(put(1), -1.0), fewest=0,
+    ),
+    "legacy.tpr_nearest": Case(
+        lambda a, b: legacy.tpr_nearest(a, b, 0.5), "i j", range=(0, 1), rows="ij", shift=(0, 1), more=add(99, None),
+        constant=lambda v: v in {0, 1}, apart=(add(99, -99), lambda v: 0 <= v <= 1),
+    ),
+}  # fmt: skip
