@@ -111,8 +111,8 @@ def delong_error(members: ArrayLike, others: ArrayLike) -> float:
 def sign_flip(differences: ArrayLike) -> Test:
     """Two-sided sign-flip test of paired differences: the sum against all flips of signs.
 
-    Exact up to 17 seeds; beyond, 2^16 flips are drawn from a fixed seed, so that p is resolved to 1.5e-5 and off by up to
-    0.002 near 0.05. With S seeds the smallest p is 2^(1-S): 0.0625 for five, 0.031 for six.
+    Exact up to 17 seeds; beyond, 2^16 flips are drawn from a fixed seed, and p is then off by up to 0.002 near 0.05.
+    With S seeds the smallest p is 2^(1-S): 0.0625 for five, 0.031 for six.
     """
     array = floats(differences, "differences", ndim=1)
     if not len(array):
