@@ -42,13 +42,18 @@ class FileProblems(UsageError):  # noqa: N818 (it holds several)
     """Files or rows that are wrong; the message shows the first ten.
 
     Attributes:
+        head: The first line of the message.
         problems: All of them, one sentence each.
     """
 
     def __init__(self, head: str, problems: Sequence[str]) -> None:
         more = [f"... and {len(problems) - 10} more"] if len(problems) > 10 else []
         super().__init__("\n".join([head, *problems[:10], *more]))
-        self.problems = tuple(problems)
+        self.head, self.problems = head, tuple(problems)
+
+    def __reduce__(self) -> tuple[type[FileProblems], tuple[str, tuple[str, ...]]]:
+        """Made anew from what it was made of, or no worker process could hand it over."""
+        return type(self), (self.head, self.problems)
 
 
 class ImageFile(NamedTuple):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -9,8 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from forgetbench.datasets.files import FileProblems
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.executors import Local, Processes, make_executor
+from forgetbench.training import Diverged
+
+ROOT = Path(__file__).parents[2]
+MORE = (Diverged, FileProblems)
+"""Errors of other modules than forgetbench.errors, imported so that they are known."""
 
 
 def test_results_come_in_the_order_of_the_jobs_whatever_the_executor() -> None:
@@ -26,6 +34,28 @@ def test_results_come_in_the_order_of_the_jobs_whatever_the_executor() -> None:
 def test_an_error_of_a_job_reaches_the_caller_with_its_kind() -> None:
     with Processes(1) as executor, pytest.raises(UsageError, match="no task"):
         executor("forgetbench.tasks:read_task", ["nothing/such"], lambda *_: None)  # type: ignore[list-item]
+
+
+def every_error(kind: type[ForgetBenchError] = ForgetBenchError) -> list[type[ForgetBenchError]]:
+    return [kind, *(deeper for child in kind.__subclasses__() for deeper in every_error(child))]
+
+
+@pytest.mark.parametrize("kind", every_error())
+def test_every_error_survives_the_way_between_processes(kind: type[ForgetBenchError]) -> None:
+    several = [f"picture {number}" for number in range(12)]
+    made = kind("12 pictures:", several) if issubclass(kind, FileProblems) else kind("what is wrong")
+    again = pickle.loads(pickle.dumps(made))  # noqa: S301 (made here)
+    assert type(again) is kind
+    assert str(again) == str(made)
+    assert vars(again) == vars(made)
+
+
+def test_no_error_is_left_out_above() -> None:
+    names = {kind.__name__ for kind in every_error()}
+    folders = [ROOT / name for name in ("benchmark", "datasets", "methods", "leaderboard")]
+    text = "\n".join(path.read_text() for folder in folders for path in sorted(folder.rglob("*.py")))
+    found = re.findall(rf"^class (\w+)\((?:{'|'.join(names)})\)", text, re.MULTILINE)
+    assert {*found, "ForgetBenchError"} == names
 
 
 def test_a_killed_worker_is_explained() -> None:
