@@ -113,6 +113,14 @@ class Loader(Options, ABC):
             UsageError: Files are missing or wrong; the message says which, what was expected and where to get them.
         """
 
+    def differences(self, root: Path | None) -> list[str]:  # noqa: ARG002 (of most sets nothing is known)
+        """How files that :meth:`load` can read differ from the set as published, a sentence without full stop each.
+
+        Args:
+            root: The data folder.
+        """
+        return []
+
     def folder(self, root: Path | None, *names: str, expects: str) -> Path:
         """The folder of this set: ``root/name`` for the first name that exists, or ``root`` itself if it fits.
 

@@ -29,6 +29,8 @@ CLASSES = {
 }
 IDENTITY_RANGES = {"test": (0, 190), "train": (190, 4855), "unseen": (4855, 6217)}
 """MUCAC's published parts by identity number, the last one not included."""
+PUBLISHED = (30000, 6217)
+"""Pictures and people of MUCAC."""
 FORGOTTEN = (190, 1250)
 """The identities that MUCAC forgets."""
 
@@ -116,6 +118,16 @@ class Mucac(AttributeLoader):
             card=self.card,
             forget_lists={"published": np.flatnonzero(published)},
         )
+
+    def differences(self, root: Path | None) -> list[str]:
+        """Numbers of pictures and people that are not the published ones."""
+        listing = self._listing(root)
+        counts = (("pictures", len(listing.paths)), ("people", len(np.unique(listing.people))))
+        return [
+            f"{listing.tables[0]} names {count:,} {what}; as published, it names {wanted:,}"
+            for (what, count), wanted in zip(counts, PUBLISHED, strict=True)
+            if count != wanted
+        ]
 
     def _listing(self, root: Path | None) -> Listing:
         folder = self.folder(root, "CelebAMask-HQ", "mucac", expects="CelebA-HQ-identity.txt")

@@ -57,7 +57,15 @@ def check_image_set(name: str, options: Mapping[str, Any] | None = None, root: P
         return [Problem("missing or unreadable", problem, fix) for problem in error.problems]
     except UsageError as error:
         return [Problem("not as expected", str(error), loader.card.obtain or "See the message.")]
-    return check_partition(partition)
+    return check_partition(partition) + [
+        Problem(
+            "not the published set",
+            difference,
+            "Copy the set again from where it comes from; results on other files say nothing beside those on the set.",
+            serious=False,
+        )
+        for difference in loader.differences(root)
+    ]
 
 
 def check_partition(partition: Partition) -> list[Problem]:

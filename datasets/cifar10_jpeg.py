@@ -13,6 +13,7 @@ import numpy as np
 
 from forgetbench.datasets import files
 from forgetbench.datasets.base import option
+from forgetbench.datasets.differences import compared
 from forgetbench.datasets.files import ImageFile, Shape, content_digest, decode, image_paths, kept
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.official import OfficialLoader
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-NAME = re.compile(r"(?:.*/)?(?P<part>train|test)/(?P<label>[a-z]+)/(?P<number>\d+)\.jpe?g")
+NAME = re.compile(r"(?:.*/)?(?P<part>train|test)/(?P<label>[a-z]+)/(?P<number>\d+)\.(?i:jpe?g)")
 ARCHIVES = ("cifar10_jpeg.tar.xz", "cifar10_jpeg.tar.gz", "cifar10_jpeg.tar")
+PUBLISHED = {"train": 5000, "test": 1000}
+"""Pictures of every class, numbered from 0."""
 ORDER = "train_labels_original_order.npy"
 
 
@@ -77,6 +80,27 @@ class Cifar10Jpeg(OfficialLoader):
             ImageSet(images=images[:first_test], labels=labels[0], classes=CLASSES),
             ImageSet(images=images[first_test:], labels=labels[1], classes=CLASSES),
         )
+
+    def differences(self, root: Path | None) -> list[str]:
+        """Pictures that are missing of the numbers 0 to 4999 or 999 of a class, and others that are there.
+
+        With one missing or renamed, the k-th training image of a class is another one, and index files that were
+        published for CIFAR-10 name other images.
+        """
+        source = self._source(root)
+        matches = [NAME.fullmatch(name) for name, _ in _members(source, contents=False)]
+        found: dict[tuple[str, str], list[str]] = {}
+        for match in matches:
+            if match is not None:
+                found.setdefault((match["part"], match["label"]), []).append(str(int(match["number"])))
+        return [
+            sentence
+            for part, count in PUBLISHED.items()
+            for label in CLASSES
+            for sentence in compared(
+                found.get((part, label), []), map(str, range(count)), f"{source}, {part}/{label}/<number>.jpg"
+            )
+        ]
 
     def _source(self, root: Path | None) -> Path:
         """The archive, or the folder that holds ``train``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -9,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from forgetbench.datasets.base import generator, option
-from forgetbench.datasets.files import Shape, image_paths, resident
+from forgetbench.datasets.files import IMAGE_SUFFIXES, Shape, image_paths, resident
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
 from forgetbench.datasets.sampling import stratified_parts
@@ -34,6 +35,8 @@ class IdentityFolders(PeopleLoader):
     """Where the set lies below the data folder."""
     prefix: ClassVar[str] = ""
     """What the names of people's folders start with."""
+    published: ClassVar[tuple[int, int | None]]
+    """How many people and pictures the set has, as published; None: nobody says."""
 
     def load(self, root: Path | None) -> Partition:
         """Read the pictures and divide each person's.
@@ -61,13 +64,34 @@ class IdentityFolders(PeopleLoader):
     def _person(self, path: Path) -> str:
         return path.parent.name
 
+    def differences(self, root: Path | None) -> list[str]:
+        """Numbers of people and pictures that are not the published ones."""
+        folder = self._folder(root)
+        found = [path for path in image_paths(folder) if self._fits(path, folder)]
+        counts = (("people", len({self._person(path) for path in found})), ("pictures", len(found)))
+        return [
+            f"{folder} has {count:,} {what}; as published, the set has {wanted:,}"
+            for (what, count), wanted in zip(counts, self.published, strict=True)
+            if wanted is not None and count != wanted
+        ]
+
+    def _folder(self, root: Path | None) -> Path:
+        """The folder of one of the set's names, or the data folder itself where that is laid out as the set is."""
+        if root is not None:
+            for folder in (*(root / name for name in self.folders), root):
+                if folder.is_dir() and (folder != root or self._laid_out(root)):
+                    return folder
+        raise self.missing(root, f"neither is {' or '.join(self.folders)} below {root}, nor is that folder the set")
+
+    def _laid_out(self, folder: Path) -> bool:
+        """Whether a folder of any name holds the set: else every folder of pictures would be taken for it."""
+        return any(self._fits(path, folder) for path in folder.glob("*/*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
     def _paths(self, root: Path | None) -> tuple[Path, list[Path]]:
         """The folder, and the pictures of people who have enough of them, sorted by path."""
-        folder = next((root / name for name in self.folders if root is not None and (root / name).is_dir()), root)
-        found = (
-            [] if folder is None or not folder.is_dir() else [p for p in image_paths(folder) if self._fits(p, folder)]
-        )
-        if folder is None or not found:
+        folder = self._folder(root)
+        found = [path for path in image_paths(folder) if self._fits(path, folder)]
+        if not found:
             raise self.missing(root, f"there is no picture of anybody below {folder}")
         names, counts = np.unique([self._person(path) for path in found], return_counts=True)
         enough = {str(name) for name, count in zip(names, counts, strict=True) if count >= self.pictures}
@@ -91,6 +115,7 @@ class Pins(IdentityFolders):
 
     folders: ClassVar[tuple[str, ...]] = ("105_classes_pins_dataset", "PINS", "pins")
     prefix: ClassVar[str] = "pins_"
+    published: ClassVar[tuple[int, int | None]] = (105, 17534)
     card: ClassVar[DatasetCard] = DatasetCard(
         name="pins",
         title="Pins Face Recognition",
@@ -110,6 +135,7 @@ class Casia100(IdentityFolders):
     """CASIA-Face100: 100 people of CASIA-WebFace in a training and a test set (Zhao et al. 2024)."""
 
     folders: ClassVar[tuple[str, ...]] = ("CASIA-Face100", "faces_webface_112x112_sub100_train_test", "casia100")
+    published: ClassVar[tuple[int, int | None]] = (100, None)
     card: ClassVar[DatasetCard] = DatasetCard(
         name="casia100",
         title="CASIA-Face100",
@@ -122,6 +148,9 @@ class Casia100(IdentityFolders):
         layout="CASIA-Face100/{train,test}/<person>/<picture>.jpg",
         obtain="Ask the authors of GS-LoRA (https://github.com/bjzhb666/GS-LoRA), who made the selection.",
     )
+
+    def _laid_out(self, folder: Path) -> bool:
+        return (folder / "train").is_dir() and (folder / "test").is_dir()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +166,7 @@ class Lfw(IdentityFolders):
         "lfw-py/lfw_funneled",
         "lfw-py/lfw",
     )
+    published: ClassVar[tuple[int, int | None]] = (5749, 13233)
     card: ClassVar[DatasetCard] = DatasetCard(
         name="lfw",
         title="Labeled Faces in the Wild",
@@ -146,6 +176,10 @@ class Lfw(IdentityFolders):
         citation="G. Huang, M. Ramesh, T. Berg, E. Learned-Miller (2007). Labeled Faces in the Wild",
         restricted=True,
         people=True,
-        layout="lfw/<person>/<person>_<number>.jpg",
+        layout="lfw/<person>/<person>_<4 digits>.jpg",
         obtain="Get lfw.tgz or lfw-funneled.tgz from https://vis-www.cs.umass.edu/lfw/, and unpack it.",
     )
+
+    def _fits(self, path: Path, folder: Path) -> bool:
+        named = re.fullmatch(rf"{re.escape(self._person(path))}_\d{{4}}", path.stem)
+        return named is not None and super()._fits(path, folder)

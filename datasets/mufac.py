@@ -16,12 +16,19 @@ from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
 from forgetbench.datasets.sampling import joined_groups, people_parts
 from forgetbench.errors import UsageError
+from forgetbench.store import file_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 AGE_CLASSES = tuple("abcdefgh")
 TABLES = ("train", "val", "test")
+PUBLISHED = {
+    "train": (10025, "3e0bac40b917eb56a685bcf89519bb25fba5d8aea4094a0e57694d698beead3c"),
+    "val": (1539, "3fe21d26438d675d46a23b7db0dd9504ec7f9aee6242953ba72ce44d8b8a445d"),
+    "test": (1504, "b4289c2a802f7c76ada89386fbfcbd0a03f669e85996c3408b462c290c785164"),
+}
+"""Rows of every table as published, and its SHA-256."""
 FORGOTTEN = 1500
 """The first rows of the training table are the ones to forget, as published."""
 NAME = re.compile(
@@ -95,6 +102,18 @@ class Mufac(PeopleLoader):
             return self.by_person(whole, (self.validation, 0.15, 0.15), np.flatnonzero(kept))
         return self._as_published(whole, listing.tables, kept)
 
+    def differences(self, root: Path | None) -> list[str]:
+        """Tables that are not the published ones."""
+        found = []
+        for name, (wanted, sha256) in PUBLISHED.items():
+            table = _table(self._folder(root), name)
+            count = len(read_table(table, ("image_path",)))
+            if count != wanted:
+                found.append(f"{table} has {count:,} rows; as published, it has {wanted:,}")
+            elif file_digest(table) != sha256:
+                found.append(f"{table} has as many rows as the published table, but other contents")
+        return found
+
     def _folder(self, root: Path | None) -> Path:
         names = ("custom_korean_family_dataset_resolution_128", "mufac")
         return self.folder(root, *names, expects="custom_train_dataset.csv")
@@ -132,6 +151,10 @@ def clean_rows(tables: NDArray[np.int64], hashes: NDArray[np.uint64]) -> NDArray
     return kept
 
 
+def _table(folder: Path, name: str) -> Path:
+    return folder / f"custom_{name}_dataset.csv"
+
+
 def _listing(folder: Path) -> Listing:
     columns = ("family_id", "person_id", "age_class", "image_path")
     paths: list[Path] = []
@@ -139,7 +162,7 @@ def _listing(folder: Path) -> Listing:
     labels: list[int] = []
     tables: list[int] = []
     for number, name in enumerate(TABLES):
-        table = folder / f"custom_{name}_dataset.csv"
+        table = _table(folder, name)
         rows = read_table(table, columns)
         found = files_of_rows(table, rows, folder / f"{name}_images", "image_path")
         for row, file in zip(rows, found, strict=True):

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from forgetbench.datasets.differences import compared
 from forgetbench.datasets.files import ImageFile, Shape, decode
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
@@ -46,13 +47,21 @@ class Orl(PeopleLoader):
         images = decode((ImageFile(str(path), path) for path in pictures), len(pictures), shape)
         return self.within_person(ImageSet(images, people_seen, tuple(names), people_seen), (0.1, 0.3))
 
+    def differences(self, root: Path | None) -> list[str]:
+        """Pictures that are missing of forty people's ten each, and others that are there."""
+        there = [f"{path.parent.name}/{int(path.stem)}" for path in self._pictures(root)]
+        published = [f"s{person}/{shot}" for person in range(1, 41) for shot in range(1, 11)]
+        return compared(there, published, str(self._folder(root)))
+
     def _folder(self, root: Path | None) -> Path:
         return self.folder(root, "att_orl/att_faces", "att_faces", "orl", "ORL", expects="s1")
 
     def _pictures(self, root: Path | None) -> list[Path]:
         folder = self._folder(root)
         pictures = [
-            path for path in folder.glob("s*/*.pgm") if path.stem.isdecimal() and path.parent.name[1:].isdecimal()
+            path
+            for path in folder.glob("s*/*")
+            if path.suffix.lower() == ".pgm" and path.stem.isdecimal() and path.parent.name[1:].isdecimal()
         ]
         if not pictures:
             raise UsageError(f"There is no picture below {folder}: expected is {self.card.layout}. {self.card.obtain}")

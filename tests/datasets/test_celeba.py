@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from forgetbench.datasets import load_partition
-from forgetbench.datasets.celeba import FORGOTTEN, IDENTITY_RANGES, read_identities
+from forgetbench.datasets import load_partition, make_loader
+from forgetbench.datasets.celeba import FORGOTTEN, IDENTITY_RANGES, PUBLISHED, read_identities
 from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
 
@@ -60,6 +60,14 @@ def test_mucac_attributes_are_those_of_the_table(mucac):
     smiling = load_partition("mucac", SMALL | {"split": "legacy", "labels": "smiling"}, mucac)
     assert np.array_equal(smiling.train.labels, partition.train.labels[:, 1])
     assert smiling.train.classes == ("not smiling", "smiling")
+
+
+def test_mucac_is_compared_with_the_published_counts(mucac):
+    table = mucac / "CelebAMask-HQ" / "CelebA-HQ-identity.txt"
+    assert make_loader("mucac").differences(mucac) == [
+        f"{table} names 26 pictures; as published, it names 30,000",
+        f"{table} names 13 people; as published, it names 6,217",
+    ]
 
 
 def test_mucac_person_draws_whole_people(mucac):
@@ -132,7 +140,7 @@ def test_the_published_identity_table_gives_the_published_counts(real_data):
     counts = {name: int(((who >= low) & (who < high)).sum()) for name, (low, high) in IDENTITY_RANGES.items()}
     assert counts == {"train": 25933, "test": 2065, "unseen": 2002}
     assert int(((who >= FORGOTTEN[0]) & (who < FORGOTTEN[1])).sum()) == 10183
-    assert len(np.unique(who)) == 6217
+    assert (len(who), len(np.unique(who))) == PUBLISHED == (30000, 6217)
 
 
 def test_the_published_selection_of_celeba(real_data, tmp_path):

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -114,6 +116,44 @@ def test_the_embedded_sets_are_sound(name):
 def test_the_real_sets_are_sound(real_data):
     assert check_image_set("cmu-faces", {"labels": "pose"}, real_data) == []
     assert check_image_set("orl", {}, real_data) == []
+
+
+def differences(name, root, options=None):
+    problems = check_image_set(name, options or {}, root)
+    assert not any(problem.serious for problem in problems)
+    return [problem.where for problem in problems if problem.name == "not the published set"]
+
+
+def test_what_the_real_orl_lacks_is_named(real_data, tmp_path):
+    folder = tmp_path / "att_faces"
+    shutil.copytree(real_data / "att_orl" / "att_faces", folder)
+    make_writable(folder)
+    (folder / "s3" / "4.pgm").rename(folder / "s3" / "4.PGM")
+    assert check_image_set("orl", {}, tmp_path) == []
+    (folder / "s3" / "4.PGM").unlink()
+    (folder / "s39" / "1.pgm").rename(folder / "s39" / "11.pgm")
+    shutil.rmtree(folder / "s7")
+    assert differences("orl", tmp_path) == [
+        f"{folder}: 12 pictures are missing: s3/4, s7/1, s7/2, s7/3, s7/4, s7/5, s7/6, s7/7, s7/8, s7/9, s7/10, s39/1",
+        f"{folder}: 1 pictures are not of the published set: s39/11",
+    ]
+
+
+def test_what_the_real_cmu_faces_lack_is_named(real_data, tmp_path):
+    folder = tmp_path / "cmu_faces" / "faces"
+    shutil.copytree(real_data / "cmu_faces" / "faces", folder)
+    make_writable(folder)
+    gone = sorted(folder.glob("*/*_up_sad_*.pgm"))[:13]
+    for path in gone[:12]:
+        path.unlink()
+    gone[12].rename(gone[12].with_suffix(".PGM"))
+    names = ", ".join(path.stem for path in gone[:12])
+    assert differences("cmu-faces", tmp_path) == [f"{folder}: 12 pictures are missing: {names}"]
+
+
+def make_writable(folder):
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
 
 
 def test_terms_warn_of_people_and_of_what_may_not_be_passed_on():

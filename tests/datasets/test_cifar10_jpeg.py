@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from forgetbench.datasets import load_partition
+from forgetbench.datasets import load_partition, make_loader
 from forgetbench.datasets.cifar10_jpeg import CLASSES
 from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
@@ -65,6 +65,33 @@ def test_training_rows_are_in_the_order_of_cifar10(root):
     assert [len(images) for _, images in partition.parts()] == [80, 10, 20]
     for images in (partition.test, partition.validation):
         assert np.array_equal(said(images)[0], images.labels)
+
+
+def test_gaps_in_the_numbers_are_named(root):
+    """The miniature has the first 8 of 5,000 and the first 3 of 1,000 in every class."""
+    sentences = make_loader("cifar10-jpeg").differences(root)
+    assert len(sentences) == 20
+    assert "train/airplane/<number>.jpg: 4,992 pictures are missing: 8, 9, 10, " in sentences[0]
+    assert sentences[0].endswith(" and 4,980 more")
+
+
+def test_a_full_class_with_a_gap_and_upper_case(tmp_path, monkeypatch):
+    monkeypatch.setattr("forgetbench.datasets.cifar10_jpeg.PUBLISHED", {"train": 8, "test": 3})
+    for part, count in (("train", 8), ("test", 3)):
+        for label, name in enumerate(CLASSES):
+            for number in range(count):
+                path = tmp_path / part / name / f"{number:04d}.{'JPG' if number % 2 else 'jpeg'}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(jpeg(label, number))
+    options = SMALL | {"order": "class"}
+    assert len(load_partition("cifar10-jpeg", options, tmp_path).train) == 80
+    loader = make_loader("cifar10-jpeg", options)
+    assert loader.differences(tmp_path) == []
+    (tmp_path / "train" / "cat" / "0003.JPG").rename(tmp_path / "train" / "cat" / "0008.jpg")
+    assert [sentence.split("/<number>.jpg: ")[1] for sentence in loader.differences(tmp_path)] == [
+        "1 pictures are missing: 3",
+        "1 pictures are not of the published set: 8",
+    ]
 
 
 def test_the_second_time_nothing_is_decoded(root, monkeypatch):

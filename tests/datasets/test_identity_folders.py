@@ -2,7 +2,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from forgetbench.datasets import load_partition
+from forgetbench.datasets import load_partition, make_loader
 from forgetbench.errors import UsageError
 
 
@@ -26,10 +26,50 @@ def test_people_with_enough_pictures_are_divided(tmp_path, name, below, prefix):
     assert sum(len(images) for _, images in partition.parts()) == 42
     assert np.array_equal(partition.train.labels, partition.train.identities)
     assert set(partition.train.labels) == set(partition.test.labels) == {0, 1, 2}
-    assert load_partition(name, {"size": 8}, tmp_path / below).sha256 == partition.sha256
     assert load_partition(name, {"size": 8, "pictures": 9}, tmp_path).train.outputs == 4
     with pytest.raises(UsageError, match=r"1 people have 15 pictures or more.*the most is 20"):
         load_partition(name, {"size": 8, "pictures": 15}, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("pins", "pins_"), ("lfw", ""), ("casia100", "")])
+def test_the_data_folder_itself_may_be_the_set(tmp_path, name, prefix):
+    people, parts = {"Ada": 12, "Bo": 20}, [""] if name != "casia100" else ["train", "test"]
+    for place, part in enumerate(parts):
+        write(tmp_path / "here" / part, people, prefix, place)
+        write(tmp_path / "elsewhere" / name / part, people, prefix, place)
+    own = load_partition(name, {"size": 8}, tmp_path / "here")
+    assert own.sha256 == load_partition(name, {"size": 8}, tmp_path / "elsewhere").sha256
+    assert own.train.classes == ("Ada", "Bo")
+
+
+@pytest.mark.parametrize("name", ["casia100", "lfw", "pins"])
+@pytest.mark.parametrize("stem", ["{person}_{shot}", "{shot:04d}", "Ada Lovelace_{shot:04d}"])
+def test_other_folders_of_pictures_are_not_taken_for_the_set(tmp_path, name, stem):
+    """Other image sets in a data folder, one folder deep and two."""
+    for folder in ("orl", "cmu_faces/faces", "."):
+        for person in ("an2i", "s2"):
+            for shot in range(12):
+                path = tmp_path / folder / person / f"{stem.format(person=person, shot=shot)}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                PIL.Image.new("RGB", (8, 8), (shot, 0, 0)).save(path)
+    with pytest.raises(UsageError, match=rf"needs files, and neither is .* below {tmp_path}, nor is that folder the"):
+        load_partition(name, {"size": 8}, tmp_path)
+
+
+def test_numbers_of_people_and_pictures_are_compared_with_the_published_ones(tmp_path):
+    for name, prefix in (("pins", "pins_"), ("lfw", ""), ("casia100", "")):
+        write(tmp_path / name, {"Ada": 12, "Bo": 1}, prefix)
+    (tmp_path / "lfw" / "Bo" / "notes.jpg").write_bytes(b"no picture of LFW's")
+    pins, lfw, casia = (make_loader(name).differences(tmp_path) for name in ("pins", "lfw", "casia100"))
+    assert pins == [
+        f"{tmp_path / 'pins'} has 2 people; as published, the set has 105",
+        f"{tmp_path / 'pins'} has 13 pictures; as published, the set has 17,534",
+    ]
+    assert [sentence.split(" has ")[1] for sentence in lfw] == [
+        "2 people; as published, the set",
+        "13 pictures; as published, the set",
+    ]
+    assert casia == [f"{tmp_path / 'casia100'} has 2 people; as published, the set has 100"]
 
 
 def test_a_test_set_of_its_own_is_kept(tmp_path):

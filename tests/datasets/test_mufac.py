@@ -1,6 +1,7 @@
 """MUFAC: a miniature in its format, the public index of its pictures, and the real pictures where they are at hand."""
 
 import csv
+import hashlib
 import os
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from forgetbench.datasets import load_partition
+from forgetbench.datasets import load_partition, make_loader
 from forgetbench.datasets.duplicates import perceptual_hash
-from forgetbench.datasets.mufac import TABLES, clean_rows
+from forgetbench.datasets.mufac import PUBLISHED, TABLES, clean_rows
 from forgetbench.datasets.sampling import joined_groups
 from forgetbench.errors import UsageError
+from forgetbench.store import file_digest
 
 SMALL = {"size": 16}
 
@@ -66,6 +68,26 @@ def test_legacy_is_as_published(root):
     assert not set(partition.validation.identities) & set(partition.test.identities)
     named = load_partition("mufac", SMALL | {"split": "legacy"}, root / "mufac")
     assert named.sha256 == partition.sha256
+
+
+def test_tables_are_compared_with_the_published_ones(root, monkeypatch):
+    loader = make_loader("mufac")
+    folder = root / "mufac"
+    assert loader.differences(root)[0] == (
+        f"{folder / 'custom_train_dataset.csv'} has 144 rows; as published, it has 10,025"
+    )
+    assert len(loader.differences(root)) == 3
+    known = {name: (rows, PUBLISHED[name][1]) for name, rows in (("train", 144), ("val", 48), ("test", 48))}
+    monkeypatch.setattr("forgetbench.datasets.mufac.PUBLISHED", known)
+    assert [sentence.split(" as ")[1] for sentence in loader.differences(root)] == [
+        "many rows",
+        "many rows",
+        "many rows",
+    ]
+    hashes = {name: file_digest(folder / f"custom_{name}_dataset.csv") for name in TABLES}
+    known = {name: (rows, hashes[name]) for name, (rows, _) in known.items()}
+    monkeypatch.setattr("forgetbench.datasets.mufac.PUBLISHED", known)
+    assert loader.differences(root) == []
 
 
 def test_person_joins_people_who_share_pictures_and_parts_them(root):
@@ -150,6 +172,15 @@ def test_the_published_index_is_joined_and_cleaned_to_its_counts(index):
     kept = clean_rows(tables, hashes)
     counts = {name: int((kept & (subset == name)).sum()) for name in ("forget", "retain", "val", "test")}
     assert counts == {"forget": 1065, "retain": 5513, "val": 1211, "test": 1118}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_hashes_are_those_of_the_published_tables(index, table):
+    """The index names every row of the three tables, in their order."""
+    columns = ("family_id", "person_id", "age_class", "image_path")
+    rows = [[row[name] for name in columns] for row in index if row["split"] == table]
+    text = "".join(",".join(row) + "\n" for row in [columns, *rows])
+    assert (len(rows), hashlib.sha256(text.encode()).hexdigest()) == PUBLISHED[table]
 
 
 @pytest.fixture(scope="module")
