@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence import fields
@@ -21,6 +21,9 @@ CATALOGUE = Path(__file__).parent / "catalogue"
 PROTOCOL = 1
 """Version of shared protocol: whoever changes a number changes the version."""
 
+
+PLACES = frozenset({"path", "checkpoint", "scores"})
+"""Options that say where a file or a folder lies."""
 
 INDICES = "-indices-"
 """What stands between a task's name and the hash of the index file that took its scenario's place."""
@@ -41,9 +44,14 @@ class Choice(Section):
     """Options by keyword; those left out keep their defaults."""
 
     def shaping(self) -> dict[str, Any]:
-        """Name and options without the place of a file whose hash is among them: it shapes nothing."""
-        places = {"path", "checkpoint"} if self.options.get("sha256") else set()
-        kept = {name: value for name, value in self.options.items() if name not in places}
+        """Name and options without places on this machine, which shape nothing.
+
+        An image set is known by its content, which is part of every artefact's address; other files are known by their
+        hash, the option sha256.
+        """
+        kept = {name: value for name, value in self.options.items() if name not in PLACES}
+        if "table" in kept:
+            kept["table"] = Path(str(kept["table"])).name
         return {"name": self.name, "options": kept}
 
 
@@ -75,6 +83,18 @@ class Task(Section):
     protocol: Literal[1] = 1
     """Version of the protocol."""
 
+    @model_validator(mode="after")
+    def _files_are_known_by_their_hash(self) -> Task:
+        for part in ("network", "scenario"):
+            options = getattr(self, part).options
+            place = next((name for name in sorted(PLACES) if options.get(name)), None)
+            if place is None or options.get("sha256"):
+                continue
+            file = Path(str(options[place])).expanduser()
+            found = f'sha256 = "{file_digest(file)}"' if file.is_file() else "sha256"
+            raise ValueError(f"{part}: option {place} names a file; give {found} beside it, so that the task stays one")
+        return self
+
     @cached_property
     def key(self) -> str:
         """Hash of all that shapes a model: not of the counts of seeds and draws, the titles, the tier or the track."""
@@ -86,7 +106,7 @@ class Task(Section):
         return {**self.model_dump(mode="json"), **self._shaping()}
 
     def _shaping(self) -> dict[str, Any]:
-        return {part: getattr(self, part).shaping() for part in ("network", "scenario")}
+        return {part: getattr(self, part).shaping() for part in ("image_set", "network", "scenario")}
 
     def stream(self, name: str, *indices: int) -> int:
         """The seed of a stream of random numbers (63 bits), derived from the task's name, a word and indices."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -38,6 +40,9 @@ class Memorised(Scenario):
     fraction: float | None = option(None, "Share of the training images.", gt=0, lt=1)
     count: int | None = option(None, "Number of training images, instead of a share.", ge=1)
     scores: str = option("", "A file of scores, one for every training image (.npy), instead of the proxy.")
+    sha256: str = option(
+        "", "SHA-256 of that file, checked where it is given: with it, a task names its rows for good."
+    )
 
     name: ClassVar[str] = "memorised"
     title: ClassVar[str] = "the images that are memorised most, least or in between"
@@ -60,9 +65,13 @@ class Memorised(Scenario):
     def _scores(self, total: int) -> NDArray[np.float64]:
         path = Path(self.scores).expanduser()
         try:
-            scores = np.load(path, allow_pickle=False).astype(np.float64)
+            content = path.read_bytes()
+            scores = np.load(io.BytesIO(content), allow_pickle=False).astype(np.float64)
         except (OSError, ValueError) as error:
             raise UsageError(f"{self.option_owner}: {path} cannot be read as an array of scores: {error}") from error
+        found = hashlib.sha256(content).hexdigest()
+        if self.sha256 and found != self.sha256.lower():
+            raise UsageError(f"{self.option_owner}: {path} has SHA-256 {found}, and {self.sha256} was asked for.")
         if scores.shape != (total,) or not np.isfinite(scores).all():
             raise UsageError(
                 f"{self.option_owner}: {path} must hold {total} finite scores; it has shape {scores.shape}."

@@ -13,6 +13,7 @@ from forgetbench.datasets.scenario_memorised import atypicality
 from forgetbench.datasets.scenario_stream import step_of
 from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.store import file_digest
 
 CARD = DatasetCard(name="toy", title="Toy", description="Noise.", licence="CC0")
 
@@ -141,7 +142,11 @@ def test_scores_from_a_file_rank_the_images(tmp_path):
     for which, rows in (("most", ranked[:6]), ("least", ranked[-6:]), ("middle", ranked[27:33])):
         options = {"which": which, "count": 6, "scores": str(tmp_path / "s.npy")}
         assert make_scenario("memorised", options).draw(partition).forget.tolist() == sorted(rows.tolist())
+    known = {"count": 6, "scores": str(tmp_path / "s.npy"), "sha256": file_digest(tmp_path / "s.npy")}
+    assert make_scenario("memorised", known).draw(partition).forget.tolist() == sorted(ranked[:6].tolist())
     np.save(tmp_path / "s.npy", scores[:-1])
+    with pytest.raises(UsageError, match=rf"has SHA-256 .*, and {known['sha256']} was asked for"):
+        make_scenario("memorised", known).draw(partition)
     with pytest.raises(UsageError, match=r"must hold 60 finite scores; it has shape \(59,\)"):
         make_scenario("memorised", {"count": 6, "scores": str(tmp_path / "s.npy")}).draw(partition)
     with pytest.raises(UsageError, match="cannot be read as an array of scores"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,34 @@ def test_the_key_knows_files_by_their_hash_and_not_by_their_place(tmp_path: Path
         return read_task(write(tmp_path, TOML.replace("[network]", options))).key
 
     assert task("here.pt", "a1") == task("there.pt", "a1") != task("here.pt", "b2")
+
+
+def test_places_on_this_machine_are_neither_published_nor_part_of_the_key(tmp_path: Path) -> None:
+    def task(where: Path) -> Task:
+        options = f'name = "folder"\noptions = {{ path = "{where}", table = "{where / "own.csv"}", size = 16 }}'
+        return read_task(write(tmp_path, TOML.replace('name = "digits"', options)))
+
+    here, there = task(tmp_path / "here"), task(tmp_path / "there")
+    assert here.key == there.key
+    assert str(tmp_path) not in json.dumps(here.public())
+    assert here.public()["image_set"]["options"] == {"table": "own.csv", "size": 16}
+    assert str(tmp_path) in json.dumps(here.model_dump())  # which jobs are made of
+
+
+def test_scores_of_memorisation_are_known_by_their_hash(tmp_path: Path) -> None:
+    def task(where: str, sha256: str) -> Task:
+        options = f'name = "memorised"\noptions = {{ count = 5, scores = "{tmp_path / where}"{sha256} }}'
+        scenario = 'name = "random"\noptions = { fraction = 0.5 }'
+        return read_task(write(tmp_path, TOML.replace(scenario, options)))
+
+    assert task("a.npy", ', sha256 = "a1"').key == task("b.npy", ', sha256 = "a1"').key
+    assert task("a.npy", ', sha256 = "a1"').key != task("a.npy", ', sha256 = "b2"').key
+    assert str(tmp_path) not in json.dumps(task("a.npy", ', sha256 = "a1"').public())
+    (tmp_path / "a.npy").write_bytes(b"scores")
+    with pytest.raises(
+        UsageError, match=rf'scores names a file; give sha256 = "{hashlib.sha256(b"scores").hexdigest()}"'
+    ):
+        task("a.npy", "")
 
 
 def test_an_index_file_makes_another_task(tmp_path: Path) -> None:
