@@ -1,4 +1,4 @@
-"""CIFAR, SVHN, MNIST and FashionMNIST, read through torchvision, which verifies them by hash."""
+"""CIFAR, SVHN, MNIST and FashionMNIST, read through torchvision and verified by hash."""
 
 from __future__ import annotations
 
@@ -158,6 +158,13 @@ class Mnist(TorchvisionLoader):
 
     source: ClassVar[str] = "MNIST"
     below: ClassVar[str] = "MNIST/raw"
+    raw: ClassVar[Mapping[str, str]] = {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    }
+    """The unpacked files and their MD5: torchvision verifies the archives alone, and only when it fetches them."""
     card: ClassVar[DatasetCard] = DatasetCard(
         name="mnist",
         title="MNIST",
@@ -170,6 +177,27 @@ class Mnist(TorchvisionLoader):
         layout="MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte",
         obtain=FETCH,
     )
+
+    def _open(self, root: Path, *, download: bool) -> list[Any]:
+        if not download:
+            self._verify(root / self.below)
+        return super()._open(root, download=download)
+
+    def _verify(self, folder: Path) -> None:
+        """Refuse files that are not the published ones, and those that torchvision would read in their place."""
+        from torchvision.datasets.utils import check_integrity
+
+        for name, md5 in self.raw.items():
+            path = folder / name
+            if path.is_file() and not check_integrity(str(path), md5):
+                raise UsageError(
+                    f"{self.option_owner}: {path} is not the published file, whose MD5 is {md5}. Remove it; {FETCH}"
+                )
+        older = folder.parent / "processed"
+        if older.is_dir():
+            raise UsageError(
+                f"{self.option_owner}: {older} is of an old torchvision, and its files cannot be verified. Remove it."
+            )
 
     def _image_set(self, data: Any) -> ImageSet:
         classes = tuple(name.split(" - ")[0] for name in data.classes)
@@ -184,6 +212,12 @@ class FashionMnist(Mnist):
 
     source: ClassVar[str] = "FashionMNIST"
     below: ClassVar[str] = "FashionMNIST/raw"
+    raw: ClassVar[Mapping[str, str]] = {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    }
     card: ClassVar[DatasetCard] = DatasetCard(
         name="fashion-mnist",
         title="Fashion-MNIST",

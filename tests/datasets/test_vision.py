@@ -10,6 +10,7 @@ import torchvision.datasets
 from scipy.io import savemat
 
 from forgetbench.datasets import load_partition, make_loader
+from forgetbench.datasets.checks import check_image_set
 from forgetbench.datasets.cifar100_classes import SUPERCLASSES
 from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import ForgetBenchError, UsageError
@@ -103,20 +104,44 @@ def test_svhn(tmp_path, monkeypatch):
     assert partition.train.labels[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]  # 10 stands for 0
 
 
-@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
-def test_mnist_and_fashion_mnist(tmp_path, name, folder):
-    raw = tmp_path / folder / "raw"
+def idx(raw):
+    """Files in the format of MNIST below a folder; returns the MD5 of each."""
     raw.mkdir(parents=True)
     for part, count in (("train", 30), ("t10k", 20)):
         pixels = images(count, count)[:, 0, :28, :28]
         (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, count, 28, 28) + pixels.tobytes())
         labels = np.arange(count, dtype=np.uint8) % 10
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, count) + labels.tobytes())
+    return {
+        path.name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in sorted(raw.iterdir())
+    }
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_mnist_and_fashion_mnist(tmp_path, monkeypatch, name, folder):
+    raw = tmp_path / folder / "raw"
+    monkeypatch.setattr(type(make_loader(name)), "raw", idx(raw))
     partition = load_partition(name, SMALL, tmp_path)
     assert partition.train.images.shape == (30, 1, 28, 28)
     assert np.array_equal(partition.train.images[:, 0], images(30, 30)[:, 0, :28, :28])
     assert len(partition.train.classes) == 10
     assert load_partition(name, SMALL, tmp_path).sha256 == partition.sha256
+    labels = raw / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\x03")
+    with pytest.raises(UsageError, match=rf"{labels} is not the published file, whose MD5 is .*Remove it; .*prepare"):
+        load_partition(name, SMALL, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_other_files_than_the_published_ones_are_refused(tmp_path, monkeypatch, name, folder):
+    """By the published hashes, and in place of the raw files too."""
+    hashes = idx(tmp_path / folder / "raw")
+    [problem] = check_image_set(name, SMALL, tmp_path)
+    assert f"{tmp_path / folder / 'raw' / 'train-images-idx3-ubyte'} is not the published file" in problem.where
+    monkeypatch.setattr(type(make_loader(name)), "raw", hashes)
+    (tmp_path / folder / "processed").mkdir()
+    with pytest.raises(UsageError, match="processed is of an old torchvision"):
+        load_partition(name, SMALL, tmp_path)
 
 
 def test_loading_never_downloads(tmp_path, monkeypatch):
