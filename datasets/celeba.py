@@ -11,9 +11,10 @@ import numpy as np
 
 from forgetbench.datasets.base import generator, option
 from forgetbench.datasets.files import FileProblems, Shape, read_table, resident
+from forgetbench.datasets.held_back import held_back
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
-from forgetbench.datasets.sampling import people_parts
+from forgetbench.datasets.sampling import joined_groups
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,17 +75,21 @@ class Mucac(AttributeLoader):
     """MUCAC: CelebA-HQ with identities (Choi and Na 2023).
 
     ``legacy`` is the published split by ranges of identity numbers, whose parts are not alike: test people have 10.9
-    pictures on average, unseen people 1.5. ``person`` draws whole people at random. Validation pictures of ``legacy``
-    are some of the test people's.
+    pictures on average, unseen people 1.5. It was published without a validation set: some of the retained people are
+    held back for it, so that fewer pictures are retained than were published. ``person`` draws whole people at random.
     """
 
     split: Literal["legacy", "person"] = option("person", "As published by identity number, or by people at random.")
-    validation: float = option(0.1, "Share of the test people ('person': of all) to validate on.", gt=0, lt=0.5)
+    validation: float = option(
+        0.1, "Share of all people ('person'), or of the retained people, to validate on instead.", gt=0, lt=0.5
+    )
 
     card: ClassVar[DatasetCard] = DatasetCard(
         name="mucac",
         title="MUCAC",
-        description="CelebA-HQ: 30,000 face pictures of 6,217 celebrities, labelled male, smiling and young.",
+        description="CelebA-HQ: 30,000 face pictures of 6,217 celebrities, labelled male, smiling and young. "
+        "As published there is no validation set: people who would be retained are held back for it, so that fewer are "
+        "retained than were published.",
         licence="CelebA terms: non-commercial research only, no redistribution",
         homepage="https://github.com/ndb796/MachineUnlearning",
         citation="D. Choi, D. Na (2023). Towards Machine Unlearning Benchmarks; T. Karras et al. (2018), CelebA-HQ",
@@ -106,17 +111,19 @@ class Mucac(AttributeLoader):
         who = whole.identities
         assert who is not None  # noqa: S101 (made with them)
         rows = {name: np.flatnonzero((who >= low) & (who < high)) for name, (low, high) in IDENTITY_RANGES.items()}
-        count = max(1, round(self.validation * len(np.unique(who[rows["test"]]))))
-        validation, test = people_parts(who[rows["test"]], [count], generator("mucac", "validation", self.seed))
-        published = (who[rows["train"]] >= FORGOTTEN[0]) & (who[rows["train"]] < FORGOTTEN[1])
+        forgotten = (who >= FORGOTTEN[0]) & (who < FORGOTTEN[1])
+        staying = forgotten | ~np.isin(np.arange(len(who)), rows["train"])
+        people = joined_groups(who, whole.first_copy)
+        held = held_back(people, staying, self.validation, generator("mucac", "validation", self.seed))
+        train = np.setdiff1d(rows["train"], held)
         return Partition(
             name="mucac",
-            train=whole.take(rows["train"]),
-            validation=whole.take(rows["test"][validation]),
-            test=whole.take(rows["test"][test]),
+            train=whole.take(train),
+            validation=whole.take(held),
+            test=whole.take(rows["test"]),
             unseen=whole.take(rows["unseen"]),
             card=self.card,
-            forget_lists={"published": np.flatnonzero(published)},
+            forget_lists={"published": np.flatnonzero(forgotten[train])},
         )
 
     def differences(self, root: Path | None) -> list[str]:

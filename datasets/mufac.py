@@ -12,9 +12,10 @@ import numpy as np
 from forgetbench.datasets.base import generator, option
 from forgetbench.datasets.duplicates import first_of_each, perceptual_hashes
 from forgetbench.datasets.files import Shape, files_of_rows, read_table, resident
+from forgetbench.datasets.held_back import held_back
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
-from forgetbench.datasets.sampling import joined_groups, people_parts
+from forgetbench.datasets.sampling import joined_groups
 from forgetbench.errors import UsageError
 from forgetbench.store import file_digest
 
@@ -51,26 +52,31 @@ class Listing(NamedTuple):
 class Mufac(PeopleLoader):
     """MUFAC from its published tables and images, with three splits.
 
-    - ``legacy``: as published. The first 1,500 training rows are the published forget list; the test set is the *val*
-      table and the unseen set the *test* table. It leaks: 3,144 pictures are there more than once, filed under other
-      families, some of them on both sides.
+    - ``legacy``: as published. The first 1,500 training rows are the published forget list; the test set is all of the
+      *val* table and the unseen set the *test* table. It leaks: 3,144 pictures are there more than once, filed under
+      other families, some of them on both sides.
     - ``clean``: without repeated pictures, as LoTUS (Spartalis et al. 2025) cleaned it: of the published forget list go
       the pictures that are also retained, of val those in test, of test those in train, and then all repetitions.
     - ``person``: all tables together, repetitions dropped, people who share a picture joined into one, and the parts
       made of whole people drawn at random, so that nobody is on two sides and all parts are alike.
 
-    For the first two, validation pictures are some people's of the val table; the others of it are tested on.
+    The first two were published without a validation set. Theirs is all pictures of some people who would be retained
+    and share no picture with what is forgotten, tested or unseen; they are held back from training, so that fewer
+    pictures are retained than were published.
     """
 
     split: Literal["legacy", "clean", "person"] = option("person", "As published, without repetitions, or by people.")
     size: int = option(128, "Side of a picture, pixels; the files have 128.", ge=8, le=512)
-    validation: float = option(0.1, "Share of the val table's people (else of all) to validate on.", gt=0, lt=0.5)
+    validation: float = option(
+        0.1, "Share of all people ('person'), or of the retained people, to validate on instead.", gt=0, lt=0.5
+    )
 
     card: ClassVar[DatasetCard] = DatasetCard(
         name="mufac",
         title="MUFAC",
         description="13,068 face pictures of 1,216 Koreans by their files' names, 820 once repeated pictures are "
-        "joined; 3.7 of eight age classes for every person.",
+        "joined; 3.7 of eight age classes for every person. As published there is no validation set: people who would "
+        "be retained are held back for it, so that fewer are retained than were published.",
         licence="AI-Hub terms: no redistribution; for research by those who were given access",
         homepage="https://github.com/ndb796/MachineUnlearning",
         citation="D. Choi, D. Na (2023). Towards Machine Unlearning Benchmarks: Forgetting the Personal Identities in "
@@ -119,16 +125,17 @@ class Mufac(PeopleLoader):
         return self.folder(root, *names, expects="custom_train_dataset.csv")
 
     def _as_published(self, whole: ImageSet, tables: NDArray[np.int64], kept: NDArray[np.bool_]) -> Partition:
-        train, val, unseen = (np.flatnonzero((tables == number) & kept) for number in range(3))
+        train, test, unseen = (np.flatnonzero((tables == number) & kept) for number in range(3))
         assert whole.identities is not None  # noqa: S101 (made with them)
-        val_people = joined_groups(whole.identities[val], whole.first_copy[val])
-        count = max(1, round(self.validation * (int(val_people.max()) + 1)))
-        validation, test = people_parts(val_people, [count], generator("mufac", "validation", self.seed))
+        people = joined_groups(whole.identities, whole.first_copy)
+        staying = (tables > 0) | (np.arange(len(tables)) < FORGOTTEN)
+        held = held_back(people, staying, self.validation, generator("mufac", "validation", self.seed))
+        train, validation = np.setdiff1d(train, held), np.intersect1d(train, held)
         return Partition(
             name="mufac",
             train=whole.take(train),
-            validation=whole.take(val[validation]),
-            test=whole.take(val[test]),
+            validation=whole.take(validation),
+            test=whole.take(test),
             unseen=whole.take(unseen),
             card=self.card,
             forget_lists={"published": np.flatnonzero(train < FORGOTTEN)},

@@ -7,9 +7,12 @@ import PIL.Image
 import pytest
 
 from forgetbench.datasets import load_partition, make_loader
+from forgetbench.datasets.base import generator
 from forgetbench.datasets.celeba import FORGOTTEN, IDENTITY_RANGES, PUBLISHED, read_identities
+from forgetbench.datasets.held_back import held_back
 from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
+from forgetbench.tasks import read_task
 
 SMALL = {"size": 8}
 NAMES = ["5_o_Clock_Shadow", "Male", "Smiling", "Wearing_Hat", "Young"]
@@ -45,8 +48,10 @@ def mucac(tmp_path):
 def test_mucac_legacy_is_by_identity_number(mucac):
     partition = load_partition("mucac", SMALL | {"split": "legacy"}, mucac)
     people = {part: sorted(set(images.identities.tolist())) for part, images in partition.parts()}
-    assert people["train"] == [190, 191, 1249, 1250, 1251, 4854]
-    assert sorted(people["validation"] + people["test"]) == [0, 1, 2, 189]
+    assert sorted(people["train"] + people["validation"]) == [190, 191, 1249, 1250, 1251, 4854]
+    assert len(people["validation"]) == 1
+    assert people["validation"][0] in {1250, 1251, 4854}  # who would be retained
+    assert people["test"] == [0, 1, 2, 189]
     assert people["unseen"] == [4855, 4856, 6216]
     forgotten = partition.train.identities[partition.forget_lists["published"]]
     assert sorted(set(forgotten.tolist())) == [190, 191, 1249]
@@ -56,7 +61,7 @@ def test_mucac_legacy_is_by_identity_number(mucac):
 def test_mucac_attributes_are_those_of_the_table(mucac):
     _, values = attribute_lines([f"{number}.jpg" for number in range(26)])
     partition = load_partition("mucac", SMALL | {"split": "legacy"}, mucac)
-    assert np.array_equal(partition.train.labels, (values[8:20][:, [1, 2, 4]] + 1) // 2)
+    assert np.array_equal(partition.test.labels, (values[:8][:, [1, 2, 4]] + 1) // 2)
     smiling = load_partition("mucac", SMALL | {"split": "legacy", "labels": "smiling"}, mucac)
     assert np.array_equal(smiling.train.labels, partition.train.labels[:, 1])
     assert smiling.train.classes == ("not smiling", "smiling")
@@ -140,6 +145,10 @@ def test_the_published_identity_table_gives_the_published_counts(real_data):
     counts = {name: int(((who >= low) & (who < high)).sum()) for name, (low, high) in IDENTITY_RANGES.items()}
     assert counts == {"train": 25933, "test": 2065, "unseen": 2002}
     assert int(((who >= FORGOTTEN[0]) & (who < FORGOTTEN[1])).sum()) == 10183
+    share = read_task("mucac/resnet18/legacy").image_set.options["validation"]
+    staying = (who < FORGOTTEN[1]) | (who >= IDENTITY_RANGES["unseen"][0])
+    held = held_back(who, staying, share, generator("mucac", "validation", 0))
+    assert (len(held), len(np.unique(who[held])), 15750 - len(held)) == (490, 108, 15260)
     assert (len(who), len(np.unique(who))) == PUBLISHED == (30000, 6217)
 
 

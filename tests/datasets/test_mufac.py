@@ -15,6 +15,7 @@ from forgetbench.datasets.mufac import PUBLISHED, TABLES, clean_rows
 from forgetbench.datasets.sampling import joined_groups
 from forgetbench.errors import UsageError
 from forgetbench.store import file_digest
+from forgetbench.tasks import read_task
 
 SMALL = {"size": 16}
 
@@ -57,17 +58,37 @@ def root(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def forty(monkeypatch):
+    """The first forty rows are the published ones: 13 people, and one picture of a fourteenth."""
+    monkeypatch.setattr("forgetbench.datasets.mufac.FORGOTTEN", 40)
+
+
+def held_back_as_it_should(partition):
+    """People who are validated on are in no other part, and no picture of theirs is."""
+    others = [images for part, images in partition.parts() if part != "validation"]
+    assert not set(partition.validation.identities) & set(np.concatenate([part.identities for part in others]))
+    shown = {image.tobytes() for images in others for image in images.images}
+    assert not shown & {image.tobytes() for image in partition.validation.images}
+
+
+@pytest.mark.usefixtures("forty")
 def test_legacy_is_as_published(root):
+    """F0002's daughter, whose pictures are among the unseen, and who is half forgotten are not validated on."""
     partition = load_partition("mufac", SMALL | {"split": "legacy"}, root)
-    assert len(partition.train) == 144
-    assert len(partition.validation) + len(partition.test) == 48
-    assert len(partition.unseen) == 48
-    assert partition.forget_lists["published"].tolist() == list(range(144))  # the first 1,500
+    assert [len(images) for _, images in partition.parts()] == [135, 9, 48, 48]  # a tenth of 34 people, three pictures
+    assert partition.forget_lists["published"].tolist() == list(range(40))
     assert partition.train.classes == tuple("abcdefgh")
-    assert np.unique(partition.train.identities, return_counts=True)[1].tolist() == [3] * 48
-    assert not set(partition.validation.identities) & set(partition.test.identities)
+    assert np.unique(partition.train.identities, return_counts=True)[1].tolist() == [3] * 45
+    held_back_as_it_should(partition)
     named = load_partition("mufac", SMALL | {"split": "legacy"}, root / "mufac")
     assert named.sha256 == partition.sha256
+
+
+def test_without_anybody_retained_nobody_can_be_validated_on(root):
+    """All 144 rows are among the first 1,500."""
+    with pytest.raises(UsageError, match="some people of whom nothing is forgotten or tested, and there are 0"):
+        load_partition("mufac", SMALL | {"split": "legacy"}, root)
 
 
 def test_tables_are_compared_with_the_published_ones(root, monkeypatch):
@@ -98,11 +119,12 @@ def test_person_joins_people_who_share_pictures_and_parts_them(root):
     assert [len(who) for who in people] == [47, 8, 12, 12]
 
 
+@pytest.mark.usefixtures("forty")
 def test_clean_drops_what_is_repeated(root):
     partition = load_partition("mufac", SMALL | {"split": "clean"}, root)
-    assert len(partition.train) == 144
-    assert len(partition.validation) + len(partition.test) == 48
-    assert np.array_equal(partition.train.first_copy, np.arange(144))
+    assert [len(images) for _, images in partition.parts()] == [135, 9, 48, 48]
+    held_back_as_it_should(partition)
+    assert np.array_equal(partition.train.first_copy, np.arange(135))
 
 
 def test_cleaning_by_hand(monkeypatch):
@@ -194,14 +216,17 @@ def mufac():
 
 @pytest.mark.slow
 def test_the_real_pictures_agree_with_the_index(mufac, index):
-    legacy = load_partition("mufac", {"split": "legacy", "size": 32}, mufac)
-    assert len(legacy.train) == 10025
-    assert len(legacy.test) + len(legacy.validation) == 1539
-    assert len(legacy.unseen) == 1504
-    assert np.bincount(legacy.train.labels).tolist() == [2121, 1951, 1728, 1216, 1487, 814, 444, 264]
+    legacy = load_partition("mufac", {"size": 32, **read_task("mufac/resnet18/legacy").image_set.options}, mufac)
+    assert [len(images) for _, images in legacy.parts()] == [9775, 250, 1539, 1504]
+    assert legacy.forget_lists["published"].tolist() == list(range(1500))
+    shown = np.concatenate([legacy.train.labels, legacy.validation.labels])
+    assert np.bincount(shown).tolist() == [2121, 1951, 1728, 1216, 1487, 814, 444, 264]
+    assert np.bincount(legacy.test.labels).tolist() == [375, 367, 270, 239, 173, 79, 32, 4]
+    held_back_as_it_should(legacy)
     person = load_partition("mufac", {"split": "person", "size": 32}, mufac)
     assert sum(len(np.unique(images.identities)) for _, images in person.parts()) == 820
     assert sum(len(images) for _, images in person.parts()) == len({row["phash"] for row in index})
-    clean = load_partition("mufac", {"split": "clean", "size": 32}, mufac)
+    clean = load_partition("mufac", {"size": 32, **read_task("mufac/resnet18/clean").image_set.options}, mufac)
+    assert [len(images) for _, images in clean.parts()] == [1065 + 5513 - 166, 166, 1211, 1118]
     assert len(clean.forget_lists["published"]) == 1065
-    assert len(clean.train) == 1065 + 5513
+    held_back_as_it_should(clean)
