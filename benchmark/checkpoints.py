@@ -51,7 +51,7 @@ def start_from(network: Network, path: object, sha256: object) -> None:
     if missing:
         raise UsageError(
             f"{file} lacks {len(missing)} of the {len(wanted)} tensors of the network's body: {_some(missing)}; it "
-            f"holds {_some(list(state))}. Name the network that it was trained as."
+            f"holds {_some(list(state))}. {_mend(wanted, state)}"
         )
     other = [
         f"{name} {tuple(body[name].shape)} instead of {tuple(now.shape)}"
@@ -107,6 +107,16 @@ def _checked(path: object, sha256: object) -> Path:
     if found != sha256.lower():
         raise UsageError(f"{file} has SHA-256 {found}, and option sha256 asks for {sha256}: it is another file.")
     return file
+
+
+def _mend(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """What to do about a file that lacks tensors."""
+    if {f"model.{name}" for name in state} >= set(wanted):
+        return (
+            "It is in the format of timm and torchvision, which the networks timm/NAME read: name timm/resnet18 instead "
+            "of resnet18."
+        )
+    return "Name the network that it was trained as."
 
 
 def _some(names: list[str]) -> str:

@@ -37,7 +37,7 @@ class TimmModels:
         """The builder of one architecture, with or without the tag of its pretrained weights.
 
         Raises:
-            UsageError: timm knows no such model; the message holds the nearest.
+            UsageError: timm knows no such model (the message holds the nearest), or no such tag (it holds all).
         """
         import timm
 
@@ -49,6 +49,10 @@ class TimmModels:
             raise UsageError(
                 f'timm has no model {base!r}.{hint} `forgetbench list networks "timm/*{base[:4]}*"` shows what it has.'
             )
+        tags = _tags(name)
+        if "." in name and name not in tags:
+            known = f"it has {', '.join(f'timm/{tag}' for tag in tags)}" if tags else "it has none"
+            raise UsageError(f"timm has no weights timm/{name}; {known}. Without a tag the network is timm/{base}.")
         return _builder(name)
 
 
@@ -137,7 +141,7 @@ def _create(
 ) -> nn.Module:
     import timm
 
-    tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+    tags = _tags(name)
     if pretrained and name not in tags:
         known = ", ".join(f"timm/{tag}" for tag in tags)
         raise UsageError(
@@ -148,20 +152,51 @@ def _create(
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if config and config.fixed_input_size:
         arguments.setdefault("img_size", size)
+    hub = (config.hf_hub_id if config else None) or ""
     try:
-        model = timm.create_model(name, num_classes=0, in_chans=channels, **arguments)
-    except (TypeError, RuntimeError, AssertionError, ValueError) as error:
-        raise UsageError(f"timm cannot make {name} with {arguments}: {error}") from error
-    if not pretrained:
-        return model
-    try:
-        return timm.create_model(name, pretrained=True, num_classes=0, in_chans=channels, **arguments)
+        if pretrained and hub:
+            _ask_once(hub)
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels, **arguments)
     except Exception as error:  # what a missing connection raises depends on the hub's client
+        if isinstance(error, TypeError | RuntimeError | AssertionError | ValueError) and not isinstance(error, OSError):
+            raise UsageError(f"timm cannot make {name} with {arguments}: {error}") from error
+        if not pretrained:
+            raise
         raise UsageError(
             f"The pretrained weights of timm/{name} could not be fetched ({_first_line(error)}). On a machine with a "
-            f"connection, get model.safetensors of {config.hf_hub_id if config else name} from the Hugging Face hub; "
-            "name that file with the options checkpoint and sha256 instead of pretrained."
+            f"connection, get model.safetensors of {hub or name} from the Hugging Face hub; name that file with the "
+            "options checkpoint and sha256 instead of pretrained."
         ) from error
+
+
+def _tags(name: str) -> list[str]:
+    """The names of a model with the tags of its pretrained weights."""
+    import timm
+
+    return list(timm.list_pretrained(f"{name.partition('.')[0]}.*"))
+
+
+def _ask_once(repository: str) -> None:
+    """Fail at once where the hub cannot be reached: a download would try again for a minute, and say so line by line.
+
+    Raises:
+        Exception: What the hub's client raises; none where a copy is kept here, or the file has another name.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.utils import logging
+
+    names = ("model.safetensors", "pytorch_model.bin")
+    if any(isinstance(try_to_load_from_cache(repository, name), str) for name in names):
+        return
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, names[0]), timeout=5)
+    except EntryNotFoundError:
+        return
+    finally:
+        logging.set_verbosity(said)
 
 
 def _small_stem(model: nn.Module, channels: int) -> str | None:

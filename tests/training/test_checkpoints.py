@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from forgetbench.errors import UsageError
@@ -96,6 +99,13 @@ def test_wrong_files_are_refused(tmp_path: Path, change: dict[str, Any], message
         spec("cnn", **{"width": 4, **options, **change}).build(0)
 
 
+def test_weights_of_torchvision_are_sent_to_the_network_that_takes_them(tmp_path: Path) -> None:
+    options = saved(torchvision.models.resnet18(num_classes=10).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(UsageError, match=r"lacks 120 of the 120 .*name timm/resnet18 instead of"):
+        spec("resnet18", **options).build(0)
+    spec("timm/resnet18", **options).build(0)
+
+
 def test_missing_tensors_foreign_networks_and_pickled_code_are_refused(tmp_path: Path) -> None:
     state = spec("cnn", width=4).build(0).state_dict()
     short = {name: value for name, value in state.items() if name != "body.stages.1.0.weight"}
@@ -114,19 +124,38 @@ def test_missing_tensors_foreign_networks_and_pickled_code_are_refused(tmp_path:
         spec("cnn", width=4, checkpoint=str(tmp_path / "e.safetensors"), sha256=sha).build(0)
 
 
+def test_a_hub_out_of_reach_is_asked_once_and_in_silence(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With the hub's own client; its server is a port on which nobody listens."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            f"http://127.0.0.1:{closed.getsockname()[1]}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        )
+        start = time.monotonic()
+        with pytest.raises(UsageError, match="could not be fetched"):
+            spec("timm/resnet18.a1_in1k", pretrained=True).build(0)
+    assert time.monotonic() - start < 15
+    assert "Retry" not in capfd.readouterr().err
+
+
 def test_pretrained_weights_need_a_tag_and_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"named by their tag: .*timm/resnet18.a1_in1k"):
         spec("timm/resnet18", pretrained=True).build(0)
     with pytest.raises(UsageError, match="no pretrained weights of botnet50ts_256"):
         spec("timm/botnet50ts_256", pretrained=True).build(0)
-    create = timm.create_model
+    asked = []
 
-    def offline(name: str, *, pretrained: bool = False, **arguments: Any) -> Any:
-        if pretrained:
-            raise ConnectionError("no route to the hub\nand more")
-        return create(name, **arguments)
+    def offline(url: str, **_: Any) -> None:
+        asked.append(url)
+        raise ConnectionError("no route to the hub\nand more")
 
-    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", offline)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", None)
     with pytest.raises(UsageError, match=r"could not be fetched \(no route to the hub\).*checkpoint and sha256"):
         spec("timm/resnet18.a1_in1k", pretrained=True).build(0)
+    assert len(asked) == 1
     spec("timm/resnet18.a1_in1k", pretrained=True).build(0, start=False)

@@ -88,6 +88,13 @@ def test_attributes_and_grey_images():
     [
         ("timm/resnet181", 32, {}, "has no model 'resnet181'. Did you mean 'timm/resnet18'"),
         ("timm/vit_smal", 32, {}, "Did you mean 'timm/vit_small_"),
+        (
+            "timm/resnet18.nonsense",
+            32,
+            {},
+            "no weights timm/resnet18.nonsense; it has timm/resnet18.a1_in1k, .*tv_in1k",
+        ),
+        ("timm/resnet18.nonsense", 32, {"pretrained": True}, "no weights timm/resnet18.nonsense"),
         ("tim/resnet18", 32, {}, "There is no network 'tim/resnet18'.*timm/NAME"),
         ("timm/resnet10t", 32, {"stm": "own"}, "Did you mean 'stem'"),
         ("timm/resnet10t", 32, {"stem": "tiny"}, "auto, own or small"),
