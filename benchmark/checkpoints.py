@@ -113,8 +113,8 @@ def _mend(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     """What to do about a file that lacks tensors."""
     if {f"model.{name}" for name in state} >= set(wanted):
         return (
-            "It is in the format of timm and torchvision, which the networks timm/NAME read: name timm/resnet18 instead "
-            "of resnet18."
+            "It is in the format of timm and torchvision, which the networks timm/NAME read: name timm/resnet18 "
+            "instead of resnet18."
         )
     return "Name the network that it was trained as."
 

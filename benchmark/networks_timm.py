@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Mapping
+from logging import CRITICAL
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -190,7 +191,7 @@ def _ask_once(repository: str) -> None:
     if any(isinstance(try_to_load_from_cache(repository, name), str) for name in names):
         return
     said = logging.get_verbosity()
-    logging.set_verbosity_error()
+    logging.set_verbosity(CRITICAL)
     try:
         get_hf_file_metadata(hf_hub_url(repository, names[0]), timeout=5)
     except EntryNotFoundError:
