@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
-from forgetbench.datasets import make_loader
+from forgetbench.answers import index_digest
+from forgetbench.datasets import load_partition, make_loader
 from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.networks import NetworkSpec
 from forgetbench.tasks import Task, names, read_task
@@ -71,11 +73,52 @@ def test_the_paper_tier_is_there() -> None:
         "cifar100/resnet18/class",
         "cifar20/resnet18/subclass",
         "cifar10-jpeg/resnet18/random-10",
-        "cifar10-jpeg/fast/random-10",
+        *(
+            f"{images}/fast/{what}"
+            for images in ("cifar10", "cifar10-jpeg")
+            for what in ("random-10", "random-50", "class")
+        ),
+        "cifar10-jpeg/resnet18/random-50",
+        "cifar10-jpeg/resnet18/class",
+        "cifar100/fast/class",
+        "cifar20/fast/subclass",
         "mufac/resnet18/legacy",
         "mufac/resnet18/clean",
         "mufac/resnet18/person",
-        "mucac/resnet18/legacy",
-        "mucac/resnet18/person",
+        *(f"mucac/resnet18/{split}" for split in ("legacy", "person")),
+        *(
+            f"mucac/resnet18/{split}-{label}"
+            for split in ("legacy", "person")
+            for label in ("male", "smiling", "young")
+        ),
+        "casia100/vit/stream-4x20",
     }
     assert wanted <= {name for name in names() if read_task(name).tier == "paper"}
+
+
+def test_the_memorised_rows_are_these() -> None:
+    """The proxy, and so the list of rows, is the same on every machine."""
+    task = read_task("faces/cnn/memorised-10")
+    partition = load_partition(task.image_set.name, task.image_set.options)
+    scenario = make_scenario(task.scenario.name, task.scenario.options)
+    forget = scenario.draw(partition, 0, task.stream("split")).forget
+    assert (len(forget), len(partition.train)) == (108, 1077)
+    assert index_digest(forget) == "a9ab639157c0012d6825ba105b4f3d44d5b2331df03fa29b126d0258169f3326"
+    assert np.array_equal(scenario.draw(partition, 1, 7).forget, forget)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if read_task(name).network.name == "resnet18"])
+def test_how_the_network_starts_and_computes_is_said(name: str) -> None:
+    text = re.sub(r"\s+", " ", read_task(name).description)
+    assert "starts the last batch-norm of every residual block at 0" in text
+    assert "bfloat16" in text
+
+
+def test_resnet18_starts_as_the_descriptions_say() -> None:
+    """By zero_init_last, a default of timm."""
+    shape = {"channels": 3, "height": 32, "width": 32, "outputs": 10, "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    state = NetworkSpec(name="resnet18", options={}, **shape).build(0).state_dict()  # type: ignore[arg-type]
+    last = [value for name, value in state.items() if name.endswith("bn2.weight")]
+    assert len(last) == 8
+    assert not any(value.any() for value in last)
+    assert all(value.all() for name, value in state.items() if name.endswith("bn1.weight"))
