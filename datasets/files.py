@@ -34,6 +34,9 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".p
 KEEP_FROM = 1000
 """From so many pictures on, what was decoded is kept in the store."""
 
+ROLE = "images"
+"""What artefacts are called in the store that depend on an image set alone."""
+
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 """What Pillow raises for files that are no image, or half of one."""
 
@@ -251,7 +254,7 @@ def kept(made_from: Mapping[str, Any], make: Callable[[Path], Mapping[str, NDArr
             given.
     """
     store = Store()
-    key = {"role": "images", **made_from}
+    key = {"role": ROLE, **made_from}
     folder = store.read(store.key(key))
     if folder is None:
         folder = store.write(key, lambda fresh: _save(fresh, make(fresh)))

@@ -119,8 +119,10 @@ def path() -> None:
     out().print(str(Store().root), markup=False)
 
 
-def prune(*, dry_run: Flag = False) -> None:
+def prune(*, dry_run: Flag = False, images: Flag = False) -> None:
     """Remove artefacts that no task of the catalogue needs any more, and what killed runs left half-written.
+
+    What was made of an image set alone, such as its decoded pictures, serves all tasks and stays.
 
     Example: forgetbench store prune --dry-run
 
@@ -128,13 +130,20 @@ def prune(*, dry_run: Flag = False) -> None:
     ----------
     dry_run
         Only say what would be removed.
+    images
+        Remove what was made of image sets too; it is made again when it is needed.
     """
+    from forgetbench.datasets.files import ROLE
     from forgetbench.store import Store
     from forgetbench.tasks import names, read_task
 
     keys = {read_task(name).key for name in names()}
     store = Store()
-    stale = [folder for folder, made_from in store.artefacts() if made_from.get("task") not in keys]
+    stale = [
+        folder
+        for folder, made_from in store.artefacts()
+        if (images if made_from.get("role") == ROLE else made_from.get("task") not in keys)
+    ]
     stale += store.half_written()
     freed = sum(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in stale)
     if not dry_run:

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from forgetbench.cli import main
+from forgetbench.datasets.files import kept
+from forgetbench.store import Store
+from forgetbench.tasks import read_task
 
 TASK = """
 name = "test/mlp/random"
@@ -98,3 +101,17 @@ def test_data_list_says_where_files_come_from(capsys: pytest.CaptureFixture[str]
     assert "to be asked for" in said
     assert "fetched by data prepare" in said
     assert "digits" not in said
+
+
+def test_pruning_keeps_what_was_made_of_image_sets(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept({"files": "decoded"}, lambda _: {"images": np.zeros(1000, np.uint8)})
+    store = Store()
+    for task in ("0" * 64, read_task("digits/cnn/class").key):
+        store.write({"task": task, "role": "original"}, lambda _: None)
+    assert call("store", "prune", "--dry-run") == 0
+    assert "1 artefacts" in capsys.readouterr().out
+    assert call("store", "prune") == 0
+    assert sorted(made_from["role"] for _, made_from in store.artefacts()) == ["images", "original"]
+    assert call("store", "prune", "--images") == 0
+    assert [made_from["role"] for _, made_from in store.artefacts()] == ["original"]
+    assert store.root.is_relative_to(own_home)
