@@ -12,6 +12,7 @@ import numpy as np
 
 from forgetbench.datasets import make_loader
 from forgetbench.datasets.files import FileProblems
+from forgetbench.datasets.leaks import leaks
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def check_partition(partition: Partition) -> list[Problem]:
         _contradictions,
         _classes,
         _repeated_in_training,
+        _leaks,
         _blank,
     ):
         problems += check(partition)
@@ -190,6 +192,11 @@ def _repeated_in_training(partition: Partition) -> list[Problem]:
     where = f"{len(rows)} training images repeat another one, byte for byte: rows {_some(rows)}"
     fix = "Drop them, or leave them: scenarios keep them on one side."
     return [Problem("repeated in training", where, fix, serious=False)]
+
+
+def _leaks(partition: Partition) -> list[Problem]:
+    fix = "Use a split without leaks; results on this one compare with what was published on it, and with nothing else."
+    return [Problem("leak as published", where, fix, serious=False) for where in leaks(partition)]
 
 
 def _blank(partition: Partition) -> list[Problem]:

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -53,6 +54,25 @@ def test_people_on_two_sides_are_found():
     assert found(toy(unseen=toy_set(3, 4))) == [
         ("person on two sides", "1 people are in train and in unseen: numbers 4", True)
     ]
+
+
+def test_leaks_of_a_published_list_are_found():
+    """Rows 0 to 5 are listed: row 3 is retained as row 12 too, person 1 is on both sides, and 3 and 31 are one."""
+    train, unseen = toy_set(0, 0).images.copy(), toy_set(3, 30).images.copy()
+    train[12] = train[3]
+    unseen[5] = train[13]
+    partition = replace(
+        toy(toy_set(0, 0, images=train), unseen=toy_set(3, 30, images=unseen)),
+        forget_lists={"published": np.arange(6)},
+    )
+    assert [problem.where for problem in check_partition(partition) if problem.name == "leak as published"] == [
+        "1 images of the list 'published' are retained too, byte for byte: training rows 3",
+        "2 people, once those who share a picture are taken for one, are in the list 'published' and among the "
+        "retained: numbers 0, 1, 3",
+        "1 people, once those who share a picture are taken for one, are in train and in unseen: numbers 0, 3, 31",
+    ]
+    assert not any(problem.serious for problem in check_partition(partition) if problem.name == "leak as published")
+    assert not any(problem.name == "leak as published" for problem in check_partition(toy()))
 
 
 def test_people_who_are_the_classes_are_no_problem():

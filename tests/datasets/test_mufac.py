@@ -11,6 +11,7 @@ import pytest
 
 from forgetbench.datasets import load_partition, make_loader
 from forgetbench.datasets.duplicates import perceptual_hash
+from forgetbench.datasets.leaks import leaks
 from forgetbench.datasets.mufac import PUBLISHED, TABLES, clean_rows
 from forgetbench.datasets.sampling import joined_groups
 from forgetbench.errors import UsageError
@@ -223,6 +224,16 @@ def test_the_real_pictures_agree_with_the_index(mufac, index):
     assert np.bincount(shown).tolist() == [2121, 1951, 1728, 1216, 1487, 814, 444, 264]
     assert np.bincount(legacy.test.labels).tolist() == [375, 367, 270, 239, 173, 79, 32, 4]
     held_back_as_it_should(legacy)
+    counted = [
+        sentence.split(": ")[0].replace(", once those who share a picture are taken for one,", "")
+        for sentence in leaks(legacy)
+    ]
+    assert counted == [
+        "18 images of the list 'published' are retained too, byte for byte",
+        "3 people are in the list 'published' and among the retained",
+        "2 people are in train and in unseen",
+        "2 people are in test and in unseen",
+    ]
     person = load_partition("mufac", {"split": "person", "size": 32}, mufac)
     assert sum(len(np.unique(images.identities)) for _, images in person.parts()) == 820
     assert sum(len(images) for _, images in person.parts()) == len({row["phash"] for row in index})
