@@ -4,8 +4,10 @@ import hashlib
 import json
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
+from forgetbench.bench import Bench, Site
 from forgetbench.errors import UsageError
 from forgetbench.tasks import Task, find_tasks, names, read_task
 
@@ -66,6 +68,25 @@ def test_places_on_this_machine_are_neither_published_nor_part_of_the_key(tmp_pa
     assert str(tmp_path) not in json.dumps(here.public())
     assert here.public()["image_set"]["options"] == {"table": "own.csv", "size": 16}
     assert str(tmp_path) in json.dumps(here.model_dump())  # which jobs are made of
+
+
+def test_images_of_ones_own_are_known_by_their_content(tmp_path: Path) -> None:
+    """The same pictures elsewhere are the same model; with one picture changed it is another."""
+
+    def facts(where: str, shade: int = 0) -> dict[str, object]:
+        for name in ("a", "b"):
+            for number in range(20):
+                path = tmp_path / where / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                PIL.Image.new("L", (8, 8), 10 * number + (shade if number == 3 else 0) + (name == "b")).save(path)
+        options = f'name = "folder"\noptions = {{ path = "{tmp_path / where}", size = 8, grey = true }}'
+        task = read_task(write(tmp_path, TOML.replace('name = "digits"', options)))
+        return Bench(task, Site(str(tmp_path / "store"))).model_facts("original", 0, 0, None)
+
+    assert facts("here") == facts("there")
+    changed = facts("elsewhere", shade=5)
+    assert changed["task"] == facts("here")["task"]
+    assert changed != facts("here")
 
 
 def test_scores_of_memorisation_are_known_by_their_hash(tmp_path: Path) -> None:
