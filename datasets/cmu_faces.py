@@ -114,6 +114,7 @@ class CmuFaces(PeopleLoader):
             labels=np.array([classes.index(picture.said[self.labels]) for picture in pictures]),
             classes=classes,
             identities=np.array([names.index(picture.said["identity"]) for picture in pictures]),
+            people=tuple(names),
         )
         if self.labels == "identity":
             return self.within_person(whole, (0.1, 0.3))

@@ -75,6 +75,7 @@ class Folder(PeopleLoader):
             labels=_numbers([entry.label for entry in entries], classes),
             classes=classes,
             identities=_numbers([entry.identity for entry in entries], who) if who else None,
+            people=who,
         )
         if any(entry.part for entry in entries):
             return self._as_given(whole, np.array([entry.part for entry in entries]), folder)

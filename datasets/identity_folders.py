@@ -50,7 +50,7 @@ class IdentityFolders(PeopleLoader):
         shown = tuple(str(name).removeprefix(self.prefix) for name in classes)
         images = resident(folder, paths, Shape(3, self.size, "crop"))
         who = numbers.astype(np.int64)
-        whole = ImageSet(images=images, labels=who, classes=shown, identities=who)
+        whole = ImageSet(images=images, labels=who, classes=shown, identities=who, people=shown)
         tested = np.array([path.relative_to(folder).parts[0] == "test" for path in paths])
         if not tested.any():
             return self.within_person(whole, (self.validation, self.test))

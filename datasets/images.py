@@ -65,6 +65,10 @@ class ImageSet:
             where nobody knows.
         fine_labels: int64, (N,): a finer class than the label (the subclass of a superclass). None where there is none.
         fine_classes: Names of the finer classes.
+        people: Names of the people: ``people[k]`` is who has identity k. Empty where they have numbers alone. Outside
+            the hash: what a person is called shapes no model.
+        sources: (N,) names of the files that the images came from, for messages. Empty where there is no file. Outside
+            the hash too.
 
     Raises:
         ForgetBenchError: Shapes, types or ranges do not fit together.
@@ -76,6 +80,8 @@ class ImageSet:
     identities: NDArray[np.int64] | None = None
     fine_labels: NDArray[np.int64] | None = None
     fine_classes: tuple[str, ...] = ()
+    people: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
@@ -92,6 +98,10 @@ class ImageSet:
             column = getattr(self, name)
             if column is not None and len(column) != len(self.images):
                 raise ForgetBenchError(f"{len(self.images)} images, but {len(column)} {name}")
+        if self.sources and len(self.sources) != len(self.images):
+            raise ForgetBenchError(f"{len(self.images)} images, but {len(self.sources)} sources")
+        if self.people and (self.identities is None or self.identities.max(initial=0) >= len(self.people)):
+            raise ForgetBenchError(f"{len(self.people)} people have names, and identities go beyond them")
 
     def _check_labels(self) -> None:
         if self.attributes:
@@ -131,11 +141,21 @@ class ImageSet:
             identities=None if self.identities is None else self.identities[rows],
             fine_labels=None if self.fine_labels is None else self.fine_labels[rows],
             fine_classes=self.fine_classes,
+            people=self.people,
+            sources=tuple(self.sources[row] for row in rows) if self.sources else (),
         )
+
+    def source(self, row: int) -> str:
+        """What to call an image in a message: its file, or its row."""
+        return self.sources[row] if self.sources else f"row {row}"
+
+    def person(self, number: int) -> str:
+        """What to call somebody in a message: the name, or the number."""
+        return repr(self.people[number]) if self.people else f"number {number}"
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of everything that the set holds: names, shapes and every byte."""
+        """Hash of all that shapes a model: names of classes, shapes and every byte."""
         columns = (self.images, self.labels, self.identities, self.fine_labels)
         head = [self.classes, self.fine_classes, [None if c is None else c.shape for c in columns]]
         state = hashlib.sha256(json.dumps(head).encode())

@@ -46,6 +46,8 @@ class Listing(NamedTuple):
     labels: NDArray[np.int64]
     people: NDArray[np.int64]
     """(N,): a family and the person's code in it."""
+    names: tuple[str, ...]
+    """Everybody's family and code, "F0001 D"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +100,13 @@ class Mufac(PeopleLoader):
         listing = _listing(folder)
         images = resident(folder, listing.paths, Shape(3, self.size))
         if self.split == "legacy":
-            kept, who = np.ones(len(listing.paths), dtype=bool), listing.people
+            kept, who, names = np.ones(len(listing.paths), dtype=bool), listing.people, listing.names
         else:
             hashes = perceptual_hashes(folder, listing.paths)
             who = joined_groups(listing.people, np.unique(hashes, return_inverse=True)[1])
+            names = _joined_names(listing, who)
             kept = first_of_each(hashes) if self.split == "person" else clean_rows(listing.tables, hashes)
-        whole = ImageSet(images=images, labels=listing.labels, classes=AGE_CLASSES, identities=who)
+        whole = ImageSet(images=images, labels=listing.labels, classes=AGE_CLASSES, identities=who, people=names)
         if self.split == "person":
             return self.by_person(whole, (self.validation, 0.15, 0.15), np.flatnonzero(kept))
         return self._as_published(whole, listing.tables, kept)
@@ -184,5 +187,14 @@ def _listing(folder: Path) -> Listing:
             names.append(f"{row.values['family_id']} {row.values['person_id']}")
             labels.append(AGE_CLASSES.index(row.values["age_class"]))
             tables.append(number)
-    who = np.unique(names, return_inverse=True)[1]
-    return Listing(paths, np.array(tables), np.array(labels), who.astype(np.int64))
+    known, who = np.unique(names, return_inverse=True)
+    everybody = tuple(str(name) for name in known)
+    return Listing(paths, np.array(tables), np.array(labels), who.astype(np.int64), everybody)
+
+
+def _joined_names(listing: Listing, who: NDArray[np.int64]) -> tuple[str, ...]:
+    """All the names of everybody, where people who share a picture are one: "F0002 D = F0031 D"."""
+    names: list[list[str]] = [[] for _ in range(int(who.max()) + 1)]
+    for person, number in sorted({*zip(listing.people.tolist(), who.tolist(), strict=True)}):
+        names[number].append(listing.names[person])
+    return tuple(" = ".join(some) for some in names)

@@ -45,7 +45,9 @@ class Orl(PeopleLoader):
         people_seen = np.array([names.index(path.parent.name) for path in pictures])
         shape = Shape(1, self.size)
         images = decode((ImageFile(str(path), path) for path in pictures), len(pictures), shape)
-        return self.within_person(ImageSet(images, people_seen, tuple(names), people_seen), (0.1, 0.3))
+        return self.within_person(
+            ImageSet(images, people_seen, tuple(names), people_seen, people=tuple(names)), (0.1, 0.3)
+        )
 
     def differences(self, root: Path | None) -> list[str]:
         """Pictures that are missing of forty people's ten each, and others that are there."""

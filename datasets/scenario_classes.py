@@ -10,9 +10,8 @@ import numpy as np
 from forgetbench.datasets.base import generator, option
 from forgetbench.datasets.images import Partition
 from forgetbench.datasets.sampling import order
-from forgetbench.datasets.scenarios import Scenario, Split
+from forgetbench.datasets.scenarios import Scenario, Split, number_of
 from forgetbench.errors import UsageError
-from forgetbench.registry import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,25 +121,8 @@ def choose_classes(
         UsageError: There is no such class, or fewer classes than are asked for.
     """
     if named:
-        return sorted({class_number(owner, name, names) for name in named})
+        return sorted({number_of(owner, "class", name, names) for name in named})
     if count >= len(names):
         raise UsageError(f"{owner}: {count} of {len(names)} classes would be forgotten; at least one must stay.")
     turns = order(len(names), generator("class", rng_seed))
     return sorted(int(turns[(draw * count + place) % len(names)]) for place in range(count))
-
-
-def class_number(owner: str, name: str | int, names: Sequence[str]) -> int:
-    """The number of a class, by its name or by its number.
-
-    Raises:
-        UsageError: There is no such class.
-    """
-    if isinstance(name, str) and name in names:
-        return list(names).index(name)
-    try:
-        number = int(name)
-    except ValueError:
-        number = -1
-    if not 0 <= number < len(names):
-        raise UsageError(f"{owner}: {unknown('class', str(name), list(names))}")
-    return number

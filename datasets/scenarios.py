@@ -14,10 +14,10 @@ import numpy as np
 from forgetbench.datasets.base import Options
 from forgetbench.datasets.images import Partition
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.registry import Registry
+from forgetbench.registry import Registry, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -194,6 +194,23 @@ def wanted(owner: str, fraction: float | None, count: int | None, total: int, wh
     if not 0 < number < total:
         raise UsageError(f"{owner}: {number} of {total} {what} would be forgotten; it must be at least 1 and not all.")
     return number
+
+
+def number_of(owner: str, kind: str, asked: str | int, names: Sequence[str]) -> int:
+    """The number of a class or person that is asked for by name, or by number where no name is a number.
+
+    Where names are numbers themselves, '10' must mean the class of that name and never the tenth one: forgetting
+    somebody else would look like success.
+
+    Raises:
+        UsageError: Nobody and nothing is called so.
+    """
+    name = str(asked)
+    if name in names:
+        return list(names).index(name)
+    if name.isdecimal() and int(name) < len(names) and not any(known.isdecimal() for known in names):
+        return int(name)
+    raise UsageError(f"{owner}: {unknown(kind, name, list(names))}")
 
 
 def lost_classes(partition: Partition, kept: NDArray[np.int64]) -> list[int]:

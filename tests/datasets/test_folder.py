@@ -3,6 +3,7 @@ import PIL.Image
 import pytest
 
 from forgetbench.datasets import load_partition
+from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
 
 SMALL = {"size": 8}
@@ -140,3 +141,16 @@ def test_many_images_are_decoded_once(tmp_path, monkeypatch):
     assert changed != first.sha256
     monkeypatch.setattr("forgetbench.datasets.files.decode", None)
     assert load_partition("folder", SMALL, tmp_path).sha256 == changed
+
+
+def test_people_of_a_table_are_forgotten_by_the_names_that_it_gives_them(listed):
+    for people in (["3", "2", "7", "5", "11"], ["carla", "anna", "ben", "dora", "emil"]):
+        lines = [f"images/{n}.png,{('sad', 'happy')[n % 2]},{people[n // 8]},train" for n in range(40)]
+        tests = [f"images/{n}.png,{('sad', 'happy')[n % 2]},{people[n // 8]},test" for n in range(40)]
+        write_table(listed, lines + tests, "path,label,identity,split")
+        partition = load_partition("folder", SMALL | {"validation": 0.2}, listed)
+        train = partition.train
+        who = train.people[train.identities[0]]
+        split = make_scenario("identity", {"people": [int(who) if who.isdecimal() else who]}).draw(partition)
+        forgotten = {train.people[number] for number in train.identities[split.forget]}
+        assert forgotten == {who}

@@ -227,3 +227,41 @@ def test_every_scenario_says_what_it_is(name):
     assert scenario.name == name
     assert scenario.title
     assert all(option.description.endswith(".") for option in scenario.options())
+
+
+def named(names):
+    labels = np.arange(60) % len(names)
+    images = toy_set(60, 0).images
+    train = ImageSet(images, labels, names, labels, people=names)
+    return Partition("toy", train, train.take(np.arange(16)), train.take(np.arange(24)), None, CARD)
+
+
+@pytest.mark.parametrize(("scenario", "option"), [("class", "classes"), ("identity", "people")])
+@pytest.mark.parametrize("asked", [2, "2"])
+def test_a_name_that_is_a_number_is_a_name(scenario, option, asked):
+    partition = named(("1", "2", "3"))
+    split = make_scenario(scenario, {option: [asked]}).draw(partition)
+    assert set(partition.train.labels[split.forget]) == {1}
+    with pytest.raises(UsageError, match=r"There is no (class|person) '0'.*There are: 1, 2, 3"):
+        make_scenario(scenario, {option: [0]}).draw(partition)
+
+
+@pytest.mark.parametrize("asked", ["ben", 1, "1"])
+def test_people_go_by_name_or_where_no_name_is_a_number_by_number(asked):
+    partition = named(("anna", "ben", "carla"))
+    split = make_scenario("identity", {"people": [asked]}).draw(partition)
+    assert set(partition.train.labels[split.forget]) == {1}
+    with pytest.raises(UsageError, match=r"There is no person 'bern'\. Did you mean 'ben'"):
+        make_scenario("identity", {"people": ["bern"]}).draw(partition)
+
+
+def test_somebody_of_another_part_is_named():
+    train = toy_set(60, 0, people=2)
+    other = toy_set(20, 1, people=1)
+    names = ("anna", "ben", "carla")
+    parts = [
+        ImageSet(images.images, images.labels, images.classes, who, people=names)
+        for images, who in ((train, train.identities), (other, other.identities + 2), (other, other.identities + 2))
+    ]
+    with pytest.raises(UsageError, match="'carla' is not in the training set; the 2 people who are: anna, ben"):
+        make_scenario("identity", {"people": ["carla"]}).draw(Partition("toy", *parts, None, CARD))
