@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from forgetbench.datasets.images import DatasetCard, Partition
-from forgetbench.errors import UsageError
+from forgetbench.datasets.problems import FileProblems, Problem, problem_error, problems_of
+from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.registry import unknown
 
 if TYPE_CHECKING:
@@ -89,6 +90,15 @@ class Options:
         return plain
 
 
+class Examined(NamedTuple):
+    """What a loader found when it looked for problems."""
+
+    partition: Partition | None
+    """What could be read; None where nothing can be made of it."""
+    problems: list[Problem]
+    """All that is wrong with the files."""
+
+
 class Loader(Options, ABC):
     """An image set with its options: how it is read, split and labelled.
 
@@ -121,6 +131,17 @@ class Loader(Options, ABC):
         """
         return []
 
+    def examine(self, root: Path | None) -> Examined:
+        """What can be read, and everything that is wrong with the rest.
+
+        Args:
+            root: The data folder.
+        """
+        try:
+            return Examined(self.load(root), [])
+        except ForgetBenchError as error:
+            return Examined(None, problems_of(error))
+
     def folder(self, root: Path | None, *names: str, expects: str) -> Path:
         """The folder of this set: ``root/name`` for the first name that exists, or ``root`` itself if it fits.
 
@@ -130,7 +151,7 @@ class Loader(Options, ABC):
             expects: A file or folder by which the right folder is known.
 
         Raises:
-            UsageError: No data folder was named, or none of the folders holds what is expected.
+            FileProblems: No data folder was named, or none of the folders holds what is expected.
         """
         if root is not None:
             for candidate in (*(root / name for name in names), root):
@@ -138,13 +159,58 @@ class Loader(Options, ABC):
                     return candidate
         raise self.missing(root, f"there is no {expects!r} below {root} or {root / names[0]}" if root else "")
 
-    def missing(self, root: Path | None, found: str) -> UsageError:
-        """The error for files that are not there: what was found, where to get them, and what is expected."""
+    def missing(self, root: Path | None, found: str) -> FileProblems:
+        """The error for files that are not there: what was found, what is expected, and where to get them."""
         found = found if root is not None else "no data folder was named"
-        return UsageError(
-            f"Image set {self.card.name!r} needs files, and {found}. {self.card.obtain} Expected is "
-            f"{self.card.layout}; name the data folder with --root."
+        return problem_error(
+            "missing set",
+            f"Image set {self.card.name!r} needs files, and {found}. Expected is {self.card.layout}",
+            f"{self.card.obtain} Then name the data folder with --root.",
         )
+
+
+class FileLoader(Loader):
+    """Base of loaders that read many files, and go on with the good ones to find all that is wrong."""
+
+    @abstractmethod
+    def read(self, root: Path | None, problems: list[Problem]) -> Partition:
+        """Read what can be read.
+
+        Args:
+            root: The data folder.
+            problems: Where everything is put that is wrong.
+
+        Raises:
+            ForgetBenchError: Nothing can be made of what is left.
+        """
+
+    def load(self, root: Path | None) -> Partition:
+        """Read the images.
+
+        Args:
+            root: The data folder.
+
+        Raises:
+            FileProblems: Files or rows are missing or wrong; it holds all of them.
+        """
+        partition, problems = self.examine(root)
+        wrong = [problem for problem in problems if problem.serious]
+        if partition is None or wrong:
+            head = f"{self.option_owner} has {len(wrong)} problems; `forgetbench data check` says how to mend them:"
+            raise FileProblems(head if len(wrong) > 1 else "", wrong)
+        return partition
+
+    def examine(self, root: Path | None) -> Examined:
+        """What can be read, and everything that is wrong with the rest.
+
+        Args:
+            root: The data folder.
+        """
+        problems: list[Problem] = []
+        try:
+            return Examined(self.read(root, problems), problems)
+        except ForgetBenchError as error:
+            return Examined(None, problems + problems_of(error))
 
 
 def generator(*names: str | int) -> np.random.Generator:

@@ -5,23 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from forgetbench.datasets.base import generator, option
-from forgetbench.datasets.files import FileProblems, Shape, read_table, resident
+from forgetbench.datasets.celeba_tables import Listing, join_tables, read_attributes, read_identities, read_selection
+from forgetbench.datasets.files import Shape, below, resident
 from forgetbench.datasets.held_back import held_back
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
+from forgetbench.datasets.problems import Problem, problem_error
 from forgetbench.datasets.sampling import joined_groups
-from forgetbench.errors import UsageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 ATTRIBUTES = ("male", "smiling", "young")
-COLUMNS = ("Male", "Smiling", "Young")
 CLASSES = {
     "attributes": ATTRIBUTES,
     "male": ("female", "male"),
@@ -36,18 +33,6 @@ FORGOTTEN = (190, 1250)
 """The identities that MUCAC forgets."""
 
 
-class Listing(NamedTuple):
-    """Rows of the tables."""
-
-    folder: Path
-    """Below which everything lies that was read."""
-    tables: list[Path]
-    paths: list[Path]
-    people: NDArray[np.int64]
-    attributes: NDArray[np.int64]
-    """(N, 3): male, smiling, young."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class AttributeLoader(PeopleLoader):
     """Base of sets of people with the attributes male, smiling and young."""
@@ -58,15 +43,17 @@ class AttributeLoader(PeopleLoader):
     size: int = option(128, "Side of a picture, pixels.", ge=8, le=512)
 
     @abstractmethod
-    def _listing(self, root: Path | None) -> Listing: ...
+    def _listing(self, root: Path | None, problems: list[Problem]) -> Listing: ...
 
-    def _image_set(self, listing: Listing) -> ImageSet:
-        one = self.labels != "attributes"
+    def _image_set(self, listing: Listing, problems: list[Problem]) -> ImageSet:
+        pictures = resident(listing.folder, listing.paths, Shape(3, self.size, "crop"), problems)
+        attributes = listing.attributes[pictures.rows]
         return ImageSet(
-            images=resident(listing.folder, listing.paths, Shape(3, self.size, "crop")),
-            labels=listing.attributes[:, ATTRIBUTES.index(self.labels)] if one else listing.attributes,
+            images=pictures.images,
+            labels=attributes if self.labels == "attributes" else attributes[:, ATTRIBUTES.index(self.labels)],
             classes=CLASSES[self.labels],
-            identities=listing.people,
+            identities=listing.people[pictures.rows],
+            sources=tuple(below(listing.folder, listing.paths[row]) for row in pictures.rows),
         )
 
 
@@ -99,13 +86,13 @@ class Mucac(AttributeLoader):
         obtain="Ask for CelebAMask-HQ at https://github.com/switchablenorms/CelebAMask-HQ; the two tables are MUCAC's.",
     )
 
-    def load(self, root: Path | None) -> Partition:
+    def read(self, root: Path | None, problems: list[Problem]) -> Partition:
         """Read the tables and the pictures.
 
         Raises:
-            UsageError: Files are missing, a row is wrong, or a picture cannot be read.
+            UsageError: A table is missing, or its head is wrong.
         """
-        whole = self._image_set(self._listing(root))
+        whole = self._image_set(self._listing(root, problems), problems)
         if self.split == "person":
             return self.by_person(whole, (self.validation, 0.1, 0.1))
         who = whole.identities
@@ -128,7 +115,7 @@ class Mucac(AttributeLoader):
 
     def differences(self, root: Path | None) -> list[str]:
         """Numbers of pictures and people that are not the published ones."""
-        listing = self._listing(root)
+        listing = self._listing(root, [])
         counts = (("pictures", len(listing.paths)), ("people", len(np.unique(listing.people))))
         return [
             f"{listing.tables[0]} names {count:,} {what}; as published, it names {wanted:,}"
@@ -136,11 +123,11 @@ class Mucac(AttributeLoader):
             if count != wanted
         ]
 
-    def _listing(self, root: Path | None) -> Listing:
+    def _listing(self, root: Path | None, problems: list[Problem]) -> Listing:
         folder = self.folder(root, "CelebAMask-HQ", "mucac", expects="CelebA-HQ-identity.txt")
         tables = [folder / "CelebA-HQ-identity.txt", folder / "CelebA-HQ-attribute.txt"]
-        identities, attributes = read_identities(tables[0]), read_attributes(tables[1])
-        return join_tables(folder, tables, folder / "CelebA-HQ-img", identities, attributes)
+        said = read_identities(tables[0], problems), read_attributes(tables[1], problems)
+        return join_tables(folder, tables, folder / "CelebA-HQ-img", *said, problems)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,113 +155,32 @@ class Celeba(AttributeLoader):
         obtain="Ask for it at https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html.",
     )
 
-    def load(self, root: Path | None) -> Partition:
+    def read(self, root: Path | None, problems: list[Problem]) -> Partition:
         """Read the tables and the pictures.
 
         Raises:
-            UsageError: Files are missing, a row is wrong, or a picture cannot be read.
+            UsageError: A table is missing, or its head is wrong; or nobody has enough pictures.
         """
-        return self.by_person(self._image_set(self._listing(root)), (self.validation, self.test, self.test))
+        whole = self._image_set(self._listing(root, problems), problems)
+        return self.by_person(whole, (self.validation, self.test, self.test))
 
-    def _listing(self, root: Path | None) -> Listing:
+    def _listing(self, root: Path | None, problems: list[Problem]) -> Listing:
         for folder in () if root is None else (root / "celeba", root / "celeba299", root):
             if (folder / "labels.csv").is_file() and not (folder / "identity_CelebA.txt").is_file():
                 table = folder / "labels.csv"
-                return self._frequent(join_tables(folder, [table], folder, *read_selection(table)))
+                return self._frequent(join_tables(folder, [table], folder, *read_selection(table, problems), problems))
         folder = self.folder(root, "celeba", expects="identity_CelebA.txt")
         tables = [folder / "identity_CelebA.txt", folder / "list_attr_celeba.txt"]
-        identities, attributes = read_identities(tables[0]), read_attributes(tables[1])
-        return self._frequent(join_tables(folder, tables, folder / "img_align_celeba", identities, attributes))
+        said = read_identities(tables[0], problems), read_attributes(tables[1], problems)
+        return self._frequent(join_tables(folder, tables, folder / "img_align_celeba", *said, problems))
 
     def _frequent(self, listing: Listing) -> Listing:
         """Only people with enough pictures."""
         _, codes, counts = np.unique(listing.people, return_inverse=True, return_counts=True)
         kept = np.flatnonzero(counts[codes] >= self.pictures)
         if not len(kept):
-            raise UsageError(f"{self.option_owner}: nobody has {self.pictures} pictures; the most is {counts.max()}.")
+            most = counts.max(initial=0)
+            where = f"{self.option_owner}: nobody has {self.pictures} pictures; the most is {most}"
+            raise problem_error("too few images", where, "Lower option pictures.")
         paths = [listing.paths[row] for row in kept]
         return listing._replace(paths=paths, people=listing.people[kept], attributes=listing.attributes[kept])
-
-
-def read_identities(path: Path) -> dict[str, int]:
-    """Picture names to identities: rows ``<i>.jpg <identity>``.
-
-    Raises:
-        UsageError: A row is otherwise.
-    """
-    found = {}
-    for number, fields in enumerate(_lines(path), 1):
-        if len(fields) != 2 or not fields[1].isdecimal():
-            raise UsageError(f"row {number} of {path} is {' '.join(fields)!r}; expected is '<i>.jpg <identity>'.")
-        found[fields[0]] = int(fields[1])
-    return found
-
-
-def read_attributes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Picture names to (male, smiling, young): a count, the names of the attributes, and rows of 1 and -1.
-
-    Raises:
-        UsageError: An attribute is missing, or a row is otherwise.
-    """
-    lines = _lines(path)
-    names = lines[1] if len(lines) > 1 else []
-    missing = [name for name in COLUMNS if name not in names]
-    if missing:
-        raise UsageError(f"{path} does not name {', '.join(missing)} in its second line.")
-    found = {}
-    for number, fields in enumerate(lines[2:], 3):
-        if len(fields) != len(names) + 1 or set(fields[1:]) - {"1", "-1"}:
-            raise UsageError(f"row {number} of {path} has not a name and {len(names)} values of 1 and -1.")
-        found[fields[0]] = tuple(int(fields[1 + names.index(name)] == "1") for name in COLUMNS)
-    if not lines[0][0].isdecimal() or int(lines[0][0]) != len(found):
-        raise UsageError(f"{path} promises {lines[0][0]} rows in its first line and has {len(found)}; copy it again.")
-    return found
-
-
-def read_selection(path: Path) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
-    """Identities and attributes out of one table; pictures in which not exactly one face was found are passed over.
-
-    Raises:
-        UsageError: A column is missing, or a value is no number.
-    """
-    identities, attributes = {}, {}
-    for row in read_table(path, ("image", "identity", *COLUMNS), ("face_detected", "n_faces")):
-        if (row.values.get("face_detected", "1"), row.values.get("n_faces", "1")) != ("1", "1"):
-            continue
-        values = [row.values[name] for name in COLUMNS]
-        if not row.values["identity"].isdecimal() or set(values) - {"0", "1"}:
-            raise UsageError(f"row {row.number} of {path}: identity must be a number, {', '.join(COLUMNS)} 0 or 1.")
-        identities[row.values["image"]] = int(row.values["identity"])
-        attributes[row.values["image"]] = tuple(int(value) for value in values)
-    return identities, attributes
-
-
-def join_tables(
-    folder: Path, tables: list[Path], images: Path, identities: dict[str, int], attributes: dict[str, tuple[int, ...]]
-) -> Listing:
-    """Pictures with identity, attributes and file, in the order of their numbers.
-
-    Raises:
-        FileProblems: Pictures have no attributes, or no file.
-    """
-    names = sorted(identities, key=lambda name: (len(name), name))
-    there = {path.name for path in images.iterdir()} if images.is_dir() else set()
-    without = [f"{name} has an identity in {tables[0]} but no attributes" for name in names if name not in attributes]
-    missing = [f"{tables[0]} names {name}, and there is no {images / name}" for name in names if name not in there]
-    problems = without + missing
-    if problems:
-        raise FileProblems(f"{len(problems)} pictures are incomplete:", problems)
-    return Listing(
-        folder=folder,
-        tables=tables,
-        paths=[images / name for name in names],
-        people=np.array([identities[name] for name in names], dtype=np.int64),
-        attributes=np.array([attributes[name] for name in names], dtype=np.int64),
-    )
-
-
-def _lines(path: Path) -> list[list[str]]:
-    try:
-        return [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as a table: {error}") from error

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from forgetbench.datasets import make_loader
-from forgetbench.datasets.files import FileProblems
+from forgetbench.datasets.base import Examined
 from forgetbench.datasets.leaks import leaks
+from forgetbench.datasets.people import people_are_classes
+from forgetbench.datasets.problems import Problem, some, too_few
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,21 +27,8 @@ FEW = 5
 """A class with fewer training images than this can hardly be learnt."""
 
 
-class Problem(NamedTuple):
-    """One thing that is wrong with an image set."""
-
-    name: str
-    """What kind of problem, in a word or two."""
-    where: str
-    """Which file, row, part or class."""
-    fix: str
-    """What to do about it."""
-    serious: bool = True
-    """Whether results would be wrong, rather than only worse."""
-
-
-def check_image_set(name: str, options: Mapping[str, Any] | None = None, root: Path | None = None) -> list[Problem]:
-    """All problems of an image set: files that are missing or unreadable, or else what is wrong in its parts.
+def check_image_set(name: str, options: Mapping[str, Any] | None = None, root: Path | None = None) -> Examined:
+    """An image set as far as it can be read, and all its problems: of its files, and of the parts made of good ones.
 
     Args:
         name: Name in the registry.
@@ -51,22 +39,14 @@ def check_image_set(name: str, options: Mapping[str, Any] | None = None, root: P
         UsageError: There is no such image set or option.
     """
     loader = make_loader(name, options)
-    try:
-        partition = loader.load(root)
-    except FileProblems as error:
-        fix = "Copy the file again from where the set comes from, or take it out of the table."
-        return [Problem("missing or unreadable", problem, fix) for problem in error.problems]
-    except UsageError as error:
-        return [Problem("not as expected", str(error), loader.card.obtain or "See the message.")]
-    return check_partition(partition) + [
-        Problem(
-            "not the published set",
-            difference,
-            "Copy the set again from where it comes from; results on other files say nothing beside those on the set.",
-            serious=False,
-        )
-        for difference in loader.differences(root)
-    ]
+    partition, problems = loader.examine(root)
+    found = list(problems)
+    if partition is not None:
+        fix = "Copy the set again from where it comes from; results on other files say nothing beside those on the set."
+        differences = loader.differences(root)
+        found += check_partition(partition)
+        found += [Problem("not the published set", difference, fix, serious=False) for difference in differences]
+    return Examined(partition, sorted(dict.fromkeys(found), key=lambda problem: not problem.serious))
 
 
 def check_partition(partition: Partition) -> list[Problem]:
@@ -90,7 +70,7 @@ def prepare(
     options: Mapping[str, Any] | None = None,
     root: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> list[Problem]:
+) -> Examined:
     """Get an image set ready: say on what terms it is used, fetch it where that is allowed, and check it.
 
     Args:
@@ -100,7 +80,7 @@ def prepare(
         say: Is given a line at a time of what a person should know.
 
     Returns:
-        What is wrong with what is there.
+        What is there, and what is wrong with it.
 
     Raises:
         UsageError: Files are needed and no data folder was named.
@@ -133,13 +113,15 @@ def terms(card: DatasetCard) -> list[str]:
 
 
 def _repeated_across_parts(partition: Partition) -> list[Problem]:
-    digests = {part: _digests(images) for part, images in partition.parts()}
+    parts = dict(partition.parts())
+    firsts = {part: _first_rows(images) for part, images in parts.items()}
     problems = []
-    for one, other in combinations(digests, 2):
-        shared = set(digests[one]) & set(digests[other])
-        if shared:
-            rows = [row for row, digest in enumerate(digests[other]) if digest in shared]
-            where = f"{len(rows)} images of {other} are in {one} too, byte for byte: rows {_some(rows)}"
+    for one, other in combinations(parts, 2):
+        digests = _digests(parts[other])
+        pairs = [(row, firsts[one][digest]) for row, digest in enumerate(digests) if digest in firsts[one]]
+        if pairs:
+            named = some([f"{parts[other].source(row)} = {parts[one].source(first)}" for row, first in pairs])
+            where = f"{len(pairs)} images of {other} are in {one} too, byte for byte: {named}"
             fix = f"Take them out of {other}, or use another split."
             problems.append(Problem("repeated across parts", where, fix))
     return problems
@@ -147,25 +129,35 @@ def _repeated_across_parts(partition: Partition) -> list[Problem]:
 
 def _people_on_two_sides(partition: Partition) -> list[Problem]:
     """People of train in other parts, unless the people are what is learnt."""
-    people = {part: images.identities for part, images in partition.parts() if images.identities is not None}
-    if "train" not in people or _people_are_classes(partition.train):
+    sides = {part: images for part, images in partition.parts() if images.identities is not None}
+    if "train" not in sides or people_are_classes(partition.train):
         return []
+    people = {part: _first_pictures(images) for part, images in sides.items()}
     problems = []
-    for one, other in combinations(people, 2):
-        shared = np.intersect1d(people[one], people[other])
-        if len(shared):
-            where = f"{len(shared)} people are in {one} and in {other}: numbers {_some(shared.tolist())}"
-            problems.append(Problem("person on two sides", where, "Divide the pictures by person."))
+    for one, other in combinations(sides, 2):
+        shared = sorted(people[one].keys() & people[other].keys())
+        if shared:
+            named = some(
+                [
+                    f"{sides[one].person(who)} ({sides[one].source(people[one][who])}, "
+                    f"{sides[other].source(people[other][who])})"
+                    for who in shared
+                ]
+            )
+            where = f"{len(shared)} people are in {one} and in {other}: {named}"
+            fix = "Put all pictures of a person into one part, or use a split by person."
+            problems.append(Problem("person on two sides", where, fix))
     return problems
 
 
 def _contradictions(partition: Partition) -> list[Problem]:
     """The same image under two labels."""
-    train = partition.train
-    differs = np.flatnonzero((train.labels != train.labels[train.first_copy]).reshape(len(train), -1).any(axis=1))
+    train, first = partition.train, partition.train.first_copy
+    differs = np.flatnonzero((train.labels != train.labels[first]).reshape(len(train), -1).any(axis=1))
     if not len(differs):
         return []
-    where = f"{len(differs)} training images repeat another one and have another label: rows {_some(differs.tolist())}"
+    named = some([f"{train.source(row)} = {train.source(first[row])}" for row in differs.tolist()])
+    where = f"{len(differs)} training images repeat another one and have another label: {named}"
     return [Problem("contradicting labels", where, "Correct the labels, or drop the repetitions.")]
 
 
@@ -175,9 +167,7 @@ def _classes(partition: Partition) -> list[Problem]:
     for number, name in enumerate(partition.train.classes):
         taught, tested = (int(_shows(images, number).sum()) for images in (partition.train, partition.test))
         if taught < FEW:
-            where = f"class {name!r} has {taught} training images"
-            fix = "Add images, or leave the class out."
-            problems.append(Problem("too few images", where, fix, serious=taught == 0))
+            problems.append(too_few(name, taught))
         if tested == 0:
             where, fix = f"class {name!r} has no test image", "Make the test set larger, or leave the class out."
             problems.append(Problem("untested class", where, fix, serious=False))
@@ -185,11 +175,12 @@ def _classes(partition: Partition) -> list[Problem]:
 
 
 def _repeated_in_training(partition: Partition) -> list[Problem]:
-    first = partition.train.first_copy
-    rows = np.flatnonzero(first != np.arange(len(first))).tolist()
-    if not rows:
+    train, first = partition.train, partition.train.first_copy
+    rows = np.flatnonzero(first != np.arange(len(first)))
+    if not len(rows):
         return []
-    where = f"{len(rows)} training images repeat another one, byte for byte: rows {_some(rows)}"
+    named = some([f"{train.source(row)} = {train.source(first[row])}" for row in rows.tolist()])
+    where = f"{len(rows)} training images repeat another one, byte for byte: {named}"
     fix = "Drop them, or leave them: scenarios keep them on one side."
     return [Problem("repeated in training", where, fix, serious=False)]
 
@@ -205,7 +196,8 @@ def _blank(partition: Partition) -> list[Problem]:
         flat = images.images.reshape(len(images), -1)
         rows = np.flatnonzero((flat == flat[:, :1]).all(axis=1)).tolist() if len(flat) else []
         if rows:
-            where = f"{len(rows)} images of {part} are of one colour: rows {_some(rows)}"
+            named = some([images.source(row) for row in rows])
+            where = f"{len(rows)} images of {part} are of one colour: {named}"
             problems.append(Problem("blank image", where, "Look at them; take them out.", serious=False))
     return problems
 
@@ -214,18 +206,21 @@ def _digests(images: ImageSet) -> list[bytes]:
     return [hashlib.blake2b(image.data, digest_size=16).digest() for image in images.images]
 
 
-def _people_are_classes(images: ImageSet) -> bool:
-    """Whether every person has one label that nobody else has."""
-    if images.attributes or images.identities is None:
-        return False
-    pairs = Counter(zip(images.identities.tolist(), images.labels.tolist(), strict=True))
-    return len(pairs) == len({who for who, _ in pairs}) == len({label for _, label in pairs})
+def _first_rows(images: ImageSet) -> dict[bytes, int]:
+    """Digests to the first row of each."""
+    first: dict[bytes, int] = {}
+    for row, digest in enumerate(_digests(images)):
+        first.setdefault(digest, row)
+    return first
+
+
+def _first_pictures(images: ImageSet) -> dict[int, int]:
+    """Everybody's number to the first row of each."""
+    assert images.identities is not None  # noqa: S101 (asked for sets with people alone)
+    people, rows = np.unique(images.identities, return_index=True)
+    return dict(zip(people.tolist(), rows.tolist(), strict=True))
 
 
 def _shows(images: ImageSet, number: int) -> NDArray[np.bool_]:
     """Which images show a class, or have an attribute."""
     return np.asarray(images.labels[:, number] == 1 if images.attributes else images.labels == number)
-
-
-def _some(rows: list[int]) -> str:
-    return ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")

@@ -17,7 +17,7 @@ from forgetbench.datasets.differences import compared
 from forgetbench.datasets.files import ImageFile, Shape, content_digest, decode, image_paths, kept
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.official import OfficialLoader
-from forgetbench.errors import UsageError
+from forgetbench.datasets.problems import problem_error
 from forgetbench.store import source_digest
 
 if TYPE_CHECKING:
@@ -116,10 +116,11 @@ class Cifar10Jpeg(OfficialLoader):
         source = self._source(root)
         path = (source if source.is_dir() else source.parent) / ORDER
         if not path.is_file():
-            raise UsageError(
+            where = (
                 f"{self.option_owner}: there is no {path}, the labels in CIFAR-10's own order (an array of numbers "
-                "from 0 to 9); without it, set option order to 'class'."
+                "from 0 to 9)"
             )
+            raise problem_error("missing file", where, "Put it there, or set option order to 'class'.")
         return path
 
 
@@ -147,7 +148,8 @@ def _members(source: Path, *, contents: bool = True) -> Iterator[tuple[str, Path
                     stream = archive.extractfile(member) if contents else None
                     yield member.name, stream.read() if stream else b""
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UsageError(f"{source} cannot be read as an archive: {error}. Copy it again.") from error
+        where = f"{source} cannot be read as an archive: {error}"
+        raise problem_error("wrong archive", where, "Copy it again.") from error
 
 
 def _index(names: list[str], order: Path | None, source: Path) -> Index:
@@ -158,13 +160,32 @@ def _index(names: list[str], order: Path | None, source: Path) -> Index:
         if match and match["label"] in CLASSES:
             found[match["part"]].append((CLASSES.index(match["label"]), int(match["number"]), name))
     if not found["train"] or not found["test"]:
-        raise UsageError(f"{source} holds no train/<class>/<number>.jpg or no test/<class>/<number>.jpg.")
+        where = f"{source} holds no train/<class>/<number>.jpg or no test/<class>/<number>.jpg"
+        raise problem_error("missing part", where, "Get both parts, and keep the names of their files.")
     train, test = sorted(found["train"]), sorted(found["test"])
     if order is not None:
-        train = _in_order(train, np.load(order, allow_pickle=False), order)
+        train = _in_order(train, _read_order(order), order)
     ordered = train + test
     labels = np.array([label for label, _, _ in ordered])
     return Index({name: row for row, (_, _, name) in enumerate(ordered)}, labels, len(train))
+
+
+def _read_order(path: Path) -> NDArray[np.int64]:
+    """The labels of the training images in CIFAR-10's own order."""
+    expected = f"expected is an array of numbers from 0 to {len(CLASSES) - 1}"
+    fix = "Copy it again, or set option order to 'class'."
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise problem_error("wrong order file", f"{path} cannot be read; {expected}", fix) from error
+    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        said = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else "several arrays"
+        raise problem_error("wrong order file", f"{path} holds {said}; {expected}", fix)
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(CLASSES)))
+    if len(wrong):
+        where = f"{path} has label {labels[wrong[0]]} at place {wrong[0]}; {expected}"
+        raise problem_error("wrong order file", where, fix)
+    return labels.astype(np.int64)
 
 
 def _in_order(train: list[tuple[int, int, str]], labels: NDArray[np.int64], path: Path) -> list[tuple[int, int, str]]:
@@ -172,7 +193,8 @@ def _in_order(train: list[tuple[int, int, str]], labels: NDArray[np.int64], path
     counts = np.bincount([label for label, _, _ in train], minlength=len(CLASSES))
     expected = np.bincount(labels, minlength=len(CLASSES))
     if not np.array_equal(counts, expected):
-        raise UsageError(f"{path} has {expected.tolist()} labels of each class; there are {counts.tolist()} images.")
+        where = f"{path} has {expected.tolist()} labels of each class; there are {counts.tolist()} images"
+        raise problem_error("wrong order file", where, "Get the missing images, or set option order to 'class'.")
     # A stable sort of the labels lists, class by class, the places where the files of that class belong.
     places = np.argsort(labels, kind="stable")
     ordered = list(train)

@@ -12,10 +12,10 @@ import numpy as np
 
 from forgetbench.datasets.base import option
 from forgetbench.datasets.differences import compared
-from forgetbench.datasets.files import ImageFile, Shape, decode
+from forgetbench.datasets.files import Shape, below, resident
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
-from forgetbench.errors import UsageError
+from forgetbench.datasets.problems import Problem, problem_error
 
 CLASSES = {
     "expression": ("neutral", "happy", "sad", "angry"),
@@ -100,21 +100,24 @@ class CmuFaces(PeopleLoader):
         obtain="Get it from the UCI repository, number 124 (https://archive.ics.uci.edu/dataset/124), and unpack it.",
     )
 
-    def load(self, root: Path | None) -> Partition:
+    def read(self, root: Path | None, problems: list[Problem]) -> Partition:
         """Read the pictures and divide them.
 
         Raises:
-            UsageError: The folder is missing, a file name does not follow the grammar, or a file cannot be opened.
+            UsageError: The folder is missing, or holds no picture.
         """
-        pictures = self._pictures(root)
+        folder, found = self._folder(root), self._pictures(root, problems)
+        images, rows = resident(folder, [picture.path for picture in found], Shape(1, self.size), problems)
+        pictures = [found[row] for row in rows]
         names = sorted({picture.said["identity"] for picture in pictures})
         classes = tuple(names) if self.labels == "identity" else CLASSES[self.labels]
         whole = ImageSet(
-            images=decode((ImageFile(str(p.path), p.path) for p in pictures), len(pictures), Shape(1, self.size)),
+            images=images,
             labels=np.array([classes.index(picture.said[self.labels]) for picture in pictures]),
             classes=classes,
             identities=np.array([names.index(picture.said["identity"]) for picture in pictures]),
             people=tuple(names),
+            sources=tuple(below(folder, picture.path) for picture in pictures),
         )
         if self.labels == "identity":
             return self.within_person(whole, (0.1, 0.3))
@@ -122,7 +125,7 @@ class CmuFaces(PeopleLoader):
 
     def differences(self, root: Path | None) -> list[str]:
         """Pictures that are missing of the 624, and others that are there."""
-        there = [picture.path.stem for picture in self._pictures(root)]
+        there = [picture.path.stem for picture in self._pictures(root, [])]
         grid = itertools.product(PEOPLE, CLASSES["pose"], CLASSES["expression"], CLASSES["sunglasses"])
         published = [name for name in map("_".join, grid) if name not in DAMAGED]
         return compared(there, published, str(self._folder(root)))
@@ -130,20 +133,23 @@ class CmuFaces(PeopleLoader):
     def _folder(self, root: Path | None) -> Path:
         return self.folder(root, "cmu_faces", "cmu-faces", expects="faces") / "faces"
 
-    def _pictures(self, root: Path | None) -> list[Picture]:
-        """All full-size pictures, sorted by path."""
+    def _pictures(self, root: Path | None, problems: list[Problem]) -> list[Picture]:
+        """All full-size pictures, sorted by path; names outside the grammar are problems."""
         pictures = []
         folder = self._folder(root)
         for path in sorted(path for path in folder.glob("*/*") if path.suffix.lower() == ".pgm"):
             match = GRAMMAR.fullmatch(path.name)
             if match is None or match["identity"] != path.parent.name:
-                raise UsageError(
+                where = (
                     f"{path} is no name of CMU Face Images: expected is {self.card.layout}, with poses "
                     f"{', '.join(CLASSES['pose'])}, expressions {', '.join(CLASSES['expression'])} and eyes "
-                    f"{', '.join(CLASSES['sunglasses'])}. Rename or remove it."
+                    f"{', '.join(CLASSES['sunglasses'])}"
                 )
+                problems.append(Problem("wrong name", where, "Rename or remove it."))
+                continue
             if match["reduced"] is None:
                 pictures.append(Picture(path, match.groupdict()))
         if not pictures:
-            raise UsageError(f"There is no picture below {folder}: expected is {self.card.layout}. {self.card.obtain}")
+            where = f"There is no picture below {folder}: expected is {self.card.layout}"
+            raise problem_error("missing set", where, self.card.obtain)
         return pictures

@@ -1,8 +1,7 @@
-"""Reading image files and tables: in parallel, with errors that name the file or the row, and kept once decoded."""
+"""Reading image files: in parallel, with errors that name the file, and kept once decoded."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import itertools
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from forgetbench.datasets.problems import COPY_AGAIN, FileProblems, Problem, collect, problem_error, some
 from forgetbench.errors import UsageError
 from forgetbench.store import Store
 
@@ -41,24 +41,6 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.err
 """What Pillow raises for files that are no image, or half of one."""
 
 
-class FileProblems(UsageError):  # noqa: N818 (it holds several)
-    """Files or rows that are wrong; the message shows the first ten.
-
-    Attributes:
-        head: The first line of the message.
-        problems: All of them, one sentence each.
-    """
-
-    def __init__(self, head: str, problems: Sequence[str]) -> None:
-        more = [f"... and {len(problems) - 10} more"] if len(problems) > 10 else []
-        super().__init__("\n".join([head, *problems[:10], *more]))
-        self.head, self.problems = head, tuple(problems)
-
-    def __reduce__(self) -> tuple[type[FileProblems], tuple[str, tuple[str, ...]]]:
-        """Made anew from what it was made of, or no worker process could hand it over."""
-        return type(self), (self.head, self.problems)
-
-
 class ImageFile(NamedTuple):
     """A file to decode."""
 
@@ -78,19 +60,36 @@ class Shape(NamedTuple):
     fit: Fit = "stretch"
 
 
-class Row(NamedTuple):
-    """A row of a table."""
+class Pictures(NamedTuple):
+    """What could be read of some files."""
 
-    number: int
-    """The line of the file on which it ends; the head is on line 1."""
-    values: Mapping[str, str]
-    """By the name of the column."""
+    images: NDArray[np.uint8]
+    """(M, channels, side, side), M of the files."""
+    rows: NDArray[np.int64]
+    """(M,), which files these are."""
+
+
+class _Decoded(NamedTuple):
+    images: NDArray[np.uint8]
+    wrong: dict[int, Problem]
+    """Rows that could not be read, which are undefined in the tensor."""
+    transparent: list[int]
+    """Rows of pictures with transparent parts."""
+
+
+class _UnfitError(Exception):
+    """Why a file cannot be read, and what to do about it."""
+
+    def __init__(self, reason: str, fix: str = COPY_AGAIN) -> None:
+        super().__init__(reason)
+        self.reason, self.fix = reason, fix
 
 
 def decode(files: Iterable[ImageFile], count: int, shape: Shape, place: Path | None = None) -> NDArray[np.uint8]:
     """All pictures as one tensor, decoded by as many threads as there are processors.
 
-    Pictures are turned upright, reduced by the mean of the area, and enlarged bicubically.
+    Pictures are turned upright, reduced by the mean of the area, and enlarged bicubically; what is transparent is shown
+    over white.
 
     Args:
         files: ``count`` of them; read a few hundred at a time, so that the tensor is nearly all the memory used.
@@ -105,10 +104,18 @@ def decode(files: Iterable[ImageFile], count: int, shape: Shape, place: Path | N
         FileProblems: Files cannot be read; each is named with the reason.
         UsageError: There are more or fewer files than were promised.
     """
+    decoded = _decode(files, count, shape, place)
+    if decoded.wrong:
+        raise FileProblems(f"{len(decoded.wrong)} of {count} images cannot be read:", list(decoded.wrong.values()))
+    return decoded.images
+
+
+def _decode(files: Iterable[ImageFile], count: int, shape: Shape, place: Path | None = None) -> _Decoded:
+    """As :func:`decode`, with what cannot be read noted rather than raised."""
     size = (count, shape.channels, shape.side, shape.side)
     images = np.empty(size, np.uint8) if place is None else np.lib.format.open_memmap(place, "w+", np.uint8, size)
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    problems: list[str] = []
+    decoded = _Decoded(images, {}, [])
     done = 0
     with ThreadPoolExecutor(workers) as pool:
         for group in _batched(files, 64 * workers):
@@ -116,25 +123,38 @@ def decode(files: Iterable[ImageFile], count: int, shape: Shape, place: Path | N
             starts = itertools.accumulate((len(part) for part in parts), initial=done)
             jobs = zip(parts, starts, strict=False)
             for found in pool.map(lambda job: _decode_some(job[0], job[1], images, shape), jobs):
-                problems += found
+                decoded.wrong.update(found.wrong)
+                decoded.transparent.extend(found.transparent)
             done += len(group)
             _let_go(images)
-    if problems:
-        raise FileProblems(f"{len(problems)} of {done} images cannot be read:", problems)
     if done != count:
         raise UsageError(f"{count} images were expected, and {done} are there.")
-    return images
+    return decoded
 
 
 def open_image(file: ImageFile, shape: Shape | None = None) -> PIL.Image.Image:
     """One picture, upright and in grey or colours; at its own size where no shape is given.
 
     Raises:
-        UsageError: It cannot be read.
+        FileProblems: It cannot be read.
     """
+    try:
+        image = _opened(file, shape)
+    except _UnfitError as error:
+        raise FileProblems("", [_unreadable(file, error)]) from error
+    return _over_white(image) if shape is None else _shown(image, shape)
+
+
+def _unreadable(file: ImageFile, error: _UnfitError) -> Problem:
+    return Problem("unreadable image", f"{file.name}: {error.reason}", error.fix)
+
+
+def _opened(file: ImageFile, shape: Shape | None) -> PIL.Image.Image:
+    """A picture in its own colours."""
     import PIL.Image
     import PIL.ImageOps
 
+    content = b""
     try:
         content = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
         if content.startswith(b"P2"):
@@ -146,59 +166,46 @@ def open_image(file: ImageFile, shape: Shape | None = None) -> PIL.Image.Image:
                 image.draft(None, (2 * shape.side, 2 * shape.side))
             image.load()
         image = PIL.ImageOps.exif_transpose(image)
-    except (*UNREADABLE, PIL.Image.DecompressionBombError) as error:
-        raise UsageError(f"{file.name}: {error}") from error
+    except PIL.Image.DecompressionBombError as error:
+        raise _UnfitError("it has too many pixels", "Save it smaller.") from error
+    except UNREADABLE as error:
+        raise _UnfitError(_reason(error, content)) from error
     if image.mode.startswith(("I", "F")):
-        raise UsageError(f"{file.name}: pixels have more than 8 bits; save it with 8 bits per channel.")
-    return image if shape is None else _fitted(image.convert("L" if shape.channels == 1 else "RGB"), shape)
+        raise _UnfitError("pixels have more than 8 bits", "Save it with 8 bits per channel.")
+    return image
 
 
-def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[Row]:
-    """The rows of a CSV file with a head.
+def _reason(error: Exception, content: bytes) -> str:
+    """Why Pillow could not read a file, in words that do not speak of Pillow's insides."""
+    import PIL
 
-    Args:
-        path: The file, in UTF-8.
-        columns: Columns that it must have.
-        optional: Columns that it may have; others are passed over.
-
-    Raises:
-        UsageError: The file is missing or no text, a column is missing, or a row has a field too many or too few.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
-            lines = [(reader.line_num, fields) for fields in reader if fields]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as a table: {error}") from error
-    head = [name.strip() for name in lines[0][1]] if lines else []
-    missing = [name for name in columns if name not in head]
-    if missing:
-        raise UsageError(f"{path} has no column {', '.join(missing)}; its head is {', '.join(head) or 'empty'}.")
-    if len(lines) == 1:
-        raise UsageError(f"{path} has no rows.")
-    for number, fields in lines[1:]:
-        if len(fields) != len(head):
-            raise UsageError(f"row {number} of {path} has {len(fields)} fields; its head has {len(head)}.")
-    places = {name: head.index(name) for name in (*columns, *optional) if name in head}
-    return [Row(number, {name: fields[at].strip() for name, at in places.items()}) for number, fields in lines[1:]]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if not content:
+        return "the file is empty"
+    if isinstance(error, PIL.UnidentifiedImageError):
+        page = content.lstrip()[:1] == b"<"
+        return f"it is {'a web page or other text' if page else 'of no format that is read'}, not a picture"
+    if "truncated" in str(error):
+        return "it is truncated: its end is missing"
+    return f"it is damaged ({error})"
 
 
-def files_of_rows(table: Path, rows: Sequence[Row], folder: Path, column: str) -> list[ImageFile]:
-    """The image files that the rows of a table name.
+def _transparent(image: PIL.Image.Image) -> bool:
+    """Whether any pixel shows what is behind it."""
+    if not image.has_transparency_data:
+        return False
+    return bool(image.convert("RGBA").getchannel("A").getextrema()[0] != 255)
 
-    Raises:
-        FileProblems: Rows name no file.
-    """
-    missing, files = [], []
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    for row in rows:
-        name = row.values[column]
-        if not (name in there or (name and (folder / name).is_file())):
-            missing.append(f"row {row.number} of {table} names no file: {folder / name}")
-        files.append(ImageFile(str(folder / name), folder / name))
-    if missing:
-        raise FileProblems(f"{len(missing)} of {len(rows)} rows name no file:", missing)
-    return files
+
+def _over_white(image: PIL.Image.Image) -> PIL.Image.Image:
+    """A picture as it looks on a white page: what is transparent often hides colours that nobody has seen."""
+    import PIL.Image
+
+    if not _transparent(image):
+        return image
+    front = image.convert("RGBA")
+    return PIL.Image.alpha_composite(PIL.Image.new("RGBA", front.size, "white"), front).convert("RGB")
 
 
 def image_paths(folder: Path) -> list[Path]:
@@ -213,34 +220,58 @@ def content_digest(folder: Path, paths: Iterable[Path]) -> str:
     ordered = list(paths)
     with ThreadPoolExecutor(4) as pool:
         for path, content in zip(ordered, pool.map(_file_hash, ordered), strict=True):
-            state.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+            state.update(f"{below(folder, path)}\0{content}\n".encode())
     return state.hexdigest()
 
 
-def resident(folder: Path, paths: Sequence[Path], shape: Shape) -> NDArray[np.uint8]:
-    """The pictures of files below a folder as one tensor: decoded, or out of the store where there are many of them.
+def resident(folder: Path, paths: Sequence[Path], shape: Shape, problems: list[Problem] | None = None) -> Pictures:
+    """The pictures of files as one tensor: decoded, or out of the store where there are many of them.
 
     Args:
         folder: The image set's folder.
         paths: The files, in the order of the rows.
         shape: What every picture is made into.
+        problems: Where what is wrong is put, files that cannot be read being left out; none: it is raised.
 
     Raises:
-        UsageError: Files cannot be read.
+        FileProblems: Files cannot be read, and nobody collects what is wrong.
     """
 
-    def images(place: Path | None = None) -> NDArray[np.uint8]:
-        return decode((ImageFile(str(path), path) for path in paths), len(paths), shape, place)
+    def fresh(place: Path | None = None) -> _Decoded:
+        return _decode((ImageFile(str(path), path) for path in paths), len(paths), shape, place)
 
-    def keep(fresh: Path) -> dict[str, NDArray[Any]]:
-        images(fresh / "images.npy")
-        return {}
+    def keep(place: Path) -> dict[str, NDArray[Any]]:
+        decoded = fresh(place / "images.npy")
+        if decoded.wrong:
+            raise FileProblems(f"{len(decoded.wrong)} images cannot be read:", list(decoded.wrong.values()))
+        return {"transparent": np.array(decoded.transparent, dtype=np.int64)}
 
-    if len(paths) < KEEP_FROM:
-        return images()
-    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    made_from = {"files": content_digest(folder, paths), "shape": list(shape), "code": code}
-    return kept(made_from, keep)["images"]
+    if len(paths) >= KEEP_FROM:
+        code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+        try:
+            arrays = kept({"files": content_digest(folder, paths), "shape": list(shape), "code": code}, keep)
+            decoded = _Decoded(arrays["images"], {}, arrays["transparent"].tolist())
+        except FileProblems:
+            if problems is None:
+                raise
+            decoded = fresh()  # what has gaps is not kept
+    else:
+        decoded = fresh()
+    head = f"{len(decoded.wrong)} of {len(paths)} images cannot be read:"
+    collect([decoded.wrong[row] for row in sorted(decoded.wrong)], problems, head)
+    if problems is not None and decoded.transparent:
+        names = some([below(folder, paths[row]) for row in sorted(decoded.transparent)])
+        where = f"{len(decoded.transparent)} pictures have transparent parts, which are shown over white: {names}"
+        problems.append(Problem("transparent", where, "Save them over the background that you want.", serious=False))
+    rows = np.setdiff1d(np.arange(len(paths)), list(decoded.wrong))
+    if not len(rows):
+        raise problem_error("no image", f"{folder} has no image that can be read", "Mend what else is wrong, first.")
+    return Pictures(decoded.images[rows] if decoded.wrong else decoded.images, rows)
+
+
+def below(folder: Path, path: Path) -> str:
+    """The name of a file below a folder; whole where it lies elsewhere."""
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
 def kept(made_from: Mapping[str, Any], make: Callable[[Path], Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
@@ -273,18 +304,25 @@ def _let_go(images: NDArray[np.uint8]) -> None:
         file.madvise(mmap.MADV_DONTNEED)
 
 
-def _decode_some(files: Sequence[ImageFile], start: int, images: NDArray[np.uint8], shape: Shape) -> list[str]:
-    problems = []
+def _decode_some(files: Sequence[ImageFile], start: int, images: NDArray[np.uint8], shape: Shape) -> _Decoded:
+    found = _Decoded(images, {}, [])
     for position, file in enumerate(files, start):
         place = position if file.row < 0 else file.row
         try:
-            pixels = np.asarray(open_image(file, shape))
-        except UsageError as error:
-            problems.append(str(error))
+            image = _opened(file, shape)
+        except _UnfitError as error:
+            found.wrong[place] = _unreadable(file, error)
             continue
+        if _transparent(image):
+            found.transparent.append(place)
         if place < len(images):
+            pixels = np.asarray(_shown(image, shape))
             images[place] = pixels if shape.channels == 1 else pixels.transpose(2, 0, 1)
-    return problems
+    return found
+
+
+def _shown(image: PIL.Image.Image, shape: Shape) -> PIL.Image.Image:
+    return _fitted(_over_white(image).convert("L" if shape.channels == 1 else "RGB"), shape)
 
 
 def _fitted(image: PIL.Image.Image, shape: Shape) -> PIL.Image.Image:
@@ -309,16 +347,16 @@ def _plain_grey(content: bytes) -> PIL.Image.Image:
     digits = b" ".join(line.split(b"#", 1)[0] for line in content[2:].splitlines())
     stray = digits.translate(None, b"0123456789 \t")
     if stray:
-        raise ValueError(f"it holds {stray[:8]!r} where decimal digits are expected")
+        raise _UnfitError(f"it holds {stray[:8]!r} where decimal digits are expected")
     numbers = np.fromstring(digits.decode(), dtype=np.int64, sep=" ")
     if len(numbers) < 3 or numbers[:3].min() < 1:
-        raise ValueError("image file is truncated: width, height or highest level are missing")
+        raise _UnfitError("it is truncated: width, height or highest level are missing")
     width, height, top = (int(number) for number in numbers[:3])
     levels = numbers[3:]
     if top > 255:
-        raise ValueError(f"levels go up to {top}; save it with 8 bits")
+        raise _UnfitError(f"levels go up to {top}", "Save it with 8 bits.")
     if len(levels) < width * height:
-        raise ValueError(f"image file is truncated: {len(levels)} of {width * height} pixels are there")
+        raise _UnfitError(f"it is truncated: {len(levels)} of {width * height} pixels are there")
     pixels = levels[: width * height].astype(np.float64).reshape(height, width)
     return PIL.Image.fromarray(np.round(np.clip(pixels, 0, top) * (255 / top)).astype(np.uint8))
 
@@ -334,4 +372,4 @@ def _file_hash(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
+        raise problem_error("unreadable image", f"{path} cannot be read: {error.strerror}", COPY_AGAIN) from error

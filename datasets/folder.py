@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from forgetbench.datasets.base import generator, option
-from forgetbench.datasets.files import Shape, files_of_rows, image_paths, read_table, resident
+from forgetbench.datasets.files import Shape, below, resident
+from forgetbench.datasets.folder_entries import PARTS, entries_of_folders, entries_of_table
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
-from forgetbench.datasets.people import PeopleLoader
-from forgetbench.datasets.sampling import stratified_parts
+from forgetbench.datasets.people import PeopleLoader, people_are_classes
+from forgetbench.datasets.problems import Problem, problem_error, too_few
+from forgetbench.datasets.sampling import joined_groups, people_parts, stratified_parts, teach_every_class
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PARTS = ("train", "validation", "test", "unseen")
-
-
-class Entry(NamedTuple):
-    """One image of the folder; empty texts where nothing is known."""
-
-    path: Path
-    label: str
-    identity: str = ""
-    part: str = ""
+    from forgetbench.datasets.folder_entries import Entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,29 +50,32 @@ class Folder(PeopleLoader):
         obtain="Put your images in a folder.",
     )
 
-    def load(self, root: Path | None) -> Partition:
+    def read(self, root: Path | None, problems: list[Problem]) -> Partition:
         """Read the images.
 
         Raises:
-            UsageError: Folder, table or image are missing or wrong; the message names the row or the file.
+            UsageError: There is no folder, no image, or only one class.
         """
         folder = self._folder(root)
-        entries = self._entries(folder)
+        entries = self._entries(folder, problems)
+        pictures = resident(folder, [entry.path for entry in entries], self._shape(), problems)
+        entries = [entries[row] for row in pictures.rows]
         classes = _names([entry.label for entry in entries])
         if len(classes) < 2:
-            raise UsageError(f"{folder} has one class only, {classes[0]!r}; two are needed.")
-        known = [entry.identity for entry in entries if entry.identity]
-        who = _names(known)
+            where = f"{folder} has one class only, {classes[0]!r}"
+            raise problem_error("too few classes", where, "Add images of another class; two are needed at least.")
+        who = _names([entry.identity for entry in entries if entry.identity])
         whole = ImageSet(
-            images=resident(folder, [entry.path for entry in entries], self._shape()),
+            images=pictures.images,
             labels=_numbers([entry.label for entry in entries], classes),
             classes=classes,
             identities=_numbers([entry.identity for entry in entries], who) if who else None,
             people=who,
+            sources=tuple(below(folder, entry.path) for entry in entries),
         )
         if any(entry.part for entry in entries):
-            return self._as_given(whole, np.array([entry.part for entry in entries]), folder)
-        if whole.identities is not None and not _same_people(whole):
+            return self._as_given(whole, np.array([entry.part for entry in entries]), folder, problems)
+        if whole.identities is not None and not people_are_classes(whole):
             return self.by_person(whole, (self.validation, self.test, self.test))
         return self.within_person(whole, (self.validation, self.test))
 
@@ -90,69 +86,52 @@ class Folder(PeopleLoader):
         folder = (root or Path()) / self.path
         if (root is None and not self.path) or not folder.is_dir() or not any(folder.iterdir()):
             found = f"{folder} is no folder with files" if root or self.path else "no folder was named"
-            raise UsageError(
-                f"Image set 'folder' needs images, and {found}. {self.card.obtain} Expected is {self.card.layout}; "
-                "name the folder with --root, or with option path."
+            raise problem_error(
+                "missing set",
+                f"Image set 'folder' needs images, and {found}. Expected is {self.card.layout}",
+                f"{self.card.obtain} Name it with --root, or with option path.",
             )
         return folder
 
-    def _table(self, folder: Path) -> Path:
-        return folder / (self.table or "labels.csv")
-
-    def _entries(self, folder: Path) -> list[Entry]:
-        table = self._table(folder)
-        entries = _of_table(table, folder) if self.table or table.is_file() else _of_folders(folder)
+    def _entries(self, folder: Path, problems: list[Problem]) -> list[Entry]:
+        table = folder / (self.table or "labels.csv")
+        if self.table or table.is_file():
+            return entries_of_table(table, folder, problems)
+        entries = entries_of_folders(folder, problems)
         if not entries:
-            raise UsageError(f"There is no image below {folder}. Expected is {self.card.layout}.")
+            where = f"There is no image below {folder} in a class folder"
+            raise problem_error("no image", where, f"Put images there: expected is {self.card.layout}.")
         return entries
 
-    def _as_given(self, whole: ImageSet, parts: np.ndarray, folder: Path) -> Partition:
+    def _as_given(self, whole: ImageSet, parts: np.ndarray, folder: Path, problems: list[Problem]) -> Partition:
         rows = {part: np.flatnonzero(parts == part) for part in PARTS}
         for part in ("train", "test"):
             if not len(rows[part]):
-                raise UsageError(f"{folder} has parts, but none of its images is in part {part!r}.")
+                where = f"{folder} has parts, but none of its images is in part {part!r}"
+                raise problem_error("missing part", where, f"Put images of every class into part {part!r}.")
         if not len(rows["validation"]):
-            count = max(1, round(self.validation * len(rows["train"])))
-            rng = generator("folder", "validation", self.seed)
-            taken, left = stratified_parts(whole.labels[rows["train"]], [count, len(rows["train"]) - count], rng)
+            taken, left = self._validation(whole.take(rows["train"]))
             rows["validation"], rows["train"] = rows["train"][taken], rows["train"][left]
         untaught = sorted(set(whole.labels.tolist()) - set(whole.labels[rows["train"]].tolist()))
-        if untaught:
-            names = ", ".join(whole.classes[label] for label in untaught)
-            raise UsageError(f"{folder}: no training image shows {names}; every class needs some.")
+        problems += [too_few(whole.classes[label], 0) for label in untaught]
         train, validation, test, unseen = (whole.take(rows[part]) for part in PARTS)
         return Partition("folder", train, validation, test, unseen if len(unseen) else None, self.card)
 
-
-def _of_table(table: Path, folder: Path) -> list[Entry]:
-    """The rows of a table; each names a file, a label, and a part that there is."""
-    rows = read_table(table, ("path", "label"), ("identity", "split"))
-    found = files_of_rows(table, rows, folder, "path")
-    entries = []
-    for row, file in zip(rows, found, strict=True):
-        part, identity = row.values.get("split", ""), row.values.get("identity", "")
-        if not row.values["label"]:
-            raise UsageError(f"row {row.number} of {table} has no label.")
-        if "split" in row.values and part not in PARTS:
-            raise UsageError(f"row {row.number} of {table} has split {part!r}; it must be one of {', '.join(PARTS)}.")
-        if "identity" in row.values and not identity:
-            raise UsageError(f"row {row.number} of {table} has no identity; name everybody, or drop the column.")
-        entries.append(Entry(Path(str(file.content)), row.values["label"], identity, part))
-    return entries
-
-
-def _of_folders(folder: Path) -> list[Entry]:
-    """Images in class folders, which may lie in folders named after the parts."""
-    parts = [name for name in PARTS if (folder / name).is_dir()] if (folder / "train").is_dir() else [""]
-    entries = []
-    for part in parts:
-        base = folder / part
-        for path in image_paths(base):
-            inside = path.relative_to(base).parts
-            if len(inside) < 2:
-                raise UsageError(f"{path} lies in no class folder: put it in {base / '<class>'}.")
-            entries.append(Entry(path, inside[0], part=part))
-    return entries
+    def _validation(self, train: ImageSet) -> list[np.ndarray]:
+        """Rows for validation, and the others: of whole people where people are known and are not the labels."""
+        rng = generator("folder", "validation", self.seed)
+        if train.identities is None or people_are_classes(train):
+            groups = train.first_copy
+            count = max(1, round(self.validation * len(train)))
+            parts = stratified_parts(train.labels, [count, len(train) - count], rng, groups)
+        else:
+            groups = joined_groups(train.identities, train.first_copy)
+            try:
+                parts = people_parts(groups, [max(1, round(self.validation * (int(groups.max()) + 1)))], rng)
+            except UsageError as error:
+                fix = "Name images for validation too, or train on more people."
+                raise problem_error("too few people", f"validation people come out of train: {error}", fix) from None
+        return teach_every_class(parts, train.labels, groups, train=1)
 
 
 def _names(values: Sequence[str]) -> tuple[str, ...]:
@@ -164,9 +143,3 @@ def _names(values: Sequence[str]) -> tuple[str, ...]:
 def _numbers(values: Sequence[str], names: Sequence[str]) -> np.ndarray:
     number = {name: place for place, name in enumerate(names)}
     return np.array([number[value] for value in values], dtype=np.int64)
-
-
-def _same_people(whole: ImageSet) -> bool:
-    """Whether the labels are the people."""
-    pairs = {(int(a), int(b)) for a, b in zip(whole.labels, whole.identities, strict=True)}  # type: ignore[arg-type]
-    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})

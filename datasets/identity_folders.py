@@ -10,11 +10,11 @@ from typing import ClassVar
 import numpy as np
 
 from forgetbench.datasets.base import generator, option
-from forgetbench.datasets.files import IMAGE_SUFFIXES, Shape, image_paths, resident
+from forgetbench.datasets.files import IMAGE_SUFFIXES, Shape, below, image_paths, resident
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
+from forgetbench.datasets.problems import Problem, problem_error
 from forgetbench.datasets.sampling import stratified_parts
-from forgetbench.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,26 +38,29 @@ class IdentityFolders(PeopleLoader):
     published: ClassVar[tuple[int, int | None]]
     """How many people and pictures the set has, as published; None: nobody says."""
 
-    def load(self, root: Path | None) -> Partition:
+    def read(self, root: Path | None, problems: list[Problem]) -> Partition:
         """Read the pictures and divide each person's.
 
         Raises:
-            UsageError: The folder is missing or empty, or a picture cannot be read.
+            UsageError: The folder is missing or empty.
         """
-        folder, paths = self._paths(root)
+        folder, found = self._paths(root)
+        images, read = resident(folder, found, Shape(3, self.size, "crop"), problems)
+        paths = [found[row] for row in read]
         names = [self._person(path) for path in paths]
         classes, numbers = np.unique(names, return_inverse=True)
         shown = tuple(str(name).removeprefix(self.prefix) for name in classes)
-        images = resident(folder, paths, Shape(3, self.size, "crop"))
         who = numbers.astype(np.int64)
-        whole = ImageSet(images=images, labels=who, classes=shown, identities=who, people=shown)
+        sources = tuple(below(folder, path) for path in paths)
+        whole = ImageSet(images=images, labels=who, classes=shown, identities=who, people=shown, sources=sources)
         tested = np.array([path.relative_to(folder).parts[0] == "test" for path in paths])
         if not tested.any():
             return self.within_person(whole, (self.validation, self.test))
         rows = np.flatnonzero(tested)
         count = max(1, round(self.validation * len(rows)))
         rng = generator(self.card.name, "validation", self.seed)
-        validation, test = stratified_parts(who[rows], [count, len(rows) - count], rng)
+        sizes = [count, len(rows) - count]
+        validation, test = stratified_parts(who[rows], sizes, rng, whole.first_copy[rows])
         train = whole.take(np.flatnonzero(~tested))
         return Partition(self.card.name, train, whole.take(rows[validation]), whole.take(rows[test]), None, self.card)
 
@@ -96,10 +99,11 @@ class IdentityFolders(PeopleLoader):
         names, counts = np.unique([self._person(path) for path in found], return_counts=True)
         enough = {str(name) for name, count in zip(names, counts, strict=True) if count >= self.pictures}
         if len(enough) < 2:
-            raise UsageError(
+            where = (
                 f"{self.option_owner}: {len(enough)} people have {self.pictures} pictures or more, and two are needed; "
-                f"the most is {counts.max()}. Lower option pictures."
+                f"the most is {counts.max()}"
             )
+            raise problem_error("too few images", where, "Lower option pictures.")
         return folder, [path for path in found if self._person(path) in enough]
 
     def _fits(self, path: Path, folder: Path) -> bool:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forgetbench.datasets.problems import some
 from forgetbench.datasets.sampling import joined_groups
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from forgetbench.datasets.images import Partition
-
-SHOWN = 5
-"""So many numbers are shown of a longer list."""
 
 
 def leaks(partition: Partition) -> list[str]:
@@ -34,13 +32,13 @@ def leaks(partition: Partition) -> list[str]:
         copies, who = partition.train.first_copy, partition.train.identities
         twice = np.flatnonzero(listed & np.isin(copies, copies[~listed]))
         if len(twice):
-            shown = f"training rows {_some(twice)}"
+            shown = some([partition.train.source(row) for row in twice.tolist()])
             found.append(f"{len(twice)} images of the list {name!r} are retained too, byte for byte: {shown}")
         if who is not None:
             people = joined_groups(who, copies)
             both = np.intersect1d(people[listed], people[~listed])
             where = f"in the list {name!r} and among the retained"
-            found += [_of_people(both, where, who[np.isin(people, both)])] if len(both) else []
+            found += [_of_people(both, where, who[np.isin(people, both)], partition)] if len(both) else []
     return found + (_joined(partition) if partition.forget_lists else [])
 
 
@@ -54,16 +52,12 @@ def _joined(partition: Partition) -> list[str]:
     sides = dict(zip([name for name, _ in parts], np.split(people, ends[:-1]), strict=True))
     shared = {(one, other): np.intersect1d(sides[one], sides[other]) for one, other in combinations(sides, 2)}
     return [
-        _of_people(both, f"in {one} and in {other}", numbers[np.isin(people, both)])
+        _of_people(both, f"in {one} and in {other}", numbers[np.isin(people, both)], partition)
         for (one, other), both in shared.items()
         if len(both)
     ]
 
 
-def _of_people(people: NDArray[np.int64], where: str, numbers: NDArray[np.int64]) -> str:
-    shown = _some(np.unique(numbers))
-    return f"{len(people)} people, once those who share a picture are taken for one, are {where}: numbers {shown}"
-
-
-def _some(numbers: NDArray[np.int64]) -> str:
-    return ", ".join(map(str, numbers[:SHOWN].tolist())) + (", ..." if len(numbers) > SHOWN else "")
+def _of_people(people: NDArray[np.int64], where: str, numbers: NDArray[np.int64], partition: Partition) -> str:
+    shown = some([partition.train.person(number) for number in np.unique(numbers).tolist()])
+    return f"{len(people)} people, once those who share a picture are taken for one, are {where}: {shown}"

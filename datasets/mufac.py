@@ -11,12 +11,13 @@ import numpy as np
 
 from forgetbench.datasets.base import generator, option
 from forgetbench.datasets.duplicates import first_of_each, perceptual_hashes
-from forgetbench.datasets.files import Shape, files_of_rows, read_table, resident
+from forgetbench.datasets.files import Shape, below, resident
 from forgetbench.datasets.held_back import held_back
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
+from forgetbench.datasets.problems import Problem
 from forgetbench.datasets.sampling import joined_groups
-from forgetbench.errors import UsageError
+from forgetbench.datasets.tables import files_of_rows, read_table
 from forgetbench.store import file_digest
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class Listing(NamedTuple):
     """(N,): a family and the person's code in it."""
     names: tuple[str, ...]
     """Everybody's family and code, "F0001 D"."""
+
+    def take(self, rows: NDArray[np.int64]) -> Listing:
+        """Some rows."""
+        paths = [self.paths[row] for row in rows]
+        return Listing(paths, self.tables[rows], self.labels[rows], self.people[rows], self.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +96,16 @@ class Mufac(PeopleLoader):
         obtain="Ask its authors (https://github.com/ndb796/MachineUnlearning); it may not be passed on by others.",
     )
 
-    def load(self, root: Path | None) -> Partition:
+    def read(self, root: Path | None, problems: list[Problem]) -> Partition:
         """Read the tables and the pictures.
 
         Raises:
-            UsageError: Files are missing, a row and its file's name disagree, or a picture cannot be read.
+            UsageError: A table is missing, or its head is wrong.
         """
         folder = self._folder(root)
-        listing = _listing(folder)
-        images = resident(folder, listing.paths, Shape(3, self.size))
+        listing = _listing(folder, problems)
+        images, read = resident(folder, listing.paths, Shape(3, self.size), problems)
+        listing = listing.take(read)
         if self.split == "legacy":
             kept, who, names = np.ones(len(listing.paths), dtype=bool), listing.people, listing.names
         else:
@@ -106,7 +113,14 @@ class Mufac(PeopleLoader):
             who = joined_groups(listing.people, np.unique(hashes, return_inverse=True)[1])
             names = _joined_names(listing, who)
             kept = first_of_each(hashes) if self.split == "person" else clean_rows(listing.tables, hashes)
-        whole = ImageSet(images=images, labels=listing.labels, classes=AGE_CLASSES, identities=who, people=names)
+        whole = ImageSet(
+            images=images,
+            labels=listing.labels,
+            classes=AGE_CLASSES,
+            identities=who,
+            people=names,
+            sources=tuple(below(folder, path) for path in listing.paths),
+        )
         if self.split == "person":
             return self.by_person(whole, (self.validation, 0.15, 0.15), np.flatnonzero(kept))
         return self._as_published(whole, listing.tables, kept)
@@ -165,7 +179,7 @@ def _table(folder: Path, name: str) -> Path:
     return folder / f"custom_{name}_dataset.csv"
 
 
-def _listing(folder: Path) -> Listing:
+def _listing(folder: Path, problems: list[Problem]) -> Listing:
     columns = ("family_id", "person_id", "age_class", "image_path")
     paths: list[Path] = []
     names: list[str] = []
@@ -173,16 +187,20 @@ def _listing(folder: Path) -> Listing:
     tables: list[int] = []
     for number, name in enumerate(TABLES):
         table = _table(folder, name)
-        rows = read_table(table, columns)
-        found = files_of_rows(table, rows, folder / f"{name}_images", "image_path")
+        rows = read_table(table, columns, (), problems)
+        found = files_of_rows(table, rows, folder / f"{name}_images", "image_path", problems)
         for row, file in zip(rows, found, strict=True):
             match = NAME.fullmatch(row.values["image_path"])
             wrong = [column for column in columns[:3] if match is None or match[column] != row.values[column]]
             if wrong:
-                raise UsageError(
+                where = (
                     f"row {row.number} of {table}: {', '.join(wrong)} and the file name {row.values['image_path']!r} "
-                    "disagree; expected is F<family>_AGE_<person>_<age>_<class a to h><shot>.jpg."
+                    "disagree; expected is F<family>_AGE_<person>_<age>_<class a to h><shot>.jpg"
                 )
+                fix = "Correct the row, or copy the table again from where it comes from."
+                problems.append(Problem("wrong row", where, fix))
+            if wrong or file is None:
+                continue
             paths.append(Path(file.name))
             names.append(f"{row.values['family_id']} {row.values['person_id']}")
             labels.append(AGE_CLASSES.index(row.values["age_class"]))

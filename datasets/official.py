@@ -8,8 +8,8 @@ import numpy as np
 
 from forgetbench.datasets.base import Loader, generator, option
 from forgetbench.datasets.images import ImageSet, Partition
+from forgetbench.datasets.problems import problem_error
 from forgetbench.datasets.sampling import stratified_parts
-from forgetbench.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +35,13 @@ class OfficialLoader(Loader):
         asked = (("train", train, self.train or 0), ("test", test, self.validation + max(tested, 1)))
         for part, images, wanted in asked:
             if wanted > len(images):
-                raise UsageError(
+                where = (
                     f"{self.option_owner}: the {part} set has {len(images)} images; options train, test and validation "
-                    f"ask for {self.train or 'all'}, {tested} and {self.validation}."
+                    f"ask for {self.train or 'all'}, {tested} and {self.validation}"
                 )
+                raise problem_error("too few images", where, "Ask for fewer images.")
         rng = generator("official", self.card.name, self.seed)
-        validation, kept = stratified_parts(strata(test), [self.validation, tested], rng)
+        validation, kept = stratified_parts(strata(test), [self.validation, tested], rng, test.first_copy)
         if self.train is not None and self.train < len(train):
             train = train.take(stratified_parts(strata(train), [self.train], rng)[0])
         return Partition(self.card.name, train, test.take(validation), test.take(kept), None, self.card)

@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from forgetbench.datasets.differences import compared
-from forgetbench.datasets.files import ImageFile, Shape, decode
+from forgetbench.datasets.files import Shape, below, resident
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.people import PeopleLoader
-from forgetbench.errors import UsageError
+from forgetbench.datasets.problems import Problem, problem_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,20 +34,20 @@ class Orl(PeopleLoader):
         obtain="Get 'The Database of Faces' from https://cam-orl.co.uk/facedatabase.html, and unpack it.",
     )
 
-    def load(self, root: Path | None) -> Partition:
+    def read(self, root: Path | None, problems: list[Problem]) -> Partition:
         """Read the pictures and divide each person's.
 
         Raises:
-            UsageError: The folder is missing, or a file cannot be opened.
+            UsageError: The folder is missing, or holds no picture.
         """
-        pictures = self._pictures(root)
-        names = sorted({path.parent.name for path in pictures}, key=_number)
-        people_seen = np.array([names.index(path.parent.name) for path in pictures])
-        shape = Shape(1, self.size)
-        images = decode((ImageFile(str(path), path) for path in pictures), len(pictures), shape)
-        return self.within_person(
-            ImageSet(images, people_seen, tuple(names), people_seen, people=tuple(names)), (0.1, 0.3)
-        )
+        folder, found = self._folder(root), self._pictures(root)
+        pictures = resident(folder, found, Shape(1, self.size), problems)
+        paths = [found[row] for row in pictures.rows]
+        names = sorted({path.parent.name for path in paths}, key=_number)
+        who = np.array([names.index(path.parent.name) for path in paths])
+        sources = tuple(below(folder, path) for path in paths)
+        whole = ImageSet(pictures.images, who, tuple(names), who, people=tuple(names), sources=sources)
+        return self.within_person(whole, (0.1, 0.3))
 
     def differences(self, root: Path | None) -> list[str]:
         """Pictures that are missing of forty people's ten each, and others that are there."""
@@ -66,7 +66,8 @@ class Orl(PeopleLoader):
             if path.suffix.lower() == ".pgm" and path.stem.isdecimal() and path.parent.name[1:].isdecimal()
         ]
         if not pictures:
-            raise UsageError(f"There is no picture below {folder}: expected is {self.card.layout}. {self.card.obtain}")
+            where = f"There is no picture below {folder}: expected is {self.card.layout}"
+            raise problem_error("missing set", where, self.card.obtain)
         return sorted(pictures, key=lambda path: (_number(path.parent.name), int(path.stem)))
 
 

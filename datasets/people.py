@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forgetbench.datasets.base import Loader, generator, option
+from forgetbench.datasets.base import FileLoader, generator, option
 from forgetbench.datasets.images import ImageSet, Partition
-from forgetbench.datasets.sampling import joined_groups, people_parts, stratified_parts
+from forgetbench.datasets.problems import problem_error
+from forgetbench.datasets.sampling import joined_groups, people_parts, stratified_parts, teach_every_class
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeopleLoader(Loader):
+class PeopleLoader(FileLoader):
     """Base of loaders of pictures of people, which come without parts of their own."""
 
     size: int = option(32, "Side of a picture, pixels.", ge=8, le=512)
@@ -43,12 +44,17 @@ class PeopleLoader(Loader):
         try:
             parts = people_parts(groups, counts, generator("people", self.card.name, self.seed))
         except UsageError as error:
-            raise UsageError(f"{self.option_owner}: {error}") from None
+            fix = "Add people, or give smaller shares to validation and test; every part needs somebody."
+            raise problem_error("too few people", f"{self.option_owner}: {str(error).rstrip('.')}", fix) from None
+        if not whole.attributes:
+            parts = teach_every_class(parts, whole.labels[rows], groups, train=3)
         validation, test, unseen, train = (whole.take(rows[part]) for part in parts)
         return Partition(self.card.name, train, validation, test, unseen, self.card)
 
     def within_person(self, whole: ImageSet, shares: Sequence[float]) -> Partition:
         """Parts that share everybody: every person's pictures are divided, and nobody is unseen.
+
+        Copies of one picture stay in one part, and every class has something in the training set.
 
         Args:
             whole: All pictures, whose labels are the people.
@@ -56,6 +62,16 @@ class PeopleLoader(Loader):
         """
         validation, test = (round(share * len(whole)) for share in shares)
         sizes = [len(whole) - validation - test, validation, test]
-        parts = stratified_parts(whole.labels, sizes, generator("within", self.card.name, self.seed))
+        rng = generator("within", self.card.name, self.seed)
+        parts = stratified_parts(whole.labels, sizes, rng, whole.first_copy)
+        parts = teach_every_class(parts, whole.labels, whole.first_copy, train=0)
         train, validated, tested = (whole.take(part) for part in parts)
         return Partition(self.card.name, train, validated, tested, None, self.card)
+
+
+def people_are_classes(images: ImageSet) -> bool:
+    """Whether every person has one label that nobody else has."""
+    if images.attributes or images.identities is None:
+        return False
+    pairs = set(zip(images.identities.tolist(), images.labels.tolist(), strict=True))
+    return len(pairs) == len({who for who, _ in pairs}) == len({label for _, label in pairs})

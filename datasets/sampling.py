@@ -21,17 +21,22 @@ def order(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def stratified_parts(
-    labels: NDArray[np.int64], sizes: Sequence[int], rng: np.random.Generator
+    labels: NDArray[np.int64],
+    sizes: Sequence[int],
+    rng: np.random.Generator,
+    groups: NDArray[np.int64] | None = None,
 ) -> list[NDArray[np.int64]]:
     """Disjoint parts of exactly these sizes, each with the classes in proportion; the rest is left out.
 
     Every class is put in a random order and spread evenly over [0, 1); cutting the rows, sorted by that place, keeps
-    all classes in proportion, to within one row for every part.
+    all classes in proportion, to within one row for every part. Where rows stay together, sizes are met to within a
+    group.
 
     Args:
         labels: (N,), the classes.
         sizes: How many rows every part gets.
         rng: Where the randomness comes from.
+        groups: (N,), rows that stay together, such as :attr:`ImageSet.first_copy`; none: every row is for itself.
 
     Returns:
         Sorted row numbers, one array for each size.
@@ -45,8 +50,43 @@ def stratified_parts(
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         place[rows[order(len(rows), rng)]] = (np.arange(len(rows)) + rng.random()) / len(rows)
-    ranked = np.argsort(place, kind="stable")
-    return [np.sort(ranked[start:stop]) for start, stop in itertools.pairwise(np.cumsum([0, *sizes]))]
+    edges = np.cumsum([0, *sizes])
+    if groups is None:
+        ranked = np.argsort(place, kind="stable")
+    else:
+        _, first, members = np.unique(groups, return_index=True, return_inverse=True)
+        ranked = np.lexsort((first[members], place[first][members]))
+        starts = np.flatnonzero(np.diff(members[ranked], prepend=-1))
+        borders = np.append(starts, len(labels))
+        edges = borders[np.abs(borders[:, None] - edges).argmin(axis=0)]
+    return [np.sort(ranked[start:stop]) for start, stop in itertools.pairwise(edges)]
+
+
+def teach_every_class(
+    parts: Sequence[NDArray[np.int64]], labels: NDArray[np.int64], groups: NDArray[np.int64], train: int
+) -> list[NDArray[np.int64]]:
+    """Parts in which every class has something to be learnt from: a class without has its first row moved to train.
+
+    The rows of its group go with it. A part that would be left empty keeps what it has.
+
+    Args:
+        parts: Row numbers of every part.
+        labels: (N,), the classes.
+        groups: (N,), rows that stay together.
+        train: Which part is trained on.
+
+    Returns:
+        The parts, sorted; as they were where every class is taught.
+    """
+    part = np.full(len(labels), -1)
+    for number, rows in enumerate(parts):
+        part[rows] = number
+    for label in np.setdiff1d(labels, labels[part == train]):
+        moved = groups == groups[np.flatnonzero(labels == label)[0]]
+        left = [bool((part[~moved] == number).any()) for number in np.unique(part[moved]) if number >= 0]
+        if all(left):
+            part[moved] = train
+    return [np.flatnonzero(part == number) for number in range(len(parts))]
 
 
 def joined_groups(*columns: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -12,7 +12,8 @@ import numpy as np
 from forgetbench.datasets.cifar100_classes import SUPERCLASSES
 from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
 from forgetbench.datasets.official import OfficialLoader
-from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.datasets.problems import Problem, collect, problem_error
+from forgetbench.errors import ForgetBenchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +64,8 @@ class TorchvisionLoader(OfficialLoader):
         except RuntimeError as error:
             if download:
                 raise
-            raise UsageError(f"{self.option_owner}: {error} ({root}). Remove the files; {FETCH}") from error
+            where = f"{self.option_owner}: {str(error).rstrip('.')} ({root})"
+            raise problem_error("damaged file", where, f"Remove the files; {FETCH}") from error
 
     @abstractmethod
     def _image_set(self, data: Any) -> ImageSet: ...
@@ -187,17 +189,17 @@ class Mnist(TorchvisionLoader):
         """Refuse files that are not the published ones, and those that torchvision would read in their place."""
         from torchvision.datasets.utils import check_integrity
 
+        problems = []
         for name, md5 in self.raw.items():
             path = folder / name
             if path.is_file() and not check_integrity(str(path), md5):
-                raise UsageError(
-                    f"{self.option_owner}: {path} is not the published file, whose MD5 is {md5}. Remove it; {FETCH}"
-                )
+                where = f"{self.option_owner}: {path} is not the published file, whose MD5 is {md5}"
+                problems.append(Problem("not the published file", where, f"Remove it; {FETCH}"))
         older = folder.parent / "processed"
         if older.is_dir():
-            raise UsageError(
-                f"{self.option_owner}: {older} is of an old torchvision, and its files cannot be verified. Remove it."
-            )
+            where = f"{self.option_owner}: {older} is of an old torchvision, and its files cannot be verified"
+            problems.append(Problem("not the published file", where, "Remove it."))
+        collect(problems, None)
 
     def _image_set(self, data: Any) -> ImageSet:
         classes = tuple(name.split(" - ")[0] for name in data.classes)

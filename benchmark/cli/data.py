@@ -10,8 +10,8 @@ from cyclopts import App, Parameter
 from forgetbench.cli.output import out, print_json, print_table, remark
 
 if TYPE_CHECKING:
-    from forgetbench.datasets.checks import Problem
-    from forgetbench.datasets.images import DatasetCard
+    from forgetbench.datasets.base import Examined
+    from forgetbench.datasets.images import DatasetCard, Partition
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -102,11 +102,11 @@ def check(
     """
     from forgetbench.datasets import checks
 
-    problems = checks.check_image_set(name, _options(option), root)
+    examined = checks.check_image_set(name, _options(option), root)
     if json:
-        print_json([problem._asdict() for problem in problems])
-        return 1 if any(problem.serious for problem in problems) else 0
-    return _tell(name, problems)
+        print_json([problem._asdict() for problem in examined.problems])
+        return 1 if any(problem.serious for problem in examined.problems) else 0
+    return _tell(name, examined)
 
 
 def path() -> None:
@@ -166,10 +166,29 @@ def _options(words: list[str] | None) -> dict[str, object]:
     return options
 
 
-def _tell(name: str, problems: list[Problem]) -> int:
-    if not problems:
+def _tell(name: str, examined: Examined) -> int:
+    """Say what an image set holds, and what is wrong with it."""
+    if examined.partition is not None:
+        _tell_parts(examined.partition)
+    if not examined.problems:
         remark(f"{name}: no problem found.")
         return 0
-    rows = [("!" if one.serious else "", one.name, one.where, one.fix) for one in problems]
-    print_table(name, ("", "problem", "where", "what to do"), rows)
-    return 1 if any(one.serious for one in problems) else 0
+    serious = sum(one.serious for one in examined.problems)
+    for one in examined.problems:
+        out().print(f"{'!' if one.serious else '-'} {one.name}: {one.where}.\n    {one.fix}", markup=False)
+    remark(f"{name}: problems to be mended (!): {serious}; to be looked at (-): {len(examined.problems) - serious}.")
+    return 1 if serious else 0
+
+
+def _tell_parts(partition: Partition) -> None:
+    """How many images, classes and people every part has, and which classes there are."""
+    from forgetbench.datasets.problems import some
+
+    rows = []
+    for part, images in partition.parts():
+        shown = "" if images.attributes else str(len(set(images.labels.tolist())))
+        people = "" if images.identities is None else str(len(set(images.identities.tolist())))
+        rows.append((part, str(len(images)), shown, people))
+    print_table(partition.name, ("part", "images", "classes", "people"), rows)
+    kind = "attributes" if partition.train.attributes else "classes"
+    out().print(f"{kind}: {some(partition.train.classes)}", markup=False)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from forgetbench.cli import main
@@ -115,3 +116,28 @@ def test_pruning_keeps_what_was_made_of_image_sets(own_home: Path, capsys: pytes
     assert call("store", "prune", "--images") == 0
     assert [made_from["role"] for _, made_from in store.artefacts()] == ["original"]
     assert store.root.is_relative_to(own_home)
+
+
+def test_data_check_says_what_a_set_holds_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(40):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).save(path)
+    words = ("data", "check", "folder", "--root", tmp_path, "--option", "size=8")
+    assert call(*words) == 0
+    said = capsys.readouterr()
+    assert [line.split() for line in said.out.splitlines() if line.startswith(("train", "test"))] == [
+        ["train", "28", "2"],
+        ["test", "8", "2"],
+    ]
+    assert "classes: a, b" in said.out
+    assert "no problem found" in said.err
+    (tmp_path / "a" / "0.png").write_bytes(b"")
+    assert call(*words) == 1
+    said = capsys.readouterr()
+    assert "! unreadable image: " in said.out
+    assert "a/0.png: the file is empty.\n    Copy the file again" in said.out
+    assert "to be mended (!): 1; to be looked at (-): 0" in said.err
+    assert call(*words, "--json") == 1
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)] == ["unreadable image"]

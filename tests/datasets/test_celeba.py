@@ -8,7 +8,9 @@ import pytest
 
 from forgetbench.datasets import load_partition, make_loader
 from forgetbench.datasets.base import generator
-from forgetbench.datasets.celeba import FORGOTTEN, IDENTITY_RANGES, PUBLISHED, read_identities
+from forgetbench.datasets.celeba import FORGOTTEN, IDENTITY_RANGES, PUBLISHED
+from forgetbench.datasets.celeba_tables import read_identities
+from forgetbench.datasets.checks import check_image_set
 from forgetbench.datasets.held_back import held_back
 from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
@@ -141,7 +143,7 @@ def test_celeba_from_one_table_passes_over_pictures_without_one_face(tmp_path):
 
 
 def test_the_published_identity_table_gives_the_published_counts(real_data):
-    who = np.array(list(read_identities(real_data / "mucac" / "CelebA-HQ-identity.txt").values()))
+    who = np.array(list(read_identities(real_data / "mucac" / "CelebA-HQ-identity.txt", []).values()))
     counts = {name: int(((who >= low) & (who < high)).sum()) for name, (low, high) in IDENTITY_RANGES.items()}
     assert counts == {"train": 25933, "test": 2065, "unseen": 2002}
     assert int(((who >= FORGOTTEN[0]) & (who < FORGOTTEN[1])).sum()) == 10183
@@ -163,3 +165,28 @@ def test_the_published_selection_of_celeba(real_data, tmp_path):
     single = [row["identity"] for row in rows if row["face_detected"] == "1" and row["n_faces"] == "1"]
     kept = [who for who in set(single) if single.count(who) >= 3]
     assert sum(len(np.unique(images.identities)) for _, images in partition.parts()) == len(kept)
+
+
+def test_everything_that_is_wrong_is_listed_at_once(mucac):
+    folder = mucac / "CelebAMask-HQ"
+    table = folder / "CelebA-HQ-identity.txt"
+    text = table.read_text().replace("3.jpg 1\n", "3.jpg one\n", 1).replace("5.jpg 2\n", "99.jpg 2\n", 1)
+    table.write_text(text + "8.jpg 77\n")
+    (folder / "CelebA-HQ-img" / "7.jpg").write_bytes(b"")
+    problems = check_image_set("mucac", SMALL | {"split": "legacy"}, mucac).problems
+    serious = [problem for problem in problems if problem.serious]
+    assert {"wrong row", "picture of two people", "missing attributes", "missing file", "unreadable image"} <= {
+        problem.name for problem in serious
+    }
+    twice = next(problem.where for problem in serious if problem.name == "picture of two people")
+    assert "gives 8.jpg identity 77; an earlier row gives it 190" in twice
+
+
+def test_a_selection_that_names_a_picture_twice_is_refused(tmp_path):
+    names = [f"{number:06d}.jpg" for number in range(1, 41)]
+    write_pictures(tmp_path / "celeba", names)
+    lines = [f"{name},{n // 4},{n % 2},1,0" for n, name in enumerate(names)]
+    table = tmp_path / "celeba" / "labels.csv"
+    table.write_text("\n".join(["image,identity,Male,Smiling,Young", *lines, f"{names[0]},9,0,1,0"]) + "\n")
+    with pytest.raises(UsageError, match=r"row 42 of .* gives 000001\.jpg identity 9; an earlier row gives it 0"):
+        load_partition("celeba", SMALL | {"pictures": 3}, tmp_path)

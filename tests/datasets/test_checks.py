@@ -46,13 +46,17 @@ def test_images_on_two_sides_are_found():
     images = toy_set(2, 20).images.copy()
     images[[3, 7]] = toy_set(0, 0).images[[1, 2]]
     assert found(toy(test=toy_set(2, 20, images=images))) == [
-        ("repeated across parts", "2 images of test are in train too, byte for byte: rows 3, 7", True)
+        (
+            "repeated across parts",
+            "2 images of test are in train too, byte for byte: row 3 = row 1, row 7 = row 2",
+            True,
+        )
     ]
 
 
 def test_people_on_two_sides_are_found():
     assert found(toy(unseen=toy_set(3, 4))) == [
-        ("person on two sides", "1 people are in train and in unseen: numbers 4", True)
+        ("person on two sides", "1 people are in train and in unseen: number 4 (row 16, row 0)", True)
     ]
 
 
@@ -66,10 +70,11 @@ def test_leaks_of_a_published_list_are_found():
         forget_lists={"published": np.arange(6)},
     )
     assert [problem.where for problem in check_partition(partition) if problem.name == "leak as published"] == [
-        "1 images of the list 'published' are retained too, byte for byte: training rows 3",
+        "1 images of the list 'published' are retained too, byte for byte: row 3",
         "2 people, once those who share a picture are taken for one, are in the list 'published' and among the "
-        "retained: numbers 0, 1, 3",
-        "1 people, once those who share a picture are taken for one, are in train and in unseen: numbers 0, 3, 31",
+        "retained: number 0, number 1, number 3",
+        "1 people, once those who share a picture are taken for one, are in train and in unseen: number 0, number 3, "
+        "number 31",
     ]
     assert not any(problem.serious for problem in check_partition(partition) if problem.name == "leak as published")
     assert not any(problem.name == "leak as published" for problem in check_partition(toy()))
@@ -88,9 +93,13 @@ def test_repeated_contradicting_and_blank_images_are_found():
     images[6] = images[4]
     images[9] = 77
     assert found(toy(train=toy_set(0, 0, images=images))) == [
-        ("contradicting labels", "1 training images repeat another one and have another label: rows 5", True),
-        ("repeated in training", "2 training images repeat another one, byte for byte: rows 5, 6", False),
-        ("blank image", "1 images of train are of one colour: rows 9", False),
+        ("contradicting labels", "1 training images repeat another one and have another label: row 5 = row 2", True),
+        (
+            "repeated in training",
+            "2 training images repeat another one, byte for byte: row 5 = row 2, row 6 = row 4",
+            False,
+        ),
+        ("blank image", "1 images of train are of one colour: row 9", False),
     ]
 
 
@@ -111,16 +120,16 @@ def test_every_unreadable_file_is_listed(tmp_path):
         PIL.Image.fromarray(pixels).save(path)
         if number < 15:
             path.write_bytes(b"broken")
-    problems = check_image_set("folder", {"size": 8}, tmp_path)
+    problems = check_image_set("folder", {"size": 8}, tmp_path).problems
     assert len(problems) == 15
-    assert {problem.name for problem in problems} == {"missing or unreadable"}
-    assert all("cannot identify" in problem.where and problem.fix for problem in problems)
-    with pytest.raises(UsageError, match=r"15 of 40 images cannot be read:(?s:.*)and 5 more"):
+    assert {problem.name for problem in problems} == {"unreadable image"}
+    assert all("png: it is of no format that is read" in problem.where and problem.fix for problem in problems)
+    with pytest.raises(UsageError, match=r"'folder' has 15 problems; `forgetbench data check`(?s:.*)and 5 more"):
         load_partition("folder", {"size": 8}, tmp_path)
 
 
 def test_a_missing_set_is_one_problem_that_says_where_to_get_it(tmp_path):
-    problem, *others = check_image_set("cmu-faces", {}, tmp_path)
+    problem, *others = check_image_set("cmu-faces", {}, tmp_path).problems
     assert not others
     assert problem.serious
     assert "UCI repository" in problem.fix
@@ -130,16 +139,16 @@ def test_a_missing_set_is_one_problem_that_says_where_to_get_it(tmp_path):
 
 @pytest.mark.parametrize("name", ["digits", "faces"])
 def test_the_embedded_sets_are_sound(name):
-    assert check_image_set(name) == []
+    assert check_image_set(name).problems == []
 
 
 def test_the_real_sets_are_sound(real_data):
-    assert check_image_set("cmu-faces", {"labels": "pose"}, real_data) == []
-    assert check_image_set("orl", {}, real_data) == []
+    assert check_image_set("cmu-faces", {"labels": "pose"}, real_data).problems == []
+    assert check_image_set("orl", {}, real_data).problems == []
 
 
 def differences(name, root, options=None):
-    problems = check_image_set(name, options or {}, root)
+    problems = check_image_set(name, options or {}, root).problems
     assert not any(problem.serious for problem in problems)
     return [problem.where for problem in problems if problem.name == "not the published set"]
 
@@ -149,7 +158,7 @@ def test_what_the_real_orl_lacks_is_named(real_data, tmp_path):
     shutil.copytree(real_data / "att_orl" / "att_faces", folder)
     make_writable(folder)
     (folder / "s3" / "4.pgm").rename(folder / "s3" / "4.PGM")
-    assert check_image_set("orl", {}, tmp_path) == []
+    assert check_image_set("orl", {}, tmp_path).problems == []
     (folder / "s3" / "4.PGM").unlink()
     (folder / "s39" / "1.pgm").rename(folder / "s39" / "11.pgm")
     shutil.rmtree(folder / "s7")
@@ -195,12 +204,63 @@ def test_terms_warn_of_people_and_of_what_may_not_be_passed_on():
 
 def test_preparing_says_the_terms_and_never_fetches_what_is_restricted(tmp_path, monkeypatch):
     said = []
-    problems = prepare("mufac", {}, tmp_path, said.append)
+    problems = prepare("mufac", {}, tmp_path, said.append).problems
     assert any("never fetched for you" in line for line in said)
-    assert "ndb796" in problems[0].where
+    assert "ndb796" in problems[0].fix
     fetched = []
     monkeypatch.setattr("forgetbench.datasets.vision.TorchvisionLoader.prepare", lambda _, root: fetched.append(root))
-    assert prepare("cifar10", {}, tmp_path, said.append)[0].name == "not as expected"
+    assert prepare("cifar10", {}, tmp_path, said.append).problems[0].name == "missing set"
     assert fetched == [tmp_path]
     with pytest.raises(UsageError, match="name it with --root"):
         prepare("cifar10")
+
+
+def noise(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+
+
+def test_everything_that_is_wrong_with_a_table_is_listed_at_once(tmp_path):
+    lines = ["path,label,identity,split"]
+    for n in range(60):
+        noise(tmp_path / f"{n}.png", n)
+        path = f"gone{n}.png" if n in {10, 11} else f"{n}.png"
+        label = "" if n in {14, 15} else "ab"[n % 2]
+        who = {24: "", 48: "p2"}.get(n, f"p{n // 4}")
+        part = "tset" if n == 20 else "train" if n < 40 else "test"
+        lines.append(f"{path},{label},{who},{part}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "7.png").write_bytes(b"<html>")
+    (tmp_path / "50.png").write_bytes((tmp_path / "3.png").read_bytes())
+    problems = check_image_set("folder", {"size": 8}, tmp_path).problems
+    said = "\n".join(f"{problem.where}. {problem.fix}" for problem in problems)
+    assert [problem.name for problem in problems] == [
+        *["missing file"] * 2,
+        *["wrong row"] * 4,
+        "unreadable image",
+        "repeated across parts",
+        "person on two sides",
+    ]
+    for expected in (
+        "row 12 of",
+        "row 13 of",
+        "row 16 of",
+        "row 17 of",
+        "row 22 of",
+        "row 26 of",
+        "7.png: it is a web page",
+        "50.png = 3.png",
+        "'p2' (8.png, 48.png)",
+    ):
+        assert expected in said
+    assert not any("rows" in problem.where for problem in problems)
+    with pytest.raises(UsageError, match="'folder' has 7 problems"):  # those of the parts are for the check alone
+        load_partition("folder", {"size": 8}, tmp_path)
+
+
+def test_an_examined_set_says_what_it_holds(tmp_path):
+    for n in range(40):
+        noise(tmp_path / "ab"[n % 2] / f"{n}.png", n)
+    partition, problems = check_image_set("folder", {"size": 8}, tmp_path)
+    assert problems == []
+    assert [len(images) for _, images in partition.parts()] == [28, 4, 8]

@@ -145,3 +145,40 @@ def test_the_real_sixty_thousand(real_data):
     load_partition("cifar10-jpeg", {}, real_data)
     assert time.perf_counter() - start < 3
     assert first < 60
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"garbage", "cannot be read; expected is an array of numbers from 0 to 9"),
+        (np.full(80, -1, np.int64), "has label -1 at place 0"),
+        (np.full(80, 10, np.int64), "has label 10 at place 0"),
+        (np.zeros(80, np.float64), r"holds float64 \(80,\)"),
+        (np.zeros((8, 10), np.uint8), r"holds uint8 \(8, 10\)"),
+    ],
+)
+def test_a_wrong_order_file_is_named(root, content, message):
+    path = root / "cifar10_jpeg" / "train_labels_original_order.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content)
+    with pytest.raises(
+        UsageError, match=rf"(?s)train_labels_original_order\.npy {message}.*set option order to 'class'"
+    ):
+        load_partition("cifar10-jpeg", SMALL, root)
+
+
+def test_copies_of_a_test_picture_stay_in_one_part(tmp_path):
+    for part, count in (("train", 2), ("test", 8)):
+        for label, name in enumerate(CLASSES):
+            for number in range(count):
+                path = tmp_path / part / name / f"{number:04d}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(jpeg(label, number // 2 if part == "test" else number + 6))
+    partition = load_partition("cifar10-jpeg", {"validation": 30, "order": "class"}, tmp_path)
+    assert len(partition.validation) + len(partition.test) == 80
+    seen = [
+        set(zip(*map(np.ndarray.tolist, said(part)), strict=True)) for part in (partition.validation, partition.test)
+    ]
+    assert not seen[0] & seen[1]

@@ -9,12 +9,13 @@ from forgetbench.datasets.files import (
     Shape,
     content_digest,
     decode,
-    files_of_rows,
     image_paths,
     kept,
     open_image,
-    read_table,
+    resident,
 )
+from forgetbench.datasets.problems import FileProblems, Problem
+from forgetbench.datasets.tables import files_of_rows, read_table
 from forgetbench.errors import UsageError
 
 
@@ -81,8 +82,9 @@ def test_plain_pgm_is_read_like_the_binary_one():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot identify"),
-        (b"<html>not found</html>", "cannot identify"),
+        (b"", "the file is empty"),
+        (b"<html>not found</html>", "a web page or other text, not a picture"),
+        (b"neither this nor that", "of no format that is read, not a picture"),
         (b"P2 4 4 255 1 2 3", "truncated"),
         (b"P2 4 four 255 1 2 3", "it holds b'four' where decimal digits are expected"),
         (b"P2 4", "width, height or highest level are missing"),
@@ -198,3 +200,63 @@ def test_what_was_decoded_once_is_kept():
     assert np.array_equal(first["images"], second["images"])
     with pytest.raises(ValueError, match="read-only"):
         second["images"][0] = 0
+
+
+def test_what_is_transparent_is_shown_over_white():
+    pixels = np.full((4, 4, 4), 255, np.uint8)
+    pixels[..., :3] = 40
+    pixels[0, :, 3], pixels[1, :, 3] = 0, 127
+    shown = decode([ImageFile("a", encoded(pixels, "PNG"))], 1, Shape(3, 4))[0, 0, :, 0].tolist()
+    assert shown == [255, round(40 * 127 / 255 + 255 * 128 / 255), 40, 40]
+    palette = PIL.Image.fromarray(np.zeros((4, 4), np.uint8), "L").convert("P")
+    stream = io.BytesIO()
+    palette.save(stream, "PNG", transparency=0)
+    assert decode([ImageFile("p", stream.getvalue())], 1, Shape(1, 4)).min() == 255
+
+
+@pytest.mark.parametrize("kept_from", [1, 1000])
+def test_pictures_that_cannot_be_read_are_left_out_where_problems_are_collected(tmp_path, monkeypatch, kept_from):
+    monkeypatch.setattr("forgetbench.datasets.files.KEEP_FROM", kept_from)
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    for number, path in enumerate(paths):
+        pixels = np.full((2, 2, 4), 10 * number, np.uint8)
+        pixels[..., 3] = 0 if number == 4 else 255
+        path.write_bytes(encoded(pixels, "PNG"))
+    whole: list[Problem] = []
+    assert resident(tmp_path, paths, Shape(1, 2), whole).rows.tolist() == [0, 1, 2, 3, 4]
+    whole.clear()
+    resident(tmp_path, paths, Shape(1, 2), whole)  # also where the pictures come out of the store
+    assert [(one.name, one.serious) for one in whole] == [("transparent", False)]
+    assert "shown over white: 4.png" in whole[0].where
+    paths[1].write_bytes(b"")
+    problems: list[Problem] = []
+    images, rows = resident(tmp_path, paths, Shape(1, 2), problems)
+    assert rows.tolist() == [0, 2, 3, 4]
+    assert images[:, 0, 0, 0].tolist() == [0, 20, 30, 255]
+    assert [one.name for one in problems] == ["unreadable image", "transparent"]
+    with pytest.raises(FileProblems, match=r"1\.png: the file is empty"):
+        resident(tmp_path, paths, Shape(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("path;label\na;b\n", "commas between the fields; here they are separated by ';'"),
+        ("path,class\na,b\n", "name the columns path, label"),
+        ("path,label\na,b,c\n", "a field with a comma in it into double quotes"),
+        ("path,label\na,b\xe4r\n", "in UTF-8"),
+        ("path,label\n", "Add a row for every image"),
+    ],
+)
+def test_what_to_do_about_a_wrong_table_fits_it(tmp_path, text, fix):
+    (tmp_path / "t.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(FileProblems) as raised:
+        read_table(tmp_path / "t.csv", ["path", "label"])
+    assert fix in raised.value.problems[0].fix
+    assert fix in str(raised.value)
+
+
+def test_files_elsewhere_have_a_digest_too(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "a").write_bytes(b"1")
+    assert content_digest(tmp_path / "set", [tmp_path / "a"]) != content_digest(tmp_path, [tmp_path / "a"])

@@ -3,6 +3,7 @@ import PIL.Image
 import pytest
 
 from forgetbench.datasets import load_partition
+from forgetbench.datasets.checks import check_image_set
 from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
 
@@ -115,7 +116,7 @@ def test_what_cannot_be_divided_is_explained(listed):
         load_partition("folder", SMALL, listed)
     parts = [f"images/{n}.png,{n % 2},{'train' if n % 2 else 'test'}" for n in range(40)]
     write_table(listed, parts, "path,label,split")
-    with pytest.raises(UsageError, match="no training image shows 0"):
+    with pytest.raises(UsageError, match="class '0' has 0 training images"):
         load_partition("folder", SMALL, listed)
 
 
@@ -154,3 +155,94 @@ def test_people_of_a_table_are_forgotten_by_the_names_that_it_gives_them(listed)
         split = make_scenario("identity", {"people": [int(who) if who.isdecimal() else who]}).draw(partition)
         forgotten = {train.people[number] for number in train.identities[split.forget]}
         assert forgotten == {who}
+
+
+def test_validation_is_of_whole_people_where_people_are_known(listed):
+    write_table(
+        listed,
+        [f"{line},{'train' if n < 28 else 'test'}" for n, line in enumerate(lines_of(listed))],
+        "path,label,identity,split",
+    )
+    partition = load_partition("folder", SMALL, listed)
+    assert [len(images) for _, images in partition.parts()] == [24, 4, 12]
+    assert check_image_set("folder", SMALL, listed).problems == []
+
+
+def copies(folder, pairs):
+    for copy, original in pairs:
+        (folder / copy).write_bytes((folder / original).read_bytes())
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_copies_of_a_picture_stay_in_one_part(tmp_path, parts):
+    for seed in range(80):
+        part = ("train", "test")[seed >= 60] if parts else "."
+        picture(tmp_path / part / "ab"[seed % 2] / f"{seed}.png", seed)
+    top = tmp_path / "train" if parts else tmp_path
+    copies(top, [(f"{'ab'[n % 2]}/{n}.png", f"{'ab'[n % 2]}/{n - 30}.png") for n in range(30, 60)])
+    for seed in range(6):
+        names = [problem.name for problem in check_image_set("folder", SMALL | {"seed": seed}, tmp_path).problems]
+        assert names == ["repeated in training"]
+
+
+def test_a_class_of_few_pictures_is_taught(tmp_path):
+    for seed in range(40):
+        picture(tmp_path / ("rare" if seed < 2 else "ab"[seed % 2]) / f"{seed}.png", seed)
+    for seed in range(20):
+        train = load_partition("folder", SMALL | {"seed": seed, "validation": 0.4, "test": 0.4}, tmp_path).train
+        assert set(train.labels) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "VAL", "Test"), ("train", "valid", "TEST"), ("TRAIN", "Validation", "test")]
+)
+def test_parts_go_by_the_names_that_people_give_them(tmp_path, names):
+    for seed in range(40):
+        picture(tmp_path / names[min(seed // 15, 2)] / "ab"[seed % 2] / f"{seed}.png", seed)
+    partition = load_partition("folder", SMALL, tmp_path)
+    assert [len(images) for _, images in partition.parts()] == [15, 15, 10]
+    assert partition.train.classes == ("a", "b")
+    assert partition.validation.sources[0].split("/")[0] == names[1]
+
+
+def test_parts_of_a_table_go_by_those_names_too(listed):
+    lines = [f"images/{n}.png,{n % 2},{('Train', 'val', 'TEST')[min(n // 15, 2)]}" for n in range(40)]
+    write_table(listed, lines, "path,label,split")
+    assert [len(images) for _, images in load_partition("folder", SMALL, listed).parts()] == [15, 15, 10]
+
+
+def test_what_is_passed_over_is_said(tmp_path):
+    for seed in range(40):
+        picture(tmp_path / ("train", "test")[seed >= 30] / "ab"[seed % 2] / f"{seed}.png", seed)
+    picture(tmp_path / "holdout" / "a" / "1.png", 99)
+    (tmp_path / "train" / "c").mkdir()
+    (tmp_path / "train" / "a" / "photo.HEIC").write_bytes(b"")
+    (tmp_path / "test" / "a" / "photo.heic").write_bytes(b"")
+    problems = check_image_set("folder", SMALL, tmp_path).problems
+    assert not any(problem.serious for problem in problems)
+    said = "\n".join(problem.where for problem in problems)
+    assert "holdout is passed over" in said
+    assert "c holds no image" in said
+    assert "no picture format that is read: 1 .HEIC" in said
+    assert "no picture format that is read: 1 .heic" in said
+    assert load_partition("folder", SMALL, tmp_path).train.classes == ("a", "b")
+    (tmp_path / "train").rename(tmp_path / "learning")
+    names = [problem.name for problem in check_image_set("folder", SMALL, tmp_path).problems]
+    assert "class named like a part" in names
+
+
+def test_a_table_may_name_files_elsewhere(listed, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("forgetbench.datasets.files.KEEP_FROM", 10)
+    table = tmp_path_factory.mktemp("table")
+    write_table(table, [f"{listed / 'images' / str(n)}.png,{n % 2}" for n in range(40)], "path,label")
+    train = load_partition("folder", SMALL, table).train
+    assert len(train) == 28
+    assert train.source(0) == (listed / "images" / "0.png").as_posix()
+
+
+def test_names_of_files_are_no_part_of_the_hash(class_folders):
+    before = load_partition("folder", SMALL | {"path": "pets"}, class_folders)
+    (class_folders / "pets" / "cat" / "0.JPG").rename(class_folders / "pets" / "cat" / "0.Jpg")
+    after = load_partition("folder", SMALL | {"path": "pets"}, class_folders)
+    assert after.sha256 == before.sha256
+    assert "cat/0.Jpg" in {name for _, images in after.parts() for name in images.sources}

@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from forgetbench.datasets import load_partition, make_loader
+from forgetbench.datasets.checks import check_image_set
 from forgetbench.datasets.duplicates import perceptual_hash
 from forgetbench.datasets.leaks import leaks
 from forgetbench.datasets.mufac import PUBLISHED, TABLES, clean_rows
@@ -241,3 +242,21 @@ def test_the_real_pictures_agree_with_the_index(mufac, index):
     assert [len(images) for _, images in clean.parts()] == [1065 + 5513 - 166, 166, 1211, 1118]
     assert len(clean.forget_lists["published"]) == 1065
     held_back_as_it_should(clean)
+
+
+def test_everything_that_is_wrong_is_listed_at_once(root):
+    table = root / "mufac" / "custom_train_dataset.csv"
+    text = table.read_text().replace("F0003,D,e,F0003_AGE_D_10_e1.jpg", "F0003,S,e,F0003_AGE_D_10_e1.jpg")
+    table.write_text(text.replace("F0004,D,f,F0004_AGE_D_10_f1.jpg", "F0004,D,f,F0004_AGE_D_10_f9.jpg"))
+    (root / "mufac" / "val_images" / "F0025_AGE_D_10_c1.jpg").write_bytes(b"<html>")
+    problems = check_image_set("mufac", SMALL | {"split": "legacy"}, root).problems
+    fixes = {problem.name: problem.fix for problem in problems if problem.serious}
+    assert {"wrong row", "missing file", "unreadable image", "repeated across parts"} <= fixes.keys()
+    assert "Correct the row" in fixes["wrong row"]
+
+
+def test_people_have_the_names_of_their_families(root):
+    legacy = load_partition("mufac", SMALL | {"split": "legacy"}, root).train
+    assert legacy.people[legacy.identities[0]] == "F0001 D"
+    joined = load_partition("mufac", SMALL | {"split": "person"}, root)
+    assert "F0002 D = F0031 D" in joined.train.people

@@ -1,11 +1,13 @@
 """CMU Face Images and ORL: miniatures in their formats, and the real files where they are at hand."""
 
+import shutil
 import zlib
 
 import numpy as np
 import pytest
 
 from forgetbench.datasets import load_partition
+from forgetbench.datasets.checks import check_image_set
 from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
 
@@ -66,7 +68,7 @@ def test_cmu_a_damaged_picture_is_named(cmu):
     victim = cmu / "cmu_faces" / "faces" / "bpm" / "bpm_up_sad_open.pgm"
     content = victim.read_bytes()
     victim.write_bytes(content[:100])
-    with pytest.raises(UsageError, match=r"1 of 256 images cannot be read:\n.*bpm_up_sad_open.pgm: .*truncated"):
+    with pytest.raises(UsageError, match=r"bpm_up_sad_open\.pgm: it is truncated: .*Copy the file again"):
         load_partition("cmu-faces", {}, cmu)
     victim.write_bytes(content)
 
@@ -106,3 +108,14 @@ def test_the_real_orl(real_data):
     partition = load_partition("orl", {}, real_data)
     assert [len(images) for _, images in partition.parts()] == [240, 40, 120]
     assert np.bincount(partition.train.labels).tolist() == [6] * 40
+
+
+def test_cmu_everything_that_is_wrong_is_listed_at_once(cmu, tmp_path):
+    shutil.copytree(cmu, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "cmu_faces" / "faces" / "an2i"
+    (folder / "an2i_down_sad_open.pgm").write_bytes(pgm(0, 128, 120))
+    (folder / "an2i_up_sad_open.pgm").write_bytes(b"P5")
+    (folder / "an2i_left_sad_open.pgm").write_bytes(b"P5 128 120 255\n" + bytes(128 * 120))
+    problems = check_image_set("cmu-faces", {}, tmp_path).problems
+    assert {"wrong name", "unreadable image", "blank image"} <= {problem.name for problem in problems}
+    assert any(one.where.endswith("of one colour: an2i/an2i_left_sad_open.pgm") for one in problems)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forgetbench.datasets.base import generator
-from forgetbench.datasets.sampling import joined_groups, order, stratified_parts, take_groups
+from forgetbench.datasets.sampling import joined_groups, order, stratified_parts, take_groups, teach_every_class
 from forgetbench.errors import UsageError
 
 small = st.lists(st.integers(0, 5), min_size=1, max_size=60)
@@ -83,3 +83,34 @@ def test_generators_are_the_same_in_another_process_and_differ_by_name():
     assert {run.stdout.strip() for run in hashed} == {generator("a", 1).random().hex()}
     drawn = {generator(*names).random() for names in (("a", 1), ("a", 2), ("a1",), ("a", "1"), (1, "a"))}
     assert len(drawn) == 5
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=12, max_size=60), st.integers(0, 9), st.integers(0, 30))
+def test_rows_that_belong_together_stay_in_one_part(labels, seed, copies):
+    labels = np.array(labels)
+    sizes = [len(labels) // 2, len(labels) // 4, len(labels) - len(labels) // 2 - len(labels) // 4]
+    apart = stratified_parts(labels, sizes, generator(seed), np.arange(len(labels)))
+    for part, same in zip(apart, stratified_parts(labels, sizes, generator(seed)), strict=True):
+        assert np.array_equal(part, same)
+    groups = np.arange(len(labels))
+    for copy, original in np.random.default_rng(copies).integers(0, len(labels), (5, 2)):
+        groups[groups == groups[copy]] = groups[original]
+    parts = stratified_parts(labels, sizes, generator(seed), groups)
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not set(groups[parts[one]]) & set(groups[parts[other]])
+    largest = np.bincount(groups).max()
+    assert all(abs(len(part) - size) <= largest for part, size in zip(parts, sizes, strict=True))
+
+
+def test_a_class_without_training_rows_gets_its_first_and_what_belongs_to_it():
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 0])
+    groups = np.array([0, 1, 2, 3, 4, 5, 5, 7])
+    parts = [np.array([0, 1]), np.array([2, 5, 6]), np.array([3, 4, 7])]
+    taught = teach_every_class(parts, labels, groups, train=0)
+    assert [part.tolist() for part in taught] == [[0, 1, 3, 5, 6], [2], [4, 7]]
+    same = teach_every_class(taught, labels, groups, train=0)
+    assert all(np.array_equal(one, other) for one, other in zip(taught, same, strict=True))
+    kept = teach_every_class([np.array([0]), np.array([1])], np.array([0, 1]), np.array([0, 1]), train=0)
+    assert [part.tolist() for part in kept] == [[0], [1]]  # or nothing would be left to test on

@@ -136,8 +136,9 @@ def test_mnist_and_fashion_mnist(tmp_path, monkeypatch, name, folder):
 def test_other_files_than_the_published_ones_are_refused(tmp_path, monkeypatch, name, folder):
     """By the published hashes, and in place of the raw files too."""
     hashes = idx(tmp_path / folder / "raw")
-    [problem] = check_image_set(name, SMALL, tmp_path)
-    assert f"{tmp_path / folder / 'raw' / 'train-images-idx3-ubyte'} is not the published file" in problem.where
+    problems = check_image_set(name, SMALL, tmp_path).problems
+    assert len(problems) == 4
+    assert f"{tmp_path / folder / 'raw' / 'train-images-idx3-ubyte'} is not the published file" in problems[0].where
     monkeypatch.setattr(type(make_loader(name)), "raw", hashes)
     (tmp_path / folder / "processed").mkdir()
     with pytest.raises(UsageError, match="processed is of an old torchvision"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forgetbench.datasets.files import FileProblems
+from forgetbench.datasets.problems import FileProblems, Problem
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.executors import Local, Processes, make_executor
 from forgetbench.training import Diverged
@@ -42,7 +42,7 @@ def every_error(kind: type[ForgetBenchError] = ForgetBenchError) -> list[type[Fo
 
 @pytest.mark.parametrize("kind", every_error())
 def test_every_error_survives_the_way_between_processes(kind: type[ForgetBenchError]) -> None:
-    several = [f"picture {number}" for number in range(12)]
+    several = [Problem("unreadable image", f"picture {number}", "Copy it again.") for number in range(12)]
     made = kind("12 pictures:", several) if issubclass(kind, FileProblems) else kind("what is wrong")
     again = pickle.loads(pickle.dumps(made))  # noqa: S301 (made here)
     assert type(again) is kind
