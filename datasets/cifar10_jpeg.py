@@ -76,9 +76,10 @@ class Cifar10Jpeg(OfficialLoader):
         arrays = kept(key, lambda folder: _decode(source, order, folder))
         first_test = len(arrays["train_labels"])
         images, labels = arrays["images"], (arrays["train_labels"], arrays["test_labels"])
+        names = tuple(arrays["names"].tolist())
         return self.in_parts(
-            ImageSet(images=images[:first_test], labels=labels[0], classes=CLASSES),
-            ImageSet(images=images[first_test:], labels=labels[1], classes=CLASSES),
+            ImageSet(images=images[:first_test], labels=labels[0], classes=CLASSES, sources=names[:first_test]),
+            ImageSet(images=images[first_test:], labels=labels[1], classes=CLASSES, sources=names[first_test:]),
         )
 
     def differences(self, root: Path | None) -> list[str]:
@@ -132,7 +133,11 @@ def _decode(source: Path, order: Path | None, folder: Path) -> dict[str, NDArray
         if name in index.rows
     )
     decode(found, len(index.labels), Shape(3, 32), folder / "images.npy")
-    return {"train_labels": index.labels[: index.training], "test_labels": index.labels[index.training :]}
+    return {
+        "train_labels": index.labels[: index.training],
+        "test_labels": index.labels[index.training :],
+        "names": np.array(list(index.rows)),
+    }
 
 
 def _members(source: Path, *, contents: bool = True) -> Iterator[tuple[str, Path | bytes]]:

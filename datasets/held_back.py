@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forgetbench.datasets.problems import problem_error
 from forgetbench.datasets.sampling import people_parts
-from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,13 +32,14 @@ def held_back(
         Sorted row numbers.
 
     Raises:
-        UsageError: Fewer than two people are left.
+        FileProblems: Fewer than two people are left.
     """
     free = np.flatnonzero(~np.isin(people, people[barred]))
     count = len(np.unique(people[free]))
     if count < 2:
-        raise UsageError(
+        where = (
             f"Validation pictures are those of some people of whom nothing is forgotten or tested, and there are "
-            f"{count} such people; two are needed."
+            f"{count} such people; two are needed"
         )
+        raise problem_error("too few people", where, "Get the whole set, or take another split.")
     return free[people_parts(people[free], [max(1, round(share * count))], rng)[0]]

@@ -62,6 +62,8 @@ def test_training_rows_are_in_the_order_of_cifar10(root):
     assert np.array_equal(seen, labels)
     for label in range(10):  # the k-th image of a class is its file number k
         assert number[labels == label].tolist() == list(range(8))
+        first = int(np.flatnonzero(labels == label)[0])
+        assert partition.train.source(first).endswith(f"train/{CLASSES[label]}/0000.jpg")
     assert [len(images) for _, images in partition.parts()] == [80, 10, 20]
     for images in (partition.test, partition.validation):
         assert np.array_equal(said(images)[0], images.labels)

@@ -244,7 +244,8 @@ def test_the_real_pictures_agree_with_the_index(mufac, index):
     held_back_as_it_should(clean)
 
 
-def test_everything_that_is_wrong_is_listed_at_once(root):
+def test_everything_that_is_wrong_is_listed_at_once(root, monkeypatch):
+    monkeypatch.setattr("forgetbench.datasets.mufac.FORGOTTEN", 40)
     table = root / "mufac" / "custom_train_dataset.csv"
     text = table.read_text().replace("F0003,D,e,F0003_AGE_D_10_e1.jpg", "F0003,S,e,F0003_AGE_D_10_e1.jpg")
     table.write_text(text.replace("F0004,D,f,F0004_AGE_D_10_f1.jpg", "F0004,D,f,F0004_AGE_D_10_f9.jpg"))
@@ -255,7 +256,8 @@ def test_everything_that_is_wrong_is_listed_at_once(root):
     assert "Correct the row" in fixes["wrong row"]
 
 
-def test_people_have_the_names_of_their_families(root):
+def test_people_have_the_names_of_their_families(root, monkeypatch):
+    monkeypatch.setattr("forgetbench.datasets.mufac.FORGOTTEN", 40)
     legacy = load_partition("mufac", SMALL | {"split": "legacy"}, root).train
     assert legacy.people[legacy.identities[0]] == "F0001 D"
     joined = load_partition("mufac", SMALL | {"split": "person"}, root)
