@@ -186,7 +186,7 @@ def _reason(error: Exception, content: bytes) -> str:
     if isinstance(error, PIL.UnidentifiedImageError):
         page = content.lstrip()[:1] == b"<"
         return f"it is {'a web page or other text' if page else 'of no format that is read'}, not a picture"
-    if "truncated" in str(error):
+    if "truncated" in str(error).lower():
         return "it is truncated: its end is missing"
     return f"it is damaged ({error})"
 

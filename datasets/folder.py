@@ -129,8 +129,9 @@ class Folder(PeopleLoader):
             try:
                 parts = people_parts(groups, [max(1, round(self.validation * (int(groups.max()) + 1)))], rng)
             except UsageError as error:
+                where = f"validation people come out of train: {str(error).rstrip('.')}"
                 fix = "Name images for validation too, or train on more people."
-                raise problem_error("too few people", f"validation people come out of train: {error}", fix) from None
+                raise problem_error("too few people", where, fix) from None
         return teach_every_class(parts, train.labels, groups, train=1)
 
 

@@ -246,3 +246,10 @@ def test_names_of_files_are_no_part_of_the_hash(class_folders):
     after = load_partition("folder", SMALL | {"path": "pets"}, class_folders)
     assert after.sha256 == before.sha256
     assert "cat/0.Jpg" in {name for _, images in after.parts() for name in images.sources}
+
+
+def test_one_person_to_train_on_is_too_few_for_validation(listed):
+    lines = [f"images/{n}.png,{n % 2},{'anna' if n < 20 else 'ben'},{'train' if n < 20 else 'test'}" for n in range(40)]
+    write_table(listed, lines, "path,label,identity,split")
+    with pytest.raises(UsageError, match=r"leave nobody of 1 to train on\. Name images for validation too"):
+        load_partition("folder", SMALL, listed)
