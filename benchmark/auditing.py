@@ -8,7 +8,8 @@ from forgetbench.answers import Logits
 from forgetbench.contestants import choose
 from forgetbench.errors import UsageError
 from forgetbench.evidence import read_run
-from forgetbench.judging import NO_UNLEARNING, RETRAIN, Standing, stand
+from forgetbench.judging import NO_UNLEARNING, RETRAIN, Standing, scoring_code, stand
+from forgetbench.packs import Pack, Verdict, with_verdict
 from forgetbench.scoring.audit import LINE, SENTINELS, Audit, audit, interpolate
 from forgetbench.scoring.score import score
 from forgetbench.scoring.scorecards import Scorecard
@@ -30,7 +31,8 @@ def audit_task(task: Task, options: Options, watcher: Watcher | None = None) -> 
     """Put the sentinels of a task through every metric.
 
     A third set of oracles, which is in no band, is trained as well. Contestants that were run here before take part in
-    the agreement between metrics.
+    the agreement between metrics. Ranking metrics that are out of place are kept beside the results and in the pack:
+    from then on they are shown and rank nothing, here and wherever the pack is installed.
 
     Args:
         task: The task.
@@ -43,7 +45,7 @@ def audit_task(task: Task, options: Options, watcher: Watcher | None = None) -> 
     [done] = run([task], lambda one: choose(["sentinels"], [], one.network.name), options, watcher)
     if done.pack is None:
         raise UsageError("an audit needs the oracles; leave out --evidence-only.")
-    judge = options.results.judge(done.pack)
+    judge = options.results.judge(done.pack.unaudited)
     third = extra_oracles(task, options, watcher)
     controls, originals = done.pack.population("controls"), done.pack.population("originals")
     bands, labels = judge.bands, done.pack.labels
@@ -68,4 +70,18 @@ def audit_task(task: Task, options: Options, watcher: Watcher | None = None) -> 
             cards[name] = card
         elif card.status == "ok" and manifest is not None:
             contestants.append(card)
-    return Audited(audit(cards, bands, line=line, contestants=contestants), standing)
+    found = audit(cards, bands, line=line, contestants=contestants)
+    _keep(found, done.pack, options)
+    return Audited(found, standing)
+
+
+def _keep(found: Audit, pack: Pack, options: Options) -> None:
+    verdict = Verdict(
+        task=pack.card.task,
+        task_key=pack.card.task_key,
+        pack=pack.unaudited.digest,
+        code=scoring_code(),
+        unfit={one.metric: "; ".join(one.failures) for one in found.metrics if one.metric in found.unfit},
+    )
+    options.results.keep_verdict(verdict, pack.card)
+    with_verdict(pack, verdict)

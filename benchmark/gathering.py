@@ -28,7 +28,7 @@ from forgetbench.evidence import (
     write_manifest,
 )
 from forgetbench.executors import Job, Result
-from forgetbench.packs import Pack, read_pack, write_pack
+from forgetbench.packs import Pack, Verdict, read_pack, with_verdict, write_pack
 from forgetbench.store import Store, replace_folder
 from forgetbench.tasks import INDICES, PROTOCOL, Task
 
@@ -70,7 +70,13 @@ class Unlearned:
 
 
 def gather_pack(
-    store: Store, folder: Path, task: Task, facts: Result, trained: Trained, retrain_flops: float | None
+    store: Store,
+    folder: Path,
+    task: Task,
+    facts: Result,
+    trained: Trained,
+    retrain_flops: float | None,
+    verdict: Verdict | None = None,
 ) -> Pack:
     """Write a task's pack: labels, row numbers, the originals with their answers, and the answers of all oracles.
 
@@ -81,6 +87,7 @@ def gather_pack(
         facts: Result of its ``prepare`` job.
         trained: Its models.
         retrain_flops: FLOPs of training one oracle.
+        verdict: What an audit found; it goes into the pack if it was this one that was audited.
 
     Raises:
         ForgetBenchError: An artefact was damaged since it was made.
@@ -105,7 +112,8 @@ def gather_pack(
                     oracle = getattr(trained, role)[draw][seed]["answers"][str(draw)]
                     shutil.copyfile(find_artefact(store, oracle) / ANSWERS, place / role / name)
         originals = [model["weights"] for model in trained.originals]
-        write_pack(place, {**_about(task, facts), "originals": originals, "retrain_flops": retrain_flops})
+        about = {**_about(task, facts), "originals": originals, "retrain_flops": retrain_flops}
+        with_verdict(Pack(place, write_pack(place, about)), verdict)
 
     replace_folder(folder, fill)
     return read_pack(folder, verify=False)

@@ -15,7 +15,7 @@ from forgetbench.evidence import CostRecord, Manifest, ModelRecord, Run
 from forgetbench.metrics import Cost
 from forgetbench.metrics.cost import ratio
 from forgetbench.metrics.relearn import anamnesis_index
-from forgetbench.packs import PACK, Pack, check_run
+from forgetbench.packs import Pack, check_run
 from forgetbench.scoring.readings import accuracy_by_seed, over_seeds
 from forgetbench.scoring.score import rank, reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
@@ -63,7 +63,7 @@ class Judge:
     @cached_property
     def bands(self) -> Bands:
         """Oracle bands, feasibility, family limit and gate of the board."""
-        made_of = f"{file_digest(self.pack.folder / PACK)}-{scoring_code()}"
+        made_of = f"{self.pack.digest}-{scoring_code()}"
         path = self.cache / f"bands-{made_of[:16]}-{made_of[-16:]}.json" if self.cache else None
         if path is not None and path.is_file():
             return Bands.model_validate_json(path.read_bytes())
@@ -73,6 +73,7 @@ class Judge:
             self.pack.population("controls"),
             self.originals,
             self.pack.card.track,
+            unfit=self.pack.unfit,
         )
         if path is not None:
             write_atomically(path, bands.model_dump_json().encode())
@@ -101,7 +102,7 @@ class Judge:
         """A scorecard from the folder of those that are kept, or made and kept."""
         if self.kept is None:
             return scored()
-        key = digest([file_digest(self.pack.folder / PACK), scoring_code(), *made_of])
+        key = digest([self.pack.digest, scoring_code(), *made_of])
         path = self.kept / f"{key}.json"
         if path.is_file():
             return Scorecard.model_validate_json(path.read_bytes())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -29,9 +29,11 @@ from forgetbench.evidence import (
     Text,
     fields,
 )
-from forgetbench.store import canonical_json, file_digest, write_atomically
+from forgetbench.store import canonical_json, digest, file_digest, write_atomically
 
 PACK = "pack.json"
+VERDICT = "audit.json"
+"""What an audit found out of place; a pack holds it only where there is something, for it then is another board."""
 PROBED = ("forget", "retain", "validation", "test-forgotten")
 """Subsets whose penultimate features are recorded on erase boards: what the linear probe reads."""
 
@@ -83,12 +85,57 @@ class PackCard(Record):
     """SHA-256 of every other file of the pack."""
 
 
+class Verdict(Record):
+    """What an audit found of the metrics of a pack: those that are out of place are shown, and rank nothing."""
+
+    schema_version: Literal[1] = SCHEMA
+    """Version of this format."""
+    task: Name
+    """Name of the task."""
+    task_key: Hash
+    """Hash of all that shapes the task's models."""
+    pack: Hash
+    """Digest of the pack that was audited, as it is without a verdict: of no other is anything said."""
+    code: Hash
+    """Hash of the scoring code that audited it."""
+    unfit: dict[Name, Text]
+    """Ranking metric -> what was out of place, in words; empty where all of them are fit to rank."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pack:
     """What a task's runs are scored against."""
 
     folder: Path
     card: PackCard
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that changes with any file of the pack."""
+        return digest(self.card.model_dump(mode="json"))
+
+    @property
+    def unaudited(self) -> Pack:
+        """The same pack without a verdict: what an audit judges, so that it finds the same again."""
+        files = {name: sha for name, sha in self.card.files.items() if name != VERDICT}
+        return replace(self, card=self.card.model_copy(update={"files": files}))
+
+    @cached_property
+    def unfit(self) -> dict[str, str]:
+        """Metrics that rank nothing here, since an audit found them out of place -> what was.
+
+        Raises:
+            ForgetBenchError: The verdict is of another pack.
+        """
+        if VERDICT not in self.card.files:
+            return {}
+        verdict = Verdict.model_validate_json((self.folder / VERDICT).read_bytes())
+        if verdict.pack != self.unaudited.digest:
+            raise ForgetBenchError(
+                f"{self.folder / VERDICT} is the audit of another pack; `forgetbench audit {self.card.task}` makes "
+                "one of this."
+            )
+        return dict(verdict.unfit)
 
     @cached_property
     def labels(self) -> list[dict[str, Array]]:
@@ -156,6 +203,21 @@ def write_pack(folder: Path, card: Mapping[str, Any]) -> PackCard:
     full = PackCard.model_validate({**card, "files": files})
     write_atomically(folder / PACK, canonical_json(full.model_dump(mode="json")))
     return full
+
+
+def with_verdict(pack: Pack, verdict: Verdict | None) -> Pack:
+    """Put a verdict into a pack's folder, so that whoever scores against it knows what ranks.
+
+    One that is of another pack, or finds nothing out of place, leaves the pack without any.
+    """
+    bare = pack.unaudited
+    path = pack.folder / VERDICT
+    if verdict is None or verdict.pack != bare.digest or not verdict.unfit:
+        path.unlink(missing_ok=True)
+    else:
+        write_atomically(path, canonical_json(verdict.model_dump(mode="json")))
+    card = write_pack(pack.folder, bare.card.model_dump(mode="json"))
+    return Pack(pack.folder, card)
 
 
 def check_run(run: Run, pack: Pack) -> list[str]:

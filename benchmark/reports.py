@@ -155,10 +155,11 @@ def _notes(standing: Standing, card: PackCard) -> tuple[str, ...]:
             f"{card.seeds} seeds, track {card.track}. Distance is the largest |z| over {', '.join(bands.ranking)}; "
             f"'in' marks what is inside the family band ({bands.family_limit:.2f}): not told from retraining."
         )
+    notes += [f"Not ranking: {name} {bands.references[name].reason}." for name in bands.unfit]
     infeasible = [
         f"{name} ({reference.reason})" if reference.reason else name
         for name, reference in bands.references.items()
-        if reference.feasible is False
+        if reference.feasible is False and name not in bands.unfit
     ]
     if infeasible:
         notes.append(f"Not ranking, since No unlearning is not told from retraining by it: {', '.join(infeasible)}.")

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forgetbench.errors import UsageError
+from pydantic import ValidationError
+
+from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import MANIFEST, Manifest, read_run
 from forgetbench.judging import Judge
-from forgetbench.packs import Pack, read_pack
-from forgetbench.store import home
+from forgetbench.packs import Pack, PackCard, Verdict, read_pack
+from forgetbench.store import canonical_json, home, write_atomically
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,29 @@ class Results:
     def pack_folder(self, task: str, key: str, draws: int, seeds: int) -> Path:
         """Where a task's pack lies: one folder for each definition and each count of draws and seeds."""
         return self.home / "packs" / task / f"{key[:12]}-g{draws}-s{seeds}"
+
+    def verdict_file(self, task: str, key: str, draws: int, seeds: int) -> Path:
+        """Where the verdict of a task's audit lies: one file for each folder that a pack may have."""
+        return self.home / "audits" / task / f"{key[:12]}-g{draws}-s{seeds}.json"
+
+    def verdict(self, task: str, key: str, draws: int, seeds: int) -> Verdict | None:
+        """What the last audit of a task found; None where there was none.
+
+        Raises:
+            ForgetBenchError: The file is damaged.
+        """
+        path = self.verdict_file(task, key, draws, seeds)
+        if not path.is_file():
+            return None
+        try:
+            return Verdict.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ForgetBenchError(f"{path} is damaged: remove it, and `forgetbench audit {task}` again.") from error
+
+    def keep_verdict(self, verdict: Verdict, card: PackCard) -> None:
+        """Keep what an audit found; runs that are made later put it into the pack again."""
+        path = self.verdict_file(card.task, card.task_key, card.draws, card.seeds)
+        write_atomically(path, canonical_json(verdict.model_dump(mode="json")))
 
     def judge(self, pack: Pack) -> Judge:
         """Scores runs against a pack; bands and scorecards are kept."""

@@ -245,8 +245,16 @@ class _TaskRunner:
         training_flops = {digest(spec): result["flops"] for spec, result in zip(own, counted_own, strict=True)}
         pack = None
         if not self.options.evidence_only:
-            folder = self.options.results.pack_folder(self.task.name, self.task.key, self.task.draws, self.task.seeds)
-            pack = gather_pack(self.options.store, folder, self.task, facts, self._trained(models), counted["flops"])
+            results, place = self.options.results, (self.task.name, self.task.key, self.task.draws, self.task.seeds)
+            pack = gather_pack(
+                self.options.store,
+                results.pack_folder(*place),
+                self.task,
+                facts,
+                self._trained(models),
+                counted["flops"],
+                results.verdict(*place),
+            )
         seconds = [models[_training_key(job)]["seconds"] for job in oracles]
         alone = self.executor.alone and seconds and all(result["fresh"] for result in trained)
         cost = CostRecord(

@@ -12,6 +12,7 @@ from scipy.stats import kendalltau, norm
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import metrics
+from forgetbench.scoring.bands import STAND_IN
 from forgetbench.scoring.comparisons import Population
 from forgetbench.scoring.scorecards import Bands, Record, Scorecard, Value
 from forgetbench.statistics import half_width
@@ -67,7 +68,8 @@ class Audit(Record):
     verdicts: tuple[Verdict, ...]
     """Every judgement."""
     unfit: tuple[str, ...]
-    """Ranking metrics that failed: give them to ``reference_bands(unfit=...)``, and they rank no longer."""
+    """Metrics that rank, or stand in for one that does, and failed: given to ``reference_bands(unfit=...)`` they rank
+    no longer."""
     taus: dict[str, dict[str, float]]
     """Kendall's tau-b between metrics' |z| over the contestants; empty with fewer than three."""
 
@@ -118,11 +120,12 @@ def audit(
     if line:
         verdicts.append(_rising(None, line, bands))
     ordered = sorted(bands.bands, key=lambda name: (name not in bands.ranking, name))
+    ranks = {*bands.ranking, *(STAND_IN[name] for name in bands.ranking if name in STAND_IN)}
     fitness = [_fitness(metric, verdicts, sentinels.get("retrain"), bands) for metric in ordered]
     return Audit(
         metrics=tuple(fitness),
         verdicts=tuple(verdicts),
-        unfit=tuple(item.metric for item in fitness if item.ranks and not item.fit),
+        unfit=tuple(item.metric for item in fitness if item.metric in ranks and not item.fit),
         taus=agreement(contestants, ordered),
     )
 

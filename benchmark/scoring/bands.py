@@ -5,7 +5,8 @@ All of it depends on the pack alone (originals, reference oracles, control oracl
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def reference_bands(
     originals: Population | None,
     track: Track,
     *,
-    unfit: Collection[str] = (),
+    unfit: Mapping[str, str] = MappingProxyType({}),
     ranking_only: bool = False,
 ) -> Bands:
     """Bands, feasibility, family limit and gate of a board.
@@ -54,7 +55,7 @@ def reference_bands(
         originals: The originals, as many: the contestant No unlearning. Without them nothing tells what is feasible,
             and the board is informational.
         track: What the task asks for.
-        unfit: Metrics that an audit found out of place here; they are shown, and rank nothing.
+        unfit: Metrics that an audit found out of place here -> what was; they are shown, and rank nothing.
         ranking_only: Leave out what never ranks: for tuning, where only the distance counts.
 
     Raises:
@@ -85,6 +86,8 @@ def reference_bands(
     for name, array in values["originals"].items():
         if name != "probe" and name in found:  # compared as a gap, shown as it is
             found[name] = found[name].model_copy(update={"original": float(array.mean())})
+    for name in set(unfit) & set(found):
+        found[name] = found[name].model_copy(update={"reason": f"failed the audit: {unfit[name]}"})
     ranking = _ranking(found, bands, track, unfit, known=originals is not None)
     return Bands(
         track=track,
@@ -94,6 +97,7 @@ def reference_bands(
         bands=bands,
         references=found,
         ranking=ranking,
+        unfit=tuple(sorted(set(unfit) & set(found))),
         family_limit=_family(ranking, halves, bands, seeds),
         gate=gate_of(originals, [references, controls], labels),
         singles={
@@ -129,7 +133,7 @@ def _ranking(
     found: Mapping[str, Reference],
     bands: Mapping[str, MetricBand],
     track: Track,
-    unfit: Collection[str],
+    unfit: Mapping[str, str],
     *,
     known: bool,
 ) -> tuple[str, ...]:

@@ -181,6 +181,7 @@ def _distance(comparisons: Mapping[str, Comparison], values: Mapping[str, Value]
         if value is None:
             return None
         other = stand_in(metric, value)
+        other = None if other in bands.unfit else other
         used[metric] = (metric,) if other is None else (metric, other)
 
     def farthest(without: int | None) -> tuple[float, str]:

@@ -51,7 +51,7 @@ class Reference(Record):
     feasible: bool | None
     """Efficacy metrics: whether No unlearning is far enough from the oracles to rank by. None for other metrics."""
     reason: str = ""
-    """Why the metric cannot be computed on this board, where it cannot."""
+    """Why the metric cannot be computed or does not rank on this board, where there is more to say than its z."""
 
 
 class ClassFloor(Record):
@@ -108,6 +108,8 @@ class Bands(Record):
     """Metric name to what is known of it without any contestant."""
     ranking: tuple[str, ...]
     """The metrics that rank here: feasible efficacy metrics, then harm metrics."""
+    unfit: tuple[str, ...] = ()
+    """Metrics that failed the audit of the task, and so rank nothing; the reason stands in their reference."""
     family_limit: float | None
     """A contestant is inside when its distance is below this; None where nothing ranks."""
     gate: Gate

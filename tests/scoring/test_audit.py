@@ -89,10 +89,14 @@ def test_a_line_that_falls_fails(board):
 def test_an_unfit_metric_ranks_no_longer(simulate):
     task = simulate(seed=2)
     populations = task.models(), task.models(), task.models(memory=2.0)
-    bands = reference_bands(task.labels, *populations, "match-oracle", unfit=("gap.forget",))
+    bands = reference_bands(task.labels, *populations, "match-oracle", unfit={"gap.forget": "third: z +9.00"})
     assert "gap.forget" not in bands.ranking
     assert "gap.forget" in bands.bands
-    none = reference_bands(task.labels, *populations, "match-oracle", unfit=("gap.forget", "lira.forget"))
+    assert bands.unfit == ("gap.forget",)
+    assert bands.references["gap.forget"].reason == "failed the audit: third: z +9.00"
+    none = reference_bands(
+        task.labels, *populations, "match-oracle", unfit=dict.fromkeys(("gap.forget", "lira.forget"), "z")
+    )
     assert none.informational == "every metric that could tell No unlearning from the oracles failed the audit"
 
 

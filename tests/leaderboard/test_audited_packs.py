@@ -1,0 +1,42 @@
+"""A pack whose audit found a metric out of place: server and local scoring leave it out of the ranking alike."""
+
+from __future__ import annotations
+
+from forgetbench.evidence import read_run
+from forgetbench.judging import Judge, stand
+from forgetbench.leaderboard.server import install_pack
+from forgetbench.packs import Verdict, read_pack, with_verdict
+
+
+def test_a_metric_that_failed_the_audit_ranks_neither_here_nor_on_the_server(site, world, tmp_path):
+    pack = read_pack(world.write_pack(tmp_path / "pack"))
+    whole = Judge(pack).bands
+    assert "gap.test" in whole.ranking
+    verdict = Verdict(
+        task=pack.card.task,
+        task_key=pack.card.task_key,
+        pack=pack.digest,
+        code="0" * 64,
+        unfit={"gap.test": "third: z +9.00"},
+    )
+    audited = with_verdict(pack, verdict)
+    install_pack(site.settings, audited.folder)
+    runs = [world.write_run(tmp_path / name, name, start=start) for name, start in (("a", 300), ("b", 320))]
+    headers = site.token()
+    entries = [site.post(folder, headers).json()["id"] for folder in runs]
+    site.work()
+
+    local = stand(Judge(audited), [read_run(folder) for folder in runs])
+    expected = tuple(name for name in whole.ranking if name != "gap.test")
+    assert local.bands.ranking == expected
+    for entry, card in zip(entries, local.card_of[2:], strict=True):
+        on_server = site.client.get(f"/api/v1/entries/{entry}").json()["scorecard"]
+        assert on_server == card.model_dump(mode="json")
+        assert on_server["ranking"] == list(expected)
+        assert on_server["metrics"]["gap.test"]["value"] is not None
+    rows = site.client.get(f"/api/v1/boards/{world.task}").json()["rows"]
+    assert [(row["label"], row["rank"]["position"]) for row in rows] == [
+        (row.name, row.rank) for row in local.board.rows
+    ]
+    for page in (f"/entries/{entries[0]}", "/metrics/gap.test"):
+        assert "failed the audit: third: z +9.00" in site.client.get(page).text

@@ -1,0 +1,131 @@
+"""What an audit finds out of place is kept beside the results and in the pack, and ranks nothing from then on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from forgetbench import auditing
+from forgetbench.answers import Logits
+from forgetbench.contestants import choose
+from forgetbench.errors import ForgetBenchError
+from forgetbench.evidence import read_run
+from forgetbench.judging import Judge, Standing, stand
+from forgetbench.packs import VERDICT, Pack, Verdict, read_pack, with_verdict
+from forgetbench.reports import board_table
+from forgetbench.suite import Options, TaskRun, run
+from forgetbench.tasks import Task, read_task
+
+TOML = """
+name = "test/mlp/mislabelled"
+title = "A task of seconds"
+seeds = 6
+[image_set]
+name = "digits"
+options = { train = 60, validation = 50 }
+[network]
+name = "mlp"
+options = { hidden = [16] }
+[recipe]
+epochs = 6
+batch_size = 20
+lr = 0.05
+[scenario]
+name = "mislabelled"
+options = { rate = 0.3, known = 0.5 }
+"""
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    path = tmp_path / "task.toml"
+    path.write_text(TOML)
+    return read_task(str(path))
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return Options(home=tmp_path / "home", device="cpu", executor="local")
+
+
+def go(task: Task, options: Options) -> tuple[TaskRun, Pack]:
+    [done] = run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), options)
+    assert done.pack is not None
+    return done, done.pack
+
+
+def standing_of(done: TaskRun, pack: Pack) -> Standing:
+    return stand(Judge(pack), [read_run(folder) for folder in done.runs])
+
+
+def found_out(pack: Pack, *names: str) -> Verdict:
+    return Verdict(
+        task=pack.card.task,
+        task_key=pack.card.task_key,
+        pack=pack.unaudited.digest,
+        code="0" * 64,
+        unfit=dict.fromkeys(names, "third: z +9.00"),
+    )
+
+
+def test_a_metric_that_fails_the_audit_is_shown_and_ranks_no_longer(
+    task: Task, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, pack = go(task, options)
+    before = standing_of(done, pack)
+    efficacy = {"gap.forget", "lira.forget"} & set(before.bands.ranking)
+    assert efficacy
+
+    def memorising(*_: object) -> list[Logits]:
+        return [{**draw, "test": -draw["test"]} for draw in pack.population("originals")]
+
+    monkeypatch.setattr(
+        auditing, "extra_oracles", memorising
+    )  # oracles that know the forgotten, and nothing else
+    audited = auditing.audit_task(task, options)
+    assert efficacy | {"gap.test"} <= set(audited.audit.unfit)
+    assert set(before.bands.ranking) == set(audited.standing.bands.ranking)  # the audit judges what might rank
+
+    after = standing_of(done, read_pack(pack.folder))
+    assert not set(audited.audit.unfit) & set(after.bands.ranking)
+    for card in after.card_of:
+        assert card.ranking == after.bands.ranking
+        assert all(card.metrics[name].value is not None for name in efficacy)
+    assert after.board.informational == "every metric that could tell No unlearning from the oracles failed the audit"
+    notes = board_table(after, pack.card).notes
+    assert any(note.startswith("Not ranking: gap.forget failed the audit: third: z +") for note in notes)
+
+    again, kept = go(task, options)  # a later run makes the pack again, and the verdict stays in it
+    assert standing_of(again, kept).bands == after.bands
+    assert auditing.audit_task(task, options).audit == audited.audit
+    monkeypatch.undo()
+    mended = auditing.audit_task(task, options)
+    assert "gap.test" not in mended.audit.unfit
+    assert set(Judge(read_pack(pack.folder)).bands.ranking) == set(before.bands.ranking) - set(mended.audit.unfit)
+
+
+def test_a_pack_without_anything_out_of_place_stays_to_the_bit(task: Task, options: Options) -> None:
+    _, pack = go(task, options)
+    before = (pack.folder / "pack.json").read_bytes()
+    assert with_verdict(pack, found_out(pack)).digest == pack.digest
+    assert with_verdict(with_verdict(pack, found_out(pack, "gap.test")), None).digest == pack.digest
+    assert (pack.folder / "pack.json").read_bytes() == before
+    assert not (pack.folder / VERDICT).exists()
+
+
+def test_the_verdict_of_another_pack_is_not_taken(task: Task, options: Options) -> None:
+    _, pack = go(task, options)
+    verdict = found_out(pack, "gap.test")
+    assert with_verdict(pack, verdict.model_copy(update={"pack": "0" * 64})).unfit == {}
+    audited = with_verdict(pack, verdict)
+    assert audited.unfit == {"gap.test": "third: z +9.00"}
+    (pack.folder / VERDICT).write_text(verdict.model_copy(update={"pack": "0" * 64}).model_dump_json())
+    with pytest.raises(ForgetBenchError, match="missing or damaged"):
+        read_pack(pack.folder)
+    with pytest.raises(ForgetBenchError, match=r"the audit of another pack; `forgetbench audit test/mlp"):
+        _ = Pack(pack.folder, audited.card).unfit
+    options.results.keep_verdict(verdict, pack.card)
+    options.results.verdict_file(task.name, task.key, task.draws, task.seeds).write_text("{}")
+    with pytest.raises(ForgetBenchError, match="is damaged: remove it"):
+        options.results.verdict(task.name, task.key, task.draws, task.seeds)
