@@ -10,9 +10,10 @@ from forgetbench.errors import UsageError
 from forgetbench.evidence import read_run
 from forgetbench.judging import NO_UNLEARNING, RETRAIN, Standing, scoring_code, stand
 from forgetbench.packs import Pack, Verdict, with_verdict
-from forgetbench.scoring.audit import LINE, SENTINELS, Audit, audit, interpolate
+from forgetbench.scoring.audit import LINE, Audit, audit, interpolate
 from forgetbench.scoring.score import score
 from forgetbench.scoring.scorecards import Scorecard
+from forgetbench.scoring.sentinels import SENTINELS
 from forgetbench.suite import Options, Watcher, extra_oracles, run
 from forgetbench.tasks import Task
 
@@ -81,7 +82,7 @@ def _keep(found: Audit, pack: Pack, options: Options) -> None:
         task_key=pack.card.task_key,
         pack=pack.unaudited.digest,
         code=scoring_code(),
-        unfit={one.metric: "; ".join(one.failures) for one in found.metrics if one.metric in found.unfit},
+        unfit={one.metric: "; ".join(one.why) for one in found.metrics if one.metric in found.unfit},
     )
     options.results.keep_verdict(verdict, pack.card)
     with_verdict(pack, verdict)

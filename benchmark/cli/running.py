@@ -221,6 +221,7 @@ def audit(
         Print JSON.
     """
     from forgetbench.auditing import audit_task
+    from forgetbench.scoring.audit import CONTESTANTS
     from forgetbench.suite import Options
     from forgetbench.tasks import read_task
 
@@ -231,22 +232,25 @@ def audit(
     if json:
         print_json(found.model_dump(mode="json"))
         return 1 if found.unfit else 0
-    rows = [
-        (
-            one.metric,
-            "fit" if one.fit else "UNFIT",
-            "ranks" if one.ranks else "",
-            "–" if one.null is None else f"{one.null:+.2f}",
-            "–" if one.detectable is None else f"{one.detectable:.4f}",
-            "; ".join(one.failures),
-        )
-        for one in found.metrics
-    ]
+
+    def signed(z: float | None) -> str:
+        return "–" if z is None else f"{z:+.2f}"
+
     print_table(
         f"{wanted.name}: {wanted.title}",
-        ("metric", "", "", "z of Retrain", "found 9 times in 10", "out of place"),
-        rows,
-        right=(3, 4),
+        ("metric", "", "", "z of Retrain", "third set", "No unlearning", "found 9 times in 10", "why"),
+        [
+            (
+                one.metric,
+                one.fit,
+                "ranks" if one.ranks else "",
+                *(signed(z) for z in (one.retrain, one.third, one.none)),
+                "–" if one.detectable is None else f"{one.detectable:.4f}",
+                "; ".join(one.why),
+            )
+            for one in found.metrics
+        ],
+        right=range(3, 7),
     )
     whole = [verdict for verdict in found.verdicts if verdict.metric is None]
     marks = {True: "ok", False: "OUT OF PLACE", None: "not demanded"}
@@ -255,6 +259,13 @@ def audit(
         names = list(found.taus)
         table = [(name, *(f"{found.taus[name].get(other, float('nan')):+.2f}" for other in names)) for name in names]
         print_table("Kendall's tau between metrics over the contestants", ("", *names), table, right=range(1, 40))
+    else:
+        remark(
+            f"Kendall's tau between metrics is left out: it needs {CONTESTANTS} contestants, and {found.contestants} "
+            f"were run here (`forgetbench run {wanted.name}`)."
+        )
+    if found.unfit:
+        remark(f"{', '.join(found.unfit)}: shown, and ranking no longer on {wanted.name}, here and in its pack.")
     return 1 if found.unfit else 0
 
 

@@ -1,11 +1,13 @@
 """The audit of the metrics themselves: does each put every sentinel where it must be (protocol section 5)?
 
-A sentinel is a contestant whose place is known beforehand. The pipeline makes and scores them; here they are judged.
+A sentinel is a contestant whose place is known beforehand. The pipeline makes and scores them; `sentinels` says where
+they are and must be; here metrics are judged by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from scipy.stats import kendalltau, norm
@@ -15,32 +17,25 @@ from forgetbench.metrics import metrics
 from forgetbench.scoring.bands import STAND_IN
 from forgetbench.scoring.comparisons import Population
 from forgetbench.scoring.scorecards import Bands, Record, Scorecard, Value
-from forgetbench.statistics import half_width
-
-SENTINELS = ("retrain", "third", "none", "sham", "collapse", "relabelled", "head-mask")
-"""Retrain, a third set of oracles, No unlearning, and the sentinel methods; ``line`` is given apart."""
+from forgetbench.scoring.sentinels import (
+    SENTINELS,
+    Verdict,
+    about_forgetting,
+    family_limit,
+    of_metric,
+    rising,
+    whole,
+    why_not,
+)
 
 LINE = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the way from a control oracle's logits to an original's."""
 
 POWER = 0.9
-GONE = 0.02
-"""Test-forgotten accuracy of a masked head, at most; the argmax of equal logits may still hit."""
-LEGIBLE = 0.8
-"""Probe of a masked head, at least: the features are untouched."""
+CONTESTANTS = 3
+"""Contestants that Kendall's tau needs."""
 
-
-class Verdict(Record):
-    """One sentinel on one metric, or as a whole."""
-
-    sentinel: str
-    """Which sentinel."""
-    metric: str | None
-    """Which metric; None where the whole scorecard is judged (gate, flags, distance)."""
-    passed: bool | None
-    """Whether it is where it must be; None where nothing is demanded or it cannot be told."""
-    detail: str
-    """What was found, in words."""
+Fit = Literal["fit", "blind", "UNFIT", "not judged"]
 
 
 class Fitness(Record):
@@ -48,28 +43,35 @@ class Fitness(Record):
 
     metric: str
     """Its name."""
-    fit: bool
-    """Whether every sentinel is where it must be."""
+    fit: Fit
+    """fit: every sentinel is where it must be. blind: it is about forgetting, and does not tell No unlearning from
+    retraining here. UNFIT: a sentinel is out of place. not judged: no sentinel says anything of it."""
     ranks: bool
     """Whether it ranks on this board as things stand."""
-    null: float | None
+    retrain: float | None
     """Oracles against oracles: Retrain's z."""
+    third: float | None
+    """The third set's z."""
+    none: float | None
+    """No unlearning's z."""
     detectable: float | None
     """The change of its value that is found outside the family band nine times in ten, in the metric's unit."""
-    failures: tuple[str, ...]
-    """What is out of place."""
+    why: tuple[str, ...]
+    """What is out of place, or why it is blind or not judged."""
 
 
 class Audit(Record):
     """The audit of a task's metrics."""
 
     metrics: tuple[Fitness, ...]
-    """Ranking metrics first."""
+    """All metrics, those that rank first."""
     verdicts: tuple[Verdict, ...]
     """Every judgement."""
     unfit: tuple[str, ...]
     """Metrics that rank, or stand in for one that does, and failed: given to ``reference_bands(unfit=...)`` they rank
     no longer."""
+    contestants: int
+    """Methods of the board that took part in the agreement between metrics."""
     taus: dict[str, dict[str, float]]
     """Kendall's tau-b between metrics' |z| over the contestants; empty with fewer than three."""
 
@@ -109,30 +111,30 @@ def audit(
     wrong = sorted(set(sentinels) - set(SENTINELS))
     if wrong:
         raise UsageError(f"There is no sentinel {wrong[0]!r}. There are: {', '.join(SENTINELS)}.")
-    verdicts = [verdict for name, card in sentinels.items() for verdict in _whole(name, card, bands)]
-    for metric in bands.bands:
-        for name, card in sentinels.items():
-            verdict = _one(name, metric, sentinels, card, bands)
-            if verdict is not None:
-                verdicts.append(verdict)
-        if line:
-            verdicts.append(_rising(metric, [card.metrics.get(metric, Value()) for card in line], bands))
+    verdicts = [verdict for name, card in sentinels.items() for verdict in whole(name, card, bands)]
     if line:
-        verdicts.append(_rising(None, line, bands))
-    ordered = sorted(bands.bands, key=lambda name: (name not in bands.ranking, name))
+        verdicts.append(rising(None, line, bands))
+    ordered = sorted({*metrics.names(), *bands.bands}, key=lambda name: (name not in bands.ranking, name))
     ranks = {*bands.ranking, *(STAND_IN[name] for name in bands.ranking if name in STAND_IN)}
-    fitness = [_fitness(metric, verdicts, sentinels.get("retrain"), bands) for metric in ordered]
+    fitness = []
+    for metric in ordered:
+        found = of_metric(metric, sentinels, bands)
+        if line and metric in bands.bands:
+            found.append(rising(metric, [card.metrics.get(metric, Value()) for card in line], bands))
+        verdicts += found
+        fitness.append(_fitness(metric, found, sentinels, bands))
     return Audit(
         metrics=tuple(fitness),
         verdicts=tuple(verdicts),
-        unfit=tuple(item.metric for item in fitness if item.metric in ranks and not item.fit),
+        unfit=tuple(item.metric for item in fitness if item.metric in ranks and item.fit == "UNFIT"),
+        contestants=len(contestants),
         taus=agreement(contestants, ordered),
     )
 
 
 def agreement(contestants: Sequence[Scorecard], names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Kendall's tau-b between metrics' |z| over the contestants; a metric that is missing or constant is left out."""
-    if len(contestants) < 3:
+    if len(contestants) < CONTESTANTS:
         return {}
     columns = {}
     for name in names:
@@ -146,110 +148,31 @@ def agreement(contestants: Sequence[Scorecard], names: Sequence[str]) -> dict[st
     }
 
 
-def _limit(bands: Bands) -> float:
-    return bands.family_limit if bands.family_limit is not None else 3.0
-
-
-def _whole(name: str, card: Scorecard, bands: Bands) -> list[Verdict]:
-    """What is demanded of a sentinel's scorecard as a whole."""
-
-    def say(*, passed: bool | None, detail: str) -> Verdict:
-        return Verdict(sentinel=name, metric=None, passed=passed, detail=detail)
-
-    distance = card.distance
-    away = "no distance" if distance is None else f"distance {distance.value:.2f}, family band {_limit(bands):.2f}"
-    feasible = any(reference.feasible for reference in bands.references.values())
-    if name in {"retrain", "third"}:
-        return [say(passed=distance.inside if distance else None, detail=away)]
-    if name == "none":
-        passed = (
-            (distance is not None and not distance.inside and "under-forgotten" in card.flags) if feasible else None
-        )
-        return [say(passed=passed, detail=f"{away}; flags: {', '.join(card.flags) or 'none'}")]
-    if name == "collapse":
-        gated = card.gate is not None and card.gate.collapsed
-        over = "over-forgotten" in card.flags
-        return [say(passed=gated and over, detail=f"gated: {gated}; flags: {', '.join(card.flags) or 'none'}")]
-    if name == "relabelled":
-        detail = f"flags: {', '.join(card.flags) or 'none'}"
-        if bands.track != "match-oracle" or _oracles_miss(card):
-            return [say(passed=None, detail=f"{detail}; uniform outputs are not less than the oracles' here")]
-        return [say(passed="over-forgotten" in card.flags, detail=detail)]
-    return []
-
-
-def _oracles_miss(card: Scorecard) -> bool:
-    """Whether oracles mostly answer the forget set otherwise than it was labelled, as on mislabelled tasks."""
-    bands = [card.metrics[name].band if name in card.metrics else None for name in ("accuracy.forget", "accuracy.test")]
-    return bands[0] is not None and bands[1] is not None and bands[0].mean < bands[1].mean / 2
-
-
-def _one(name: str, metric: str, cards: Mapping[str, Scorecard], card: Scorecard, bands: Bands) -> Verdict | None:
-    """What is demanded of a sentinel on one metric; None where nothing is."""
-    value = card.metrics.get(metric)
-    if value is None or value.z is None:
-        return None
-    found: tuple[bool | None, str] | None = None
-    if name in {"retrain", "third"}:
-        found = abs(value.z) < max(_limit(bands), 3.0), f"z {value.z:+.2f}"
-    elif name == "none" and bands.references[metric].feasible:
-        found = abs(value.z) > _limit(bands), f"z {value.z:+.2f}"
-    elif name == "sham" and "none" in cards:
-        found = _same(value, cards["none"].metrics.get(metric))
-    elif name == "head-mask" and metric in {"gap.test-forgotten", "probe"}:
-        found = _masked(metric, card)
-    if found is None:
-        return None
-    return Verdict(sentinel=name, metric=metric, passed=found[0], detail=found[1])
-
-
-def _same(sham: Value, untouched: Value | None) -> tuple[bool | None, str]:
-    """Whether two records cannot be told apart: a paired 99 % interval of pseudo-values, or the band's width."""
-    if untouched is None or not sham.pseudo or len(sham.pseudo) != len(untouched.pseudo) or sham.band is None:
-        return None, "no intervals"
-    difference = np.array(sham.pseudo) - np.array(untouched.pseudo)
-    mean, margin = float(difference.mean()), max(half_width(difference, 0.01), sham.band.width)
-    return abs(mean) <= margin, f"differs from No unlearning by {mean:+.4f}, {margin:.4f} allowed"
-
-
-def _masked(metric: str, card: Scorecard) -> tuple[bool, str]:
-    """A masked head: nothing of the class is answered, and all of it is still in the features."""
-    if metric == "probe":
-        found = card.metrics["probe"].value
-        return found is not None and found >= LEGIBLE, f"probe {found}"
-    found = card.metrics["accuracy.test-forgotten"].value
-    return found is not None and found <= GONE, f"test-forgotten accuracy {found}"
-
-
-def _rising(metric: str | None, line: Sequence[Scorecard] | Sequence[Value], bands: Bands) -> Verdict:
-    """Whether |z| (or the distance) rises along the line, and never falls by more than noise."""
-    heights: list[float] = []
-    for item in line:
-        if isinstance(item, Scorecard):
-            heights.append(item.distance.value if item.distance is not None else float("nan"))
-        else:
-            heights.append(abs(item.z) if item.z is not None else float("nan"))
-    detail = "|z| along the line: " + ", ".join(f"{height:.2f}" for height in heights)
-    demanded = metric is None or bands.references[metric].feasible
-    if not demanded or not np.isfinite(heights).all():
-        return Verdict(sentinel="line", metric=metric, passed=None, detail=detail)
-    fall = float((np.maximum.accumulate(heights) - heights).max())
-    passed = bool(fall <= max(1.0, 0.1 * max(heights)) and heights[-1] > heights[0] + 1.0)
-    return Verdict(sentinel="line", metric=metric, passed=passed, detail=detail)
-
-
-def _fitness(metric: str, verdicts: Sequence[Verdict], retrain: Scorecard | None, bands: Bands) -> Fitness:
-    failures = tuple(
-        f"{item.sentinel}: {item.detail}" for item in verdicts if item.metric == metric and item.passed is False
-    )
-    null = retrain.metrics[metric].z if retrain is not None and metric in retrain.metrics else None
-    calibrated = metrics.get(metric).calibrated
-    reach = _limit(bands) + float(norm.ppf(POWER))
+def _fitness(metric: str, verdicts: Sequence[Verdict], cards: Mapping[str, Scorecard], bands: Bands) -> Fitness:
+    fit, why = _judged(metric, verdicts)
+    if fit == "not judged":
+        why = (why_not(metric, cards, bands),)
+    reach = family_limit(bands) + float(norm.ppf(POWER))
+    calibrated = metric in bands.bands and metrics.get(metric).calibrated
+    z = {name: card.metrics[metric].z if metric in card.metrics else None for name, card in cards.items()}
     return Fitness(
         metric=metric,
-        fit=not failures,
+        fit=fit,
         ranks=metric in bands.ranking,
-        null=null,
+        retrain=z.get("retrain"),
+        third=z.get("third"),
+        none=z.get("none"),
         detectable=reach * bands.bands[metric].width if calibrated else None,
-        failures=failures,
+        why=why,
     )
+
+
+def _judged(metric: str, verdicts: Sequence[Verdict]) -> tuple[Fit, tuple[str, ...]]:
+    failures = tuple(f"{item.sentinel}: {item.detail}" for item in verdicts if item.passed is False)
+    if failures:
+        return "UNFIT", failures
+    untold = next((item.detail for item in verdicts if item.sentinel == "none" and item.passed is None), None)
+    if about_forgetting(metric) and untold is not None:
+        return "blind", (f"none: {untold}",)
+    told = any(item.passed for item in verdicts if item.sentinel == "none" or not about_forgetting(metric))
+    return "fit" if told else "not judged", ()

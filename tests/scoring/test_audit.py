@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from forgetbench.errors import UsageError
+from forgetbench.metrics import metrics
 from forgetbench.scoring.audit import LINE, agreement, audit, interpolate
 from forgetbench.scoring.score import reference_bands, score
 from forgetbench.scoring.scorecards import Value
@@ -51,7 +52,7 @@ def test_ranking_metrics_pass_on_a_task_where_all_is_as_it_should_be(board):
     }
     ranking = [item for item in found.metrics if item.ranks]
     assert {item.metric for item in ranking} == set(bands.ranking)
-    assert all(item.fit and item.detectable > 0 for item in ranking)
+    assert all(item.fit == "fit" and item.detectable > 0 for item in ranking)
     assert type(found).model_validate_json(found.model_dump_json()) == found
 
 
@@ -62,7 +63,8 @@ def test_a_metric_that_misplaces_a_sentinel_is_named(board):
     found = audit(sentinels | {"third": card.model_copy(update={"metrics": broken})}, bands)
     assert found.unfit == ("gap.test",)
     fitness = {item.metric: item for item in found.metrics}["gap.test"]
-    assert fitness.failures == ("third: z +9.00",)
+    assert (fitness.fit, fitness.third) == ("UNFIT", 9.0)
+    assert fitness.why == ("third: z +9.00",)
 
 
 def test_sentinels_that_are_not_out_of_place_fail(board):
@@ -78,6 +80,94 @@ def test_sentinels_that_are_not_out_of_place_fail(board):
     whole = {item.sentinel: item.passed for item in found.verdicts if item.metric is None}
     assert whole == {"retrain": False, "third": True, "none": False, "collapse": False, "relabelled": False}
     assert set(found.unfit) >= {"gap.forget", "lira.forget"}
+
+
+def test_a_metric_about_forgetting_that_does_not_tell_no_unlearning_is_blind(board):
+    bands, sentinels, line = board
+    card = sentinels["none"]
+    inside = {
+        name: card.metrics[name].model_copy(update={"z": 1.93})
+        for name in ("mia.loss", "js", "gap.withheld")
+        if name in card.metrics
+    }
+    found = audit(sentinels | {"none": card.model_copy(update={"metrics": card.metrics | inside})}, bands, line=line)
+    fitness = {item.metric: item for item in found.metrics}
+    for name in ("mia.loss", "js"):
+        assert fitness[name].fit == "blind"
+        assert fitness[name].why == ("none: z +1.93: not told from retraining",)
+    assert fitness["gap.test"].fit == "fit"  # of harm nothing is demanded of No unlearning
+
+
+def test_doing_nothing_may_not_be_better_than_retraining(board):
+    bands, sentinels, _ = board
+    card = sentinels["none"]
+    assert {item.metric: item for item in audit(sentinels, bands).metrics}["tow"].fit == "fit"
+    better = card.metrics | {"tow": card.metrics["tow"].model_copy(update={"z": 8.0})}
+    found = audit(sentinels | {"none": card.model_copy(update={"metrics": better})}, bands)
+    fitness = {item.metric: item for item in found.metrics}["tow"]
+    assert (fitness.fit, fitness.why) == ("UNFIT", ("none: z +8.00: better than retraining",))
+
+
+@pytest.mark.parametrize(
+    ("sentinel", "metric"),
+    [
+        ("collapse", "gap.forget"),
+        ("collapse", "shift.forget"),
+        ("collapse", "gap.test"),
+        ("collapse", "gap.retain"),
+        ("relabelled", "gap.forget"),
+        ("relabelled", "shift.forget"),
+    ],
+)
+def test_collapse_and_relabelled_must_be_on_their_side(board, sentinel, metric):
+    bands, sentinels, _ = board
+
+    def verdict(cards):
+        return {item.sentinel: item.passed for item in audit(cards, bands).verdicts if item.metric == metric}[sentinel]
+
+    assert verdict(sentinels) is True
+    card = sentinels[sentinel]
+    value = card.metrics[metric]
+    turned = card.metrics | {metric: value.model_copy(update={"z": -value.z})}
+    swapped = sentinels | {sentinel: card.model_copy(update={"metrics": turned})}
+    assert verdict(swapped) is False
+    assert {item.metric: item.fit for item in audit(swapped, bands).metrics}[metric] == "UNFIT"
+
+
+def test_every_metric_is_judged_or_says_why_not(board):
+    bands, sentinels, line = board
+    found = {item.metric: item for item in audit(sentinels, bands, line=line).metrics}
+    assert set(found) == set(metrics.names())
+    assert found["accuracy.forget"].fit == "fit"
+    assert found["forgetting-quality"].fit == "fit"  # by the spread of its control
+    assert found["indiscernibility"].fit in {"fit", "blind"}
+    for name, reason in (
+        ("zrf", "needs forget, teacher"),
+        ("h-mean", "needs test, test-forgotten"),
+        ("neurips-score", "neither a band nor values by seed"),
+    ):
+        assert found[name].fit == "not judged"
+        assert reason in found[name].why[0]
+
+
+def test_metrics_without_a_band_are_judged_by_their_values_by_seed(board):
+    bands, sentinels, _ = board
+
+    def with_values(**seeds):
+        cards = dict(sentinels)
+        for name, values in seeds.items():
+            value = Value(value=float(np.mean(values)), seeds=tuple(values))
+            cards[name] = cards[name].model_copy(update={"metrics": cards[name].metrics | {"aus": value}})
+        return {item.metric: item for item in audit(cards, bands).metrics}["aus"]
+
+    oracle, other = [0.80, 0.81, 0.79, 0.80, 0.82, 0.78], [0.81, 0.80, 0.80, 0.79, 0.80, 0.80]
+    low, high = [0.5, 0.51, 0.5, 0.49, 0.5, 0.5], [0.95, 0.96, 0.95, 0.94, 0.95, 0.95]
+    assert with_values(retrain=oracle, third=other, none=low).fit == "fit"
+    assert with_values(retrain=oracle, third=other, none=other).fit == "blind"
+    better = with_values(retrain=oracle, third=other, none=high)
+    assert better.fit == "UNFIT"
+    assert better.why[0].endswith("better than retraining")
+    assert with_values(retrain=oracle, third=high, none=low).fit == "UNFIT"
 
 
 def test_a_line_that_falls_fails(board):
@@ -110,6 +200,9 @@ def test_head_mask_of_a_class_task(simulate):
     card = score(masked, name="m", references=references, labels=task.labels, bands=bands, originals=originals)
     found = audit({"head-mask": card}, bands)
     assert [(item.metric, item.passed) for item in found.verdicts] == [("gap.test-forgotten", True)]
+    assert {item.metric: item.fit for item in found.metrics}[
+        "gap.test-forgotten"
+    ] == "not judged"  # nothing was untouched
     legible = card.metrics | {"probe": Value(value=0.97, z=50.0, band=card.metrics["gap.test"].band)}
     seen = audit(
         {"head-mask": card.model_copy(update={"metrics": legible})},
