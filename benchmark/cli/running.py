@@ -128,6 +128,7 @@ def score(
     oracle: Path | None = None,
     labels: Path | None = None,
     originals: Path | None = None,
+    track: Literal["match-oracle", "erase"] | None = None,
     json: Flag = False,
 ) -> None:
     """Score saved evidence, or the logits that another suite saved. Needs no torch.
@@ -148,6 +149,8 @@ def score(
         The labels: an .npz with arrays forget, retain and test, (n,).
     originals
         The same as logits, before unlearning.
+    track
+        What the logits are scored for: match-oracle if left out, or erase, which needs test-forgotten too.
     json
         Print the scorecard, whole, as JSON.
     """
@@ -156,12 +159,12 @@ def score(
     from forgetbench.scoring.external import score_files
 
     if run_folder is not None:
-        if logits or oracle or labels or originals:
-            raise UsageError("give the folder of a run, or --logits, --oracle and --labels; not both.")
+        if logits or oracle or labels or originals or track:
+            raise UsageError("give the folder of a run, or --logits, --oracle and --labels (--track); not both.")
         run_ = read_run(run_folder)
         card, title = Results().judge_of(run_.manifest, pack).score(run_), run_.manifest.task
     elif logits and oracle and labels:
-        card, title = score_files(logits, oracle, labels, originals), str(logits)
+        card, title = score_files(logits, oracle, labels, originals, track=track or "match-oracle"), str(logits)
     else:
         raise UsageError("name the folder of a run, or --logits, --oracle and --labels.")
     if json:

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import floats
 from forgetbench.metrics.spec import Track
 from forgetbench.scoring.bands import reference_bands
-from forgetbench.scoring.comparisons import SUBSETS, Population
+from forgetbench.scoring.comparisons import Population
 from forgetbench.scoring.gates import gate_of
 from forgetbench.scoring.score import score
 from forgetbench.scoring.scorecards import Bands, Scorecard, SingleModels
 from forgetbench.scoring.singles import single_values
+from forgetbench.scoring.submitted import answers_of, same_outputs, truth_of
 
-NEEDED = ("forget", "retain", "test")
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    NotImplementedError,
+    SyntaxError,
+    TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy raises on a damaged archive, or on a header that is none."""
 
 
 def score_logits(
@@ -37,30 +49,36 @@ def score_logits(
     Args:
         unlearned: Subset (forget, retain, test and what else there is) to logits (S, n, K), or (n, K) of one model.
         oracle: The same of models that never saw the forget set. With 2 S of them the second half gives the bands;
-            with S there are values and no bands.
+            with fewer there are values and no bands, and more are not read.
         labels: Subset to labels (n,), or (n, A) of binary attributes.
         originals: The same of the S models before unlearning; without them nothing tells what is feasible.
         track: match-oracle, or erase (then test-forgotten rows too).
         name: The row's name.
 
     Raises:
-        UsageError: A subset is missing, shapes differ, or there are fewer oracles than unlearned models.
+        UsageError: A subset is missing or empty, shapes or types will not do (the message names role and subset), or
+            the numbers of models do not fit each other.
     """
-    truth = [{subset: np.asarray(values) for subset, values in labels.items()}]
-    contestant = _population(unlearned, "unlearned")
-    oracles = _population(oracle, "oracle")
-    seeds, available = len(contestant[0]["forget"]), len(oracles[0]["forget"])
-    if set(truth[0]) - set(SUBSETS) - {f"groups:{subset}" for subset in SUBSETS}:
-        raise UsageError(f"labels: the subsets are {', '.join(SUBSETS)}, not {', '.join(sorted(truth[0]))}.")
+    truth = truth_of(labels, track)
+    given = {"unlearned": unlearned, "oracle": oracle} | ({"originals": originals} if originals is not None else {})
+    sides = {role: answers_of(values, role, truth, track) for role, values in given.items()}
+    same_outputs(sides)
+    seeds, available = (len(sides[role]["forget"]) for role in ("unlearned", "oracle"))
     if available < seeds:
         raise UsageError(f"{seeds} unlearned models need at least as many oracles; there are {available}.")
+    before: Population | None = [sides["originals"]] if originals is not None else None
+    if before is not None and len(before[0]["forget"]) != seeds:
+        raise UsageError(
+            f"originals: {len(before[0]['forget'])} models, but {seeds} were unlearned: give the model that each of "
+            "those started from, in their order."
+        )
+    oracles = [sides["oracle"]]
     references = _some(oracles, slice(0, seeds))
-    before = _population(originals, "originals") if originals is not None else None
     if available >= 2 * seeds:
-        bands = reference_bands(truth, references, _some(oracles, slice(seeds, 2 * seeds)), before, track)
+        bands = reference_bands([truth], references, _some(oracles, slice(seeds, 2 * seeds)), before, track)
     else:
-        bands = _without_bands(truth, references, track, seeds)
-    return score(contestant, name=name, references=references, labels=truth, bands=bands, originals=before)
+        bands = _without_bands([truth], references, track, seeds, available)
+    return score([sides["unlearned"]], name=name, references=references, labels=[truth], bands=bands, originals=before)
 
 
 def score_files(
@@ -92,26 +110,17 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             raise UsageError(f"{path} is no .npz file; one array for each subset is needed, as np.savez writes them.")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise UsageError(f"{path} is no .npz file of plain arrays: {error}") from error
-
-
-def _population(answers: Mapping[str, ArrayLike], role: str) -> Population:
-    found = {}
-    for subset, values in answers.items():
-        array = np.asarray(values)
-        found[subset] = floats(array[None] if array.ndim == 2 else array, f"{role}: {subset}", ndim=3)
-    absent = [subset for subset in NEEDED if subset not in found]
-    if absent:
-        raise UsageError(f"{role}: {', '.join(absent)} missing; logits on {', '.join(NEEDED)} are needed.")
-    return [found]
 
 
 def _some(population: Population, models: slice) -> Population:
     return [{subset: array[models] for subset, array in answers.items()} for answers in population]
 
 
-def _without_bands(labels: list[dict[str, NDArray[Any]]], references: Population, track: Track, seeds: int) -> Bands:
+def _without_bands(
+    labels: list[dict[str, NDArray[Any]]], references: Population, track: Track, seeds: int, available: int
+) -> Bands:
     alone, _ = single_values(references, labels)
     return Bands(
         track=track,
@@ -127,5 +136,5 @@ def _without_bands(labels: list[dict[str, NDArray[Any]]], references: Population
             name: SingleModels(references=tuple(tuple(row) for row in values.tolist()), originals=())
             for name, values in alone.items()
         },
-        informational=f"{seeds} oracles: bands need twice as many oracles as unlearned models",
+        informational=f"{available} oracles for {seeds} unlearned models: bands need twice as many, {2 * seeds}",
     )

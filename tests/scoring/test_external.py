@@ -102,3 +102,143 @@ def test_wrong_calls(task):
 def test_scoring_needs_no_torch():
     code = "import sys, forgetbench.scoring.external, forgetbench.scoring.audit; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def npz_of(task):
+    """What the command takes, with everything that a board needs."""
+    return {
+        "unlearned": dict(task.models(memory=1.0)[0]),
+        "oracle": both(task.models(), task.models()),
+        "labels": dict(task.labels[0]),
+        "originals": dict(task.models(memory=2.0)[0]),
+    }
+
+
+def drop(name):
+    return lambda arrays: {key: array for key, array in arrays.items() if key != name}
+
+
+def put(name, change):
+    return lambda arrays: arrays | {name: change(arrays[name])}
+
+
+def of_all(change):
+    return lambda arrays: {name: change(array) for name, array in arrays.items()}
+
+
+ONE_HOT = np.eye(5, dtype=np.int64)
+
+
+@pytest.mark.parametrize(
+    ("role", "change", "message"),
+    [
+        ("labels", drop("test"), "labels: test missing; labels of forget, retain, test are needed"),
+        ("labels", drop("forget"), "labels: forget missing"),
+        ("labels", drop("retain"), "labels: retain missing"),
+        ("labels", put("retain", lambda array: array[:0]), "labels: retain is empty"),
+        ("labels", put("forget", lambda array: array[:0]), "labels: forget is empty"),
+        ("unlearned", put("forget", lambda array: array[:, :0]), "unlearned: forget is empty"),
+        ("labels", put("test", lambda array: array.astype(str)), "labels: test: whole numbers expected"),
+        ("labels", put("test", lambda array: array / 2), "labels: test: whole numbers expected.*float64"),
+        ("labels", put("test", lambda array: array + 3), "labels: test: .* in row .*, where 0 to 4 is expected"),
+        ("labels", put("test", lambda array: array[:-1]), "unlearned: test has 200 rows, but there are 199 labels"),
+        ("labels", put("test", lambda array: array[:, None, None]), r"labels: test: .*the shape is \(200, 1, 1\)"),
+        ("labels", put("test", lambda array: ONE_HOT[array]), "the same in every subset; there are: forget"),
+        ("labels", of_all(lambda array: ONE_HOT[array]), "one-hot .*labels.argmax"),
+        (
+            "labels",
+            lambda arrays: arrays | {"groups:test": np.zeros(190, int)},
+            "groups:test has 190 rows, but test has 200",
+        ),
+        (
+            "labels",
+            lambda arrays: arrays | {"groups:test": np.zeros(210, int)},
+            "groups:test has 210 rows, but test has 200",
+        ),
+        (
+            "labels",
+            lambda arrays: arrays | {"groups:unseen": np.zeros(9, int)},
+            "groups:unseen has 9 rows, but unseen has 0",
+        ),
+        ("labels", lambda arrays: arrays | {"unseen": np.zeros(9, int)}, "unlearned: no logits on unseen"),
+        (
+            "oracle",
+            put("test", lambda array: array.astype(str)),
+            "oracle: test: real numbers expected, but the type is <U",
+        ),
+        ("unlearned", put("retain", lambda array: array + 1j), "unlearned: retain: real numbers.*complex128"),
+        ("unlearned", put("retain", lambda array: array[..., :4]), "unlearned: retain has 4 outputs, but forget has 5"),
+        ("oracle", of_all(lambda array: np.concatenate([array, array[..., :1]], axis=2)), "the same outputs.*oracle 6"),
+        ("oracle", put("test", lambda array: array[:9]), "oracle: test has 9 models, but forget has 12"),
+        ("unlearned", lambda arrays: arrays | {"trian": arrays["test"]}, "unlearned: the subsets are .*, not trian"),
+        (
+            "originals",
+            of_all(lambda array: np.concatenate([array, array[:1]])),
+            "originals: 7 models, but 6 were unlearned",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(task, role, change, message):
+    arrays = npz_of(task)
+    arrays[role] = change(arrays[role])
+    with pytest.raises(UsageError, match=message):
+        score_logits(arrays["unlearned"], arrays["oracle"], arrays["labels"], originals=arrays["originals"])
+    if role != "originals":
+        with pytest.raises(UsageError, match=message):
+            score_logits(arrays["unlearned"], arrays["oracle"], arrays["labels"])
+
+
+def test_too_many_originals_are_refused_without_bands_too(task):
+    arrays = npz_of(task)
+    more = {name: np.concatenate([array, array[:1]]) for name, array in arrays["originals"].items()}
+    half = {name: array[:6] for name, array in arrays["oracle"].items()}
+    with pytest.raises(UsageError, match="originals: 7 models"):
+        score_logits(arrays["unlearned"], half, arrays["labels"], originals=more)
+
+
+def test_how_many_oracles_there_are_is_said(task):
+    arrays = npz_of(task)
+    nine = {name: array[:9] for name, array in arrays["oracle"].items()}
+    found = score_logits(arrays["unlearned"], nine, arrays["labels"])
+    assert found.informational == "9 oracles for 6 unlearned models: bands need twice as many, 12"
+
+
+def test_attributes_are_no_one_hot_labels(task):
+    arrays = npz_of(task)
+    random = np.random.default_rng(0)
+    labels = {name: random.integers(0, 2, (len(array), 5)) for name, array in arrays["labels"].items()}
+    assert score_logits(arrays["unlearned"], arrays["oracle"], labels).metrics["gap.forget"].value is not None
+
+
+def test_the_erase_track_has_its_own_rows_and_metrics(task, simulate, tmp_path, capsys):
+    from forgetbench.cli import main
+
+    erase = simulate(rows={"forget": 60, "retain": 80, "test": 100, "test-forgotten": 40})
+    for place, found in (("erase", npz_of(erase)), ("other", npz_of(task))):
+        (tmp_path / place).mkdir()
+        for name, arrays in found.items():
+            np.savez(tmp_path / place / f"{name}.npz", **arrays)
+
+    def call(place, *more):
+        files = {"--logits": "unlearned", "--oracle": "oracle", "--labels": "labels"}
+        words = [word for key, name in files.items() for word in (key, str(tmp_path / place / f"{name}.npz"))]
+        with pytest.raises(SystemExit) as ended:
+            main(["score", *words, "--json", *more])
+        return ended.value.code, "".join(capsys.readouterr())
+
+    code, said = call("erase", "--track", "erase")
+    assert code == 0
+    assert '"track": "erase"' in said
+    code, said = call("other", "--track", "erase")
+    assert code == 2
+    assert "labels: test-forgotten missing" in " ".join(said.split())
+
+
+def test_a_damaged_archive_is_no_traceback(tmp_path):
+    path = tmp_path / "damaged.npz"
+    np.savez_compressed(path, forget=np.random.default_rng(0).normal(size=(50, 50)))
+    data = bytearray(path.read_bytes())
+    data[200:400] = bytes(200)
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match="npz file"):
+        read_arrays(path)

@@ -80,9 +80,7 @@ def test_a_metric_that_fails_the_audit_is_shown_and_ranks_no_longer(
     def memorising(*_: object) -> list[Logits]:
         return [{**draw, "test": -draw["test"]} for draw in pack.population("originals")]
 
-    monkeypatch.setattr(
-        auditing, "extra_oracles", memorising
-    )  # oracles that know the forgotten, and nothing else
+    monkeypatch.setattr(auditing, "extra_oracles", memorising)  # oracles that know the forgotten, and nothing else
     audited = auditing.audit_task(task, options)
     assert efficacy | {"gap.test"} <= set(audited.audit.unfit)
     assert set(before.bands.ranking) == set(audited.standing.bands.ranking)  # the audit judges what might rank
