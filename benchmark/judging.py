@@ -178,7 +178,10 @@ def contends(manifest: Manifest) -> bool:
 
 
 def relearned(models: Sequence[ModelRecord]) -> dict[str, Value]:
-    """Relearn time and anamnesis index, as whoever made the run measured them on all models."""
+    """Relearn time and anamnesis index, as whoever made the run measured them on all models.
+
+    A model that did not come back by the last step is censored: a bound is told in words, and no mean or interval.
+    """
     names = ("relearn", "relearn.back", "relearn.oracle", "relearn.oracle.back")
     if not all(name in model.measured for model in models for name in names):
         return dict.fromkeys(("relearn", "ain"), Value(reason="not measured: `run --relearn` does, on erase boards"))
@@ -187,7 +190,19 @@ def relearned(models: Sequence[ModelRecord]) -> dict[str, Value]:
         np.array([np.mean([model.measured[name] for model in models if model.seed == seed]) for seed in seeds])
         for name in ("relearn", "relearn.oracle")
     )
-    return {"relearn": over_seeds(mine), "ain": Value(value=anamnesis_index([*mine], [*oracle]))}
+    gone, gone_oracle = (
+        sum(not model.measured[name] for model in models) for name in ("relearn.back", "relearn.oracle.back")
+    )
+    lost = f"{gone} of {len(models)} unlearned models never came back"
+    time = Value(reason=f"censored: at least {mine.mean():.0f} steps, {lost}") if gone else over_seeds(mine)
+    index = anamnesis_index([*mine], [*oracle])
+    if not gone and not gone_oracle:
+        return {"relearn": time, "ain": Value(value=index)}
+    lost_oracle = f"{gone_oracle} of {len(models)} oracles never came back"
+    if gone and gone_oracle:
+        return {"relearn": time, "ain": Value(reason=f"censored: {lost}, {lost_oracle}")}
+    bound = f"at least {index:.2f}, {lost}" if gone else f"at most {index:.2f}, {lost_oracle}"
+    return {"relearn": time, "ain": Value(reason=f"censored: {bound}")}
 
 
 def cost_of(record: CostRecord, models: Sequence[ModelRecord]) -> Cost:

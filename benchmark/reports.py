@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from forgetbench.evidence import ModelRecord
 from forgetbench.judging import NO_UNLEARNING, Standing, contends
 from forgetbench.latex import latex, latex_signs
 from forgetbench.metrics import metrics, ranking_metrics
@@ -194,17 +195,24 @@ def _notes_on_relearning(standing: Standing) -> tuple[str, ...]:
     """How fast the forgotten comes back, as whoever made the runs measured it."""
     notes = []
     for card, manifest in zip(standing.card_of, standing.manifests, strict=True):
-        ain = card.metrics.get("ain", Value()).value
-        if manifest is None or ain is None:
+        ain = card.metrics.get("ain", Value())
+        if not (manifest and manifest.models) or not all(
+            "relearn.oracle" in model.measured for model in manifest.models
+        ):
             continue
-        steps = {name: [model.measured[name] for model in manifest.models] for name in ("relearn", "relearn.oracle")}
-        back = sum(model.measured["relearn.back"] for model in manifest.models)
+        mine, oracle = (_steps(manifest.models, name) for name in ("relearn", "relearn.oracle"))
+        index = ain.reason if ain.value is None else f"{ain.value:.2f}"
         notes.append(
-            f"{card.name}: relearns in {fmean(steps['relearn']):.0f} steps, oracles in "
-            f"{fmean(steps['relearn.oracle']):.0f} (anamnesis index {ain:.2f}; {back:.0f} of {len(manifest.models)} "
-            "models came back), as measured by whoever ran it."
+            f"{card.name}: relearns in {mine} steps, oracles in {oracle} (anamnesis index {index}), as measured by "
+            "whoever ran it."
         )
     return tuple(notes)
+
+
+def _steps(models: Sequence[ModelRecord], name: str) -> str:
+    """The mean, or what it is at least where a model never came back."""
+    bound = "" if all(model.measured[f"{name}.back"] for model in models) else "at least "
+    return f"{bound}{fmean(model.measured[name] for model in models):.0f}"
 
 
 def as_markdown(table: Table) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,57 @@ def test_a_model_that_never_comes_back_counts_as_the_limit(
     job = {"task": task.model_dump(mode="json"), "site": bench.site.__dict__, "draw": 0, "seed": 0}
     found = measuring.relearn({**job, "model": keys["reference"], "original": keys["original"]})
     assert (found["steps"], found["back"]) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("mine", "oracle", "relearn", "ain"),
+    [
+        ([(10, 1), (30, 1)], [(40, 1), (42, 1)], 20.0, 0.5),
+        (
+            [(200, 0), (200, 0)],
+            [(200, 0), (200, 0)],
+            "at least 200 steps, 2 of 2 unlearned models never came back",
+            "censored: 2 of 2 unlearned models never came back, 2 of 2 oracles never came back",
+        ),
+        (
+            [(100, 1), (200, 0)],
+            [(49, 1), (49, 1)],
+            "at least 150 steps, 1 of 2 unlearned models never came back",
+            "censored: at least 3.02, 1 of 2 unlearned models never came back",
+        ),
+        ([(19, 1), (19, 1)], [(200, 0), (118, 1)], 19.0, "censored: at most 0.12, 1 of 2 oracles never came back"),
+    ],
+)
+def test_what_never_came_back_is_no_measurement(
+    done: TaskRun, mine: list[tuple[int, int]], oracle: list[tuple[int, int]], relearn: object, ain: object
+) -> None:
+    assert done.pack is not None
+    run_ = read_run(done.runs[0])
+    models = tuple(
+        model.model_copy(
+            update={
+                "measured": {
+                    "relearn": u[0],
+                    "relearn.back": u[1],
+                    "relearn.oracle": r[0],
+                    "relearn.oracle.back": r[1],
+                }
+            }
+        )
+        for model, u, r in zip(run_.manifest.models, mine, oracle, strict=True)
+    )
+    run_ = replace(run_, manifest=run_.manifest.model_copy(update={"models": models}))
+    standing = stand(Judge(done.pack), [run_])
+    card = standing.card_of[-1]
+    for name, expected in (("relearn", relearn), ("ain", ain)):
+        value = card.metrics[name]
+        if isinstance(expected, float):
+            assert value.value == pytest.approx(expected)
+        else:
+            assert value.value is value.low is value.high is None
+            assert str(expected) in value.reason
+    [note] = [note for note in board_table(standing, done.pack.card).notes if "as measured by whoever ran it" in note]
+    assert ("at least" in note or "at most" in note) == any(not back for _, back in (*mine, *oracle))
 
 
 def test_without_it_scorecards_say_why_there_is_no_value(task: Task, options: Options) -> None:
