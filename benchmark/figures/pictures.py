@@ -199,13 +199,15 @@ def picture_across(boards: Mapping[str, Sequence[Row]], theme: Theme = LIGHT) ->
     ranks = across.mean_ranks(boards)
     if ranks is None:
         return None
+    pairs = ", ".join(f"{better} before {worse}" for better, worse in ranks.apart) or "none"
     left_out = f" Not run on every task: {', '.join(ranks.left_out)}." if ranks.left_out else ""
     return Picture(
         ACROSS,
         across.critical_difference(ranks, theme),
         f"Mean ranks of {len(ranks.names)} methods by distance over {ranks.tasks} tasks (1 is best; what collapsed "
         f"shares the last). Methods under one bar are not told apart (Nemenyi, 5 %); that all are alike has p = "
-        f"{ranks.p:.2g} (Iman and Davenport). Tasks on one image set are not independent.{left_out}",
+        f"{ranks.p:.2g} (Iman and Davenport). Pairs told apart by Wilcoxon's test on the "
+        f"ranks, corrected by Holm: {pairs}. Tasks on one image set are not independent.{left_out}",
     )
 
 

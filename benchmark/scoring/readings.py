@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,10 +13,19 @@ from forgetbench.metrics.erasure import generalisation, h_mean_by_seed
 from forgetbench.metrics.likelihood import lira
 from forgetbench.metrics.literature import adaptive_unlearning_score, indiscernibility, retention_deviation
 from forgetbench.metrics.quality import neurips_score
+from forgetbench.metrics.roc import clopper_pearson
 from forgetbench.metrics.utility import accuracy
 from forgetbench.scoring.comparisons import Labels, Population, SingleValues
 from forgetbench.scoring.scorecards import Bands, MetricBand, Value
 from forgetbench.statistics import half_width, pseudo_interval, pseudo_values
+
+LIRA_READINGS = {
+    "lira.forget.balanced": "balanced_accuracy",
+    "lira.forget.tpr-1": "tpr_1",
+    "lira.forget.tpr-0.1": "tpr_01",
+    "lira.forget.worst-decile": "worst_decile",
+}
+"""Metric -> the field of the attack's result that it shows."""
 
 
 def accuracy_by_seed(population: Population, labels: Labels, subset: str) -> FloatArray:
@@ -129,28 +138,55 @@ def summaries(contestant: Population, references: Population, labels: Labels, al
 
 
 def lira_readings(contestant: Population, references: Population, labels: Labels) -> dict[str, Value]:
-    """The other readings of the attack on the forget set, averaged over draws."""
-    names = {
-        "balanced_accuracy": "lira.forget.balanced",
-        "tpr_1": "lira.forget.tpr-1",
-        "tpr_01": "lira.forget.tpr-0.1",
-        "worst_decile": "lira.forget.worst-decile",
-    }
+    """The other readings of the attack on the forget set, averaged over draws.
+
+    Intervals are those of pseudo-values; of true positive rates, which lie too near 0 for these, Clopper and Pearson's
+    over all scores.
+    """
     try:
-        draws = [
-            lira(phi(mine["forget"], truth["forget"]), phi(theirs["forget"], truth["forget"]))
+        sides = [
+            (phi(mine["forget"], truth["forget"]), phi(theirs["forget"], truth["forget"]))
             for mine, theirs, truth in zip(contestant, references, labels, strict=True)
         ]
+        whole = _lira_over_draws(sides)
     except UsageError as error:
-        return {metric: Value(reason=str(error)) for metric in names.values()}
-    found = {}
-    for field, metric in names.items():
+        return {metric: Value(reason=str(error)) for metric in LIRA_READINGS}
+    seeds = len(sides[0][0])
+    left_out: list[dict[str, float | None]] = []
+    if seeds > 3:  # the attack needs three models a side
+        left_out = [
+            _lira_over_draws(
+                [(np.delete(mine, seed, axis=0), np.delete(theirs, seed, axis=0)) for mine, theirs in sides]
+            )
+            for seed in range(seeds)
+        ]
+    scores = sum(mine.size for mine, _ in sides)
+    return {
+        metric: _reading(metric, value, [part[metric] for part in left_out], scores) for metric, value in whole.items()
+    }
+
+
+def _lira_over_draws(sides: Sequence[tuple[FloatArray, FloatArray]]) -> dict[str, float | None]:
+    """Each reading as the mean over draws; None where a draw has too few models or examples for it."""
+    draws = [lira(mine, theirs) for mine, theirs in sides]
+    found: dict[str, float | None] = {}
+    for metric, field in LIRA_READINGS.items():
         parts = [getattr(draw, field) for draw in draws]
-        if any(part is None for part in parts):
-            found[metric] = Value(reason="too few models or examples for this reading")
-        else:
-            found[metric] = Value(value=float(np.mean(parts)))
+        found[metric] = None if any(part is None for part in parts) else float(np.mean(parts))
     return found
+
+
+def _reading(metric: str, value: float | None, parts: Sequence[float | None], scores: int) -> Value:
+    if value is None:
+        return Value(reason="too few models or examples for this reading")
+    known = [part for part in parts if part is not None]
+    pseudo = pseudo_values(value, known) if known and len(known) == len(parts) else np.zeros(0)
+    low = high = None
+    if metric.startswith("lira.forget.tpr"):
+        low, high = clopper_pearson(round(value * scores), scores)
+    elif len(pseudo):
+        _, low, high = pseudo_interval(value, pseudo)
+    return Value(value=value, low=low, high=high, pseudo=tuple(pseudo.tolist()))
 
 
 def erasure(contestant: Population, originals: Population, labels: Labels) -> dict[str, Value]:

@@ -66,12 +66,28 @@ def test_nemenyi_ranks_by_an_independent_route():
     assert found.critical == pytest.approx(2.728 * np.sqrt(5 * 6 / (6 * 4)), rel=1e-3)  # q of five methods: Demsar 2006
 
 
+def test_pairs_are_told_apart_by_wilcoxon_and_holm():
+    boards = {
+        f"task{place}": [row("a", 1.0, 1), row("b", 2.0 + 0.1 * place, 2), row("c", 9.0 + place, 3)]
+        for place in range(8)
+    }
+    found = across.mean_ranks(boards)
+    p = stats.wilcoxon(np.ones(8), method="exact").pvalue  # each pair differs on each task, on the same side
+    assert 3 * p < 0.05
+    assert found.apart == (("a", "b"), ("a", "c"), ("b", "c"))
+    few = across.mean_ranks(dict(list(boards.items())[:6]))
+    assert few.apart == ()  # 3 pairs at 2^-5 each
+    assert "corrected by Holm: a before b, a before c, b before c." in picture_across(boards).caption
+    assert "corrected by Holm: none." in picture_across(dict(list(boards.items())[:6])).caption
+
+
 def test_what_collapsed_shares_the_last_rank_and_what_is_missing_somewhere_is_left_out():
     first = [row("a", 1.0, 1), row("b", 2.0, 2), row("c", 0.1), row("d", 0.2), row("Retrain", 0.1)]
     second = [row("a", 1.0, 1), row("b", 2.0, 2), row("c", 3.0, 3), row("Retrain", 0.1)]
     found = across.mean_ranks({"one": first, "two": second})
     assert dict(zip(found.names, found.mean, strict=True)) == {"a": 1.0, "b": 2.0, "c": 3.0}
     assert found.left_out == ("d",)
+    assert found.apart == ()  # of two tasks no test can tell
     assert across.mean_ranks({"one": first}) is None
     assert picture_across({"one": first, "two": [row("x", 1.0)]}) is None
 
