@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from forgetbench.auditing import audit_task
+from forgetbench.packs import Verdict
 from forgetbench.suite import Options
 from forgetbench.tasks import read_task
 
@@ -14,6 +15,12 @@ def test_every_ranking_metric_of_a_demo_task_places_the_sentinels(own_home: Path
     assert audited.audit.unfit == ()
     ranking = [one.metric for one in audited.audit.metrics if one.ranks]
     assert ranking == ["gap.forget", "gap.retain", "gap.test", "lira.forget", "lira.retain"]
+    found = {one.metric: one.fit for one in audited.audit.metrics}
+    assert {found[name] for name in ranking} == {"fit"}
+    assert found["mia.svc-confidence"] == "blind"
+    assert {found[name] for name in ("nomus", "aus")} == {"UNFIT"}  # here doing nothing looks better by them
+    [kept] = (own_home / "audits").rglob("*.json")
+    assert Verdict.model_validate_json(kept.read_bytes()).unfit == {}
     whole = {verdict.sentinel: verdict.passed for verdict in audited.audit.verdicts if verdict.metric is None}
     assert {"retrain", "third", "none", "collapse", "line"} <= set(whole)
     assert all(whole[name] for name in ("none", "collapse", "line"))
