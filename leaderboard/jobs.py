@@ -25,10 +25,13 @@ class LeaseLost(Exception):  # noqa: N818 - it says what happened
 
 
 def request(session: Session, kind: Kind, subject: str) -> None:
-    """Ask for a job, unless the same one waits already."""
+    """Ask for a job, unless the same one waits already.
+
+    One that waits is held until this transaction ends: a worker that took it before would not see what it is asked for.
+    """
     key = f"{kind}:{subject}"
-    waiting = session.scalar(select(Job.id).where(Job.key == key, Job.state == "waiting").limit(1))
-    if waiting is None:
+    same = select(Job.id).where(Job.key == key, Job.state == "waiting").limit(1).with_for_update()
+    while session.scalar(same) is None:
         job = Job(
             key=key,
             kind=kind,
@@ -42,7 +45,8 @@ def request(session: Session, kind: Kind, subject: str) -> None:
             with session.begin_nested():
                 session.add(job)
         except IntegrityError:
-            return  # someone else asked for it at the same moment
+            continue  # someone else asked for it at the same moment; it may be taken already
+        return
 
 
 def claim(database: Database, worker: str, lease: float) -> Job | None:

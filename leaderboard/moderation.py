@@ -45,6 +45,8 @@ def change(session: Session, identity: str, wanted: StateChange, actor: str, tok
         Problem: 404, 403 or 409: it is not there, not theirs, or that state does not follow the present one.
     """
     entry = session.get(Entry, identity) if "\0" not in identity else None
+    if entry is not None:
+        states.lock(session, entry)
     if entry is None or (token is not None and entry.state not in states.PUBLIC and not _knows(token, entry)):
         raise Problem(404, "There is no submission of that id, or it is neither listed nor yours.")
     if token is not None and not allowed(token, entry, wanted.state):

@@ -33,6 +33,11 @@ def new_id() -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(18))
 
 
+def lock(session: Session, entry: Entry) -> None:
+    """Read an entry as it is now, and keep it so for others until this transaction ends; every change begins here."""
+    session.refresh(entry, with_for_update=True)
+
+
 def record(session: Session, entry: Entry, after: str, actor: str, reason: str = "") -> None:
     """Write a change into the history, without making it."""
     session.add(
@@ -48,7 +53,7 @@ def record(session: Session, entry: Entry, after: str, actor: str, reason: str =
 
 
 def move(session: Session, entry: Entry, after: str, actor: str, reason: str = "") -> None:
-    """Change an entry's state.
+    """Change the state of an entry that this transaction has locked.
 
     Raises:
         UsageError: That state does not follow the present one.

@@ -143,6 +143,7 @@ def _keep(
             if key is not None and (earlier := _first_answer(session, token, key, body)) is not None:
                 shutil.rmtree(place)
                 return earlier
+            session.get_one(Token, token.id, with_for_update=True)  # requests at once are counted one after the other
             _refuse_beyond_quota(session, settings, token)
             session.add(entry)
             session.flush()

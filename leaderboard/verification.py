@@ -95,6 +95,7 @@ def conclude(database: Database, identity: str, card: dict[str, Any], job: Job) 
         jobs.finish(session, job)
         verification = session.get_one(Verification, identity)
         entry = session.get_one(Entry, verification.entry_id)
+        states.lock(session, entry)
         comparison = comparison_of(session.get_one(Score, entry.id).card, card)
         apart = [name for name, item in comparison.items() if item["agrees"] is False]
         silent = [name for name, item in comparison.items() if item["agrees"] is None]

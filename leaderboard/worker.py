@@ -120,6 +120,8 @@ class Worker:
         with self.database.writing() as session:
             jobs.finish(session, job, error=error)
             entry = session.get(Entry, job.subject) if job.kind == "score" else None
+            if entry is not None:
+                states.lock(session, entry)
             if entry is not None and entry.state in {"received", "scoring"}:
                 if entry.state == "received":
                     states.move(session, entry, "scoring", states.SERVER)
@@ -130,8 +132,9 @@ class Worker:
 
     def _score(self, job: Job) -> None:
         with self.database.writing() as session:
-            entry = session.get(Entry, job.subject)
-            if entry is None or entry.state not in {"received", "scoring"}:
+            entry = session.get_one(Entry, job.subject)
+            states.lock(session, entry)
+            if entry.state not in {"received", "scoring"}:
                 jobs.finish(session, job)  # withdrawn in the meantime, or scored
                 return
             if entry.state == "received":
@@ -145,14 +148,15 @@ class Worker:
         except ForgetBenchError as error:
             with self.database.writing() as session:
                 jobs.finish(session, job)
-                states.move(session, session.get_one(Entry, entry.id), "rejected", states.SERVER, str(error))
+                if (found := _still_scoring(session, entry.id)) is not None:
+                    states.move(session, found, "rejected", states.SERVER, str(error))
             return
         with self.database.writing() as session:
             jobs.finish(session, job)
-            entry = session.get_one(Entry, entry.id)
-            write_numbers(session, entry, card, phi, time.monotonic() - started)
-            states.move(session, entry, "listed", states.SERVER)
-            jobs.request(session, "rank", str(board.id))
+            if (found := _still_scoring(session, entry.id)) is not None:
+                write_numbers(session, found, card, phi, time.monotonic() - started)
+                states.move(session, found, "listed", states.SERVER)
+                jobs.request(session, "rank", str(board.id))
 
     def _scorecard(self, board: Board, entry: Entry) -> tuple[Scorecard, list[float]]:
         """The scorecard, and the shares of phi in the bins of the board."""
@@ -176,6 +180,7 @@ class Worker:
         with self.database.writing() as session:
             jobs.finish(session, job)
             entry = session.get_one(Entry, entry.id)
+            states.lock(session, entry)
             for table in (Score, MetricValue):
                 session.execute(delete(table).where(table.entry_id == entry.id))
             write_numbers(session, entry, card, phi, time.monotonic() - started)
@@ -237,6 +242,13 @@ class Worker:
         with self.database.writing() as session:
             jobs.finish(session, job)
             keep_ranking(session, board.id, places, reasons, scorer.summary_of(bands, scorer.stored(example), phi))
+
+
+def _still_scoring(session: Session, identity: str) -> Entry | None:
+    """An entry, locked; None where somebody withdrew or rejected it while it was scored."""
+    entry = session.get_one(Entry, identity)
+    states.lock(session, entry)
+    return entry if entry.state == "scoring" else None
 
 
 def own_originals_reason(card: dict[str, Any], accuracy: float | None) -> str:
