@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse
 from sqlalchemy import func, select
 from starlette.background import BackgroundTask
 
-from forgetbench.leaderboard import boards, directory, documents, entries, handing, uploads
+from forgetbench.leaderboard import boards, directory, documents, entries, handing, jobs, uploads
 from forgetbench.leaderboard.access import DatabaseDep, Known, ReaderDep, SettingsDep
 from forgetbench.leaderboard.caching import conditional, etag_of
 from forgetbench.leaderboard.documents import (
@@ -176,7 +176,8 @@ def submission_document(request: Request, database: DatabaseDep, identity: str) 
         owner = session.get_one(Entry, identity).token_id
         whole = entries.find(session, identity, session.get(Token, owner) if owner else None)
         url = f"{base_url(request)}/entries/{identity}"
-        return documents.submission(whole.entry, whole.placing, whole.ranked, whole.events, url)
+        trouble = jobs.trouble(session, request.app.state.settings.lease_seconds)
+        return documents.submission(whole.entry, whole.placing, whole.ranked, whole.events, url, trouble)
 
 
 def base_url(request: Request) -> str:

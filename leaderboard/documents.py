@@ -135,7 +135,7 @@ class EventDocument(Document):
 
 
 class SubmissionDocument(Document):
-    """What became of a submission."""
+    """What became of a submission; ``waits`` says why it is not scored, where no scoring process runs."""
 
     id: str
     task: str
@@ -153,6 +153,7 @@ class SubmissionDocument(Document):
     inside: bool | None
     ranked: int
     url: str
+    waits: str
     history: list[EventDocument]
 
 
@@ -225,9 +226,10 @@ class MetricDocument(Document):
 
 
 class Health(Document):
-    """Whether the server runs."""
+    """Whether the server runs, and whether anything scores: ok, or since when nothing does and how much waits."""
 
     status: str
+    scoring: str | None = None
 
 
 def column(item: Column) -> dict[str, Any]:
@@ -359,7 +361,9 @@ def verification(item: Verification) -> dict[str, Any]:
     }
 
 
-def submission(entry: Entry, placing: Placing | None, ranked: int, events: list[Event], url: str) -> dict[str, Any]:
+def submission(
+    entry: Entry, placing: Placing | None, ranked: int, events: list[Event], url: str, trouble: str
+) -> dict[str, Any]:
     """A ``SubmissionDocument``."""
     return {
         "id": entry.id,
@@ -378,5 +382,6 @@ def submission(entry: Entry, placing: Placing | None, ranked: int, events: list[
         "inside": entry.inside,
         "ranked": ranked,
         "url": url,
+        "waits": trouble if entry.state in {"received", "scoring"} else "",
         "history": history(events),
     }

@@ -9,14 +9,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import and_, exists, or_, select, update
+from sqlalchemy import and_, delete, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from forgetbench.leaderboard.database import Database
-from forgetbench.leaderboard.models import Job, utc_now
+from forgetbench.leaderboard.models import Job, ScoringProcess, utc_now
 
 Kind = Literal["score", "rescore", "verify", "rank"]
+_FORGOTTEN = timedelta(days=7)
 _PRIORITY: dict[str, int] = {"score": 10, "verify": 12, "rescore": 15, "rank": 20}
 
 
@@ -108,6 +109,32 @@ def finish(session: Session, job: Job, *, error: str | None = None) -> None:
 def retry(session: Session, job: Job, error: str, delay: float) -> None:
     """Let the job be tried again after some seconds: its lease runs out then."""
     _change_held(session, job, error=error, lease_until=utc_now() + timedelta(seconds=delay))
+
+
+def note_process(database: Database, name: str, code: str) -> None:
+    """Write down that a scoring process was heard of now."""
+    with database.writing() as session:
+        process = session.get(ScoringProcess, name)
+        if process is None:
+            session.execute(delete(ScoringProcess).where(ScoringProcess.seen_at < utc_now() - _FORGOTTEN))
+            session.add(ScoringProcess(name=name, code=code, seen_at=utc_now()))
+        else:
+            process.seen_at = utc_now()
+
+
+def trouble(session: Session, lease: float) -> str:
+    """Why nothing is scored: no scoring process was heard of for two leases; "" where one was.
+
+    Args:
+        session: Where to read.
+        lease: Seconds until a job counts as abandoned.
+    """
+    seen = session.scalar(select(func.max(ScoringProcess.seen_at)))
+    if seen is not None and utc_now() - seen < timedelta(seconds=2 * lease):
+        return ""
+    asked = select(func.count()).where(Job.state.in_(("waiting", "running")), Job.kind.in_(("score", "verify")))
+    since = f"since {seen:%Y-%m-%d %H:%M} UTC" if seen is not None else "yet"
+    return f"no scoring process has been heard of {since}; {session.scalar(asked)} wait for a score"
 
 
 def _change_held(session: Session, job: Job, **values: Any) -> bool:

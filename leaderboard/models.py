@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -148,6 +149,7 @@ class Entry(Base):
         Index("ix_entries_overview", "board_id", "state", "tier", "status", "family"),
         Index("ix_entries_token_id_received_at", "token_id", "received_at"),
         Index("ix_entries_method", "method"),
+        Index("ix_entries_queued", "queued", sqlite_where=text("queued = 1"), postgresql_where=text("queued")),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -183,6 +185,10 @@ class Entry(Base):
     """Budget class of the cost: 1, 5, 20 or 100 per cent; 101 above."""
     inside: Mapped[bool | None]
     """Whether its distance is within the family band: not told from retraining."""
+    alarms: Mapped[list[str] | None]
+    """What a moderator should know, one sentence each; it changes no rank. None where older code scored it."""
+    queued: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it waits for a moderator's look: by an alarm or its state, until acknowledged."""
     search_text: Mapped[str]
     manifest: Mapped[dict[str, Any]]
     """Last of the columns: a scan for the others does not read it."""
@@ -347,6 +353,21 @@ class Verification(Base):
     card: Mapped[dict[str, Any] | None]
     comparison: Mapped[dict[str, Any] | None]
     """Ranking metric -> difference of the two records, with its 95 % interval."""
+    identical: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it holds the very answers of the first record, to the bit: run alike, or copied."""
+    note: Mapped[str | None]
+    """Why it failed, where it did."""
+
+
+class ScoringProcess(Base):
+    """A worker and when it was last heard of, so that the site can say that nothing is scored."""
+
+    __tablename__ = "scoring_processes"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    code: Mapped[str] = mapped_column(String(64))
+    """Hash of its scoring code."""
+    seen_at: Mapped[datetime]
 
 
 class RateCount(Base):

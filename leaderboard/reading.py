@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from forgetbench.evidence import Manifest
-from forgetbench.leaderboard import apidocs, boards, comparing, directory, entries, packs, planned, tabling
+from forgetbench.leaderboard import apidocs, boards, comparing, directory, entries, jobs, packs, planned, tabling
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.api import base_url
 from forgetbench.leaderboard.caching import conditional, etag_of
@@ -40,10 +40,11 @@ def _view(
     ending: str,
     make: Callable[[], dict[str, Any]],
     tables: Callable[[dict[str, Any]], list[Table]],
+    also: str = "",
 ) -> Response:
-    """A page that changes only where a board does, or with an ending its tables as a file."""
+    """A page that changes only where a board or ``also`` does, or with an ending its tables as a file."""
     base = base_url(request)
-    etag = etag_of(str(request.url), boards.versions(session), base)
+    etag = etag_of(str(request.url), boards.versions(session), base, also)
     if ending:
         if ending not in WRITERS:
             raise Problem(404, f"A view is had as .{', .'.join(WRITERS)}; not as .{ending[:20]}.")
@@ -205,12 +206,13 @@ def submitter(request: Request, database: DatabaseDep, name: str) -> Response:
 def submit(request: Request, database: DatabaseDep, settings: SettingsDep, ending: str = "") -> Response:
     """How to submit: made from the manifest's own schema and this server's limits."""
     with database.reading() as session:
+        trouble = jobs.trouble(session, settings.lease_seconds)
 
         def make() -> dict[str, Any]:
             tasks = [board.task for board in boards.current(session)]
-            return {"tasks": tasks, "settings": settings, "tables": schema_tables(Manifest)}
+            return {"tasks": tasks, "settings": settings, "tables": schema_tables(Manifest), "trouble": trouble}
 
-        return _view(request, session, "submit.html", ending, make, lambda it: tabling.submit(it["tables"]))
+        return _view(request, session, "submit.html", ending, make, lambda it: tabling.submit(it["tables"]), trouble)
 
 
 @router.get("/api")

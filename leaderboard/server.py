@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -21,9 +19,8 @@ from forgetbench.leaderboard import boards, logs, packs, tokens
 from forgetbench.leaderboard.app import create_app, prepare
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import Board, utc_now
+from forgetbench.leaderboard.process import STOP_SECONDS, ScoringProcess
 from forgetbench.leaderboard.settings import Settings
-
-STOP_SECONDS = 15.0
 
 
 def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with_worker: bool = True) -> None:
@@ -41,7 +38,7 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with
     logs.configure(settings.log_level)
     database = _opened(settings)
     database.close()
-    worker = _start_worker(settings) if with_worker else None
+    worker = ScoringProcess(settings) if with_worker else None
     try:
         config = uvicorn.Config(
             create_app(settings),
@@ -65,7 +62,7 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with
         ) from error
     finally:
         if worker is not None:
-            _stop(worker)
+            worker.stop()
 
 
 @contextmanager
@@ -168,26 +165,7 @@ def _opened(settings: Settings) -> Database:
     return database
 
 
-def _start_worker(settings: Settings) -> subprocess.Popen[bytes]:
-    code = "from forgetbench.leaderboard.server import worker_process; worker_process()"
-    worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)  # noqa: S603 - our interpreter
-    told = {"parent": os.getpid(), "settings": settings.model_dump(mode="json")}
-    if worker.stdin is not None:
-        worker.stdin.write(json.dumps(told).encode())  # not in its arguments: a database's password may be in it
-        worker.stdin.close()
-    return worker
-
-
 def worker_process() -> None:
     """What the process that ``serve`` starts does: it reads its settings, and whom to stop with, from stdin."""
     told = json.load(sys.stdin)
     run_worker(Settings.model_validate(told["settings"]), parent=told["parent"])
-
-
-def _stop(worker: subprocess.Popen[bytes]) -> None:
-    worker.terminate()
-    try:
-        worker.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        worker.kill()  # nothing is lost: its lease runs out, and the job is done after the next start
-        worker.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import socket
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from forgetbench.errors import ForgetBenchError
@@ -34,6 +36,8 @@ from forgetbench.leaderboard.settings import Settings
 from forgetbench.scoring.scorecards import Scorecard
 
 log = logging.getLogger("forgetbench.worker")
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds before a database that does not answer is asked again: twice as long each time."""
 
 
 class Worker:
@@ -43,6 +47,7 @@ class Worker:
         self.settings, self.database, self._parent = settings, database, parent
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._stop = threading.Event()
+        self._heard = -math.inf
         self._kinds: dict[str, Callable[[Job], None]] = {
             "score": self._score,
             "rescore": self._rescore,
@@ -55,14 +60,29 @@ class Worker:
         self._stop.set()
 
     def run(self) -> None:
-        """Work until told to stop."""
+        """Work until told to stop; a database that does not answer is asked again."""
         log.info("worker %s looks for jobs", self.name)
-        housekeeping.remove_leftovers(self.settings, self.database)
         vega.make(self.settings)
+        tidy, failures = False, 0
         while not self._stop.is_set() and self._parent in {None, os.getppid()}:
-            if not self.work_once():
-                self._stop.wait(self.settings.poll_seconds)
+            try:
+                if not tidy:
+                    housekeeping.remove_leftovers(self.settings, self.database)
+                    tidy = True
+                self._be_heard()
+                pause = 0.0 if self.work_once() else self.settings.poll_seconds
+                failures = 0
+            except SQLAlchemyError:
+                pause, failures = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE), min(failures + 1, 10)
+                log.exception("the database does not answer; it is asked again in %.0f s", pause)
+            self._stop.wait(pause)
         log.info("worker %s stopped", self.name)
+
+    def _be_heard(self) -> None:
+        """Write down that this process runs, where that was not done of late."""
+        if time.monotonic() - self._heard > self.settings.lease_seconds / 3:
+            jobs.note_process(self.database, self.name, scorer.software()["code"])
+            self._heard = time.monotonic()
 
     def drain(self) -> int:
         """Do every job that waits, and return how many there were."""
@@ -76,19 +96,25 @@ class Worker:
         job = jobs.claim(self.database, self.name, self.settings.lease_seconds)
         if job is None:
             return False
-        if job.kind not in self._kinds:
-            self._give_up(job, "this version knows no such job")
-            return True
-        if job.attempts > self.settings.job_attempts:
-            self._give_up(job, job.error or "the scoring process died each time")
-            return True
+        try:
+            if job.kind not in self._kinds:
+                self._give_up(job, "this version knows no such job")
+            elif job.attempts > self.settings.job_attempts:
+                self._give_up(job, job.error or "the scoring process died each time")
+            else:
+                self._do(job)
+        except jobs.LeaseLost:
+            log.warning("job %s: the lease was lost, another worker has it", job.key)
+        return True
+
+    def _do(self, job: Job) -> None:
         started = time.monotonic()
         try:
             with self._heartbeat(job):
                 self._kinds[job.kind](job)
             log.info("job %s done in %.2f s", job.key, time.monotonic() - started)
         except jobs.LeaseLost:
-            log.warning("job %s: the lease was lost, another worker has it", job.key)
+            raise
         except Exception as error:
             log.exception("job %s failed, attempt %d", job.key, job.attempts)
             message = f"{type(error).__name__}: {error}"
@@ -97,7 +123,6 @@ class Worker:
             else:
                 with self.database.writing() as session:
                     jobs.retry(session, job, message, delay=self.settings.poll_seconds * 2**job.attempts)
-        return True
 
     @contextmanager
     def _heartbeat(self, job: Job) -> Iterator[None]:
@@ -105,8 +130,12 @@ class Worker:
 
         def beat() -> None:
             while not over.wait(self.settings.lease_seconds / 3):
-                if not jobs.renew(self.database, job, self.settings.lease_seconds):
-                    return
+                try:
+                    if not jobs.renew(self.database, job, self.settings.lease_seconds):
+                        return
+                    self._be_heard()
+                except Exception:  # the next beat may get through: without any, another worker takes the job
+                    log.exception("the lease of job %s could not be renewed", job.key)
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()

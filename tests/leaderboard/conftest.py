@@ -8,9 +8,11 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -225,9 +227,19 @@ class Cluster:
     def start(self) -> Cluster:
         data = self.folder / "data"
         self._call("initdb", "-D", str(data), "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync")
-        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_connections=300"
-        self._call("pg_ctl", "-D", str(data), "-w", "-l", str(self.folder / "log"), "-o", options, "start")
+        self._run()
         return self
+
+    def restart(self, pause: float) -> None:
+        """End the server as a failure would, and start it again after some seconds."""
+        self._call("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")
+        time.sleep(pause)
+        self._run()
+
+    def _run(self) -> None:
+        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_connections=300"
+        data, log = str(self.folder / "data"), str(self.folder / "log")
+        self._call("pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start")
 
     def stop(self) -> None:
         self._call("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")
@@ -269,6 +281,23 @@ def databases() -> Iterator[Databases]:
     cluster = Cluster().start()
     yield Databases(cluster)
     cluster.stop()
+
+
+@pytest.fixture
+def new_cluster() -> Callable[[], AbstractContextManager[Cluster]]:
+    """A PostgreSQL server for one test alone, whatever database the others use."""
+    if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        pytest.skip("PostgreSQL is not installed")
+
+    @contextmanager
+    def make() -> Iterator[Cluster]:
+        cluster = Cluster().start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
+
+    return make
 
 
 def settled(settings: Settings, world: World, fill: Callable[[Site], None] | None = None) -> Settings:

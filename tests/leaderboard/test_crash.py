@@ -141,6 +141,29 @@ def test_the_worker_does_not_outlive_a_killed_server(site, server):
     worker.wait(timeout=90)
 
 
+def test_a_killed_scoring_process_is_started_again_and_said_in_the_log(site, server, world, tmp_path):
+    import psutil
+
+    token = site.token()["Authorization"].removeprefix("Bearer ")
+    log = tmp_path / "log"
+    with log.open("wb") as stream:
+        server.start(worker=True, log=stream, lease_seconds=5)
+        [first] = psutil.Process(server.process.pid).children()
+        until = time.monotonic() + 120
+        while httpx2.get(f"{server.address}/ready").json() != {"status": "ready", "scoring": "ok"}:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        first.kill()
+        found = submit(world.write_run(tmp_path / "run"), server.address, token, wait_seconds=120)
+        assert found.document["state"] == "listed"
+        [second] = psutil.Process(server.process.pid).children()
+        assert second.pid != first.pid
+        assert server.stop() == 0
+        assert not second.is_running()
+    [said] = [json.loads(line) for line in log.read_text().splitlines() if "the scoring process ended" in line]
+    assert (said["level"], "status -9" in said["message"]) == ("error", True)
+
+
 @pytest.mark.parametrize(("proxies", "statuses"), [("", [200, 200, 429, 429]), ("127.0.0.0/8", [200, 200, 200, 429])])
 def test_readers_behind_a_trusted_proxy_are_counted_one_by_one(site, server, proxies, statuses):
     server.start(worker=False, reads_per_minute=2, trusted_proxies=proxies)

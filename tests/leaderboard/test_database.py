@@ -6,11 +6,11 @@ import sys
 import threading
 
 from alembic.util.exc import CommandError
-from sqlalchemy import inspect
+from sqlalchemy import insert, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from forgetbench.leaderboard.database import Database, newest_revision
-from forgetbench.leaderboard.models import Base
+from forgetbench.leaderboard.models import Base, Entry, Token, utc_now
 
 
 def test_migrations_go_up_and_down_and_agree_with_the_models(make_settings):
@@ -25,6 +25,22 @@ def test_migrations_go_up_and_down_and_agree_with_the_models(make_settings):
     database.upgrade()
     database.check()
     database.close()
+
+
+def test_the_alarms_of_an_older_schema_are_kept(site):
+    with site.database.writing() as session:
+        values = {"tier": "recomputed", "token_id": "0" * 16, "flags": ["suspicious"]}
+        create = {"id": "0" * 16, "name": "x", "scopes": [], "secret_sha256": "0" * 64, "created_at": utc_now()}
+        session.execute(insert(Token), create)
+        session.execute(update(Entry).where(Entry.method == "none").values(**values))
+    site.database.downgrade("0002")
+    site.database.upgrade()
+    with site.database.reading() as session:
+        found = session.execute(select(Entry.method, Entry.queued, Entry.alarms).order_by(Entry.method)).all()
+    assert [tuple(row) for row in found] == [
+        ("none", True, ["suspicious: an attack finds less than chance would"]),
+        ("retrain", False, None),
+    ]
 
 
 def test_two_processes_may_migrate_at_once(make_settings):

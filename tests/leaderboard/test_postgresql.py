@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FILES = ("access", "client", "crash", "database", "pages", "races", "reading", "states", "submissions")
+FILES = ("access", "client", "crash", "database", "pages", "races", "reading", "states", "submissions", "worker")
 
 
 @pytest.mark.slow
