@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
+from forgetbench.errors import UsageError
 from forgetbench.leaderboard import api, feeds, health, openapi, pages, problems, reading, writing
 from forgetbench.leaderboard.caching import Cache
 from forgetbench.leaderboard.database import Database
@@ -71,7 +72,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def prepare(settings: Settings, database: Database) -> None:
-    """Make the folders, and bring the database's schema up to date."""
-    for folder in (settings.server_folder, settings.evidence, settings.incoming, settings.packs):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Make the folders, which their owner alone may read, and bring the database's schema up to date.
+
+    Raises:
+        ForgetBenchError: A folder cannot be made, or the database cannot be used.
+    """
+    try:
+        settings.server_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (settings.evidence, settings.incoming, settings.packs):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.stat().st_mode & 0o077:  # made by an older version; the folder around them may be the operator's
+                folder.chmod(0o700)
+    except OSError as error:
+        raise UsageError(f"{settings.server_folder} is no folder for a server: {error.strerror}.") from error
     database.upgrade()

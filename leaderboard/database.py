@@ -9,13 +9,15 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
+
+from forgetbench.errors import ForgetBenchError, UsageError
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -27,18 +29,43 @@ MIGRATION_LOCK = 0x466F7267
 """Key of PostgreSQL's advisory lock: two processes that start at once migrate one after the other."""
 
 
+def parse_url(url: str) -> URL:
+    """The URL of a database that a leaderboard runs on.
+
+    Raises:
+        UsageError: It is no URL, or of another database.
+    """
+    how = "write sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise UsageError(f"The database is given by a URL, and this is none: {how}.") from None
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise UsageError(f"A leaderboard runs on SQLite or PostgreSQL, not on {parsed.get_backend_name()}: {how}.")
+    return parsed
+
+
 def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
     """An engine for a SQLite file or a PostgreSQL server.
 
     Args:
         url: SQLAlchemy URL.
         foreign_keys: Whether SQLite holds foreign keys; only migrations, which copy tables, turn it off.
+
+    Raises:
+        UsageError: The URL is none, its driver is not installed, or the file cannot be written.
     """
-    parsed = make_url(url)
+    parsed = parse_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_size=10, max_overflow=20, pool_pre_ping=True, hide_parameters=True)
+        try:
+            return create_engine(parsed, pool_size=10, max_overflow=20, pool_pre_ping=True, hide_parameters=True)
+        except (ImportError, NoSuchModuleError) as error:
+            raise UsageError(
+                f"The driver of {parsed.drivername} is not installed ({error}): "
+                "`pip install forgetbench[postgresql]`, and write postgresql+psycopg://USER@HOST/NAME."
+            ) from error
     if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        _make_private(Path(parsed.database))
     engine = create_engine(
         parsed, pool_size=10, max_overflow=40, connect_args={"timeout": LOCK_SECONDS}, hide_parameters=True
     )
@@ -60,6 +87,21 @@ def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _make_private(file: Path) -> None:
+    """Make a database's file, which its owner alone may read: it holds what is not listed. SQLite's log follows it.
+
+    Raises:
+        UsageError: It cannot be made there.
+    """
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+    except OSError as error:
+        raise UsageError(f"The database {file} cannot be written: {error.strerror}.") from error
+    with suppress(PermissionError):  # somebody else's, who lets us write
+        file.chmod(0o600)
 
 
 def _keep_a_log(connection: sqlite3.Connection) -> None:
@@ -100,13 +142,27 @@ class Database:
             yield session
 
     def upgrade(self, revision: str = "head") -> None:
-        """Bring the schema to a revision; does nothing where it is there."""
+        """Bring the schema to a revision; does nothing where it is there.
+
+        Raises:
+            ForgetBenchError: The database does not answer, or its schema is of a newer version.
+        """
         if revision == "head" and self.revision() == newest_revision():
             return  # as at most starts: alembic takes half a second to import
         from alembic import command
+        from alembic.util.exc import CommandError
 
-        with self._migrating() as config:
-            command.upgrade(config, revision)
+        try:
+            with self._migrating() as config:
+                command.upgrade(config, revision)
+        except DBAPIError as error:
+            raise ForgetBenchError(
+                f"The database cannot be used: {' '.join(str(error.orig).split())}. Does it run, and is its URL right?"
+            ) from error
+        except CommandError as error:
+            raise ForgetBenchError(
+                f"The database's schema is none that this version knows ({error}); did a newer version make it?"
+            ) from error
 
     def downgrade(self, revision: str = "base") -> None:
         """Take the schema back to a revision."""
