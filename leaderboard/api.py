@@ -101,6 +101,7 @@ def get_entry(database: DatabaseDep, token: ReaderDep, identity: str) -> EntryDo
             pack=whole.board.pack_sha256,
             scorecard=whole.score.card if whole.score else None,
             software=whole.score.software if whole.score else None,
+            outdated=whole.outdated,
             manifest=whole.entry.manifest,
             manifest_sha256=whole.entry.manifest_sha256,
             files=[{"name": file.name, "sha256": file.sha256, "size": file.size} for file in whole.files],

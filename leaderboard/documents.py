@@ -166,13 +166,14 @@ class DryRunDocument(Document):
 
 
 class EntryDocument(Document):
-    """An entry, whole: its row, scorecard, manifest and history."""
+    """An entry, whole; ``outdated``: other code scored it than this server's, `software` says which."""
 
     row: RowDocument
     task: str
     pack: str
     scorecard: dict[str, Any] | None
     software: dict[str, Any] | None
+    outdated: bool
     manifest: dict[str, Any]
     manifest_sha256: str
     files: list[dict[str, Any]]
@@ -181,12 +182,14 @@ class EntryDocument(Document):
 
 
 class VerificationDocument(Document):
-    """A second record of an entry."""
+    """A second record of an entry; ``identical``: it holds the very answers of the first, to the bit."""
 
     id: str
     verifier: str
     received_at: datetime
     verdict: str
+    note: str | None
+    identical: bool
     comparison: dict[str, Any] | None
 
 
@@ -357,6 +360,8 @@ def verification(item: Verification) -> dict[str, Any]:
         "verifier": item.verifier,
         "received_at": item.received_at,
         "verdict": item.verdict,
+        "note": item.note,
+        "identical": item.identical,
         "comparison": item.comparison,
     }
 

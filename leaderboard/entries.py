@@ -18,6 +18,7 @@ from forgetbench.leaderboard.models import (
     MetricValue,
     Placing,
     Score,
+    ScoringProcess,
     Token,
     Verification,
 )
@@ -39,6 +40,13 @@ class Whole:
     cells: dict[str, Cell]
     ranked: int
     """Ranked rows of the board."""
+    code: str | None
+    """Hash of the scoring code of this server's newest worker."""
+
+    @property
+    def outdated(self) -> bool:
+        """Whether other code scored it than scores here now."""
+        return self.score is not None and self.code not in {None, self.score.software.get("code")}
 
     @property
     def manifest(self) -> Manifest:
@@ -90,4 +98,5 @@ def find(session: Session, identity: str, token: Token | None = None) -> Whole:
         verifications=list(verifications),
         cells={item.metric: Cell(item.value, item.low, item.high, item.z, item.note) for item in values},
         ranked=session.scalar(ranked) or 0,
+        code=session.scalar(select(ScoringProcess.code).order_by(ScoringProcess.seen_at.desc()).limit(1)),
     )

@@ -26,11 +26,12 @@ class LeaseLost(Exception):  # noqa: N818 - it says what happened
 
 
 def request(session: Session, kind: Kind, subject: str) -> None:
-    """Ask for a job, unless the same one waits already.
+    """Ask for a job, unless the same one waits already; whatever failed of it before is settled by that.
 
     One that waits is held until this transaction ends: a worker that took it before would not see what it is asked for.
     """
     key = f"{kind}:{subject}"
+    session.execute(update(Job).where(Job.key == key, Job.state == "failed").values(state="done"))
     same = select(Job.id).where(Job.key == key, Job.state == "waiting").limit(1).with_for_update()
     while session.scalar(same) is None:
         job = Job(

@@ -321,10 +321,11 @@ class Job(Base):
     key: Mapped[str]
     kind: Mapped[str] = mapped_column(String(16))
     subject: Mapped[str]
-    """The entry's or the board's id."""
+    """The id of the entry, the verification or the board."""
     priority: Mapped[int] = mapped_column(default=0)
     """Lower first."""
     state: Mapped[str] = mapped_column(String(16))
+    """``failed`` until the same is asked for again; then it is ``done``."""
     attempts: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None]
     lease_until: Mapped[datetime | None]

@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     """Largest manifest within a submission, in bytes."""
     daily_submissions: int = Field(default=50, ge=1)
     """Submissions that one token may make in 24 hours."""
+    alarm_attempts: int = Field(default=20, ge=1)
+    """Attempts of one submitter with one method on one board, beyond which a moderator is told."""
     reads_per_minute: int = Field(default=1200, ge=1)
     """Requests per minute from one address, pages and reading API together."""
     writes_per_minute: int = Field(default=60, ge=1)

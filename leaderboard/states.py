@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from forgetbench.errors import UsageError
-from forgetbench.leaderboard.models import Board, Entry, Event, EvidenceFile, utc_now
+from forgetbench.leaderboard.models import Board, Entry, Event, EvidenceFile, Score, utc_now
 
 SERVER = "server"
 """The actor of changes that nobody asked for."""
 PUBLIC = ("listed", "flagged")
 """States in which everybody sees an entry; a flagged one is marked as under review."""
-FOLLOWING: dict[str | None, tuple[str, ...]] = {
-    None: ("received",),
+FOLLOWING: dict[str, tuple[str, ...]] = {
     "received": ("scoring", "rejected", "withdrawn"),
     "scoring": ("listed", "rejected", "withdrawn"),
     "listed": ("flagged", "quarantined", "withdrawn"),
@@ -25,6 +25,12 @@ FOLLOWING: dict[str | None, tuple[str, ...]] = {
     "withdrawn": (),
 }
 """State -> the states that may follow it."""
+BY_HAND: dict[str, tuple[str, ...]] = {
+    **FOLLOWING,
+    "received": ("rejected", "withdrawn"),
+    "scoring": ("rejected", "withdrawn"),
+}
+"""State -> the states that people may bring it into: only the worker scores, and lists what it scored."""
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
@@ -52,17 +58,27 @@ def record(session: Session, entry: Entry, after: str, actor: str, reason: str =
     )
 
 
-def move(session: Session, entry: Entry, after: str, actor: str, reason: str = "") -> None:
+def move(
+    session: Session,
+    entry: Entry,
+    after: str,
+    actor: str,
+    reason: str = "",
+    following: Mapping[str, tuple[str, ...]] = FOLLOWING,
+) -> None:
     """Change the state of an entry that this transaction has locked.
 
     Raises:
-        UsageError: That state does not follow the present one.
+        UsageError: That state does not follow the present one, or it would be listed without a score.
     """
-    if after not in FOLLOWING[entry.state]:
-        following = ", ".join(FOLLOWING[entry.state]) or "none"
-        raise UsageError(f"An entry that is {entry.state} cannot become {after}; possible: {following}.")
+    if after not in following[entry.state]:
+        possible = ", ".join(following[entry.state]) or "none"
+        raise UsageError(f"An entry that is {entry.state} cannot become {after}; possible: {possible}.")
+    if after == "listed" and session.scalar(select(Score.entry_id).where(Score.entry_id == entry.id)) is None:
+        raise UsageError("An entry that has no score cannot be listed; the worker lists what it scored.")
     record(session, entry, after, actor, reason)
     entry.state, entry.note = after, reason
+    entry.queued = after in {"flagged", "quarantined"}
     if after == "listed" and entry.listed_at is None:
         entry.listed_at = utc_now()
     if after == "rejected":

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from forgetbench.evidence import MANIFEST, ModelRecord, Run
+from forgetbench.evidence import MANIFEST, Manifest, ModelRecord, Run
 from forgetbench.leaderboard import jobs, packs, states
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import Board, Entry, EvidenceFile, IdempotencyKey, Token, utc_now
@@ -122,9 +122,7 @@ def _keep(
     manifest_sha = file_digest(run.folder / MANIFEST)
     entry = new_entry(board, run.manifest, manifest_sha, token)
     identity, place = entry.id, settings.evidence / entry.id
-    untouched = {
-        answer for answer, place in packs.known_answers(settings, board).items() if place.startswith("originals/")
-    }
+    untouched = _untouched(settings, board)
     files = [
         EvidenceFile(
             entry_id=identity,
@@ -143,8 +141,8 @@ def _keep(
             if key is not None and (earlier := _first_answer(session, token, key, body)) is not None:
                 shutil.rmtree(place)
                 return earlier
-            session.get_one(Token, token.id, with_for_update=True)  # requests at once are counted one after the other
-            _refuse_beyond_quota(session, settings, token)
+            locked = session.get_one(Token, token.id, with_for_update=True)  # requests at once count one by one
+            _refuse_beyond_quota(session, settings, locked)
             session.add(entry)
             session.flush()
             session.add_all(files)
@@ -163,6 +161,29 @@ def _keep(
         shutil.rmtree(place, ignore_errors=True)
         raise
     return Reception(identity, board.task, repeated=False)
+
+
+def _untouched(settings: Settings, board: Board) -> set[str]:
+    """Hashes of the originals' own answers: a method that changes nothing may be submitted again and again."""
+    return {answer for answer, place in packs.known_answers(settings, board).items() if place.startswith("originals/")}
+
+
+def count_again(session: Session, settings: Settings, entry: Entry) -> None:
+    """Let the evidence of an entry that was rejected count as used once more.
+
+    Raises:
+        Problem: 409, another entry has brought the same evidence since.
+    """
+    if entry.tier == "reference":
+        return
+    untouched = _untouched(settings, session.get_one(Board, entry.board_id))
+    models = {model.file for model in Manifest.model_validate(entry.manifest).models}
+    for file in session.scalars(select(EvidenceFile).where(EvidenceFile.entry_id == entry.id)):
+        file.counted = file.name in models and file.answers not in untouched
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise Problem(409, "The same evidence stands on this board under another entry by now.") from error
 
 
 def put_in_place(run: Run, place: Path) -> None:
@@ -202,7 +223,9 @@ def _board_of(session: Session, run: Run) -> Board:
 
 
 def _refuse_beyond_quota(session: Session, settings: Settings, token: Token) -> None:
-    quota = token.daily_submissions or settings.daily_submissions
+    quota = settings.daily_submissions if token.daily_submissions is None else token.daily_submissions
+    if quota == 0:
+        raise Problem(403, "This token may submit nothing: its quota is 0. Ask the operator for another.")
     since = utc_now() - timedelta(days=1)
     times = select(Entry.received_at).where(Entry.token_id == token.id, Entry.received_at > since)
     used = session.scalar(select(func.count()).select_from(times.subquery())) or 0

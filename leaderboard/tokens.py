@@ -30,7 +30,7 @@ def create(
     """Make a token and return it; this is the only time that it can be seen.
 
     Raises:
-        UsageError: The name or a scope is not allowed.
+        UsageError: The name, a scope or the quota is not allowed.
     """
     chosen = sorted(set(scopes))
     if not chosen or not set(chosen) <= set(SCOPES):
@@ -38,6 +38,7 @@ def create(
     name = name.strip()
     if not _NAME.fullmatch(name):
         raise UsageError(f"A token's name is 1 to 80 letters, digits, spaces or . , : ( ) @ ' & + / - _; got {name!r}.")
+    check_quota(daily_submissions)
     identity, secret = secrets.token_hex(8), secrets.token_hex(32)
     session.add(
         Token(
@@ -68,6 +69,29 @@ def authenticate(session: Session, presented: str) -> Token | None:
     return token
 
 
+def check_quota(daily_submissions: int | None) -> None:
+    """Refuse a quota that is none.
+
+    Raises:
+        UsageError: It is negative.
+    """
+    if daily_submissions is not None and daily_submissions < 0:
+        raise UsageError(f"A quota is 0 (nothing may be submitted) or more, not {daily_submissions}.")
+
+
+def find(session: Session, identity: str) -> Token:
+    """A token by its id, or by the whole token.
+
+    Raises:
+        UsageError: There is none of that id.
+    """
+    match = _TOKEN.fullmatch(identity)
+    token = session.get(Token, match[1] if match else identity)
+    if token is None:
+        raise UsageError(f"There is no token of id {identity!r}; `forgetbench admin token list` shows them.")
+    return token
+
+
 def needs_note_of_use(token: Token) -> bool:
     """Whether ``last_used_at`` is so old that it is worth a write."""
     return token.last_used_at is None or utc_now() - token.last_used_at > _USE_RESOLUTION
@@ -79,10 +103,7 @@ def revoke(session: Session, identity: str) -> Token:
     Raises:
         UsageError: There is none of that id.
     """
-    match = _TOKEN.fullmatch(identity)
-    token = session.get(Token, match[1] if match else identity)
-    if token is None:
-        raise UsageError(f"There is no token of id {identity!r}; `forgetbench admin token list` shows them.")
+    token = find(session, identity)
     token.revoked_at = token.revoked_at or utc_now()
     return token
 

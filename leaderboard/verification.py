@@ -6,15 +6,16 @@ import shutil
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from forgetbench.evidence import Run
 from forgetbench.leaderboard import jobs, states, submissions
 from forgetbench.leaderboard.comparing import difference
 from forgetbench.leaderboard.database import Database
-from forgetbench.leaderboard.models import Board, Entry, Job, Score, Token, Verification, utc_now
+from forgetbench.leaderboard.models import Board, Entry, EvidenceFile, Job, Score, Token, Verification, utc_now
 from forgetbench.leaderboard.problems import FieldError, Problem
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.uploads import Body, unpack
+from forgetbench.leaderboard.uploads import Body, answers_digest, unpack
 
 
 def receive(database: Database, settings: Settings, token: Token, identity: str, body: Body) -> str:
@@ -36,10 +37,15 @@ def receive(database: Database, settings: Settings, token: Token, identity: str,
                 Verification.entry_id == identity, Verification.body_sha256 == body.sha256
             )
             earlier = session.scalars(same.limit(1)).first()
-            if earlier is not None:
-                return earlier
             board = session.get_one(Board, entry.board_id)
             errors = _other_method(entry, run) or submissions.check_evidence(settings, board, run)
+            identical = _answers_of(session, entry) == {
+                model.file: answers_digest(model) for model in run.manifest.evidence
+            }
+        if earlier is not None:
+            with database.writing() as session:
+                score_again(session, earlier)
+            return earlier
         if errors:
             raise Problem(422, f"This is no second record of {identity}; nothing was stored.", errors)
         verification = Verification(
@@ -51,6 +57,7 @@ def receive(database: Database, settings: Settings, token: Token, identity: str,
             manifest=run.manifest.model_dump(mode="json"),
             body_sha256=body.sha256,
             verdict="received",
+            identical=identical,
         )
         name = verification.id
         submissions.put_in_place(run, settings.evidence / name)
@@ -60,6 +67,30 @@ def receive(database: Database, settings: Settings, token: Token, identity: str,
         return name
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def score_again(session: Session, identity: str) -> None:
+    """Ask for the score of a verification once more, where it failed."""
+    verification = session.get_one(Verification, identity, with_for_update=True)
+    if verification.verdict == "failed":
+        verification.verdict, verification.note = "received", None
+        jobs.request(session, "verify", identity)
+
+
+def give_up(session: Session, identity: str) -> None:
+    """Note that a verification could not be scored."""
+    verification = session.get_one(Verification, identity)
+    entry = session.get_one(Entry, verification.entry_id)
+    states.lock(session, entry)
+    verification.verdict, verification.note = "failed", "The server could not score it; this is the server's fault."
+    reason = "a second run could not be scored, which is the server's fault; it may be posted again"
+    states.record(session, entry, entry.state, verification.verifier, reason)
+    states.touch(session, entry.board_id)
+
+
+def _answers_of(session: Session, entry: Entry) -> dict[str, str]:
+    files = select(EvidenceFile.name, EvidenceFile.answers).where(EvidenceFile.entry_id == entry.id)
+    return {row.name: row.answers for row in session.execute(files)}
 
 
 def _other_method(entry: Entry, run: Run) -> list[FieldError]:
@@ -89,28 +120,50 @@ def comparison_of(first: dict[str, Any], second: dict[str, Any]) -> dict[str, An
     return found
 
 
-def conclude(database: Database, identity: str, card: dict[str, Any], job: Job) -> None:
-    """Keep a scored verification, and what it makes of the entry: reproduced, flagged, or as it was."""
+def conclude(
+    database: Database, identity: str, card: dict[str, Any], job: Job, first: dict[str, Any] | None = None
+) -> None:
+    """Keep a scored verification, and what it makes of the entry: reproduced, flagged, or as it was.
+
+    Args:
+        database: Where rows are.
+        identity: The verification.
+        card: Its scorecard.
+        job: The job that scored it.
+        first: The entry's scorecard by the same code, where other code wrote the one that is kept.
+    """
     with database.writing() as session:
         jobs.finish(session, job)
         verification = session.get_one(Verification, identity)
         entry = session.get_one(Entry, verification.entry_id)
         states.lock(session, entry)
-        comparison = comparison_of(session.get_one(Score, entry.id).card, card)
-        apart = [name for name, item in comparison.items() if item["agrees"] is False]
-        silent = [name for name, item in comparison.items() if item["agrees"] is None]
+        comparison = comparison_of(first or session.get_one(Score, entry.id).card, card)
         verification.card, verification.comparison = card, comparison
-        verification.verdict = "not reproduced" if apart else "failed" if silent or not comparison else "reproduced"
-        if verification.verdict == "failed":
-            reason = (
-                f"a second run tells nothing: {', '.join(silent) or 'every ranking metric'} is missing in both records"
-            )
-            states.record(session, entry, entry.state, verification.verifier, reason)
-        elif verification.verdict == "reproduced":
-            states.record(session, entry, entry.state, verification.verifier, "tier: reproduced; a second run agrees")
-            entry.tier = "reproduced"
-        elif entry.state == "listed":
-            reason = f"a second run differs in {', '.join(apart)}"
-            states.move(session, entry, "flagged", verification.verifier, reason)
+        _judge(session, entry, verification, comparison)
         states.touch(session, entry.board_id)
+        if first is not None:
+            jobs.request(session, "rescore", entry.id)
         jobs.request(session, "rank", str(entry.board_id))
+
+
+def _judge(session: Session, entry: Entry, verification: Verification, comparison: dict[str, Any]) -> None:
+    """The verdict of a comparison, with its events: a row that a second run differs from is reproduced no longer."""
+    apart = [name for name, item in comparison.items() if item["agrees"] is False]
+    silent = [name for name, item in comparison.items() if item["agrees"] is None]
+    verification.verdict = "not reproduced" if apart else "failed" if silent or not comparison else "reproduced"
+    if verification.verdict == "failed":
+        missing = ", ".join(silent) or "every ranking metric"
+        verification.note = f"A second run tells nothing: {missing} is missing in both records."
+        reason = f"a second run tells nothing: {missing} is missing in both records"
+        states.record(session, entry, entry.state, verification.verifier, reason)
+    elif verification.verdict == "reproduced":
+        how = "agrees to the bit" if verification.identical else "agrees"
+        states.record(session, entry, entry.state, verification.verifier, f"tier: reproduced; a second run {how}")
+        entry.tier = "reproduced"
+    else:
+        reason = f"a second run differs in {', '.join(apart)}"
+        if entry.tier == "reproduced":
+            states.record(session, entry, entry.state, verification.verifier, f"tier: recomputed; {reason}")
+            entry.tier = "recomputed"
+        if entry.state == "listed":
+            states.move(session, entry, "flagged", verification.verifier, reason)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence import Manifest, Run
-from forgetbench.leaderboard import distributions, housekeeping, jobs, packs, scorer, states, vega, verification
+from forgetbench.leaderboard import alarms, distributions, housekeeping, jobs, packs, scorer, states, vega, verification
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import (
     CHOICES,
@@ -38,6 +38,16 @@ from forgetbench.scoring.scorecards import Scorecard
 log = logging.getLogger("forgetbench.worker")
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds before a database that does not answer is asked again: twice as long each time."""
+
+
+class Scored(NamedTuple):
+    """What is computed of an entry's evidence."""
+
+    card: Scorecard
+    phi: list[float]
+    """Shares of phi in the bins of the board."""
+    alarms: list[str]
+    """What of the answers a moderator should know."""
 
 
 class Worker:
@@ -148,6 +158,8 @@ class Worker:
     def _give_up(self, job: Job, error: str) -> None:
         with self.database.writing() as session:
             jobs.finish(session, job, error=error)
+            if job.kind == "verify":
+                verification.give_up(session, job.subject)
             entry = session.get(Entry, job.subject) if job.kind == "score" else None
             if entry is not None:
                 states.lock(session, entry)
@@ -173,7 +185,7 @@ class Worker:
             session.expunge_all()
         started = time.monotonic()
         try:
-            card, phi = self._scorecard(board, entry)
+            scored = self._scorecard(board, entry)
         except ForgetBenchError as error:
             with self.database.writing() as session:
                 jobs.finish(session, job)
@@ -183,36 +195,42 @@ class Worker:
         with self.database.writing() as session:
             jobs.finish(session, job)
             if (found := _still_scoring(session, entry.id)) is not None:
-                write_numbers(session, found, card, phi, time.monotonic() - started)
+                write_numbers(session, found, scored, time.monotonic() - started)
                 states.move(session, found, "listed", states.SERVER)
+                alarms.write(session, self.settings, found, scored.alarms)
                 jobs.request(session, "rank", str(board.id))
 
-    def _scorecard(self, board: Board, entry: Entry) -> tuple[Scorecard, list[float]]:
-        """The scorecard, and the shares of phi in the bins of the board."""
+    def _scorecard(self, board: Board, entry: Entry) -> Scored:
         pack = packs.folder(self.settings, board) / "pack"
         judge, bins = scorer.judge_of(pack), scorer.distributions_of(pack)
         if entry.tier == "reference":
             models = judge.originals if entry.method == "none" else judge.pack.population("controls")
-            return judge.score_reference(entry.label), distributions.of_models(judge, bins, models)
+            return Scored(judge.score_reference(entry.label), distributions.of_models(judge, bins, models), [])
         run = Run(self.settings.evidence / entry.id, Manifest.model_validate(entry.manifest))
-        card = judge.score(run)
-        return card, distributions.of_models(judge, bins, run.population(board.draws, board.seeds))
+        card, models = judge.score(run), run.population(board.draws, board.seeds)
+        return Scored(card, distributions.of_models(judge, bins, models), alarms.of_answers(judge, models))
 
     def _rescore(self, job: Job) -> None:
-        """Score a listed entry once more, by newer code; its old numbers stand until the new ones are there."""
+        """Score an entry once more, by newer code; its old numbers stand until the new ones are there."""
         with self.database.reading() as session:
             entry = session.get_one(Entry, job.subject)
             board = session.get_one(Board, entry.board_id)
+            score = session.get(Score, entry.id)
             session.expunge_all()
+        if score is None or _scored_by_this_code(score):
+            with self.database.writing() as session:
+                jobs.finish(session, job)
+            return
         started = time.monotonic()
-        card, phi = self._scorecard(board, entry)
+        scored = self._scorecard(board, entry)
         with self.database.writing() as session:
             jobs.finish(session, job)
             entry = session.get_one(Entry, entry.id)
             states.lock(session, entry)
             for table in (Score, MetricValue):
                 session.execute(delete(table).where(table.entry_id == entry.id))
-            write_numbers(session, entry, card, phi, time.monotonic() - started)
+            write_numbers(session, entry, scored, time.monotonic() - started)
+            alarms.write(session, self.settings, entry, scored.alarms)
             code = scorer.software()["code"][:12]
             states.record(session, entry, entry.state, states.SERVER, f"scored again, by code {code}")
             jobs.request(session, "rank", str(board.id))
@@ -220,11 +238,14 @@ class Worker:
     def _verify(self, job: Job) -> None:
         with self.database.reading() as session:
             record = session.get_one(Verification, job.subject)
-            board = session.get_one(Board, session.get_one(Entry, record.entry_id).board_id)
+            entry = session.get_one(Entry, record.entry_id)
+            board = session.get_one(Board, entry.board_id)
+            fresh = _scored_by_this_code(session.get_one(Score, entry.id))
             session.expunge_all()
         judge = scorer.judge_of(packs.folder(self.settings, board) / "pack")
         card = judge.score(Run(self.settings.evidence / record.id, Manifest.model_validate(record.manifest)))
-        verification.conclude(self.database, record.id, card.model_dump(mode="json"), job)
+        first = None if fresh else self._scorecard(board, entry).card.model_dump(mode="json")
+        verification.conclude(self.database, record.id, card.model_dump(mode="json"), job, first)
 
     def _rank(self, job: Job) -> None:
         with self.database.reading() as session:
@@ -273,6 +294,10 @@ class Worker:
             keep_ranking(session, board.id, places, reasons, scorer.summary_of(bands, scorer.stored(example), phi))
 
 
+def _scored_by_this_code(score: Score) -> bool:
+    return bool(score.software.get("code") == scorer.software()["code"])
+
+
 def _still_scoring(session: Session, identity: str) -> Entry | None:
     """An entry, locked; None where somebody withdrew or rejected it while it was scored."""
     entry = session.get_one(Entry, identity)
@@ -294,8 +319,9 @@ def own_originals_reason(card: dict[str, Any], accuracy: float | None) -> str:
     return f"own originals: right on {own:.1%} of the test images, the board's on {accuracy:.1%}{cost}"
 
 
-def write_numbers(session: Session, entry: Entry, card: Scorecard, phi: list[float], seconds: float) -> None:
+def write_numbers(session: Session, entry: Entry, scored: Scored, seconds: float) -> None:
     """Write a scorecard's numbers, and its distribution of phi, into rows."""
+    card = scored.card
     session.add(
         Score(
             entry_id=entry.id,
@@ -304,7 +330,7 @@ def write_numbers(session: Session, entry: Entry, card: Scorecard, phi: list[flo
             software=scorer.software(),
             seconds=seconds,
             scored_at=utc_now(),
-            phi={"shares": phi},
+            phi={"shares": scored.phi},
         )
     )
     for name, value in card.metrics.items():

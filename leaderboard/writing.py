@@ -97,10 +97,10 @@ async def verify(
 
 @router.post("/submissions/{identity}/state", responses=WRITE_ERRORS)
 def change_state(
-    request: Request, database: DatabaseDep, token: Known, identity: str, wanted: StateChange
+    request: Request, database: DatabaseDep, settings: SettingsDep, token: Known, identity: str, wanted: StateChange
 ) -> SubmissionDocument:
     """Withdraw one's own submission, or moderate anyone's."""
     request.app.state.limits.write(request.client.host if request.client else "unknown", token.id)
     with database.writing() as session:
-        moderation.change(session, identity, wanted, token.name, token)
+        moderation.change(session, settings, identity, wanted, token.name, token)
     return SubmissionDocument(**submission_document(request, database, identity))

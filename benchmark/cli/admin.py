@@ -22,9 +22,12 @@ def add_commands(app: App) -> None:
     admin.command(token := App(name="token", help="Tokens of submitters.", help_format="plaintext"))
     token.command(create)
     token.command(revoke)
+    token.command(quota)
     token.command(list_tokens, name="list")
     admin.command(queue)
     admin.command(state)
+    admin.command(acknowledge)
+    admin.command(retry)
     admin.command(recount)
     admin.command(backup)
     admin.command(restore)
@@ -54,7 +57,7 @@ def create(
     days
         Days until it expires; never if left out.
     daily
-        Submissions that it may make in 24 hours, if other than the server's quota.
+        Submissions that it may make in 24 hours, if other than the server's quota; 0: none.
     """
     from forgetbench.leaderboard.server import create_token
 
@@ -71,6 +74,7 @@ def list_tokens(*, database: Database = None, data: Data = None) -> None:
     """
     from forgetbench.leaderboard.admin import list_tokens as tokens
 
+    chosen = settings(database, data)
     rows = [
         (
             line.id,
@@ -79,11 +83,12 @@ def list_tokens(*, database: Database = None, data: Data = None) -> None:
             _day(line.created),
             _day(line.expires),
             _day(line.last_used),
+            _quota(line.daily_submissions, chosen.daily_submissions),
             f"revoked {_day(line.revoked)}" if line.revoked else "",
         )
-        for line in tokens(settings(database, data))
+        for line in tokens(chosen)
     ]
-    print_table("", ("id", "name", "scopes", "made", "expires", "last used", ""), rows)
+    print_table("", ("id", "name", "scopes", "made", "expires", "last used", "a day", ""), rows)
 
 
 def revoke(identity: str, *, database: Database = None, data: Data = None) -> None:
@@ -101,15 +106,40 @@ def revoke(identity: str, *, database: Database = None, data: Data = None) -> No
     out().print(f"revoked: {revoke_token(settings(database, data), identity)}", markup=False)
 
 
+def quota(identity: str, daily: int | None = None, *, database: Database = None, data: Data = None) -> None:
+    """Change how much a token may submit.
+
+    Example: forgetbench admin token quota 0123456789abcdef 200
+
+    Parameters
+    ----------
+    identity
+        Its id, or the whole token.
+    daily
+        Submissions that it may make in 24 hours; 0: none; the server's quota if left out.
+    """
+    from forgetbench.leaderboard.admin import set_quota
+
+    chosen = settings(database, data)
+    name = set_quota(chosen, identity, daily)
+    out().print(f"{name}: {chosen.daily_submissions if daily is None else daily} in 24 hours", markup=False)
+
+
 def queue(*, database: Database = None, data: Data = None) -> None:
-    """List what a moderator should look at.
+    """List what a moderator should look at: alarms, flagged and quarantined entries, failed jobs.
 
     Example: forgetbench admin queue
     """
     from forgetbench.leaderboard.admin import queue as waiting
 
-    columns = ("entry", "task", "row", "submitter", "state", "why")
-    print_table("", columns, waiting(settings(database, data)))
+    lines = waiting(settings(database, data))
+    print_table("", ("entry", "task", "row", "submitter", "state", "why"), lines)
+    if not lines:
+        remark("Nothing waits for a look.")
+    if any(line.entry.startswith("job ") for line in lines):
+        remark("`forgetbench admin retry NUMBER` (or `all`) asks for a failed job again.")
+    if any(not line.entry.startswith("job ") for line in lines):
+        remark('`forgetbench admin acknowledge ID --reason "..."` takes an entry off this list as it is.')
 
 
 def state(entry: str, new: State, *, reason: str, database: Database = None, data: Data = None) -> None:
@@ -128,7 +158,42 @@ def state(entry: str, new: State, *, reason: str, database: Database = None, dat
     """
     from forgetbench.leaderboard.admin import change_state
 
-    out().print(f"{change_state(settings(database, data), entry, new, reason)}: {new}", markup=False)
+    done = change_state(settings(database, data), entry, new, reason)
+    out().print(f"{done.label} of {done.submitter} on {done.task}: {done.before} -> {done.after}", markup=False)
+
+
+def acknowledge(entry: str, *, reason: str, database: Database = None, data: Data = None) -> None:
+    """Take an entry off the queue as it is; the reason stays in its history.
+
+    Example: forgetbench admin acknowledge ID --reason "asked the authors: an ensemble"
+
+    Parameters
+    ----------
+    entry
+        Its id.
+    reason
+        What was found.
+    """
+    from forgetbench.leaderboard.admin import acknowledge as look
+
+    done = look(settings(database, data), entry, reason)
+    out().print(f"{done.label} of {done.submitter} on {done.task}: looked at, stays {done.after}", markup=False)
+
+
+def retry(job: str, *, database: Database = None, data: Data = None) -> None:
+    """Ask again for a job that failed.
+
+    Example: forgetbench admin retry all
+
+    Parameters
+    ----------
+    job
+        Its number in the queue, or `all`.
+    """
+    from forgetbench.leaderboard.admin import retry as ask
+
+    asked = ask(settings(database, data), job)
+    out().print("\n".join(f"asked again: {key}" for key in asked) or "No job has failed.", markup=False)
 
 
 def recount(task: str | None = None, *, database: Database = None, data: Data = None) -> None:
@@ -208,6 +273,10 @@ def export(*, static: Path, base: str, database: Database = None, data: Data = N
     from forgetbench.leaderboard.admin import export_static
 
     out().print(f"{len(export_static(settings(database, data), static, base))} files written.", markup=False)
+
+
+def _quota(own: int | None, usual: int) -> str:
+    return f"{usual} (the server's)" if own is None else str(own)
 
 
 def _day(time: object) -> str:

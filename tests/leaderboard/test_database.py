@@ -9,6 +9,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import insert, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from forgetbench.errors import ForgetBenchError
 from forgetbench.leaderboard.database import Database, newest_revision
 from forgetbench.leaderboard.models import Base, Entry, Token, utc_now
 
@@ -38,7 +39,7 @@ def test_the_alarms_of_an_older_schema_are_kept(site):
     with site.database.reading() as session:
         found = session.execute(select(Entry.method, Entry.queued, Entry.alarms).order_by(Entry.method)).all()
     assert [tuple(row) for row in found] == [
-        ("none", True, ["suspicious: an attack finds less than chance would"]),
+        ("none", True, ["suspicious: lira.forget or js lies below the band of the oracles"]),
         ("retrain", False, None),
     ]
 
@@ -51,7 +52,7 @@ def test_two_processes_may_migrate_at_once(make_settings):
     def upgrade(database):
         try:
             database.upgrade()
-        except (SQLAlchemyError, CommandError) as error:
+        except (ForgetBenchError, SQLAlchemyError, CommandError) as error:
             errors.append(error)
 
     threads = [threading.Thread(target=upgrade, args=[database]) for database in databases]

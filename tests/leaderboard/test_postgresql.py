@@ -10,7 +10,20 @@ from pathlib import Path
 
 import pytest
 
-FILES = ("access", "client", "crash", "database", "pages", "races", "reading", "states", "submissions", "worker")
+FILES = (
+    "access",
+    "client",
+    "crash",
+    "database",
+    "moderation",
+    "operator",
+    "pages",
+    "races",
+    "reading",
+    "states",
+    "submissions",
+    "worker",
+)
 
 
 @pytest.mark.slow

@@ -38,7 +38,9 @@ class Beside:
 
 def change(site, identity, state):
     with site.database.writing() as session:
-        moderation.change(session, identity, StateChange(state=state, reason="because"), "Moderator", None)
+        moderation.change(
+            session, site.settings, identity, StateChange(state=state, reason="because"), "Moderator", None
+        )
 
 
 def history(site, identity):
@@ -114,7 +116,7 @@ def test_a_quarantine_beside_a_verification_that_differs_is_not_lost(site, world
 
 def test_of_two_moderators_the_second_sees_what_the_first_did(site, listed):
     with site.database.writing() as session:
-        moderation.change(session, listed, StateChange(state="withdrawn", reason="because"), "First", None)
+        moderation.change(session, site.settings, listed, StateChange(state="withdrawn", reason="x"), "First", None)
         second = Beside(change, site, listed, "quarantined")
         second.within(1.0)
     assert second.within(20)

@@ -211,7 +211,7 @@ def test_an_operator_sees_tokens_and_the_queue_and_moderates(site, listed):
     with pytest.raises(UsageError, match="no token"):
         admin.revoke_token(site.settings, "nope")
     assert admin.queue(site.settings) == []
-    assert admin.change_state(site.settings, identity, "quarantined", "a look") == "scrub"
+    assert admin.change_state(site.settings, identity, "quarantined", "a look").label == "scrub"
     assert [(line.entry, line.state, line.why) for line in admin.queue(site.settings)] == [
         (identity, "quarantined", "a look")
     ]

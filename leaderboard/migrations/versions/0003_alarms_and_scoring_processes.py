@@ -15,7 +15,7 @@ QUEUED = (
     "OR (state = 'listed' AND CAST(flags AS TEXT) LIKE '%suspicious%'))"
 )
 ALARMS = (
-    """UPDATE entries SET alarms = '["suspicious: an attack finds less than chance would"]' """
+    """UPDATE entries SET alarms = '["suspicious: lira.forget or js lies below the band of the oracles"]' """
     "WHERE tier <> 'reference' AND CAST(flags AS TEXT) LIKE '%suspicious%'"
 )
 
