@@ -7,7 +7,7 @@ the control oracles. Local scoring and the server read the same pack, and so giv
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -220,18 +220,25 @@ def with_verdict(pack: Pack, verdict: Verdict | None) -> Pack:
     return Pack(pack.folder, card)
 
 
-def check_run(run: Run, pack: Pack) -> list[str]:
+def check_run(run: Run, pack: Pack, unread: Collection[str] = ()) -> list[str]:
     """Everything that is wrong with a run as evidence for a pack's task, one sentence each; empty when all is well.
 
     The manifest is checked first (task, index lists, originals, one record for each draw and seed), then every file of
-    unlearned models and of a method's own originals.
+    unlearned models and of a method's own originals. A run of another task is asked nothing more.
+
+    Args:
+        run: The run.
+        pack: The pack.
+        unread: Files that are left out: what is wrong with them is known.
     """
     manifest, card = run.manifest, pack.card
+    if manifest.task != card.task:
+        return [f"the evidence is of task {manifest.task!r}, this board is {card.task!r}"]
     problems = _check_manifest(manifest, card)
-    if problems:
-        return problems
     seen: dict[str, str] = {}
     for model in manifest.evidence:
+        if model.file in unread or str(model.draw) not in card.counts:
+            continue
         expected = pack.shapes(model.draw)
         if {name: array.shape for name, array in model.arrays.items()} != expected:
             problems.append(f"{model.file}: the arrays must be {expected}")
@@ -259,9 +266,7 @@ def check_run(run: Run, pack: Pack) -> list[str]:
 
 def _check_manifest(manifest: Manifest, card: PackCard) -> list[str]:
     problems = []
-    if manifest.task != card.task:
-        problems.append(f"the evidence is of task {manifest.task!r}, this board is {card.task!r}")
-    elif manifest.protocol != card.protocol:
+    if manifest.protocol != card.protocol:
         problems.append(f"the evidence follows protocol {manifest.protocol}, this board protocol {card.protocol}")
     elif manifest.task_key != card.task_key:
         problems.append(f"the evidence is of another definition of {card.task!r} (task key {manifest.task_key[:12]}…)")
@@ -270,7 +275,7 @@ def _check_manifest(manifest: Manifest, card: PackCard) -> list[str]:
     for draw in range(card.draws):
         theirs, ours = manifest.index_hashes.get(str(draw), {}), card.index_hashes[str(draw)]
         different = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
-        if different and not problems:
+        if different:
             problems.append(f"draw {draw}: other rows than this board's in {', '.join(different)}")
     problems += _check_coverage("evidence", manifest.models, card)
     if manifest.method.changes_training:

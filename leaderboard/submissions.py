@@ -18,7 +18,7 @@ from forgetbench.leaderboard.models import Board, Entry, EvidenceFile, Idempoten
 from forgetbench.leaderboard.problems import FieldError, Problem
 from forgetbench.leaderboard.rows import new_entry
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.uploads import Body, answers_digest, check_headers, make_durable, sync, unpack
+from forgetbench.leaderboard.uploads import Body, Received, answers_digest, check_headers, make_durable, sync, unpack
 from forgetbench.packs import check_run
 from forgetbench.store import file_digest
 
@@ -85,24 +85,23 @@ def _refuse_errors(board: Board, errors: list[FieldError]) -> None:
         raise Problem(422, detail, errors)
 
 
-def check(session: Session, settings: Settings, board: Board, run: Run) -> list[FieldError]:
+def check(session: Session, settings: Settings, board: Board, run: Received) -> list[FieldError]:
     """Everything that is wrong with a run as a submission to a board."""
-    return check_evidence(settings, board, run) or _check_used(session, board, run)
+    return check_evidence(settings, board, run) + _check_used(session, board, run)
 
 
-def check_evidence(settings: Settings, board: Board, run: Run) -> list[FieldError]:
-    """Everything that is wrong with a run as evidence, whoever brings it."""
-    errors = check_headers(run)
-    if not errors:
-        errors = [_field_error(problem, run) for problem in check_run(run, packs.pack_of(settings, board))]
-    if not errors:
-        known = packs.known_answers(settings, board)
-        errors = [
-            FieldError(field=model.file, message="holds the answers of one of this board's oracles")
-            for model in run.manifest.evidence
-            if known.get(answers_digest(model), "").partition("/")[0] in {"references", "controls"}
-        ]
-    return errors
+def check_evidence(settings: Settings, board: Board, run: Received) -> list[FieldError]:
+    """All that is wrong with a run as evidence, whoever brings it. A file that cannot be read is asked nothing more."""
+    errors = list(run.faults)
+    errors += check_headers(run, {error.field for error in errors})
+    unread = {error.field for error in errors}
+    errors += [_field_error(problem, run) for problem in check_run(run, packs.pack_of(settings, board), unread)]
+    known = packs.known_answers(settings, board)
+    return errors + [
+        FieldError(field=model.file, message="holds the answers of one of this board's oracles")
+        for model in run.manifest.evidence
+        if known.get(answers_digest(model), "").partition("/")[0] in {"references", "controls"}
+    ]
 
 
 def _check_used(session: Session, board: Board, run: Run) -> list[FieldError]:

@@ -14,7 +14,8 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -25,12 +26,19 @@ from starlette.requests import ClientDisconnect
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence import MANIFEST, AnswersRecord, Manifest, Run
+from forgetbench.leaderboard import zips
 from forgetbench.leaderboard.problems import FieldError, Problem
 from forgetbench.store import canonical_json
 
 MEDIA_TYPE = "application/zip"
 _MEMBER = re.compile(r"manifest\.json|(originals/)?d\d{1,4}-s\d{1,4}\.npz")
 _CHUNK = 2**20
+_ENCRYPTED = 1
+"""The flag of an encrypted member."""
+_SMALLEST_RECORD = 128
+"""Bytes of a manifest that the record of one file takes at least."""
+_MOST_FAULTS = 100
+"""So many faults of a zip are told."""
 _NPY_HEADER = 4096
 """More than any header of a float16 array takes."""
 
@@ -79,51 +87,78 @@ async def receive(stream: AsyncIterator[bytes], path: Path, limit: int, announce
     return Body(path, digest.hexdigest(), size)
 
 
-def unpack(body: Body, folder: Path, manifest_limit: int) -> Run:
-    """Unpack a body into a run's folder, its manifest validated first.
+@dataclass(frozen=True, eq=False)
+class Received(Run):
+    """A run that was unpacked, as far as it could be."""
+
+    faults: tuple[FieldError, ...] = ()
+    """What is wrong with the zip; files of which that is said are not in the folder."""
+
+
+def unpack(body: Body, folder: Path, manifest_limit: int) -> Received:
+    """Unpack a body into a run's folder, its manifest validated first; files that cannot be are told in ``faults``.
 
     Raises:
-        Problem: 400, it is no such zip; 422, the manifest or the list of files is wrong.
+        Problem: 400, it is no such zip; 422, there is no manifest that could be read.
     """
     try:
-        with zipfile.ZipFile(body.path) as archive:
-            members = _members(archive, body.size)
-            if MANIFEST not in members:
-                raise Problem(
-                    422, "The submission has no manifest.", [FieldError(field=MANIFEST, message="is missing")]
-                )
-            if members[MANIFEST].file_size > manifest_limit:
-                raise Problem(413, f"A manifest may have at most {manifest_limit} bytes.")
-            manifest = parse_manifest(archive.read(members[MANIFEST]))
-            _compare_files(manifest, set(members) - {MANIFEST})
-            folder.mkdir(parents=True)
-            for name, member in members.items():
-                (folder / name).parent.mkdir(exist_ok=True)
-                with archive.open(member) as source, (folder / name).open("xb") as target:
-                    shutil.copyfileobj(source, target, _CHUNK)
+        with zips.opened(body.path, 1 + manifest_limit // _SMALLEST_RECORD) as archive:
+            members, faults = _members(archive)
+            manifest = _manifest(archive, members, manifest_limit, faults)
+            faults += _compare_files(manifest, set(members) - {MANIFEST})
+            faulty = {fault.field for fault in faults}
+            good = {name: member for name, member in members.items() if name not in faulty}
+            _extract(archive, good, folder, body.size)
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
         raise Problem(
             400, f"The body is not a complete zip of a run ({error}); nothing was stored. Use `forgetbench submit`."
         ) from error
-    return Run(folder, manifest)
+    return Received(folder, manifest, tuple(faults[:_MOST_FAULTS]))
 
 
-def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    members = archive.infolist()
-    if not members or min(member.header_offset for member in members) != 0:
-        # An upload that was cut off ends in one of its own zips, and Python would read that one.
-        raise zipfile.BadZipFile("it does not begin where a zip begins")
-    names = [member.filename for member in members]
-    if len(set(names)) != len(names):
-        raise Problem(422, "The zip holds a file twice.")
-    odd = [name for name in names if not _MEMBER.fullmatch(name)]
-    if odd:
-        errors = [FieldError(field=repr(name)[:200], message="is no file of a run") for name in odd[:20]]
-        raise Problem(422, "The zip holds files that belong to no run.", errors)
-    packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1]
-    if packed or sum(member.file_size for member in members) > size:
-        raise Problem(422, "The zip must store its files as they are, without compression and encryption.")
-    return dict(zip(names, members, strict=True))
+def _extract(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path, limit: int) -> None:
+    if sum(member.file_size for member in members.values()) > limit:
+        raise zipfile.BadZipFile("its files are longer than it is")
+    folder.mkdir(parents=True)
+    for name, member in members.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        with archive.open(member) as source, (folder / name).open("xb") as target:
+            shutil.copyfileobj(source, target, _CHUNK)
+
+
+def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[FieldError]]:
+    """The zip's files that may belong to a run, and what is wrong with these and with others."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    faults = []
+    for member in archive.infolist():
+        name = member.filename
+        if not _MEMBER.fullmatch(name):
+            faults.append(FieldError(field=repr(name)[:200], message="belongs to no run: leave it out"))
+            continue
+        if name in members:
+            faults.append(FieldError(field=name, message="stands in the zip twice"))
+        elif member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
+            message = "must be stored as it is, without compression and encryption"
+            faults.append(FieldError(field=name, message=message))
+        members.setdefault(name, member)
+    return members, faults
+
+
+def _manifest(
+    archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], limit: int, faults: list[FieldError]
+) -> Manifest:
+    member = members.get(MANIFEST)
+    if member is None:
+        missing = FieldError(field=MANIFEST, message="is missing")
+        raise Problem(422, "The submission has no manifest.", [missing, *faults[:_MOST_FAULTS]])
+    if member.file_size > limit:
+        raise Problem(413, f"A manifest may have at most {limit} bytes.")
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
+        raise Problem(422, "The manifest cannot be read.", faults[:_MOST_FAULTS])
+    try:
+        return parse_manifest(archive.read(member))
+    except Problem as problem:
+        raise Problem(problem.status, problem.detail, [*faults[:_MOST_FAULTS], *problem.errors]) from problem
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -174,22 +209,27 @@ def _place(location: tuple[int | str, ...]) -> str:
     return ".".join(map(str, location))[:200] or "manifest"
 
 
-def _compare_files(manifest: Manifest, given: set[str]) -> None:
+def _compare_files(manifest: Manifest, given: set[str]) -> list[FieldError]:
     named = {record.file for record in manifest.evidence}
     errors = [FieldError(field=name, message="is named in the manifest and missing") for name in sorted(named - given)]
     errors += [FieldError(field=name, message="is not named in the manifest") for name in sorted(given - named)]
-    if errors:
-        raise Problem(422, "The files are not those of the manifest.", errors[:100])
+    return errors
 
 
-def check_headers(run: Run) -> list[FieldError]:
+def check_headers(run: Run, unread: Collection[str] = ()) -> list[FieldError]:
     """What is wrong with the evidence files before an array of them is unpacked.
 
     A file announces its shapes twice, in the zip's directory and in each array's header; both must be what the manifest
     says, so that no file can claim a gigabyte or an object array.
+
+    Args:
+        run: The run.
+        unread: Files that are left out: what is wrong with them is known.
     """
     errors = []
     for model in run.manifest.evidence:
+        if model.file in unread:
+            continue
         try:
             _check_file(run.folder / model.file, model)
         except (
@@ -206,12 +246,14 @@ def check_headers(run: Run) -> list[FieldError]:
 
 
 def _check_file(path: Path, model: AnswersRecord) -> None:
-    with zipfile.ZipFile(path) as archive:
+    with zips.opened(path, len(model.arrays)) as archive:
         members = {member.filename: member for member in archive.infolist()}
         if len(members) != len(archive.infolist()) or set(members) != {f"{name}.npy" for name in model.arrays}:
             raise ForgetBenchError("does not hold exactly the arrays that the manifest names")
         for name, record in model.arrays.items():
             member = members[f"{name}.npy"]
+            if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                raise ForgetBenchError(f"{name} is compressed otherwise than numpy does it")
             rows, columns = record.shape
             if rows < 0 or columns < 1 or not rows * columns * 2 < member.file_size <= rows * columns * 2 + _NPY_HEADER:
                 raise ForgetBenchError(f"{name} has not the size of {rows} x {columns} float16")

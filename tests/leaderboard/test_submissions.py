@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import struct
 import threading
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -14,6 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from forgetbench.evidence import read_run
 from forgetbench.judging import Judge
 from forgetbench.leaderboard.models import Entry, Event, Job
+from forgetbench.leaderboard.problems import Problem
+from forgetbench.leaderboard.uploads import Body, check_headers, unpack
 
 
 def zip_of(folder, **changes):
@@ -172,7 +176,40 @@ def huge_header(path):
     return zip_of(path)
 
 
+def crowded(count=300_000):
+    """A zip that lists files without end, each of no bytes; only its directory is there."""
+    name = b"d0-s0.npz"
+    member = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 33, 0, 0, 0, len(name), 0, 0, 0, 0, 0, 0) + name
+    size = count * len(member)
+    return member * count + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count % 2**16, count % 2**16, size, 0, 0)
+
+
+def crowded_64():
+    """The same, its length in the records of 64 bits alone."""
+    plain = crowded()
+    size = len(plain) - 22
+    large = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 300_000, 300_000, size, 0)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, size, 1)
+    return plain[:size] + large + locator + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, 60, 0, 0)
+
+
+def within(run, content):
+    (run / "d0-s0.npz").write_bytes(content)
+    return zip_of(run)
+
+
+def first_inner(run):
+    """An upload that ends where the first of its own zips ends."""
+    body = zip_of(run)
+    return body[: body.index(b"PK\5\6") + 22]
+
+
 HOSTILE = {
+    "a crowded zip": (lambda _: crowded(), 400, "it lists more than"),
+    "a crowded zip of 64 bits": (lambda _: crowded_64(), 400, "it lists more than"),
+    "a crowded file": (lambda run: within(run, crowded()), 422, "d0-s0.npz"),
+    "a comment": (lambda run: zip_of(run)[:-2] + b"\1\0x", 400, "without a comment"),
+    "cut off behind a file": (first_inner, 400, "not a complete zip"),
     "another task": (lambda run: zip_of(edit(run, task="other/cnn/random-10")), 422, "no board of that task"),
     "another definition": (lambda run: zip_of(edit(run, task_key="0" * 64)), 422, "another definition"),
     "an unknown key": (lambda run: zip_of(edit(run, score=99.9)), 422, "Extra inputs"),
@@ -185,7 +222,7 @@ HOSTILE = {
     "cut off": (lambda run: zip_of(run)[:-100], 400, "not a complete zip"),
     "empty": (lambda _: b"", 400, "not a complete zip"),
     "compressed": (lambda run: zip_of(run, compression=zipfile.ZIP_DEFLATED), 422, "without compression"),
-    "a path": (lambda run: zip_of(run, files={"../../evil.npz": b"x"}), 422, "belong to no run"),
+    "a path": (lambda run: zip_of(run, files={"../../evil.npz": b"x"}), 422, "belongs to no run"),
     "an additional file": (lambda run: zip_of(run, files={"d0-s9.npz": b"x"}), 422, "not named"),
     "NaN logits": (lambda run: damaged_array(run, lambda a: a * np.float16(np.nan)), 422, "SHA-256 differs"),
     "objects": (lambda run: damaged_array(run, lambda _: np.array([print], object)), 422, "size"),
@@ -194,6 +231,50 @@ HOSTILE = {
     "a bomb": (bomb, 422, "size"),
     "another shape": (huge_header, 422, "expected float16"),
 }
+
+
+@pytest.mark.parametrize("make", [crowded, crowded_64])
+def test_a_crowded_zip_costs_no_memory(make, world, tmp_path):
+    content, body = make(), tmp_path / "body"
+    body.write_bytes(content)
+    run = read_run(world.write_run(tmp_path / "run"))
+    (run.folder / "d0-s0.npz").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(Problem, match="lists more than"):
+        unpack(Body(body, "", len(content)), tmp_path / "unpacked", 4 * 2**20)
+    [error] = check_headers(run)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (error.field, "lists more than 4 files" in error.message) == ("d0-s0.npz", True)
+    assert peak < len(content) / 4  # ZipFile takes ten times the file
+
+
+def test_every_fault_is_told_at_once(site, world, tmp_path, change_manifest):
+    site.post(world.write_run(tmp_path / "first"), site.token())
+    run = change_manifest(
+        world.write_run(tmp_path / "run"),
+        lambda manifest: manifest.update(
+            task_key="0" * 64,
+            models=[{**model, "original": "1" * 64} if model["seed"] == 2 else model for model in manifest["models"]],
+        ),
+    )
+    (run / "d0-s0.npz").write_bytes(b"no zip")
+    with np.load(run / "d0-s1.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["test"] += np.float16(1)
+    np.savez(run / "d0-s1.npz", **arrays)
+    answer = site.post(zip_of(run, files={"notes.txt": b"mine"}), site.token())
+    assert answer.status_code == 422
+    told = {(error["field"], error["message"]) for error in answer.json()["errors"]}
+    for field, words in (
+        ("'notes.txt'", "belongs to no run"),
+        ("d0-s0.npz", "does not end where a zip"),
+        ("manifest", "another definition"),
+        ("manifest", "seeds [2] were not unlearned from this board's originals"),
+        ("d0-s1.npz", "SHA-256 differs"),
+        ("d0-s3.npz", "submitted to this board before"),
+    ):
+        assert any(field == at and words in message for at, message in told), (field, words, told)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
