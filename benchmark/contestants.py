@@ -7,12 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from forgetbench.errors import UsageError
 from forgetbench.methods import load_method_file, methods, parse_method, parse_method_file
-from forgetbench.methods.base import Method
 from forgetbench.store import digest
+
+if TYPE_CHECKING:  # importing it takes torch, which whoever submits a finished run need not have
+    from forgetbench.methods.base import Method
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from forgetbench.bench import Bench, Role, open_bench
 from forgetbench.contestants import build, trained_by
 from forgetbench.errors import ForgetBenchError
 from forgetbench.executors import Job, Result
-from forgetbench.methods.base import TaskFacts
+from forgetbench.methods.cards import TaskFacts
 from forgetbench.store import digest, file_digest
 
 
@@ -127,6 +127,9 @@ def adopt(job: Job) -> Result:
     Args:
         job: ``task``, ``site``, ``role``, ``seed``, ``weights`` (a file) and their ``sha256``.
 
+    Returns:
+        ``model`` (key), and whether another original of that seed was ``replaced``.
+
     Raises:
         ForgetBenchError: The file is missing or damaged.
     """
@@ -138,7 +141,7 @@ def adopt(job: Job) -> Result:
     folder = bench.store.read(key)
     if folder is not None:
         if read_meta(folder)["weights"] == job["sha256"]:
-            return {"model": key}
+            return {"model": key, "replaced": False}
         bench.store.remove(folder)
 
     def fill(place: Path) -> None:
@@ -146,7 +149,7 @@ def adopt(job: Job) -> Result:
         write_meta(place, {"seconds": None, "weights": job["sha256"]})
 
     bench.store.write(facts, fill)
-    return {"model": key}
+    return {"model": key, "replaced": folder is not None}
 
 
 def count(job: Job) -> Result:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from forgetbench.afar import bring
 from forgetbench.contestants import choose
 from forgetbench.elsewhere import is_elsewhere, make_run
 from forgetbench.errors import ForgetBenchError, UsageError
@@ -13,7 +14,7 @@ from forgetbench.evidence import read_run
 from forgetbench.leaderboard.client import Client, pull_pack
 from forgetbench.packs import read_pack
 from forgetbench.results import Results
-from forgetbench.suite import Options, Watcher, adopt_originals, run
+from forgetbench.suite import Options, Watcher, run
 from forgetbench.tasks import read_task
 
 _METHOD_FILE = re.compile(r".+\.py(:.*)?", re.DOTALL)
@@ -50,12 +51,9 @@ def _named(task: str | None, what: str) -> str:
 def _run_first(what: str, server: str, name: str, options: Options, watcher: Watcher) -> Path:
     task = read_task(name)
     choose([], [what], task.network.name)  # the file and its parameters are found to be good before anything is sent
-    with Client(server) as client, TemporaryDirectory(prefix="forgetbench-") as place:
+    with Client(server) as client:
         client.introduce()
-        folder = pull_pack(name, server, Path(place) / "pack")
-        card = read_pack(folder, verify=False).card
-        task = task.with_counts(seeds=card.seeds, draws=card.draws)
-        adopt_originals(task, folder, options)
+        task, options = bring(name, server, options)
         [done] = run([task], lambda one: choose([], [what], one.network.name), options, watcher)
     manifest = read_run(done.runs[0]).manifest
     if manifest.status != "ok":

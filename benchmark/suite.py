@@ -150,8 +150,18 @@ def train_originals(task: Task, options: Options, watcher: Watcher | None = None
         return _TaskRunner(task, [], site, options, executor, watcher or Silent()).originals()
 
 
-def adopt_originals(task: Task, pack: Path, options: Options) -> int:
-    """Put the originals of a board's pack into the store, so that runs start from them; returns how many.
+@dataclass(frozen=True)
+class Adopted:
+    """Originals of a board that were put into the store."""
+
+    count: int
+    """How many there are now."""
+    replaced: tuple[int, ...]
+    """Seeds of those that stand where another original was."""
+
+
+def adopt_originals(task: Task, pack: Path, options: Options) -> Adopted:
+    """Put the originals of a board's pack into the store, so that runs start from them.
 
     Raises:
         UsageError: The pack is of another definition of the task than the one here.
@@ -163,8 +173,9 @@ def adopt_originals(task: Task, pack: Path, options: Options) -> int:
             f"The board's {card.task} is defined otherwise than the one here (task keys {card.task_key[:12]} and "
             f"{task.key[:12]}): install the version of forgetbench that the board uses."
         )
+    replaced = []
     for seed, sha in enumerate(card.originals):
-        adopt(
+        done = adopt(
             {
                 "task": task.model_dump(mode="json"),
                 "site": options.site().__dict__,
@@ -174,7 +185,9 @@ def adopt_originals(task: Task, pack: Path, options: Options) -> int:
                 "sha256": sha,
             }
         )
-    return len(card.originals)
+        if done["replaced"]:
+            replaced.append(seed)
+    return Adopted(len(card.originals), tuple(replaced))
 
 
 def pick_device(name: str) -> str:

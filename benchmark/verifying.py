@@ -10,16 +10,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from forgetbench.afar import bring
 from forgetbench.contestants import Contestant
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import Manifest, read_run
-from forgetbench.leaderboard.client import fetch_entry, post_verification, pull_pack
+from forgetbench.leaderboard.client import fetch_entry, post_verification
 from forgetbench.methods import load_method_file, methods
 from forgetbench.methods.base import Method
 from forgetbench.references import Difference, compare, evidence_digest, row_of
 from forgetbench.scoring.scorecards import Scorecard
-from forgetbench.suite import Options, Watcher, adopt_originals, run
-from forgetbench.tasks import Task, read_task
+from forgetbench.suite import Options, Watcher, run
+from forgetbench.tasks import Task
 
 
 def rerun(
@@ -82,7 +83,7 @@ def compare_rerun(
 
 @dataclass(frozen=True)
 class _Again:
-    """A submission that is made again, in a home of its own, so that nothing of the verifier's store takes part."""
+    """A submission that is made again, in the home of its board: none of the verifier's own originals takes part."""
 
     entry: dict[str, Any]
     manifest: Manifest
@@ -124,9 +125,8 @@ def _made_again(
             f"{manifest.row} is a stranger's program; its source stands above. Read it; --allow-source then runs it."
         )
     with TemporaryDirectory(prefix="forgetbench-verify-") as place:
-        options = Options(root=root, device="cpu", evidence_only=True, home=Path(place))
-        task = read_task(manifest.task).with_counts(seeds=manifest.seeds, draws=manifest.draws)
-        adopt_originals(task, pull_pack(manifest.task, server, Path(place) / "pulled"), options)
+        options = Options(root=root, device="cpu", evidence_only=True)
+        task, options = bring(manifest.task, server, options, pack=entry["pack"])
         yield _Again(entry, manifest, task, _contestant(manifest, Path(place)), options, watcher)
 
 

@@ -123,7 +123,7 @@ def test_a_method_file_is_submitted_and_verified_and_a_forgery_is_found(people, 
     row = httpx2.get(f"{address}/api/v1/entries/{honest}").json()
     assert (row["row"]["label"], row["row"]["tier"]) == ("noisy-fine-tune:epochs=1", "recomputed")
     assert "class NoisyFineTune" in row["manifest"]["method"]["source"]
-    run = next((ada.home / "runs").rglob(MANIFEST)).parent
+    run = next((ada.home / "boards").rglob(MANIFEST)).parent
     forged = entry_of(address, ada.call("submit", forge(run, tmp_path / "forged"), "--server", address))
 
     assert "class NoisyFineTune" in grace.call("verify", honest, "--server", address, status=2)

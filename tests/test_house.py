@@ -25,6 +25,7 @@ FLOORS = [
     {"leaderboard"},
     {
         "suite",
+        "afar",
         "observing",
         "studies",
         "tuning",

@@ -185,7 +185,15 @@ def check(folder: Path) -> None:
     out().print(f"{card.task}: {len(card.files)} files as they should be; {card.seeds} seeds, {card.draws} draws.")
 
 
-def pull(task: str, *, server: str, root: Path | None = None, to: Path | None = None, device: Device = "auto") -> None:
+def pull(
+    task: str,
+    *,
+    server: str,
+    pack: str = "",
+    root: Path | None = None,
+    to: Path | None = None,
+    device: Device = "auto",
+) -> None:
     """Fetch a board's originals, so that runs here start from them.
 
     Example: forgetbench pack pull digits/cnn/class --server https://board.example.org
@@ -196,6 +204,8 @@ def pull(task: str, *, server: str, root: Path | None = None, to: Path | None = 
         Name of the task.
     server
         Address of the leaderboard.
+    pack
+        The beginning of a pack's hash, of an earlier version of the board; the present one if left out.
     root
         Folder of the image sets on disk.
     to
@@ -209,10 +219,15 @@ def pull(task: str, *, server: str, root: Path | None = None, to: Path | None = 
 
     wanted = read_task(task)
     with TemporaryDirectory(prefix="forgetbench-") as place:
-        folder = pull_pack(task, server, to or Path(place) / "pack")
-        count = adopt_originals(wanted, folder, Options(root=root, device=device))
-    out().print(f"{count} originals of {task} are in the store.", markup=False)
-    remark(f"forgetbench run {task} --seeds {count} --evidence-only --method NAME starts from them.")
+        folder = pull_pack(task, server, to or Path(place) / "pack", pack=pack)
+        done = adopt_originals(wanted, folder, Options(root=root, device=device))
+    out().print(f"{done.count} originals of {task} are in the store.", markup=False)
+    if done.replaced:
+        remark(
+            f"They replace other originals of seeds {', '.join(map(str, done.replaced))}, which runs here started from "
+            "so far; runs that were made from those stay, and cannot be submitted to this board."
+        )
+    remark(f"forgetbench run {task} --seeds {done.count} --evidence-only --method NAME starts from them.")
 
 
 def settings(database: str | None, data: Path | None) -> Settings:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from forgetbench import afar
 from forgetbench.contestants import choose
 from forgetbench.datasets.images import Partition
 from forgetbench.errors import ForgetBenchError, UsageError
@@ -21,7 +24,7 @@ from forgetbench.evidence import read_run
 from forgetbench.judging import Judge, stand
 from forgetbench.packs import Pack, check_run, read_pack
 from forgetbench.reports import board_table
-from forgetbench.suite import Options, TaskRun, adopt_originals, run
+from forgetbench.suite import Adopted, Options, TaskRun, adopt_originals, run
 from forgetbench.tasks import Task, read_task
 
 TOML = """
@@ -280,7 +283,7 @@ def test_evidence_alone_starts_from_a_boards_originals(task: Task, tmp_path: Pat
     ours = Options(home=tmp_path / "ours", device="cpu", executor="local", evidence_only=True)
     with pytest.raises(UsageError, match="forgetbench pack pull test/mlp/mislabelled"):
         run([task], lambda one: choose(["finetune"], [], one.network.name), ours)
-    assert adopt_originals(task, pack_of(theirs).folder, ours) == 3
+    assert adopt_originals(task, pack_of(theirs).folder, ours) == Adopted(3, ())
     [done] = run([task], lambda one: choose(["finetune"], [], one.network.name), ours)
     assert done.pack is None
     assert check_run(read_run(done.runs[0]), pack_of(theirs)) == []
@@ -288,6 +291,39 @@ def test_evidence_alone_starts_from_a_boards_originals(task: Task, tmp_path: Pat
         name: data for name, data in bits(tmp_path / "theirs").items() if name.startswith("runs/")
     }
     assert len(list((tmp_path / "ours" / "store").rglob("weights.safetensors"))) == 3
+
+
+def test_originals_that_were_trained_here_are_said_to_be_replaced(task: Task, tmp_path: Path) -> None:
+    options = Options(home=tmp_path, device="cpu", executor="local")
+    [mine] = run([task], lambda _: [], options)
+    [pack] = [path.parent for path in tmp_path.rglob("pack.json")]
+    others = [(pack / "models" / f"s{seed}.safetensors").read_bytes() for seed in (1, 0, 2)]
+    card = json.loads((pack / "pack.json").read_text())
+    for seed, weights in enumerate(others):
+        (pack / "models" / f"s{seed}.safetensors").write_bytes(weights)
+        card["originals"][seed] = hashlib.sha256(weights).hexdigest()
+    (pack / "pack.json").write_text(json.dumps(card))
+    assert mine.pack is not None
+    assert adopt_originals(task, pack, options) == Adopted(3, (0, 1))
+    assert adopt_originals(task, pack, options) == Adopted(3, ())
+
+
+def test_a_boards_originals_lie_apart_from_ones_own(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Task.model_validate({**task.model_dump(), "seeds": 2})
+    theirs = pack_of(go(other, tmp_path / "theirs")).folder
+    go(other, tmp_path / "ours")
+    store = tmp_path / "ours" / "store"
+    before = {path: path.read_bytes() for path in store.rglob("*.*")}
+    monkeypatch.setattr(afar, "read_task", lambda _: task)
+    monkeypatch.setattr(afar, "pull_pack", lambda *given, **_: shutil.copytree(theirs, given[2]))
+    found, options = afar.bring(task.name, "http://board", Options(home=tmp_path / "ours", device="cpu"))
+    assert found.seeds == 2
+    assert options.home.parent == tmp_path / "ours" / "boards"
+    assert afar.bring(task.name, "http://board", Options(home=tmp_path / "ours", device="cpu"))[1] == options
+    assert {path: path.read_bytes() for path in store.rglob("*.*")} == before
+    assert len(list((options.home / "store").rglob("weights.safetensors"))) == 2
 
 
 def test_originals_of_another_definition_are_not_taken(task: Task, tmp_path: Path) -> None:
