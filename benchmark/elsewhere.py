@@ -22,6 +22,7 @@ from forgetbench.evidence import (
     MANIFEST,
     CostRecord,
     Manifest,
+    MethodName,
     MethodRecord,
     ModelRecord,
     Name,
@@ -41,7 +42,7 @@ EXAMPLE = 'name = "my-method", title = "...", family = "...", needs = ["forget",
 class MethodSheet(Record):
     """``method.toml``: what an author says of a method."""
 
-    name: Name
+    name: MethodName
     """The row's name."""
     title: Text = ""
     """The method in words; its name where nothing is said."""

@@ -25,6 +25,8 @@ SCHEMA: Literal[1] = 1
 Status = Literal["ok", "failed", "diverged", "not-applicable"]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+MethodName = Annotated[str, StringConstraints(pattern=r"^\w([\w+-]|\.\d)*$", max_length=80)]
+"""Letters, digits, - _ +, and a dot before a digit: it stands in addresses, which may end in the ending of a file."""
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 
 
@@ -103,7 +105,7 @@ class ModelRecord(WorkRecord):
 class MethodRecord(Record):
     """Which method, with what hyper-parameters, from what source."""
 
-    name: Name
+    name: MethodName
     """Its name in the registry, or the outsider's class name."""
     label: Annotated[str, StringConstraints(max_length=200)] = ""
     """The row's name where it is not the method's: the hyper-parameters that were asked for stand behind it."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import re
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import TypeAdapter
 from sqlalchemy import func, select
-from starlette.background import BackgroundTask
+from sqlalchemy.orm import Session
 
 from forgetbench.leaderboard import boards, directory, documents, entries, handing, jobs, uploads
 from forgetbench.leaderboard.access import DatabaseDep, Known, ReaderDep, SettingsDep
@@ -26,11 +25,14 @@ from forgetbench.leaderboard.documents import (
     SubmissionDocument,
 )
 from forgetbench.leaderboard.models import Entry, Token
-from forgetbench.leaderboard.problems import FieldError, Problem, ProblemDocument
+from forgetbench.leaderboard.problems import Problem, ProblemDocument
 from forgetbench.leaderboard.states import PUBLIC
 from forgetbench.leaderboard.views import View
 
 router = APIRouter(prefix="/api/v1")
+JSON = "application/json"
+PackHash = Annotated[str, Query(pattern="^([0-9a-f]{8,64})?$")]
+"""The beginning of a pack's hash; of the present board, where it is left out."""
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemDocument, "description": text}
     for status, text in ((404, "Not here"), (422, "Not valid"), (429, "Too many requests"))
@@ -49,26 +51,30 @@ WRITE_ERRORS = {
 class BoardQuery(View):
     """A view of a board, read page by page."""
 
-    cursor: Annotated[str, Query(max_length=200)] = ""
+    cursor: Annotated[str, Query(max_length=600)] = ""
     """``next`` of the page before; opaque."""
     limit: Annotated[int, Query(ge=1, le=1000)] = 100
     """Rows in one answer."""
-    pack: Annotated[str, Query(pattern="^([0-9a-f]{8,64})?$")] = ""
+    pack: PackHash = ""
     """The beginning of a pack's hash, for a superseded board."""
 
 
-@router.get("/boards", responses=_ERRORS)
-def list_boards(database: DatabaseDep) -> list[BoardBrief]:
-    """All boards."""
+@router.get("/boards", response_model=list[BoardBrief], responses=_ERRORS)
+def list_boards(request: Request, database: DatabaseDep, superseded: bool = False) -> Response:
+    """All boards; with ``superseded=true`` also those that a newer pack of their task superseded."""
     with database.reading() as session:
-        rows = (
-            select(Entry.board_id, func.count())
-            .where(Entry.state.in_(PUBLIC), Entry.tier != "reference")
-            .group_by(Entry.board_id)
-        )
-        count = dict(session.execute(rows).all())
-        found = boards.current(session)
-        return [BoardBrief(**documents.board_brief(board, count.get(board.id, 0))) for board in found]
+
+        def make() -> list[BoardBrief]:
+            rows = (
+                select(Entry.board_id, func.count())
+                .where(Entry.state.in_(PUBLIC), Entry.tier != "reference")
+                .group_by(Entry.board_id)
+            )
+            count = dict(session.execute(rows).all())
+            found = boards.every(session) if superseded else boards.current(session)
+            return [BoardBrief(**documents.board_brief(board, count.get(board.id, 0))) for board in found]
+
+        return _answer(request, _etag(request, session, superseded), list[BoardBrief], make)
 
 
 @router.get("/boards/{task:path}", response_model=BoardDocument, responses=_ERRORS)
@@ -76,54 +82,42 @@ def get_board(request: Request, database: DatabaseDep, task: str, query: Annotat
     """One view of a board, a page at a time: follow ``next`` until it is null."""
     with database.reading() as session:
         identity, revision = boards.version(session, task, query.pack or None)
-        etag = etag_of("board.json", identity, revision, query.model_dump())
+        etag = etag_of(request, "board.json", identity, revision, query.model_dump())
 
         def make() -> bytes:
-            start = _offset(query.cursor)
             view = View(**{name: getattr(query, name) for name in View.model_fields if name != "page"})
             board = boards.find(session, task, query.pack or None)
-            page = boards.page(session, board, view, query.limit, start)
-            end = start + len(page.rows)
-            following = _cursor(end) if end < page.total else None
-            return json.dumps(documents.board(page, following), allow_nan=False).encode()
+            page = boards.page(session, board, view, query.limit, query.cursor)
+            return json.dumps(documents.board(page, page.following), allow_nan=False).encode()
 
-        return conditional(request, etag, make, media_type="application/json")
+        return conditional(request, etag, make, media_type=JSON)
 
 
-@router.get("/entries/{identity}", responses={**_ERRORS, 410: {"model": ProblemDocument, "description": "Withdrawn"}})
-def get_entry(database: DatabaseDep, token: ReaderDep, identity: str) -> EntryDocument:
+@router.get(
+    "/entries/{identity}",
+    response_model=EntryDocument,
+    responses={**_ERRORS, 410: {"model": ProblemDocument, "description": "Withdrawn"}},
+)
+def get_entry(request: Request, database: DatabaseDep, token: ReaderDep, identity: str) -> Response:
     """One entry, whole: scorecard, manifest, files, history."""
     with database.reading() as session:
         whole = entries.find(session, identity, token)
-        return EntryDocument(
-            row=documents.RowDocument(**documents.row(whole.row)),
-            task=whole.board.task,
-            pack=whole.board.pack_sha256,
-            scorecard=whole.score.card if whole.score else None,
-            software=whole.score.software if whole.score else None,
-            outdated=whole.outdated,
-            manifest=whole.entry.manifest,
-            manifest_sha256=whole.entry.manifest_sha256,
-            files=[{"name": file.name, "sha256": file.sha256, "size": file.size} for file in whole.files],
-            verifications=[
-                documents.VerificationDocument(**documents.verification(item)) for item in whole.verifications
-            ],
-            history=[documents.EventDocument(**event) for event in documents.history(whole.events)],
-        )
+        etag = etag_of(request, "entry.json", *entries.version(whole))
+        return _answer(request, etag, EntryDocument, lambda: documents.entry(whole))
 
 
 @router.get(
     "/entries/{identity}/evidence",
-    response_class=FileResponse,
+    response_class=StreamingResponse,
     responses={**_ERRORS, 200: {"content": {uploads.MEDIA_TYPE: {}}, "description": "The run as a zip"}},
 )
-def get_evidence(database: DatabaseDep, settings: SettingsDep, token: ReaderDep, identity: str) -> FileResponse:
+def get_evidence(database: DatabaseDep, settings: SettingsDep, token: ReaderDep, identity: str) -> Response:
     """An entry's evidence, as it was submitted; never an oracle's."""
     with database.reading() as session:
         entry = entries.find(session, identity, token).entry
-        path = handing.evidence(settings, entry)
-    remove = BackgroundTask(path.unlink, missing_ok=True)
-    return FileResponse(path, media_type=uploads.MEDIA_TYPE, filename=f"{identity}.zip", background=remove)
+        body = handing.evidence(settings, entry)
+    named = {"Content-Disposition": f'attachment; filename="{identity}.zip"'}
+    return StreamingResponse(body, media_type=uploads.MEDIA_TYPE, headers=named)
 
 
 @router.get(
@@ -131,38 +125,56 @@ def get_evidence(database: DatabaseDep, settings: SettingsDep, token: ReaderDep,
     response_class=FileResponse,
     responses={**_ERRORS, 200: {"content": {uploads.MEDIA_TYPE: {}}, "description": "The public part of the pack"}},
 )
-def get_pack(database: DatabaseDep, settings: SettingsDep, task: str) -> FileResponse:
+def get_pack(database: DatabaseDep, settings: SettingsDep, task: str, pack: PackHash = "") -> FileResponse:
     """What a submitter needs of a task: the card, the originals and their evidence; never labels or oracles."""
     with database.reading() as session:
-        path = handing.public_pack(settings, boards.find(session, task))
+        path = handing.public_pack(settings, boards.find(session, task, pack or None))
     return FileResponse(path, media_type=uploads.MEDIA_TYPE, filename="pack.zip")
 
 
-@router.get("/methods")
-def list_methods(database: DatabaseDep) -> list[MethodDocument]:
+@router.get("/methods", response_model=list[MethodDocument], responses=_ERRORS)
+def list_methods(request: Request, database: DatabaseDep) -> Response:
     """Every method that is listed."""
     with database.reading() as session:
-        return [MethodDocument(**asdict(line)) for line in directory.methods(session)]
+
+        def make() -> list[MethodDocument]:
+            return [MethodDocument(**asdict(line)) for line in directory.methods(session)]
+
+        return _answer(request, _etag(request, session), list[MethodDocument], make)
 
 
-@router.get("/metrics")
-def list_metrics(database: DatabaseDep) -> list[MetricDocument]:
+@router.get("/metrics", response_model=list[MetricDocument], responses=_ERRORS)
+def list_metrics(request: Request, database: DatabaseDep) -> Response:
     """Every metric: what it means, and what it misses."""
     with database.reading() as session:
-        specs = directory.metric_specs(session)
-    return [MetricDocument(**{name: spec[name] for name in MetricDocument.model_fields}) for spec in specs.values()]
+
+        def make() -> list[MetricDocument]:
+            specs = directory.metric_specs(session).values()
+            return [MetricDocument(**{name: spec[name] for name in MetricDocument.model_fields}) for spec in specs]
+
+        return _answer(request, _etag(request, session), list[MetricDocument], make)
 
 
-@router.get("/submissions/{identity}", responses=_ERRORS)
-def getsubmission_document(
-    request: Request, database: DatabaseDep, token: ReaderDep, identity: str
-) -> SubmissionDocument:
+@router.get("/submissions/{identity}", response_model=SubmissionDocument, responses=_ERRORS)
+def get_submission(request: Request, database: DatabaseDep, token: ReaderDep, identity: str) -> Response:
     """What became of a submission: its state, its place, its history."""
     with database.reading() as session:
         entry = session.get(Entry, identity) if "\0" not in identity else None
         if entry is None or not entries.visible(entry, token):
             raise Problem(404, "There is no submission of that id, or it is neither listed nor yours.")
-    return SubmissionDocument(**submission_document(request, database, identity))
+    document = SubmissionDocument(**submission_document(request, database, identity))
+    etag = etag_of(request, "submission", document.model_dump_json())
+    return _answer(request, etag, SubmissionDocument, lambda: document)
+
+
+def _etag(request: Request, session: Session, *parts: object) -> str:
+    """The ETag of an answer that changes only where a board does."""
+    return etag_of(request, request.url.path, boards.versions(session), *parts)
+
+
+def _answer(request: Request, etag: str, kind: Any, make: Callable[[], Any]) -> Response:
+    """A document, or a list of them, as JSON."""
+    return conditional(request, etag, lambda: TypeAdapter(kind).dump_json(make()), media_type=JSON)
 
 
 @router.get("/whoami", responses=WRITE_ERRORS)
@@ -185,21 +197,3 @@ def base_url(request: Request) -> str:
     """Address of the site as readers see it."""
     public = cast("Any", request.app.state.settings).public_url
     return str(public or request.base_url).rstrip("/")
-
-
-def _cursor(offset: int) -> str:
-    return base64.urlsafe_b64encode(f"o{offset}".encode()).decode().rstrip("=")
-
-
-def _offset(cursor: str) -> int:
-    if not cursor:
-        return 0
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-    except (ValueError, binascii.Error):
-        text = ""
-    if not re.fullmatch(r"o\d{1,9}", text):
-        raise Problem(
-            422, "The cursor is not one of ours.", [FieldError(field="cursor", message="take it from `next`")]
-        )
-    return int(text[1:])

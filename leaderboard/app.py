@@ -15,9 +15,9 @@ from starlette.staticfiles import StaticFiles
 
 from forgetbench.errors import UsageError
 from forgetbench.leaderboard import api, feeds, health, openapi, pages, problems, reading, writing
-from forgetbench.leaderboard.caching import Cache
+from forgetbench.leaderboard.caching import Cache, salt_of
 from forgetbench.leaderboard.database import Database
-from forgetbench.leaderboard.headers import ReadLimit, SecurityHeaders
+from forgetbench.leaderboard.headers import Head, ReadLimit, SecurityHeaders
 from forgetbench.leaderboard.logs import AccessLog
 from forgetbench.leaderboard.ratelimits import Limits
 from forgetbench.leaderboard.rendering import Pages
@@ -55,7 +55,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings, app.state.database, app.state.cache = chosen, database, Cache()
     app.state.pages, app.state.limits = Pages(chosen), Limits(chosen, database)
+    app.state.salt = salt_of(app.version, app.state.pages, chosen)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
+    app.add_middleware(Head)
     app.add_middleware(ReadLimit, limits=app.state.limits)
     app.add_middleware(AccessLog)
     app.add_middleware(SecurityHeaders)

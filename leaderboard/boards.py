@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, case, func, select
-from sqlalchemy.orm import Session, aliased, load_only
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session, load_only
 
 from forgetbench.leaderboard.models import Board, Entry, MetricValue, Placing
-from forgetbench.leaderboard.problems import FieldError, Problem
+from forgetbench.leaderboard.ordering import Order, order_of
+from forgetbench.leaderboard.problems import FieldError, Link, Problem
 from forgetbench.leaderboard.states import PUBLIC
 from forgetbench.leaderboard.views import FIXED_KEYS, View
 
@@ -94,6 +95,8 @@ class Page:
     """Status -> rows of the whole board."""
     families: list[str] = field(default_factory=list)
     size: int = 100
+    following: str | None = None
+    """The cursor of the rows behind these; None where there are none, and where a page by its number was asked for."""
 
     @property
     def pages(self) -> int:
@@ -156,9 +159,14 @@ def find(session: Session, task: str, pack: str | None = None) -> Board:
     return session.get_one(Board, version(session, task, pack)[0])
 
 
-def versions(session: Session) -> list[tuple[int, int]]:
-    """Id and revision of every current board."""
-    query = select(Board.id, Board.revision).where(Board.superseded_at.is_(None)).order_by(Board.id)
+def versions(session: Session, task: str | None = None) -> list[tuple[int, int]]:
+    """Id and revision of every board, or of those of one task.
+
+    The superseded ones are among them: their rows stand on pages across boards.
+    """
+    query = select(Board.id, Board.revision).order_by(Board.id)
+    if task is not None:
+        query = query.where(Board.task == task)
     return [(row[0], row[1]) for row in session.execute(query)]
 
 
@@ -167,7 +175,18 @@ def current(session: Session) -> Sequence[Board]:
     return session.scalars(select(Board).where(Board.superseded_at.is_(None)).order_by(Board.task)).all()
 
 
-def page(session: Session, board: Board, view: View, size: int | None, start: int | None = None) -> Page:
+def every(session: Session) -> Sequence[Board]:
+    """All boards, by name; of one task the present one first, then the others, the newest first."""
+    order = (Board.task, Board.superseded_at.is_not(None), Board.superseded_at.desc(), Board.id.desc())
+    return session.scalars(select(Board).order_by(*order)).all()
+
+
+def of_task(session: Session, task: str) -> list[Board]:
+    """The boards of one task, in the order of ``every``."""
+    return [board for board in every(session) if board.task == task]
+
+
+def page(session: Session, board: Board, view: View, size: int | None, cursor: str | None = None) -> Page:
     """One page of a board.
 
     Args:
@@ -175,16 +194,21 @@ def page(session: Session, board: Board, view: View, size: int | None, start: in
         board: The board.
         view: What is asked for.
         size: Rows on a page; None: all.
-        start: First row, from 0, instead of the view's page.
+        cursor: ``following`` of the page before, or "" for the first, instead of the view's page.
 
     Raises:
-        Problem: 422, the view sorts by what the board has not, or asks for a page beyond the last.
+        Problem: 422, the view sorts by what the board has not, or the cursor is none; 404, there is no such page.
     """
     columns = shown_columns(board, view)
     _check_sort(board, view)
     conditions = [*_filters(board, view, columns), Entry.tier != "reference"]
     total = session.scalar(select(func.count()).select_from(Entry).where(*conditions)) or 0
-    entries = _entries(session, board, view, conditions, size, start)
+    order = order_of(board, view)
+    if cursor is None:
+        chosen, following = _numbered(session, order, conditions, size, total), None
+    else:
+        chosen, following = _behind(session, order, conditions, size or max(total, 1), cursor)
+    entries = _entries(session, view, chosen)
     pinned = session.scalars(
         select(Entry)
         .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.state.in_(PUBLIC))
@@ -202,22 +226,38 @@ def page(session: Session, board: Board, view: View, size: int | None, start: in
         counts=counts(session, board),
         families=families(session, board),
         size=size or max(total, 1),
+        following=following,
     )
 
 
-def _entries(
-    session: Session,
-    board: Board,
-    view: View,
-    conditions: list[ColumnElement[bool]],
-    size: int | None,
-    start: int | None,
-) -> list[tuple[Entry, Placing | None]]:
-    """The rows of a page. Ids are sorted first, for a sort that drags whole rows along takes five times as long."""
-    ordered = _sorted(board, view).where(*conditions)
+def _numbered(
+    session: Session, order: Order, conditions: list[ColumnElement[bool]], size: int | None, total: int
+) -> list[str]:
+    """Ids on a page by its number."""
+    query = order.query.where(*conditions)
     if size is not None:
-        ordered = ordered.limit(size).offset((view.page - 1) * size if start is None else start)
-    ids = list(session.scalars(ordered))
+        number, last = order.view.page, max(1, -(-total // size))
+        if number > last:
+            link = Link(f"page {last}", order.view.link(page=last))
+            raise Problem(404, f"There is no page {number}: the last is page {last}.", links=[link])
+        query = query.limit(size).offset((number - 1) * size)
+    return list(session.scalars(query))
+
+
+def _behind(
+    session: Session, order: Order, conditions: list[ColumnElement[bool]], size: int, cursor: str
+) -> tuple[list[str], str | None]:
+    """Ids behind a cursor, and the cursor of those behind them."""
+    query = order.query.where(*conditions)
+    if cursor:
+        query = query.where(order.behind(cursor))
+    found = session.execute(query.limit(size + 1)).all()
+    following = order.cursor(found[size - 1]) if len(found) > size else None
+    return [row[0] for row in found[:size]], following
+
+
+def _entries(session: Session, view: View, ids: list[str]) -> list[tuple[Entry, Placing | None]]:
+    """The rows of a page. Ids are sorted first, for a sort that drags whole rows along takes five times as long."""
     found: dict[str, tuple[Entry, Placing | None]] = {}
     for first in range(0, len(ids), 500):
         query = (
@@ -284,31 +324,6 @@ def _filters(board: Board, view: View, columns: list[Column]) -> Iterator[Column
             .scalar_subquery()
         )
         yield have == len(names)
-
-
-def _sorted(board: Board, view: View) -> Select[str]:
-    """Ids of ranked rows, then of others, then of those with own originals; in each by the view's key, missing last."""
-    place = aliased(Placing, name="place")
-    query = select(Entry.id).outerjoin(place, (place.entry_id == Entry.id) & (place.scope == view.tier))
-    fixed: dict[str, ColumnElement[Any]] = {
-        "rank": cast("ColumnElement[Any]", place.position),
-        "method": func.lower(Entry.label),
-        "distance": cast("ColumnElement[Any]", Entry.distance),
-        "cost": cast("ColumnElement[Any]", Entry.cost),
-        "tier": cast("ColumnElement[Any]", Entry.tier),
-        "submitter": func.lower(Entry.submitter),
-        "date": cast("ColumnElement[Any]", Entry.received_at),
-    }
-    if view.key in fixed:
-        key = fixed[view.key]
-    else:
-        value = aliased(MetricValue)
-        on = (value.entry_id == Entry.id) & (value.metric == view.key) & (value.board_id == board.id)
-        query = query.outerjoin(value, on)
-        key = cast("ColumnElement[Any]", value.value)
-    unranked = case((Entry.changes_training, 2), (place.position.is_(None), 1), else_=0)
-    missing = case((key.is_(None), 1), else_=0)
-    return query.order_by(unranked, missing, key.desc() if view.descending else key.asc(), place.position, Entry.id)
 
 
 def _check_sort(board: Board, view: View) -> None:

@@ -7,8 +7,13 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
+
+if TYPE_CHECKING:
+    from forgetbench.leaderboard.rendering import Pages
+    from forgetbench.leaderboard.settings import Settings
 
 
 class Cache:
@@ -38,9 +43,16 @@ class Cache:
                 self._size -= len(dropped)
 
 
-def etag_of(*parts: object) -> str:
+def salt_of(version: str, pages: Pages, settings: Settings) -> str:
+    """What every answer depends on beside the data: the software, its templates and files, and the settings."""
+    public = settings.model_dump(mode="json", exclude={"database_url"})
+    return hashlib.sha256(repr((version, pages.fingerprint, public)).encode()).hexdigest()
+
+
+def etag_of(request: Request, *parts: object) -> str:
     """A weak ETag of whatever an answer depends on."""
-    return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"'
+    told = (request.app.state.salt, *parts)
+    return f'W/"{hashlib.sha256(repr(told).encode()).hexdigest()[:24]}"'
 
 
 def conditional(

@@ -33,7 +33,9 @@ _CHUNK = 2**18
 ANONYMOUS = ""
 """Stands for a token where none is needed."""
 _PACK_FILE = re.compile(r"pack\.json|(originals|models)/[\w.-]+|(rows|index|indices)-d\d+\.npz")
-_FINAL = ("listed", "rejected", "flagged", "quarantined", "withdrawn")
+REFUSED = ("rejected", "quarantined", "withdrawn")
+"""States in which a submission does not stand on its board."""
+_FINAL = ("listed", "flagged", *REFUSED)
 
 Progress = Callable[[int, int], None]
 """Called with the bytes sent so far, and those in all."""
@@ -150,8 +152,17 @@ def fetch_entry(identity: str, server: str, *, transport: httpx2.BaseTransport |
         return client.get(f"/api/v1/entries/{quote(identity, safe='')}")
 
 
-def pull_pack(task: str, server: str, folder: Path, *, transport: httpx2.BaseTransport | None = None) -> Path:
+def pull_pack(
+    task: str, server: str, folder: Path, *, pack: str = "", transport: httpx2.BaseTransport | None = None
+) -> Path:
     """Fetch the public part of a board's pack into a folder: card, originals and their evidence.
+
+    Args:
+        task: The board's task.
+        server: The leaderboard's address.
+        folder: Where to put it.
+        pack: The beginning of a pack's hash, of a board that may be superseded; "" is the present board's.
+        transport: Stands in for the network in tests.
 
     Raises:
         UsageError: The folder is not empty.
@@ -160,7 +171,8 @@ def pull_pack(task: str, server: str, folder: Path, *, transport: httpx2.BaseTra
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty; choose another folder.")
     with Client(server, ANONYMOUS, transport=transport) as client, TemporaryDirectory(prefix="forgetbench-") as place:
-        path = client.download(f"/api/v1/tasks/{quote(task, safe='/')}/pack", Path(place) / "pack.zip")
+        chosen = f"?pack={quote(pack)}" if pack else ""
+        path = client.download(f"/api/v1/tasks/{quote(task, safe='/')}/pack{chosen}", Path(place) / "pack.zip")
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
@@ -386,14 +398,16 @@ class Client:
 
 def describe(found: dict[str, Any]) -> str:
     """A submission's state in one sentence."""
-    if found["state"] == "rejected":
-        return f"rejected: {found['note']}"
-    if found["state"] not in {"listed", "flagged"}:
-        return f"{found['state']}; the server is still at work"
+    state, note = found["state"], found["note"]
+    if state in REFUSED:
+        return f"{state}: {note or 'no reason given'}"
+    if state not in {"listed", "flagged"}:
+        return f"{state}; the server is still at work"
+    review = f"; under review: {note or 'no reason given'}" if state == "flagged" else ""
     if found["rank"] is None:
         reason = "; ".join(found["reasons"]) or "the ranking is being brought up to date"
-        return f"listed, not ranked: {reason}"
+        return f"listed, not ranked: {reason}{review}"
     low, high = found["rank"]["low"], found["rank"]["high"]
     place = f"rank {low}" if low == high else f"rank {low} to {high} (tied)"
     inside = "; not told from retraining" if found["inside"] else ""
-    return f"{place} of {found['ranked']}, distance {found['distance']:.2f}{inside}"
+    return f"{place} of {found['ranked']}, distance {found['distance']:.2f}{inside}{review}"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, contains_eager
 
 from forgetbench.leaderboard.boards import current, light_columns
 from forgetbench.leaderboard.models import Board, Entry, Placing
-from forgetbench.leaderboard.problems import Problem
+from forgetbench.leaderboard.problems import Link, Problem
 from forgetbench.leaderboard.states import PUBLIC
 
 
@@ -53,30 +53,79 @@ def methods(session: Session) -> list[MethodLine]:
     return [MethodLine(*row) for row in session.execute(query)]
 
 
-def placed(session: Session, *conditions: Any, limit: int = 500) -> list[Placed]:
-    """Public entries on all boards, with their places; the newest boards' first, then by place."""
+@dataclass(frozen=True)
+class Places:
+    """Entries on several boards, a page of them."""
+
+    found: list[Placed]
+    total: int
+    page: int
+    pages: int
+
+
+def placed(session: Session, condition: ColumnElement[bool], size: int | None, page: int = 1) -> Places:
+    """Public entries on all boards, with their places; those of present boards first, then by board and place.
+
+    Args:
+        session: Where to read.
+        condition: Which entries.
+        size: Entries on a page; None: all.
+        page: Page, from 1.
+
+    Raises:
+        Problem: 404, there is no such page.
+    """
+    public = (Entry.state.in_(PUBLIC), condition)
+    total = session.scalar(select(func.count()).select_from(Entry).where(*public)) or 0
+    last = max(1, -(-total // size)) if size is not None else 1
+    if page > last:
+        link = Link(f"page {last}", f"?page={last}")
+        raise Problem(404, f"There is no page {page}: the last is page {last}.", links=[link])
     query = (
         select(Entry, Placing)
         .join(Entry.board)
         .outerjoin(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "all"))
-        .where(Entry.state.in_(PUBLIC), *conditions)
-        .order_by(Board.superseded_at.is_not(None), Board.task, Placing.position.is_(None), Placing.position, Entry.id)
+        .where(*public)
+        .order_by(
+            *(Board.superseded_at.is_not(None), Board.task, Board.id.desc()),
+            *(Placing.position.is_(None), Placing.position, Entry.id),
+        )
         .options(contains_eager(Entry.board), light_columns())
-        .limit(limit)
     )
-    return [Placed(row[0], row[1]) for row in session.execute(query)]
+    if size is not None:
+        query = query.limit(size).offset((page - 1) * size)
+    return Places([Placed(row[0], row[1]) for row in session.execute(query)], total, page, last)
 
 
-def of_method(session: Session, name: str) -> list[Placed]:
-    """All public entries of a method.
+def is_method(session: Session, name: str) -> bool:
+    """Whether an entry of that method is listed here."""
+    query = select(Entry.id).where(Entry.method == name.replace("\0", ""), Entry.state.in_(PUBLIC)).limit(1)
+    return session.scalar(query) is not None
+
+
+def first_of_method(session: Session, name: str) -> Entry:
+    """The public entry that was listed first of a method: whoever uses the name later does not describe it.
 
     Raises:
         Problem: 404.
     """
-    found = placed(session, Entry.method == name) if "\0" not in name else []
-    if not found:
-        raise Problem(404, f"No entry of a method {name[:100]!r} is listed here.")
+    query = (
+        select(Entry)
+        .where(Entry.method == name.replace("\0", ""), Entry.state.in_(PUBLIC))
+        .order_by(Entry.listed_at, Entry.id)
+        .limit(1)
+    )
+    found = session.scalar(query)
+    if found is None:
+        detail = f"No entry of a method {name[:100]!r} is listed here."
+        raise Problem(404, detail, links=[Link("all methods", "/methods")])
     return found
+
+
+def is_submitter(session: Session, name: str) -> bool:
+    """Whether anybody of that name has submitted here."""
+    query = select(Entry.id).where(Entry.submitter == name.replace("\0", ""), Entry.token_id.is_not(None)).limit(1)
+    return session.scalar(query) is not None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from forgetbench.leaderboard.boards import Cell, Column, Page, Row
+from forgetbench.leaderboard.entries import Whole
 from forgetbench.leaderboard.models import Board, Entry, Event, Placing, Verification
 
 
@@ -364,6 +365,24 @@ def verification(item: Verification) -> dict[str, Any]:
         "identical": item.identical,
         "comparison": item.comparison,
     }
+
+
+def entry(whole: Whole) -> EntryDocument:
+    """An entry, whole."""
+    found, score = whole.entry, whole.score
+    return EntryDocument(
+        row=RowDocument(**row(whole.row)),
+        task=whole.board.task,
+        pack=whole.board.pack_sha256,
+        scorecard=score.card if score else None,
+        software=score.software if score else None,
+        outdated=whole.outdated,
+        manifest=found.manifest,
+        manifest_sha256=found.manifest_sha256,
+        files=[{"name": file.name, "sha256": file.sha256, "size": file.size} for file in whole.files],
+        verifications=[VerificationDocument(**verification(item)) for item in whole.verifications],
+        history=[EventDocument(**event) for event in history(whole.events)],
+    )
 
 
 def submission(

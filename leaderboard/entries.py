@@ -59,6 +59,12 @@ class Whole:
         return Row(self.entry, self.cells, self.placing)
 
 
+def version(whole: Whole) -> tuple[object, ...]:
+    """All that changes what is shown of an entry: its board's revision, its own history, and what others found."""
+    verdicts = [(record.id, record.verdict) for record in whole.verifications]
+    return whole.entry.id, whole.board.id, whole.board.revision, len(whole.events), verdicts
+
+
 def visible(entry: Entry, token: Token | None) -> bool:
     """Whether a reader may see an entry: everybody what is listed, its submitter and moderators the rest."""
     if entry.state in PUBLIC:

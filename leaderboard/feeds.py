@@ -17,6 +17,8 @@ from forgetbench.leaderboard.states import PUBLIC
 
 router = APIRouter()
 NEWEST = 50
+_EMBEDDED = {"Cache-Control": "max-age=300", "Cross-Origin-Resource-Policy": "cross-origin"}
+"""A badge stands on pages of other sites."""
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -24,7 +26,7 @@ _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def feed(request: Request, database: DatabaseDep) -> Response:
     """The newest entries of all boards."""
     with database.reading() as session:
-        etag = etag_of("feed", boards.versions(session), base_url(request))
+        etag = etag_of(request, "feed", boards.versions(session), base_url(request))
 
         def make() -> bytes:
             query = (
@@ -51,4 +53,4 @@ def badge(request: Request, database: DatabaseDep, identity: str) -> Response:
         rank = f"rank {formatting.rank_text(place.low, place.high)} of {whole.ranked}" if place else "not ranked"
         text = f"{rank}, {whole.entry.tier}"
     body: bytes = request.app.state.pages.render("badge.svg", text=text, width=round(6.4 * len(text)) + 14)
-    return Response(body, media_type="image/svg+xml", headers={"Cache-Control": "max-age=300"})
+    return Response(body, media_type="image/svg+xml", headers=_EMBEDDED)

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from forgetbench.leaderboard import packs
@@ -15,23 +16,57 @@ from forgetbench.leaderboard.settings import Settings
 from forgetbench.packs import PACK
 
 PUBLIC = "public.zip"
+_CHUNK = 2**20
 _SHOWN = re.compile(r"pack\.json|(originals|models)/[\w.-]+|(rows|index|indices)-d\d+\.npz")
 """Files of a pack that leave the server: never labels, groups, or an oracle's evidence."""
 
 
-def evidence(settings: Settings, entry: Entry) -> Path:
-    """An entry's run as a zip in a temporary file; the caller removes it.
+def evidence(settings: Settings, entry: Entry) -> Iterator[bytes]:
+    """An entry's run as a zip, made while it is sent: nothing of it is written down.
 
     Raises:
         Problem: 404, the entry is a reference row: an oracle's evidence stays here.
     """
     if entry.tier == "reference":
         raise Problem(404, "The evidence of reference rows stays on the server.")
-    handle, name = tempfile.mkstemp(dir=settings.incoming, prefix="outgoing-")
-    os.close(handle)
     folder = settings.evidence / entry.id
-    _zip(Path(name), {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()})
-    return Path(name)
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return _streamed(paths)
+
+
+class _Outlet:
+    """A file that is written forwards only, and gives what was written since it was last asked."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes, /) -> int:
+        """Keep data until it is taken."""
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+    def close(self) -> None:
+        """It stays, for what is left to be taken."""
+
+    def taken(self) -> bytes:
+        """What was written since the last time."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
+
+
+def _streamed(files: dict[str, Path]) -> Iterator[bytes]:
+    outlet = _Outlet()
+    with zipfile.ZipFile(outlet, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            with files[name].open("rb") as source, archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as target:
+                while chunk := source.read(_CHUNK):
+                    target.write(chunk)
+                    yield outlet.taken()
+    yield outlet.taken()
 
 
 def public_pack(settings: Settings, board: Board) -> Path:

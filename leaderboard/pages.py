@@ -11,9 +11,9 @@ from fastapi.responses import FileResponse
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from forgetbench.leaderboard import boards, charts, entries, exports, sheets, tabling, vega
+from forgetbench.leaderboard import again, boards, charts, entries, exports, sheets, tabling, vega
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
-from forgetbench.leaderboard.api import base_url
+from forgetbench.leaderboard.api import PackHash, base_url
 from forgetbench.leaderboard.caching import Cache, conditional, etag_of
 from forgetbench.leaderboard.citing import bibtex
 from forgetbench.leaderboard.database import Database
@@ -41,7 +41,7 @@ class Chart(NamedTuple):
 class BoardView(View):
     """A view of a board's page."""
 
-    pack: Annotated[str, Query(pattern="^([0-9a-f]{8,64})?$")] = ""
+    pack: PackHash = ""
     """The beginning of a pack's hash, for a superseded board."""
     x: AxisKey = ""
     """What the chart shows from left to right: distance, cost, or a metric's name; cost where it is left out."""
@@ -67,8 +67,9 @@ def board(
     if ending in {"svg", "vega"}:
         return _chart_file(request, database, name, ending, query)
     with database.reading() as session:
-        identity, revision = boards.version(session, task, query.pack or None)
-        etag = etag_of("board.html", identity, revision, query.model_dump(), base_url(request))
+        identity, _ = boards.version(session, task, query.pack or None)
+        told = (identity, boards.versions(session, task), query.model_dump(), base_url(request), vega.address(settings))
+        etag = etag_of(request, "board", *told)
 
         def make() -> bytes:
             found = boards.find(session, task, query.pack or None)
@@ -81,6 +82,7 @@ def board(
                 summary=found.summary or {},
                 charts=_charts(request, session, found, query),
                 axes=charts.choices(found),
+                versions=[other for other in boards.of_task(session, found.task) if other.id != found.id],
                 program=vega.address(settings),
             )
 
@@ -91,7 +93,7 @@ def _export(request: Request, database: Database, task: str, ending: str, query:
     media_type, write = exports.FORMATS[ending]
     with database.reading() as session:
         found = boards.find(session, task, query.pack or None)
-        etag = etag_of("export", ending, found.id, found.revision, query.model_dump(), base_url(request))
+        etag = etag_of(request, "export", ending, found.id, found.revision, query.model_dump(), base_url(request))
         name = re.sub(r"[^\w-]+", "-", task)
         return conditional(
             request,
@@ -108,7 +110,7 @@ def _charts(request: Request, session: Session, board: Board, query: BoardView) 
     first, *others = charts.default_axes(board)
     found = []
     for x, y in ((query.x or first[0], query.y or first[1]), *others):
-        name = etag_of("chart", board.id, board.revision, x, y)
+        name = etag_of(request, "chart", board.id, board.revision, x, y)
         body = cache.get(name)
         if body is None:
             drawing = charts.draw(session, board, x, y)
@@ -124,7 +126,7 @@ def _chart_file(request: Request, database: Database, task: str, ending: str, qu
         found = boards.find(session, task, query.pack or None)
         first = charts.default_axes(found)[0]
         x, y = query.x or first[0], query.y or first[1]
-        etag = etag_of(ending, found.id, found.revision, x, y)
+        etag = etag_of(request, ending, found.id, found.revision, x, y)
         if ending == "vega":
             return conditional(
                 request,
@@ -165,18 +167,23 @@ def entry(request: Request, database: DatabaseDep, identity: str) -> Response:
             sheet = sheets.Sheet(whole.entry.label, url, tabling.entry(whole, columns))
             headers = {"Content-Disposition": f'attachment; filename="{identity}.{ending}"'}
             return Response(sheets.WRITERS[ending](sheet), media_type=exports.FORMATS[ending][0], headers=headers)
-        body = _pages(request).render(
-            "entry.html",
-            whole=whole,
-            entry=whole.entry,
-            board=whole.board,
-            manifest=whole.manifest,
-            columns=columns,
-            card=whole.score.card if whole.score else None,
-            bibtex=bibtex(whole, base_url(request)),
-            base=base_url(request),
-        )
-    return Response(body, media_type=HTML, headers={"Cache-Control": "no-cache"})
+
+        def make() -> bytes:
+            return _pages(request).render(
+                "entry.html",
+                whole=whole,
+                entry=whole.entry,
+                board=whole.board,
+                manifest=whole.manifest,
+                columns=columns,
+                card=whole.score.card if whole.score else None,
+                bibtex=bibtex(whole, base_url(request)),
+                again=again.commands(whole.entry, whole.board, whole.manifest, base_url(request)),
+                base=base_url(request),
+            )
+
+        etag = etag_of(request, "entry", *entries.version(whole), base_url(request))
+        return conditional(request, etag, make, media_type=HTML)
 
 
 def _pages(request: Request) -> Pages:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -43,6 +43,15 @@ class ProblemDocument(BaseModel):
     """Everything that is wrong, at once."""
 
 
+class Link(NamedTuple):
+    """Where a reader may go from an error."""
+
+    text: str
+    """What is there."""
+    address: str
+    """Its address on this site."""
+
+
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     """Raised anywhere below a route; becomes the answer."""
 
@@ -52,8 +61,10 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         detail: str,
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        links: Sequence[Link] = (),
     ) -> None:
         super().__init__(detail)
+        self.links = list(links)
         self.status, self.detail, self.errors, self.headers = status, detail, list(errors), dict(headers or {})
 
 
@@ -84,7 +95,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> Response:
-        return _answer(request, Problem(error.status_code, str(error.detail), headers=error.headers))
+        return _answer(request, _explained(request, error))
 
     @app.exception_handler(RequestValidationError)
     def _validation(request: Request, error: RequestValidationError) -> Response:
@@ -93,6 +104,19 @@ def install(app: FastAPI) -> None:
             for item in error.errors()
         ]
         return _answer(request, Problem(422, "The request is not valid.", errors))
+
+
+def _explained(request: Request, error: HTTPException) -> Problem:
+    """What the framework says in two words, with what was sought and where to look."""
+    path, detail = request.url.path[:200], str(error.detail)
+    if error.status_code == 404:
+        detail = f"There is nothing at {path} on this server."
+    elif error.status_code == 405:
+        detail = f"{request.method} is not to be had at {path}."
+    if path.startswith("/api/"):
+        detail += " /api/v1/openapi.json lists every route of the API."
+    links = [Link("boards", "/"), Link("methods", "/methods"), Link("metrics", "/metrics"), Link("API", "/api")]
+    return Problem(error.status_code, detail, headers=error.headers, links=links)
 
 
 def unforeseen(request: Request, identity: str) -> Response:
@@ -106,7 +130,7 @@ def _answer(request: Request, problem: Problem) -> Response:
     if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
         return answer(problem.status, problem.detail, problem.errors, problem.headers)
     body = request.app.state.pages.render(
-        "error.html", problem=document(problem.status, problem.detail, problem.errors)
+        "error.html", problem=document(problem.status, problem.detail, problem.errors), links=problem.links
     )
     headers = {"Cache-Control": "no-store", **problem.headers}
     return Response(body, problem.status, media_type="text/html; charset=utf-8", headers=headers)

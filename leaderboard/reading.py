@@ -21,15 +21,16 @@ from sqlalchemy.orm import Session
 from forgetbench.evidence import Manifest
 from forgetbench.leaderboard import apidocs, boards, comparing, directory, entries, jobs, packs, planned, tabling
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
-from forgetbench.leaderboard.api import base_url
+from forgetbench.leaderboard.api import PackHash, base_url
 from forgetbench.leaderboard.caching import conditional, etag_of
 from forgetbench.leaderboard.exports import FORMATS
 from forgetbench.leaderboard.models import Entry
-from forgetbench.leaderboard.problems import Problem
+from forgetbench.leaderboard.problems import Link, Problem
 from forgetbench.leaderboard.rendering import Pages
 from forgetbench.leaderboard.sheets import WRITERS, Sheet, Table
 
 router = APIRouter()
+PageNumber = Annotated[int, Query(ge=1, le=100_000)]
 Ids = Annotated[list[str], Query(max_length=6)]
 
 
@@ -44,7 +45,7 @@ def _view(
 ) -> Response:
     """A page that changes only where a board or ``also`` does, or with an ending its tables as a file."""
     base = base_url(request)
-    etag = etag_of(str(request.url), boards.versions(session), base, also)
+    etag = etag_of(request, str(request.url), boards.versions(session), base, also)
     if ending:
         if ending not in WRITERS:
             raise Problem(404, f"A view is had as .{', .'.join(WRITERS)}; not as .{ending[:20]}.")
@@ -76,10 +77,10 @@ def links(path: str, query: str) -> list[tuple[str, str]]:
     return [(name, f"{start}.{ending}{behind}") for ending, name in names.items()]
 
 
-def _split(name: str) -> tuple[str, str]:
-    """A name, and the ending of a file behind it."""
+def _split(name: str, known: Callable[[str], bool]) -> tuple[str, str]:
+    """A name, and the ending of a file behind it; a name that is known whole has none, however it ends."""
     start, _, ending = name.rpartition(".")
-    return (start, ending) if start and ending in WRITERS else (name, "")
+    return (start, ending) if start and ending in WRITERS and not known(name) else (name, "")
 
 
 @router.get("/")
@@ -123,18 +124,19 @@ def methods(request: Request, database: DatabaseDep, ending: str = "") -> Respon
         return _view(request, session, "methods.html", ending, make, lambda it: tabling.methods(it["methods"]))
 
 
-@router.get("/methods/{name}")
-def method(request: Request, database: DatabaseDep, name: str) -> Response:
+@router.get("/methods/{name:path}")
+def method(request: Request, database: DatabaseDep, settings: SettingsDep, name: str, page: PageNumber = 1) -> Response:
     """One method on all boards."""
-    name, ending = _split(name)
     with database.reading() as session:
+        name, ending = _split(name, partial(directory.is_method, session))
 
         def make() -> dict[str, Any]:
-            found = directory.of_method(session, name)
-            newest = session.get_one(Entry, max(found, key=lambda item: item.entry.received_at).entry.id)
-            return {"name": name, "found": found, "method": Manifest.model_validate(newest.manifest).method}
+            first = directory.first_of_method(session, name)
+            size = None if ending else settings.page_rows
+            places = directory.placed(session, Entry.method == name, size, page)
+            return {"name": name, "places": places, "method": Manifest.model_validate(first.manifest).method}
 
-        return _view(request, session, "method.html", ending, make, lambda it: [tabling.placed(it["found"])])
+        return _view(request, session, "method.html", ending, make, lambda it: [tabling.placed(it["places"].found)])
 
 
 @router.get("/metrics")
@@ -152,13 +154,14 @@ def metrics(request: Request, database: DatabaseDep, ending: str = "") -> Respon
 @router.get("/metrics/{name}")
 def metric(request: Request, database: DatabaseDep, name: str) -> Response:
     """One metric: what it means, what it misses, and the oracle band on each board."""
-    name, ending = _split(name)
     with database.reading() as session:
+        name, ending = _split(name, lambda whole: bool(directory.boards_of_metric(session, whole)))
 
         def make() -> dict[str, Any]:
             found = directory.boards_of_metric(session, name)
             if not found:
-                raise Problem(404, f"No board shows a metric {name[:100]!r}.")
+                detail = f"No board shows a metric {name[:100]!r}."
+                raise Problem(404, detail, links=[Link("all metrics", "/metrics")])
             shown = [
                 (board, column) for board, _ in found for column in boards.columns_of(board) if column.name == name
             ]
@@ -168,35 +171,40 @@ def metric(request: Request, database: DatabaseDep, name: str) -> Response:
 
 
 @router.get("/tasks/{task:path}")
-def task(request: Request, database: DatabaseDep, settings: SettingsDep, task: str) -> Response:
-    """One task: images, licence, recipe, and the hashes of the lists that were forgotten."""
-    task, ending = _split(task)
+def task(request: Request, database: DatabaseDep, settings: SettingsDep, task: str, pack: PackHash = "") -> Response:
+    """One task: images, licence, recipe, and the hashes of the lists that were forgotten; of any pack."""
     with database.reading() as session:
+        task, ending = _split(task, partial(boards.exists, session))
         if not ending and not boards.exists(session, task) and (known := planned.find(task)) is not None:
             pages: Pages = request.app.state.pages
             return HTMLResponse(pages.render("planned.html", task=known, **planned.facts(known)))
 
         def make() -> dict[str, Any]:
-            board = boards.find(session, task)
-            return {"board": board, "card": packs.pack_of(settings, board).card}
+            board = boards.find(session, task, pack or None)
+            others = [other for other in boards.of_task(session, task) if other.id != board.id]
+            return {"board": board, "card": packs.pack_of(settings, board).card, "versions": others}
 
         return _view(request, session, "task.html", ending, make, lambda it: tabling.task(it["board"], it["card"]))
 
 
 @router.get("/submitters/{name:path}")
-def submitter(request: Request, database: DatabaseDep, name: str) -> Response:
+def submitter(
+    request: Request, database: DatabaseDep, settings: SettingsDep, name: str, page: PageNumber = 1
+) -> Response:
     """One submitter: what is listed, and how many attempts there were."""
-    name, ending = _split(name)
     with database.reading() as session:
+        name, ending = _split(name, partial(directory.is_submitter, session))
 
         def make() -> dict[str, Any]:
             attempts = directory.attempts(session, name) if "\0" not in name else []
             if not attempts:
-                raise Problem(404, "Nobody of that name has submitted anything here.")
-            return {"name": name, "found": directory.placed(session, Entry.submitter == name), "attempts": attempts}
+                raise Problem(404, f"Nobody of the name {name[:100]!r} has submitted anything here.")
+            size = None if ending else settings.page_rows
+            places = directory.placed(session, Entry.submitter == name, size, page)
+            return {"name": name, "places": places, "attempts": attempts}
 
         def tables(made: dict[str, Any]) -> list[Table]:
-            return [tabling.attempts(made["attempts"]), tabling.placed(made["found"])]
+            return [tabling.attempts(made["attempts"]), tabling.placed(made["places"].found)]
 
         return _view(request, session, "submitter.html", ending, make, tables)
 
@@ -230,7 +238,7 @@ def about_the_api(request: Request) -> Response:
             base=base_url(request),
         )
 
-    etag = etag_of("/api", request.app.version, base_url(request))
+    etag = etag_of(request, "/api", base_url(request))
     return conditional(request, etag, make, media_type="text/html; charset=utf-8")
 
 

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from forgetbench.leaderboard import formatting, strips
 from forgetbench.leaderboard.settings import Settings
+from forgetbench.store import source_digest
 
 FOLDER = Path(__file__).parent
 DIRECTIONS = {"up": "↑", "down": "↓", "band": "→ oracle"}
@@ -58,6 +59,12 @@ class Pages:
                 "histograms": strips.histograms,
             }
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any template and any file that pages are made of."""
+        paths = sorted(path for name in ("templates", "static") for path in (FOLDER / name).iterdir())
+        return source_digest(*paths)
 
     def render(self, template: str, **values: Any) -> bytes:
         """A page as UTF-8."""

@@ -22,6 +22,8 @@ from forgetbench.leaderboard.uploads import Body, Received, answers_digest, chec
 from forgetbench.packs import check_run
 from forgetbench.store import file_digest
 
+_RESERVED = {name.casefold() for row in packs.REFERENCE_ROWS.values() for name in row[:2]}
+
 
 class Reception(NamedTuple):
     """What became of a submission."""
@@ -87,7 +89,7 @@ def _refuse_errors(board: Board, errors: list[FieldError]) -> None:
 
 def check(session: Session, settings: Settings, board: Board, run: Received) -> list[FieldError]:
     """Everything that is wrong with a run as a submission to a board."""
-    return check_evidence(settings, board, run) + _check_used(session, board, run)
+    return _check_names(run) + check_evidence(settings, board, run) + _check_used(session, board, run)
 
 
 def check_evidence(settings: Settings, board: Board, run: Received) -> list[FieldError]:
@@ -101,6 +103,16 @@ def check_evidence(settings: Settings, board: Board, run: Received) -> list[Fiel
         FieldError(field=model.file, message="holds the answers of one of this board's oracles")
         for model in run.manifest.evidence
         if known.get(answers_digest(model), "").partition("/")[0] in {"references", "controls"}
+    ]
+
+
+def _check_names(run: Received) -> list[FieldError]:
+    """Names that would be taken for the server's own rows."""
+    method = run.manifest.method
+    return [
+        FieldError(field=f"method.{field}", message=f"{name!r} is the name of a reference row: choose another")
+        for field, name in (("name", method.name), ("label", method.label))
+        if " ".join(name.split()).casefold() in _RESERVED
     ]
 
 
@@ -152,6 +164,7 @@ def _keep(
                     )
                 )
             states.record(session, entry, "received", token.name)
+            states.touch(session, board.id)  # it is one more attempt on its submitter's page
             jobs.request(session, "score", identity)
     except IntegrityError as error:  # another request was first: with the same key, or with the same evidence
         shutil.rmtree(place, ignore_errors=True)

@@ -51,6 +51,7 @@ def submit(
     json
         Print the server's answer as JSON.
     """
+    from forgetbench.leaderboard.client import REFUSED
     from forgetbench.leaderboard.client import submit as submit_run
     from forgetbench.submitting import find_run
     from forgetbench.suite import Options
@@ -65,7 +66,7 @@ def submit(
         out().print(f"{verdict.task}: {verdict.detail}", markup=False)
         if verdict.url:
             out().print(verdict.url, markup=False)
-    return 1 if verdict.state == "rejected" else 0
+    return 1 if verdict.state in REFUSED else 0
 
 
 def withdraw(submission: str, *, server: str, reason: str) -> None:

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import psycopg
 import pytest
@@ -327,7 +328,11 @@ FULL = {
     "beta": {"memory": 0.05, "method": {"family": "teacher", "needs": ("forget",)}},
     "gamma": {"memory": 2.0, "method": {"family": "ascent", "needs": ("retain",)}},
     "delta": {"memory": 0.2, "damage": 4.0, "method": {"family": "teacher", "needs": ("forget",)}},
-    "=HYPERLINK(1)|x_$": {"memory": 0.5, "cost": CostRecord(), "method": {"family": "ascent", "needs": ("retain",)}},
+    "=HYPERLINK(1)|x_$": {
+        "memory": 0.5,
+        "cost": CostRecord(),
+        "method": {"name": "live+1", "label": "=HYPERLINK(1)|x_$", "family": "=SUM(1)", "needs": ("retain",)},
+    },
 }
 """Rows of the full board: two good ones, one far off, one collapsed, one without a cost and with a live name."""
 
@@ -382,6 +387,19 @@ def full(
 ) -> Iterator[Site]:
     """A server with a full board, for tests that only read."""
     yield from opened(databases.copy(prepared_full, tmp_path_factory.mktemp("reading") / "server"), world)
+
+
+@pytest.fixture
+def over(request: pytest.FixtureRequest) -> httpx2.BaseTransport:
+    """The network: straight into the application of the test's server."""
+    name = "full_site" if "full_site" in request.fixturenames else "site"
+    found: Site = request.getfixturevalue(name)
+
+    class Straight(httpx2.BaseTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            return found.client._transport.handle_request(request)  # type: ignore[return-value, arg-type]
+
+    return Straight()
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
 import zipfile
 
@@ -11,6 +14,7 @@ import pytest
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.leaderboard.client import (
     check_address,
+    describe,
     fetch_entry,
     find_token,
     post_verification,
@@ -29,17 +33,6 @@ SERVER = "http://127.0.0.1:8000"
 
 def bare(headers):
     return headers["Authorization"].removeprefix("Bearer ")
-
-
-@pytest.fixture
-def over(site):
-    """The network: straight into the application."""
-
-    class Straight(httpx2.BaseTransport):
-        def handle_request(self, request):
-            return site.client._transport.handle_request(request)
-
-    return Straight()
 
 
 def test_submit_waits_for_the_verdict_and_prints_the_place(site, world, tmp_path, over, working):
@@ -185,3 +178,40 @@ def test_pull_brings_the_originals_and_no_more(site, world, tmp_path, over, tiny
     with pytest.raises(ForgetBenchError, match="no pack"):
         pull_pack(world.task, SERVER, tmp_path / "evil", transport=evil)
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("rejected", "rejected: because"),
+        ("quarantined", "quarantined: because"),
+        ("withdrawn", "withdrawn: because"),
+        ("flagged", "rank 1 of 3, distance 0.50; under review: because"),
+        ("scoring", "scoring; the server is still at work"),
+    ],
+)
+def test_a_state_is_told_as_it_is(state, words):
+    found = {"state": state, "note": "because", "rank": {"low": 1, "high": 1}, "reasons": [], "ranked": 3}
+    assert describe({**found, "distance": 0.5, "inside": False}) == words
+
+
+def test_a_finished_run_is_submitted_where_torch_cannot_be_imported(world, tmp_path):
+    run = world.write_run(tmp_path / "run")
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {'torch', 'timm', 'torchvision'}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+from forgetbench.cli import main
+main(['submit', sys.argv[1], '--server', 'http://127.0.0.1:9'])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run)],
+        env={**os.environ, "FORGETBENCH_TOKEN": "fb_x"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "cannot be reached" in " ".join(done.stderr.split()), done.stderr

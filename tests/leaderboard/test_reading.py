@@ -3,9 +3,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
+import zipfile
 
 import numpy as np
 import pytest
@@ -122,7 +124,7 @@ def test_methods_metrics_tasks_submitters_and_submit_have_pages(full):
     for path, words in (
         ("/methods", "alpha"),
         ("/methods/alpha", full.world.task),
-        ("/methods/%3DHYPERLINK%281%29%7Cx_%24", "HYPERLINK"),
+        ("/methods/live+1", "=HYPERLINK(1)|x_$"),
         ("/metrics", "retain drift"),
         ("/metrics/lira.forget", "Carlini"),
         (f"/tasks/{full.world.task}", "CC0-1.0"),
@@ -202,7 +204,9 @@ def test_files_hold_the_numbers_in_full_and_no_formula(full):
         name: value["value"] for name, value in alpha["values"].items()
     }
     lines = list(csv.reader(full.client.get("/methods.csv").text.splitlines()))
-    assert "'=HYPERLINK(1)|x_$" in [line[0] for line in lines]
+    assert "'=SUM(1)" in [line[1] for line in lines]
+    lines = list(csv.reader(full.client.get("/methods/live+1.csv").text.splitlines()))
+    assert "'=HYPERLINK(1)|x_$" in lines[-1]
     leaders = full.client.get("/boards.json").json()["tables"]["Leading entries"]
     assert {line["id"]: line["distance [oracle sd]"] for line in leaders}[alpha["id"]] == alpha["distance"]
 
@@ -246,3 +250,41 @@ def test_a_badge_says_place_and_tier(full):
     assert f"rank {low if low == high else f'{low}–{high}'} of" in words
     assert "recomputed" in words
     assert full.client.get("/badges/none.svg").status_code == 404
+
+
+def test_a_badge_may_stand_on_other_sites(full):
+    row = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"][0]
+    badge = full.client.get(f"/badges/{row['id']}.svg")
+    assert badge.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+    assert full.client.get("/").headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", ["/methods/alpha", "/submitters/Ada Lovelace"])
+def test_long_lists_have_pages_and_files_hold_all(full, path, monkeypatch):
+    monkeypatch.setitem(full.settings.__dict__, "page_rows", 2)
+    identities = re.compile(r'href="/entries/([a-z0-9]+)"')
+    total = 1 if "alpha" in path else 5
+    found, address = [], path
+    while address:
+        page = full.client.get(address)
+        found += identities.findall(page.text)
+        following = re.search(r'rel="next" href="([^"]+)"', page.text)
+        address = path + following[1] if following else None
+    assert len(found) == len(set(found)) == total
+    table = full.client.get(f"{path}.json").json()["tables"]["Entries"]
+    assert [line["id"] for line in table] == found
+    beyond = full.client.get(f"{path}?page=50", headers={"Accept": "text/html"})
+    assert beyond.status_code == 404
+    assert f'href="?page={-(-total // 2)}"' in beyond.text
+
+
+def test_evidence_is_streamed_and_nothing_is_left(full):
+    row = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"][0]
+    answer = full.client.get(f"/api/v1/entries/{row['id']}/evidence")
+    folder = full.settings.evidence / row["id"]
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            path.name: path.read_bytes() for path in folder.iterdir()
+        }
+    assert not list(full.settings.incoming.iterdir())

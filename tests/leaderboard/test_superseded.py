@@ -1,0 +1,85 @@
+"""Boards that a newer pack superseded: readable, linked, and as up to date as the present one."""
+
+from __future__ import annotations
+
+import pytest
+
+from forgetbench.leaderboard.client import pull_pack
+from forgetbench.leaderboard.server import install_pack
+from forgetbench.packs import read_pack
+
+
+@pytest.fixture
+def superseded(full_site, tmp_path):
+    """A server whose full board was superseded; and the beginning of the old pack's hash."""
+    old = full_site.client.get(f"/api/v1/boards/{full_site.world.task}").json()["pack"][:12]
+    install_pack(full_site.settings, full_site.world.write_pack(tmp_path / "new", title="Once more"))
+    full_site.work()
+    return full_site, old
+
+
+def rows(site, old):
+    found = site.client.get(f"/api/v1/boards/{site.world.task}?pack={old}").json()["rows"]
+    return {row["label"]: row["id"] for row in found}
+
+
+def test_what_is_quarantined_on_an_old_board_leaves_every_page(superseded):
+    site, old = superseded
+    ids = rows(site, old)
+    pages = [
+        f"/compare?ids={ids['alpha']},{ids['beta']}",
+        "/methods/alpha",
+        f"/methods/alpha.csv?x={old}",
+        "/submitters/Ada Lovelace",
+    ]
+    before = {page: site.client.get(page) for page in pages}
+    assert all(answer.status_code == 200 for answer in before.values())
+    moderator = site.token("moderate", name="Moderator")
+    change = {"state": "quarantined", "reason": "averages of oracles"}
+    answer = site.client.post(f"/api/v1/submissions/{ids['alpha']}/state", json=change, headers=moderator)
+    assert answer.status_code == 200, answer.text
+    for page in pages:
+        after = site.client.get(page, headers={"If-None-Match": before[page].headers["ETag"]})
+        assert after.status_code in {200, 404}, page
+        assert ids["alpha"] not in after.text, page
+    assert site.client.get(pages[0]).status_code == 404
+    assert "1 quarantined" in site.client.get(pages[3]).text
+
+
+def test_an_attempt_is_shown_as_soon_as_it_is_received(full_site, world, tmp_path):
+    page = full_site.client.get("/submitters/Ada Lovelace")
+    assert "1 received" not in page.text
+    full_site.post(world.write_run(tmp_path / "run", "zeta", start=900), full_site.token())
+    assert "1 received" in full_site.client.get("/submitters/Ada Lovelace").text
+
+
+def test_earlier_versions_are_linked_from_the_board_and_the_task(superseded):
+    site, old = superseded
+    task = site.world.task
+    for kind in ("boards", "tasks"):
+        page = site.client.get(f"/{kind}/{task}").text
+        assert "Earlier versions" in page
+        assert f'href="/{kind}/{task}?pack={old}"' in page
+        earlier = site.client.get(f"/{kind}/{task}?pack={old}").text
+        assert "superseded on" in earlier
+        assert f'href="/{kind}/{task}"' in earlier
+    assert old in site.client.get(f"/tasks/{task}?pack={old}").text
+    assert f"--pack {old}" in site.client.get(f"/tasks/{task}?pack={old}").text
+    assert site.client.get(f"/tasks/{task}?pack={'0' * 12}").status_code == 404
+
+
+def test_the_api_lists_them_where_they_are_asked_for(superseded):
+    site, old = superseded
+    assert [board["superseded"] for board in site.client.get("/api/v1/boards").json()] == [False]
+    found = site.client.get("/api/v1/boards?superseded=true").json()
+    assert [(board["superseded"], board["pack"].startswith(old)) for board in found] == [(False, False), (True, True)]
+    assert found[1]["entries"] == 5
+
+
+def test_the_pack_of_an_old_board_is_to_be_had(superseded, tmp_path, over):
+    site, old = superseded
+    address = "http://127.0.0.1:8000"
+    there = pull_pack(site.world.task, address, tmp_path / "old", pack=old, transport=over)
+    assert read_pack(there, verify=False).card.title == "A made-up task of three classes"
+    now = pull_pack(site.world.task, address, tmp_path / "now", transport=over)
+    assert read_pack(now, verify=False).card.title == "Once more"
