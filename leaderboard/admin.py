@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sqlite3
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -14,19 +12,18 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.leaderboard import boards, charts, documents, exports, jobs, moderation, states, tokens, verification
+from forgetbench.leaderboard import dumps, jobs, moderation, plain, states, tokens, verification
 from forgetbench.leaderboard.app import prepare
 from forgetbench.leaderboard.database import Database, parse_url
-from forgetbench.leaderboard.models import Board, Entry, Job, Score, Token, Verification, utc_now
+from forgetbench.leaderboard.models import Board, Entry, Job, Score, Token, Verification
 from forgetbench.leaderboard.moderation import StateChange, Wanted
 from forgetbench.leaderboard.problems import Problem
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.states import PUBLIC
-from forgetbench.leaderboard.views import View
 
 OPERATOR = "operator"
 
@@ -337,73 +334,19 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 def dump(settings: Settings, target: Path) -> int:
-    """Everything that is listed as JSON lines, one entry with scorecard and manifest in each; returns how many.
+    """Everything that is listed as JSON lines, behind a head that says what it is; returns how many entries.
 
     Raises:
         UsageError: The file cannot be written.
     """
-    count = 0
-    try:
-        stream = target.open("w", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{target} cannot be written: {error.strerror}.") from error
-    with stream as file, opened(settings) as database, database.reading() as session:
-        for identity in session.scalars(select(Entry.id).where(Entry.state.in_(PUBLIC)).order_by(Entry.id)):
-            file.write(json.dumps(_line(session, identity), ensure_ascii=False) + "\n")
-            count += 1
-    return count
-
-
-def _line(session: Session, identity: str) -> dict[str, object]:
-    entry = session.get_one(Entry, identity)
-    score = session.get(Score, identity)
-    line: dict[str, object] = {
-        "task": entry.board.task,
-        "pack": entry.board.pack_sha256,
-        "row": documents.row(boards.Row(entry, {})),
-        "scorecard": score.card if score else None,
-        "manifest": entry.manifest,
-    }
-    session.expunge_all()
-    return line
+    with opened(settings) as database:
+        try:
+            return dumps.write(database, settings, target)
+        except OSError as error:
+            raise UsageError(f"{target} cannot be written: {error.strerror}.") from error
 
 
 def export_static(settings: Settings, folder: Path, base: str) -> Sequence[Path]:
-    """The boards as plain files that outlive the server: a page, CSV, JSON and charts for each, and an index.
-
-    Args:
-        settings: Where everything is.
-        folder: Where to write; made if it is not there.
-        base: Address of the server, for the links in the files.
-    """
-    from forgetbench.leaderboard.rendering import Pages
-
-    written = []
-    pages = Pages(settings)
-    folder.mkdir(parents=True, exist_ok=True)
+    """The boards as plain files that outlive the server, as ``plain.export`` writes them."""
     with opened(settings) as database, database.reading() as session:
-        found = boards.current(session)
-        for board in found:
-            page = boards.page(session, board, View(columns="all"), None)
-            name = board.task.replace("/", "--")
-            for ending, (_, write) in exports.FORMATS.items():
-                path = folder / f"{name}.{ending}"
-                path.write_bytes(write(page, base))
-                written.append(path)
-            drawn = [charts.draw(session, board, *axes) for axes in charts.default_axes(board)]
-            pictures = [f"{name}-{drawing.x.key}-{drawing.y.key}.svg" for drawing in drawn if drawing]
-            for drawing, picture in zip(filter(None, drawn), pictures, strict=True):
-                (folder / picture).write_bytes(pages.render("chart.svg", drawing=drawing))
-            path = folder / f"{name}.html"
-            path.write_bytes(
-                pages.render(
-                    "static.html", page=page, board=board, name=name, pictures=pictures, base=base, now=utc_now()
-                )
-            )
-            written.append(path)
-        listed = select(Entry.board_id, func.count()).where(Entry.state.in_(PUBLIC)).group_by(Entry.board_id)
-        counts = {row[0]: row[1] for row in session.execute(listed)}
-        index = folder / "index.html"
-        index.write_bytes(pages.render("static_index.html", boards=found, counts=counts, base=base, now=utc_now()))
-    shutil.copyfile(Path(__file__).parent / "static" / "style.css", folder / "style.css")
-    return [*written, index]
+        return plain.export(session, settings, folder, base)

@@ -12,6 +12,12 @@ class Field(NamedTuple):
     kind: str
     required: bool
     text: str
+    place: str = ""
+    """Of a parameter: ``path``, ``query`` or ``header``."""
+    default: str = ""
+    """What stands for it where it is left out."""
+    choices: tuple[str, ...] = ()
+    """All that it may be, where that is a list."""
 
 
 class Answer(NamedTuple):
@@ -40,10 +46,7 @@ def operations(document: dict[str, Any]) -> list[Operation]:
     found = []
     for path, methods in document["paths"].items():
         for method, told in methods.items():
-            parameters = [
-                Field(item["name"], kind_of(item["schema"]), item.get("required", False), _text(item))
-                for item in told.get("parameters", [])
-            ]
+            parameters = [_parameter(item) for item in told.get("parameters", [])]
             content = told.get("requestBody", {}).get("content", {})
             answers = [
                 Answer(status, item["description"], _kind_of_answer(item)) for status, item in told["responses"].items()
@@ -91,6 +94,17 @@ def kind_of(schema: dict[str, Any]) -> str:
     if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
         return f"table of {kind_of(schema['additionalProperties'])}"
     return str(schema.get("format") or schema.get("type", "any value"))
+
+
+def _parameter(told: dict[str, Any]) -> Field:
+    schema = told["schema"]
+    default, choices = schema.get("default", ""), schema.get("enum", ())
+    if schema.get("type") == "boolean":
+        default, choices = str(default).lower(), ("false", "true")
+    return Field(
+        *(told["name"], kind_of(schema), told.get("required", False), _text(told), told["in"]),
+        *(str(default), tuple(map(str, choices))),
+    )
 
 
 def _text(told: dict[str, Any]) -> str:

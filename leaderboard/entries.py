@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from forgetbench.evidence import Manifest
-from forgetbench.leaderboard.boards import Cell, Row
+from forgetbench.leaderboard import again
+from forgetbench.leaderboard.boards import Cell, Row, columns_of
+from forgetbench.leaderboard.citing import bibtex
 from forgetbench.leaderboard.models import (
     Board,
     Entry,
@@ -62,7 +65,28 @@ class Whole:
 def version(whole: Whole) -> tuple[object, ...]:
     """All that changes what is shown of an entry: its board's revision, its own history, and what others found."""
     verdicts = [(record.id, record.verdict) for record in whole.verifications]
-    return whole.entry.id, whole.board.id, whole.board.revision, len(whole.events), verdicts
+    return whole.entry.id, whole.board.id, whole.board.revision, whole.outdated, len(whole.events), verdicts
+
+
+def shown(whole: Whole, base: str) -> dict[str, Any]:
+    """What the page of an entry is made of.
+
+    Args:
+        whole: The entry.
+        base: Address of the server.
+    """
+    manifest = whole.manifest
+    return {
+        "whole": whole,
+        "entry": whole.entry,
+        "board": whole.board,
+        "manifest": manifest,
+        "columns": columns_of(whole.board),
+        "card": whole.score.card if whole.score else None,
+        "bibtex": bibtex(whole, base),
+        "again": again.commands(whole.entry, whole.board, manifest, base),
+        "base": base,
+    }
 
 
 def visible(entry: Entry, token: Token | None) -> bool:

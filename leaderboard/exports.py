@@ -14,9 +14,15 @@ from forgetbench.leaderboard.boards import Page, Row
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+def address(page: Page, base: str) -> str:
+    """Where the board of a view stands on the server."""
+    board = page.board
+    return f"{base}/boards/{board.task}" + (f"?pack={board.pack_sha256[:12]}" if board.superseded_at else "")
+
+
 def as_json(page: Page, base: str) -> bytes:
     """The board's document, as the API gives it."""
-    return json.dumps({**documents.board(page, None), "url": f"{base}/boards/{page.board.task}"}, indent=1).encode()
+    return json.dumps({**documents.board(page, None), "url": address(page, base)}, indent=1).encode()
 
 
 def as_csv(page: Page, base: str) -> bytes:
@@ -67,7 +73,7 @@ def as_markdown(page: Page, base: str) -> bytes:
         linked.append(cells)
     rule = ["---", "---", *("--:" for _ in head[2:])]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *linked))
-    return f"{table}\n\n{markdown_text(_caption(page))}: <{base}/boards/{page.board.task}>\n".encode()
+    return f"{table}\n\n{markdown_text(_caption(page))}: <{address(page, base)}>\n".encode()
 
 
 def as_latex(page: Page, base: str) -> bytes:
@@ -77,7 +83,7 @@ def as_latex(page: Page, base: str) -> bytes:
     body = [" & ".join(latex_signs(cell) for cell in cells) + r" \\" for cells in lines]
     split = len(page.references)
     parts = [
-        f"% {base}/boards/{page.board.task}, pack {page.board.pack_sha256[:12]}",
+        f"% {address(page, base)}, pack {page.board.pack_sha256[:12]}",
         r"% \usepackage{booktabs}",
         rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}",
         r"\toprule",

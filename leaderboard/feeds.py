@@ -1,15 +1,16 @@
-"""What others show of this site: a feed of what is new, and a badge of an entry's place."""
+"""What others take of this site: a feed of what is new, a badge of an entry's place, and everything that is listed."""
 
 from __future__ import annotations
 
 import re
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.orm import contains_eager
 
-from forgetbench.leaderboard import boards, entries, formatting
-from forgetbench.leaderboard.access import DatabaseDep
+from forgetbench.leaderboard import boards, dumps, entries, formatting
+from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.api import base_url
 from forgetbench.leaderboard.caching import conditional, etag_of
 from forgetbench.leaderboard.models import Board, Entry
@@ -42,6 +43,13 @@ def feed(request: Request, database: DatabaseDep) -> Response:
             return _NOT_XML.sub("", body.decode()).encode()
 
         return conditional(request, etag, make, media_type="application/atom+xml")
+
+
+@router.get("/dump.jsonl")
+def dump(database: DatabaseDep, settings: SettingsDep) -> StreamingResponse:
+    """Everything that is listed, one entry on each line, behind a head that says what it is."""
+    named = {"Content-Disposition": 'attachment; filename="dump.jsonl"', "Cache-Control": "no-cache"}
+    return StreamingResponse(dumps.lines(database, settings), media_type="application/jsonl", headers=named)
 
 
 @router.get("/badges/{identity}.svg")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import MutableHeaders
+from hashlib import sha256
+
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forgetbench.leaderboard.problems import answer
@@ -25,7 +27,7 @@ _UNCOUNTED = ("/static/", "/vega.js", "/health", "/ready")
 
 
 class ReadLimit:
-    """Answers 429 to an address that reads too much."""
+    """Answers 429 to an address, or to a token wherever it comes from, that reads too much."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app, self.limits = app, limits
@@ -33,7 +35,9 @@ class ReadLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count a request, and pass it on."""
         if scope["type"] == "http" and not scope["path"].startswith(_UNCOUNTED):
-            wait = self.limits.read(scope["client"][0] if scope["client"] else "unknown")
+            address = scope["client"][0] if scope["client"] else "unknown"
+            token = Headers(scope=scope).get("authorization")
+            wait = self.limits.read(address, *([sha256(token.encode()).hexdigest()] if token else []))
             if wait is not None:
                 refusal = answer(429, "Too many requests; wait a little.", headers={"Retry-After": str(wait)})
                 await refusal(scope, receive, send)

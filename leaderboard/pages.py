@@ -11,15 +11,14 @@ from fastapi.responses import FileResponse
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from forgetbench.leaderboard import again, boards, charts, entries, exports, sheets, tabling, vega
+from forgetbench.leaderboard import boards, charts, entries, exports, sheets, tabling, vega
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.api import PackHash, base_url
 from forgetbench.leaderboard.caching import Cache, conditional, etag_of
-from forgetbench.leaderboard.citing import bibtex
 from forgetbench.leaderboard.database import Database
 from forgetbench.leaderboard.models import Board
 from forgetbench.leaderboard.problems import Problem
-from forgetbench.leaderboard.rendering import Pages
+from forgetbench.leaderboard.rendering import FOLDER, Pages
 from forgetbench.leaderboard.views import View
 
 router = APIRouter()
@@ -153,6 +152,12 @@ def vega_program(settings: SettingsDep) -> Response:
     return FileResponse(path, media_type="text/javascript", headers={"Cache-Control": "max-age=31536000, immutable"})
 
 
+@router.get("/favicon.ico")
+def icon() -> FileResponse:
+    """The site's icon, where a browser asks for it unbidden: beside JSON, which names none."""
+    return FileResponse(FOLDER / "static" / "icon.svg", media_type=SVG, headers={"Cache-Control": "max-age=86400"})
+
+
 @router.get("/entries/{identity}")
 def entry(request: Request, database: DatabaseDep, identity: str) -> Response:
     """An entry, whole; with ``.csv``, ``.json``, ``.md`` or ``.tex`` behind its id, its tables as a file."""
@@ -160,27 +165,15 @@ def entry(request: Request, database: DatabaseDep, identity: str) -> Response:
     url = f"{base_url(request)}/entries/{identity}"
     with database.reading() as session:
         whole = entries.find(session, identity)
-        columns = boards.columns_of(whole.board)
         if ending:
             if ending not in sheets.WRITERS:
                 raise Problem(404, "There is no entry of that id, or it is not listed.")
-            sheet = sheets.Sheet(whole.entry.label, url, tabling.entry(whole, columns))
+            sheet = sheets.Sheet(whole.entry.label, url, tabling.entry(whole, boards.columns_of(whole.board)))
             headers = {"Content-Disposition": f'attachment; filename="{identity}.{ending}"'}
             return Response(sheets.WRITERS[ending](sheet), media_type=exports.FORMATS[ending][0], headers=headers)
 
         def make() -> bytes:
-            return _pages(request).render(
-                "entry.html",
-                whole=whole,
-                entry=whole.entry,
-                board=whole.board,
-                manifest=whole.manifest,
-                columns=columns,
-                card=whole.score.card if whole.score else None,
-                bibtex=bibtex(whole, base_url(request)),
-                again=again.commands(whole.entry, whole.board, whole.manifest, base_url(request)),
-                base=base_url(request),
-            )
+            return _pages(request).render("entry.html", alone=False, **entries.shown(whole, base_url(request)))
 
         etag = etag_of(request, "entry", *entries.version(whole), base_url(request))
         return conditional(request, etag, make, media_type=HTML)

@@ -83,12 +83,13 @@ class Limits:
         self._read = RateLimitItemPerMinute(settings.reads_per_minute)
         self._write = RateLimitItemPerMinute(settings.writes_per_minute)
 
-    def read(self, address: str) -> int | None:
-        """Count a reading request; seconds to wait where there were too many.
+    def read(self, *who: str) -> int | None:
+        """Count a reading request for an address, and a token where there is one; seconds to wait after too many.
 
         These are counted in each process, for a count in the database would cost more than the page.
         """
-        return self._count(self._reads, self._read, address)
+        waits = (self._count(self._reads, self._read, name) for name in who)
+        return next((wait for wait in waits if wait is not None), None)
 
     def write(self, *who: str) -> None:
         """Count a writing request for an address and a token.

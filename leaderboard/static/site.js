@@ -1,6 +1,6 @@
 // Comfort only: without this script every page works the same. Filters apply as soon as they are chosen.
 "use strict";
-for (const form of document.querySelectorAll("form.filters")) {
+for (const form of document.querySelectorAll("form.filters:not(.try)")) {
   form.addEventListener("change", (event) => {
     if (event.target.matches("select, input[type=checkbox]")) form.requestSubmit();
   });
@@ -10,6 +10,20 @@ for (const form of document.querySelectorAll("form.filters")) {
       const standard = { columns: "ranking", tier: "all" }[field.name];
       if (field.value === "" || field.value === standard) field.disabled = true;
     }
+    setTimeout(() => { for (const field of form.elements) field.disabled = false; });
+  });
+}
+// On the page about the API: the parts of a path come out of their fields, and what is empty stays out of the address.
+for (const form of document.querySelectorAll("form.try")) {
+  form.hidden = false;
+  form.addEventListener("submit", () => {
+    if (form.dataset.path) {
+      form.action = form.dataset.path.replace(/\{(\w+)(:path)?\}/g, (_part, name) => {
+        const value = form.querySelector(`[data-part="${name}"]`).value.trim();
+        return value.split("/").map(encodeURIComponent).join("/");
+      });
+    }
+    for (const field of form.querySelectorAll("[name]")) field.disabled = field.value === "";
     setTimeout(() => { for (const field of form.elements) field.disabled = false; });
   });
 }

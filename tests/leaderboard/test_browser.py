@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import socket
 import threading
 import time
@@ -170,3 +171,21 @@ def test_the_chart_becomes_interactive_under_the_strict_policy(address, site, op
     page.get_by_label("Upwards").select_option("gap.test")
     page.wait_for_url("**y=gap.test**")
     assert "gap.test against gap.retain" in page.locator("figcaption").first.inner_text()
+
+
+def test_the_api_page_opens_what_is_asked_for(address, open_page, world):
+    page = open_page(f"{address}/api")
+    form = page.get_by_role("form", name="Open /api/v1/boards/{task}", exact=True)
+    form.get_by_label("task").fill(world.task)
+    form.get_by_label("columns").select_option("cost")
+    form.get_by_label("limit").fill("2")
+    form.get_by_role("button", name="Open").click()
+    page.wait_for_url(f"**/api/v1/boards/{world.task}?**limit=2**")
+    found = json.loads(page.locator("pre").inner_text())
+    assert (found["task"], len(found["rows"])) == (world.task, 2)
+    without = open_page(f"{address}/api", java_script_enabled=False)
+    assert without.get_by_role("form", name="Open /api/v1/boards/{task}", exact=True).count() == 0
+    form = without.get_by_role("form", name="Open /api/v1/boards", exact=True)
+    form.get_by_label("superseded").select_option("true")
+    form.get_by_role("button", name="Open").click()
+    without.wait_for_url("**/api/v1/boards?superseded=true")

@@ -3,12 +3,15 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 import zipfile
 
 import pytest
+from fastapi.testclient import TestClient
 
 from forgetbench.errors import UsageError
 from forgetbench.leaderboard import admin, verification
+from forgetbench.leaderboard.app import create_app
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.verification import comparison_of
 
@@ -255,15 +258,41 @@ def test_a_backup_gives_the_same_server(site, world, listed, tmp_path):
     again.database.close()
 
 
+def test_a_token_reads_no_more_from_many_addresses(site):
+    slow = Settings(**{**site.settings.model_dump(), "reads_per_minute": 3})
+    headers = site.token()
+    counts = []
+    with TestClient(create_app(slow)) as client:
+        for number in range(5):
+            client._transport.client = (f"10.0.0.{number}", 1)
+            counts.append(client.get("/api/v1/whoami", headers=headers).status_code)
+        client._transport.client = ("10.0.0.9", 1)
+        assert client.get("/api/v1/whoami", headers=site.token(name="Other")).status_code == 200
+    assert counts == [200, 200, 200, 429, 429]
+
+
 def test_a_dump_and_a_static_export_outlive_the_server(full, tmp_path):
     assert admin.dump(full.settings, tmp_path / "all.jsonl") == 7
-    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    head, *lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert (head["licence"], head["protocols"], set(head)) == ("CC-BY-4.0", [1], set(head) | {"version", "date"})
     assert {line["row"]["method"] for line in lines} >= {"alpha", "retrain", "none"}
     paths = admin.export_static(full.settings, tmp_path / "static", "https://board.example.org")
     assert {path.suffix for path in paths} == {".html", ".csv", ".json", ".md", ".tex"}
     page = (tmp_path / "static" / "tiny--cnn--random-10.html").read_text()
     assert "alpha" in page
     assert 'href="/' not in page
+    row = next(line["row"] for line in lines if line["row"]["method"] == "alpha")
+    assert f'href="entries/{row["id"]}.html"' in page
+    entry = (tmp_path / "static" / "entries" / f"{row['id']}.html").read_text()
+    assert "Provenance" in entry
+    assert '="/' not in entry
+    for address in re.findall(r'(?:href|src)="(\.\./[^"]+)"', entry):
+        assert (tmp_path / "static" / "entries" / address).resolve().is_file(), address
+    answer = full.client.get("/dump.jsonl")
+    told, *same = [json.loads(line) for line in answer.text.splitlines()]
+    assert same == lines
+    assert {**told, "date": head["date"]} == head
+    assert 'href="/dump.jsonl"' in full.client.get("/").text
 
 
 def test_a_metric_that_both_records_lack_cannot_tell():

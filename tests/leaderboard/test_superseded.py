@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from forgetbench.leaderboard import admin
 from forgetbench.leaderboard.client import pull_pack
 from forgetbench.leaderboard.server import install_pack
 from forgetbench.packs import read_pack
@@ -83,3 +86,17 @@ def test_the_pack_of_an_old_board_is_to_be_had(superseded, tmp_path, over):
     assert read_pack(there, verify=False).card.title == "A made-up task of three classes"
     now = pull_pack(site.world.task, address, tmp_path / "now", transport=over)
     assert read_pack(now, verify=False).card.title == "Once more"
+
+
+def test_a_static_export_holds_every_version(superseded, tmp_path):
+    site, old = superseded
+    admin.export_static(site.settings, tmp_path / "static", "https://board.example.org")
+    index = (tmp_path / "static" / "index.html").read_text()
+    name = site.world.task.replace("/", "--")
+    for page, words in ((f"{name}.html", "Once more"), (f"{name}--{old}.html", "superseded on")):
+        assert f'href="{page}"' in index
+        assert words in (tmp_path / "static" / page).read_text()
+    alpha = rows(site, old)["alpha"]
+    assert f'href="../{name}--{old}.html"' in (tmp_path / "static" / "entries" / f"{alpha}.html").read_text()
+    address = f"https://board.example.org/boards/{site.world.task}?pack={old}"
+    assert json.loads((tmp_path / "static" / f"{name}--{old}.json").read_text())["url"] == address
