@@ -14,7 +14,7 @@ from forgetbench.afar import bring
 from forgetbench.contestants import Contestant
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import Manifest, read_run
-from forgetbench.leaderboard.client import fetch_entry, post_verification
+from forgetbench.leaderboard.client import Client, fetch_entry, post_verification
 from forgetbench.methods import load_method_file, methods
 from forgetbench.methods.base import Method
 from forgetbench.references import Difference, compare, evidence_digest, row_of
@@ -47,7 +47,15 @@ def rerun(
         ForgetBenchError: The recipe cannot be run here, or the server refuses.
     """
     with _made_again(submission, server, root, watcher, say, allow_source=allow_source) as again:
+        _check_scope(server)
         return post_verification(submission, again.run(), server)
+
+
+def _check_scope(server: str) -> None:
+    """Find out before anything is trained whether the record could be posted."""
+    with Client(server) as client:
+        if "verify" not in client.introduce()["scopes"]:
+            raise UsageError(f"This token has not the scope 'verify' on {server}; ask its operator for one that has.")
 
 
 def compare_rerun(

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from forgetbench.leaderboard import boards, directory, documents, entries, handing, jobs, uploads
 from forgetbench.leaderboard.access import DatabaseDep, Known, ReaderDep, SettingsDep
-from forgetbench.leaderboard.caching import conditional, etag_of
+from forgetbench.leaderboard.caching import conditional, etag_of, kept, unchanged
 from forgetbench.leaderboard.documents import (
     BoardBrief,
     BoardDocument,
@@ -33,6 +33,7 @@ router = APIRouter(prefix="/api/v1")
 JSON = "application/json"
 PackHash = Annotated[str, Query(pattern="^([0-9a-f]{8,64})?$")]
 """The beginning of a pack's hash; of the present board, where it is left out."""
+Superseded = Annotated[bool, Query(description="Also boards that a newer pack of their task superseded.")]
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemDocument, "description": text}
     for status, text in ((404, "Not here"), (422, "Not valid"), (429, "Too many requests"))
@@ -60,8 +61,8 @@ class BoardQuery(View):
 
 
 @router.get("/boards", response_model=list[BoardBrief], responses=_ERRORS)
-def list_boards(request: Request, database: DatabaseDep, superseded: bool = False) -> Response:
-    """All boards; with ``superseded=true`` also those that a newer pack of their task superseded."""
+def list_boards(request: Request, database: DatabaseDep, superseded: Superseded = False) -> Response:
+    """All boards that take submissions, or all there ever were."""
     with database.reading() as session:
 
         def make() -> list[BoardBrief]:
@@ -111,12 +112,17 @@ def get_entry(request: Request, database: DatabaseDep, token: ReaderDep, identit
     response_class=StreamingResponse,
     responses={**_ERRORS, 200: {"content": {uploads.MEDIA_TYPE: {}}, "description": "The run as a zip"}},
 )
-def get_evidence(database: DatabaseDep, settings: SettingsDep, token: ReaderDep, identity: str) -> Response:
+def get_evidence(
+    request: Request, database: DatabaseDep, settings: SettingsDep, token: ReaderDep, identity: str
+) -> Response:
     """An entry's evidence, as it was submitted; never an oracle's."""
     with database.reading() as session:
         entry = entries.find(session, identity, token).entry
         body = handing.evidence(settings, entry)
-    named = {"Content-Disposition": f'attachment; filename="{identity}.zip"'}
+        etag = etag_of(request, "evidence", identity, entry.manifest_sha256)
+    if (same := unchanged(request, etag)) is not None:
+        return same
+    named = {**kept(etag), "Content-Disposition": f'attachment; filename="{identity}.zip"'}
     return StreamingResponse(body, media_type=uploads.MEDIA_TYPE, headers=named)
 
 
@@ -125,11 +131,16 @@ def get_evidence(database: DatabaseDep, settings: SettingsDep, token: ReaderDep,
     response_class=FileResponse,
     responses={**_ERRORS, 200: {"content": {uploads.MEDIA_TYPE: {}}, "description": "The public part of the pack"}},
 )
-def get_pack(database: DatabaseDep, settings: SettingsDep, task: str, pack: PackHash = "") -> FileResponse:
+def get_pack(
+    request: Request, database: DatabaseDep, settings: SettingsDep, task: str, pack: PackHash = ""
+) -> Response:
     """What a submitter needs of a task: the card, the originals and their evidence; never labels or oracles."""
     with database.reading() as session:
-        path = handing.public_pack(settings, boards.find(session, task, pack or None))
-    return FileResponse(path, media_type=uploads.MEDIA_TYPE, filename="pack.zip")
+        board = boards.find(session, task, pack or None)
+        path, etag = handing.public_pack(settings, board), etag_of(request, "pack", board.pack_sha256)
+    if (same := unchanged(request, etag)) is not None:
+        return same
+    return FileResponse(path, media_type=uploads.MEDIA_TYPE, filename="pack.zip", headers=kept(etag))
 
 
 @router.get("/methods", response_model=list[MethodDocument], responses=_ERRORS)

@@ -55,6 +55,18 @@ def etag_of(request: Request, *parts: object) -> str:
     return f'W/"{hashlib.sha256(repr(told).encode()).hexdigest()[:24]}"'
 
 
+def unchanged(request: Request, etag: str) -> Response | None:
+    """The answer to a reader who has this one already; None where it must be sent."""
+    if etag in [part.strip() for part in request.headers.get("if-none-match", "").split(",")]:
+        return Response(status_code=304, headers=kept(etag))
+    return None
+
+
+def kept(etag: str) -> dict[str, str]:
+    """The headers of an answer that may be kept, and must be asked for again."""
+    return {"ETag": etag, "Cache-Control": "no-cache"}
+
+
 def conditional(
     request: Request,
     etag: str,
@@ -64,9 +76,9 @@ def conditional(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """304 where the reader has this answer, else the answer, from the cache where it was made before."""
-    given = {"ETag": etag, "Cache-Control": "no-cache", **(headers or {})}
-    if etag in [part.strip() for part in request.headers.get("if-none-match", "").split(",")]:
-        return Response(status_code=304, headers=given)
+    if (same := unchanged(request, etag)) is not None:
+        return same
+    given = {**kept(etag), **(headers or {})}
     cache: Cache = request.app.state.cache
     squeezed = "gzip" in request.headers.get("accept-encoding", "")
     key = etag + ("gzip" if squeezed else "")

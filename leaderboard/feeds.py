@@ -12,7 +12,7 @@ from sqlalchemy.orm import contains_eager
 from forgetbench.leaderboard import boards, dumps, entries, formatting
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.api import base_url
-from forgetbench.leaderboard.caching import conditional, etag_of
+from forgetbench.leaderboard.caching import conditional, etag_of, kept, unchanged
 from forgetbench.leaderboard.models import Board, Entry
 from forgetbench.leaderboard.states import PUBLIC
 
@@ -46,9 +46,13 @@ def feed(request: Request, database: DatabaseDep) -> Response:
 
 
 @router.get("/dump.jsonl")
-def dump(database: DatabaseDep, settings: SettingsDep) -> StreamingResponse:
+def dump(request: Request, database: DatabaseDep, settings: SettingsDep) -> Response:
     """Everything that is listed, one entry on each line, behind a head that says what it is."""
-    named = {"Content-Disposition": 'attachment; filename="dump.jsonl"', "Cache-Control": "no-cache"}
+    with database.reading() as session:
+        etag = etag_of(request, "dump", boards.versions(session))
+    if (same := unchanged(request, etag)) is not None:
+        return same
+    named = {**kept(etag), "Content-Disposition": 'attachment; filename="dump.jsonl"'}
     return StreamingResponse(dumps.lines(database, settings), media_type="application/jsonl", headers=named)
 
 
