@@ -25,8 +25,8 @@ SCHEMA: Literal[1] = 1
 Status = Literal["ok", "failed", "diverged", "not-applicable"]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-MethodName = Annotated[str, StringConstraints(pattern=r"^\w( ?[\w+-]|\.\d)*$", max_length=80)]
-"""Letters, digits, - _ +, single spaces, and a dot before a digit: no slash, and no ending of a file."""
+MethodName = Annotated[str, StringConstraints(pattern=r"^\w([\w+-]|\.\d)*$", max_length=80)]
+"""Letters, digits, - _ +, and a dot before a digit: it stands in addresses, which may have the ending of a file."""
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 
 

@@ -55,13 +55,18 @@ class Observed:
     """Wall time of one unlearning, as told."""
 
     def __post_init__(self) -> None:
-        if not folder_name(self.name) or len(self.name) > 200:
+        if not self.method or len(self.name) > 200:
             raise UsageError("give the row a name of at most 200 characters with a letter or digit in it (--name).")
-        if self.name in methods.names():
+        if self.method in methods.names():
             raise UsageError(
                 f"{self.name!r} is a method of this package, and these models are not made by it: choose another name, "
                 f"such as '{self.name}, own code'."
             )
+
+    @property
+    def method(self) -> str:
+        """The method's name: the row's, with dashes for what no name may hold."""
+        return re.sub(r"[^\w+]+", "-", self.name).strip("-+")[:80]
 
 
 def export(task: Task, folder: Path, options: Options, watcher: Watcher | None = None) -> None:
@@ -134,7 +139,7 @@ def observe(task: Task, checkpoints: Path, observed: Observed, options: Options)
         results.append(({"draw": draw, "seed": seed}, {"status": "ok", "key": key, "steps": []}))
     folder = options.results.runs / task.name / folder_name(observed.name)
     method = MethodRecord(
-        name=observed.name,
+        name=observed.method,
         label=observed.name,
         title=observed.title or f"{observed.name}, unlearned elsewhere",
         family=FAMILY,

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from forgetbench.errors import UsageError
+from forgetbench.evidence import MethodName
 from forgetbench.registry import unknown
 
 Scalar = bool | int | float | str | None
@@ -24,7 +25,7 @@ class MethodCard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: MethodName
     """The name it is called by, such as `random-label`."""
     title: str
     """One line on what it does."""

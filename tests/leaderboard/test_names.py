@@ -15,13 +15,13 @@ def record(name, **changes):
     return MethodRecord(name=name, **{**fields, **changes})
 
 
-@pytest.mark.parametrize("name", ["a/b", "x.json", ".", "..", "", "-x", "a  b", "a ", "<b>", "a\nb", "x" * 81, "a%2Fb"])
+@pytest.mark.parametrize("name", ["a/b", "x.json", ".", "..", "", "-x", "a b", "<b>", "a\nb", "x" * 81, "a%2Fb"])
 def test_a_name_that_leads_nowhere_is_refused(name):
     with pytest.raises(ValidationError):
         record(name)
 
 
-@pytest.mark.parametrize("name", [*methods.names(), "my-method", "my method", "scrub-2.1", "Mine_3", "überschreiben"])
+@pytest.mark.parametrize("name", [*methods.names(), "my-method", "scrub-2.1", "Mine_3", "überschreiben"])
 def test_names_in_use_are_taken(name):
     assert record(name).name == name
 

@@ -84,7 +84,8 @@ def test_observed_models_give_the_bits_that_they_gave_where_they_were_made(
         assert (ours.seconds, ours.notes) == (None, {})
         assert ours.weights
     method, cost = seen.manifest.method, seen.manifest.cost
-    assert (method.name, method.observed, made.manifest.method.observed) == ("my own code", True, False)
+    assert (method.name, method.label, method.observed) == ("my-own-code", "my own code", True)
+    assert not made.manifest.method.observed
     assert (cost.flops, cost.seconds) == (None, None)
     pack = read_pack(next(options.home.glob("packs/**/pack.json")).parent)
     assert check_run(seen, pack) == []
