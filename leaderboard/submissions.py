@@ -224,13 +224,14 @@ def _first_answer(session: Session, token: Token, key: str, body: Body) -> Recep
     return Reception(row.entry_id, str(task), repeated=True)
 
 
-def _board_of(session: Session, run: Run) -> Board:
+def _board_of(session: Session, run: Received) -> Board:
     task = run.manifest.task
     board = session.scalar(select(Board).where(Board.task == task, Board.superseded_at.is_(None)))
     if board is None:
         there = session.scalars(select(Board.task).where(Board.superseded_at.is_(None)).order_by(Board.task).limit(20))
         detail = f"This server has no board of that task. It has: {', '.join(there) or 'none yet'}."
-        raise Problem(422, detail, [FieldError(field="task", message=f"{task!r} is not on this server")])
+        missing = FieldError(field="task", message=f"{task!r} is not on this server")
+        raise Problem(422, detail, [missing, *run.faults])
     return board
 
 
