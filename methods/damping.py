@@ -32,11 +32,9 @@ def dampen(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             chosen = forget[name] > alpha * everything[name]
-            shrink = (dampening * everything[name] / forget[name].clamp_min(torch.finfo(torch.float32).tiny)).clamp(
-                max=1
-            )
-            parameter.mul_(torch.where(chosen, shrink, torch.ones_like(shrink)))
+            shrink = (dampening * everything[name]).div_(forget[name]).clamp_(max=1)  # no number where I_f is 0
             factors.append(shrink[chosen])
+            parameter.mul_(shrink.masked_fill_(~chosen, 1.0))
             selected += int(chosen.sum())
             total += chosen.numel()
     share = selected / total

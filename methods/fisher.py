@@ -60,10 +60,10 @@ class FisherForgetting(Method):
         moved = []
         with torch.no_grad():
             for name, parameter in edited.named_parameters():
-                variance = self.alpha * (information[name] + 1e-8).pow(-self.power).clamp(max=self.ceiling)
-                noise = torch.randn(tuple(parameter.shape), generator=generator).to(parameter)
-                parameter.add_(variance.sqrt() * noise)
+                variance = (information[name] + 1e-8).pow_(-self.power).clamp_(max=self.ceiling).mul_(self.alpha)
                 moved.append(variance.sum())
+                noise = torch.randn(tuple(parameter.shape), generator=generator).to(parameter)
+                parameter.add_(noise.mul_(variance.sqrt_()))
         request.report("expected norm of the noise", float(torch.stack(moved).sum().sqrt()))
         return edited
 

@@ -38,21 +38,21 @@ COPIES = {
     "neggrad-plus": 4,
     "random-label": 4,
     "seif": 4,
-    "msg": 4,
-    "kookmin": 4,
     "gradient-ascent": 5,  # and the last state above the floor
     "fanchuan": 5,  # two momenta
     "amnesiac": 5,  # two moments of Adam
     "lotus": 5,
     "unsir": 5,
+    "msg": 5,  # two gradients, and the one that autograd hands over
+    "kookmin": 5,
     "iau": 5,
-    "sebastian": 5,
     "fisher": 5,
-    "ssd": 5,
-    "lfssd": 5,
+    "sebastian": 5.2,  # all weights in one vector, and its mask
+    "ssd": 5.7,  # two importances, and of one layer, here nearly all, its factors and who is selected
+    "lfssd": 5.7,
     "l1-sparse": 5.9,
     "salun": 6,  # and which of many equal gradients are in the mask
-    "assd": 6,  # a percentile of all ratios
+    "assd": 6.8,  # a percentile of all ratios
     "bad-teacher": 6,  # and a second network
     "influence": 12.6,
     "woodfisher": 12.6,
