@@ -32,8 +32,8 @@ How to read any of them:
   entropies, divergences and population attacks are taken per attribute and averaged.
 - Everything is a pure function of arrays in `forgetbench.metrics`, in float64, and needs no torch.
 
-- The halves that `mia.population` and `mia.retain` choose and read an attack on are dealt out by confidence, not by the
-  order of rows; values of versions before 0.1.0 that went by order differ a little.
+- The halves that `mia.population` and `mia.retain` choose and read an attack on are dealt out by confidence, so the
+  order of rows changes nothing. They went by that order at first: older figures of these two differ, and neither ranks.
 
 Where well-known code deviates from its own definition, the definition stands here, and `forgetbench.metrics.legacy`
 reproduces the code (the `legacy.` metrics below):
