@@ -16,14 +16,15 @@ _WORD = re.compile(r"[\w.+-]+", re.ASCII)
 def commands(entry: Entry, board: Board, manifest: Manifest, server: str) -> list[str]:
     """Command lines, one after the other; each word is quoted.
 
-    A method that has a name here is run by it; anything else by ``verify``, which shows a stranger's source first.
+    A method that has a name here is run by it; anything else by ``reproduce``, which runs a stranger's source only when
+    it is told to.
     """
     if entry.tier == "reference":
         words = ["forgetbench", "pack", "build", board.task, "--seeds", str(board.seeds), *_draws(board)]
         return [shlex.join(words)]
     row = _registered(manifest)
     if row is None:
-        return [shlex.join(["forgetbench", "verify", entry.id, "--server", server])]
+        return [shlex.join(["forgetbench", "reproduce", "--submission", entry.id, "--server", server])]
     pack = ["--pack", board.pack_sha256[:12]] if board.superseded_at else []
     counts = ["--seeds", str(board.seeds), *_draws(board)]
     return [
