@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,18 @@ Logits = dict[str, Array]
 FEATURES = "features:"
 """Prefix of the arrays that hold penultimate features of a subset's rows (erase boards only)."""
 CLIP = 60_000.0
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    SyntaxError,
+)
+"""What zipfile and numpy raise on damaged files; the last two are of an array's header, which is a Python literal."""
 
 
 def encode(logits: Array, *, attributes: bool) -> Array:
@@ -73,9 +87,11 @@ def read_arrays(path: Path, expected: Mapping[str, tuple[int, int]] | None = Non
             _check_members(path, expected)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError) as error:
+    except UNREADABLE as error:
         raise ForgetBenchError(f"{path.name} is not a readable evidence file: {error}") from error
     for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # numpy hands over the bytes of what bears no array's mark
+            raise ForgetBenchError(f"{path.name} is not a readable evidence file: {name} is no array")
         if expected is not None and array.shape != tuple(expected[name]):
             raise ForgetBenchError(f"{path.name}: {name} has shape {array.shape}, expected {tuple(expected[name])}")
         if array.dtype != np.float16:

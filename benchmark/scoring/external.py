@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from forgetbench.answers import UNREADABLE
 from forgetbench.errors import UsageError
 from forgetbench.metrics.spec import Track
 from forgetbench.scoring.bands import reference_bands
@@ -21,18 +20,6 @@ from forgetbench.scoring.score import score
 from forgetbench.scoring.scorecards import Bands, Scorecard, SingleModels
 from forgetbench.scoring.singles import single_values
 from forgetbench.scoring.submitted import answers_of, same_outputs, truth_of
-
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    NotImplementedError,
-    SyntaxError,
-    TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What numpy raises on a damaged archive, or on a header that is none."""
 
 
 def score_logits(
@@ -110,7 +97,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             raise UsageError(f"{path} is no .npz file; one array for each subset is needed, as np.savez writes them.")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise UsageError(f"{path} is no .npz file of plain arrays: {error}") from error
 
 
