@@ -402,7 +402,7 @@ def describe(found: dict[str, Any]) -> str:
     if state in REFUSED:
         return f"{state}: {note or 'no reason given'}"
     if state not in {"listed", "flagged"}:
-        return f"{state}; the server is still at work"
+        return f"{state}; {found.get('waits') or 'the server is still at work'}"
     review = f"; under review: {note or 'no reason given'}" if state == "flagged" else ""
     if found["rank"] is None:
         reason = "; ".join(found["reasons"]) or "the ranking is being brought up to date"

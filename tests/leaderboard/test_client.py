@@ -195,6 +195,11 @@ def test_a_state_is_told_as_it_is(state, words):
     assert describe({**found, "distance": 0.5, "inside": False}) == words
 
 
+def test_a_submission_that_nothing_scores_says_so():
+    waits = "no scoring process has been heard of yet; 1 wait for a score"
+    assert describe({"state": "received", "note": None, "waits": waits}) == f"received; {waits}"
+
+
 def test_a_finished_run_is_submitted_where_torch_cannot_be_imported(world, tmp_path):
     run = world.write_run(tmp_path / "run")
     code = """
