@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,26 +21,7 @@ from forgetbench.judging import Judge, stand
 from forgetbench.packs import check_run
 from forgetbench.reports import board_table
 from forgetbench.suite import Options, TaskRun, run
-from forgetbench.tasks import Task, read_task
-
-TOML = """
-name = "test/mlp/class"
-title = "A task of seconds"
-seeds = 2
-[image_set]
-name = "digits"
-options = { train = 200, validation = 50 }
-[network]
-name = "mlp"
-options = { hidden = [16] }
-[recipe]
-epochs = 12
-batch_size = 20
-lr = 0.05
-[scenario]
-name = "class"
-options = { classes = [3] }
-"""
+from forgetbench.tasks import Task
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,10 +33,8 @@ def fast() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    path = tmp_path_factory.mktemp("task") / "task.toml"
-    path.write_text(TOML)
-    return read_task(str(path))
+def task(make_task: Callable[..., Task]) -> Task:
+    return make_task("class", "classes = [3]", train=200, epochs=12)
 
 
 @pytest.fixture(scope="module")

@@ -20,34 +20,12 @@ from forgetbench.judging import Judge, stand
 from forgetbench.observing import Observed, export, observe
 from forgetbench.packs import check_run, read_pack
 from forgetbench.suite import Options, run
-from forgetbench.tasks import Task, read_task
-
-TOML = """
-name = "test/mlp/random"
-title = "A task of seconds"
-seeds = 2
-draws = 2
-[image_set]
-name = "digits"
-options = { train = 60, validation = 50 }
-[network]
-name = "mlp"
-options = { hidden = [16] }
-[recipe]
-epochs = 6
-batch_size = 20
-lr = 0.05
-[scenario]
-name = "random"
-options = { fraction = 0.1 }
-"""
+from forgetbench.tasks import Task
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    path = tmp_path_factory.mktemp("task") / "task.toml"
-    path.write_text(TOML)
-    return read_task(str(path))
+def task(make_task: Callable[..., Task]) -> Task:
+    return make_task("random", "fraction = 0.1", draws=2)
 
 
 @pytest.fixture(scope="module")

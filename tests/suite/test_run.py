@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,33 +26,12 @@ from forgetbench.judging import Judge, stand
 from forgetbench.packs import Pack, check_run, read_pack
 from forgetbench.reports import board_table
 from forgetbench.suite import Adopted, Options, TaskRun, adopt_originals, run
-from forgetbench.tasks import Task, read_task
-
-TOML = """
-name = "test/mlp/mislabelled"
-title = "A task of seconds"
-seeds = 3
-[image_set]
-name = "digits"
-options = { train = 60, validation = 50 }
-[network]
-name = "mlp"
-options = { hidden = [16] }
-[recipe]
-epochs = 6
-batch_size = 20
-lr = 0.05
-[scenario]
-name = "mislabelled"
-options = { rate = 0.3, known = 0.5 }
-"""
+from forgetbench.tasks import Task
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
-    path = tmp_path / "task.toml"
-    path.write_text(TOML)
-    return read_task(str(path))
+def task(make_task: Callable[..., Task]) -> Task:
+    return make_task("mislabelled", "rate = 0.3, known = 0.5", seeds=3)
 
 
 def go(task: Task, home: Path, *names: str, files: tuple[str, ...] = (), executor: str = "local") -> TaskRun:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,25 +29,6 @@ from forgetbench.suite import Options, TaskRun, run
 from forgetbench.tasks import Task, read_task
 from forgetbench.training import fit
 from forgetbench.unlearning import make_request
-
-TOML = """
-name = "test/mlp/stream"
-title = "A stream of seconds"
-seeds = 2
-[image_set]
-name = "digits"
-options = { train = 200, validation = 50 }
-[network]
-name = "mlp"
-options = { hidden = [16] }
-[recipe]
-epochs = 6
-batch_size = 20
-lr = 0.05
-[scenario]
-name = "stream"
-options = { of = "class", steps = 3, count = 1 }
-"""
 
 STEPWISE = """
 from dataclasses import dataclass
@@ -99,21 +81,29 @@ class World:
         return found
 
 
-def go(folder: Path, home: Path, *names: str, parameters: str = "") -> World:
+@pytest.fixture(scope="module")
+def task_file(write_task: Callable[..., Path]) -> Path:
+    return write_task("stream", 'of = "class", steps = 3, count = 1', train=200)
+
+
+@pytest.fixture(scope="module")
+def task(task_file: Path) -> Task:
+    return read_task(str(task_file))
+
+
+def go(task: Task, folder: Path, home: Path, *names: str, parameters: str = "") -> World:
     folder.mkdir(exist_ok=True)
-    (folder / "task.toml").write_text(TOML)
     (folder / "stepwise.py").write_text(STEPWISE)
     files = [] if names else [f"{folder / 'stepwise.py'}:Stepwise{parameters}"]
-    task = read_task(str(folder / "task.toml"))
     options = Options(home=home, device="cpu", executor="local")
     [done] = run([task], lambda one: choose(names, files, one.network.name), options)
     return World(task, done, home)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(task: Task, tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("stream")
-    return go(folder / "files", folder / "home")
+    return go(task, folder / "files", folder / "home")
 
 
 def test_every_request_starts_from_what_the_one_before_returned(world: World) -> None:
@@ -214,14 +204,12 @@ def test_the_table_has_a_line_for_each_request_and_the_reference_rows(world: Wor
     assert card.cost.requests == 3
 
 
-def test_a_task_that_is_no_stream_has_no_such_table_and_no_steps(tmp_path: Path) -> None:
-    path = tmp_path / "task.toml"
-    path.write_text(
-        TOML.replace('"stream"', '"class"', 2).replace('of = "class", steps = 3, count = 1', "classes = [3]")
-    )
-    path.write_text(path.read_text().replace("test/mlp/stream", "test/mlp/class"))
+def test_a_task_that_is_no_stream_has_no_such_table_and_no_steps(
+    tmp_path: Path, make_task: Callable[..., Task]
+) -> None:
+    task = make_task("class", "classes = [3]", train=200)
     options = Options(home=tmp_path, device="cpu", executor="local")
-    [done] = run([read_task(str(path))], lambda one: choose(["finetune:epochs=1"], [], one.network.name), options)
+    [done] = run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), options)
     assert done.pack is not None
     assert read_run(done.runs[0]).manifest.steps == ()
     assert stream_table(done.pack, [read_run(done.runs[0])]) is None
@@ -229,16 +217,16 @@ def test_a_task_that_is_no_stream_has_no_such_table_and_no_steps(tmp_path: Path)
 
 def test_flops_are_the_mean_of_a_request_on_both_sides(world: World, tmp_path: Path) -> None:
     """A pass over the retain set costs in proportion to its rows, and so does retraining on them."""
-    cost = read_run(go(tmp_path, world.home, "finetune:epochs=1").done.runs[0]).manifest.cost
+    cost = read_run(go(world.task, tmp_path, world.home, "finetune:epochs=1").done.runs[0]).manifest.cost
     assert cost.flops is not None
     assert cost.retrain_flops is not None
     assert cost.flops / cost.retrain_flops == pytest.approx(1 / world.task.recipe.epochs, rel=0.05)
 
 
-def test_a_killed_stream_continues_at_the_request_where_it_stopped(world: World, tmp_path: Path) -> None:
-    peace = go(tmp_path, tmp_path / "peace", parameters=":wait=0.5")
+def test_a_killed_stream_continues_at_the_request_where_it_stopped(task_file: Path, task: Task, tmp_path: Path) -> None:
+    peace = go(task, tmp_path, tmp_path / "peace", parameters=":wait=0.5")
     home = tmp_path / "home"
-    words = [sys.executable, "-m", "forgetbench", "run", str(tmp_path / "task.toml"), "--executor", "local"]
+    words = [sys.executable, "-m", "forgetbench", "run", str(task_file), "--executor", "local"]
     words += ["--method-file", f"{tmp_path / 'stepwise.py'}:Stepwise:wait=0.5"]
     process = subprocess.Popen(
         words,
@@ -259,7 +247,7 @@ def test_a_killed_stream_continues_at_the_request_where_it_stopped(world: World,
     process.wait()
     finished = {path: path.stat().st_mtime_ns for path in links()}
     assert 2 <= len(finished) < 6
-    again = go(tmp_path, home, parameters=":wait=0.5")
+    again = go(task, tmp_path, home, parameters=":wait=0.5")
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert len(links()) == 6
     assert again.run.manifest.steps != ()

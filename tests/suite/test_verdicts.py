@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,33 +16,12 @@ from forgetbench.judging import Judge, Standing, stand
 from forgetbench.packs import VERDICT, Pack, Verdict, read_pack, with_verdict
 from forgetbench.reports import board_table
 from forgetbench.suite import Options, TaskRun, run
-from forgetbench.tasks import Task, read_task
-
-TOML = """
-name = "test/mlp/mislabelled"
-title = "A task of seconds"
-seeds = 6
-[image_set]
-name = "digits"
-options = { train = 60, validation = 50 }
-[network]
-name = "mlp"
-options = { hidden = [16] }
-[recipe]
-epochs = 6
-batch_size = 20
-lr = 0.05
-[scenario]
-name = "mislabelled"
-options = { rate = 0.3, known = 0.5 }
-"""
+from forgetbench.tasks import Task
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
-    path = tmp_path / "task.toml"
-    path.write_text(TOML)
-    return read_task(str(path))
+def task(make_task: Callable[..., Task]) -> Task:
+    return make_task("mislabelled", "rate = 0.3, known = 0.5", seeds=6)
 
 
 @pytest.fixture
