@@ -26,12 +26,17 @@ from forgetbench.judging import Judge, stand
 from forgetbench.packs import Pack, check_run, read_pack
 from forgetbench.reports import board_table
 from forgetbench.suite import Adopted, Options, TaskRun, adopt_originals, run
-from forgetbench.tasks import Task
+from forgetbench.tasks import Task, read_task
 
 
 @pytest.fixture
-def task(make_task: Callable[..., Task]) -> Task:
-    return make_task("mislabelled", "rate = 0.3, known = 0.5", seeds=3)
+def task_file(write_task: Callable[..., Path]) -> Path:
+    return write_task("mislabelled", "rate = 0.3, known = 0.5", seeds=3)
+
+
+@pytest.fixture
+def task(task_file: Path) -> Task:
+    return read_task(str(task_file))
 
 
 def go(task: Task, home: Path, *names: str, files: tuple[str, ...] = (), executor: str = "local") -> TaskRun:
@@ -110,12 +115,12 @@ def test_damaged_artefacts_are_made_again_with_the_same_bits(task: Task, tmp_pat
 
 
 @pytest.mark.parametrize("after", [1, 6])
-def test_a_killed_run_continues_where_it_stopped(task: Task, tmp_path: Path, after: int) -> None:
+def test_a_killed_run_continues_where_it_stopped(task: Task, tmp_path: Path, after: int, task_file: Path) -> None:
     """Kill -9, then the same command: what was finished is not repeated, and the bits are those of a run in peace."""
     go(task, tmp_path / "peace", "finetune")
     home = tmp_path / "home"
     environment = {**os.environ, "FORGETBENCH_HOME": str(home)}
-    words = [sys.executable, "-m", "forgetbench", "run", str(tmp_path / "task.toml"), "--method", "finetune"]
+    words = [sys.executable, "-m", "forgetbench", "run", str(task_file), "--method", "finetune"]
     words += ["--executor", "local", "--json"]
     process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
     models = "store/??/[0-9a-f]*/weights.safetensors"
