@@ -56,8 +56,10 @@ def outcome(simulate, seeds, equal, memory, board):
 
 
 def outcomes(simulate, seeds, boards, *, equal=(), memory=2.0, first=0):
-    """All boards, on all cores; each has a seed of its own, so that it does not matter where it is made."""
+    """All boards, many of them on all cores; each has a seed of its own: it does not matter where it is made."""
     work = partial(outcome, simulate, seeds, equal, memory)
+    if boards < 100:
+        return [work(board) for board in range(first, first + boards)]
     with multiprocessing.get_context("fork").Pool() as pool:
         return pool.map(work, range(first, first + boards), chunksize=5)
 
