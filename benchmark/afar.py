@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from forgetbench.errors import UsageError
 from forgetbench.leaderboard.client import pull_pack
+from forgetbench.options import Options
 from forgetbench.packs import read_pack
+from forgetbench.pipeline import adopt
 from forgetbench.store import digest
-from forgetbench.suite import Options, adopt_originals
 from forgetbench.tasks import Task, read_task
 
 
@@ -38,3 +40,43 @@ def bring(name: str, server: str, options: Options, *, pack: str = "") -> tuple[
         task = read_task(name).with_counts(seeds=card.seeds, draws=card.draws)
         adopt_originals(task, folder, here)
     return task, here
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """Originals of a board that were put into the store."""
+
+    count: int
+    """How many there are now."""
+    replaced: tuple[int, ...]
+    """Seeds of those that stand where another original was."""
+
+
+def adopt_originals(task: Task, pack: Path, options: Options) -> Adopted:
+    """Put the originals of a board's pack into the store, so that runs start from them.
+
+    Raises:
+        UsageError: The pack is of another definition of the task than the one here.
+        ForgetBenchError: It holds no originals.
+    """
+    card = read_pack(pack, verify=False).card
+    if card.task_key != task.key:
+        raise UsageError(
+            f"The board's {card.task} is defined otherwise than the one here (task keys {card.task_key[:12]} and "
+            f"{task.key[:12]}): install the version of forgetbench that the board uses."
+        )
+    replaced = []
+    for seed, sha in enumerate(card.originals):
+        done = adopt(
+            {
+                "task": task.model_dump(mode="json"),
+                "site": options.site().__dict__,
+                "role": "original",
+                "seed": seed,
+                "weights": str(pack / "models" / f"s{seed}.safetensors"),
+                "sha256": sha,
+            }
+        )
+        if done["replaced"]:
+            replaced.append(seed)
+    return Adopted(len(card.originals), tuple(replaced))

@@ -9,12 +9,13 @@ from forgetbench.contestants import choose
 from forgetbench.errors import UsageError
 from forgetbench.evidence import read_run
 from forgetbench.judging import NO_UNLEARNING, RETRAIN, Standing, scoring_code, stand
+from forgetbench.options import Options, Watcher
 from forgetbench.packs import Pack, Verdict, with_verdict
 from forgetbench.scoring.audit import LINE, Audit, audit, interpolate
 from forgetbench.scoring.score import score
 from forgetbench.scoring.scorecards import Scorecard
 from forgetbench.scoring.sentinels import SENTINELS
-from forgetbench.suite import Options, Watcher, extra_oracles, run
+from forgetbench.suite import extra_oracles, run
 from forgetbench.tasks import Task
 
 

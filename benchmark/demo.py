@@ -19,9 +19,10 @@ from forgetbench.judging import Standing, stand
 from forgetbench.leaderboard.client import submit
 from forgetbench.leaderboard.server import create_token, install_pack
 from forgetbench.leaderboard.settings import Settings
+from forgetbench.options import Options, Watcher
 from forgetbench.packs import PackCard
 from forgetbench.store import write_atomically
-from forgetbench.suite import Options, Watcher, run
+from forgetbench.suite import run
 from forgetbench.tasks import read_task
 
 TASKS = ("faces/cnn/identity", "digits/cnn/mislabelled-20")

@@ -29,6 +29,9 @@ Done = Callable[[int, Result], None]
 class Executor(Protocol):
     """Runs independent jobs."""
 
+    alone: bool
+    """Nothing runs beside a job, so that its wall time means something."""
+
     def __call__(self, work: str, jobs: Sequence[Job], on_done: Done) -> list[Result]:
         """Results in the order of the jobs; the first exception of a job is raised here."""
         ...
@@ -48,7 +51,6 @@ class Local:
     """In order, in this process: the default on one GPU."""
 
     alone = True
-    """Nothing runs beside a job, so that its wall time means something."""
 
     def __call__(self, work: str, jobs: Sequence[Job], on_done: Done) -> list[Result]:
         """Run the jobs one after another."""
@@ -121,7 +123,7 @@ class Processes:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def make_executor(name: str, workers: int | None, device: str) -> Local | Processes:
+def make_executor(name: str, workers: int | None, device: str) -> Executor:
     """An executor by name; ``auto`` takes processes on a CPU and local on a GPU.
 
     Raises:

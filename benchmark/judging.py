@@ -221,9 +221,9 @@ def cost_of(record: CostRecord, models: Sequence[ModelRecord]) -> Cost:
 @lru_cache(maxsize=1)
 def scoring_code() -> str:
     """Hash of the code that shapes a score."""
-    folder = Path(__file__).parent
-    files = [*(folder / "scoring").glob("*.py"), *(folder / "metrics").glob("*.py")]
-    return source_digest(folder / "answers.py", folder / "statistics.py", *sorted(files))
+    here = Path(__file__)
+    files = [*(here.parent / "scoring").glob("*.py"), *(here.parent / "metrics").glob("*.py")]
+    return source_digest(here, here.parent / "answers.py", here.parent / "statistics.py", *sorted(files))
 
 
 def _share(value: float | None, of: float | None) -> float | None:

@@ -23,9 +23,10 @@ from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import CostRecord, MethodRecord, describe
 from forgetbench.gathering import Entry, Unlearned, gather_run
 from forgetbench.methods import methods
+from forgetbench.options import Options, Watcher
 from forgetbench.pipeline import count, prepare
 from forgetbench.store import digest, file_digest, write_atomically
-from forgetbench.suite import Options, Watcher, train_originals
+from forgetbench.suite import train_originals
 from forgetbench.tasks import Task
 from forgetbench.unlearning import share_changed
 
@@ -289,7 +290,7 @@ Load a model and the images they count in:
 ```python
 import numpy as np
 from forgetbench.bench import Bench
-from forgetbench.suite import Options
+from forgetbench.options import Options
 from forgetbench.tasks import read_task
 from safetensors.torch import load_file, save_file
 

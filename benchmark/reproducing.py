@@ -13,6 +13,7 @@ from forgetbench.environment import environment
 from forgetbench.errors import UsageError
 from forgetbench.evidence import read_run
 from forgetbench.judging import REFERENCES, Standing, stand
+from forgetbench.options import Options, Watcher
 from forgetbench.references import (
     SHIPPED,
     Difference,
@@ -24,7 +25,7 @@ from forgetbench.references import (
     evidence_digest,
     write_board,
 )
-from forgetbench.suite import Options, Watcher, run
+from forgetbench.suite import run
 from forgetbench.tasks import Task, read_task
 from forgetbench.tuning import tune
 

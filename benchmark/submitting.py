@@ -12,9 +12,10 @@ from forgetbench.elsewhere import is_elsewhere, make_run
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import read_run
 from forgetbench.leaderboard.client import Client, pull_pack
+from forgetbench.options import Options, Watcher
 from forgetbench.packs import read_pack
 from forgetbench.results import Results
-from forgetbench.suite import Options, Watcher, run
+from forgetbench.suite import run
 from forgetbench.tasks import read_task
 
 _METHOD_FILE = re.compile(r".+\.py(:.*)?", re.DOTALL)

@@ -15,18 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from forgetbench.answers import Array, Logits, read_arrays, stack
-from forgetbench.artefacts import ANSWERS, LABELS, find_artefact
+from forgetbench.answers import Array, Logits
+from forgetbench.artefacts import LABELS
 from forgetbench.bench import open_bench
 from forgetbench.contestants import Contestant, trained_by
+from forgetbench.crew import Crew
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.executors import Job, Local, Processes, Result, make_executor
+from forgetbench.executors import Job, Result
 from forgetbench.judging import scoring_code
 from forgetbench.methods import base, cards
+from forgetbench.options import Options, Watcher
 from forgetbench.scoring.selectors import Judgement, by_distance, development_bands, oracle_free
 from forgetbench.store import digest, source_digest
 from forgetbench.studies import Selector, Study, Trial
-from forgetbench.suite import Options, Silent, Watcher
 from forgetbench.tasks import Task
 
 SEEDS: dict[Selector, int] = {"oracle-free": 2, "oracle": 4}
@@ -87,8 +88,8 @@ def tune(
     for study in studies:
         study.check(trials)
     if not all(study.has(trials) for study in studies):
-        with make_executor(options.executor, options.workers, options.site().device) as executor:
-            rehearsal = _Rehearsal(development, options, executor, watcher or Silent())
+        with options.open_executor() as executor:
+            rehearsal = _Rehearsal(Crew(development, options, executor, watcher))
             rehearsal.run(list(zip(contestants, studies, strict=True)), trials, selector)
     return [_tuned(one, study, trials) for one, study in zip(contestants, studies, strict=True)]
 
@@ -174,15 +175,14 @@ def choose_trial(trials: Sequence[Trial]) -> Trial | None:
 class _Rehearsal:
     """The jobs of a development task: originals once, oracles where they are asked for, then rounds of trials."""
 
-    def __init__(self, task: Task, options: Options, executor: Local | Processes, watcher: Watcher) -> None:
-        self.task, self.options, self.executor, self.watcher = task, options, executor, watcher
-        self.common: Job = {"task": task.model_dump(mode="json"), "site": options.site().__dict__}
+    def __init__(self, crew: Crew) -> None:
+        self.crew, self.task = crew, crew.task
         self.originals: dict[str, list[Result]] = {}
 
     def run(self, studies: Sequence[tuple[Contestant, Study]], trials: int, selector: Selector) -> None:
         """Rounds, until every study has its trials."""
         specs = [contestant.as_json() for contestant, _ in studies]
-        [facts] = self._do("pipeline:prepare", [{"methods": specs}], ["images and splits"])
+        [facts] = self.crew.do("pipeline:prepare", [{"methods": specs}], ["images and splits"])
         refused = facts["refusals"]
         live = []
         for (contestant, study), spec in zip(studies, specs, strict=True):
@@ -191,33 +191,27 @@ class _Rehearsal:
             else:
                 live.append((contestant, study))
         missing = sum(max(0, trials - len(study.trials())) for _, study in live)
-        self.watcher.begin(self.task.name, missing * self.task.seeds * self.task.draws)
+        self.crew.watcher.begin(self.task.name, missing * len(self.crew.places()))
         if missing:
             judge = self._judge(facts, selector)
             while batch := [pair for pair in live if len(pair[1].trials()) < trials]:
                 self._round(batch, judge)
         for _, study in live:
             study.ask(trials)
-        self.watcher.end(self.task.name)
+        self.crew.watcher.end(self.task.name)
 
     def _judge(self, facts: Result, selector: Selector) -> Callable[[list[Logits]], Judgement]:
-        labels = [_labels(self.options.store.path(key) / LABELS) for key in facts["labels"]]
-        seeds, draws = range(self.task.seeds), range(self.task.draws)
-        shared = self._train([{"role": "original", "seed": seed} for seed in seeds])
-        self.originals[""] = shared
-        originals = [self._answers([shared[seed]["answers"][str(draw)] for seed in seeds]) for draw in draws]
+        labels = [_labels(self.crew.options.store.path(key) / LABELS) for key in facts["labels"]]
+        self.originals[""] = self.crew.train(self.crew.originals())
+        originals = self.crew.answers_of(self.originals[""])
         if selector == "oracle-free":
             mislabelled = self.task.scenario.name == "mislabelled"
             return lambda population: oracle_free(population, originals, labels, mislabelled=mislabelled)
-        sides = []
-        for role in ("reference", "control"):
-            jobs: list[Job] = [{"role": role, "draw": draw, "seed": seed} for draw in draws for seed in seeds]
-            models = {(job["draw"], job["seed"]): made for job, made in zip(jobs, self._train(jobs), strict=True)}
-            sides.append(
-                [self._answers([models[draw, seed]["answers"][str(draw)] for seed in seeds]) for draw in draws]
-            )
-        bands = development_bands(labels, sides[0], sides[1], originals, facts["track"])
-        return lambda population: by_distance(population, sides[0], originals, labels, bands)
+        references, controls = (
+            self.crew.answers_of(self.crew.train(self.crew.oracles(role))) for role in ("reference", "control")
+        )
+        bands = development_bands(labels, references, controls, originals, facts["track"])
+        return lambda population: by_distance(population, references, originals, labels, bands)
 
     def _round(self, batch: Sequence[tuple[Contestant, Study]], judge: Callable[[list[Logits]], Judgement]) -> None:
         """One trial of each study, side by side."""
@@ -232,18 +226,11 @@ class _Rehearsal:
                 untrained[number] = bad
                 continue
             jobs += [
-                {
-                    "method": trial.as_json(),
-                    "draw": draw,
-                    "seed": seed,
-                    "original": originals[seed]["model"],
-                    "of": number,
-                }
-                for draw in range(self.task.draws)
-                for seed in range(self.task.seeds)
+                {"method": trial.as_json(), **place, "original": originals[place["seed"]]["model"], "of": number}
+                for place in self.crew.places()
             ]
         names = [f"{job['method']['label']}, trial {len(batch[job['of']][1].trials())}" for job in jobs]
-        results = self._do("unlearning:unlearn", jobs, names)
+        results = self.crew.do("unlearning:unlearn", jobs, names)
         for number, ((_, study), values) in enumerate(zip(batch, proposals, strict=True)):
             made = [result for job, result in zip(jobs, results, strict=True) if job["of"] == number]
             made += [untrained[number]] if number in untrained else []
@@ -255,9 +242,7 @@ class _Rehearsal:
             raise ForgetBenchError(f"a trial could not be made here, and is not counted ({bad['reason']}).")
         if bad is not None:
             return {"status": bad["status"], "reason": bad["reason"]}
-        seeds = self.task.seeds
-        keys = [result["key"] for result in made]
-        population = [self._answers(keys[start : start + seeds]) for start in range(0, len(keys), seeds)]
+        population = self.crew.population([result["key"] for result in made])
         if not all(np.isfinite(array).all() for answers in population for array in answers.values()):
             return {"status": "diverged", "reason": "a model answers NaN or infinity"}
         judged = judge(population)
@@ -271,23 +256,8 @@ class _Rehearsal:
         spec = contestant.as_json()
         key = digest(trained_by(spec))
         if key not in self.originals:
-            jobs: list[Job] = [{"role": "original", "seed": seed, "method": spec} for seed in range(self.task.seeds)]
-            self.originals[key] = self._train(jobs)
+            self.originals[key] = self.crew.train(self.crew.originals(spec))
         return self.originals[key]
-
-    def _train(self, jobs: Sequence[Job]) -> list[Result]:
-        return self._do("pipeline:train", jobs, [f"{job['role']} {job['seed']}" for job in jobs])
-
-    def _answers(self, keys: Sequence[str]) -> Logits:
-        return stack([read_arrays(find_artefact(self.options.store, key) / ANSWERS) for key in keys])
-
-    def _do(self, work: str, jobs: Sequence[Job], names: Sequence[str]) -> list[Result]:
-        full = [{**self.common, **job} for job in jobs]
-
-        def done(number: int, result: Result) -> None:
-            self.watcher.done(names[number], fresh=bool(result.get("fresh", False)))
-
-        return self.executor(f"forgetbench.{work}", full, done)
 
 
 def _labels(path: Path) -> dict[str, Array]:

@@ -17,9 +17,10 @@ from forgetbench.evidence import Manifest, read_run
 from forgetbench.leaderboard.client import Client, fetch_entry, post_verification
 from forgetbench.methods import load_method_file, methods
 from forgetbench.methods.base import Method
+from forgetbench.options import Options, Watcher
 from forgetbench.references import Difference, compare, evidence_digest, row_of
 from forgetbench.scoring.scorecards import Scorecard
-from forgetbench.suite import Options, Watcher, run
+from forgetbench.suite import run
 from forgetbench.tasks import Task
 
 

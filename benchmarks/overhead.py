@@ -20,7 +20,8 @@ import torch
 from torch.nn import functional
 
 from forgetbench.bench import Bench, Site
-from forgetbench.suite import Options, run
+from forgetbench.options import Options
+from forgetbench.suite import run
 from forgetbench.tasks import Task, read_task
 
 

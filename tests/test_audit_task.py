@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from forgetbench.auditing import audit_task
+from forgetbench.options import Options
 from forgetbench.packs import Verdict
-from forgetbench.suite import Options
 from forgetbench.tasks import read_task
 
 

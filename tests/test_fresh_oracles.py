@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from forgetbench.options import Options
 from forgetbench.scoring.score import reference_bands, score
-from forgetbench.suite import Options, extra_oracles, run
+from forgetbench.suite import extra_oracles, run
 from forgetbench.tasks import read_task
 
 POOL = 96

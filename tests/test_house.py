@@ -24,6 +24,8 @@ FLOORS = [
     {"scoring", "judging", "results", "references", "published", "reports", "figures", "streams"},
     {"leaderboard"},
     {
+        "options",
+        "crew",
         "suite",
         "afar",
         "observing",

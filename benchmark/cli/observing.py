@@ -69,8 +69,8 @@ def observe(
     from forgetbench.judging import stand
     from forgetbench.observing import Observed, export
     from forgetbench.observing import observe as observe_models
+    from forgetbench.options import Options
     from forgetbench.reports import board_table
-    from forgetbench.suite import Options
     from forgetbench.tasks import read_task
 
     wanted = read_task(task).with_counts(seeds=seeds, draws=draws)

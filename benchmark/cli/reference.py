@@ -46,9 +46,9 @@ def reference(
     workers
         Processes; one for each core if left out.
     """
+    from forgetbench.options import Options
     from forgetbench.references import SHIPPED
     from forgetbench.reproducing import TASKS, make_reference
-    from forgetbench.suite import Options
     from forgetbench.tasks import find_tasks
 
     options = Options(root=root, device=device, executor=executor, workers=workers)
@@ -105,10 +105,10 @@ def reproduce(
     json
         Print every comparison as JSON.
     """
+    from forgetbench.options import Options
     from forgetbench.references import SHIPPED, read_board, reference_tasks
     from forgetbench.reproducing import QUICK, QUICK_ROWS, forget_reproduced
     from forgetbench.reproducing import reproduce as reproduce_board
-    from forgetbench.suite import Options
 
     if submission is not None or server is not None:
         if submission is None or server is None or task or method or quick:

@@ -83,8 +83,8 @@ def run(
     from forgetbench.contestants import Contestant, choose
     from forgetbench.evidence import read_run
     from forgetbench.judging import stand
+    from forgetbench.options import Options
     from forgetbench.streams import tables_of
-    from forgetbench.suite import Options
     from forgetbench.suite import run as run_tasks
     from forgetbench.tasks import Task, find_tasks
     from forgetbench.tuning import tuned as tuned_ones
@@ -224,8 +224,8 @@ def audit(
         Print JSON.
     """
     from forgetbench.auditing import audit_task
+    from forgetbench.options import Options
     from forgetbench.scoring.audit import CONTESTANTS
-    from forgetbench.suite import Options
     from forgetbench.tasks import read_task
 
     wanted = read_task(task).with_counts(seeds=seeds)

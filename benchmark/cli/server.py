@@ -43,8 +43,8 @@ def demo(*, workers: int | None = None, executor: Literal["auto", "processes", "
     """
     from forgetbench.cli.reporting import print_tables
     from forgetbench.demo import run_demo
+    from forgetbench.options import Options
     from forgetbench.reports import board_table
-    from forgetbench.suite import Options
 
     options = Options(device="cpu", executor=executor, workers=workers)
     with ProgressBar() as watcher:
@@ -134,7 +134,8 @@ def build(
     install
         Make a board of it on the leaderboard of this machine.
     """
-    from forgetbench.suite import Options, run
+    from forgetbench.options import Options
+    from forgetbench.suite import run
     from forgetbench.tasks import read_task
 
     wanted = read_task(task).with_counts(seeds=seeds, draws=draws)
@@ -213,8 +214,9 @@ def pull(
     """
     from tempfile import TemporaryDirectory
 
+    from forgetbench.afar import adopt_originals
     from forgetbench.leaderboard.client import pull_pack
-    from forgetbench.suite import Options, adopt_originals
+    from forgetbench.options import Options
     from forgetbench.tasks import read_task
 
     wanted = read_task(task)

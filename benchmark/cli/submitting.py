@@ -53,8 +53,8 @@ def submit(
     """
     from forgetbench.leaderboard.client import REFUSED
     from forgetbench.leaderboard.client import submit as submit_run
+    from forgetbench.options import Options
     from forgetbench.submitting import find_run
-    from forgetbench.suite import Options
 
     with ProgressBar() as watcher:
         folder = find_run(what, server, task, Options(root=root, device=device, evidence_only=True), watcher)

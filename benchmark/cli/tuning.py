@@ -58,7 +58,7 @@ def tune(
     from importlib.util import find_spec
 
     from forgetbench.contestants import choose
-    from forgetbench.suite import Options
+    from forgetbench.options import Options
     from forgetbench.tasks import find_tasks
     from forgetbench.tuning import tune as tune_task
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from forgetbench import suite, tasks
+from forgetbench import options, tasks
 from forgetbench.cli import main, make_app
 from forgetbench.executors import Local
 
@@ -121,7 +121,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def here(*_: object) -> Iterator[Local]:
         yield Local()
 
-    monkeypatch.setattr(suite, "make_executor", here)
+    monkeypatch.setattr(options, "make_executor", here)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if marked(page)], ids=lambda page: page.name)

@@ -15,10 +15,10 @@ from forgetbench.cli import main
 from forgetbench.errors import UsageError
 from forgetbench.methods import methods
 from forgetbench.methods.base import param
+from forgetbench.options import Options
 from forgetbench.references import ReferenceBoard, ReferenceRow, compare, read_board, reference_tasks, write_board
 from forgetbench.reproducing import make_reference, reproduce
 from forgetbench.scoring.scorecards import MetricBand, Scorecard, Value
-from forgetbench.suite import Options
 from forgetbench.tasks import Task, read_task
 
 TOML = """

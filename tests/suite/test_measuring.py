@@ -18,9 +18,10 @@ from forgetbench.contestants import choose
 from forgetbench.errors import UsageError
 from forgetbench.evidence import read_run
 from forgetbench.judging import Judge, stand
+from forgetbench.options import Options
 from forgetbench.packs import check_run
 from forgetbench.reports import board_table
-from forgetbench.suite import Options, TaskRun, run
+from forgetbench.suite import TaskRun, run
 from forgetbench.tasks import Task
 
 

@@ -18,8 +18,9 @@ from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import read_run
 from forgetbench.judging import Judge, stand
 from forgetbench.observing import Observed, export, observe
+from forgetbench.options import Options
 from forgetbench.packs import check_run, read_pack
-from forgetbench.suite import Options, run
+from forgetbench.suite import run
 from forgetbench.tasks import Task
 
 

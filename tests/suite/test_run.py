@@ -18,14 +18,16 @@ import numpy as np
 import pytest
 
 from forgetbench import afar
+from forgetbench.afar import Adopted, adopt_originals
 from forgetbench.contestants import choose
 from forgetbench.datasets.images import Partition
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import read_run
 from forgetbench.judging import Judge, stand
+from forgetbench.options import Options
 from forgetbench.packs import Pack, check_run, read_pack
 from forgetbench.reports import board_table
-from forgetbench.suite import Adopted, Options, TaskRun, adopt_originals, run
+from forgetbench.suite import TaskRun, run
 from forgetbench.tasks import Task, read_task
 
 

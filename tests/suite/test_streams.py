@@ -23,9 +23,10 @@ from forgetbench.contestants import choose
 from forgetbench.evidence import Run, read_run
 from forgetbench.judging import Judge
 from forgetbench.methods.base import ForgetRequest
+from forgetbench.options import Options
 from forgetbench.packs import Pack, check_run
 from forgetbench.streams import StreamCurves, stream_curves, stream_table
-from forgetbench.suite import Options, TaskRun, run
+from forgetbench.suite import TaskRun, run
 from forgetbench.tasks import Task, read_task
 from forgetbench.training import fit
 from forgetbench.unlearning import make_request

@@ -13,9 +13,10 @@ from forgetbench.contestants import choose
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence import read_run
 from forgetbench.judging import Judge, Standing, stand
+from forgetbench.options import Options
 from forgetbench.packs import VERDICT, Pack, Verdict, read_pack, with_verdict
 from forgetbench.reports import board_table
-from forgetbench.suite import Options, TaskRun, run
+from forgetbench.suite import TaskRun, run
 from forgetbench.tasks import Task
 
 

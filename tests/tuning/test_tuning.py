@@ -16,9 +16,10 @@ from forgetbench.cli import main
 from forgetbench.contestants import Contestant, choose
 from forgetbench.errors import UsageError
 from forgetbench.evidence import read_run
+from forgetbench.options import Options
 from forgetbench.store import Store
 from forgetbench.studies import Trial
-from forgetbench.suite import Options, run
+from forgetbench.suite import run
 from forgetbench.tasks import Task, read_task
 from forgetbench.tuning import Tuned, choose_trial, tune, tuned
 
