@@ -11,6 +11,11 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from forgetbench.errors import ForgetBenchError, UsageError
 
+MANY = 20
+"""More names than this are read in a list of their own rather than in a message."""
+LISTS = {kind: f"{kind}s" for kind in ("task", "method", "metric", "scenario", "network")} | {"image set": "datasets"}
+"""Kinds of names that `forgetbench list` shows -> what it calls them."""
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -117,9 +122,11 @@ class Registry(Generic[T]):
 
 
 def unknown(kind: str, name: str, names: list[str]) -> str:
-    """The sentence for a name that nobody has: the nearest ones first, then all."""
+    """The sentence for a name that nobody has: the nearest ones first, then all, or where to read them if many."""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    if near and len(names) > MANY and kind in LISTS:
+        return f"There is no {kind} {name!r}.{hint} `forgetbench list {LISTS[kind]}` shows all {len(names)}."
     return f"There is no {kind} {name!r}.{hint} There are: {', '.join(names) or 'none'}."
 
 

@@ -8,7 +8,7 @@ side; trials are kept by optuna in the run's home, and models in the store, so a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def tune(
         study.check(trials)
     if not all(study.has(trials) for study in studies):
         with options.open_executor() as executor:
-            rehearsal = _Rehearsal(Crew(development, options, executor, watcher))
+            rehearsal = _Rehearsal(Crew(development, options, executor, watcher), _unfit(task, options))
             rehearsal.run(list(zip(contestants, studies, strict=True)), trials, selector)
     return [_tuned(one, study, trials) for one, study in zip(contestants, studies, strict=True)]
 
@@ -139,6 +139,7 @@ def open_study(task: Task, contestant: Contestant, options: Options, selector: S
     }
     facts = {
         **recipe,
+        **({"unfit": sorted(_unfit(task, options))} if selector == "oracle" else {}),
         "contract": source_digest(*(Path(str(module.__file__)) for module in (base, cards))),
         "scoring": scoring_code(),
         "made_from": bench.made_from("study"),
@@ -151,6 +152,12 @@ def open_study(task: Task, contestant: Contestant, options: Options, selector: S
         seed=int(digest(recipe)[:8], 16),  # other code judges anew, but tries the same, which the store may hold
         facts=facts,
     )
+
+
+def _unfit(task: Task, options: Options) -> Mapping[str, str]:
+    """Metrics that the last audit of the task's own board found out of place: they choose no trial either."""
+    verdict = options.results.verdict(task.name, task.key, task.draws, task.seeds)
+    return verdict.unfit if verdict else {}
 
 
 def _tuned(contestant: Contestant, study: Study, trials: int) -> Tuned:
@@ -175,8 +182,8 @@ def choose_trial(trials: Sequence[Trial]) -> Trial | None:
 class _Rehearsal:
     """The jobs of a development task: originals once, oracles where they are asked for, then rounds of trials."""
 
-    def __init__(self, crew: Crew) -> None:
-        self.crew, self.task = crew, crew.task
+    def __init__(self, crew: Crew, unfit: Mapping[str, str]) -> None:
+        self.crew, self.task, self.unfit = crew, crew.task, unfit
         self.originals: dict[str, list[Result]] = {}
 
     def run(self, studies: Sequence[tuple[Contestant, Study]], trials: int, selector: Selector) -> None:
@@ -210,7 +217,7 @@ class _Rehearsal:
         references, controls = (
             self.crew.answers_of(self.crew.train(self.crew.oracles(role))) for role in ("reference", "control")
         )
-        bands = development_bands(labels, references, controls, originals, facts["track"])
+        bands = development_bands(labels, references, controls, originals, facts["track"], self.unfit)
         return lambda population: by_distance(population, references, originals, labels, bands)
 
     def _round(self, batch: Sequence[tuple[Contestant, Study]], judge: Callable[[list[Logits]], Judgement]) -> None:

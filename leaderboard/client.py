@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None]
 """Called with the bytes sent so far, and those in all."""
 
 
-class Verdict(NamedTuple):
+class Outcome(NamedTuple):
     """What became of a submission."""
 
     state: str
@@ -65,7 +65,7 @@ def submit(
     wait_seconds: float = 600.0,
     progress: Progress | None = None,
     transport: httpx2.BaseTransport | None = None,
-) -> Verdict:
+) -> Outcome:
     """Submit a run to a leaderboard and wait for the verdict.
 
     Args:
@@ -88,7 +88,7 @@ def submit(
             body = pack_body(run, Path(folder) / "run.zip")
             answer = client.upload(body, dry_run=dry_run, progress=progress)
         if dry_run:
-            return Verdict("accepted", answer["task"], answer["detail"], "", answer)
+            return Outcome("accepted", answer["task"], answer["detail"], "", answer)
         return client.wait(answer["id"], wait_seconds)
 
 
@@ -357,14 +357,14 @@ class Client:
             answer = self._http.post(path, content=chunks(), headers=headers, params=params)
             return self._checked(answer)
 
-    def wait(self, identity: str, seconds: float) -> Verdict:
+    def wait(self, identity: str, seconds: float) -> Outcome:
         """Wait until a submission is listed or rejected, and its rank is known."""
         until, pause = time.monotonic() + seconds, 0.2
         while True:
             found = self.get(f"/api/v1/submissions/{quote(identity, safe='')}")
             decided = found["state"] in _FINAL and (found["state"] != "listed" or found["rank"] or found["reasons"])
             if decided or time.monotonic() > until:
-                return Verdict(found["state"], found["task"], describe(found), found["url"], found)
+                return Outcome(found["state"], found["task"], describe(found), found["url"], found)
             time.sleep(pause)
             pause = min(pause * 1.5, 3.0)
 

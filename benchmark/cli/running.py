@@ -255,7 +255,7 @@ def audit(
         ],
         right=range(3, 7),
     )
-    whole = [verdict for verdict in found.verdicts if verdict.metric is None]
+    whole = [finding for finding in found.findings if finding.metric is None]
     marks = {True: "ok", False: "OUT OF PLACE", None: "not demanded"}
     print_table("", ("sentinel", "", "what was found"), [(v.sentinel, marks[v.passed], v.detail) for v in whole])
     if found.taus:

@@ -19,7 +19,7 @@ from forgetbench.scoring.comparisons import Population
 from forgetbench.scoring.scorecards import Bands, Record, Scorecard, Value
 from forgetbench.scoring.sentinels import (
     SENTINELS,
-    Verdict,
+    Finding,
     about_forgetting,
     family_limit,
     of_metric,
@@ -65,7 +65,7 @@ class Audit(Record):
 
     metrics: tuple[Fitness, ...]
     """All metrics, those that rank first."""
-    verdicts: tuple[Verdict, ...]
+    findings: tuple[Finding, ...]
     """Every judgement."""
     unfit: tuple[str, ...]
     """Metrics that rank, or stand in for one that does, and failed: given to ``reference_bands(unfit=...)`` they rank
@@ -111,9 +111,9 @@ def audit(
     wrong = sorted(set(sentinels) - set(SENTINELS))
     if wrong:
         raise UsageError(f"There is no sentinel {wrong[0]!r}. There are: {', '.join(SENTINELS)}.")
-    verdicts = [verdict for name, card in sentinels.items() for verdict in whole(name, card, bands)]
+    findings = [verdict for name, card in sentinels.items() for verdict in whole(name, card, bands)]
     if line:
-        verdicts.append(rising(None, line, bands))
+        findings.append(rising(None, line, bands))
     ordered = sorted({*metrics.names(), *bands.bands}, key=lambda name: (name not in bands.ranking, name))
     ranks = {*bands.ranking, *(STAND_IN[name] for name in bands.ranking if name in STAND_IN)}
     fitness = []
@@ -121,11 +121,11 @@ def audit(
         found = of_metric(metric, sentinels, bands)
         if line and metric in bands.bands:
             found.append(rising(metric, [card.metrics.get(metric, Value()) for card in line], bands))
-        verdicts += found
+        findings += found
         fitness.append(_fitness(metric, found, sentinels, bands))
     return Audit(
         metrics=tuple(fitness),
-        verdicts=tuple(verdicts),
+        findings=tuple(findings),
         unfit=tuple(item.metric for item in fitness if item.metric in ranks and item.fit == "UNFIT"),
         contestants=len(contestants),
         taus=agreement(contestants, ordered),
@@ -148,8 +148,8 @@ def agreement(contestants: Sequence[Scorecard], names: Sequence[str]) -> dict[st
     }
 
 
-def _fitness(metric: str, verdicts: Sequence[Verdict], cards: Mapping[str, Scorecard], bands: Bands) -> Fitness:
-    fit, why = _judged(metric, verdicts)
+def _fitness(metric: str, findings: Sequence[Finding], cards: Mapping[str, Scorecard], bands: Bands) -> Fitness:
+    fit, why = _judged(metric, findings)
     if fit == "not judged":
         why = (why_not(metric, cards, bands),)
     reach = family_limit(bands) + float(norm.ppf(POWER))
@@ -167,12 +167,12 @@ def _fitness(metric: str, verdicts: Sequence[Verdict], cards: Mapping[str, Score
     )
 
 
-def _judged(metric: str, verdicts: Sequence[Verdict]) -> tuple[Fit, tuple[str, ...]]:
-    failures = tuple(f"{item.sentinel}: {item.detail}" for item in verdicts if item.passed is False)
+def _judged(metric: str, findings: Sequence[Finding]) -> tuple[Fit, tuple[str, ...]]:
+    failures = tuple(f"{item.sentinel}: {item.detail}" for item in findings if item.passed is False)
     if failures:
         return "UNFIT", failures
-    untold = next((item.detail for item in verdicts if item.sentinel == "none" and item.passed is None), None)
+    untold = next((item.detail for item in findings if item.sentinel == "none" and item.passed is None), None)
     if about_forgetting(metric) and untold is not None:
         return "blind", (f"none: {untold}",)
-    told = any(item.passed for item in verdicts if item.sentinel == "none" or not about_forgetting(metric))
+    told = any(item.passed for item in findings if item.sentinel == "none" or not about_forgetting(metric))
     return "fit" if told else "not judged", ()

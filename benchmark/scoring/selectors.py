@@ -7,6 +7,7 @@ accuracy than the utility gate allows a single seed, or a whole class; it is nev
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,14 +71,19 @@ def oracle_free(contestant: Population, originals: Population, labels: Labels, *
 
 
 def development_bands(
-    labels: Labels, references: Population, controls: Population, originals: Population, track: Track
+    labels: Labels,
+    references: Population,
+    controls: Population,
+    originals: Population,
+    track: Track,
+    unfit: Mapping[str, str] = MappingProxyType({}),
 ) -> Bands:
-    """The bands of the development board, for `by_distance`.
+    """The bands of the development board, for `by_distance`; metrics in ``unfit`` failed the task's audit.
 
     Raises:
         UsageError: Nothing tells No unlearning from the oracles there, so that the distance would favour doing nothing.
     """
-    bands = reference_bands(labels, references, controls, originals, track, ranking_only=True)
+    bands = reference_bands(labels, references, controls, originals, track, unfit=unfit, ranking_only=True)
     if not any(spec.role(track) == "efficacy" for spec in ranking_metrics(track) if spec.name in bands.ranking):
         raise UsageError(
             "On the development board nothing tells No unlearning from the oracles, so that a distance would favour "

@@ -30,7 +30,7 @@ SURE = 0.01
 """Two-sided level at which two sentinels differ on a metric that has no band."""
 
 
-class Verdict(Record):
+class Finding(Record):
     """One sentinel on one metric, or as a whole."""
 
     sentinel: str
@@ -58,11 +58,11 @@ def about_forgetting(metric: str) -> bool:
     return metric == "probe" or bool(FORGOTTEN & set(metrics.get(metric).requires))
 
 
-def whole(name: str, card: Scorecard, bands: Bands) -> list[Verdict]:
+def whole(name: str, card: Scorecard, bands: Bands) -> list[Finding]:
     """What is demanded of a sentinel's scorecard as a whole."""
 
-    def say(*, passed: bool | None, detail: str) -> Verdict:
-        return Verdict(sentinel=name, metric=None, passed=passed, detail=detail)
+    def say(*, passed: bool | None, detail: str) -> Finding:
+        return Finding(sentinel=name, metric=None, passed=passed, detail=detail)
 
     distance = card.distance
     away = (
@@ -94,14 +94,14 @@ def _oracles_miss(card: Scorecard) -> bool:
     return bands[0] is not None and bands[1] is not None and bands[0].mean < bands[1].mean / 2
 
 
-def of_metric(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> list[Verdict]:
+def of_metric(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> list[Finding]:
     """What the sentinels say of one metric; nothing of a metric that none of them can judge."""
     if any(card.metrics.get(metric, Value()).band is not None for card in cards.values()):
         found = {name: _in_band(name, metric, cards, card, bands) for name, card in cards.items()}
     else:
         found = dict(_by_values(metric, cards, bands))
     return [
-        Verdict(sentinel=name, metric=metric, passed=item[0], detail=item[1])
+        Finding(sentinel=name, metric=metric, passed=item[0], detail=item[1])
         for name, item in found.items()
         if item is not None
     ]
@@ -232,7 +232,7 @@ def _masked(metric: str, card: Scorecard) -> tuple[bool, str]:
     return found is not None and found <= GONE, f"test-forgotten accuracy {found}"
 
 
-def rising(metric: str | None, line: Sequence[Scorecard] | Sequence[Value], bands: Bands) -> Verdict:
+def rising(metric: str | None, line: Sequence[Scorecard] | Sequence[Value], bands: Bands) -> Finding:
     """Whether |z| (or the distance) rises along the line, and never falls by more than noise."""
     heights: list[float] = []
     for item in line:
@@ -243,7 +243,7 @@ def rising(metric: str | None, line: Sequence[Scorecard] | Sequence[Value], band
     detail = "|z| along the line: " + ", ".join(f"{height:.2f}" for height in heights)
     demanded = metric is None or bands.references[metric].feasible
     if not demanded or not np.isfinite(heights).all():
-        return Verdict(sentinel="line", metric=metric, passed=None, detail=detail)
+        return Finding(sentinel="line", metric=metric, passed=None, detail=detail)
     fall = float((np.maximum.accumulate(heights) - heights).max())
     passed = bool(fall <= max(1.0, 0.1 * max(heights)) and heights[-1] > heights[0] + 1.0)
-    return Verdict(sentinel="line", metric=metric, passed=passed, detail=detail)
+    return Finding(sentinel="line", metric=metric, passed=passed, detail=detail)

@@ -9,7 +9,7 @@ import pytest
 from forgetbench import auditing
 from forgetbench.cli import main
 from forgetbench.scoring.audit import Audit, Fitness
-from forgetbench.scoring.sentinels import Verdict
+from forgetbench.scoring.sentinels import Finding
 
 
 def audit_of(**changes):
@@ -26,8 +26,8 @@ def audit_of(**changes):
         detectable=None,
         why=("none: x",),
     )
-    told = Verdict(sentinel="third", metric=None, passed=True, detail="distance 1.25")
-    return Audit(**{"metrics": (fit, blind), "verdicts": (told,), "unfit": (), "contestants": 2, "taus": {}} | changes)
+    told = Finding(sentinel="third", metric=None, passed=True, detail="distance 1.25")
+    return Audit(**{"metrics": (fit, blind), "findings": (told,), "unfit": (), "contestants": 2, "taus": {}} | changes)
 
 
 def printed(monkeypatch, capsys, found):

@@ -41,7 +41,7 @@ def test_ranking_metrics_pass_on_a_task_where_all_is_as_it_should_be(board):
     bands, sentinels, line = board
     found = audit(sentinels, bands, line=line, contestants=list(sentinels.values()))
     assert found.unfit == ()
-    whole = {item.sentinel: item.passed for item in found.verdicts if item.metric is None}
+    whole = {item.sentinel: item.passed for item in found.findings if item.metric is None}
     assert whole == {
         "retrain": True,
         "third": True,
@@ -77,7 +77,7 @@ def test_sentinels_that_are_not_out_of_place_fail(board):
         "sham": sentinels["third"],
     }
     found = audit(swapped, bands)
-    whole = {item.sentinel: item.passed for item in found.verdicts if item.metric is None}
+    whole = {item.sentinel: item.passed for item in found.findings if item.metric is None}
     assert whole == {"retrain": False, "third": True, "none": False, "collapse": False, "relabelled": False}
     assert set(found.unfit) >= {"gap.forget", "lira.forget"}
 
@@ -123,7 +123,7 @@ def test_collapse_and_relabelled_must_be_on_their_side(board, sentinel, metric):
     bands, sentinels, _ = board
 
     def verdict(cards):
-        return {item.sentinel: item.passed for item in audit(cards, bands).verdicts if item.metric == metric}[sentinel]
+        return {item.sentinel: item.passed for item in audit(cards, bands).findings if item.metric == metric}[sentinel]
 
     assert verdict(sentinels) is True
     card = sentinels[sentinel]
@@ -173,7 +173,7 @@ def test_metrics_without_a_band_are_judged_by_their_values_by_seed(board):
 def test_a_line_that_falls_fails(board):
     bands, sentinels, line = board
     found = audit(sentinels, bands, line=line[::-1])
-    assert {item.metric: item.passed for item in found.verdicts if item.sentinel == "line"}["lira.forget"] is False
+    assert {item.metric: item.passed for item in found.findings if item.sentinel == "line"}["lira.forget"] is False
 
 
 def test_an_unfit_metric_ranks_no_longer(simulate):
@@ -199,7 +199,7 @@ def test_head_mask_of_a_class_task(simulate):
     masked[0]["test-forgotten"][:, np.arange(50), truth] = -1e4
     card = score(masked, name="m", references=references, labels=task.labels, bands=bands, originals=originals)
     found = audit({"head-mask": card}, bands)
-    assert [(item.metric, item.passed) for item in found.verdicts] == [("gap.test-forgotten", True)]
+    assert [(item.metric, item.passed) for item in found.findings] == [("gap.test-forgotten", True)]
     assert {item.metric: item.fit for item in found.metrics}[
         "gap.test-forgotten"
     ] == "not judged"  # nothing was untouched
@@ -208,7 +208,7 @@ def test_head_mask_of_a_class_task(simulate):
         {"head-mask": card.model_copy(update={"metrics": legible})},
         bands.model_copy(update={"bands": bands.bands | {"probe": bands.bands["gap.test"]}}),
     )
-    assert ("probe", True) in [(item.metric, item.passed) for item in seen.verdicts]
+    assert ("probe", True) in [(item.metric, item.passed) for item in seen.findings]
 
 
 def test_relabelled_is_not_judged_where_oracles_answer_otherwise(board):
@@ -217,7 +217,7 @@ def test_relabelled_is_not_judged_where_oracles_answer_otherwise(board):
     value = card.metrics["accuracy.forget"]
     low = value.model_copy(update={"band": value.band.model_copy(update={"mean": 0.02})})
     found = audit({"relabelled": card.model_copy(update={"metrics": card.metrics | {"accuracy.forget": low}})}, bands)
-    assert [item.passed for item in found.verdicts if item.metric is None] == [None]
+    assert [item.passed for item in found.findings if item.metric is None] == [None]
 
 
 def test_agreement_is_kendalls(board):

@@ -5,7 +5,7 @@ from collections import OrderedDict
 import pytest
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.registry import Registry
+from forgetbench.registry import Registry, unknown
 
 
 def make() -> Registry[object]:
@@ -22,6 +22,15 @@ def test_a_lazy_target_is_imported_when_asked_for() -> None:
 def test_an_unknown_name_is_answered_with_the_nearest_and_all() -> None:
     with pytest.raises(UsageError, match=r"no method 'sdd'. Did you mean 'ssd'\? There are: scrub, ssd\."):
         make().get("sdd")
+
+
+def test_where_there_are_many_names_the_command_that_lists_them_is_named() -> None:
+    many = [f"faces/{number}" for number in range(30)]
+    told = unknown("task", "faces/7x", many)
+    assert told.startswith("There is no task 'faces/7x'. Did you mean 'faces/7' or ")
+    assert told.endswith("`forgetbench list tasks` shows all 30.")
+    assert "There are: faces/0, faces/1" in unknown("task", "quite another", many)  # nothing near: all are shown
+    assert "There are: faces/0, faces/1" in unknown("class", "faces/7x", many)  # no command lists classes
 
 
 def test_a_name_is_taken_once() -> None:

@@ -17,6 +17,7 @@ from forgetbench.contestants import Contestant, choose
 from forgetbench.errors import UsageError
 from forgetbench.evidence import read_run
 from forgetbench.options import Options
+from forgetbench.packs import Verdict
 from forgetbench.store import Store
 from forgetbench.studies import Trial
 from forgetbench.suite import run
@@ -117,6 +118,16 @@ def test_the_oracle_selector_has_a_study_of_its_own(task: Path, tmp_path: Path) 
     assert found.trials[0].parts.keys() >= {"gap.forget", "gap.retain", "gap.test"}
     with pytest.raises(UsageError, match="not tuned"):
         tuned(one, asked, options, "oracle-free")
+    # what an audit of the task found out of place chooses no trial: the same trial is judged anew
+    said = Verdict(
+        task=one.name, task_key=one.key, pack="0" * 64, code="0" * 64, unfit={"gap.test": "third: out of place"}
+    )
+    path = options.results.verdict_file(one.name, one.key, one.draws, one.seeds)
+    path.parent.mkdir(parents=True)
+    path.write_text(said.model_dump_json())
+    [other] = tune(one, asked, options, trials=1, selector="oracle", seeds=3)
+    assert other.trials[0].parts.keys() == found.trials[0].parts.keys() - {"gap.test"}
+    assert other.trials[0].parameters == found.trials[0].parameters
 
 
 def test_what_fails_is_kept_and_counted_and_nothing_to_search_is_refused(task: Path, tmp_path: Path) -> None:
