@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from forgetbench.cli.output import ProgressBar, print_json, print_table, remark
 from forgetbench.cli.reporting import print_tables
 from forgetbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from forgetbench.scoring.scorecards import Scorecard
 
 Flag = Annotated[bool, Parameter(negative="")]
 Device = Annotated[str, Parameter(help="torch device; auto takes the GPU where there is one.")]
@@ -133,6 +137,8 @@ def score(
 ) -> None:
     """Score saved evidence, or the logits that another suite saved. Needs no torch.
 
+    Beside forget, retain and test, what else there is gives further metrics: test-forgotten, withheld, validation;
+    penultimate features as features:SUBSET beside the logits, groups as groups:test beside the labels.
     Example: forgetbench score --logits unlearned.npz --oracle oracle.npz --labels labels.npz
 
     Parameters
@@ -146,7 +152,7 @@ def score(
     oracle
         The same of models that never saw the forget set; with 2 S of them there are oracle bands.
     labels
-        The labels: an .npz with arrays forget, retain and test, (n,).
+        The labels: an .npz with arrays forget, retain and test, (n,) or (n, A).
     originals
         The same as logits, before unlearning.
     track
@@ -184,17 +190,21 @@ def score(
         ("metric", "value", "95 % interval", "oracle band", "z", ""),
         rows,
         right=(1, 4),
-        caption="; ".join(filter(None, (_verdict(card.distance), card.unranked, ", ".join(card.flags)))),
+        caption="; ".join(_caption(card)),
     )
 
 
-def _verdict(distance: object) -> str:
-    from forgetbench.scoring.scorecards import Distance
-
-    if not isinstance(distance, Distance):
-        return ""
-    inside = "inside the family band: not told from retraining" if distance.inside else "outside the family band"
-    return f"distance {distance.value:.2f}, decided by {distance.metric}, {inside}"
+def _caption(card: Scorecard) -> Iterator[str]:
+    """What the whole scorecard says, each thing once."""
+    if card.distance is not None:
+        inside = "inside" if card.distance.inside else "outside"
+        told = ": not told from retraining" if card.distance.inside else ""
+        yield f"distance {card.distance.value:.2f}, decided by {card.distance.metric}, {inside} the family band{told}"
+    if card.unranked:
+        yield card.unranked
+    if card.informational and card.informational != card.unranked:
+        yield card.informational
+    yield from (flag for flag in card.flags if not card.unranked.startswith(flag))
 
 
 def audit(

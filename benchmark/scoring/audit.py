@@ -153,7 +153,7 @@ def _fitness(metric: str, findings: Sequence[Finding], cards: Mapping[str, Score
     if fit == "not judged":
         why = (why_not(metric, cards, bands),)
     reach = family_limit(bands) + float(norm.ppf(POWER))
-    calibrated = metric in bands.bands and metrics.get(metric).calibrated
+    width = bands.bands[metric].width if metric in bands.bands and metrics.get(metric).calibrated else 0.0
     z = {name: card.metrics[metric].z if metric in card.metrics else None for name, card in cards.items()}
     return Fitness(
         metric=metric,
@@ -162,7 +162,7 @@ def _fitness(metric: str, findings: Sequence[Finding], cards: Mapping[str, Score
         retrain=z.get("retrain"),
         third=z.get("third"),
         none=z.get("none"),
-        detectable=reach * bands.bands[metric].width if calibrated else None,
+        detectable=reach * width if width else None,
         why=why,
     )
 

@@ -162,7 +162,9 @@ def _beside(
             made[metric] = _attack(left, right, labels, members, [name for name in others if name in correct])
         except UsageError as error:
             missing[metric] = str(error)
-    if {"forget", "test"} <= set(correct) and np.ndim(labels["forget"]) == 1:
+    if np.ndim(labels["forget"]) == 2:
+        missing["rmia"] = "not computable: it is defined for classes, not for attributes"
+    elif {"forget", "test"} <= set(correct):
         made["rmia"] = _rmia(left, right, labels)
     return made, missing
 

@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from forgetbench.answers import UNREADABLE
 from forgetbench.errors import UsageError
-from forgetbench.metrics.spec import Track
+from forgetbench.metrics.spec import Track, metrics
 from forgetbench.scoring.bands import reference_bands
 from forgetbench.scoring.comparisons import Population
 from forgetbench.scoring.gates import gate_of
 from forgetbench.scoring.score import score
-from forgetbench.scoring.scorecards import Bands, Scorecard, SingleModels
+from forgetbench.scoring.scorecards import Bands, Scorecard, SingleModels, Value
 from forgetbench.scoring.singles import single_values
 from forgetbench.scoring.submitted import answers_of, same_outputs, truth_of
 
@@ -52,7 +52,7 @@ def score_logits(
     same_outputs(sides)
     seeds, available = (len(sides[role]["forget"]) for role in ("unlearned", "oracle"))
     if available < seeds:
-        raise UsageError(f"{seeds} unlearned models need at least as many oracles; there are {available}.")
+        raise UsageError(f"{_counted(seeds, 'unlearned model')} need at least as many oracles; there are {available}.")
     before: Population | None = [sides["originals"]] if originals is not None else None
     if before is not None and len(before[0]["forget"]) != seeds:
         raise UsageError(
@@ -64,8 +64,9 @@ def score_logits(
     if available >= 2 * seeds:
         bands = reference_bands([truth], references, _some(oracles, slice(seeds, 2 * seeds)), before, track)
     else:
-        bands = _without_bands([truth], references, track, seeds, available)
-    return score([sides["unlearned"]], name=name, references=references, labels=[truth], bands=bands, originals=before)
+        bands = _without_bands([truth], references, before, track, seeds, available)
+    card = score([sides["unlearned"]], name=name, references=references, labels=[truth], bands=bands, originals=before)
+    return _with_reasons(card, truth, originals=before is not None)
 
 
 def score_files(
@@ -93,6 +94,8 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         UsageError: The file is not there, or is no such file.
     """
     try:
+        if not path.is_file():
+            raise UsageError(f"There is no file {path}.")
         if not zipfile.is_zipfile(path):
             raise UsageError(f"{path} is no .npz file; one array for each subset is needed, as np.savez writes them.")
         with np.load(path, allow_pickle=False) as file:
@@ -101,14 +104,35 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise UsageError(f"{path} is no .npz file of plain arrays: {error}") from error
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _some(population: Population, models: slice) -> Population:
     return [{subset: array[models] for subset, array in answers.items()} for answers in population]
 
 
+def _with_reasons(card: Scorecard, truth: Mapping[str, NDArray[Any]], *, originals: bool) -> Scorecard:
+    """The scorecard with a reason for every metric of a board that these files tell nothing of."""
+    given = {name for name, rows in truth.items() if len(rows)} | ({"originals"} if originals else set())
+    values = dict(card.metrics)
+    for spec in (metrics.get(name) for name in metrics.names()):
+        if spec.on_boards and spec.name not in values:
+            absent = [name for name in spec.requires if name not in given]
+            values[spec.name] = Value(reason=f"not computable: needs {', '.join(absent or spec.requires)}")
+    return card.model_copy(update={"metrics": {name: values[name] for name in sorted(values)}})
+
+
 def _without_bands(
-    labels: list[dict[str, NDArray[Any]]], references: Population, track: Track, seeds: int, available: int
+    labels: list[dict[str, NDArray[Any]]],
+    references: Population,
+    originals: Population | None,
+    track: Track,
+    seeds: int,
+    available: int,
 ) -> Bands:
     alone, _ = single_values(references, labels)
+    before, _ = single_values(originals, labels) if originals is not None else ({}, {})
     return Bands(
         track=track,
         seeds=seeds,
@@ -120,8 +144,12 @@ def _without_bands(
         family_limit=None,
         gate=gate_of(None, [references], labels),
         singles={
-            name: SingleModels(references=tuple(tuple(row) for row in values.tolist()), originals=())
+            name: SingleModels(
+                references=tuple(tuple(row) for row in values.tolist()),
+                originals=tuple(tuple(row) for row in before[name].tolist()) if name in before else (),
+            )
             for name, values in alone.items()
         },
-        informational=f"{available} oracles for {seeds} unlearned models: bands need twice as many, {2 * seeds}",
+        informational=f"{_counted(available, 'oracle')} for {_counted(seeds, 'unlearned model')}: bands need twice as "
+        f"many oracles as unlearned models, {2 * seeds}",
     )

@@ -32,6 +32,9 @@ class TestAnswers(NamedTuple):
 def gate_of(originals: Population | None, oracles: Sequence[Population], labels: Labels) -> Gate:
     """The thresholds of a board, from its originals and all its oracles.
 
+    One oracle tells of no spread: the sampling error of its accuracy takes the place, the mean may fall as far as any
+    single model, and nothing is demanded of classes.
+
     Args:
         originals: No unlearning's answers, where there are any.
         oracles: The reference and the control oracles.
@@ -40,22 +43,27 @@ def gate_of(originals: Population | None, oracles: Sequence[Population], labels:
     sides = [test_answers(population, labels) for population in oracles]
     untouched = test_answers(originals, labels) if originals is not None else None
     retrained = np.concatenate([side.accuracies for side in sides], axis=1)
-    spread = float(np.sqrt(retrained.var(axis=1, ddof=1).mean())) if retrained.shape[1] > 1 else 0.0
     reference = float(retrained.mean())
+    lone = retrained.shape[1] == 1
+    if lone:
+        spread = float(np.sqrt(reference * (1.0 - reference) / min(len(truth["test"]) for truth in labels)))
+    else:
+        spread = float(np.sqrt(retrained.var(axis=1, ddof=1).mean()))
     if untouched is not None:
         reference = min(reference, float(untouched.accuracies.mean()))
     rows = _rows(labels)
     floors = []
-    for cell in sorted(rows):
+    for cell in sorted(rows) if not lone else ():
         lower = float(np.mean([side.cells[cell] for side in sides]))
         if untouched is not None:
             lower = min(lower, untouched.cells[cell])
         kind: Literal["class", "group"] = "class" if cell[0] == "class" else "group"
         floors.append(ClassFloor(kind=kind, key=cell[1], rows=rows[cell], floor=lower - CLASS_POINTS))
+    seed_floor = reference - max(SEED_POINTS, SEED_SD * spread)
     return Gate(
         reference=reference,
-        floor=reference - max(COLLAPSE_POINTS, COLLAPSE_SD * spread),
-        seed_floor=reference - max(SEED_POINTS, SEED_SD * spread),
+        floor=seed_floor if lone else reference - max(COLLAPSE_POINTS, COLLAPSE_SD * spread),
+        seed_floor=seed_floor,
         classes=tuple(floors),
     )
 

@@ -63,12 +63,15 @@ def absolute(values: FloatArray, oracle: FloatArray, gap: Value) -> Value:
 
 
 def relative(values: Mapping[str, Value]) -> dict[str, Value]:
-    """What is shown against its band: margin distances minus its mean, forgetting quality over the control's."""
+    """What is shown against its band alone: margin distances minus its mean, forgetting quality over the control's."""
     found = {}
     for metric, value in values.items():
-        if value.value is None or value.band is None:
+        distance = metric.startswith(("w1.", "klom."))
+        if value.value is None or not (distance or metric == "forgetting-quality"):
             continue
-        if metric.startswith(("w1.", "klom.")):
+        if value.band is None:
+            found[metric] = Value(reason="not computable: it is told against twice as many oracles as unlearned models")
+        elif distance:
             by = -value.band.mean
             ends = [None if end is None else end + by for end in (value.low, value.high)]
             found[metric] = value.model_copy(
@@ -80,7 +83,7 @@ def relative(values: Mapping[str, Value]) -> dict[str, Value]:
                     "band": _moved(value.band, by),
                 }
             )
-        elif metric == "forgetting-quality":
+        else:
             control = value.band.mean
             found[metric] = (
                 Value(value=value.value / control) if control > 0 else Value(reason="undefined: the control's F is 0")

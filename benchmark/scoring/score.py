@@ -186,8 +186,8 @@ def _distance(comparisons: Mapping[str, Comparison], values: Mapping[str, Value]
 
     def farthest(without: int | None) -> tuple[float, str]:
         return max(
-            (abs(z_in(comparisons[name].value(*sides(bands.seeds, without)), bands.bands[name])), metric)
-            for metric, names in used.items()
+            (abs(z_in(comparisons[name].value(*sides(bands.seeds, without)), bands.bands[name])), name)
+            for names in used.values()
             for name in names
         )
 

@@ -153,7 +153,7 @@ class Distance(Record):
     high: float | None
     """Upper end."""
     metric: str
-    """The metric that decides it."""
+    """The metric that decides it: one that ranks, or the shift that stands in for it where it is saturated."""
     pseudo: tuple[float, ...]
     """Pseudo-values, one per seed; empty with too few seeds."""
     inside: bool

@@ -96,6 +96,8 @@ def _oracles_miss(card: Scorecard) -> bool:
 
 def of_metric(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> list[Finding]:
     """What the sentinels say of one metric; nothing of a metric that none of them can judge."""
+    if _no_width(metric, bands):
+        return []
     if any(card.metrics.get(metric, Value()).band is not None for card in cards.values()):
         found = {name: _in_band(name, metric, cards, card, bands) for name, card in cards.items()}
     else:
@@ -109,6 +111,10 @@ def of_metric(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> list
 
 def why_not(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> str:
     """Why nothing is said of a metric."""
+    if not metrics.get(metric).on_boards:
+        return "a function for arrays of one's own: no board computes it"
+    if _no_width(metric, bands):
+        return "its band has no width: oracles do not differ on it here"
     values = {name: cards[name].metrics.get(metric, Value()) for name in ("none", "retrain") if name in cards}
     reasons = [value.reason for value in values.values() if value.value is None and value.reason]
     if reasons:
@@ -120,18 +126,22 @@ def why_not(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> str:
     return "it has neither a band nor values by seed"
 
 
+def _no_width(metric: str, bands: Bands) -> bool:
+    """Whether oracles do not differ at all, so that any difference would be infinitely large."""
+    return metric in bands.bands and not bands.bands[metric].width
+
+
 Judgement = tuple[bool | None, str]
 
 
 def _in_band(name: str, metric: str, cards: Mapping[str, Scorecard], card: Scorecard, bands: Bands) -> Judgement | None:
     """What is demanded of a sentinel on a metric with a band; None where nothing is."""
     value = card.metrics.get(metric, Value())
-    if value.band is None or value.value is None:
+    if value.band is None or value.value is None or (z := value.z) is None:
         return None
-    z = value.z if value.z is not None else z_in(value.value, value.band)  # infinite z stand in no record
     found: Judgement | None = None
     if name in {"retrain", "third"}:
-        found = abs(z) < metric_limit(bands), f"z {z:+.2f}{_width(value)}"
+        found = abs(z) < metric_limit(bands), f"z {z:+.2f}"
     elif name == "none":
         found = _untouched(metric, z, bands)
     elif name == "sham" and "none" in cards:
@@ -141,10 +151,6 @@ def _in_band(name: str, metric: str, cards: Mapping[str, Scorecard], card: Score
     elif name == "head-mask" and metric in {"gap.test-forgotten", "probe"}:
         found = _masked(metric, card)
     return found
-
-
-def _width(value: Value) -> str:
-    return ": the band has no width" if value.band is not None and not value.band.width else ""
 
 
 def _untouched(metric: str, z: float, bands: Bands) -> Judgement | None:

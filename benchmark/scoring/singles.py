@@ -80,7 +80,7 @@ def _probe(answers: Arrays, truth: Arrays) -> FloatArray:
     needed = ("retain", "forget", "validation", "test-forgotten")
     absent = [name for name in needed if FEATURES + name not in answers or not len(truth.get(name, ()))]
     if absent:
-        raise UsageError("not computable: no features recorded")
+        raise UsageError(f"not computable: no features recorded ({', '.join(FEATURES + name for name in absent)})")
     if np.asarray(truth["forget"]).ndim != 1:
         raise UsageError("not computable: the probe is defined for classes, not for attributes")
     trained = np.concatenate([truth["retain"], truth["forget"]])

@@ -36,7 +36,8 @@ def truth_of(labels: Mapping[str, ArrayLike], track: Track) -> dict[str, NDArray
     _demand(found, "labels", track)
     for name, array in found.items():
         if array.dtype.kind not in "iub":
-            raise UsageError(f"labels: {name}: whole numbers expected, but the type is {array.dtype}.")
+            mend = ", which .astype(int) makes of them" if array.dtype.kind == "f" else ""
+            raise UsageError(f"labels: {name}: whole numbers expected{mend}, but the type is {array.dtype}.")
         if array.ndim != 1 and (array.ndim != 2 or name.startswith(GROUPS)):
             raise UsageError(
                 f"labels: {name}: (n,) class numbers or (n, A) attributes, but the shape is {array.shape}."
@@ -71,14 +72,39 @@ def answers_of(values: Mapping[str, ArrayLike], role: str, truth: Mapping[str, N
         if len(array) != models:
             raise UsageError(f"{role}: {name} has {len(array)} models, but forget has {models}.")
         if name.startswith(FEATURES):
+            _features(found, name, role, truth)
             continue
         if array.shape[2] != outputs:
             raise UsageError(f"{role}: {name} has {array.shape[2]} outputs, but forget has {outputs}.")
         if name in truth:
             if array.shape[1] != len(truth[name]):
                 raise UsageError(f"{role}: {name} has {array.shape[1]} rows, but there are {len(truth[name])} labels.")
+            _counted_from_0(truth[name], outputs, name)
             labels_of(truth[name], array, f"labels: {name}")
     return found
+
+
+def _features(found: Answers, name: str, role: str, truth: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse features that are of other rows than the subset's, or of another width than the first."""
+    subset = name.removeprefix(FEATURES)
+    rows, width = found[name].shape[1:]
+    if subset not in truth or rows != len(truth[subset]):
+        labels = len(truth[subset]) if subset in truth else 0
+        raise UsageError(f"{role}: {name} has {rows} rows, but there are {labels} labels of {subset}.")
+    first = next(other for other in found if other.startswith(FEATURES))
+    if width != found[first].shape[2]:
+        raise UsageError(
+            f"{role}: {name} has {width} features, but {first} has {found[first].shape[2]}: record the same layer."
+        )
+
+
+def _counted_from_0(labels: NDArray[Any], outputs: int, name: str) -> None:
+    if labels.ndim == 1 and len(labels) and labels.max() == outputs and labels.min() >= 1:
+        raise UsageError(
+            f"labels: {name}: the classes are 1 to {outputs}, but they count from 0 as the outputs do: subtract 1."
+        )
+    if labels.ndim == 2 and labels.shape[1] == 1 and outputs > 1:
+        raise UsageError(f"labels: {name}: class numbers are (n,), but the shape is {labels.shape}: labels.ravel().")
 
 
 def same_outputs(sides: Mapping[str, Answers]) -> None:

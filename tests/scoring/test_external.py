@@ -30,7 +30,11 @@ def test_with_everything_it_is_a_board(task):
     expected = score(
         contestant, name="mine", references=references, labels=task.labels, bands=bands, originals=originals
     )
-    assert found == expected
+    told = {name: value for name, value in found.metrics.items() if name in expected.metrics}
+    assert found.model_copy(update={"metrics": told}) == expected
+    others = {name: value for name, value in found.metrics.items() if name not in expected.metrics}
+    assert others["h-mean"].reason == "not computable: needs test-forgotten"
+    assert all(value.value is None and value.reason for value in others.values())
     assert found.unranked == ""
 
 
@@ -40,7 +44,8 @@ def test_without_originals_nobody_knows_what_is_feasible(task):
     assert found.ranking[:2] == ("gap.forget", "lira.forget")
     assert found.distance is not None
     assert not found.distance.inside
-    assert "h-mean" not in found.metrics
+    assert found.metrics["h-mean"].reason == "not computable: needs test-forgotten, originals"
+    assert found.metrics["aus"].value is None
 
 
 def test_without_controls_there_are_values_and_no_bands(task):
@@ -50,6 +55,41 @@ def test_without_controls_there_are_values_and_no_bands(task):
     assert found.metrics["lira.forget"].value > 0.55
     assert found.metrics["lira.forget"].band is None
     assert found.metrics["nomus"].value is not None
+    for name in ("forgetting-quality", "neurips-score", "w1.forget"):  # raw values would read as something else
+        assert found.metrics[name].value is None
+        assert found.metrics[name].reason
+
+
+def test_the_probe_needs_no_controls(simulate):
+    rows = {"forget": 40, "retain": 120, "test": 120, "validation": 60, "test-forgotten": 30}
+    task = simulate(seeds=3, classes=4, rows=rows)
+    labels = task.labels[0] | {"forget": np.zeros(40, int), "test-forgotten": np.zeros(30, int)}
+    random = np.random.default_rng(0)
+
+    def models(signal):
+        return task.models()[0] | {
+            f"features:{name}": random.normal(size=(3, len(labels[name]), 8))
+            + signal * np.eye(8)[labels[name]] * (labels[name] > 0)[:, None]
+            for name in ("forget", "retain", "validation", "test-forgotten")
+        }
+
+    found = score_logits(models(3.0), models(3.0), labels, originals=models(3.0), track="erase")
+    assert found.metrics["probe"].value is not None
+    alone = score_logits(models(3.0), models(3.0), labels, track="erase")
+    assert alone.metrics["probe"].value is None
+
+
+def test_one_oracle_says_little_of_what_a_collapse_is(simulate):
+    task = simulate(seeds=1, classes=4, rows={"forget": 50, "retain": 80, "test": 1000})
+    collapsed = [
+        "collapsed" in score_logits(task.models()[0], task.models()[0], task.labels[0]).flags for _ in range(40)
+    ]
+    assert sum(collapsed) <= 1
+    worse = task.models()[0]
+    worse["test"] = np.roll(worse["test"], 1, axis=2)
+    card = score_logits(worse, task.models()[0], task.labels[0])
+    assert "collapsed" in card.flags
+    assert card.informational.startswith("1 oracle for 1 unlearned model: bands need twice as many")
 
 
 def test_one_model_against_one_oracle(task):
@@ -73,7 +113,7 @@ def test_files(task, tmp_path):
 
 
 def test_files_that_will_not_do(tmp_path):
-    with pytest.raises(UsageError, match="npz file"):
+    with pytest.raises(UsageError, match=r"There is no file .*none\.npz"):
         read_arrays(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(UsageError, match="npz file"):
@@ -141,6 +181,23 @@ ONE_HOT = np.eye(5, dtype=np.int64)
         ("labels", put("test", lambda array: array.astype(str)), "labels: test: whole numbers expected"),
         ("labels", put("test", lambda array: array / 2), "labels: test: whole numbers expected.*float64"),
         ("labels", put("test", lambda array: array + 3), "labels: test: .* in row .*, where 0 to 4 is expected"),
+        ("labels", put("test", lambda array: array.astype(float)), r"labels: test: whole numbers.*\.astype\(int\)"),
+        (
+            "labels",
+            of_all(lambda array: array + 1),
+            "labels: .*classes are 1 to 5, but they count from 0.*subtract",
+        ),
+        ("labels", of_all(lambda array: array[:, None]), r"labels: .*\(n,\), but the shape is .*labels\.ravel\(\)"),
+        (
+            "unlearned",
+            lambda arrays: arrays | {"features:test": np.zeros((6, 7, 3))},
+            "unlearned: features:test has 7 rows, but there are 200 labels of test",
+        ),
+        (
+            "oracle",
+            lambda arrays: arrays | {"features:test": np.zeros((12, 200, 3)), "features:forget": np.zeros((12, 60, 4))},
+            "oracle: features:forget has 4 features, but features:test has 3: record the same layer",
+        ),
         ("labels", put("test", lambda array: array[:-1]), "unlearned: test has 200 rows, but there are 199 labels"),
         ("labels", put("test", lambda array: array[:, None, None]), r"labels: test: .*the shape is \(200, 1, 1\)"),
         ("labels", put("test", lambda array: ONE_HOT[array]), "the same in every subset; there are: forget"),
@@ -200,7 +257,8 @@ def test_how_many_oracles_there_are_is_said(task):
     arrays = npz_of(task)
     nine = {name: array[:9] for name, array in arrays["oracle"].items()}
     found = score_logits(arrays["unlearned"], nine, arrays["labels"])
-    assert found.informational == "9 oracles for 6 unlearned models: bands need twice as many, 12"
+    told = "9 oracles for 6 unlearned models: bands need twice as many oracles as unlearned models, 12"
+    assert found.informational == told
 
 
 def test_attributes_are_no_one_hot_labels(task):

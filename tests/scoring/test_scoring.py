@@ -138,7 +138,7 @@ def test_lira_that_is_saturated_yields_to_the_shift(board):
     far, farther = (board.score(board.task.models(memory=-memory)) for memory in (12.0, 30.0))
     for card in (far, farther):
         assert card.metrics["lira.forget"].value > 0.99
-        assert card.distance.metric == "lira.forget"
+        assert card.distance.metric == "shift.forget"
         assert card.distance.value == abs(card.metrics["shift.forget"].z)
     assert farther.distance.value > far.distance.value + 1
 
