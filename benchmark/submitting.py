@@ -11,7 +11,8 @@ from forgetbench.contestants import choose
 from forgetbench.elsewhere import is_elsewhere, make_run
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import read_run
-from forgetbench.leaderboard.client import Client, pull_pack
+from forgetbench.leaderboard.client import pull_pack
+from forgetbench.leaderboard.connection import Client
 from forgetbench.options import Options, Watcher
 from forgetbench.packs import read_pack
 from forgetbench.results import Results

@@ -14,7 +14,8 @@ from forgetbench.afar import bring
 from forgetbench.contestants import Contestant
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence import Manifest, read_run
-from forgetbench.leaderboard.client import Client, fetch_entry, post_verification
+from forgetbench.leaderboard.client import fetch_entry, post_verification
+from forgetbench.leaderboard.connection import Client
 from forgetbench.methods import load_method_file, methods
 from forgetbench.methods.base import Method
 from forgetbench.options import Options, Watcher

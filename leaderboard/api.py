@@ -16,7 +16,9 @@ from sqlalchemy.orm import Session
 from forgetbench.leaderboard import boards, directory, documents, entries, handing, jobs, uploads
 from forgetbench.leaderboard.access import DatabaseDep, Known, ReaderDep, SettingsDep
 from forgetbench.leaderboard.caching import conditional, etag_of, kept, unchanged
-from forgetbench.leaderboard.documents import (
+from forgetbench.leaderboard.models import Entry, Token
+from forgetbench.leaderboard.problems import Problem, ProblemDocument
+from forgetbench.leaderboard.shapes import (
     BoardBrief,
     BoardDocument,
     EntryDocument,
@@ -24,8 +26,6 @@ from forgetbench.leaderboard.documents import (
     MetricDocument,
     SubmissionDocument,
 )
-from forgetbench.leaderboard.models import Entry, Token
-from forgetbench.leaderboard.problems import Problem, ProblemDocument
 from forgetbench.leaderboard.states import PUBLIC
 from forgetbench.leaderboard.views import View
 

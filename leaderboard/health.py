@@ -8,8 +8,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from forgetbench.leaderboard import jobs
 from forgetbench.leaderboard.access import DatabaseDep, SettingsDep
-from forgetbench.leaderboard.documents import Health
 from forgetbench.leaderboard.problems import Problem, ProblemDocument
+from forgetbench.leaderboard.shapes import Health
 
 router = APIRouter()
 

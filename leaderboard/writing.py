@@ -13,10 +13,10 @@ from fastapi.responses import JSONResponse
 from forgetbench.leaderboard import moderation, submissions, uploads, verification
 from forgetbench.leaderboard.access import DatabaseDep, Known, SettingsDep, Submitter, Verifier
 from forgetbench.leaderboard.api import WRITE_ERRORS, submission_document
-from forgetbench.leaderboard.documents import DryRunDocument, SubmissionDocument, VerificationReceived
 from forgetbench.leaderboard.models import Token
 from forgetbench.leaderboard.moderation import StateChange
 from forgetbench.leaderboard.problems import Problem
+from forgetbench.leaderboard.shapes import DryRunDocument, SubmissionDocument, VerificationReceived
 from forgetbench.leaderboard.uploads import Body
 
 router = APIRouter(prefix="/api/v1")

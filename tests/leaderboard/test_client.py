@@ -13,15 +13,14 @@ import pytest
 
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.leaderboard.client import (
-    check_address,
     describe,
     fetch_entry,
-    find_token,
     post_verification,
     pull_pack,
     submit,
     withdraw,
 )
+from forgetbench.leaderboard.connection import check_address, find_token
 
 stream = io.BytesIO()
 with zipfile.ZipFile(stream, "w") as archive:
