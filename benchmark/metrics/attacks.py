@@ -59,12 +59,17 @@ def svc_attack(
         forget: Logits and labels of the forget set; only the efficacy reading needs it.
         kind: What the machine sees of a row: whether the prediction is right, p_y, the entropy, the modified entropy
             (Song and Mittal's; the published code's is ``legacy.modified_entropy``), or all probabilities.
-        reading: ``svc_non_members`` or ``svc_training_privacy``.
+        reading: ``svc_non_members`` ("efficacy") or ``svc_training_privacy`` ("training-privacy").
         seed: Of the shuffle; None takes the rows in order, as published.
 
     Returns:
         In [0, 1]; for attributes the mean over them.
+
+    Raises:
+        UsageError: There is no such kind or reading, a side has logits of several models, or the forget set is missing.
     """
+    if reading not in get_args(SvcReading):
+        raise UsageError(f"There is no reading {reading!r} of SVC_MIA. There are: {', '.join(get_args(SvcReading))}.")
     if (forget is None) == (reading == "efficacy"):
         raise UsageError("The efficacy reading needs the forget set, and the reading of training privacy has none.")
     sides = [svc_features(*side, kind) for side in (retain, test, forget) if side is not None]
@@ -76,10 +81,9 @@ def svc_features(logits: ArrayLike, labels: ArrayLike, kind: SvcKind) -> list[Fl
     """What SVC_MIA sees of each row, (n,) or (n, K): one array for classes, one for each of A attributes.
 
     Raises:
-        UsageError: There is no such kind, or labels and logits do not fit.
+        UsageError: There is no such kind, the logits are of several models, or labels and logits do not fit.
     """
-    scores = logits_of(logits)
-    truth = labels_of(labels, scores)
+    scores, truth = _one_model(logits, labels)
     attributes = truth.ndim == 2
     if kind == "correctness":
         found = (answers(scores, attributes=attributes) == truth).astype(np.float64)
@@ -294,8 +298,18 @@ def _spaced(count: int) -> IntArray:
     return rows
 
 
+def _one_model(logits: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray]:
+    """One model's logits and labels, checked."""
+    scores = logits_of(logits)
+    if scores.ndim != 2:
+        raise UsageError(f"The attack reads one model at a time: logits[s], (n, K), and not {scores.shape}.")
+    return scores, labels_of(labels, scores)
+
+
 def _columns(values: ArrayLike) -> FloatArray:
     array = floats(values, "features")
+    if array.ndim not in {1, 2}:
+        raise UsageError(f"features: (n,) or (n, F) of one model expected, but the shape is {array.shape}.")
     if not len(array):
         raise UsageError("The attack needs rows on every side.")
     return array[:, None] if array.ndim == 1 else array

@@ -160,11 +160,18 @@ def rmia(
 
 
 def rmia_tie_break(
-    target: tuple[ArrayLike, ArrayLike], reference: tuple[ArrayLike, ArrayLike], **options: float
+    target: tuple[ArrayLike, ArrayLike],
+    reference: tuple[ArrayLike, ArrayLike],
+    *,
+    gamma: float = 2.0,
+    offline: float | None = 0.3,
 ) -> FloatArray:
-    """RMIA's score with ties broken by the ratio of the example, so that strong members do not all stand at 1."""
-    score = rmia(target, reference, gamma=options.get("gamma", 2.0), offline=options.get("offline", 0.3))
-    ratio = _relative(target, reference, options.get("offline", 0.3))[0]
+    """RMIA's score with ties broken by the ratio of the example, so that strong members do not all stand at 1.
+
+    The arguments are those of ``rmia``.
+    """
+    score = rmia(target, reference, gamma=gamma, offline=offline)
+    ratio = _relative(target, reference, offline)[0]
     rows = len(np.asarray(target[1]))
     return score + ratio / (1.0 + ratio) / (rows + 1)
 

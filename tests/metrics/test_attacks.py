@@ -134,6 +134,19 @@ def test_svc_attack_reads_logits():
         attacks.svc_attack(*sides, kind="losses")
     with pytest.raises(UsageError, match="needs the forget set"):
         attacks.svc_attack(*sides[:2])
+    for handed in (sides, sides[:2]):
+        with pytest.raises(UsageError, match="no reading 'efficiency' of SVC_MIA"):
+            attacks.svc_attack(*handed, reading="efficiency")
+
+
+@pytest.mark.parametrize("kind", attacks.get_args(attacks.SvcKind))
+def test_svc_attack_reads_one_model_at_a_time(kind):
+    labels = np.arange(30) % 3
+    side = np.random.default_rng(0).normal(size=(2, 30, 3)), labels
+    with pytest.raises(UsageError, match=r"one model at a time: logits\[s\].*\(2, 30, 3\)"):
+        attacks.svc_attack(side, side, side, kind=kind)
+    with pytest.raises(UsageError, match="of one model expected"):
+        attacks.svc_non_members(side[0], side[0], side[0])
 
 
 def test_svc_attack_on_attributes_is_the_mean_over_them():

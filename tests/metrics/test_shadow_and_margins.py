@@ -115,6 +115,17 @@ def test_rmia_by_hand():
     assert 1 <= tied[0] < tied[1] < 1.25
 
 
+def test_ties_are_broken_by_the_ratio_under_the_options_of_rmia():
+    target, reference = ([0.8, 0.9], [0.3, 0.5, 0.2]), ([0.4, 0.7], [0.3, 0.2, 0.3])
+    for gamma, offline in ((1.0, 0.6), (1.5, None)):
+        ratio = np.array([0.8, 0.9]) / ([0.4, 0.7] if offline is None else [(1.6 * p + 0.4) / 2 for p in (0.4, 0.7)])
+        plain = shadow.rmia(target, reference, gamma=gamma, offline=offline)
+        found = shadow.rmia_tie_break(target, reference, gamma=gamma, offline=offline)
+        np.testing.assert_allclose(found - plain, ratio / (1 + ratio) / 4)
+    with pytest.raises(TypeError, match="gama"):
+        shadow.rmia_tie_break(target, reference, gama=1.0)
+
+
 def test_population_rmia_has_a_side_and_is_at_chance_between_oracles():
     generator = np.random.default_rng(2)
 
