@@ -11,6 +11,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
+ROUNDING = 1e-9
+"""How far beyond 0 and 1 a share may lie."""
+
 
 def floats(values: ArrayLike, name: str = "scores", *, ndim: int | None = None, first: str = "row") -> FloatArray:
     """An array of finite float64.
@@ -37,6 +40,22 @@ def floats(values: ArrayLike, name: str = "scores", *, ndim: int | None = None, 
     return array
 
 
+def shares(values: ArrayLike, name: str = "shares", *, ndim: int | None = None) -> FloatArray:
+    """An array of finite numbers in [0, 1], for formulas that hold for shares of 1 only.
+
+    Raises:
+        UsageError: A value is not finite, or below 0 or above 1 by more than rounding.
+    """
+    array = floats(values, name, ndim=ndim)
+    wrong = (array < -ROUNDING) | (array > 1.0 + ROUNDING)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise UsageError(
+            f"{name}: {array[where]:g}{_place(where, 'row')} is no share of 1: give shares, 0.595 and not 59.5."
+        )
+    return array
+
+
 def phi_of(values: ArrayLike, name: str = "phi") -> FloatArray:
     """What several models say about each example, (S, n), checked, as float64; an error names model and row.
 
@@ -53,6 +72,15 @@ def number(value: float, name: str) -> float:
         UsageError: It is NaN or infinite, or no single number.
     """
     return float(floats(value, name, ndim=0))
+
+
+def share(value: float, name: str) -> float:
+    """One number in [0, 1].
+
+    Raises:
+        UsageError: It lies outside, is NaN or infinite, or is no single number.
+    """
+    return float(shares(value, name, ndim=0))
 
 
 def same_shape(left: FloatArray, right: FloatArray, what: str, *, after: int = 0) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, floats, logits_of, number, same_shape
+from forgetbench.metrics.arrays import FloatArray, floats, logits_of, number, same_shape, share
 from forgetbench.metrics.divergence import jensen_shannon
 from forgetbench.metrics.pairs import agreement, answers, distance, outputs
 from forgetbench.metrics.utility import tow
@@ -21,7 +21,7 @@ def nomus(accuracy: float, attack: float) -> float:
         accuracy: Test accuracy in [0, 1].
         attack: Accuracy of the attack on losses, in [0, 1] (the README's "MIA" rows are |attack - 0.5|).
     """
-    return (number(accuracy, "accuracy") + 1.0 - 2.0 * abs(number(attack, "attack") - 0.5)) / 2
+    return (share(accuracy, "accuracy") + 1.0 - 2.0 * abs(share(attack, "attack") - 0.5)) / 2
 
 
 def adaptive_unlearning_score(
@@ -35,14 +35,14 @@ def adaptive_unlearning_score(
         unlearned_forget: Its forget accuracy.
         classes: Class removal: the target of the forget accuracy is 0 and not the test accuracy.
     """
-    kept, forgotten = number(unlearned_test, "unlearned test accuracy"), number(unlearned_forget, "forget accuracy")
+    kept, forgotten = share(unlearned_test, "unlearned test accuracy"), share(unlearned_forget, "forget accuracy")
     target = 0.0 if classes else kept
-    return (1.0 - (number(original_test, "original test accuracy") - kept)) / (1.0 + abs(forgotten - target))
+    return (1.0 - (share(original_test, "original test accuracy") - kept)) / (1.0 + abs(forgotten - target))
 
 
 def indiscernibility(attack: float) -> float:
     """1 - 2 |attack - 0.5|: 1 where the attack guesses, 0 where it is always right (Cadet et al. 2024)."""
-    return 1.0 - 2.0 * abs(number(attack, "attack") - 0.5)
+    return 1.0 - 2.0 * abs(share(attack, "attack") - 0.5)
 
 
 def retention_deviation(unlearned: Mapping[str, float], oracle: Mapping[str, float]) -> float:
@@ -66,9 +66,9 @@ def tow_mia(
     """ToW with the forget factor replaced by 1 - |difference of the SVC confidence attack| (Zhao et al. 2024).
 
     Args:
-        unlearned: retain and test accuracies, (S,) each.
+        unlearned: retain and test accuracies in [0, 1], (S,) each.
         oracle: The same of the oracles.
-        attack: The attack's value (S,) on the unlearned models and on the oracles.
+        attack: The attack's value in [0, 1], (S,), on the unlearned models and on the oracles.
     """
     sides = [
         {"attack": value, **{name: accuracies[name] for name in ("retain", "test")}}

@@ -15,7 +15,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import BoolArray, FloatArray, floats, phi_of, same_shape
+from forgetbench.metrics.arrays import BoolArray, FloatArray, floats, phi_of, same_shape, share, shares
 from forgetbench.metrics.likelihood import POOL_BELOW, SMALLEST_SD
 from forgetbench.metrics.roc import ROC
 
@@ -191,10 +191,12 @@ def _queries(target: ArrayLike, *fits: Fit) -> FloatArray:
 def _relative(
     target: tuple[ArrayLike, ArrayLike], reference: tuple[ArrayLike, ArrayLike], offline: float | None
 ) -> tuple[FloatArray, FloatArray]:
+    weight = None if offline is None else share(offline, "offline")
     found = []
     for own, mean in zip(target, reference, strict=True):
-        mine, theirs = floats(own, "p of the target", ndim=1), floats(mean, "p of the references", ndim=1)
+        read = floats if weight is None else shares  # online the ratio knows no unit
+        mine, theirs = read(own, "p of the target", ndim=1), read(mean, "p of the references", ndim=1)
         same_shape(mine, theirs, "the same rows, target and references,")
-        marginal = theirs if offline is None else ((1 + offline) * theirs + (1 - offline)) / 2
+        marginal = theirs if weight is None else ((1 + weight) * theirs + (1 - weight)) / 2
         found.append(mine / np.maximum(marginal, 1e-300))
     return found[0], found[1]

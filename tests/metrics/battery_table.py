@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from battery import INF, Case, add, certain, complement, even, label_up, named, odd, put
+from battery import INF, Case, add, certain, complement, even, label_up, named, odd, put, quarter, raise_by
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import (
@@ -43,6 +43,10 @@ def defined(value):
     if value is None:
         raise UsageError("not defined")
     return value
+
+
+def generalised(a, b, c, d, chance):
+    return defined(erasure.generalisation((a, b), (c, d), chance))
 
 
 def results(found: ROC):
@@ -128,8 +132,9 @@ CASES = {
         apart=(put(1, 0), 1.0),
     ),
     "utility.tow": Case(
-        lambda *a: utility.tow(*SHARES(a)), "i i i i i i", share=True, range=(0, 1), shift=tuple(range(6)), swap=even,
-        swapped=(3, 4, 5, 0, 1, 2), constant=1.0, apart=(put(1, 1, 1, 0, 0, 0), 0.0),
+        lambda *a: utility.tow(*SHARES(a)), "i i i i i i", share=True, bounded=True, range=(0, 1),
+        shift=tuple(range(6)), swap=even, swapped=(3, 4, 5, 0, 1, 2), constant=1.0,
+        apart=(put(1, 1, 1, 0, 0, 0), 0.0),
     ),
     "utility.average_gap": Case(
         lambda *a: utility.average_gap(*SHARES(a)), "i i i i i i", share=True, range=(0, 1), shift=tuple(range(6)),
@@ -137,8 +142,8 @@ CASES = {
     ),
     "literature.tow_mia": Case(
         lambda a, b, c, d, e, f: literature.tow_mia({"retain": a, "test": b}, {"retain": c, "test": d}, (e, f)),
-        "i i i i i i", share=True, range=(0, 1), shift=tuple(range(6)), swap=even, swapped=(2, 3, 0, 1, 5, 4),
-        constant=1.0, apart=(put(1, 1, 0, 0, 1, 0), 0.0),
+        "i i i i i i", share=True, bounded=True, range=(0, 1), shift=tuple(range(6)), swap=even,
+        swapped=(2, 3, 0, 1, 5, 4), constant=1.0, apart=(put(1, 1, 0, 0, 1, 0), 0.0),
     ),
     "divergence.jensen_shannon": Case(
         divergence.jensen_shannon, "ik ik", range=(0, LOG2), out="i", shift=(0,), swap=even, constant=0.0,
@@ -216,8 +221,9 @@ CASES = {
         why="who forgot what goes by place here; test_ulira_roc_does_not_mind_the_order has it",
     ),
     "shadow.rmia": Case(
-        lambda a, b, c, d: shadow.rmia((a, b), (c, d)), "i j i j", share=True, range=(0, 1), out="i", rows="ij",
-        more=add(0.1, None, None, None), constant=0.0, apart=(put(0.99, 0.01, 0.5, 0.5), 1.0), rounds=False,
+        lambda a, b, c, d: shadow.rmia((a, b), (c, d)), "i j i j", share=True, bounded=True, range=(0, 1), out="i",
+        rows="ij", more=raise_by(0.1, None, None, None), constant=0.0,
+        apart=(put(0.99, 0.01, 0.5, 0.5), 1.0), rounds=False,
         why="a constant added to probabilities changes their ratios",
     ),
     "shadow.rmia[online]": Case(
@@ -225,13 +231,14 @@ CASES = {
         rows="ij", more=add(0.1, None, None, None), constant=0.0, apart=(put(0.99, 0.01, 0.5, 0.5), 1.0), rounds=False,
     ),
     "shadow.rmia_tie_break": Case(
-        lambda a, b, c, d: shadow.rmia_tie_break((a, b), (c, d)), "i j i j", share=True, range=(0, 2), out="i",
-        rows="ij", more=add(0.1, None, None, None), constant=lambda v: v < 1,
+        lambda a, b, c, d: shadow.rmia_tie_break((a, b), (c, d)), "i j i j", share=True, bounded=True, range=(0, 2),
+        out="i", rows="ij", more=raise_by(0.1, None, None, None), constant=lambda v: v < 1,
         apart=(put(0.99, 0.01, 0.5, 0.5), lambda v: v >= 1), rounds=False,
     ),
     "population_rmia.population_rmia": Case(
-        lambda a, b, c, d: population_rmia((a, b), (c, d)), "si sj si sj", share=True, range=(0, 1), rows="ij",
-        more=add(0.1, None, None, None), constant=0.5, apart=(put(0.99, 0.5, 0.01, 0.5), 1.0), rounds=False,
+        lambda a, b, c, d: population_rmia((a, b), (c, d)), "si sj si sj", share=True, bounded=True, range=(0, 1),
+        rows="ij", more=raise_by(0.1, None, None, None), constant=0.5,
+        apart=(put(0.99, 0.5, 0.01, 0.5), 1.0), rounds=False,
     ),
     "attacks.svc_non_members": Case(
         attacks.svc_non_members, "i j l", share=True, range=(0, 1), rows="l", more=put(0.99, 0.01, 0.01),
@@ -264,14 +271,17 @@ CASES = {
         apart=(put(1, 0, 1, 0, 0, 0, 0, 0), 1.0),
     ),
     "literature.nomus": Case(
-        literature.nomus, "? ?", share=True, range=(0, 1), more=add(0.1, None), constant=0.75, apart=(put(1, 1), 0.5)
+        literature.nomus, "? ?", share=True, bounded=True, range=(0, 1), more=raise_by(0.1, None),
+        constant=0.75, apart=(put(1, 1), 0.5),
     ),
     "literature.adaptive_unlearning_score": Case(
-        literature.adaptive_unlearning_score, "? ? ?", share=True, range=(0, 2), more=add(0.1, None, None), sign=-1,
+        literature.adaptive_unlearning_score, "? ? ?", share=True, bounded=True, range=(0, 2),
+        more=raise_by(0.1, None, None), sign=-1,
         constant=1.0, apart=(put(1, 0, 1), 0.0),
     ),
     "literature.indiscernibility": Case(
-        literature.indiscernibility, "?", share=True, range=(0, 1), more=put(0.5), constant=1.0, apart=(put(1), 0.0)
+        literature.indiscernibility, "?", share=True, bounded=True, range=(0, 1), more=put(0.5), constant=1.0,
+        apart=(put(1), 0.0),
     ),
     "literature.retention_deviation": Case(
         lambda a, b, c, d: literature.retention_deviation(*named("retain", "test")((a, b, c, d))), "? ? ? ?",
@@ -312,13 +322,13 @@ CASES = {
         apart=(put(1, 1, 0), 1.0),
     ),
     "erasure.forgetting_rate": Case(
-        lambda a, b, c: defined(erasure.forgetting_rate(a + 1, b, c)), "i j ?", share=True, rows="ij",
+        lambda *a: defined(erasure.forgetting_rate(*quarter(*"+--")(*a))), "i j ?", share=True, bounded=True, rows="ij",
         more=add(None, 0.1, None), sign=-1, apart=(put(0, 0.5, 0.5), 1.0), shift=(0, 1, 2), constant=1.0,
     ),
     "erasure.generalisation": Case(
-        lambda a, b, c, d, e: defined(erasure.generalisation((a + 2, b), (c + 2, d), e)), "i j i j ?", share=True,
+        lambda *a: generalised(*quarter(*"+-+--")(*a)), "i j i j ?", share=True, bounded=True,
         rows="ij", more=add(None, None, None, 0.1, None), sign=-1, shift=(0, 1, 2, 3, 4), constant=1.0,
-        apart=(put(0, 0.5, 0, 2, 0.5), 0.0),
+        apart=(put(0, 0.5, 0, 1.8, 0.5), 0.0),
     ),
     "erasure.reemergence": Case(
         erasure.reemergence, "i", share=True, range=(0, 1), rows="", shift=(0,), constant=0.0,

@@ -263,6 +263,10 @@ def test_attributes_are_not_read_as_classes():
     assert literature.zrf(one, two, attributes=True) == pytest.approx(1 - js)
 
 
+def shares_of(*sides):
+    return tuple(special.expit(side[:, 0]) for side in sides)
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -272,8 +276,7 @@ def test_attributes_are_not_read_as_classes():
         legacy.zrf,
         jensen_shannon,
         lambda a, b: centred_js(np.stack([a, a]), np.stack([b, b])),
-        lambda a, b: literature.tow_mia({"retain": a[:, 0], "test": a[:, 0]}, {"retain": b[:, 0], "test": b[:, 0]},
-                                        (a[:, 0], b[:, 0])),
+        lambda a, b: literature.tow_mia(*({"retain": p, "test": p} for p in shares_of(a, b)), shares_of(a, b)),
     ],
 )  # fmt: skip
 def test_sides_are_not_stretched_to_fit_each_other(call):
