@@ -195,8 +195,11 @@ def test_wasserstein_stands_in_below_fifty_models():
     assert margins.margin_distance(left, right) == pytest.approx(np.quantile(margins.klom(left, right), 0.95))
     few = margins.margin_distance(left[:10], right[:10])
     assert few == pytest.approx(np.quantile(margins.wasserstein(left[:10], right[:10]), 0.95))
-    with pytest.raises(UsageError, match="As many models"):
-        margins.wasserstein(left, right[:5])
+    more = np.random.default_rng(5).normal(size=(50, 40))
+    assert margins.margin_distance(left, more) == pytest.approx(np.quantile(margins.klom(left, more), 0.95))
+    for sides in ((left, right[:5]), (left[:5], right), (left, right[:49])):
+        with pytest.raises(UsageError, match="Wasserstein-1 needs as many models on both sides"):
+            margins.margin_distance(*sides)
 
 
 def plain_epsilon(left, right, delta=1e-5):
