@@ -136,6 +136,13 @@ def labels_of(values: ArrayLike, logits: FloatArray, name: str = "labels") -> In
     return labels
 
 
+def spaced(count: int, most: int | None) -> IntArray:
+    """Places of at most ``most`` of so many rows, evenly spaced; of all where it is None."""
+    kept = count if most is None else min(count, most)
+    places: IntArray = np.arange(kept, dtype=np.int64) * count // max(kept, 1)
+    return places
+
+
 def joint_labels(labels: IntArray) -> IntArray:
     """One number per distinct label: class numbers as they are; for (n, A) attributes their bits read as one number."""
     if labels.ndim == 1:

@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.svm import SVC
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, IntArray, floats, labels_of, logits_of, same_shape
+from forgetbench.metrics.arrays import FloatArray, IntArray, floats, labels_of, logits_of, same_shape, spaced
 from forgetbench.metrics.confidence import confidence, entropy, modified_entropy
 from forgetbench.metrics.pairs import answers, outputs
 
@@ -144,16 +144,21 @@ def svc_training_privacy(members: ArrayLike, others: ArrayLike, *, seed: int | N
     return float((model.predict(sides[0][half:]).mean() + 1.0 - model.predict(sides[1][half:]).mean()) / 2)
 
 
-def loss_attack(forget: ArrayLike, unseen: ArrayLike, *, cut: bool = True, shuffle: int | None = None) -> float:
+def loss_attack(
+    forget: ArrayLike, unseen: ArrayLike, *, cut: bool = True, shuffle: int | None = None, most: int | None = None
+) -> float:
     """Accuracy of logistic regression on losses (NeurIPS 2023 starting kit, ``simple_mia``; MUFAC's ``cal_mia``).
 
     The rows are [unseen, forget], the split ``StratifiedShuffleSplit(10, random_state=0)``, the value mean accuracy.
 
     Args:
-        forget: (n,) losses on the forget set.
+        forget: (n,) losses of one model on the forget set.
         unseen: (m,) losses on test rows (starting kit) or on unseen people (MUFAC).
-        cut: Use no more forget rows than unseen ones. Without it the majority alone may reach 0.94.
-        shuffle: Seed of numpy's legacy shuffle before the cut (MUFAC: 42); None keeps the order.
+        cut: Thin out the larger side evenly, to as many rows as the smaller has. Without it the majority alone may
+            reach 0.94.
+        shuffle: Cut as published instead: the forget rows, shuffled by this seed of numpy's legacy generator (MUFAC:
+            42), to as many as there are unseen ones. A larger unseen side stays whole, and its majority counts.
+        most: Rows a side that are used, evenly spaced; None uses all, as published. Boards use 2,000.
 
     Returns:
         In [0, 1]; the null is not exactly 0.5 where the two sides differ in anything but membership.
@@ -161,8 +166,11 @@ def loss_attack(forget: ArrayLike, unseen: ArrayLike, *, cut: bool = True, shuff
     inside, outside = floats(forget, "losses", ndim=1).copy(), floats(unseen, "losses", ndim=1)
     if shuffle is not None:
         np.random.RandomState(shuffle).shuffle(inside)
-    if cut:
-        inside = inside[: len(outside)]
+        inside = inside[: len(outside)] if cut else inside
+    elif cut:
+        fewest = min(len(inside), len(outside))
+        most = fewest if most is None else min(fewest, most)
+    inside, outside = (side[spaced(len(side), most)] for side in (inside, outside))
     if min(len(inside), len(outside)) < 10:
         raise UsageError(f"The attack on losses needs ten rows a side; there are {len(inside)} and {len(outside)}.")
     rows = np.concatenate([outside, inside])

@@ -66,8 +66,7 @@ def _svc_confidence(answers: Arrays, truth: Arrays) -> FloatArray:
 
 def _loss(answers: Arrays, truth: Arrays) -> FloatArray:
     parts = _each(answers, truth, ("forget", "test"), _losses)
-    rows = min(parts[0].shape[1], parts[1].shape[1])  # else the larger side alone decides the accuracy
-    return _per_model(parts, lambda forget, test: loss_attack(_thin(forget, rows), _thin(test, rows)))
+    return _per_model(parts, lambda forget, test: loss_attack(forget, test, most=ATTACK_ROWS))
 
 
 def _entropy(answers: Arrays, truth: Arrays) -> FloatArray:

@@ -51,19 +51,39 @@ def test_the_line_of_separated_and_of_heavy_tailed_rows():
         assert np.isfinite(attacks.logistic_line(rows, truth)).all()
 
 
+def simple_mia(forget, unseen):
+    """The starting kit's attack, by scikit-learn."""
+    rows, truth = np.r_[unseen, forget][:, None], np.repeat([0, 1], [len(unseen), len(forget)])
+    splits = StratifiedShuffleSplit(n_splits=10, random_state=0)
+    return cross_val_score(LogisticRegression(tol=1e-8), rows, truth, cv=splits, scoring="accuracy").mean()
+
+
 def test_loss_attack_is_the_starting_kits(losses):
     forget, test = losses[0][:250], losses[1]
-    rows = np.r_[test, forget][:, None]
-    splits = StratifiedShuffleSplit(n_splits=10, random_state=0)
-    expected = cross_val_score(LogisticRegression(), rows, np.repeat([0, 1], 250), cv=splits, scoring="accuracy").mean()
-    assert attacks.loss_attack(*losses) == pytest.approx(expected, abs=1e-12)
+    assert attacks.loss_attack(forget, test) == pytest.approx(simple_mia(forget, test), abs=1e-12)
+    assert attacks.loss_attack(*losses, cut=False) == pytest.approx(simple_mia(*losses), abs=1e-12)
 
 
-def test_loss_attack_shuffles_as_mufac_does(losses):
-    forget = losses[0].copy()
+def test_loss_attack_thins_out_the_larger_side_whichever_it_is():
+    generator = np.random.default_rng(0)
+    few, many = generator.exponential(0.3, 100), generator.exponential(0.8, 1600)
+    assert attacks.loss_attack(few, many) == pytest.approx(simple_mia(few, many[::16]), abs=1e-12)
+    assert attacks.loss_attack(many, few) == pytest.approx(simple_mia(many[::16], few), abs=1e-12)
+    assert attacks.loss_attack(few, many) < 0.8
+    assert attacks.loss_attack(few, many, cut=False) > 0.9  # 1,600 of 1,700 are 0.94
+    assert attacks.loss_attack(few, many, most=50) == pytest.approx(simple_mia(few[::2], many[::32]), abs=1e-12)
+    assert attacks.loss_attack(few, many, cut=False, most=400) == pytest.approx(simple_mia(few, many[::4]), abs=1e-12)
+
+
+def test_loss_attack_shuffles_and_cuts_forget_rows_only_as_mufac_does(losses):
+    forget, unseen = losses[0].copy(), losses[1]
     np.random.RandomState(42).shuffle(forget)
-    assert attacks.loss_attack(*losses, shuffle=42) == attacks.loss_attack(forget, losses[1])
-    assert attacks.loss_attack(losses[0], losses[1], cut=False) != attacks.loss_attack(*losses)
+    expected = simple_mia(forget[:250], unseen)
+    assert attacks.loss_attack(losses[0], unseen, shuffle=42) == pytest.approx(expected, abs=1e-12)
+    forget = unseen.copy()
+    np.random.RandomState(42).shuffle(forget)
+    expected = simple_mia(forget, losses[0])  # 250 against 300: nothing is cut
+    assert attacks.loss_attack(unseen, losses[0], shuffle=42) == pytest.approx(expected, abs=1e-12)
 
 
 def test_loss_attack_on_equal_sides_is_near_chance_and_on_separated_ones_is_right():
