@@ -20,7 +20,7 @@ from forgetbench.metrics.confidence import confidence, entropy, modified_entropy
 from forgetbench.metrics.pairs import answers, outputs
 
 SVC_ROWS = 1000
-"""Rows a side that the support vector machine is fitted on; more are drawn down to this many, evenly spaced."""
+"""Rows a side that the support vector machine is fitted on unless it is told otherwise; more are thinned out evenly."""
 
 SvcKind = Literal["correctness", "confidence", "entropy", "m-entropy", "probabilities"]
 SvcReading = Literal["efficacy", "training-privacy"]
@@ -50,6 +50,7 @@ def svc_attack(
     kind: SvcKind = "confidence",
     reading: SvcReading = "efficacy",
     seed: int | None = 0,
+    most: int | None = SVC_ROWS,
 ) -> float:
     """The five attacks of SVC_MIA (Jia et al. 2023) in both readings, from one model's logits.
 
@@ -61,6 +62,7 @@ def svc_attack(
             (Song and Mittal's; the published code's is ``legacy.modified_entropy``), or all probabilities.
         reading: ``svc_non_members`` ("efficacy") or ``svc_training_privacy`` ("training-privacy").
         seed: Of the shuffle; None takes the rows in order, as published.
+        most: Rows a side that the machine is fitted on, evenly spaced; None fits on all, as published.
 
     Returns:
         In [0, 1]; for attributes the mean over them.
@@ -74,7 +76,7 @@ def svc_attack(
         raise UsageError("The efficacy reading needs the forget set, and the reading of training privacy has none.")
     sides = [svc_features(*side, kind) for side in (retain, test, forget) if side is not None]
     attack = svc_non_members if reading == "efficacy" else svc_training_privacy
-    return float(np.mean([attack(*columns, seed=seed) for columns in zip(*sides, strict=True)]))
+    return float(np.mean([attack(*columns, seed=seed, most=most) for columns in zip(*sides, strict=True)]))
 
 
 def svc_features(logits: ArrayLike, labels: ArrayLike, kind: SvcKind) -> list[FloatArray]:
@@ -100,11 +102,14 @@ def svc_features(logits: ArrayLike, labels: ArrayLike, kind: SvcKind) -> list[Fl
     return list(found.T) if attributes else [found]
 
 
-def svc_non_members(members: ArrayLike, others: ArrayLike, targets: ArrayLike, *, seed: int | None = 0) -> float:
+def svc_non_members(
+    members: ArrayLike, others: ArrayLike, targets: ArrayLike, *, seed: int | None = 0, most: int | None = SVC_ROWS
+) -> float:
     """Forget efficacy of Jia et al. (2023), SalUn and RUM: the share of the forget set called non-member.
 
     An RBF support vector machine (C = 3, gamma = 1 / features) is fitted on retain (1) and test (0) rows. The published
     code takes the first |test| retain rows as they lie, which breaks on sorted data: here they are shuffled first.
+    It is fitted on at most 1,000 rows a side, the published code on all; the whole forget set is told.
     Which rows are fitted depends on their order all the same: that is the published protocol, and no metric of ours.
 
     Args:
@@ -113,25 +118,30 @@ def svc_non_members(members: ArrayLike, others: ArrayLike, targets: ArrayLike, *
         others: (m,) or (m, F) features of test rows.
         targets: (k,) or (k, F) features of the forget set.
         seed: Of the shuffle; None takes the rows in order, as published.
+        most: Rows a side that the machine is fitted on, evenly spaced; None fits on all, as published.
 
     Returns:
         In [0, 1]. An oracle is well below 1: 0.66 in one published setting.
     """
     columns = _columns(targets)
     same_shape(_columns(members), columns, "the same features", after=1)
-    return float(1.0 - _svc(members, others, seed).predict(columns).mean())
+    return float(1.0 - _svc(members, others, seed, most).predict(columns).mean())
 
 
-def svc_training_privacy(members: ArrayLike, others: ArrayLike, *, seed: int | None = 0) -> float:
+def svc_training_privacy(
+    members: ArrayLike, others: ArrayLike, *, seed: int | None = 0, most: int | None = SVC_ROWS
+) -> float:
     """The other reading of the same code: can retain rows be told from test rows at all?
 
-    With h half the number of test rows, the machine is fitted on the first h rows of either side; the value is the mean
-    of its accuracies on all the other retain rows and on all the other test rows.
+    With h half the number of test rows, the machine is fitted on the first h rows of either side, of which at most
+    1,000 a side are taken (the published code takes all); the value is the mean of its accuracies on all the other
+    retain rows and on all the other test rows.
 
     Args:
         members: (n,) or (n, F) features of retain rows.
         others: (m,) or (m, F) features of test rows.
         seed: Of the shuffle of either side; None takes the rows in order, as published.
+        most: Rows a side that the machine is fitted on, evenly spaced; None fits on all, as published.
     """
     sides = [_shuffled(_columns(side), seed) for side in (members, others)]
     half = len(sides[1]) // 2
@@ -140,7 +150,7 @@ def svc_training_privacy(members: ArrayLike, others: ArrayLike, *, seed: int | N
             f"Training privacy needs two test rows, and more retain rows than half of them: {len(sides[1])} and "
             f"{len(sides[0])}."
         )
-    model = _svc(sides[0][:half], sides[1][:half], None)
+    model = _svc(sides[0][:half], sides[1][:half], None, most)
     return float((model.predict(sides[0][half:]).mean() + 1.0 - model.predict(sides[1][half:]).mean()) / 2)
 
 
@@ -182,7 +192,7 @@ def loss_attack(
     return float(np.mean(found))
 
 
-def entropy_attack(members: ArrayLike, others: ArrayLike, targets: ArrayLike) -> float:
+def entropy_attack(members: ArrayLike, others: ArrayLike, targets: ArrayLike, *, most: int | None = None) -> float:
     """Share of the forget set called member by balanced logistic regression on entropy (SSD, Foster et al. 2024).
 
     The published code sets ``multi_class="multinomial"``, which scikit-learn no longer has; C = 2 fits the same line.
@@ -191,8 +201,11 @@ def entropy_attack(members: ArrayLike, others: ArrayLike, targets: ArrayLike) ->
         members: (n,) entropies of retain rows.
         others: (m,) entropies of test rows.
         targets: (k,) entropies of the forget set.
+        most: Retain and test rows that the line is fitted on, evenly spaced; None fits on all, as published. Boards fit
+            on 2,000 a side.
     """
-    inside, outside = floats(members, "entropies", ndim=1), floats(others, "entropies", ndim=1)
+    sides = [floats(side, "entropies", ndim=1) for side in (members, others)]
+    inside, outside = (side[spaced(len(side), most)] for side in sides)
     told = floats(targets, "entropies", ndim=1)
     if not len(inside) or not len(outside) or not len(told):
         raise UsageError("The attack needs rows on every side.")
@@ -291,19 +304,14 @@ def _best_threshold(members: FloatArray, others: FloatArray) -> float:
     return float(candidates[int(np.argmax(hit + miss))])
 
 
-def _svc(members: ArrayLike, others: ArrayLike, seed: int | None) -> SVC:
+def _svc(members: ArrayLike, others: ArrayLike, seed: int | None, most: int | None) -> SVC:
     inside, outside = _shuffled(_columns(members), seed), _columns(others)
     same_shape(inside, outside, "the same features", after=1)
     inside = inside[: len(outside)]
-    sides = [side[_spaced(len(side))] for side in (inside, outside)]
+    sides = [side[spaced(len(side), most)] for side in (inside, outside)]
     rows = np.concatenate(sides)
     truth: IntArray = np.repeat([1, 0], [len(side) for side in sides])
     return SVC(C=3, gamma="auto", kernel="rbf").fit(rows, truth)
-
-
-def _spaced(count: int) -> IntArray:
-    rows: IntArray = np.arange(min(count, SVC_ROWS)) * count // min(count, SVC_ROWS)
-    return rows
 
 
 def _one_model(logits: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray]:

@@ -53,8 +53,9 @@ def _support_vectors() -> list[MetricSpec]:
             misses="The forget set. The order of rows decides which are fitted.",
             misuse="Reading it as forgetting: a model that generalises badly scores high, unlearned or not.",
             formula=(
-                "h = |test| / 2; fit on the first h retain and the first h test rows after a seeded shuffle; mean of "
-                "the accuracies on all other retain rows and on all other test rows"
+                "h = |test| / 2; fit on the first h retain and the first h test rows after a seeded shuffle, on at most "
+                "1,000 of either, evenly spaced (published: all); mean of the accuracies on all other retain rows and "
+                "on all other test rows"
             ),
             example="Retain at 0.99, test at 0.2: 1.",
             source="Jia et al. 2023, SVC_MIA.",

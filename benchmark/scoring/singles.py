@@ -71,7 +71,7 @@ def _loss(answers: Arrays, truth: Arrays) -> FloatArray:
 
 def _entropy(answers: Arrays, truth: Arrays) -> FloatArray:
     parts = _each(answers, truth, ("retain", "test", "forget"), _entropies)
-    return _per_model(parts, lambda retain, test, forget: entropy_attack(_thin(retain), _thin(test), forget))
+    return _per_model(parts, lambda retain, test, forget: entropy_attack(retain, test, forget, most=ATTACK_ROWS))
 
 
 def _probe(answers: Arrays, truth: Arrays) -> FloatArray:
@@ -134,9 +134,3 @@ def _losses(logits: FloatArray, labels: IntArray) -> FloatArray:
 
 def _entropies(logits: FloatArray, labels: IntArray) -> FloatArray:
     return entropy(logits, attributes=labels.ndim == 2)
-
-
-def _thin(rows: FloatArray, most: int = ATTACK_ROWS) -> FloatArray:
-    kept = min(len(rows), ATTACK_ROWS, most)
-    thinned: FloatArray = rows[np.arange(kept) * len(rows) // max(kept, 1)]
-    return thinned

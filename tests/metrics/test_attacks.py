@@ -22,10 +22,13 @@ from forgetbench.metrics import (
     jensen_shannon,
     legacy,
     literature,
+    metrics,
     modified_entropy,
     pairs,
     softmax,
 )
+from forgetbench.scoring.comparisons import POPULATION_ROWS
+from forgetbench.scoring.singles import ATTACK_ROWS
 
 
 @pytest.fixture
@@ -207,10 +210,48 @@ def test_svc_does_not_depend_on_the_order_of_sorted_data():
     assert sorted_rows == pytest.approx(mixed, abs=0.1)
 
 
-def test_ten_thousand_rows_are_thinned_out():
+def test_the_machine_is_fitted_on_at_most_so_many_rows():
     generator = np.random.default_rng(3)
-    rows = generator.uniform(size=10_000)
-    assert 0 <= attacks.svc_non_members(rows, rows**2, rows[:500]) <= 1
+    inside, outside = generator.uniform(0.2, 1, 1500), generator.uniform(0, 0.9, 1500)
+    targets = np.linspace(0, 1, 201)
+
+    def machine(*sides):
+        rows = np.concatenate(sides)[:, None]
+        return SVC(C=3, gamma="auto").fit(rows, np.repeat([1, 0], [len(side) for side in sides]))
+
+    kept = [int(place) for place in np.floor(np.arange(1000) * 1.5)]
+    for most, sides in (
+        ({}, (inside[kept], outside[kept])),
+        ({"most": None}, (inside, outside)),
+        ({"most": 300}, (inside[::5], outside[::5])),
+    ):
+        expected = 1 - machine(*sides).predict(targets[:, None]).mean()
+        assert attacks.svc_non_members(inside, outside, targets, seed=None, **most) == pytest.approx(expected)
+    model = machine(inside[:750:10], outside[:750:10])
+    expected = (model.predict(inside[750:, None]).mean() + 1 - model.predict(outside[750:, None]).mean()) / 2
+    assert attacks.svc_training_privacy(inside, outside, seed=None, most=75) == pytest.approx(expected)
+    logits = [np.c_[special.logit(rows), 0 * rows] for rows in (inside, outside, targets.clip(1e-9, 1 - 1e-9))]
+    sides = [(side, np.zeros(len(side), dtype=int)) for side in logits]
+    expected = 1 - machine(inside[::5], outside[::5]).predict(targets[:, None]).mean()
+    assert attacks.svc_attack(*sides, seed=None, most=300) == pytest.approx(expected, abs=0.01)
+
+
+def test_the_line_on_entropies_is_fitted_on_at_most_so_many_rows(losses):
+    inside, outside, targets = losses[0], losses[1][:200], np.linspace(0, 2, 101)
+    assert attacks.entropy_attack(inside, outside, targets, most=100) == attacks.entropy_attack(
+        inside[::3], outside[::2], targets
+    )
+
+
+def test_specs_tell_how_many_rows_an_attack_takes():
+    for name, most in (
+        ("mia.svc-confidence", attacks.SVC_ROWS),
+        ("mia.svc-training-privacy", attacks.SVC_ROWS),
+        ("mia.loss", ATTACK_ROWS),
+        ("mia.entropy", ATTACK_ROWS),
+        ("rmia", POPULATION_ROWS),
+    ):
+        assert f"at most {most:,}" in metrics.get(name).formula
 
 
 def test_loss_threshold_by_hand():

@@ -142,6 +142,13 @@ def test_population_rmia_has_a_side_and_is_at_chance_between_oracles():
     assert np.mean(null) == pytest.approx(0.5, abs=0.03)
 
 
+def test_population_rmia_compares_with_at_most_so_many_rows():
+    generator = np.random.default_rng(3)
+    sides = [[generator.uniform(size=(4, n)) for n in (30, 200)] for _ in range(2)]
+    few = [(examples, rows[:, ::4]) for examples, rows in sides]
+    assert population_rmia(*sides, most=50) == population_rmia(*few) != population_rmia(*sides)
+
+
 def test_klom_by_hand():
     p = np.arange(10.0)[:, None]
     assert margins.klom(p, p) == 0.0
