@@ -16,11 +16,13 @@ from sklearn.svm import SVC
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics.arrays import FloatArray, IntArray, floats, labels_of, logits_of, same_shape, spaced
-from forgetbench.metrics.confidence import confidence, entropy, modified_entropy
+from forgetbench.metrics.confidence import confidence, entropy, loss, modified_entropy
 from forgetbench.metrics.pairs import answers, outputs
 
 SVC_ROWS = 1000
 """Rows a side that the support vector machine is fitted on unless it is told otherwise; more are thinned out evenly."""
+
+MUFAC_SEED = 42
 
 SvcKind = Literal["correctness", "confidence", "entropy", "m-entropy", "probabilities"]
 SvcReading = Literal["efficacy", "training-privacy"]
@@ -190,6 +192,23 @@ def loss_attack(
         slope, intercept = logistic_line(rows[fitted], truth[fitted])
         found.append(((slope * rows[scored] + intercept > 0) == (truth[scored] == 1)).mean())
     return float(np.mean(found))
+
+
+def mufac_attack(forget: Answers, unseen: Answers) -> float:
+    """The loss attack of MUFAC and MUCAC as published, from one model's logits (Choi and Na 2023, ``cal_mia``).
+
+    It is ``loss_attack`` with the seed 42, on the mean of the binary cross-entropies where labels are attributes:
+    ``loss`` is their sum, and a regression with a penalty finds another line in another unit.
+
+    Args:
+        forget: Logits and labels of the forget set.
+        unseen: Logits and labels of people that no model has seen.
+    """
+    sides = []
+    for logits, labels in (forget, unseen):
+        scores, truth = _one_model(logits, labels)
+        sides.append(loss(scores, truth) / (truth.shape[1] if truth.ndim == 2 else 1))
+    return loss_attack(sides[0], sides[1], shuffle=MUFAC_SEED)
 
 
 def entropy_attack(members: ArrayLike, others: ArrayLike, targets: ArrayLike, *, most: int | None = None) -> float:

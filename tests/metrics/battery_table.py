@@ -255,6 +255,12 @@ CASES = {
         constant=lambda v: abs(v - 0.5) < 0.2,
         apart=(put(-99, 99), 1.0), fewest=10, examples=4, why="the published split goes by the order of rows",
     ),
+    "attacks.mufac_attack": Case(
+        lambda a, b, y, z: attacks.mufac_attack((a, y), (b, z)), "ik jk #i #j", range=(0, 1), rows="", shift=(0, 1),
+        more=label_up(60, -60, keep=False), constant=lambda v: abs(v - 0.5) < 0.2,
+        apart=(label_up(60, -60, keep=False), 1.0), fewest=10, loose=0.1, examples=4,
+        why="the published split goes by the order of rows",
+    ),
     "attacks.entropy_attack": Case(
         attacks.entropy_attack, "i j l", share=True, range=(0, 1), rows="ijl", more=put(-9, 9, -9),
         constant=lambda v: v in {0, 1}, apart=(put(-9, 9, -9), 1.0), rounds=False, examples=5,
