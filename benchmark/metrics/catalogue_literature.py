@@ -117,12 +117,15 @@ def _outputs() -> list[MetricSpec]:
             "activation distance",
             direction="down",
             unit="",
-            range=(0.0, 1.4143),
+            range=(0.0, None),
             requires=("forget",),
             meaning="Mean L2 distance of the softmax outputs of unlearned models and oracles on D_f.",
             misses="The spread of oracles among themselves, which is in it.",
             misuse="Four definitions are in use (mean L2, mean L1, root of mean square, layer means).",
-            formula="mean over u, r and D_f of |softmax z_u - softmax z_r|_2",
+            formula=(
+                "mean over u, r and D_f of |softmax z_u - softmax z_r|_2, at most sqrt(2); of the probabilities of A "
+                "attributes, at most sqrt(A)"
+            ),
             example="(1, 0) against (0, 1): sqrt(2).",
             source="Chundawat et al. 2023.",
             function="literature.activation_distance",

@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import centred_js, jensen_shannon, legacy, literature, pairs
+from forgetbench.metrics import centred_js, jensen_shannon, legacy, literature, metrics, pairs
 
 TABLE = [
     (0.5951, 0.2136, 0.5839), (0.4880, 0.0445, 0.6995), (0.6055, 0.2129, 0.5898), (0.5900, 0.2126, 0.5824),
@@ -52,6 +52,15 @@ def test_output_distances_by_hand():
     assert literature.layer_distance([[3.0, 0.0]], [[0.0, 4.0]], relative=True) == pytest.approx(5 / 3)
     with pytest.raises(UsageError, match="shape"):
         literature.layer_distances([[1.0]], [[1.0, 2.0]])
+
+
+def test_activation_distance_stays_in_its_range_also_for_many_attributes():
+    present = np.full((4, 9), 1e4)
+    found = literature.activation_distance(present, -present, attributes=True)
+    low, high = metrics.get("activation-distance").range
+    assert found == pytest.approx(3)  # the root of 9
+    assert found >= low
+    assert high is None or found <= high
 
 
 def test_attributes_are_not_read_as_classes():
