@@ -14,6 +14,8 @@ BoolArray = NDArray[np.bool_]
 ROUNDING = 1e-9
 """How far beyond 0 and 1 a share may lie."""
 
+RAGGED = "one array of numbers is needed, with rows of one length and no text"
+
 
 def floats(values: ArrayLike, name: str = "scores", *, ndim: int | None = None, first: str = "row") -> FloatArray:
     """An array of finite float64.
@@ -25,19 +27,12 @@ def floats(values: ArrayLike, name: str = "scores", *, ndim: int | None = None, 
         first: What the first of two axes counts: rows, or (phi, probabilities) the models that answer those rows.
 
     Raises:
-        UsageError: A value is NaN or infinite (the message names its row), or the shape is another.
+        UsageError: A value is NaN or infinite (the message names its row) or no number, or the shape is another.
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = _read(values, name)
     if ndim is not None and array.ndim != ndim:
         raise UsageError(f"{name}: {ndim} dimensions expected, but the shape is {array.shape}.")
-    finite = np.isfinite(array)
-    if not finite.all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise UsageError(
-            f"{name}: {array[where]}{_place(where, first)}. A model that answers NaN or infinity has "
-            "diverged; leave it out, or report the run as failed."
-        )
-    return array
+    return _finite(array, name, first, answers=ndim == 3 or first != "row")  # only logits have three axes
 
 
 def shares(values: ArrayLike, name: str = "shares", *, ndim: int | None = None) -> FloatArray:
@@ -105,10 +100,10 @@ def logits_of(values: ArrayLike, name: str = "logits") -> FloatArray:
     Raises:
         UsageError: A value is not finite, or there are neither two nor three dimensions.
     """
-    array = floats(values, name)
+    array = _read(values, name)
     if array.ndim not in {2, 3}:
         raise UsageError(f"{name}: logits are (examples, classes) or (models, examples, classes), not {array.shape}.")
-    return array
+    return _finite(array, name, "row", answers=True)
 
 
 def labels_of(values: ArrayLike, logits: FloatArray, name: str = "labels") -> IntArray:
@@ -117,7 +112,10 @@ def labels_of(values: ArrayLike, logits: FloatArray, name: str = "labels") -> In
     Raises:
         UsageError: The number of rows differs, a class number has no logit, or an attribute is neither 0 nor 1.
     """
-    labels = np.asarray(values)
+    try:
+        labels = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name}: {RAGGED} ({error}).") from error
     if labels.dtype.kind not in "iub":
         raise UsageError(f"{name}: whole numbers expected, but the type is {labels.dtype}.")
     labels = labels.astype(np.int64)
@@ -150,6 +148,34 @@ def joint_labels(labels: IntArray) -> IntArray:
     weights = np.left_shift(np.int64(1), np.arange(labels.shape[1], dtype=np.int64))
     joint: IntArray = (labels * weights).sum(axis=1)
     return joint
+
+
+def _read(values: ArrayLike, name: str) -> FloatArray:
+    try:
+        array = np.asarray(values)
+        numbers: FloatArray | None = None if array.dtype.kind in "USc" else array.astype(np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name}: {RAGGED} ({error}).") from error
+    if numbers is None:
+        raise UsageError(f"{name}: {RAGGED} (the type is {array.dtype}).")
+    return numbers
+
+
+def _finite(array: FloatArray, name: str, first: str, *, answers: bool) -> FloatArray:
+    finite = np.isfinite(array)
+    if finite.all():
+        return array
+    where = tuple(int(i) for i in np.argwhere(~finite)[0])
+    value = array[where]
+    if answers and value == -np.inf:
+        how = "Where classes are masked, put a finite number such as -1e4 in place of minus infinity."
+    elif answers:
+        how = "A model that answers NaN or infinity has diverged; leave it out, or report the run as failed."
+    elif np.isnan(value):
+        how = "That is no number, nor is None: leave it out, or put a number in its place."
+    else:
+        how = "Infinity cannot be computed with: put a finite number in its place, for a score one beyond all others."
+    raise UsageError(f"{name}: {value}{_place(where, first)}. {how}")
 
 
 def _place(where: tuple[int, ...], first: str) -> str:

@@ -70,6 +70,10 @@ def tow_mia(
         oracle: The same of the oracles.
         attack: The attack's value in [0, 1], (S,), on the unlearned models and on the oracles.
     """
+    for side in (unlearned, oracle):
+        absent = [name for name in ("retain", "test") if name not in side]
+        if absent:
+            raise UsageError(f"ToW-MIA needs retain and test accuracies on both sides: {absent[0]} is missing.")
     sides = [
         {"attack": value, **{name: accuracies[name] for name in ("retain", "test")}}
         for value, accuracies in zip(attack, (unlearned, oracle), strict=True)
@@ -128,9 +132,13 @@ def layer_distance(left: Sequence[ArrayLike], right: Sequence[ArrayLike], *, rel
         right: The same of the oracle.
         relative: Divide by the norm of the unlearned model's weights.
     """
-    return float(np.sqrt(sum(value**2 for value in layer_distances(left, right)))) / (
-        float(np.sqrt(sum((floats(layer, "weights") ** 2).sum() for layer in left))) if relative else 1.0
-    )
+    whole = float(np.sqrt(sum(value**2 for value in layer_distances(left, right))))
+    if not relative:
+        return whole
+    norm = float(np.sqrt(sum((floats(layer, "weights") ** 2).sum() for layer in left)))
+    if norm == 0:
+        raise UsageError("The unlearned model's weights are all 0: no distance is a share of that. See relative=False.")
+    return whole / norm
 
 
 def layer_distances(left: Sequence[ArrayLike], right: Sequence[ArrayLike]) -> list[float]:

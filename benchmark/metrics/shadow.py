@@ -185,6 +185,8 @@ def _queries(target: ArrayLike, *fits: Fit) -> FloatArray:
     for fit in fits:
         for part in fit:
             same_shape(queries, floats(part, "fit", ndim=1)[None], "the same examples", after=1)
+        if np.min(fit.sd) <= 0:
+            raise UsageError(f"A fit's spread must be above 0: {SMALLEST_SD:g} at least, as fit_normal has it.")
     return queries
 
 
