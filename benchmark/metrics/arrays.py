@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -92,6 +94,20 @@ def same_shape(left: FloatArray, right: FloatArray, what: str, *, after: int = 0
     """
     if left.ndim != right.ndim or left.shape[after:] != right.shape[after:] or not left.size or not right.size:
         raise UsageError(f"Both sides need {what}, and at least one: {left.shape} against {right.shape}.")
+
+
+def layers_of(left: Sequence[ArrayLike], right: Sequence[ArrayLike]) -> list[tuple[FloatArray, FloatArray]]:
+    """The weights of two models, layer by layer, checked.
+
+    Raises:
+        UsageError: The numbers of layers or their shapes differ, or there are none.
+    """
+    if len(left) != len(right) or not len(left):
+        raise UsageError(f"As many layers on both sides, please: {len(left)} and {len(right)}.")
+    pairs = [(floats(one, "weights"), floats(two, "weights")) for one, two in zip(left, right, strict=True)]
+    for one, two in pairs:
+        same_shape(one, two, "layers of the same shape")
+    return pairs
 
 
 def logits_of(values: ArrayLike, name: str = "logits") -> FloatArray:

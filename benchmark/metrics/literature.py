@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, floats, logits_of, number, same_shape, share
+from forgetbench.metrics.arrays import FloatArray, floats, layers_of, logits_of, number, same_shape, share
 from forgetbench.metrics.divergence import jensen_shannon
 from forgetbench.metrics.pairs import agreement, answers, distance, outputs
 from forgetbench.metrics.utility import tow
@@ -143,12 +143,7 @@ def layer_distance(left: Sequence[ArrayLike], right: Sequence[ArrayLike], *, rel
 
 def layer_distances(left: Sequence[ArrayLike], right: Sequence[ArrayLike]) -> list[float]:
     """L2 distance of each layer's weights."""
-    if len(left) != len(right) or not len(left):
-        raise UsageError(f"As many layers on both sides, please: {len(left)} and {len(right)}.")
-    pairs = [(floats(one, "weights"), floats(two, "weights")) for one, two in zip(left, right, strict=True)]
-    for one, two in pairs:
-        same_shape(one, two, "layers of the same shape")
-    return [float(np.sqrt(((one - two) ** 2).sum())) for one, two in pairs]
+    return [float(np.sqrt(((one - two) ** 2).sum())) for one, two in layers_of(left, right)]
 
 
 def _two_models(left: ArrayLike, right: ArrayLike) -> tuple[FloatArray, FloatArray]:

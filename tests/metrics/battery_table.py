@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from battery import INF, Case, add, certain, complement, even, label_up, named, odd, put, quarter, raise_by
+from battery_legacy import LEGACY
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import (
@@ -11,10 +12,10 @@ from forgetbench.metrics import (
     anamnesis_index,
     attacks,
     confidence,
+    cost,
     divergence,
     entropy,
     erasure,
-    legacy,
     likelihood,
     literature,
     loss,
@@ -359,39 +360,18 @@ CASES = {
         apart=(lambda *args: [x + 50 * (np.arange(len(x)) % 2)[:, None] for x in args], 1.0), fewest=2, rounds=False,
         loose=0.5, examples=2, why="labels go by place here, and the sample of a class by the order of its rows",
     ),
-    "legacy.modified_entropy": Case(
-        lambda p: legacy.modified_entropy(p, np.arange(len(p)) % 3), "ik", share=True, range=(0, INF), rows="",
-        constant=lambda v: v > 0, fewest=0,
-        why="which classes are in the batch matters: that is its fault",
+    "cost.cost_ratio": Case(
+        cost.cost_ratio, "? ?", share=True, range=(0, INF), swap=lambda v: 1 / v, more=add(1, None), constant=1.0,
+        apart=(put(0, 1), 0.0),
     ),
-    "legacy.zrf": Case(
-        legacy.zrf, "ik ik", range=(-INF, 1), shift=(0,), swap=even, constant=1.0,
-        apart=(certain(0, 1), lambda v: not v > -9),
+    "cost.amortised": Case(
+        lambda a: cost.amortised(a[:, 0], a[:, 1]), "ik", share=True, range=(0, INF), sizes=(("k", 2),), constant=1.0,
+        more=lambda a: [a + np.array([1, 0])], apart=(lambda a: [a * [0, 1]], 0.0),
     ),
-    "legacy.lira_offline": Case(
-        lambda a, b: legacy.lira_offline(a, shadow.fit_normal(b)), "i si", out="i", shift=(0, 1), loose=1e-5,
-        more=add(99, -99), constant=lambda v: v < 0, apart=(add(99, -99), lambda v: v > 99),
+    "cost.share_changed": Case(
+        lambda a: cost.share_changed([a[:, 0]], [a[:, 1]]), "ik", range=(0, 1), sizes=(("k", 2),), shift=(0,),
+        constant=0.0, more=lambda a: [a + np.array([99, 0])], apart=(add(np.array([99, 0])), 1.0), ties=False,
+        why="ties are broken where a constant is added",
     ),
-    "legacy.fixed_variance": Case(
-        lambda a: legacy.fixed_variance(a, np.indices(a.shape)[0] < 2)[1].sd, "si", range=(0, INF),
-        out="i", shift=(0,), more=lambda a: [2 * a], constant=0.0,
-        apart=(lambda a: [99 * (a * 0 + [[1], [-1], [0], [0]])], 99.0),
-    ),
-    "legacy.klom": Case(
-        legacy.klom, "si ti", range=(0, np.log(1e5 + 20)), out="i", shift=(0, 1), more=lambda a, _: [a, a], sign=-1,
-        apart=(lambda a, b: [0 * a + 999, 0 * b], 0.0), rounds=False, ties=False,
-        why="where all values are equal none is in a bin, and it is NaN",
-    ),
-    "legacy.rmia_population": Case(
-        legacy.rmia_population, "si", share=True, range=(0, 1), out="i", more=add(0.1), constant=0.5,
-        apart=(put(1), 1.0),
-    ),
-    "legacy.loss_score": Case(
-        legacy.loss_score, "i", share=True, range=(-1, 0), out="i", more=add(0.1), sign=-1, constant=-0.5,
-        apart=(put(1), -1.0), fewest=0,
-    ),
-    "legacy.tpr_nearest": Case(
-        lambda a, b: legacy.tpr_nearest(a, b, 0.5), "i j", range=(0, 1), rows="ij", shift=(0, 1), more=add(99, None),
-        constant=lambda v: v in {0, 1}, apart=(add(99, -99), lambda v: 0 <= v <= 1),
-    ),
+    **LEGACY,
 }  # fmt: skip
