@@ -13,7 +13,7 @@ from forgetbench.answers import Logits
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence import CostRecord, Manifest, ModelRecord, Run
 from forgetbench.metrics import Cost
-from forgetbench.metrics.cost import ratio
+from forgetbench.metrics.cost import cost_ratio
 from forgetbench.metrics.relearn import anamnesis_index
 from forgetbench.packs import Pack, check_run
 from forgetbench.scoring.readings import accuracy_by_seed, over_seeds
@@ -227,4 +227,4 @@ def scoring_code() -> str:
 
 
 def _share(value: float | None, of: float | None) -> float | None:
-    return ratio(value, of) if value is not None and of else None
+    return cost_ratio(value, of) if value is not None and of else None

@@ -10,12 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.metrics import catalogue_core as _core
+from forgetbench.metrics import catalogue_cost as _cost
 from forgetbench.metrics import catalogue_erasure as _erasure
 from forgetbench.metrics import catalogue_functions as _functions
 from forgetbench.metrics import catalogue_literature as _literature
 from forgetbench.metrics import catalogue_privacy as _privacy
 from forgetbench.metrics.confidence import confidence, entropy, loss, modified_entropy, phi, softmax
-from forgetbench.metrics.cost import Cost
+from forgetbench.metrics.cost import Cost, amortised, cost_ratio, share_changed
 from forgetbench.metrics.divergence import centred_js, jensen_shannon, js_pairs
 from forgetbench.metrics.erasure import forgetting_rate, generalisation, h_mean, reemergence
 from forgetbench.metrics.likelihood import Lira, lira, lira_auc, shift
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         entropy_attack,
         loss_attack,
         loss_threshold,
+        mufac_attack,
         svc_attack,
         svc_non_members,
         svc_training_privacy,
@@ -72,6 +74,7 @@ _LATE = dict.fromkeys(("Probe", "Rows", "linear_probe", "recoverability"), "prob
         "entropy_attack",
         "loss_attack",
         "loss_threshold",
+        "mufac_attack",
         "svc_attack",
         "svc_non_members",
         "svc_training_privacy",
@@ -92,6 +95,7 @@ __all__ = [
     "activation_distance",
     "adaptive_unlearning_score",
     "agreement_pairs",
+    "amortised",
     "anamnesis_index",
     "auc",
     "average_gap",
@@ -101,6 +105,7 @@ __all__ = [
     "clopper_pearson",
     "completeness",
     "confidence",
+    "cost_ratio",
     "distance_pairs",
     "entropy",
     "entropy_attack",
@@ -130,6 +135,7 @@ __all__ = [
     "metrics",
     "mia_population",
     "modified_entropy",
+    "mufac_attack",
     "neurips_score",
     "nomus",
     "phi",
@@ -143,6 +149,7 @@ __all__ = [
     "rmia",
     "rmia_tie_break",
     "sape",
+    "share_changed",
     "shift",
     "softmax",
     "svc_attack",
@@ -157,7 +164,7 @@ __all__ = [
     "zrf",
 ]
 
-del _core, _erasure, _functions, _literature, _privacy
+del _core, _cost, _erasure, _functions, _literature, _privacy
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -10,6 +12,11 @@ from forgetbench.errors import UsageError
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+
+ROUNDING = 1e-9
+"""How far beyond 0 and 1 a share may lie."""
+
+RAGGED = "one array of numbers is needed, with rows of one length and no text"
 
 
 def floats(values: ArrayLike, name: str = "scores", *, ndim: int | None = None, first: str = "row") -> FloatArray:
@@ -22,17 +29,26 @@ def floats(values: ArrayLike, name: str = "scores", *, ndim: int | None = None, 
         first: What the first of two axes counts: rows, or (phi, probabilities) the models that answer those rows.
 
     Raises:
-        UsageError: A value is NaN or infinite (the message names its row), or the shape is another.
+        UsageError: A value is NaN or infinite (the message names its row) or no number, or the shape is another.
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = _read(values, name)
     if ndim is not None and array.ndim != ndim:
         raise UsageError(f"{name}: {ndim} dimensions expected, but the shape is {array.shape}.")
-    finite = np.isfinite(array)
-    if not finite.all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+    return _finite(array, name, first, answers=ndim == 3 or first != "row")  # only logits have three axes
+
+
+def shares(values: ArrayLike, name: str = "shares", *, ndim: int | None = None) -> FloatArray:
+    """An array of finite numbers in [0, 1], for formulas that hold for shares of 1 only.
+
+    Raises:
+        UsageError: A value is not finite, or below 0 or above 1 by more than rounding.
+    """
+    array = floats(values, name, ndim=ndim)
+    wrong = (array < -ROUNDING) | (array > 1.0 + ROUNDING)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise UsageError(
-            f"{name}: {array[where]}{_place(where, first)}. A model that answers NaN or infinity has "
-            "diverged; leave it out, or report the run as failed."
+            f"{name}: {array[where]:g}{_place(where, 'row')} is no share of 1: give shares, 0.595 and not 59.5."
         )
     return array
 
@@ -55,6 +71,15 @@ def number(value: float, name: str) -> float:
     return float(floats(value, name, ndim=0))
 
 
+def share(value: float, name: str) -> float:
+    """One number in [0, 1].
+
+    Raises:
+        UsageError: It lies outside, is NaN or infinite, or is no single number.
+    """
+    return float(shares(value, name, ndim=0))
+
+
 def same_shape(left: FloatArray, right: FloatArray, what: str, *, after: int = 0) -> None:
     """Refuse two sides that numpy would stretch to fit each other, and sides without a row.
 
@@ -71,16 +96,30 @@ def same_shape(left: FloatArray, right: FloatArray, what: str, *, after: int = 0
         raise UsageError(f"Both sides need {what}, and at least one: {left.shape} against {right.shape}.")
 
 
+def layers_of(left: Sequence[ArrayLike], right: Sequence[ArrayLike]) -> list[tuple[FloatArray, FloatArray]]:
+    """The weights of two models, layer by layer, checked.
+
+    Raises:
+        UsageError: The numbers of layers or their shapes differ, or there are none.
+    """
+    if len(left) != len(right) or not len(left):
+        raise UsageError(f"As many layers on both sides, please: {len(left)} and {len(right)}.")
+    pairs = [(floats(one, "weights"), floats(two, "weights")) for one, two in zip(left, right, strict=True)]
+    for one, two in pairs:
+        same_shape(one, two, "layers of the same shape")
+    return pairs
+
+
 def logits_of(values: ArrayLike, name: str = "logits") -> FloatArray:
     """Logits of one model (n, K) or of several (S, n, K), checked, as float64.
 
     Raises:
         UsageError: A value is not finite, or there are neither two nor three dimensions.
     """
-    array = floats(values, name)
+    array = _read(values, name)
     if array.ndim not in {2, 3}:
         raise UsageError(f"{name}: logits are (examples, classes) or (models, examples, classes), not {array.shape}.")
-    return array
+    return _finite(array, name, "row", answers=True)
 
 
 def labels_of(values: ArrayLike, logits: FloatArray, name: str = "labels") -> IntArray:
@@ -89,7 +128,10 @@ def labels_of(values: ArrayLike, logits: FloatArray, name: str = "labels") -> In
     Raises:
         UsageError: The number of rows differs, a class number has no logit, or an attribute is neither 0 nor 1.
     """
-    labels = np.asarray(values)
+    try:
+        labels = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name}: {RAGGED} ({error}).") from error
     if labels.dtype.kind not in "iub":
         raise UsageError(f"{name}: whole numbers expected, but the type is {labels.dtype}.")
     labels = labels.astype(np.int64)
@@ -108,6 +150,13 @@ def labels_of(values: ArrayLike, logits: FloatArray, name: str = "labels") -> In
     return labels
 
 
+def spaced(count: int, most: int | None) -> IntArray:
+    """Places of at most ``most`` of so many rows, evenly spaced; of all where it is None."""
+    kept = count if most is None else min(count, most)
+    places: IntArray = np.arange(kept, dtype=np.int64) * count // max(kept, 1)
+    return places
+
+
 def joint_labels(labels: IntArray) -> IntArray:
     """One number per distinct label: class numbers as they are; for (n, A) attributes their bits read as one number."""
     if labels.ndim == 1:
@@ -115,6 +164,34 @@ def joint_labels(labels: IntArray) -> IntArray:
     weights = np.left_shift(np.int64(1), np.arange(labels.shape[1], dtype=np.int64))
     joint: IntArray = (labels * weights).sum(axis=1)
     return joint
+
+
+def _read(values: ArrayLike, name: str) -> FloatArray:
+    try:
+        array = np.asarray(values)
+        numbers: FloatArray | None = None if array.dtype.kind in "USc" else array.astype(np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name}: {RAGGED} ({error}).") from error
+    if numbers is None:
+        raise UsageError(f"{name}: {RAGGED} (the type is {array.dtype}).")
+    return numbers
+
+
+def _finite(array: FloatArray, name: str, first: str, *, answers: bool) -> FloatArray:
+    finite = np.isfinite(array)
+    if finite.all():
+        return array
+    where = tuple(int(i) for i in np.argwhere(~finite)[0])
+    value = array[where]
+    if answers and value == -np.inf:
+        how = "Where classes are masked, put a finite number such as -1e4 in place of minus infinity."
+    elif answers:
+        how = "A model that answers NaN or infinity has diverged; leave it out, or report the run as failed."
+    elif np.isnan(value):
+        how = "That is no number, nor is None: leave it out, or put a number in its place."
+    else:
+        how = "Infinity cannot be computed with: put a finite number in its place, for a score one beyond all others."
+    raise UsageError(f"{name}: {value}{_place(where, first)}. {how}")
 
 
 def _place(where: tuple[int, ...], first: str) -> str:

@@ -15,12 +15,14 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.svm import SVC
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, IntArray, floats, labels_of, logits_of, same_shape
-from forgetbench.metrics.confidence import confidence, entropy, modified_entropy
+from forgetbench.metrics.arrays import FloatArray, IntArray, floats, labels_of, logits_of, same_shape, spaced
+from forgetbench.metrics.confidence import confidence, entropy, loss, modified_entropy
 from forgetbench.metrics.pairs import answers, outputs
 
 SVC_ROWS = 1000
-"""Rows a side that the support vector machine is fitted on; more are drawn down to this many, evenly spaced."""
+"""Rows a side that the support vector machine is fitted on unless it is told otherwise; more are thinned out evenly."""
+
+MUFAC_SEED = 42
 
 SvcKind = Literal["correctness", "confidence", "entropy", "m-entropy", "probabilities"]
 SvcReading = Literal["efficacy", "training-privacy"]
@@ -50,6 +52,7 @@ def svc_attack(
     kind: SvcKind = "confidence",
     reading: SvcReading = "efficacy",
     seed: int | None = 0,
+    most: int | None = SVC_ROWS,
 ) -> float:
     """The five attacks of SVC_MIA (Jia et al. 2023) in both readings, from one model's logits.
 
@@ -59,27 +62,32 @@ def svc_attack(
         forget: Logits and labels of the forget set; only the efficacy reading needs it.
         kind: What the machine sees of a row: whether the prediction is right, p_y, the entropy, the modified entropy
             (Song and Mittal's; the published code's is ``legacy.modified_entropy``), or all probabilities.
-        reading: ``svc_non_members`` or ``svc_training_privacy``.
+        reading: ``svc_non_members`` ("efficacy") or ``svc_training_privacy`` ("training-privacy").
         seed: Of the shuffle; None takes the rows in order, as published.
+        most: Rows a side that the machine is fitted on, evenly spaced; None fits on all, as published.
 
     Returns:
         In [0, 1]; for attributes the mean over them.
+
+    Raises:
+        UsageError: There is no such kind or reading, a side has logits of several models, or the forget set is missing.
     """
+    if reading not in get_args(SvcReading):
+        raise UsageError(f"There is no reading {reading!r} of SVC_MIA. There are: {', '.join(get_args(SvcReading))}.")
     if (forget is None) == (reading == "efficacy"):
         raise UsageError("The efficacy reading needs the forget set, and the reading of training privacy has none.")
     sides = [svc_features(*side, kind) for side in (retain, test, forget) if side is not None]
     attack = svc_non_members if reading == "efficacy" else svc_training_privacy
-    return float(np.mean([attack(*columns, seed=seed) for columns in zip(*sides, strict=True)]))
+    return float(np.mean([attack(*columns, seed=seed, most=most) for columns in zip(*sides, strict=True)]))
 
 
 def svc_features(logits: ArrayLike, labels: ArrayLike, kind: SvcKind) -> list[FloatArray]:
     """What SVC_MIA sees of each row, (n,) or (n, K): one array for classes, one for each of A attributes.
 
     Raises:
-        UsageError: There is no such kind, or labels and logits do not fit.
+        UsageError: There is no such kind, the logits are of several models, or labels and logits do not fit.
     """
-    scores = logits_of(logits)
-    truth = labels_of(labels, scores)
+    scores, truth = _one_model(logits, labels)
     attributes = truth.ndim == 2
     if kind == "correctness":
         found = (answers(scores, attributes=attributes) == truth).astype(np.float64)
@@ -96,11 +104,14 @@ def svc_features(logits: ArrayLike, labels: ArrayLike, kind: SvcKind) -> list[Fl
     return list(found.T) if attributes else [found]
 
 
-def svc_non_members(members: ArrayLike, others: ArrayLike, targets: ArrayLike, *, seed: int | None = 0) -> float:
+def svc_non_members(
+    members: ArrayLike, others: ArrayLike, targets: ArrayLike, *, seed: int | None = 0, most: int | None = SVC_ROWS
+) -> float:
     """Forget efficacy of Jia et al. (2023), SalUn and RUM: the share of the forget set called non-member.
 
     An RBF support vector machine (C = 3, gamma = 1 / features) is fitted on retain (1) and test (0) rows. The published
     code takes the first |test| retain rows as they lie, which breaks on sorted data: here they are shuffled first.
+    It is fitted on at most 1,000 rows a side, the published code on all; the whole forget set is told.
     Which rows are fitted depends on their order all the same: that is the published protocol, and no metric of ours.
 
     Args:
@@ -109,25 +120,30 @@ def svc_non_members(members: ArrayLike, others: ArrayLike, targets: ArrayLike, *
         others: (m,) or (m, F) features of test rows.
         targets: (k,) or (k, F) features of the forget set.
         seed: Of the shuffle; None takes the rows in order, as published.
+        most: Rows a side that the machine is fitted on, evenly spaced; None fits on all, as published.
 
     Returns:
         In [0, 1]. An oracle is well below 1: 0.66 in one published setting.
     """
     columns = _columns(targets)
     same_shape(_columns(members), columns, "the same features", after=1)
-    return float(1.0 - _svc(members, others, seed).predict(columns).mean())
+    return float(1.0 - _svc(members, others, seed, most).predict(columns).mean())
 
 
-def svc_training_privacy(members: ArrayLike, others: ArrayLike, *, seed: int | None = 0) -> float:
+def svc_training_privacy(
+    members: ArrayLike, others: ArrayLike, *, seed: int | None = 0, most: int | None = SVC_ROWS
+) -> float:
     """The other reading of the same code: can retain rows be told from test rows at all?
 
-    With h half the number of test rows, the machine is fitted on the first h rows of either side; the value is the mean
-    of its accuracies on all the other retain rows and on all the other test rows.
+    With h half the number of test rows, the machine is fitted on the first h rows of either side, of which at most
+    1,000 a side are taken (the published code takes all); the value is the mean of its accuracies on all the other
+    retain rows and on all the other test rows.
 
     Args:
         members: (n,) or (n, F) features of retain rows.
         others: (m,) or (m, F) features of test rows.
         seed: Of the shuffle of either side; None takes the rows in order, as published.
+        most: Rows a side that the machine is fitted on, evenly spaced; None fits on all, as published.
     """
     sides = [_shuffled(_columns(side), seed) for side in (members, others)]
     half = len(sides[1]) // 2
@@ -136,20 +152,25 @@ def svc_training_privacy(members: ArrayLike, others: ArrayLike, *, seed: int | N
             f"Training privacy needs two test rows, and more retain rows than half of them: {len(sides[1])} and "
             f"{len(sides[0])}."
         )
-    model = _svc(sides[0][:half], sides[1][:half], None)
+    model = _svc(sides[0][:half], sides[1][:half], None, most)
     return float((model.predict(sides[0][half:]).mean() + 1.0 - model.predict(sides[1][half:]).mean()) / 2)
 
 
-def loss_attack(forget: ArrayLike, unseen: ArrayLike, *, cut: bool = True, shuffle: int | None = None) -> float:
+def loss_attack(
+    forget: ArrayLike, unseen: ArrayLike, *, cut: bool = True, shuffle: int | None = None, most: int | None = None
+) -> float:
     """Accuracy of logistic regression on losses (NeurIPS 2023 starting kit, ``simple_mia``; MUFAC's ``cal_mia``).
 
     The rows are [unseen, forget], the split ``StratifiedShuffleSplit(10, random_state=0)``, the value mean accuracy.
 
     Args:
-        forget: (n,) losses on the forget set.
+        forget: (n,) losses of one model on the forget set.
         unseen: (m,) losses on test rows (starting kit) or on unseen people (MUFAC).
-        cut: Use no more forget rows than unseen ones. Without it the majority alone may reach 0.94.
-        shuffle: Seed of numpy's legacy shuffle before the cut (MUFAC: 42); None keeps the order.
+        cut: Thin out the larger side evenly, to as many rows as the smaller has. Without it the majority alone may
+            reach 0.94.
+        shuffle: Cut as published instead: the forget rows, shuffled by this seed of numpy's legacy generator (MUFAC:
+            42), to as many as there are unseen ones. A larger unseen side stays whole, and its majority counts.
+        most: Rows a side that are used, evenly spaced; None uses all, as published. Boards use 2,000.
 
     Returns:
         In [0, 1]; the null is not exactly 0.5 where the two sides differ in anything but membership.
@@ -157,8 +178,11 @@ def loss_attack(forget: ArrayLike, unseen: ArrayLike, *, cut: bool = True, shuff
     inside, outside = floats(forget, "losses", ndim=1).copy(), floats(unseen, "losses", ndim=1)
     if shuffle is not None:
         np.random.RandomState(shuffle).shuffle(inside)
-    if cut:
-        inside = inside[: len(outside)]
+        inside = inside[: len(outside)] if cut else inside
+    elif cut:
+        fewest = min(len(inside), len(outside))
+        most = fewest if most is None else min(fewest, most)
+    inside, outside = (side[spaced(len(side), most)] for side in (inside, outside))
     if min(len(inside), len(outside)) < 10:
         raise UsageError(f"The attack on losses needs ten rows a side; there are {len(inside)} and {len(outside)}.")
     rows = np.concatenate([outside, inside])
@@ -170,7 +194,24 @@ def loss_attack(forget: ArrayLike, unseen: ArrayLike, *, cut: bool = True, shuff
     return float(np.mean(found))
 
 
-def entropy_attack(members: ArrayLike, others: ArrayLike, targets: ArrayLike) -> float:
+def mufac_attack(forget: Answers, unseen: Answers) -> float:
+    """The loss attack of MUFAC and MUCAC as published, from one model's logits (Choi and Na 2023, ``cal_mia``).
+
+    It is ``loss_attack`` with the seed 42, on the mean of the binary cross-entropies where labels are attributes:
+    ``loss`` is their sum, and a regression with a penalty finds another line in another unit.
+
+    Args:
+        forget: Logits and labels of the forget set.
+        unseen: Logits and labels of people that no model has seen.
+    """
+    sides = []
+    for logits, labels in (forget, unseen):
+        scores, truth = _one_model(logits, labels)
+        sides.append(loss(scores, truth) / (truth.shape[1] if truth.ndim == 2 else 1))
+    return loss_attack(sides[0], sides[1], shuffle=MUFAC_SEED)
+
+
+def entropy_attack(members: ArrayLike, others: ArrayLike, targets: ArrayLike, *, most: int | None = None) -> float:
     """Share of the forget set called member by balanced logistic regression on entropy (SSD, Foster et al. 2024).
 
     The published code sets ``multi_class="multinomial"``, which scikit-learn no longer has; C = 2 fits the same line.
@@ -179,8 +220,11 @@ def entropy_attack(members: ArrayLike, others: ArrayLike, targets: ArrayLike) ->
         members: (n,) entropies of retain rows.
         others: (m,) entropies of test rows.
         targets: (k,) entropies of the forget set.
+        most: Retain and test rows that the line is fitted on, evenly spaced; None fits on all, as published. Boards fit
+            on 2,000 a side.
     """
-    inside, outside = floats(members, "entropies", ndim=1), floats(others, "entropies", ndim=1)
+    sides = [floats(side, "entropies", ndim=1) for side in (members, others)]
+    inside, outside = (side[spaced(len(side), most)] for side in sides)
     told = floats(targets, "entropies", ndim=1)
     if not len(inside) or not len(outside) or not len(told):
         raise UsageError("The attack needs rows on every side.")
@@ -279,23 +323,28 @@ def _best_threshold(members: FloatArray, others: FloatArray) -> float:
     return float(candidates[int(np.argmax(hit + miss))])
 
 
-def _svc(members: ArrayLike, others: ArrayLike, seed: int | None) -> SVC:
+def _svc(members: ArrayLike, others: ArrayLike, seed: int | None, most: int | None) -> SVC:
     inside, outside = _shuffled(_columns(members), seed), _columns(others)
     same_shape(inside, outside, "the same features", after=1)
     inside = inside[: len(outside)]
-    sides = [side[_spaced(len(side))] for side in (inside, outside)]
+    sides = [side[spaced(len(side), most)] for side in (inside, outside)]
     rows = np.concatenate(sides)
     truth: IntArray = np.repeat([1, 0], [len(side) for side in sides])
     return SVC(C=3, gamma="auto", kernel="rbf").fit(rows, truth)
 
 
-def _spaced(count: int) -> IntArray:
-    rows: IntArray = np.arange(min(count, SVC_ROWS)) * count // min(count, SVC_ROWS)
-    return rows
+def _one_model(logits: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray]:
+    """One model's logits and labels, checked."""
+    scores = logits_of(logits)
+    if scores.ndim != 2:
+        raise UsageError(f"The attack reads one model at a time: logits[s], (n, K), and not {scores.shape}.")
+    return scores, labels_of(labels, scores)
 
 
 def _columns(values: ArrayLike) -> FloatArray:
     array = floats(values, "features")
+    if array.ndim not in {1, 2}:
+        raise UsageError(f"features: (n,) or (n, F) of one model expected, but the shape is {array.shape}.")
     if not len(array):
         raise UsageError("The attack needs rows on every side.")
     return array[:, None] if array.ndim == 1 else array

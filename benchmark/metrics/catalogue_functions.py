@@ -53,8 +53,9 @@ def _support_vectors() -> list[MetricSpec]:
             misses="The forget set. The order of rows decides which are fitted.",
             misuse="Reading it as forgetting: a model that generalises badly scores high, unlearned or not.",
             formula=(
-                "h = |test| / 2; fit on the first h retain and the first h test rows after a seeded shuffle; mean of "
-                "the accuracies on all other retain rows and on all other test rows"
+                "h = |test| / 2; fit on the first h retain and the first h test rows after a seeded shuffle, on at "
+                "most 1,000 of either, evenly spaced (published: all); mean of the accuracies on all other retain rows "
+                "and on all other test rows"
             ),
             example="Retain at 0.99, test at 0.2: 1.",
             source="Jia et al. 2023, SVC_MIA.",
@@ -72,10 +73,14 @@ def _thresholds() -> list[MetricSpec]:
             meaning="The loss attack of MUFAC and MUCAC: forget set, shuffled and cut, against people never seen.",
             misses="Identity: its null is 0.54 and not 0.5, since unseen people differ from forgotten ones.",
             misuse="Reading the README's MIA column, |accuracy - 0.5|, as an accuracy.",
-            formula="loss_attack(forget, unseen, shuffle=42): shuffled by numpy's legacy seed 42, cut to |unseen|",
+            formula=(
+                "mia.loss on the forget set, shuffled by numpy's legacy seed 42 and cut to |unseen|, against all "
+                "unseen people; with A attributes the loss is the mean of their A binary cross-entropies, as in "
+                "MUCAC's code"
+            ),
             example="0.7136 on MUFAC's original model.",
             source="Choi and Na 2023, cal_mia.",
-            function="attacks.loss_attack",
+            function="attacks.mufac_attack",
         ),
         _function(
             "mia.loss-threshold",

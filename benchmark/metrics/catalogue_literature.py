@@ -25,7 +25,8 @@ def _attacks() -> list[MetricSpec]:
             misuse="Maximising it: calling everything non-member scores 1.0, and an oracle is well below that.",
             formula=(
                 "RBF-SVC (C = 3, gamma = auto) on p_y; members = the first |test| retain rows after a seeded shuffle, "
-                "non-members = test; at most 1,000 rows a side; share of D_f called non-member."
+                "non-members = test; fitted on at most 1,000 rows a side, evenly spaced (published: all); share of D_f "
+                "called non-member."
             ),
             example="Oracles 0.66, originals 0.29 in one published setting.",
             source="Jia et al. 2023; Fan et al. 2024 (SalUn).",
@@ -37,10 +38,13 @@ def _attacks() -> list[MetricSpec]:
             requires=("forget", "test"),
             meaning="Accuracy of logistic regression on losses, forget set against test; the target is the oracle's.",
             misses="Label mix: its null is not 0.5 where the two sides differ in anything but membership.",
-            misuse="Unequal sides: the majority alone reaches 0.94 at 1,600 to 100; its 10 splits overlap.",
+            misuse=(
+                "Unequal sides, which the published code has where test rows are more: the majority alone reaches 0.94 "
+                "at 1,600 to 100. Its 10 splits overlap."
+            ),
             formula=(
                 "LogisticRegression on [test, forget], StratifiedShuffleSplit(10, random_state=0), mean accuracy; "
-                "the larger side thinned to the smaller, at most 2,000 rows a side."
+                "the larger side thinned out evenly to the smaller, on boards to at most 2,000 rows a side."
             ),
             example="0.579 on the starting kit's original, 0.502 on its retrained model.",
             source="NeurIPS 2023 starting kit, simple_mia; Choi and Na 2023.",
@@ -53,7 +57,10 @@ def _attacks() -> list[MetricSpec]:
             meaning="Share of D_f that logistic regression on entropy calls member; the target is the oracle's.",
             misses="The label: an example that is surely wrong looks like a member.",
             misuse="Lower is not better. Unbalanced (Bad Teaching's code) it says 1.0 for every model.",
-            formula="Balanced LogisticRegression (C = 2) on entropy, retain against test; share of D_f called member.",
+            formula=(
+                "Balanced LogisticRegression (C = 2) on entropy, retain against test, on boards at most 2,000 rows a "
+                "side, evenly spaced; share of D_f called member."
+            ),
             example="0.295 for an oracle in one published setting.",
             source="Foster et al. 2024 (SSD).",
             function="attacks.entropy_attack",
@@ -110,12 +117,15 @@ def _outputs() -> list[MetricSpec]:
             "activation distance",
             direction="down",
             unit="",
-            range=(0.0, 1.4143),
+            range=(0.0, None),
             requires=("forget",),
             meaning="Mean L2 distance of the softmax outputs of unlearned models and oracles on D_f.",
             misses="The spread of oracles among themselves, which is in it.",
             misuse="Four definitions are in use (mean L2, mean L1, root of mean square, layer means).",
-            formula="mean over u, r and D_f of |softmax z_u - softmax z_r|_2",
+            formula=(
+                "mean over u, r and D_f of |softmax z_u - softmax z_r|_2, at most sqrt(2); of the probabilities of A "
+                "attributes, at most sqrt(A)"
+            ),
             example="(1, 0) against (0, 1): sqrt(2).",
             source="Chundawat et al. 2023.",
             function="literature.activation_distance",

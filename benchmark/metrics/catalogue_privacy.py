@@ -60,7 +60,8 @@ def register() -> None:
             misuse="Few population rows: strong members tie at 1 (here ties are broken by the example's own ratio).",
             formula=(
                 "LR(x, z) = [p(x|m) / p(x)] / [p(z|m) / p(z)], p(x) = ((1 + a) p_OUT(x) + 1 - a) / 2 with a = 0.3 "
-                "and p_OUT the mean over the other oracles; score Pr_z(LR >= 2); AUC of u against r, all folds"
+                "and p_OUT the mean over the other oracles; score Pr_z(LR >= 2) over test rows z, on boards "
+                "at most 2,500, evenly spaced; AUC of u against r, all folds"
             ),
             example="p(x|m) = 0.8, p_OUT = 0.4, a = 0.3: p(x) = 0.61 and the ratio 1.3115.",
             source="Zarifzadeh et al. 2024, section 3.",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
 
 from forgetbench.errors import UsageError
+from forgetbench.metrics.arrays import floats, layers_of, number
 
 BUDGETS = (0.01, 0.05, 0.20, 1.00)
 """Upper ends of the budget classes, in FLOPs over retraining's."""
@@ -38,22 +42,37 @@ class Cost(BaseModel):
         return None if self.flops is None else budget_class(self.flops)
 
 
-def ratio(method: float, retraining: float) -> float:
-    """Cost of a method over the cost of retraining, both in the same unit.
+def cost_ratio(method: float, retraining: float) -> float:
+    """Cost of a method over the cost of retraining, both in the same unit: FLOPs, seconds, or bytes at the peak.
 
     Raises:
-        UsageError: Retraining cost nothing, or one of them is negative.
+        UsageError: Retraining cost nothing, or one of them is negative or not finite.
     """
-    if not (retraining > 0 and method >= 0):
+    mine, whole = number(method, "cost of the method"), number(retraining, "cost of retraining")
+    if not (whole > 0 and mine >= 0):
         raise UsageError(f"Costs are positive: {method} over {retraining} cannot be put in ratio.")
-    return method / retraining
+    return mine / whole
 
 
-def amortised(per_request: list[float], retraining_per_request: list[float]) -> float:
+def amortised(per_request: ArrayLike, retraining_per_request: ArrayLike) -> float:
     """Cost of all requests of a stream over the cost of retraining after each."""
-    if len(per_request) != len(retraining_per_request) or not per_request:
+    mine, whole = (floats(side, "costs", ndim=1) for side in (per_request, retraining_per_request))
+    if len(mine) != len(whole) or not len(mine):
         raise UsageError("A stream needs the cost of every request, on both sides.")
-    return ratio(sum(per_request), sum(retraining_per_request))
+    if min(mine.min(), whole.min()) < 0:
+        raise UsageError("Costs are positive: that of a request is below 0.")
+    return cost_ratio(float(mine.sum()), float(whole.sum()))
+
+
+def share_changed(before: Sequence[ArrayLike], after: Sequence[ArrayLike]) -> float:
+    """Share of a model's weights that are another number afterwards.
+
+    Args:
+        before: Weights of each layer of the original.
+        after: The same of the unlearned model.
+    """
+    pairs = layers_of(before, after)
+    return float(sum((one != two).sum() for one, two in pairs) / sum(one.size for one, _ in pairs))
 
 
 def budget_class(flops: float) -> str:

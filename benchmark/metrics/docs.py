@@ -10,6 +10,7 @@ _GROUPS: dict[Group, str] = {
     "utility": "Utility and forgetting",
     "privacy": "Privacy",
     "erasure": "Erasure",
+    "cost": "Cost",
     "literature": "For comparison with published tables",
 }
 
@@ -82,9 +83,11 @@ def _section(spec: MetricSpec) -> str:
         facts.append(f"floor: {spec.floor:g}")
     if spec.legacy:
         facts.append("reproduces published code that deviates from its own definition")
-    if not spec.on_boards:
+    if spec.from_records:
+        facts.append("from a run's records: shown beside the score")
+    elif not spec.on_boards:
         facts.append("a function for your own arrays: on no board")
-    if not spec.calibrated:
+    if not spec.calibrated and not spec.from_records:
         facts.append("not calibrated: its band flags nothing")
     lines = [
         f"### `{spec.name}`\n",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, floats, number
+from forgetbench.metrics.arrays import FloatArray, floats, share, shares
 
 UNDEFINED_BELOW = 0.02
 """A ratio whose denominator is smaller than this is noise over noise, and not defined."""
@@ -39,14 +39,14 @@ def h_mean_by_seed(retained: ArrayLike, before: ArrayLike, after: ArrayLike) -> 
 
 
 def forgetting_rate(original: ArrayLike, unlearned: ArrayLike, chance: float) -> float | None:
-    """FR = (A_o - A_u) / (A_o - chance), of mean accuracies; None where the original is near chance itself."""
+    """FR = (A_o - A_u) / (A_o - chance), of mean accuracies in [0, 1]; None where the original is near chance."""
     start, end = (_mean(side, name) for side, name in ((original, "originals"), (unlearned, "unlearned models")))
-    room = start - number(chance, "chance")
+    room = start - share(chance, "chance")
     return None if abs(room) < UNDEFINED_BELOW else (start - end) / room
 
 
 def _mean(accuracies: ArrayLike, name: str) -> float:
-    values = floats(accuracies, f"accuracies of the {name}")
+    values = shares(accuracies, f"accuracies of the {name}")
     if not values.size:
         raise UsageError(f"Forgetting needs the accuracy of at least one model: the {name} have none.")
     return float(values.mean())
@@ -58,7 +58,7 @@ def generalisation(
     """FR(withheld) / FR(seen): does forgetting reach images that the method was never given (Zhang et al. 2024)?
 
     Args:
-        seen: Accuracies (S,) of the originals and of the unlearned models on the forget set.
+        seen: Accuracies (S,) in [0, 1] of the originals and of the unlearned models on the forget set.
         withheld: The same on images of the same class or person that were not given.
         chance: Accuracy of guessing.
 

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from scipy.stats import norm
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import BoolArray, FloatArray, floats, logits_of, phi_of, same_shape
+from forgetbench.metrics.arrays import BoolArray, FloatArray, floats, labels_of, logits_of, phi_of, same_shape
 from forgetbench.metrics.margins import BINS, CLIP, EMPTY
 from forgetbench.metrics.shadow import Fit, fit_normal
 
@@ -27,7 +27,10 @@ def modified_entropy(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
         labels: (n,) classes of the whole batch.
     """
     p = floats(probabilities, "probabilities", ndim=2)
-    columns = np.unique(np.asarray(labels))
+    truth = labels_of(labels, p)
+    if truth.ndim != 1:
+        raise UsageError(f"labels: one class for each row is needed, not {truth.shape}: the code knows no attributes.")
+    columns = np.unique(truth)
     log_p, reverse = -np.log(np.maximum(p, 1e-30)), -np.log(np.maximum(1 - p, 1e-30))
     changed, changed_log = p.copy(), reverse.copy()
     changed[:, columns] = 1 - p[:, columns]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, floats, logits_of, number, same_shape
+from forgetbench.metrics.arrays import FloatArray, floats, layers_of, logits_of, number, same_shape, share
 from forgetbench.metrics.divergence import jensen_shannon
 from forgetbench.metrics.pairs import agreement, answers, distance, outputs
 from forgetbench.metrics.utility import tow
@@ -21,7 +21,7 @@ def nomus(accuracy: float, attack: float) -> float:
         accuracy: Test accuracy in [0, 1].
         attack: Accuracy of the attack on losses, in [0, 1] (the README's "MIA" rows are |attack - 0.5|).
     """
-    return (number(accuracy, "accuracy") + 1.0 - 2.0 * abs(number(attack, "attack") - 0.5)) / 2
+    return (share(accuracy, "accuracy") + 1.0 - 2.0 * abs(share(attack, "attack") - 0.5)) / 2
 
 
 def adaptive_unlearning_score(
@@ -35,14 +35,14 @@ def adaptive_unlearning_score(
         unlearned_forget: Its forget accuracy.
         classes: Class removal: the target of the forget accuracy is 0 and not the test accuracy.
     """
-    kept, forgotten = number(unlearned_test, "unlearned test accuracy"), number(unlearned_forget, "forget accuracy")
+    kept, forgotten = share(unlearned_test, "unlearned test accuracy"), share(unlearned_forget, "forget accuracy")
     target = 0.0 if classes else kept
-    return (1.0 - (number(original_test, "original test accuracy") - kept)) / (1.0 + abs(forgotten - target))
+    return (1.0 - (share(original_test, "original test accuracy") - kept)) / (1.0 + abs(forgotten - target))
 
 
 def indiscernibility(attack: float) -> float:
     """1 - 2 |attack - 0.5|: 1 where the attack guesses, 0 where it is always right (Cadet et al. 2024)."""
-    return 1.0 - 2.0 * abs(number(attack, "attack") - 0.5)
+    return 1.0 - 2.0 * abs(share(attack, "attack") - 0.5)
 
 
 def retention_deviation(unlearned: Mapping[str, float], oracle: Mapping[str, float]) -> float:
@@ -66,10 +66,14 @@ def tow_mia(
     """ToW with the forget factor replaced by 1 - |difference of the SVC confidence attack| (Zhao et al. 2024).
 
     Args:
-        unlearned: retain and test accuracies, (S,) each.
+        unlearned: retain and test accuracies in [0, 1], (S,) each.
         oracle: The same of the oracles.
-        attack: The attack's value (S,) on the unlearned models and on the oracles.
+        attack: The attack's value in [0, 1], (S,), on the unlearned models and on the oracles.
     """
+    for side in (unlearned, oracle):
+        absent = [name for name in ("retain", "test") if name not in side]
+        if absent:
+            raise UsageError(f"ToW-MIA needs retain and test accuracies on both sides: {absent[0]} is missing.")
     sides = [
         {"attack": value, **{name: accuracies[name] for name in ("retain", "test")}}
         for value, accuracies in zip(attack, (unlearned, oracle), strict=True)
@@ -128,19 +132,18 @@ def layer_distance(left: Sequence[ArrayLike], right: Sequence[ArrayLike], *, rel
         right: The same of the oracle.
         relative: Divide by the norm of the unlearned model's weights.
     """
-    return float(np.sqrt(sum(value**2 for value in layer_distances(left, right)))) / (
-        float(np.sqrt(sum((floats(layer, "weights") ** 2).sum() for layer in left))) if relative else 1.0
-    )
+    whole = float(np.sqrt(sum(value**2 for value in layer_distances(left, right))))
+    if not relative:
+        return whole
+    norm = float(np.sqrt(sum((floats(layer, "weights") ** 2).sum() for layer in left)))
+    if norm == 0:
+        raise UsageError("The unlearned model's weights are all 0: no distance is a share of that. See relative=False.")
+    return whole / norm
 
 
 def layer_distances(left: Sequence[ArrayLike], right: Sequence[ArrayLike]) -> list[float]:
     """L2 distance of each layer's weights."""
-    if len(left) != len(right) or not len(left):
-        raise UsageError(f"As many layers on both sides, please: {len(left)} and {len(right)}.")
-    pairs = [(floats(one, "weights"), floats(two, "weights")) for one, two in zip(left, right, strict=True)]
-    for one, two in pairs:
-        same_shape(one, two, "layers of the same shape")
-    return [float(np.sqrt(((one - two) ** 2).sum())) for one, two in pairs]
+    return [float(np.sqrt(((one - two) ** 2).sum())) for one, two in layers_of(left, right)]
 
 
 def _two_models(left: ArrayLike, right: ArrayLike) -> tuple[FloatArray, FloatArray]:

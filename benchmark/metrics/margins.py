@@ -46,15 +46,17 @@ def wasserstein(unlearned: ArrayLike, oracle: ArrayLike) -> FloatArray:
     """Wasserstein-1 distance of phi between two equally large sets of models, example by example: (n,), in nats."""
     left, right = _sides(unlearned, oracle)
     if len(left) != len(right):
-        raise UsageError(f"As many models on both sides, please: {len(left)} and {len(right)}.")
+        raise UsageError(
+            f"Wasserstein-1 needs as many models on both sides, not {len(left)} and {len(right)}: leave some out."
+        )
     distance: FloatArray = np.abs(np.sort(left, axis=0) - np.sort(right, axis=0)).mean(axis=0)
     return distance
 
 
 def margin_distance(unlearned: ArrayLike, oracle: ArrayLike) -> float:
-    """95th percentile over examples of KLOM, or of Wasserstein-1 below 50 models a side."""
-    left = np.asarray(unlearned)
-    distance = klom if len(left) >= KLOM_MODELS else wasserstein
+    """95th percentile over examples of KLOM, or of Wasserstein-1 where either side has fewer than 50 models."""
+    fewest = min(len(side) for side in _sides(unlearned, oracle))
+    distance = klom if fewest >= KLOM_MODELS else wasserstein
     return float(np.quantile(distance(unlearned, oracle), 0.95))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import floats, number
+from forgetbench.metrics.arrays import floats, number, share
 
 MARGIN = 0.05
 """Relearned: forget accuracy of at least 95 % of the original's."""
@@ -20,7 +20,7 @@ def relearn_time(accuracies: ArrayLike, original: float, margin: float = MARGIN)
     Args:
         accuracies: (T + 1,) forget accuracy before the first step, after it, and so on.
         original: Forget accuracy of the original.
-        margin: How much below the original counts as back.
+        margin: How much below the original counts as back, as a share of it.
 
     Returns:
         The step; 0 where it was never gone; None where it did not come back in T steps (censored, not 0: code that
@@ -29,7 +29,7 @@ def relearn_time(accuracies: ArrayLike, original: float, margin: float = MARGIN)
     curve = floats(accuracies, "accuracies", ndim=1)
     if not len(curve):
         raise UsageError("A relearning curve needs at least its first point.")
-    threshold = (1.0 - number(margin, "margin")) * number(original, "forget accuracy of the original")
+    threshold = (1.0 - share(margin, "margin")) * number(original, "forget accuracy of the original")
     back = np.flatnonzero(curve >= threshold - 1e-12)
     return int(back[0]) if len(back) else None
 

@@ -15,7 +15,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import BoolArray, FloatArray, floats, phi_of, same_shape
+from forgetbench.metrics.arrays import BoolArray, FloatArray, floats, phi_of, same_shape, share, shares
 from forgetbench.metrics.likelihood import POOL_BELOW, SMALLEST_SD
 from forgetbench.metrics.roc import ROC
 
@@ -160,11 +160,18 @@ def rmia(
 
 
 def rmia_tie_break(
-    target: tuple[ArrayLike, ArrayLike], reference: tuple[ArrayLike, ArrayLike], **options: float
+    target: tuple[ArrayLike, ArrayLike],
+    reference: tuple[ArrayLike, ArrayLike],
+    *,
+    gamma: float = 2.0,
+    offline: float | None = 0.3,
 ) -> FloatArray:
-    """RMIA's score with ties broken by the ratio of the example, so that strong members do not all stand at 1."""
-    score = rmia(target, reference, gamma=options.get("gamma", 2.0), offline=options.get("offline", 0.3))
-    ratio = _relative(target, reference, options.get("offline", 0.3))[0]
+    """RMIA's score with ties broken by the ratio of the example, so that strong members do not all stand at 1.
+
+    The arguments are those of ``rmia``.
+    """
+    score = rmia(target, reference, gamma=gamma, offline=offline)
+    ratio = _relative(target, reference, offline)[0]
     rows = len(np.asarray(target[1]))
     return score + ratio / (1.0 + ratio) / (rows + 1)
 
@@ -178,16 +185,20 @@ def _queries(target: ArrayLike, *fits: Fit) -> FloatArray:
     for fit in fits:
         for part in fit:
             same_shape(queries, floats(part, "fit", ndim=1)[None], "the same examples", after=1)
+        if np.min(fit.sd) <= 0:
+            raise UsageError(f"A fit's spread must be above 0: {SMALLEST_SD:g} at least, as fit_normal has it.")
     return queries
 
 
 def _relative(
     target: tuple[ArrayLike, ArrayLike], reference: tuple[ArrayLike, ArrayLike], offline: float | None
 ) -> tuple[FloatArray, FloatArray]:
+    weight = None if offline is None else share(offline, "offline")
     found = []
     for own, mean in zip(target, reference, strict=True):
-        mine, theirs = floats(own, "p of the target", ndim=1), floats(mean, "p of the references", ndim=1)
+        read = floats if weight is None else shares  # online the ratio knows no unit
+        mine, theirs = read(own, "p of the target", ndim=1), read(mean, "p of the references", ndim=1)
         same_shape(mine, theirs, "the same rows, target and references,")
-        marginal = theirs if offline is None else ((1 + offline) * theirs + (1 - offline)) / 2
+        marginal = theirs if weight is None else ((1 + weight) * theirs + (1 - weight)) / 2
         found.append(mine / np.maximum(marginal, 1e-300))
     return found[0], found[1]

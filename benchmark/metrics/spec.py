@@ -33,8 +33,9 @@ class MetricSpec(BaseModel):
     range: tuple[float | None, float | None]
     """Smallest and largest value possible; None where there is no end."""
     requires: tuple[str, ...]
-    """What it is computed from: subsets of the evidence, ``features``, ``originals``, ``cost``, ``submitter``, or what
-    no board holds: ``shadow models``, ``probabilities``, ``scores``."""
+    """What it is computed from: subsets of the evidence, ``features``, ``originals``, ``cost``, ``submitter``,
+    ``requests`` (answers after each request of a stream), or what no board holds: ``shadow models``, ``probabilities``,
+    ``scores``."""
     meaning: str
     """One line: how to read the value."""
     misses: str
@@ -61,8 +62,13 @@ class MetricSpec(BaseModel):
     """Reproduces published code that deviates from the definition; never ranks."""
 
     on_boards: bool = True
-    """Whether scorecards hold it, with a value or the reason why there is none; the others are functions of one's own
-    arrays."""
+    """Whether scorecards hold it among their metrics, with a value or the reason why there is none; the others come
+    from a run's records, or are functions of one's own arrays."""
+
+    @property
+    def from_records(self) -> bool:
+        """Whether it comes from a run's records and is shown beside its score."""
+        return not self.on_boards and bool({"cost", "requests"} & set(self.requires))
 
     def role(self, track: Track) -> Role | None:
         """Efficacy, harm, or None where the metric does not rank on this track."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics.arrays import FloatArray, floats, labels_of, logits_of
+from forgetbench.metrics.arrays import FloatArray, floats, labels_of, logits_of, shares
 
 
 def correct(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
@@ -66,7 +66,7 @@ def tow(unlearned: Mapping[str, ArrayLike], oracle: Mapping[str, ArrayLike]) -> 
 def tow_by_seed(unlearned: Mapping[str, ArrayLike], oracle: Mapping[str, ArrayLike]) -> FloatArray:
     """The tug-of-war of each seed, (S,)."""
     product: FloatArray = np.ones(1)
-    for delta in _paired_gaps(unlearned, oracle):
+    for delta in _paired_gaps(unlearned, oracle, shares):
         product = product * (1.0 - np.abs(delta))
     return product
 
@@ -75,7 +75,7 @@ def average_gap(unlearned: Mapping[str, ArrayLike], oracle: Mapping[str, ArrayLi
     """Average gap: mean |difference| over the quantities, per seed, then averaged (Fan et al. 2024, table 1).
 
     Args:
-        unlearned: Quantity (UA or forget accuracy, RA, TA, MIA) to (S,) values in [0, 1].
+        unlearned: Quantity (UA or forget accuracy, RA, TA, MIA) to (S,) values, all as shares or all in per cent.
         oracle: The same quantities of the oracles, in the same order of seeds.
     """
     return float(average_gap_by_seed(unlearned, oracle).mean())
@@ -87,10 +87,14 @@ def average_gap_by_seed(unlearned: Mapping[str, ArrayLike], oracle: Mapping[str,
     return mean
 
 
-def _paired_gaps(unlearned: Mapping[str, ArrayLike], oracle: Mapping[str, ArrayLike]) -> Sequence[FloatArray]:
+def _paired_gaps(
+    unlearned: Mapping[str, ArrayLike],
+    oracle: Mapping[str, ArrayLike],
+    read: Callable[[ArrayLike, str], FloatArray] = floats,
+) -> Sequence[FloatArray]:
     if set(unlearned) != set(oracle) or not unlearned:
         raise UsageError(f"The same quantities on both sides, please: {sorted(unlearned)} against {sorted(oracle)}.")
-    pairs = [(floats(unlearned[name], name), floats(oracle[name], name)) for name in sorted(unlearned)]
+    pairs = [(read(unlearned[name], name), read(oracle[name], f"{name} of the oracles")) for name in sorted(unlearned)]
     if len({array.shape for pair in pairs for array in pair}) != 1 or not pairs[0][0].size:
         raise UsageError("Seeds are paired: every quantity needs one value per seed on both sides.")
     return [left - right for left, right in pairs]

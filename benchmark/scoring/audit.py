@@ -114,7 +114,8 @@ def audit(
     findings = [verdict for name, card in sentinels.items() for verdict in whole(name, card, bands)]
     if line:
         findings.append(rising(None, line, bands))
-    ordered = sorted({*metrics.names(), *bands.bands}, key=lambda name: (name not in bands.ranking, name))
+    kept = {name for name in metrics.names() if metrics.get(name).on_boards}
+    ordered = sorted({*kept, *bands.bands}, key=lambda name: (name not in bands.ranking, name))
     ranks = {*bands.ranking, *(STAND_IN[name] for name in bands.ranking if name in STAND_IN)}
     fitness = []
     for metric in ordered:

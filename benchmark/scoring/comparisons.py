@@ -299,10 +299,9 @@ def _attack(left: Arrays, right: Arrays, labels: Arrays, members: str, others: S
 def _rmia(left: Arrays, right: Arrays, labels: Arrays) -> Comparison:
     examples = confidence(pooled(left, right, "forget"), labels["forget"])
     rows = confidence(pooled(left, right, "test"), labels["test"])
-    kept = np.arange(min(rows.shape[1], POPULATION_ROWS)) * rows.shape[1] // min(rows.shape[1], POPULATION_ROWS)
-    rows = rows[:, kept]
 
     def value(first: IntArray, second: IntArray) -> float:
-        return population_rmia((examples[first], rows[first]), (examples[second], rows[second]))
+        sides = [(examples[side], rows[side]) for side in (first, second)]
+        return population_rmia(sides[0], sides[1], most=POPULATION_ROWS)
 
     return Comparison(value, halvings=SLOW_HALVINGS)

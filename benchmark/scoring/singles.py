@@ -66,13 +66,12 @@ def _svc_confidence(answers: Arrays, truth: Arrays) -> FloatArray:
 
 def _loss(answers: Arrays, truth: Arrays) -> FloatArray:
     parts = _each(answers, truth, ("forget", "test"), _losses)
-    rows = min(parts[0].shape[1], parts[1].shape[1])  # else the larger side alone decides the accuracy
-    return _per_model(parts, lambda forget, test: loss_attack(_thin(forget, rows), _thin(test, rows)))
+    return _per_model(parts, lambda forget, test: loss_attack(forget, test, most=ATTACK_ROWS))
 
 
 def _entropy(answers: Arrays, truth: Arrays) -> FloatArray:
     parts = _each(answers, truth, ("retain", "test", "forget"), _entropies)
-    return _per_model(parts, lambda retain, test, forget: entropy_attack(_thin(retain), _thin(test), forget))
+    return _per_model(parts, lambda retain, test, forget: entropy_attack(retain, test, forget, most=ATTACK_ROWS))
 
 
 def _probe(answers: Arrays, truth: Arrays) -> FloatArray:
@@ -135,9 +134,3 @@ def _losses(logits: FloatArray, labels: IntArray) -> FloatArray:
 
 def _entropies(logits: FloatArray, labels: IntArray) -> FloatArray:
     return entropy(logits, attributes=labels.ndim == 2)
-
-
-def _thin(rows: FloatArray, most: int = ATTACK_ROWS) -> FloatArray:
-    kept = min(len(rows), ATTACK_ROWS, most)
-    thinned: FloatArray = rows[np.arange(kept) * len(rows) // max(kept, 1)]
-    return thinned

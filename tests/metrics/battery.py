@@ -25,6 +25,8 @@ class Case:
     axes: str
     share: bool = False
     """Numbers in (0, 1), such as accuracies and probabilities; else they are normal."""
+    bounded: bool = False
+    """Whether the formula holds in [0, 1] only, so that percentages are refused."""
     range: tuple[float, float] = (-INF, INF)
     out: str = ""
     """Letters of the axes of the value."""
@@ -70,6 +72,16 @@ def complement(value):
 def add(*steps):
     """Adds a number to each argument; None leaves it."""
     return lambda *args: [a if step is None else a + step for a, step in zip(args, steps, strict=True)]
+
+
+def raise_by(*steps):
+    """As ``add``, up to 1."""
+    return lambda *args: [a if step is None else np.minimum(a + step, 1) for a, step in zip(args, steps, strict=True)]
+
+
+def quarter(*sides):
+    """Shares drawn together, at a quarter of their distances, which shifts keep in [0, 1]: high ("+") and low ones."""
+    return lambda *args: [a / 4 + (0.6 if side == "+" else 0.15) for a, side in zip(args, sides, strict=True)]
 
 
 def put(*values):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from battery import INF, Case, add, certain, complement, even, label_up, named, odd, put
+from battery import INF, Case, add, certain, complement, even, label_up, named, odd, put, quarter, raise_by
+from battery_legacy import LEGACY
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import (
@@ -11,10 +12,10 @@ from forgetbench.metrics import (
     anamnesis_index,
     attacks,
     confidence,
+    cost,
     divergence,
     entropy,
     erasure,
-    legacy,
     likelihood,
     literature,
     loss,
@@ -43,6 +44,10 @@ def defined(value):
     if value is None:
         raise UsageError("not defined")
     return value
+
+
+def generalised(a, b, c, d, chance):
+    return defined(erasure.generalisation((a, b), (c, d), chance))
 
 
 def results(found: ROC):
@@ -128,8 +133,9 @@ CASES = {
         apart=(put(1, 0), 1.0),
     ),
     "utility.tow": Case(
-        lambda *a: utility.tow(*SHARES(a)), "i i i i i i", share=True, range=(0, 1), shift=tuple(range(6)), swap=even,
-        swapped=(3, 4, 5, 0, 1, 2), constant=1.0, apart=(put(1, 1, 1, 0, 0, 0), 0.0),
+        lambda *a: utility.tow(*SHARES(a)), "i i i i i i", share=True, bounded=True, range=(0, 1),
+        shift=tuple(range(6)), swap=even, swapped=(3, 4, 5, 0, 1, 2), constant=1.0,
+        apart=(put(1, 1, 1, 0, 0, 0), 0.0),
     ),
     "utility.average_gap": Case(
         lambda *a: utility.average_gap(*SHARES(a)), "i i i i i i", share=True, range=(0, 1), shift=tuple(range(6)),
@@ -137,8 +143,8 @@ CASES = {
     ),
     "literature.tow_mia": Case(
         lambda a, b, c, d, e, f: literature.tow_mia({"retain": a, "test": b}, {"retain": c, "test": d}, (e, f)),
-        "i i i i i i", share=True, range=(0, 1), shift=tuple(range(6)), swap=even, swapped=(2, 3, 0, 1, 5, 4),
-        constant=1.0, apart=(put(1, 1, 0, 0, 1, 0), 0.0),
+        "i i i i i i", share=True, bounded=True, range=(0, 1), shift=tuple(range(6)), swap=even,
+        swapped=(2, 3, 0, 1, 5, 4), constant=1.0, apart=(put(1, 1, 0, 0, 1, 0), 0.0),
     ),
     "divergence.jensen_shannon": Case(
         divergence.jensen_shannon, "ik ik", range=(0, LOG2), out="i", shift=(0,), swap=even, constant=0.0,
@@ -216,8 +222,9 @@ CASES = {
         why="who forgot what goes by place here; test_ulira_roc_does_not_mind_the_order has it",
     ),
     "shadow.rmia": Case(
-        lambda a, b, c, d: shadow.rmia((a, b), (c, d)), "i j i j", share=True, range=(0, 1), out="i", rows="ij",
-        more=add(0.1, None, None, None), constant=0.0, apart=(put(0.99, 0.01, 0.5, 0.5), 1.0), rounds=False,
+        lambda a, b, c, d: shadow.rmia((a, b), (c, d)), "i j i j", share=True, bounded=True, range=(0, 1), out="i",
+        rows="ij", more=raise_by(0.1, None, None, None), constant=0.0,
+        apart=(put(0.99, 0.01, 0.5, 0.5), 1.0), rounds=False,
         why="a constant added to probabilities changes their ratios",
     ),
     "shadow.rmia[online]": Case(
@@ -225,13 +232,14 @@ CASES = {
         rows="ij", more=add(0.1, None, None, None), constant=0.0, apart=(put(0.99, 0.01, 0.5, 0.5), 1.0), rounds=False,
     ),
     "shadow.rmia_tie_break": Case(
-        lambda a, b, c, d: shadow.rmia_tie_break((a, b), (c, d)), "i j i j", share=True, range=(0, 2), out="i",
-        rows="ij", more=add(0.1, None, None, None), constant=lambda v: v < 1,
+        lambda a, b, c, d: shadow.rmia_tie_break((a, b), (c, d)), "i j i j", share=True, bounded=True, range=(0, 2),
+        out="i", rows="ij", more=raise_by(0.1, None, None, None), constant=lambda v: v < 1,
         apart=(put(0.99, 0.01, 0.5, 0.5), lambda v: v >= 1), rounds=False,
     ),
     "population_rmia.population_rmia": Case(
-        lambda a, b, c, d: population_rmia((a, b), (c, d)), "si sj si sj", share=True, range=(0, 1), rows="ij",
-        more=add(0.1, None, None, None), constant=0.5, apart=(put(0.99, 0.5, 0.01, 0.5), 1.0), rounds=False,
+        lambda a, b, c, d: population_rmia((a, b), (c, d)), "si sj si sj", share=True, bounded=True, range=(0, 1),
+        rows="ij", more=raise_by(0.1, None, None, None), constant=0.5,
+        apart=(put(0.99, 0.5, 0.01, 0.5), 1.0), rounds=False,
     ),
     "attacks.svc_non_members": Case(
         attacks.svc_non_members, "i j l", share=True, range=(0, 1), rows="l", more=put(0.99, 0.01, 0.01),
@@ -247,6 +255,12 @@ CASES = {
         attacks.loss_attack, "i j", share=True, range=(0, 1), rows="", more=put(-99, 99),
         constant=lambda v: abs(v - 0.5) < 0.2,
         apart=(put(-99, 99), 1.0), fewest=10, examples=4, why="the published split goes by the order of rows",
+    ),
+    "attacks.mufac_attack": Case(
+        lambda a, b, y, z: attacks.mufac_attack((a, y), (b, z)), "ik jk #i #j", range=(0, 1), rows="", shift=(0, 1),
+        more=label_up(60, -60, keep=False), constant=lambda v: abs(v - 0.5) < 0.2,
+        apart=(label_up(60, -60, keep=False), 1.0), fewest=10, loose=0.1, examples=4,
+        why="the published split goes by the order of rows",
     ),
     "attacks.entropy_attack": Case(
         attacks.entropy_attack, "i j l", share=True, range=(0, 1), rows="ijl", more=put(-9, 9, -9),
@@ -264,14 +278,17 @@ CASES = {
         apart=(put(1, 0, 1, 0, 0, 0, 0, 0), 1.0),
     ),
     "literature.nomus": Case(
-        literature.nomus, "? ?", share=True, range=(0, 1), more=add(0.1, None), constant=0.75, apart=(put(1, 1), 0.5)
+        literature.nomus, "? ?", share=True, bounded=True, range=(0, 1), more=raise_by(0.1, None),
+        constant=0.75, apart=(put(1, 1), 0.5),
     ),
     "literature.adaptive_unlearning_score": Case(
-        literature.adaptive_unlearning_score, "? ? ?", share=True, range=(0, 2), more=add(0.1, None, None), sign=-1,
+        literature.adaptive_unlearning_score, "? ? ?", share=True, bounded=True, range=(0, 2),
+        more=raise_by(0.1, None, None), sign=-1,
         constant=1.0, apart=(put(1, 0, 1), 0.0),
     ),
     "literature.indiscernibility": Case(
-        literature.indiscernibility, "?", share=True, range=(0, 1), more=put(0.5), constant=1.0, apart=(put(1), 0.0)
+        literature.indiscernibility, "?", share=True, bounded=True, range=(0, 1), more=put(0.5), constant=1.0,
+        apart=(put(1), 0.0),
     ),
     "literature.retention_deviation": Case(
         lambda a, b, c, d: literature.retention_deviation(*named("retain", "test")((a, b, c, d))), "? ? ? ?",
@@ -312,13 +329,13 @@ CASES = {
         apart=(put(1, 1, 0), 1.0),
     ),
     "erasure.forgetting_rate": Case(
-        lambda a, b, c: defined(erasure.forgetting_rate(a + 1, b, c)), "i j ?", share=True, rows="ij",
+        lambda *a: defined(erasure.forgetting_rate(*quarter(*"+--")(*a))), "i j ?", share=True, bounded=True, rows="ij",
         more=add(None, 0.1, None), sign=-1, apart=(put(0, 0.5, 0.5), 1.0), shift=(0, 1, 2), constant=1.0,
     ),
     "erasure.generalisation": Case(
-        lambda a, b, c, d, e: defined(erasure.generalisation((a + 2, b), (c + 2, d), e)), "i j i j ?", share=True,
+        lambda *a: generalised(*quarter(*"+-+--")(*a)), "i j i j ?", share=True, bounded=True,
         rows="ij", more=add(None, None, None, 0.1, None), sign=-1, shift=(0, 1, 2, 3, 4), constant=1.0,
-        apart=(put(0, 0.5, 0, 2, 0.5), 0.0),
+        apart=(put(0, 0.5, 0, 1.8, 0.5), 0.0),
     ),
     "erasure.reemergence": Case(
         erasure.reemergence, "i", share=True, range=(0, 1), rows="", shift=(0,), constant=0.0,
@@ -343,39 +360,18 @@ CASES = {
         apart=(lambda *args: [x + 50 * (np.arange(len(x)) % 2)[:, None] for x in args], 1.0), fewest=2, rounds=False,
         loose=0.5, examples=2, why="labels go by place here, and the sample of a class by the order of its rows",
     ),
-    "legacy.modified_entropy": Case(
-        lambda p: legacy.modified_entropy(p, np.arange(len(p)) % 3), "ik", share=True, range=(0, INF), rows="",
-        constant=lambda v: v > 0, fewest=0,
-        why="which classes are in the batch matters: that is its fault",
+    "cost.cost_ratio": Case(
+        cost.cost_ratio, "? ?", share=True, range=(0, INF), swap=lambda v: 1 / v, more=add(1, None), constant=1.0,
+        apart=(put(0, 1), 0.0),
     ),
-    "legacy.zrf": Case(
-        legacy.zrf, "ik ik", range=(-INF, 1), shift=(0,), swap=even, constant=1.0,
-        apart=(certain(0, 1), lambda v: not v > -9),
+    "cost.amortised": Case(
+        lambda a: cost.amortised(a[:, 0], a[:, 1]), "ik", share=True, range=(0, INF), sizes=(("k", 2),), constant=1.0,
+        more=lambda a: [a + np.array([1, 0])], apart=(lambda a: [a * [0, 1]], 0.0),
     ),
-    "legacy.lira_offline": Case(
-        lambda a, b: legacy.lira_offline(a, shadow.fit_normal(b)), "i si", out="i", shift=(0, 1), loose=1e-5,
-        more=add(99, -99), constant=lambda v: v < 0, apart=(add(99, -99), lambda v: v > 99),
+    "cost.share_changed": Case(
+        lambda a: cost.share_changed([a[:, 0]], [a[:, 1]]), "ik", range=(0, 1), sizes=(("k", 2),), shift=(0,),
+        constant=0.0, more=lambda a: [a + np.array([99, 0])], apart=(add(np.array([99, 0])), 1.0), ties=False,
+        why="ties are broken where a constant is added",
     ),
-    "legacy.fixed_variance": Case(
-        lambda a: legacy.fixed_variance(a, np.indices(a.shape)[0] < 2)[1].sd, "si", range=(0, INF),
-        out="i", shift=(0,), more=lambda a: [2 * a], constant=0.0,
-        apart=(lambda a: [99 * (a * 0 + [[1], [-1], [0], [0]])], 99.0),
-    ),
-    "legacy.klom": Case(
-        legacy.klom, "si ti", range=(0, np.log(1e5 + 20)), out="i", shift=(0, 1), more=lambda a, _: [a, a], sign=-1,
-        apart=(lambda a, b: [0 * a + 999, 0 * b], 0.0), rounds=False, ties=False,
-        why="where all values are equal none is in a bin, and it is NaN",
-    ),
-    "legacy.rmia_population": Case(
-        legacy.rmia_population, "si", share=True, range=(0, 1), out="i", more=add(0.1), constant=0.5,
-        apart=(put(1), 1.0),
-    ),
-    "legacy.loss_score": Case(
-        legacy.loss_score, "i", share=True, range=(-1, 0), out="i", more=add(0.1), sign=-1, constant=-0.5,
-        apart=(put(1), -1.0), fewest=0,
-    ),
-    "legacy.tpr_nearest": Case(
-        lambda a, b: legacy.tpr_nearest(a, b, 0.5), "i j", range=(0, 1), rows="ij", shift=(0, 1), more=add(99, None),
-        constant=lambda v: v in {0, 1}, apart=(add(99, -99), lambda v: 0 <= v <= 1),
-    ),
+    **LEGACY,
 }  # fmt: skip

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 from sklearn.svm import SVC
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import (
     attacks,
-    centred_js,
     confidence,
     entropy,
-    jensen_shannon,
-    legacy,
-    literature,
+    loss,
+    metrics,
     modified_entropy,
-    pairs,
     softmax,
 )
+from forgetbench.scoring.comparisons import POPULATION_ROWS
+from forgetbench.scoring.singles import ATTACK_ROWS
 
 
 @pytest.fixture
@@ -51,19 +49,59 @@ def test_the_line_of_separated_and_of_heavy_tailed_rows():
         assert np.isfinite(attacks.logistic_line(rows, truth)).all()
 
 
+def simple_mia(forget, unseen):
+    """The starting kit's attack, by scikit-learn."""
+    rows, truth = np.r_[unseen, forget][:, None], np.repeat([0, 1], [len(unseen), len(forget)])
+    splits = StratifiedShuffleSplit(n_splits=10, random_state=0)
+    return cross_val_score(LogisticRegression(tol=1e-8), rows, truth, cv=splits, scoring="accuracy").mean()
+
+
 def test_loss_attack_is_the_starting_kits(losses):
     forget, test = losses[0][:250], losses[1]
-    rows = np.r_[test, forget][:, None]
-    splits = StratifiedShuffleSplit(n_splits=10, random_state=0)
-    expected = cross_val_score(LogisticRegression(), rows, np.repeat([0, 1], 250), cv=splits, scoring="accuracy").mean()
-    assert attacks.loss_attack(*losses) == pytest.approx(expected, abs=1e-12)
+    assert attacks.loss_attack(forget, test) == pytest.approx(simple_mia(forget, test), abs=1e-12)
+    assert attacks.loss_attack(*losses, cut=False) == pytest.approx(simple_mia(*losses), abs=1e-12)
 
 
-def test_loss_attack_shuffles_as_mufac_does(losses):
-    forget = losses[0].copy()
+def test_loss_attack_thins_out_the_larger_side_whichever_it_is():
+    generator = np.random.default_rng(0)
+    few, many = generator.exponential(0.3, 100), generator.exponential(0.8, 1600)
+    assert attacks.loss_attack(few, many) == pytest.approx(simple_mia(few, many[::16]), abs=1e-12)
+    assert attacks.loss_attack(many, few) == pytest.approx(simple_mia(many[::16], few), abs=1e-12)
+    assert attacks.loss_attack(few, many) < 0.8
+    assert attacks.loss_attack(few, many, cut=False) > 0.9  # 1,600 of 1,700 are 0.94
+    assert attacks.loss_attack(few, many, most=50) == pytest.approx(simple_mia(few[::2], many[::32]), abs=1e-12)
+    assert attacks.loss_attack(few, many, cut=False, most=400) == pytest.approx(simple_mia(few, many[::4]), abs=1e-12)
+
+
+def test_loss_attack_shuffles_and_cuts_forget_rows_only_as_mufac_does(losses):
+    forget, unseen = losses[0].copy(), losses[1]
     np.random.RandomState(42).shuffle(forget)
-    assert attacks.loss_attack(*losses, shuffle=42) == attacks.loss_attack(forget, losses[1])
-    assert attacks.loss_attack(losses[0], losses[1], cut=False) != attacks.loss_attack(*losses)
+    expected = simple_mia(forget[:250], unseen)
+    assert attacks.loss_attack(losses[0], unseen, shuffle=42) == pytest.approx(expected, abs=1e-12)
+    forget = unseen.copy()
+    np.random.RandomState(42).shuffle(forget)
+    expected = simple_mia(forget, losses[0])  # 250 against 300: nothing is cut
+    assert attacks.loss_attack(unseen, losses[0], shuffle=42) == pytest.approx(expected, abs=1e-12)
+
+
+def test_mufac_attack_takes_the_mean_over_attributes():
+    generator = np.random.default_rng(7)
+    labels = [generator.integers(0, 2, (n, 3)) for n in (90, 60)]
+    logits = [generator.normal(size=y.shape) + move * (2 * y - 1) for y, move in zip(labels, (0.4, 0.1), strict=True)]
+    losses = [
+        np.array([np.mean([log_loss([y], [p], labels=[0, 1]) for y, p in zip(*row, strict=True)]) for row in rows])
+        for rows in (zip(y, special.expit(z), strict=True) for y, z in zip(labels, logits, strict=True))
+    ]
+    np.random.RandomState(42).shuffle(losses[0])
+    sides = list(zip(logits, labels, strict=True))
+    assert attacks.mufac_attack(*sides) == pytest.approx(simple_mia(losses[0][:60], losses[1]), abs=1e-12)
+    whole = [loss(*side) for side in sides]
+    assert attacks.mufac_attack(*sides) != attacks.loss_attack(*whole, shuffle=42)  # the sum is on another scale
+    classes = [(z, y[:, 0]) for z, y in sides]
+    whole = [loss(*side) for side in classes]
+    assert attacks.mufac_attack(*classes) == attacks.loss_attack(*whole, shuffle=42)
+    with pytest.raises(UsageError, match="one model at a time"):
+        attacks.mufac_attack((logits[0][None], labels[0]), sides[1])
 
 
 def test_loss_attack_on_equal_sides_is_near_chance_and_on_separated_ones_is_right():
@@ -134,6 +172,19 @@ def test_svc_attack_reads_logits():
         attacks.svc_attack(*sides, kind="losses")
     with pytest.raises(UsageError, match="needs the forget set"):
         attacks.svc_attack(*sides[:2])
+    for handed in (sides, sides[:2]):
+        with pytest.raises(UsageError, match="no reading 'efficiency' of SVC_MIA"):
+            attacks.svc_attack(*handed, reading="efficiency")
+
+
+@pytest.mark.parametrize("kind", attacks.get_args(attacks.SvcKind))
+def test_svc_attack_reads_one_model_at_a_time(kind):
+    labels = np.arange(30) % 3
+    side = np.random.default_rng(0).normal(size=(2, 30, 3)), labels
+    with pytest.raises(UsageError, match=r"one model at a time: logits\[s\].*\(2, 30, 3\)"):
+        attacks.svc_attack(side, side, side, kind=kind)
+    with pytest.raises(UsageError, match="of one model expected"):
+        attacks.svc_non_members(side[0], side[0], side[0])
 
 
 def test_svc_attack_on_attributes_is_the_mean_over_them():
@@ -174,10 +225,48 @@ def test_svc_does_not_depend_on_the_order_of_sorted_data():
     assert sorted_rows == pytest.approx(mixed, abs=0.1)
 
 
-def test_ten_thousand_rows_are_thinned_out():
+def test_the_machine_is_fitted_on_at_most_so_many_rows():
     generator = np.random.default_rng(3)
-    rows = generator.uniform(size=10_000)
-    assert 0 <= attacks.svc_non_members(rows, rows**2, rows[:500]) <= 1
+    inside, outside = generator.uniform(0.2, 1, 1500), generator.uniform(0, 0.9, 1500)
+    targets = np.linspace(0, 1, 201)
+
+    def machine(*sides):
+        rows = np.concatenate(sides)[:, None]
+        return SVC(C=3, gamma="auto").fit(rows, np.repeat([1, 0], [len(side) for side in sides]))
+
+    kept = [int(place) for place in np.floor(np.arange(1000) * 1.5)]
+    for most, sides in (
+        ({}, (inside[kept], outside[kept])),
+        ({"most": None}, (inside, outside)),
+        ({"most": 300}, (inside[::5], outside[::5])),
+    ):
+        expected = 1 - machine(*sides).predict(targets[:, None]).mean()
+        assert attacks.svc_non_members(inside, outside, targets, seed=None, **most) == pytest.approx(expected)
+    model = machine(inside[:750:10], outside[:750:10])
+    expected = (model.predict(inside[750:, None]).mean() + 1 - model.predict(outside[750:, None]).mean()) / 2
+    assert attacks.svc_training_privacy(inside, outside, seed=None, most=75) == pytest.approx(expected)
+    logits = [np.c_[special.logit(rows), 0 * rows] for rows in (inside, outside, targets.clip(1e-9, 1 - 1e-9))]
+    sides = [(side, np.zeros(len(side), dtype=int)) for side in logits]
+    expected = 1 - machine(inside[::5], outside[::5]).predict(targets[:, None]).mean()
+    assert attacks.svc_attack(*sides, seed=None, most=300) == pytest.approx(expected, abs=0.01)
+
+
+def test_the_line_on_entropies_is_fitted_on_at_most_so_many_rows(losses):
+    inside, outside, targets = losses[0], losses[1][:200], np.linspace(0, 2, 101)
+    assert attacks.entropy_attack(inside, outside, targets, most=100) == attacks.entropy_attack(
+        inside[::3], outside[::2], targets
+    )
+
+
+def test_specs_tell_how_many_rows_an_attack_takes():
+    for name, most in (
+        ("mia.svc-confidence", attacks.SVC_ROWS),
+        ("mia.svc-training-privacy", attacks.SVC_ROWS),
+        ("mia.loss", ATTACK_ROWS),
+        ("mia.entropy", ATTACK_ROWS),
+        ("rmia", POPULATION_ROWS),
+    ):
+        assert f"at most {most:,}" in metrics.get(name).formula
 
 
 def test_loss_threshold_by_hand():
@@ -193,118 +282,3 @@ def test_class_thresholds_by_hand():
     assert found == (0.5, 0.5)  # thresholds 0.8 for class 0 and 0.4 for class 1
     unseen = attacks.class_thresholds(shadow, ([0.85], [0.3]), labels, ([2], [2]))
     assert unseen == (1.0, 1.0)  # class 2 takes the threshold of all: 0.8
-
-
-TABLE = [
-    (0.5951, 0.2136, 0.5839), (0.4880, 0.0445, 0.6995), (0.6055, 0.2129, 0.5898), (0.5900, 0.2126, 0.5824),
-    (0.4048, 0.0485, 0.6539), (0.5893, 0.2089, 0.5857), (0.5925, 0.1990, 0.5972), (0.5984, 0.1415, 0.6577),
-    (0.5633, 0.0953, 0.6863), (0.8852, 0.0568, 0.8858), (0.8135, 0.0436, 0.8631), (0.9835, 0.0306, 0.9611),
-    (0.5549, 0.4680, 0.3094), (0.5573, 0.0139, 0.7647),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("accuracy", "off", "expected"), TABLE)
-def test_nomus_of_the_published_tables(accuracy, off, expected):
-    assert literature.nomus(accuracy, 0.5 + off) == pytest.approx(expected, abs=2e-4)
-    assert literature.nomus(accuracy, 0.5 - off) == pytest.approx(expected, abs=2e-4)
-
-
-def test_nomus_of_the_notebook():
-    assert literature.nomus(0.5951916829109811, 0.7136212624584718) == pytest.approx(0.5839745789970188, abs=1e-15)
-
-
-def test_other_scores_by_hand():
-    assert literature.adaptive_unlearning_score(0.92, 0.88, 0.95) == pytest.approx(0.8971963, abs=5e-8)
-    assert literature.adaptive_unlearning_score(0.9, 0.9, 0.0, classes=True) == 1.0
-    assert literature.indiscernibility(0.6) == pytest.approx(0.8)
-    assert literature.retention_deviation({"retain": 0.9, "test": 0.8}, {"retain": 1.0, "test": 0.8}) == pytest.approx(
-        0.1
-    )
-    assert literature.sape(1.0, 3.0) == 50.0
-    assert literature.sape(0.0, 0.0) == 0.0
-    accuracies = {"retain": [1.0], "test": [0.9]}
-    assert literature.tow_mia(accuracies, accuracies, ([0.6], [0.5])) == pytest.approx(0.9)
-
-
-def test_output_distances_by_hand():
-    one, two = np.array([[9e3, 0.0], [0.0, 0.0]]), np.array([[0.0, 9e3], [0.0, 0.0]])
-    assert literature.activation_distance(one, two) == pytest.approx(np.sqrt(2) / 2)
-    assert literature.completeness(one, two) == 0.5
-    assert literature.zrf(one[:1], two[:1]) == pytest.approx(1 - np.log(2))
-    assert literature.zrf(one, one) == 1.0
-    assert literature.layer_distance([[3.0, 0.0]], [[0.0, 4.0]]) == 5.0
-    assert literature.layer_distance([[3.0, 0.0]], [[0.0, 4.0]], relative=True) == pytest.approx(5 / 3)
-    with pytest.raises(UsageError, match="shape"):
-        literature.layer_distances([[1.0]], [[1.0, 2.0]])
-
-
-def test_attributes_are_not_read_as_classes():
-    one, two = np.array([[5.0, 3.0]]), np.array([[-1.0, -3.0]])  # the larger logit is the same, every attribute differs
-    both = np.stack([one, two])
-    assert literature.completeness(one, two) == 1.0
-    assert literature.completeness(one, two, attributes=True) == pairs.agreement_pairs(both, attributes=True)[0, 1] == 0
-    expected = np.sqrt(((special.expit(one) - special.expit(two)) ** 2).sum())
-    assert literature.activation_distance(one, two, attributes=True) == pytest.approx(expected)
-    assert pairs.distance_pairs(both, attributes=True)[0, 1] == pytest.approx(expected)
-    js = jensen_shannon(one, two, attributes=True)[0]
-    assert literature.zrf(one, two, attributes=True) == pytest.approx(1 - js)
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        literature.completeness,
-        literature.activation_distance,
-        literature.zrf,
-        legacy.zrf,
-        jensen_shannon,
-        lambda a, b: centred_js(np.stack([a, a]), np.stack([b, b])),
-        lambda a, b: literature.tow_mia({"retain": a[:, 0], "test": a[:, 0]}, {"retain": b[:, 0], "test": b[:, 0]},
-                                        (a[:, 0], b[:, 0])),
-    ],
-)  # fmt: skip
-def test_sides_are_not_stretched_to_fit_each_other(call):
-    rows = np.random.default_rng(0).normal(size=(4, 3))
-    call(rows, rows)
-    for other in (rows[:1], rows[:2]):
-        with pytest.raises(UsageError):
-            call(rows, other)
-        with pytest.raises(UsageError):
-            call(other, rows)
-    with pytest.raises(UsageError):
-        call(rows[:0], rows[:0])
-
-
-def test_pairs_over_no_rows_are_refused():
-    for matrix in (pairs.distance_pairs, pairs.agreement_pairs):
-        with pytest.raises(UsageError, match="at least one row"):
-            matrix(np.zeros((3, 0, 2)))
-
-
-def test_legacy_zrf_of_certain_models_is_minus_infinity_without_a_warning():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert legacy.zrf([[1e4, 0.0]], [[0.0, 1e4]]) == -np.inf
-        assert np.isnan(legacy.zrf([[1e4, 0.0, 0.0]], [[0.0, 1e4, 0.0]]))
-
-
-def test_legacy_modified_entropy_by_hand():
-    rows = np.array([[0.7, 0.2, 0.1]] * 3)
-    assert legacy.modified_entropy(rows, [0, 1, 2])[0] == pytest.approx(3.46689, abs=2e-5)
-    assert legacy.modified_entropy(rows, [0, 0, 0])[0] == pytest.approx(0.16217, abs=5e-6)  # right by luck
-
-
-def test_legacy_zrf_is_a_shrunken_reversed_divergence():
-    one, two = np.log([[0.6, 0.3, 0.1]]), np.log([[0.2, 0.2, 0.6]])
-    p, q = np.exp(one), np.exp(two)
-    m = (p + q) / 2
-    expected = 1 - ((m * np.log(m / p)).sum() + (m * np.log(m / q)).sum()) / 2 / 3
-    assert legacy.zrf(one, two) == pytest.approx(expected)
-
-
-def test_legacy_scores_by_hand():
-    np.testing.assert_array_equal(legacy.loss_score([0.2]), [-0.2])
-    np.testing.assert_allclose(legacy.rmia_population([[0.1], [0.2], [0.3], [0.4]]), [0.35])
-    assert (
-        legacy.tpr_nearest([0.9, 0.8, 0.1], [0.5, 0.4], 0.0) == 0.0
-    )  # the first of equal rates; the true value is 2/3

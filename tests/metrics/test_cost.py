@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+
 import pytest
 from pydantic import ValidationError
 
+from forgetbench.cli import main
 from forgetbench.errors import UsageError
-from forgetbench.metrics import Cost
-from forgetbench.metrics.cost import amortised, budget_class, ratio
+from forgetbench.metrics import Cost, metrics
+from forgetbench.metrics.cost import amortised, budget_class, cost_ratio, share_changed
+from forgetbench.metrics.docs import metrics_page
 
 
 @pytest.mark.parametrize(
@@ -29,13 +35,39 @@ def test_budget_classes(flops, name):
 
 
 def test_ratios():
-    assert ratio(5.0, 20.0) == 0.25
+    assert cost_ratio(5.0, 20.0) == 0.25
     assert amortised([1.0, 3.0], [10.0, 10.0]) == 0.2
     assert Cost().budget is None
     with pytest.raises(UsageError):
-        ratio(1.0, 0.0)
+        cost_ratio(1.0, 0.0)
     with pytest.raises(UsageError):
         amortised([1.0], [1.0, 2.0])
+    with pytest.raises(UsageError, match="below 0"):
+        amortised([2.0, -1.0], [1.0, 2.0])
+
+
+def test_share_of_weights_that_changed_by_hand():
+    before = [[[1.0, 2.0], [3.0, 4.0]], [5.0, 6.0]]
+    assert share_changed(before, [[[1.0, 2.0], [0.0, 4.0]], [5.0, 7.0]]) == pytest.approx(2 / 6)
+    assert share_changed(before, before) == 0.0
+    for other in (before[:1], [before[0], [5.0]], []):
+        with pytest.raises(UsageError):
+            share_changed(before, other)
+
+
+def test_costs_and_streams_have_a_section_and_rank_nothing():
+    page, answers = metrics_page(), io.StringIO()
+    for name in ("flops", "wall", "memory", "changed", "amortised", "re-emergence", "accuracy.earlier"):
+        spec = metrics.get(name)
+        assert spec.from_records
+        assert not spec.efficacy
+        assert not spec.harm
+        section = page.split(f"### `{name}`\n")[1].split("\n###")[0]
+        assert "from a run's records: shown beside the score" in section
+        assert "its band flags nothing" not in section
+    with contextlib.redirect_stdout(answers), pytest.raises(SystemExit, match="0"):
+        main(["show", "metric", "flops", "--json"])
+    assert json.loads(answers.getvalue())["function"] == "cost.cost_ratio"
 
 
 def test_costs_are_finite_and_not_negative():

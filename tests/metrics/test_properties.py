@@ -84,6 +84,8 @@ def test_a_constant_added_to_all_changes_nothing(name):
 
     def check(args, generator):
         by = generator.uniform(-0.5, 0.5) if case.share else generator.uniform(-9, 9)
+        if case.bounded:
+            by = generator.uniform(-min(np.min(a) for a in args), 1 - max(np.max(a) for a in args))
         moved = [a + by if place in case.shift else a for place, a in enumerate(args)]
         same(case, case.call(*moved), case.call(*args), max(case.loose, 1e-5))
 
@@ -155,6 +157,19 @@ def test_nan_is_refused_with_its_row(name, bad):
         named = str(bad) if row is None else f"in row {row}" + ("" if model is None else f" of model {model}")
         with pytest.raises(UsageError, match=named):
             case.call(*args)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.bounded])
+def test_percentages_are_refused_and_what_rounding_adds_to_1_is_not(name):
+    case = CASES[name]
+    args = draw(case, 3, case.fewest + 2)
+    for place in range(len(args)):
+        rounded, percent = (
+            [np.full_like(a, value) if at == place else a for at, a in enumerate(args)] for value in (1 + 1e-12, 59.5)
+        )
+        case.call(*rounded)
+        with pytest.raises(UsageError, match=r"is no share of 1: give shares, 0\.595 and not 59\.5"):
+            case.call(*percent)
 
 
 @pytest.mark.parametrize("name", COMPLETE)

@@ -115,6 +115,17 @@ def test_rmia_by_hand():
     assert 1 <= tied[0] < tied[1] < 1.25
 
 
+def test_ties_are_broken_by_the_ratio_under_the_options_of_rmia():
+    target, reference = ([0.8, 0.9], [0.3, 0.5, 0.2]), ([0.4, 0.7], [0.3, 0.2, 0.3])
+    for gamma, offline in ((1.0, 0.6), (1.5, None)):
+        ratio = np.array([0.8, 0.9]) / ([0.4, 0.7] if offline is None else [(1.6 * p + 0.4) / 2 for p in (0.4, 0.7)])
+        plain = shadow.rmia(target, reference, gamma=gamma, offline=offline)
+        found = shadow.rmia_tie_break(target, reference, gamma=gamma, offline=offline)
+        np.testing.assert_allclose(found - plain, ratio / (1 + ratio) / 4)
+    with pytest.raises(TypeError, match="gama"):
+        shadow.rmia_tie_break(target, reference, gama=1.0)
+
+
 def test_population_rmia_has_a_side_and_is_at_chance_between_oracles():
     generator = np.random.default_rng(2)
 
@@ -129,6 +140,13 @@ def test_population_rmia_has_a_side_and_is_at_chance_between_oracles():
     assert population_rmia(side(-2.0), oracle) < 0.3
     null = [population_rmia(side(0.0), side(0.0)) for _ in range(20)]
     assert np.mean(null) == pytest.approx(0.5, abs=0.03)
+
+
+def test_population_rmia_compares_with_at_most_so_many_rows():
+    generator = np.random.default_rng(3)
+    sides = [[generator.uniform(size=(4, n)) for n in (30, 200)] for _ in range(2)]
+    few = [(examples, rows[:, ::4]) for examples, rows in sides]
+    assert population_rmia(*sides, most=50) == population_rmia(*few) != population_rmia(*sides)
 
 
 def test_klom_by_hand():
@@ -184,8 +202,11 @@ def test_wasserstein_stands_in_below_fifty_models():
     assert margins.margin_distance(left, right) == pytest.approx(np.quantile(margins.klom(left, right), 0.95))
     few = margins.margin_distance(left[:10], right[:10])
     assert few == pytest.approx(np.quantile(margins.wasserstein(left[:10], right[:10]), 0.95))
-    with pytest.raises(UsageError, match="As many models"):
-        margins.wasserstein(left, right[:5])
+    more = np.random.default_rng(5).normal(size=(50, 40))
+    assert margins.margin_distance(left, more) == pytest.approx(np.quantile(margins.klom(left, more), 0.95))
+    for sides in ((left, right[:5]), (left[:5], right), (left, right[:49])):
+        with pytest.raises(UsageError, match="Wasserstein-1 needs as many models on both sides"):
+            margins.margin_distance(*sides)
 
 
 def plain_epsilon(left, right, delta=1e-5):

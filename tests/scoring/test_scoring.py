@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import Cost, centred_js, lira, lira_auc, metrics, mia_population, phi, shift
+from forgetbench.metrics import loss as cross_entropy
 from forgetbench.scoring.score import reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Scorecard
+from forgetbench.scoring.singles import single_values
 from forgetbench.statistics import halvings
 
 
@@ -56,6 +60,19 @@ def test_values_are_those_of_the_metric_functions(board):
     assert found["gap.test"].value == pytest.approx(right[0] - right[1])
     assert found["accuracy.test"].value == pytest.approx(right[0])
     assert set(found) <= set(metrics.names())
+
+
+@pytest.mark.parametrize("rows", [(20, 320), (320, 20)])
+def test_the_loss_attack_of_a_board_is_balanced_whichever_side_is_larger(rows):
+    generator = np.random.default_rng(0)
+    truth = {name: generator.integers(0, 3, n) for name, n in zip(("forget", "test"), rows, strict=True)}
+    answers = {name: generator.normal(size=(2, len(labels), 3)) for name, labels in truth.items()}
+    losses = [cross_entropy(answers[name], truth[name])[:, :: max(1, len(truth[name]) // 20)] for name in truth]
+    sides = np.concatenate([losses[1], losses[0]], axis=1)[..., None]
+    splits = StratifiedShuffleSplit(n_splits=10, random_state=0)
+    line = LogisticRegression(tol=1e-10, max_iter=1000)
+    expected = [cross_val_score(line, side, np.repeat([0, 1], 20), cv=splits).mean() for side in sides]
+    assert single_values([answers], [truth])[0]["mia.loss"][0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_band_is_the_distribution_over_halvings(board):

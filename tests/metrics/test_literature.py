@@ -1,0 +1,138 @@
+"""Scores that papers report, by hand and against published tables; and published code that deviates."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy import special
+
+from forgetbench.errors import UsageError
+from forgetbench.metrics import centred_js, jensen_shannon, legacy, literature, metrics, pairs
+
+TABLE = [
+    (0.5951, 0.2136, 0.5839), (0.4880, 0.0445, 0.6995), (0.6055, 0.2129, 0.5898), (0.5900, 0.2126, 0.5824),
+    (0.4048, 0.0485, 0.6539), (0.5893, 0.2089, 0.5857), (0.5925, 0.1990, 0.5972), (0.5984, 0.1415, 0.6577),
+    (0.5633, 0.0953, 0.6863), (0.8852, 0.0568, 0.8858), (0.8135, 0.0436, 0.8631), (0.9835, 0.0306, 0.9611),
+    (0.5549, 0.4680, 0.3094), (0.5573, 0.0139, 0.7647),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("accuracy", "off", "expected"), TABLE)
+def test_nomus_of_the_published_tables(accuracy, off, expected):
+    assert literature.nomus(accuracy, 0.5 + off) == pytest.approx(expected, abs=2e-4)
+    assert literature.nomus(accuracy, 0.5 - off) == pytest.approx(expected, abs=2e-4)
+
+
+def test_nomus_of_the_notebook():
+    assert literature.nomus(0.5951916829109811, 0.7136212624584718) == pytest.approx(0.5839745789970188, abs=1e-15)
+
+
+def test_other_scores_by_hand():
+    assert literature.adaptive_unlearning_score(0.92, 0.88, 0.95) == pytest.approx(0.8971963, abs=5e-8)
+    assert literature.adaptive_unlearning_score(0.9, 0.9, 0.0, classes=True) == 1.0
+    assert literature.indiscernibility(0.6) == pytest.approx(0.8)
+    assert literature.retention_deviation({"retain": 0.9, "test": 0.8}, {"retain": 1.0, "test": 0.8}) == pytest.approx(
+        0.1
+    )
+    assert literature.sape(1.0, 3.0) == 50.0
+    assert literature.sape(0.0, 0.0) == 0.0
+    accuracies = {"retain": [1.0], "test": [0.9]}
+    assert literature.tow_mia(accuracies, accuracies, ([0.6], [0.5])) == pytest.approx(0.9)
+
+
+def test_output_distances_by_hand():
+    one, two = np.array([[9e3, 0.0], [0.0, 0.0]]), np.array([[0.0, 9e3], [0.0, 0.0]])
+    assert literature.activation_distance(one, two) == pytest.approx(np.sqrt(2) / 2)
+    assert literature.completeness(one, two) == 0.5
+    assert literature.zrf(one[:1], two[:1]) == pytest.approx(1 - np.log(2))
+    assert literature.zrf(one, one) == 1.0
+    assert literature.layer_distance([[3.0, 0.0]], [[0.0, 4.0]]) == 5.0
+    assert literature.layer_distance([[3.0, 0.0]], [[0.0, 4.0]], relative=True) == pytest.approx(5 / 3)
+    with pytest.raises(UsageError, match="shape"):
+        literature.layer_distances([[1.0]], [[1.0, 2.0]])
+
+
+def test_activation_distance_stays_in_its_range_also_for_many_attributes():
+    present = np.full((4, 9), 1e4)
+    found = literature.activation_distance(present, -present, attributes=True)
+    low, high = metrics.get("activation-distance").range
+    assert found == pytest.approx(3)  # the root of 9
+    assert found >= low
+    assert high is None or found <= high
+
+
+def test_attributes_are_not_read_as_classes():
+    one, two = np.array([[5.0, 3.0]]), np.array([[-1.0, -3.0]])  # the larger logit is the same, every attribute differs
+    both = np.stack([one, two])
+    assert literature.completeness(one, two) == 1.0
+    assert literature.completeness(one, two, attributes=True) == pairs.agreement_pairs(both, attributes=True)[0, 1] == 0
+    expected = np.sqrt(((special.expit(one) - special.expit(two)) ** 2).sum())
+    assert literature.activation_distance(one, two, attributes=True) == pytest.approx(expected)
+    assert pairs.distance_pairs(both, attributes=True)[0, 1] == pytest.approx(expected)
+    js = jensen_shannon(one, two, attributes=True)[0]
+    assert literature.zrf(one, two, attributes=True) == pytest.approx(1 - js)
+
+
+def shares_of(*sides):
+    return tuple(special.expit(side[:, 0]) for side in sides)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        literature.completeness,
+        literature.activation_distance,
+        literature.zrf,
+        legacy.zrf,
+        jensen_shannon,
+        lambda a, b: centred_js(np.stack([a, a]), np.stack([b, b])),
+        lambda a, b: literature.tow_mia(*({"retain": p, "test": p} for p in shares_of(a, b)), shares_of(a, b)),
+    ],
+)  # fmt: skip
+def test_sides_are_not_stretched_to_fit_each_other(call):
+    rows = np.random.default_rng(0).normal(size=(4, 3))
+    call(rows, rows)
+    for other in (rows[:1], rows[:2]):
+        with pytest.raises(UsageError):
+            call(rows, other)
+        with pytest.raises(UsageError):
+            call(other, rows)
+    with pytest.raises(UsageError):
+        call(rows[:0], rows[:0])
+
+
+def test_pairs_over_no_rows_are_refused():
+    for matrix in (pairs.distance_pairs, pairs.agreement_pairs):
+        with pytest.raises(UsageError, match="at least one row"):
+            matrix(np.zeros((3, 0, 2)))
+
+
+def test_legacy_zrf_of_certain_models_is_minus_infinity_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert legacy.zrf([[1e4, 0.0]], [[0.0, 1e4]]) == -np.inf
+        assert np.isnan(legacy.zrf([[1e4, 0.0, 0.0]], [[0.0, 1e4, 0.0]]))
+
+
+def test_legacy_modified_entropy_by_hand():
+    rows = np.array([[0.7, 0.2, 0.1]] * 3)
+    assert legacy.modified_entropy(rows, [0, 1, 2])[0] == pytest.approx(3.46689, abs=2e-5)
+    assert legacy.modified_entropy(rows, [0, 0, 0])[0] == pytest.approx(0.16217, abs=5e-6)  # right by luck
+
+
+def test_legacy_zrf_is_a_shrunken_reversed_divergence():
+    one, two = np.log([[0.6, 0.3, 0.1]]), np.log([[0.2, 0.2, 0.6]])
+    p, q = np.exp(one), np.exp(two)
+    m = (p + q) / 2
+    expected = 1 - ((m * np.log(m / p)).sum() + (m * np.log(m / q)).sum()) / 2 / 3
+    assert legacy.zrf(one, two) == pytest.approx(expected)
+
+
+def test_legacy_scores_by_hand():
+    np.testing.assert_array_equal(legacy.loss_score([0.2]), [-0.2])
+    np.testing.assert_allclose(legacy.rmia_population([[0.1], [0.2], [0.3], [0.4]]), [0.35])
+    assert (
+        legacy.tpr_nearest([0.9, 0.8, 0.1], [0.5, 0.4], 0.0) == 0.0
+    )  # the first of equal rates; the true value is 2/3
