@@ -119,7 +119,8 @@ def _shift(subset: str) -> MetricSpec:
         meaning="Oracle standard deviations of confidence above the oracles: above 0 remembers, below 0 overdoes.",
         misses="Changes that cancel between examples (lira sees those).",
         misuse="Reading it without lira: half up and half down is 0.",
-        formula="mean_i (mean_s phi_u(i) - mean_s phi_r(i)) / sigma, sigma^2 = mean_i var_s phi_r(i)",
+        formula="mean_i (mean_s phi_u(i) - mean_s phi_r(i)) / sigma, sigma^2 = mean_i var_s phi_r(i). "
+        f"Above 0.99 lira.{subset} is saturated: the shift then stands in for it, and may decide the distance",
         example="Oracles at phi 0 and 2 (sd 1.414), unlearned at 2 and 2: shift 0.707.",
         source="Protocol, section 3.",
         function="likelihood.shift",

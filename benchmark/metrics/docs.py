@@ -27,7 +27,8 @@ How to read any of them:
   were trained from scratch without the forget set.
 - The **oracle band** is the metric's distribution over halvings of 2 S oracles. **z** is the distance from the band's
   mean in its standard deviations, never dividing by less than the floor. A metric *ranks* where its section says so,
-  and an efficacy metric only on boards where No unlearning has |z| > 3.
+  and an efficacy metric only on boards where No unlearning has |z| > 3. `lira.forget` must
+  also exceed `lira.retain` there by 3 of its standard deviations: what finds retained rows as well tells drift.
 - phi = z_y - logsumexp over the other classes, the logit-scaled confidence of the label. Scores are oriented "larger =
   member" everywhere. With A binary attributes accuracy is the mean over them, phi the sum of the signed logits, and
   entropies, divergences and population attacks are taken per attribute and averaged.

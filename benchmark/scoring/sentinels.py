@@ -111,8 +111,6 @@ def of_metric(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> list
 
 def why_not(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> str:
     """Why nothing is said of a metric."""
-    if not metrics.get(metric).on_boards:
-        return "a function for arrays of one's own: no board computes it"
     if _no_width(metric, bands):
         return "its band has no width: oracles do not differ on it here"
     values = {name: cards[name].metrics.get(metric, Value()) for name in ("none", "retrain") if name in cards}
