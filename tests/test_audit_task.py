@@ -18,6 +18,7 @@ def test_every_ranking_metric_of_a_demo_task_places_the_sentinels(own_home: Path
     found = {one.metric: one.fit for one in audited.audit.metrics}
     assert {found[name] for name in ranking} == {"fit"}
     assert found["mia.svc-confidence"] == "blind"
+    assert found["mia.loss"] == "not judged"  # oracles do not differ on it at all
     assert {found[name] for name in ("nomus", "aus")} == {"UNFIT"}  # here doing nothing looks better by them
     [kept] = (own_home / "audits").rglob("*.json")
     assert Verdict.model_validate_json(kept.read_bytes()).unfit == {}

@@ -96,8 +96,6 @@ def _oracles_miss(card: Scorecard) -> bool:
 
 def of_metric(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> list[Finding]:
     """What the sentinels say of one metric; nothing of a metric that none of them can judge."""
-    if _no_width(metric, bands):
-        return []
     if any(card.metrics.get(metric, Value()).band is not None for card in cards.values()):
         found = {name: _in_band(name, metric, cards, card, bands) for name, card in cards.items()}
     else:
@@ -111,7 +109,7 @@ def of_metric(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> list
 
 def why_not(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> str:
     """Why nothing is said of a metric."""
-    if _no_width(metric, bands):
+    if metric in bands.bands and not bands.bands[metric].width:  # any difference would be infinitely large
         return "its band has no width: oracles do not differ on it here"
     values = {name: cards[name].metrics.get(metric, Value()) for name in ("none", "retrain") if name in cards}
     reasons = [value.reason for value in values.values() if value.value is None and value.reason]
@@ -122,11 +120,6 @@ def why_not(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> str:
         needs = f"not computed here: needs {', '.join(metrics.get(metric).requires)}"
         return (reference.reason if reference is not None else "") or needs
     return "it has neither a band nor values by seed"
-
-
-def _no_width(metric: str, bands: Bands) -> bool:
-    """Whether oracles do not differ at all, so that any difference would be infinitely large."""
-    return metric in bands.bands and not bands.bands[metric].width
 
 
 Judgement = tuple[bool | None, str]
