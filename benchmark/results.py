@@ -43,12 +43,22 @@ class Results:
             ForgetBenchError: The file is damaged.
         """
         path = self.verdict_file(task, key, draws, seeds)
-        if not path.is_file():
-            return None
+        return self._read_verdict(path, task) if path.is_file() else None
+
+    def _read_verdict(self, path: Path, task: str) -> Verdict:
         try:
             return Verdict.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise ForgetBenchError(f"{path} is damaged: remove it, and `forgetbench audit {task}` again.") from error
+
+    def verdicts(self, task: str, key: str) -> list[Verdict]:
+        """What the last audits of a task found, whatever the counts of draws and seeds.
+
+        Raises:
+            ForgetBenchError: A file is damaged.
+        """
+        folder = self.home / "audits" / task
+        return [self._read_verdict(path, task) for path in sorted(folder.glob(f"{key[:12]}-*.json"))]
 
     def keep_verdict(self, verdict: Verdict, card: PackCard) -> None:
         """Keep what an audit found; runs that are made later put it into the pack again."""

@@ -155,9 +155,9 @@ def open_study(task: Task, contestant: Contestant, options: Options, selector: S
 
 
 def _unfit(task: Task, options: Options) -> Mapping[str, str]:
-    """Metrics that the last audit of the task's own board found out of place: they choose no trial either."""
-    verdict = options.results.verdict(task.name, task.key, task.draws, task.seeds)
-    return verdict.unfit if verdict else {}
+    """Metrics that an audit of the task by the present code found out of place: they choose no trial either."""
+    told = options.results.verdicts(task.name, task.key)
+    return {name: why for verdict in told if verdict.code == scoring_code() for name, why in verdict.unfit.items()}
 
 
 def _tuned(contestant: Contestant, study: Study, trials: int) -> Tuned:

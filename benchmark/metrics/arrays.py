@@ -13,8 +13,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-ROUNDING = 1e-9
-"""How far beyond 0 and 1 a share may lie."""
+ROUNDING = 1e-6
+"""How far beyond 0 and 1 a share may lie, such as a mean that was taken in float32."""
 
 RAGGED = "one array of numbers is needed, with rows of one length and no text"
 
@@ -48,7 +48,7 @@ def shares(values: ArrayLike, name: str = "shares", *, ndim: int | None = None) 
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise UsageError(
-            f"{name}: {array[where]:g}{_place(where, 'row')} is no share of 1: give shares, 0.595 and not 59.5."
+            f"{name}: {array[where]:.9g}{_place(where, 'row')} is no share of 1: give shares, 0.595 and not 59.5."
         )
     return array
 
@@ -183,12 +183,12 @@ def _finite(array: FloatArray, name: str, first: str, *, answers: bool) -> Float
         return array
     where = tuple(int(i) for i in np.argwhere(~finite)[0])
     value = array[where]
-    if answers and value == -np.inf:
+    if answers and first == "row" and value == -np.inf:
         how = "Where classes are masked, put a finite number such as -1e4 in place of minus infinity."
     elif answers:
         how = "A model that answers NaN or infinity has diverged; leave it out, or report the run as failed."
     elif np.isnan(value):
-        how = "That is no number, nor is None: leave it out, or put a number in its place."
+        how = "That is no number, nor is None; where a model gave it, the model has diverged. Leave it out."
     else:
         how = "Infinity cannot be computed with: put a finite number in its place, for a score one beyond all others."
     raise UsageError(f"{name}: {value}{_place(where, first)}. {how}")

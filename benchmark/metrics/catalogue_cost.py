@@ -41,6 +41,7 @@ def _costs() -> list[MetricSpec]:
         _recorded(
             "memory",
             "peak memory",
+            requires=("peak memory",),
             meaning="Peak memory of unlearning over retraining's, on a GPU.",
             misses="The CPU. Runs record the bytes of unlearning and not yet retraining's, so no row shows the ratio.",
             misuse="Reading what the allocator has reserved, which never shrinks.",
@@ -63,6 +64,7 @@ def _costs() -> list[MetricSpec]:
         _recorded(
             "amortised",
             "amortised cost",
+            requires=("costs by request",),
             meaning="Cost of all requests of a stream over that of retraining after each.",
             misses="Which request was dear.",
             misuse="Dividing by one retraining: that flatters whoever serves few requests.",

@@ -88,7 +88,7 @@ def _section(spec: MetricSpec) -> str:
         facts.append("from a run's records: shown beside the score")
     elif not spec.on_boards:
         facts.append("a function for your own arrays: on no board")
-    if not spec.calibrated and not spec.from_records:
+    if spec.on_boards and not spec.calibrated:
         facts.append("not calibrated: its band flags nothing")
     lines = [
         f"### `{spec.name}`\n",

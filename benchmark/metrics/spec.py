@@ -35,7 +35,7 @@ class MetricSpec(BaseModel):
     requires: tuple[str, ...]
     """What it is computed from: subsets of the evidence, ``features``, ``originals``, ``cost``, ``submitter``,
     ``requests`` (answers after each request of a stream), or what no board holds: ``shadow models``, ``probabilities``,
-    ``scores``."""
+    ``scores``, ``peak memory``, ``costs by request``."""
     meaning: str
     """One line: how to read the value."""
     misses: str

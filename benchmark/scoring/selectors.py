@@ -84,7 +84,13 @@ def development_bands(
         UsageError: Nothing tells No unlearning from the oracles there, so that the distance would favour doing nothing.
     """
     bands = reference_bands(labels, references, controls, originals, track, unfit=unfit, ranking_only=True)
-    if not any(spec.role(track) == "efficacy" for spec in ranking_metrics(track) if spec.name in bands.ranking):
+    efficacy = [spec.name for spec in ranking_metrics(track) if spec.role(track) == "efficacy"]
+    if not set(efficacy) & set(bands.ranking):
+        if any(bands.references[name].feasible for name in efficacy):
+            raise UsageError(
+                "Every metric that could tell No unlearning from the oracles failed the audit of the task: tune with "
+                "--selector oracle-free."
+            )
         raise UsageError(
             "On the development board nothing tells No unlearning from the oracles, so that a distance would favour "
             "doing nothing: tune with --selector oracle-free."

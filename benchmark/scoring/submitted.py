@@ -68,6 +68,7 @@ def answers_of(values: Mapping[str, ArrayLike], role: str, truth: Mapping[str, N
             f"{role}: no logits on {', '.join(absent)}, of which there are labels; leave those out, or add them."
         )
     models, outputs = len(found["forget"]), found["forget"].shape[2]
+    _counted_from_0(truth, outputs)
     for name, array in found.items():
         if len(array) != models:
             raise UsageError(f"{role}: {name} has {len(array)} models, but forget has {models}.")
@@ -79,7 +80,6 @@ def answers_of(values: Mapping[str, ArrayLike], role: str, truth: Mapping[str, N
         if name in truth:
             if array.shape[1] != len(truth[name]):
                 raise UsageError(f"{role}: {name} has {array.shape[1]} rows, but there are {len(truth[name])} labels.")
-            _counted_from_0(truth[name], outputs, name)
             labels_of(truth[name], array, f"labels: {name}")
     return found
 
@@ -88,9 +88,8 @@ def _features(found: Answers, name: str, role: str, truth: Mapping[str, NDArray[
     """Refuse features that are of other rows than the subset's, or of another width than the first."""
     subset = name.removeprefix(FEATURES)
     rows, width = found[name].shape[1:]
-    if subset not in truth or rows != len(truth[subset]):
-        labels = len(truth[subset]) if subset in truth else 0
-        raise UsageError(f"{role}: {name} has {rows} rows, but there are {labels} labels of {subset}.")
+    if subset in truth and rows != len(truth[subset]):
+        raise UsageError(f"{role}: {name} has {rows} rows, but there are {len(truth[subset])} labels of {subset}.")
     first = next(other for other in found if other.startswith(FEATURES))
     if width != found[first].shape[2]:
         raise UsageError(
@@ -98,13 +97,18 @@ def _features(found: Answers, name: str, role: str, truth: Mapping[str, NDArray[
         )
 
 
-def _counted_from_0(labels: NDArray[Any], outputs: int, name: str) -> None:
-    if labels.ndim == 1 and len(labels) and labels.max() == outputs and labels.min() >= 1:
-        raise UsageError(
-            f"labels: {name}: the classes are 1 to {outputs}, but they count from 0 as the outputs do: subtract 1."
-        )
-    if labels.ndim == 2 and labels.shape[1] == 1 and outputs > 1:
-        raise UsageError(f"labels: {name}: class numbers are (n,), but the shape is {labels.shape}: labels.ravel().")
+def _counted_from_0(truth: Mapping[str, NDArray[Any]], outputs: int) -> None:
+    """Refuse class numbers that count from 1 in all subsets together, and columns of them."""
+    labels = {name: array for name, array in truth.items() if not name.startswith(GROUPS) and len(array)}
+    for name, array in labels.items():
+        if array.ndim == 2 and array.shape[1] == 1 and outputs > 1:
+            raise UsageError(f"labels: {name}: class numbers are (n,), but the shape is {array.shape}: labels.ravel().")
+    if all(array.ndim == 1 for array in labels.values()):
+        least, most = min(array.min() for array in labels.values()), max(array.max() for array in labels.values())
+        if least == 1 and most == outputs:
+            raise UsageError(
+                f"labels: the classes are 1 to {outputs}, but they count from 0 as the outputs do: subtract 1."
+            )
 
 
 def same_outputs(sides: Mapping[str, Answers]) -> None:

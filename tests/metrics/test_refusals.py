@@ -14,6 +14,7 @@ from forgetbench.metrics import (
     Fit,
     accuracy,
     auc,
+    forgetting_rate,
     layer_distance,
     legacy,
     lira,
@@ -46,6 +47,7 @@ def with_one(value, shape=(4, 3)):
         (lambda: accuracy(with_one(np.nan), LABELS), f"logits: nan in row 3. {DIVERGED}"),
         (lambda: accuracy(with_one(np.inf), LABELS), f"logits: inf in row 3. {DIVERGED}"),
         (lambda: lira(with_one(np.nan), with_one(0.0)), f"phi of the unlearned: nan in row 2 of model 3. {DIVERGED}"),
+        (lambda: lira(with_one(-np.inf), with_one(0.0)), f"phi of the unlearned: -inf in row 2 of model 3. {DIVERGED}"),
         (lambda: significance.holm([0.01, np.nan]), f"p-values: nan in row 1. {NONE}"),
         (lambda: significance.holm([0.01, None]), f"p-values: nan in row 1. {NONE}"),
         (lambda: ROC.of([0.1, np.inf], [0.0]), f"members: inf in row 1. {INFINITE}"),
@@ -68,6 +70,12 @@ def test_text_and_ragged_lists_are_no_arrays_of_numbers(values):
     for call in (lambda: phi(values, [0]), lambda: auc(values, [0.5])):
         with pytest.raises(UsageError, match="one array of numbers is needed, with rows of one length and no text"):
             call()
+
+
+def test_a_rate_from_float32_may_lie_a_hair_beyond_1():
+    assert forgetting_rate([1 + 1e-7], [0.5], 0.1) == pytest.approx(0.5 / 0.9)
+    with pytest.raises(UsageError, match="no share of 1"):
+        forgetting_rate([1.001], [0.5], 0.1)
 
 
 def test_nothing_is_no_logits_and_ragged_labels_are_no_labels():

@@ -187,6 +187,11 @@ ONE_HOT = np.eye(5, dtype=np.int64)
             of_all(lambda array: array + 1),
             "labels: .*classes are 1 to 5, but they count from 0.*subtract",
         ),
+        (
+            "labels",
+            put("forget", lambda array: np.full_like(array, 5)),
+            "labels: forget: 5 in row 0, where 0 to 4 is",
+        ),
         ("labels", of_all(lambda array: array[:, None]), r"labels: .*\(n,\), but the shape is .*labels\.ravel\(\)"),
         (
             "unlearned",

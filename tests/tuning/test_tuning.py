@@ -16,6 +16,7 @@ from forgetbench.cli import main
 from forgetbench.contestants import Contestant, choose
 from forgetbench.errors import UsageError
 from forgetbench.evidence import read_run
+from forgetbench.judging import scoring_code
 from forgetbench.options import Options
 from forgetbench.packs import Verdict
 from forgetbench.store import Store
@@ -120,10 +121,13 @@ def test_the_oracle_selector_has_a_study_of_its_own(task: Path, tmp_path: Path) 
         tuned(one, asked, options, "oracle-free")
     # what an audit of the task found out of place chooses no trial: the same trial is judged anew
     said = Verdict(
-        task=one.name, task_key=one.key, pack="0" * 64, code="0" * 64, unfit={"gap.test": "third: out of place"}
+        task=one.name, task_key=one.key, pack="0" * 64, code=scoring_code(), unfit={"gap.test": "third: out of place"}
     )
-    path = options.results.verdict_file(one.name, one.key, one.draws, one.seeds)
+    path = options.results.verdict_file(one.name, one.key, one.draws, 10)  # whatever the board's count of seeds
     path.parent.mkdir(parents=True)
+    stale = said.model_copy(update={"code": "0" * 64})  # other code would say otherwise, perhaps
+    path.write_text(stale.model_dump_json())
+    assert tune(one, asked, options, trials=1, selector="oracle", seeds=3)[0].trials == found.trials
     path.write_text(said.model_dump_json())
     [other] = tune(one, asked, options, trials=1, selector="oracle", seeds=3)
     assert other.trials[0].parts.keys() == found.trials[0].parts.keys() - {"gap.test"}
