@@ -99,7 +99,7 @@ class Registry(Generic[T]):
         """The thing behind a name.
 
         Raises:
-            UsageError: Nobody has that name; the message holds the nearest and all that there are.
+            UsageError: Nobody has that name; the message holds the nearest, and all or how to list them.
         """
         self._read_plugins()
         prefix, slash, rest = name.partition("/")

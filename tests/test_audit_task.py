@@ -22,7 +22,7 @@ def test_every_ranking_metric_of_a_demo_task_places_the_sentinels(own_home: Path
     assert {found[name] for name in ("nomus", "aus")} == {"UNFIT"}  # here doing nothing looks better by them
     [kept] = (own_home / "audits").rglob("*.json")
     assert Verdict.model_validate_json(kept.read_bytes()).unfit == {}
-    whole = {verdict.sentinel: verdict.passed for verdict in audited.audit.findings if verdict.metric is None}
+    whole = {finding.sentinel: finding.passed for finding in audited.audit.findings if finding.metric is None}
     assert {"retrain", "third", "none", "collapse", "line"} <= set(whole)
     assert all(whole[name] for name in ("none", "collapse", "line"))
     retrain, untouched = audited.standing.card_of[:2]

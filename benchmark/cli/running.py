@@ -139,6 +139,7 @@ def score(
 
     Beside forget, retain and test, what else there is gives further metrics: test-forgotten, withheld, validation;
     penultimate features as features:SUBSET beside the logits, groups as groups:test beside the labels.
+
     Example: forgetbench score --logits unlearned.npz --oracle oracle.npz --labels labels.npz
 
     Parameters

@@ -23,6 +23,7 @@ SVC_ROWS = 1000
 """Rows a side that the support vector machine is fitted on unless it is told otherwise; more are thinned out evenly."""
 
 MUFAC_SEED = 42
+"""Of the shuffle before MUFAC's cut."""
 
 SvcKind = Literal["correctness", "confidence", "entropy", "m-entropy", "probabilities"]
 SvcReading = Literal["efficacy", "training-privacy"]

@@ -111,7 +111,7 @@ def audit(
     wrong = sorted(set(sentinels) - set(SENTINELS))
     if wrong:
         raise UsageError(f"There is no sentinel {wrong[0]!r}. There are: {', '.join(SENTINELS)}.")
-    findings = [verdict for name, card in sentinels.items() for verdict in whole(name, card, bands)]
+    findings = [finding for name, card in sentinels.items() for finding in whole(name, card, bands)]
     if line:
         findings.append(rising(None, line, bands))
     kept = {name for name in metrics.names() if metrics.get(name).on_boards}

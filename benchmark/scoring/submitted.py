@@ -36,7 +36,8 @@ def truth_of(labels: Mapping[str, ArrayLike], track: Track) -> dict[str, NDArray
     _demand(found, "labels", track)
     for name, array in found.items():
         if array.dtype.kind not in "iub":
-            mend = ", which .astype(int) makes of them" if array.dtype.kind == "f" else ""
+            whole = array.dtype.kind == "f" and bool((array == np.round(array)).all())
+            mend = ", which .astype(int) makes of them" if whole else ""
             raise UsageError(f"labels: {name}: whole numbers expected{mend}, but the type is {array.dtype}.")
         if array.ndim != 1 and (array.ndim != 2 or name.startswith(GROUPS)):
             raise UsageError(

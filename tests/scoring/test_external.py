@@ -179,7 +179,11 @@ ONE_HOT = np.eye(5, dtype=np.int64)
         ("labels", put("forget", lambda array: array[:0]), "labels: forget is empty"),
         ("unlearned", put("forget", lambda array: array[:, :0]), "unlearned: forget is empty"),
         ("labels", put("test", lambda array: array.astype(str)), "labels: test: whole numbers expected"),
-        ("labels", put("test", lambda array: array / 2), "labels: test: whole numbers expected.*float64"),
+        (
+            "labels",
+            put("test", lambda array: array / 2),
+            "test: whole numbers expected, but the type is float64",
+        ),
         ("labels", put("test", lambda array: array + 3), "labels: test: .* in row .*, where 0 to 4 is expected"),
         ("labels", put("test", lambda array: array.astype(float)), r"labels: test: whole numbers.*\.astype\(int\)"),
         (
