@@ -1,9 +1,10 @@
 # `make demo` and `make test` are all that a newcomer needs; each makes .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+export PYTHONSAFEPATH := 1
 SHELL := /bin/bash
 
-.PHONY: help install demo test test-all lint format serve docs links clean
+.PHONY: help install demo test test-all lint format serve docs clean
 
 help:
 	@echo "make demo     train, unlearn, score and post the two demo tasks into a local leaderboard"
@@ -16,10 +17,10 @@ help:
 install: .venv/.installed
 
 # uv resolves torch and torchvision together from the ordinary index; never install one of the two alone.
-.venv/.installed: pyproject.toml setup.py constraints.txt
+.venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
 demo: install
@@ -28,13 +29,13 @@ demo: install
 serve: install
 	$(BIN)/forgetbench serve
 
-test: install links
+test: install
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
-test-all: install links
+test-all: install
 	$(BIN)/pytest -n auto --dist worksteal
 
-lint: install links
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -46,11 +47,5 @@ format: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Checkers and doctests read the package through a tree of links that looks as it does when installed.
-links:
-	@rm -rf .links && mkdir -p .links/forgetbench
-	@for path in benchmark/*; do ln -s "../../$$path" .links/forgetbench/; done
-	@for folder in datasets methods leaderboard; do ln -s "../../$$folder" ".links/forgetbench/$$folder"; done
-
 clean:
-	rm -rf .venv .links build dist site *.egg-info
+	rm -rf .venv build dist site *.egg-info

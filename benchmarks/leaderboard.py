@@ -22,11 +22,11 @@ from leaderboard_kills import kill_at_random
 from leaderboard_processes import free_port, start_server
 from leaderboard_world import COUNTS, TASK, World, fill
 
-from forgetbench.leaderboard.client import submit
-from forgetbench.leaderboard.database import Database
-from forgetbench.leaderboard.server import create_token, install_pack
+from forgetbench.leaderboard.client.submit import submit
+from forgetbench.leaderboard.db.session import Database
+from forgetbench.leaderboard.serve import create_token, install_pack
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.worker import Worker
+from forgetbench.leaderboard.worker.worker import Worker
 
 CIFAR = {"forget": 5_000, "retain": 10_000, "validation": 5_000, "test": 10_000}
 """Rows of a submission of the size of CIFAR-10."""

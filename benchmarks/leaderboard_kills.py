@@ -15,9 +15,9 @@ from leaderboard_world import World
 from sqlalchemy import func, select
 
 from forgetbench.errors import ForgetBenchError
-from forgetbench.leaderboard.client import submit
-from forgetbench.leaderboard.database import Database
-from forgetbench.leaderboard.models import Entry, Event, Score
+from forgetbench.leaderboard.client.submit import submit
+from forgetbench.leaderboard.db.models import Entry, Event, Score
+from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.settings import Settings
 
 

@@ -14,12 +14,12 @@ import psutil
 from forgetbench.leaderboard.settings import Settings
 
 _SERVE = (
-    "import sys; from forgetbench.leaderboard.server import serve;"
+    "import sys; from forgetbench.leaderboard.serve import serve;"
     "from forgetbench.leaderboard.settings import Settings;"
     "serve(Settings(), port=int(sys.argv[1]), with_worker=sys.argv[2] == 'worker')"
 )
 _WORK = (
-    "from forgetbench.leaderboard.server import run_worker;"
+    "from forgetbench.leaderboard.serve import run_worker;"
     "from forgetbench.leaderboard.settings import Settings; run_worker(Settings())"
 )
 

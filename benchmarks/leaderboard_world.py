@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import insert, select
 
-from forgetbench.answers import encode, index_digest, write_arrays
-from forgetbench.evidence import Manifest, MethodRecord, ModelRecord, describe
-from forgetbench.evidence import write_manifest as write
-from forgetbench.leaderboard import jobs
-from forgetbench.leaderboard.database import Database
-from forgetbench.leaderboard.models import Board, Entry, Event, MetricValue, Score, Token, utc_now
+from forgetbench.evidence.arrays import encode, index_digest, write_arrays
+from forgetbench.evidence.reference import write_pack
+from forgetbench.evidence.run import Manifest, MethodRecord, ModelRecord, describe
+from forgetbench.evidence.run import write_manifest as write
+from forgetbench.leaderboard.db import queue as jobs
+from forgetbench.leaderboard.db.models import Board, Entry, Event, MetricValue, Score, Token, utc_now
+from forgetbench.leaderboard.db.session import Database
+from forgetbench.leaderboard.db.states import new_id
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.states import new_id
-from forgetbench.leaderboard.worker import Worker
-from forgetbench.packs import write_pack
+from forgetbench.leaderboard.worker.worker import Worker
 from forgetbench.store import digest
 
 TASK, SEEDS, CLASSES = "load/cnn/random-10", 10, 10

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from forgetbench.metrics import attacks, quality
+from forgetbench.metrics import classic_mia as attacks
+from forgetbench.metrics import neurips_quality as quality
 from forgetbench.scoring.score import rank, reference_bands, score
 
 DEMO = {"forget": 150, "retain": 1000, "validation": 250, "test": 500}

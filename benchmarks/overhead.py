@@ -19,10 +19,10 @@ from statistics import median
 import torch
 from torch.nn import functional
 
-from forgetbench.bench import Bench, Site
-from forgetbench.options import Options
-from forgetbench.suite import run
-from forgetbench.tasks import Task, read_task
+from forgetbench.runner.config import Options
+from forgetbench.runner.context import Bench, Site
+from forgetbench.runner.run import run
+from forgetbench.tasks.task import Task, read_task
 
 
 def pipeline(task: Task) -> float:

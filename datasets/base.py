@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, get_origin, g
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from forgetbench.datasets.images import DatasetCard, Partition
 from forgetbench.datasets.problems import FileProblems, Problem, problem_error, problems_of
+from forgetbench.datasets.types import DatasetCard, Partition
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.registry import unknown
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from forgetbench.datasets import files
+from forgetbench.datasets import _files as files
+from forgetbench.datasets._files import ImageFile, Shape, content_digest, decode, image_paths, kept
 from forgetbench.datasets.base import option
-from forgetbench.datasets.differences import compared
-from forgetbench.datasets.files import ImageFile, Shape, content_digest, decode, image_paths, kept
-from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
-from forgetbench.datasets.official import OfficialLoader
-from forgetbench.datasets.problems import problem_error
+from forgetbench.datasets.problems import compared, problem_error
+from forgetbench.datasets.torchvision_sets import OfficialLoader
+from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.store import source_digest
 
 if TYPE_CHECKING:

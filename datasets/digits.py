@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from forgetbench.datasets._sampling import stratified_parts
 from forgetbench.datasets.base import Loader, generator, option
-from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
-from forgetbench.datasets.sampling import stratified_parts
+from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.errors import UsageError
 
 TOTAL = 1797

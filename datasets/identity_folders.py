@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from forgetbench.datasets._files import IMAGE_SUFFIXES, Shape, below, image_paths, resident
+from forgetbench.datasets._identity_splits import PeopleLoader
+from forgetbench.datasets._sampling import stratified_parts
 from forgetbench.datasets.base import generator, option
-from forgetbench.datasets.files import IMAGE_SUFFIXES, Shape, below, image_paths, resident
-from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
-from forgetbench.datasets.people import PeopleLoader
 from forgetbench.datasets.problems import Problem, problem_error
-from forgetbench.datasets.sampling import stratified_parts
+from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 
 
 @dataclass(frozen=True, kw_only=True)

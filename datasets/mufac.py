@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from forgetbench.datasets._files import Shape, below, resident
+from forgetbench.datasets._identity_splits import PeopleLoader, held_back
+from forgetbench.datasets._perceptual_hash import first_of_each, perceptual_hashes
+from forgetbench.datasets._sampling import joined_groups
+from forgetbench.datasets._tables import files_of_rows, read_table
 from forgetbench.datasets.base import generator, option
-from forgetbench.datasets.duplicates import first_of_each, perceptual_hashes
-from forgetbench.datasets.files import Shape, below, resident
-from forgetbench.datasets.held_back import held_back
-from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
-from forgetbench.datasets.people import PeopleLoader
 from forgetbench.datasets.problems import Problem
-from forgetbench.datasets.sampling import joined_groups
-from forgetbench.datasets.tables import files_of_rows, read_table
+from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.store import file_digest
 
 if TYPE_CHECKING:

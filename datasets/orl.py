@@ -8,11 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from forgetbench.datasets.differences import compared
-from forgetbench.datasets.files import Shape, below, resident
-from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
-from forgetbench.datasets.people import PeopleLoader
-from forgetbench.datasets.problems import Problem, problem_error
+from forgetbench.datasets._files import Shape, below, resident
+from forgetbench.datasets._identity_splits import PeopleLoader
+from forgetbench.datasets.problems import Problem, compared, problem_error
+from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 
 
 @dataclass(frozen=True, kw_only=True)

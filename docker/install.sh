@@ -12,11 +12,9 @@ folder=$2
 python3 -m venv --without-pip "$folder"
 case $target in
 server)
-    excluded=$(mktemp)
-    printf 'torch\ntorchvision\ntimm\n' >"$excluded"
-    set -- --excludes "$excluded" '.[postgresql]'
+    set -- '.[plot,postgresql]'
     ;;
-runner) set -- '.[tune]' ;;
+runner) set -- '.[all]' ;;
 *)
     echo "install.sh: server or runner, not $target" >&2
     exit 2

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from forgetbench.importers.arrays import score_logits
 from forgetbench.metrics import lira, metrics, mia_population, phi, shift
-from forgetbench.scoring.external import score_logits
 
 generator = np.random.default_rng(0)
 labels = {"forget": generator.integers(0, 10, 200), "retain": generator.integers(0, 10, 800)}

@@ -16,14 +16,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.leaderboard import dumps, jobs, moderation, plain, states, tokens, verification
-from forgetbench.leaderboard.app import prepare
-from forgetbench.leaderboard.database import Database, parse_url
-from forgetbench.leaderboard.models import Board, Entry, Job, Score, Token, Verification
-from forgetbench.leaderboard.moderation import StateChange, Wanted
-from forgetbench.leaderboard.problems import Problem
+from forgetbench.leaderboard.auth import tokens
+from forgetbench.leaderboard.db import queue as jobs
+from forgetbench.leaderboard.db import states
+from forgetbench.leaderboard.db.models import Board, Entry, Job, Score, Token, Verification
+from forgetbench.leaderboard.db.session import Database, parse_url
+from forgetbench.leaderboard.db.states import PUBLIC
+from forgetbench.leaderboard.errors import Problem
+from forgetbench.leaderboard.render import dump as dumps
+from forgetbench.leaderboard.render import static_site as plain
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.states import PUBLIC
+from forgetbench.leaderboard.submissions import moderation, verification
+from forgetbench.leaderboard.submissions.moderation import StateChange, Wanted
+from forgetbench.leaderboard.web.app import prepare
 
 OPERATOR = "operator"
 
@@ -237,7 +242,7 @@ def recount(settings: Settings, task: str | None = None) -> int:
     Raises:
         UsageError: There is no board of that task.
     """
-    from forgetbench.judging import scoring_code
+    from forgetbench.scoring.scorer import scoring_code
 
     present = scoring_code()
     with opened(settings) as database, database.writing() as session:

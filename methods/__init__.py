@@ -33,7 +33,7 @@ from forgetbench.registry import Registry
 
 if TYPE_CHECKING:
     from forgetbench.methods.base import Examples, ForgetRequest, Method, Recipe
-    from forgetbench.methods.cards import MethodCard, Scalar, TaskFacts, param
+    from forgetbench.methods.hyperparameters import MethodCard, Scalar, TaskFacts, param
 
 __all__ = [
     "Examples",
@@ -56,8 +56,8 @@ methods: Registry[type[Method]] = Registry("method", entry_points="forgetbench.m
 register = methods.register
 
 _OURS = {
-    "none": "none:NoUnlearning",
-    "retrain": "retrain:Retrain",
+    "none": "baselines:NoUnlearning",
+    "retrain": "baselines:Retrain",
     "finetune": "finetune:FineTune",
     "gradient-ascent": "gradient_ascent:GradientAscent",
     "neggrad-plus": "neggrad_plus:NegGradPlus",
@@ -204,7 +204,7 @@ def _parts(text: str) -> tuple[str, str, str]:
 
 
 def _parse_values(method: str, text: str) -> dict[str, Scalar]:
-    from forgetbench.methods.cards import parse_value
+    from forgetbench.methods.hyperparameters import parse_value
 
     values: dict[str, Scalar] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):

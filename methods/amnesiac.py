@@ -14,9 +14,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from forgetbench.methods._training import descend, editable, outputs_of, random_labels
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.loops import descend, editable, outputs_of, random_labels
-from forgetbench.training import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimiser
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,10 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
+from forgetbench.methods._dampening import class_sorted, dampen, ratios, weighted
+from forgetbench.methods._fisher import per_example, squared_batch_means
+from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.damping import class_sorted, dampen, ratios, weighted
-from forgetbench.methods.gradients import per_example, squared_batch_means
-from forgetbench.methods.loops import editable
 
 
 @dataclass(frozen=True, kw_only=True)

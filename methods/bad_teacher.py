@@ -17,10 +17,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods._distillation import divergence, teacher_of
+from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.distillation import divergence, teacher_of
-from forgetbench.methods.loops import descend, editable
-from forgetbench.training import make_optimiser
+from forgetbench.training.loop import make_optimiser
 
 
 @dataclass(frozen=True, kw_only=True)

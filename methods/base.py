@@ -15,9 +15,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from forgetbench.compute import derived_generator, derived_seed
 from forgetbench.errors import UsageError
-from forgetbench.methods.cards import (
+from forgetbench.methods.hyperparameters import (
     MethodCard,
     ParameterFacts,
     Scalar,
@@ -27,7 +26,8 @@ from forgetbench.methods.cards import (
     param,
     parameters,
 )
-from forgetbench.training import Examples, LossFunction, Recipe
+from forgetbench.training.compute import derived_generator, derived_seed
+from forgetbench.training.loop import Examples, LossFunction, Recipe
 
 __all__ = ["Examples", "ForgetRequest", "Method", "MethodCard", "Recipe", "TaskFacts", "param"]
 
@@ -166,7 +166,7 @@ class Method(ABC):
         return digest.hexdigest()
 
 
-_NOT_HASHED = {"forgetbench.methods", "forgetbench.methods.base", "forgetbench.methods.cards"}
+_NOT_HASHED = {"forgetbench.methods", "forgetbench.methods.base", "forgetbench.methods.hyperparameters"}
 
 
 def _add_imported(name: str, found: set[str]) -> None:

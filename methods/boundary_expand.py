@@ -16,10 +16,10 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.boundary_shrink import BIBTEX, BoundaryShrink
-from forgetbench.methods.loops import descend, editable
-from forgetbench.training import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimiser
 
 
 def widened(head: nn.Linear, generator: torch.Generator) -> nn.Linear:

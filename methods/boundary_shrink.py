@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from forgetbench.methods._distillation import teacher_of
+from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.distillation import teacher_of
-from forgetbench.methods.loops import descend, editable
-from forgetbench.training import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimiser
 
 BIBTEX = (
     "@inproceedings{chen2023boundary, title={Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the "

@@ -16,9 +16,9 @@ from typing import ClassVar
 from torch import nn
 
 from forgetbench.errors import UsageError
+from forgetbench.methods._finetuning import Repair
+from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.loops import editable
-from forgetbench.methods.repair import Repair
 
 BIBTEX = (
     "@article{goel2022towards, title={Towards Adversarial Evaluations for Inexact Machine Unlearning}, "

@@ -16,10 +16,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from forgetbench.methods._finetuning import Repair
+from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.loops import editable
 from forgetbench.methods.msg import DEEP_UNLEARN
-from forgetbench.methods.repair import Repair
 
 
 def transpose_kernels(network: nn.Module) -> int:

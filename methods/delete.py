@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from forgetbench.methods._distillation import teacher_of
+from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.distillation import teacher_of
-from forgetbench.methods.loops import descend, editable
-from forgetbench.training import make_optimiser
+from forgetbench.training.loop import make_optimiser
 
 
 def masked_target(logits: Tensor, labels: Tensor) -> Tensor:

@@ -21,11 +21,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods._distillation import divergence
+from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.distillation import divergence
-from forgetbench.methods.loops import descend, editable, endless
 from forgetbench.methods.msg import CHALLENGE
-from forgetbench.training import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimiser
 
 Batch = tuple[Tensor, Tensor]
 

@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, Recipe, param
-from forgetbench.methods.loops import editable
-from forgetbench.training import fit
+from forgetbench.training.loop import fit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods._fisher import Importance, per_example
+from forgetbench.methods._training import editable
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.gradients import Importance, per_example
-from forgetbench.methods.loops import editable
-from forgetbench.training import Diverged, predict
+from forgetbench.training.loop import Diverged, predict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from typing import ClassVar
 
 from torch import nn
 
-from forgetbench.examples import batch_sizes
+from forgetbench.methods._training import accuracy, descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.loops import accuracy, descend, editable, endless
-from forgetbench.training import Diverged, classification_loss, make_optimiser
+from forgetbench.training.data import batch_sizes
+from forgetbench.training.loop import Diverged, classification_loss, make_optimiser
 
 
 @dataclass(frozen=True, kw_only=True)

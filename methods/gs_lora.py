@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods._lora import AdaptedLinear, adapt, group_norms, merge, relative_updates
+from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.loops import descend, editable, endless
-from forgetbench.methods.lora import AdaptedLinear, adapt, group_norms, merge, relative_updates
-from forgetbench.training import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimiser
 
 if TYPE_CHECKING:
-    from forgetbench.networks import Network
+    from forgetbench.networks.base import Network
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 """Retain images and labels, forget images and labels."""

@@ -21,11 +21,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods._fisher import mean_gradient
+from forgetbench.methods._training import check_finite, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.cards import Scalar
-from forgetbench.methods.gradients import mean_gradient
-from forgetbench.methods.loops import check_finite, editable
-from forgetbench.training import LossFunction, classification_loss, make_optimiser
+from forgetbench.methods.hyperparameters import Scalar
+from forgetbench.training.loop import LossFunction, classification_loss, make_optimiser
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from forgetbench.methods._curvature import conjugate_gradients, hessian_product
+from forgetbench.methods._fisher import mean_gradient
+from forgetbench.methods._training import check_finite, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.curvature import conjugate_gradients, hessian_product
-from forgetbench.methods.gradients import mean_gradient
-from forgetbench.methods.loops import check_finite, editable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,9 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.loops import descend, editable
-from forgetbench.training import make_optimiser
+from forgetbench.training.loop import make_optimiser
 
 
 def lipschitz(

@@ -16,10 +16,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from forgetbench.methods._dampening import class_sorted, dampen, warn_of_bound, weighted
+from forgetbench.methods._fisher import Importance, absolute_batch_means, per_example
+from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.damping import class_sorted, dampen, warn_of_bound, weighted
-from forgetbench.methods.gradients import Importance, absolute_batch_means, per_example
-from forgetbench.methods.loops import editable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods._distillation import choices, teacher_of
+from forgetbench.methods._training import accuracy, descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.distillation import choices, teacher_of
-from forgetbench.methods.loops import accuracy, descend, editable
-from forgetbench.training import make_optimiser
+from forgetbench.training.loop import make_optimiser
 
 
 def tempered(logits: Tensor, gumbel: Tensor, forgotten: Tensor, temperature: float) -> Tensor:

@@ -22,11 +22,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods._finetuning import Repair, triangle
+from forgetbench.methods._fisher import mean_gradient, smallest
+from forgetbench.methods._training import editable
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, TaskFacts, param
-from forgetbench.methods.gradients import mean_gradient
-from forgetbench.methods.loops import editable
-from forgetbench.methods.masks import smallest
-from forgetbench.methods.repair import Repair, triangle
 
 CHALLENGE = "https://www.kaggle.com/competitions/neurips-2023-machine-unlearning"
 DEEP_UNLEARN = (

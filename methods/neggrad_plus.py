@@ -16,9 +16,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.loops import descend, editable, endless
-from forgetbench.training import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimiser
 
 
 @dataclass(frozen=True, kw_only=True)

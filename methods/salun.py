@@ -18,11 +18,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods._fisher import mean_gradient, smallest
+from forgetbench.methods._training import descend, editable, outputs_of, random_labels
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.gradients import mean_gradient
-from forgetbench.methods.loops import descend, editable, outputs_of, random_labels
-from forgetbench.methods.masks import smallest
-from forgetbench.training import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimiser
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from forgetbench.methods._distillation import entropy, teacher_of
+from forgetbench.methods._finetuning import Repair, constant
+from forgetbench.methods._fisher import smallest
+from forgetbench.methods._training import editable, outputs_of
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.distillation import entropy, teacher_of
-from forgetbench.methods.loops import editable, outputs_of
-from forgetbench.methods.masks import smallest
 from forgetbench.methods.msg import CHALLENGE
-from forgetbench.methods.repair import Repair, constant
-from forgetbench.training import classification_loss
+from forgetbench.training.loop import classification_loss
 
 
 def draw_smallest_anew(network: nn.Module, share: float, generator: torch.Generator) -> int:

@@ -9,8 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.loops import (
+from forgetbench.methods._training import (
     accuracy,
     check_finite,
     descend,
@@ -19,7 +18,8 @@ from forgetbench.methods.loops import (
     forgotten_classes,
     outputs_of,
 )
-from forgetbench.training import classification_loss, make_optimiser
+from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.training.loop import classification_loss, make_optimiser
 
 
 def _card(name: str, title: str, needs: set[str], fails_at: str, **facts: object) -> MethodCard:

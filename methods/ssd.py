@@ -20,10 +20,10 @@ from typing import ClassVar
 
 from torch import nn
 
+from forgetbench.methods._dampening import class_sorted, dampen, warn_of_bound, weighted
+from forgetbench.methods._fisher import Importance, per_example, squared_batch_means
+from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.damping import class_sorted, dampen, warn_of_bound, weighted
-from forgetbench.methods.gradients import Importance, per_example, squared_batch_means
-from forgetbench.methods.loops import editable
 
 
 @dataclass(frozen=True, kw_only=True)

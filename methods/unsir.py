@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.loops import descend, editable, endless
-from forgetbench.training import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimiser
 
 Batch = tuple[Tensor, Tensor]
 Batches = Callable[[int], Iterator[Batch]]

@@ -18,10 +18,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from forgetbench.methods._curvature import Vector, conjugate_gradients, fisher_product
+from forgetbench.methods._fisher import losses_of_labels, mean_gradient
+from forgetbench.methods._training import check_finite, editable
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.curvature import Vector, conjugate_gradients, fisher_product
-from forgetbench.methods.gradients import losses_of_labels, mean_gradient
-from forgetbench.methods.loops import check_finite, editable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from forgetbench.answers import read_arrays, write_arrays
 from forgetbench.errors import ForgetBenchError
+from forgetbench.evidence.arrays import read_arrays, write_arrays
 
 ARRAYS = {"forget": np.zeros((50, 4), np.float16), "test": np.ones((9, 4), np.float16)}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forgetbench.auditing import audit_task
-from forgetbench.options import Options
-from forgetbench.packs import Verdict
-from forgetbench.tasks import read_task
+from forgetbench.audit.run import audit_task
+from forgetbench.evidence.reference import Verdict
+from forgetbench.runner.config import Options
+from forgetbench.tasks.task import read_task
 
 
 def test_every_ranking_metric_of_a_demo_task_places_the_sentinels(own_home: Path) -> None:

@@ -17,10 +17,10 @@ import httpx2
 import numpy as np
 import pytest
 
-from forgetbench import tasks
-from forgetbench.answers import read_arrays, write_arrays
 from forgetbench.cli import main
-from forgetbench.evidence import MANIFEST, describe
+from forgetbench.evidence.arrays import read_arrays, write_arrays
+from forgetbench.evidence.run import MANIFEST, describe
+from forgetbench.tasks import task as tasks
 
 TASK = "test/mlp/random"
 SMALL = """

@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from forgetbench.options import Options
+from forgetbench.runner.config import Options
+from forgetbench.runner.run import extra_oracles, run
 from forgetbench.scoring.score import reference_bands, score
-from forgetbench.suite import extra_oracles, run
-from forgetbench.tasks import read_task
+from forgetbench.tasks.task import read_task
 
 POOL = 96
 """Oracles that are trained. Each board takes three sets of S out of them, so that boards are not independent."""

@@ -113,7 +113,7 @@ rows = {'forget': 20, 'retain': 30, 'test': 40}
 for name, models in (('unlearned', 3), ('oracle', 6)):
     np.savez(name + '.npz', **{subset: random.normal(size=(models, n, 4)) for subset, n in rows.items()})
 np.savez('labels.npz', **{subset: np.arange(n) % 4 for subset, n in rows.items()})
-from forgetbench.leaderboard.app import create_app
+from forgetbench.leaderboard.web.app import create_app
 create_app()
 main(['score', '--logits', 'unlearned.npz', '--oracle', 'oracle.npz', '--labels', 'labels.npz'])
 """

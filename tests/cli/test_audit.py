@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from forgetbench import auditing
+from forgetbench.audit import run as auditing
+from forgetbench.audit.criteria import Audit, Fitness
+from forgetbench.audit.expectations import Finding
 from forgetbench.cli import main
-from forgetbench.scoring.audit import Audit, Fitness
-from forgetbench.scoring.sentinels import Finding
 
 
 def audit_of(**changes):

@@ -10,9 +10,9 @@ import PIL.Image
 import pytest
 
 from forgetbench.cli import main
-from forgetbench.datasets.files import kept
+from forgetbench.datasets._files import kept
 from forgetbench.store import Store
-from forgetbench.tasks import read_task
+from forgetbench.tasks.task import read_task
 
 TASK = """
 name = "test/mlp/random"

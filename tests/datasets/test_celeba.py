@@ -7,14 +7,13 @@ import PIL.Image
 import pytest
 
 from forgetbench.datasets import load_partition, make_loader
+from forgetbench.datasets._identity_splits import held_back
 from forgetbench.datasets.base import generator
-from forgetbench.datasets.celeba import FORGOTTEN, IDENTITY_RANGES, PUBLISHED
-from forgetbench.datasets.celeba_tables import read_identities
-from forgetbench.datasets.checks import check_image_set
-from forgetbench.datasets.held_back import held_back
-from forgetbench.datasets.scenarios import make_scenario
+from forgetbench.datasets.celeba import FORGOTTEN, IDENTITY_RANGES, PUBLISHED, read_identities
+from forgetbench.datasets.check import check_image_set
+from forgetbench.datasets.scenarios.base import make_scenario
 from forgetbench.errors import UsageError
-from forgetbench.tasks import read_task
+from forgetbench.tasks.task import read_task
 
 SMALL = {"size": 8}
 NAMES = ["5_o_Clock_Shadow", "Male", "Smiling", "Wearing_Hat", "Young"]

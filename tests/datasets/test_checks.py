@@ -6,8 +6,8 @@ import PIL.Image
 import pytest
 
 from forgetbench.datasets import datasets, load_partition
-from forgetbench.datasets.checks import check_image_set, check_partition, prepare, terms
-from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
+from forgetbench.datasets.check import check_image_set, check_partition, prepare, terms
+from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.errors import UsageError
 
 CARD = DatasetCard(name="toy", title="Toy", description="Noise.", licence="CC0")
@@ -208,7 +208,9 @@ def test_preparing_says_the_terms_and_never_fetches_what_is_restricted(tmp_path,
     assert any("never fetched for you" in line for line in said)
     assert "ndb796" in problems[0].fix
     fetched = []
-    monkeypatch.setattr("forgetbench.datasets.vision.TorchvisionLoader.prepare", lambda _, root: fetched.append(root))
+    monkeypatch.setattr(
+        "forgetbench.datasets.torchvision_sets.TorchvisionLoader.prepare", lambda _, root: fetched.append(root)
+    )
     assert prepare("cifar10", {}, tmp_path, said.append).problems[0].name == "missing set"
     assert fetched == [tmp_path]
     with pytest.raises(UsageError, match="name it with --root"):

@@ -6,9 +6,9 @@ import pytest
 
 from forgetbench.datasets import load_partition
 from forgetbench.datasets.base import generator
-from forgetbench.datasets.faces_drawing import draw
-from forgetbench.datasets.faces_people import ages, labels_of, look, people, pictures, rows
-from forgetbench.datasets.scenarios import make_scenario
+from forgetbench.datasets.scenarios.base import make_scenario
+from forgetbench.datasets.synthetic_faces.drawing import draw
+from forgetbench.datasets.synthetic_faces.people import ages, labels_of, look, people, pictures, rows
 
 SMALL = {"people": 12, "validation_people": 3, "test_people": 6}
 KNOWN = "e7df5ec4477c1ac91a4e9671e9f85c7e05f922e957e76195127db6ef5743c4e0"

@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from forgetbench.datasets.files import (
+from forgetbench.datasets._files import (
     ImageFile,
     Shape,
     content_digest,
@@ -14,8 +14,8 @@ from forgetbench.datasets.files import (
     open_image,
     resident,
 )
+from forgetbench.datasets._tables import files_of_rows, read_table
 from forgetbench.datasets.problems import FileProblems, Problem
-from forgetbench.datasets.tables import files_of_rows, read_table
 from forgetbench.errors import UsageError
 
 
@@ -216,7 +216,7 @@ def test_what_is_transparent_is_shown_over_white():
 
 @pytest.mark.parametrize("kept_from", [1, 1000])
 def test_pictures_that_cannot_be_read_are_left_out_where_problems_are_collected(tmp_path, monkeypatch, kept_from):
-    monkeypatch.setattr("forgetbench.datasets.files.KEEP_FROM", kept_from)
+    monkeypatch.setattr("forgetbench.datasets._files.KEEP_FROM", kept_from)
     paths = [tmp_path / f"{number}.png" for number in range(5)]
     for number, path in enumerate(paths):
         pixels = np.full((2, 2, 4), 10 * number, np.uint8)

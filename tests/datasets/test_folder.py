@@ -3,8 +3,8 @@ import PIL.Image
 import pytest
 
 from forgetbench.datasets import load_partition
-from forgetbench.datasets.checks import check_image_set
-from forgetbench.datasets.scenarios import make_scenario
+from forgetbench.datasets.check import check_image_set
+from forgetbench.datasets.scenarios.base import make_scenario
 from forgetbench.errors import UsageError
 
 SMALL = {"size": 8}
@@ -133,14 +133,14 @@ def test_a_folder_without_images_is_explained(tmp_path):
 
 
 def test_many_images_are_decoded_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("forgetbench.datasets.files.KEEP_FROM", 10)
+    monkeypatch.setattr("forgetbench.datasets._files.KEEP_FROM", 10)
     for seed in range(20):
         picture(tmp_path / "ab"[seed % 2] / f"{seed}.png", seed)
     first = load_partition("folder", SMALL, tmp_path)
     picture(tmp_path / "a" / "0.png", 99)
     changed = load_partition("folder", SMALL, tmp_path).sha256
     assert changed != first.sha256
-    monkeypatch.setattr("forgetbench.datasets.files.decode", None)
+    monkeypatch.setattr("forgetbench.datasets._files.decode", None)
     assert load_partition("folder", SMALL, tmp_path).sha256 == changed
 
 
@@ -232,7 +232,7 @@ def test_what_is_passed_over_is_said(tmp_path):
 
 
 def test_a_table_may_name_files_elsewhere(listed, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr("forgetbench.datasets.files.KEEP_FROM", 10)
+    monkeypatch.setattr("forgetbench.datasets._files.KEEP_FROM", 10)
     table = tmp_path_factory.mktemp("table")
     write_table(table, [f"{listed / 'images' / str(n)}.png,{n % 2}" for n in range(40)], "path,label")
     train = load_partition("folder", SMALL, table).train

@@ -4,7 +4,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from forgetbench.datasets.images import DatasetCard, ImageSet, Partition, contact_sheet
+from forgetbench.datasets.types import DatasetCard, ImageSet, Partition, contact_sheet
 from forgetbench.errors import ForgetBenchError, UsageError
 
 CARD = DatasetCard(name="toy", title="Toy", description="Noise.", licence="CC0")

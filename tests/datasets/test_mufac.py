@@ -10,14 +10,13 @@ import PIL.Image
 import pytest
 
 from forgetbench.datasets import load_partition, make_loader
-from forgetbench.datasets.checks import check_image_set
-from forgetbench.datasets.duplicates import perceptual_hash
-from forgetbench.datasets.leaks import leaks
+from forgetbench.datasets._perceptual_hash import perceptual_hash
+from forgetbench.datasets._sampling import joined_groups
+from forgetbench.datasets.check import check_image_set, leaks
 from forgetbench.datasets.mufac import PUBLISHED, TABLES, clean_rows
-from forgetbench.datasets.sampling import joined_groups
 from forgetbench.errors import UsageError
 from forgetbench.store import file_digest
-from forgetbench.tasks import read_task
+from forgetbench.tasks.task import read_task
 
 SMALL = {"size": 16}
 

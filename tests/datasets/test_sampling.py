@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forgetbench.datasets._sampling import joined_groups, order, stratified_parts, take_groups, teach_every_class
 from forgetbench.datasets.base import generator
-from forgetbench.datasets.sampling import joined_groups, order, stratified_parts, take_groups, teach_every_class
 from forgetbench.errors import UsageError
 
 small = st.lists(st.integers(0, 5), min_size=1, max_size=60)

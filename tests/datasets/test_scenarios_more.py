@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgetbench.datasets.images import DatasetCard, ImageSet, Partition
-from forgetbench.datasets.scenario_memorised import atypicality
-from forgetbench.datasets.scenario_stream import step_of
-from forgetbench.datasets.scenarios import make_scenario
+from forgetbench.datasets.scenarios.base import make_scenario
+from forgetbench.datasets.scenarios.memorised import atypicality
+from forgetbench.datasets.scenarios.stream import step_of
+from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.store import file_digest
 

@@ -10,9 +10,9 @@ import torchvision.datasets
 from scipy.io import savemat
 
 from forgetbench.datasets import load_partition, make_loader
-from forgetbench.datasets.checks import check_image_set
-from forgetbench.datasets.cifar100_classes import SUPERCLASSES
-from forgetbench.datasets.scenarios import make_scenario
+from forgetbench.datasets.check import check_image_set
+from forgetbench.datasets.scenarios.base import make_scenario
+from forgetbench.datasets.torchvision_sets import SUPERCLASSES
 from forgetbench.errors import ForgetBenchError, UsageError
 
 SMALL = {"validation": 10}

@@ -20,9 +20,10 @@ from typing import NamedTuple
 
 import pytest
 
-from forgetbench import options, tasks
 from forgetbench.cli import main, make_app
-from forgetbench.executors import Local
+from forgetbench.runner import config as options
+from forgetbench.runner.engines import Local
+from forgetbench.tasks import task as tasks
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]

@@ -10,10 +10,10 @@ import vl_convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgetbench.figures.labels import POINT, place, text_width
-from forgetbench.figures.points import Interval, Point
-from forgetbench.figures.scales import Axis, axis
-from forgetbench.figures.scatter import HEIGHT, WIDTH, pareto
+from forgetbench.reporting.figures._axes import Axis, axis
+from forgetbench.reporting.figures._label_placement import POINT, place, text_width
+from forgetbench.reporting.figures.points import Interval, Point
+from forgetbench.reporting.figures.scatter import HEIGHT, WIDTH, pareto
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz-+=:0123456789", min_size=1, max_size=20)
 PLACES = st.tuples(st.floats(0, 300), st.floats(0, 200), WORDS)

@@ -9,17 +9,18 @@ import pytest
 from scipy import stats
 
 from forgetbench.errors import UsageError
-from forgetbench.figures import across, files
-from forgetbench.figures.distributions import confidence
-from forgetbench.figures.pictures import NAMES, Picture, chosen, picture_across, short_names
-from forgetbench.figures.points import Interval, Point, kind_of
-from forgetbench.figures.scatter import pareto, utility
-from forgetbench.figures.steps import steps
-from forgetbench.figures.strips import ranks, seeds
-from forgetbench.judging import REFERENCES
-from forgetbench.reports import Row
+from forgetbench.reporting.figures import critical_difference as across
+from forgetbench.reporting.figures import export as files
+from forgetbench.reporting.figures.catalog import NAMES, Picture, chosen, picture_across, short_names
+from forgetbench.reporting.figures.distributions import confidence
+from forgetbench.reporting.figures.points import Interval, Point, kind_of
+from forgetbench.reporting.figures.scatter import pareto, utility
+from forgetbench.reporting.figures.steps import steps
+from forgetbench.reporting.figures.strips import ranks, seeds
+from forgetbench.reporting.streams import StreamCurves
+from forgetbench.reporting.tables import Row
 from forgetbench.scoring.scorecards import BoardRow, Distance, MetricBand, Scorecard, Value
-from forgetbench.streams import StreamCurves
+from forgetbench.scoring.scorer import REFERENCES
 
 
 def row(name, distance, rank=None, value=0.1):

@@ -23,8 +23,9 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 
-from forgetbench.answers import encode, index_digest, write_arrays
-from forgetbench.evidence import (
+from forgetbench.evidence.arrays import encode, index_digest, write_arrays
+from forgetbench.evidence.reference import Pack, read_pack, write_pack
+from forgetbench.evidence.run import (
     MANIFEST,
     CostRecord,
     Manifest,
@@ -35,12 +36,11 @@ from forgetbench.evidence import (
     read_manifest,
     write_manifest,
 )
-from forgetbench.leaderboard.app import create_app
-from forgetbench.leaderboard.database import Database
-from forgetbench.leaderboard.server import create_token, install_pack
+from forgetbench.leaderboard.db.session import Database
+from forgetbench.leaderboard.serve import create_token, install_pack
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.worker import Worker
-from forgetbench.packs import Pack, read_pack, write_pack
+from forgetbench.leaderboard.web.app import create_app
+from forgetbench.leaderboard.worker.worker import Worker
 from forgetbench.store import digest
 
 SEEDS, CLASSES = 6, 3

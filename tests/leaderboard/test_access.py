@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from forgetbench.errors import UsageError
-from forgetbench.leaderboard import tokens
-from forgetbench.leaderboard.models import Token, utc_now
-from forgetbench.leaderboard.server import create_token
+from forgetbench.leaderboard.auth import tokens
+from forgetbench.leaderboard.db.models import Token, utc_now
+from forgetbench.leaderboard.serve import create_token
 
 WRONG = {
     "none": None,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from forgetbench.evidence import read_run
-from forgetbench.judging import Judge, stand
-from forgetbench.leaderboard.server import install_pack
-from forgetbench.packs import Verdict, read_pack, with_verdict
+from forgetbench.evidence.reference import Verdict, read_pack, with_verdict
+from forgetbench.evidence.run import read_run
+from forgetbench.leaderboard.serve import install_pack
+from forgetbench.scoring.scorer import Judge, stand
 
 
 def test_a_metric_that_failed_the_audit_ranks_neither_here_nor_on_the_server(site, world, tmp_path):

@@ -11,9 +11,9 @@ import time
 import pytest
 import uvicorn
 
-from forgetbench.evidence import CostRecord
-from forgetbench.leaderboard import vega
-from forgetbench.leaderboard.app import create_app
+from forgetbench.evidence.run import CostRecord
+from forgetbench.leaderboard.render import vega
+from forgetbench.leaderboard.web.app import create_app
 
 ARGUMENTS = [
     "--no-sandbox",

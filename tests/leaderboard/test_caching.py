@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
-from forgetbench.leaderboard.app import create_app
+from forgetbench.leaderboard.web.app import create_app
 
 PATHS = (
     "/api/v1/boards",
@@ -50,7 +50,7 @@ def test_other_software_or_settings_make_another_answer(full, path, monkeypatch)
     with TestClient(create_app(changed), base_url="http://127.0.0.1:8000") as client:
         again = client.get(path, headers={"If-None-Match": first})
     assert again.status_code == 200
-    monkeypatch.setattr("forgetbench.leaderboard.app.version", lambda _: "99.0")
+    monkeypatch.setattr("forgetbench.leaderboard.web.app.version", lambda _: "99.0")
     with TestClient(create_app(full.settings), base_url="http://127.0.0.1:8000") as client:
         assert client.get(path, headers={"If-None-Match": first}).status_code == 200
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forgetbench.leaderboard.charts import pareto_front
-from forgetbench.leaderboard.scales import make_scale
+from forgetbench.leaderboard.boards.charts import make_scale, pareto_front
 
 SVG = "{http://www.w3.org/2000/svg}"
 

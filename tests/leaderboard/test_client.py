@@ -12,7 +12,8 @@ import httpx2
 import pytest
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.leaderboard.client import (
+from forgetbench.leaderboard.client.http import check_address, find_token
+from forgetbench.leaderboard.client.submit import (
     describe,
     fetch_entry,
     post_verification,
@@ -20,7 +21,6 @@ from forgetbench.leaderboard.client import (
     submit,
     withdraw,
 )
-from forgetbench.leaderboard.connection import check_address, find_token
 
 stream = io.BytesIO()
 with zipfile.ZipFile(stream, "w") as archive:

@@ -13,11 +13,11 @@ import time
 import httpx2
 import pytest
 
-from forgetbench.evidence import read_run
-from forgetbench.leaderboard.client import pack_body, submit
+from forgetbench.evidence.run import read_run
+from forgetbench.leaderboard.client.submit import pack_body, submit
 
 SERVE = (
-    "import sys; from forgetbench.leaderboard.server import serve;"
+    "import sys; from forgetbench.leaderboard.serve import serve;"
     "from forgetbench.leaderboard.settings import Settings;"
     "serve(Settings(), port=int(sys.argv[1]), with_worker=sys.argv[2] == 'worker')"
 )

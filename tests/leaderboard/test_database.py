@@ -10,8 +10,8 @@ from sqlalchemy import insert, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from forgetbench.errors import ForgetBenchError
-from forgetbench.leaderboard.database import Database, newest_revision
-from forgetbench.leaderboard.models import Base, Entry, Token, utc_now
+from forgetbench.leaderboard.db.models import Base, Entry, Token, utc_now
+from forgetbench.leaderboard.db.session import Database, newest_revision
 
 
 def test_migrations_go_up_and_down_and_agree_with_the_models(make_settings):
@@ -76,7 +76,7 @@ def test_a_start_on_a_migrated_database_imports_no_alembic(make_settings):
     database.upgrade()
     database.close()
     code = (
-        "import sys; from forgetbench.leaderboard.server import _opened;"
+        "import sys; from forgetbench.leaderboard.serve import _opened;"
         "from forgetbench.leaderboard.settings import Settings;"
         "_opened(Settings()).close(); print('alembic' in sys.modules)"
     )

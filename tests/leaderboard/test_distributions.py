@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.special import logit, softmax
 
-from forgetbench.answers import read_arrays
-from forgetbench.judging import Judge
-from forgetbench.leaderboard.distributions import of_board, shares
-from forgetbench.leaderboard.strips import histograms
+from forgetbench.evidence.arrays import read_arrays
+from forgetbench.leaderboard.boards.distributions import of_board, shares
+from forgetbench.leaderboard.boards.strips import histograms
+from forgetbench.scoring.scorer import Judge
 
 
 def phi_by_hand(world, folder):
@@ -48,7 +48,7 @@ def test_the_entry_page_shows_it_beside_oracles_and_originals(full):
 def test_no_answer_to_an_example_leaves_the_server(full, tiny_pack):
     """Neither the API nor a page holds the oracles' shares per example: 40 numbers for all models, and no more."""
     with full.database.reading() as session:
-        from forgetbench.leaderboard.boards import current
+        from forgetbench.leaderboard.boards.queries import current
 
         [board] = current(session)
         assert {name: len(values) for name, values in board.summary["phi"].items()} == {

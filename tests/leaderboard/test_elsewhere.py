@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forgetbench.elsewhere import is_elsewhere, make_run
 from forgetbench.errors import UsageError
-from forgetbench.evidence import read_run
+from forgetbench.evidence.run import read_run
+from forgetbench.importers.logits import is_elsewhere, make_run
 
 SHEET = """
 name = "scrub"

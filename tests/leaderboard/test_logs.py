@@ -9,8 +9,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from forgetbench.leaderboard import logs, pages, writing
-from forgetbench.leaderboard.logs import without_secrets
+from forgetbench.leaderboard import logging as logs
+from forgetbench.leaderboard.logging import without_secrets
+from forgetbench.leaderboard.web.routes import boards as pages
+from forgetbench.leaderboard.web.routes import submissions as writing
 
 SECRET = "fb_0123456789abcdef_" + "7" * 64
 

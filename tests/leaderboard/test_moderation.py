@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
-from forgetbench.answers import write_arrays
 from forgetbench.errors import UsageError
-from forgetbench.evidence import MANIFEST, describe
-from forgetbench.leaderboard import admin, jobs
-from forgetbench.leaderboard.models import Entry, EvidenceFile, Job, Score, ScoringProcess, utc_now
-from forgetbench.leaderboard.worker import Worker
+from forgetbench.evidence.arrays import write_arrays
+from forgetbench.evidence.run import MANIFEST, describe
+from forgetbench.leaderboard import admin
+from forgetbench.leaderboard.db import queue as jobs
+from forgetbench.leaderboard.db.models import Entry, EvidenceFile, Job, Score, ScoringProcess, utc_now
+from forgetbench.leaderboard.worker.worker import Worker
 from tests.leaderboard.test_states import entry, move, verify
 
 ALARM = "closer to the reference oracles than the control oracles are"
@@ -103,7 +104,7 @@ def test_a_verification_that_could_not_be_scored_may_be_posted_again(
     grace, second = site.token("verify", name="Grace"), world.write_run(tmp_path / "second", memory=0.1, start=700)
     first = verify(site, listed, second, grace).json()["id"]
     with monkeypatch.context() as patch:
-        patch.setattr("forgetbench.leaderboard.verification.conclude", boom)
+        patch.setattr("forgetbench.leaderboard.submissions.verification.conclude", boom)
         impatient.drain()
     [found] = entry(site, listed)["verifications"]
     assert (found["verdict"], "server's fault" in found["note"]) == ("failed", True)
@@ -146,8 +147,8 @@ def test_failed_jobs_are_asked_for_again(site, world, listed, tmp_path, impatien
 
 
 def test_a_reference_row_that_failed_is_asked_for_again(make_settings, world, tiny_pack, monkeypatch):
-    from forgetbench.leaderboard.database import Database
-    from forgetbench.leaderboard.server import install_pack
+    from forgetbench.leaderboard.db.session import Database
+    from forgetbench.leaderboard.serve import install_pack
 
     settings = make_settings(job_attempts=1)
     install_pack(settings, tiny_pack.folder)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from forgetbench.evidence import MethodRecord
-from forgetbench.leaderboard.server import create_token
+from forgetbench.evidence.run import MethodRecord
+from forgetbench.leaderboard.serve import create_token
 from forgetbench.methods import methods
 
 

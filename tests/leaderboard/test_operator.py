@@ -9,8 +9,8 @@ import pytest
 from forgetbench.cli import main
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.leaderboard import admin
-from forgetbench.leaderboard.database import Database
-from forgetbench.leaderboard.server import create_token
+from forgetbench.leaderboard.db.session import Database
+from forgetbench.leaderboard.serve import create_token
 from forgetbench.leaderboard.settings import Settings
 
 

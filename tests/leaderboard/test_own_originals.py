@@ -9,9 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from forgetbench.answers import read_arrays
-from forgetbench.evidence import describe
-from forgetbench.leaderboard.client import check_locally, pack_body
+from forgetbench.evidence.arrays import read_arrays
+from forgetbench.evidence.run import describe
+from forgetbench.leaderboard.client.submit import check_locally, pack_body
 
 
 def expected_accuracy(world, folder):

@@ -195,7 +195,7 @@ def test_the_command_that_runs_it_again_is_ours(site, world, tmp_path):
 def test_an_empty_server_says_what_to_do(make_settings):
     from fastapi.testclient import TestClient
 
-    from forgetbench.leaderboard.app import create_app
+    from forgetbench.leaderboard.web.app import create_app
 
     with TestClient(create_app(make_settings())) as client:
         page = client.get("/").text
@@ -229,7 +229,7 @@ def test_the_web_process_imports_neither_torch_nor_what_scores():
     import sys
 
     code = (
-        "import sys; from forgetbench.leaderboard.app import create_app;"
+        "import sys; from forgetbench.leaderboard.web.app import create_app;"
         "from forgetbench.leaderboard import client, server;"
         "print([name for name in ('torch', 'sklearn', 'scipy', 'altair', 'pandas') if name in sys.modules])"
     )
@@ -241,8 +241,8 @@ def test_the_web_process_imports_neither_torch_nor_what_scores():
 def test_a_board_can_be_read_before_anything_is_scored(make_settings, world, tiny_pack):
     from fastapi.testclient import TestClient
 
-    from forgetbench.leaderboard.app import create_app
-    from forgetbench.leaderboard.server import install_pack
+    from forgetbench.leaderboard.serve import install_pack
+    from forgetbench.leaderboard.web.app import create_app
 
     settings = make_settings()
     install_pack(settings, tiny_pack.folder)

@@ -8,11 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import select
 
-from forgetbench.leaderboard import jobs, moderation, submissions, verification, worker
-from forgetbench.leaderboard.models import Board, Entry, Event
-from forgetbench.leaderboard.moderation import StateChange
-from forgetbench.leaderboard.problems import Problem
+from forgetbench.leaderboard.db import queue as jobs
+from forgetbench.leaderboard.db.models import Board, Entry, Event
+from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.settings import Settings
+from forgetbench.leaderboard.submissions import moderation, verification
+from forgetbench.leaderboard.submissions import receive as submissions
+from forgetbench.leaderboard.submissions.moderation import StateChange
+from forgetbench.leaderboard.worker import worker
 
 
 class Beside:

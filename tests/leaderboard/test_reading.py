@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from forgetbench.latex import latex
-from forgetbench.leaderboard.comparing import difference, student_975
-from forgetbench.leaderboard.exports import guarded
+from forgetbench._text import latex
+from forgetbench.leaderboard.boards.compare import difference, student_975
+from forgetbench.leaderboard.render.board_export import guarded
 
 
 def export(site, ending, query=""):

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from forgetbench.cli import main
 from forgetbench.leaderboard import settings as module
-from forgetbench.leaderboard.formatting import estimate, number, per_cent, rank_text, z_text
-from forgetbench.leaderboard.reading import field_docs
+from forgetbench.leaderboard.render.formatting import estimate, number, per_cent, rank_text, z_text
 from forgetbench.leaderboard.settings import Settings
+from forgetbench.leaderboard.web.routes.pages import field_docs
 
 
 def test_every_setting_is_documented():

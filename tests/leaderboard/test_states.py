@@ -10,10 +10,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from forgetbench.errors import UsageError
-from forgetbench.leaderboard import admin, verification
-from forgetbench.leaderboard.app import create_app
+from forgetbench.leaderboard import admin
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.verification import comparison_of
+from forgetbench.leaderboard.submissions import verification
+from forgetbench.leaderboard.submissions.verification import comparison_of
+from forgetbench.leaderboard.web.app import create_app
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_every_route_with_every_role(site, world, listed, tmp_path):
 
 
 def test_too_many_requests_are_told_when_to_come_back(site, make_settings, world, databases, tmp_path):
-    from forgetbench.leaderboard.ratelimits import Limits
+    from forgetbench.leaderboard.auth.rate_limit import Limits
 
     slow = Settings(**{**site.settings.model_dump(), "reads_per_minute": 3, "writes_per_minute": 2})
     site.client.app.state.limits.__init__(slow, site.database)
@@ -191,7 +192,7 @@ def test_the_database_counts_as_the_memory_does(site):
     from limits import RateLimitItemPerMinute
     from limits.strategies import FixedWindowRateLimiter
 
-    from forgetbench.leaderboard.ratelimits import DatabaseStorage
+    from forgetbench.leaderboard.auth.rate_limit import DatabaseStorage
 
     storage = DatabaseStorage(site.database)
     limiter, item = FixedWindowRateLimiter(storage), RateLimitItemPerMinute(2)
@@ -225,7 +226,7 @@ def test_an_operator_sees_tokens_and_the_queue_and_moderates(site, listed):
 def test_a_recount_scores_again_what_older_code_scored(site, world, listed):
     from sqlalchemy import update
 
-    from forgetbench.leaderboard.models import Score
+    from forgetbench.leaderboard.db.models import Score
 
     assert admin.recount(site.settings) == 0
     before = entry(site, listed[0])

@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from forgetbench.evidence import read_run
-from forgetbench.judging import Judge
-from forgetbench.leaderboard.models import Entry, Event, Job
-from forgetbench.leaderboard.problems import Problem
-from forgetbench.leaderboard.uploads import Body, check_headers, unpack
+from forgetbench.evidence.run import read_run
+from forgetbench.leaderboard.db.models import Entry, Event, Job
+from forgetbench.leaderboard.errors import Problem
+from forgetbench.leaderboard.submissions.uploads import Body, check_headers, unpack
+from forgetbench.scoring.scorer import Judge
 
 
 def zip_of(folder, **changes):
@@ -69,7 +69,7 @@ def test_the_servers_scores_are_the_local_ones_to_the_bit(site, world, tiny_pack
 
 
 def test_the_board_ranks_as_local_scoring_does(site, world, tiny_pack, tmp_path):
-    from forgetbench.judging import stand
+    from forgetbench.scoring.scorer import stand
 
     folders = [
         world.write_run(tmp_path / name, name, start=300 + 20 * place, memory=memory)
@@ -340,7 +340,7 @@ def test_another_media_type_is_refused(site):
 
 
 def test_the_quota_holds_and_says_when_to_come_back(make_settings, site, world, tmp_path):
-    from forgetbench.leaderboard.server import create_token
+    from forgetbench.leaderboard.serve import create_token
 
     token = create_token(site.settings, "Eager", ["submit"], daily_submissions=1)
     headers = {"Authorization": f"Bearer {token}"}
@@ -370,7 +370,7 @@ def test_history_cannot_be_rewritten(site):
 
 
 def test_a_worker_that_dies_loses_its_lease_and_nothing_else(site, world, tmp_path, monkeypatch):
-    from forgetbench.leaderboard import jobs
+    from forgetbench.leaderboard.db import queue as jobs
 
     identity = site.post(world.write_run(tmp_path / "run"), site.token()).json()["id"]
     dead = jobs.claim(site.database, "dead", lease=0.05)
@@ -405,7 +405,7 @@ def test_a_job_that_always_fails_ends_with_a_reason(site, world, tmp_path, monke
 
 
 def test_leftovers_of_interrupted_uploads_are_removed(site):
-    from forgetbench.leaderboard.housekeeping import remove_leftovers
+    from forgetbench.leaderboard.worker.cleanup import remove_leftovers
 
     (site.settings.incoming / "abc").write_bytes(b"half")
     (site.settings.evidence / "nobody").mkdir()
@@ -421,7 +421,7 @@ def test_one_rank_job_is_enough_for_many_submissions(site, world, tmp_path):
 
 
 def test_a_newer_pack_supersedes_and_the_old_board_stays(site, world, tmp_path):
-    from forgetbench.leaderboard.server import install_pack
+    from forgetbench.leaderboard.serve import install_pack
 
     old = site.client.get(f"/api/v1/boards/{world.task}").json()
     install_pack(site.settings, world.write_pack(tmp_path / "new", title="Once more"))

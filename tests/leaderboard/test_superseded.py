@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from forgetbench.evidence.reference import read_pack
 from forgetbench.leaderboard import admin
-from forgetbench.leaderboard.client import pull_pack
-from forgetbench.leaderboard.server import install_pack
-from forgetbench.packs import read_pack
+from forgetbench.leaderboard.client.submit import pull_pack
+from forgetbench.leaderboard.serve import install_pack
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from forgetbench.leaderboard import jobs
-from forgetbench.leaderboard import worker as working
-from forgetbench.leaderboard.models import Entry, Job, ScoringProcess, utc_now
-from forgetbench.leaderboard.server import install_pack
+from forgetbench.leaderboard.db import queue as jobs
+from forgetbench.leaderboard.db.models import Entry, Job, ScoringProcess, utc_now
+from forgetbench.leaderboard.serve import install_pack
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.worker import Worker
+from forgetbench.leaderboard.worker import worker as working
+from forgetbench.leaderboard.worker.worker import Worker
 
 
 def wait_until(true, seconds=60):

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from forgetbench import training
-from forgetbench.methods import loops, methods
+from forgetbench.methods import _training as loops
+from forgetbench.methods import methods
 from forgetbench.methods.base import Method
-from forgetbench.methods.checks import Battery, check_method
-from forgetbench.training import Diverged
+from forgetbench.methods.contract import Battery, check_method
+from forgetbench.training import loop as training
+from forgetbench.training.loop import Diverged
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [16, 8], "batch_norm": True},

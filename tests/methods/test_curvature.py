@@ -8,14 +8,14 @@ import torch
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from forgetbench.methods._curvature import conjugate_gradients, fisher_product, hessian_product
+from forgetbench.methods._fisher import mean_gradient
 from forgetbench.methods.base import ForgetRequest
-from forgetbench.methods.curvature import conjugate_gradients, fisher_product, hessian_product
 from forgetbench.methods.fisher import FisherForgetting, true_fisher
-from forgetbench.methods.gradients import mean_gradient
 from forgetbench.methods.influence import Influence
 from forgetbench.methods.woodfisher import WoodFisher, released_recursion
-from forgetbench.networks import NetworkSpec
-from forgetbench.training import Examples, Recipe
+from forgetbench.networks.base import NetworkSpec
+from forgetbench.training.loop import Examples, Recipe
 
 
 class Linear(nn.Module):

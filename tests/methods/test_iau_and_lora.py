@@ -9,14 +9,14 @@ from scipy.special import log_softmax, rel_entr, softmax
 from torch import nn
 
 from forgetbench.errors import UsageError
+from forgetbench.methods._lora import adapt, group_norms, merge, relative_updates
+from forgetbench.methods._training import accuracy, editable
 from forgetbench.methods.base import ForgetRequest, TaskFacts
 from forgetbench.methods.gs_lora import GSLoRA
 from forgetbench.methods.gs_lora_plus_plus import GSLoRAPlusPlus, distance, prototypes
 from forgetbench.methods.iau import IAU
-from forgetbench.methods.loops import accuracy, editable
-from forgetbench.methods.lora import adapt, group_norms, merge, relative_updates
-from forgetbench.networks import NetworkSpec
-from forgetbench.training import Examples, Recipe, classification_loss, fit, predict_features
+from forgetbench.networks.base import NetworkSpec
+from forgetbench.training.loop import Examples, Recipe, classification_loss, fit, predict_features
 
 RECIPE = Recipe.model_validate({"epochs": 40, "batch_size": 16, "optimiser": "adamw", "lr": 0.005})
 

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from forgetbench.compute import count_flops
+from forgetbench.methods._fisher import mean_gradient, per_example, squared_batch_means
 from forgetbench.methods.assd import ASSD, percentile
 from forgetbench.methods.base import ForgetRequest
-from forgetbench.methods.gradients import mean_gradient, per_example, squared_batch_means
 from forgetbench.methods.lfssd import LFSSD, squared_length
 from forgetbench.methods.ssd import SSD
-from forgetbench.networks import NetworkSpec
-from forgetbench.training import Examples, Recipe, classification_loss
+from forgetbench.networks.base import NetworkSpec
+from forgetbench.training.compute import count_flops
+from forgetbench.training.loop import Examples, Recipe, classification_loss
 
 
 class Linear(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from forgetbench.methods.masks import smallest
+from forgetbench.methods._fisher import smallest
 
 
 @pytest.mark.parametrize("count", range(7))

@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
+from forgetbench.methods._training import random_labels
 from forgetbench.methods.amnesiac import Amnesiac
 from forgetbench.methods.bad_teacher import BadTeacher
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.fanchuan import Fanchuan
 from forgetbench.methods.jit import JiT
 from forgetbench.methods.l1_sparse import L1Sparse
-from forgetbench.methods.loops import random_labels
 from forgetbench.methods.random_label import RandomLabel
 from forgetbench.methods.salun import SalUn
 from forgetbench.methods.scrub import Scrub
 from forgetbench.methods.sebastian import Sebastian
 from forgetbench.methods.seif import Seif
 from forgetbench.methods.unsir import UNSIR
-from forgetbench.training import Examples, Recipe
+from forgetbench.training.loop import Examples, Recipe
 
 Array = NDArray[np.float64]
 CLASSES, WHOLE = 3, 100  # a batch that holds any of the sets

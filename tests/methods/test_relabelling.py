@@ -12,20 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from forgetbench.methods._fisher import mean_gradient
+from forgetbench.methods._training import accuracy, random_labels
 from forgetbench.methods.amnesiac import Amnesiac
 from forgetbench.methods.base import ForgetRequest, Method
+from forgetbench.methods.baselines import Retrain
 from forgetbench.methods.finetune import FineTune
 from forgetbench.methods.gradient_ascent import GradientAscent
-from forgetbench.methods.gradients import mean_gradient
 from forgetbench.methods.l1_sparse import L1Sparse
-from forgetbench.methods.loops import accuracy, random_labels
 from forgetbench.methods.neggrad_plus import NegGradPlus
 from forgetbench.methods.random_label import RandomLabel
-from forgetbench.methods.retrain import Retrain
 from forgetbench.methods.salun import SalUn, saliency
 from forgetbench.methods.sentinels import Collapse, HeadMask, Relabelled, Sham
-from forgetbench.networks import NetworkSpec
-from forgetbench.training import Diverged, Examples, Recipe, classification_loss, fit, predict
+from forgetbench.networks.base import NetworkSpec
+from forgetbench.training.loop import Diverged, Examples, Recipe, classification_loss, fit, predict
 
 RECIPE = Recipe.model_validate({"epochs": 15, "batch_size": 16, "lr": 0.1, "momentum": 0.9})
 SPEC = NetworkSpec(name="cnn", channels=1, height=8, width=8, outputs=4, mean=(0.5,), std=(0.3,), options={"width": 6})

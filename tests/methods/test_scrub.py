@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from forgetbench.methods._distillation import divergence, entropy, teacher_of
 from forgetbench.methods.base import ForgetRequest
-from forgetbench.methods.distillation import divergence, entropy, teacher_of
 from forgetbench.methods.scrub import Scrub
-from forgetbench.training import Examples, Recipe, predict
+from forgetbench.training.loop import Examples, Recipe, predict
 
 
 class Linear(nn.Module):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from battery import INF, Case, add, certain, even, put
 
-from forgetbench.metrics import legacy, shadow
+from forgetbench.metrics import published_code as legacy
+from forgetbench.metrics import shadow_models as shadow
 
 LEGACY = {
     "legacy.modified_entropy": Case(

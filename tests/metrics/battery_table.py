@@ -10,28 +10,28 @@ from forgetbench.errors import UsageError
 from forgetbench.metrics import (
     ROC,
     anamnesis_index,
-    attacks,
     confidence,
     cost,
     divergence,
     entropy,
     erasure,
-    likelihood,
     literature,
     loss,
-    margins,
-    membership,
     modified_entropy,
-    pairs,
     phi,
-    population_rmia,
-    quality,
     relearn_time,
     roc,
-    shadow,
-    utility,
 )
-from forgetbench.metrics.probe import Rows, linear_probe, recoverability
+from forgetbench.metrics import accuracy_gap as utility
+from forgetbench.metrics import classic_mia as attacks
+from forgetbench.metrics import divergence as pairs
+from forgetbench.metrics import lira_mia as likelihood
+from forgetbench.metrics import margin_distances as margins
+from forgetbench.metrics import neurips_quality as quality
+from forgetbench.metrics import population_mia as membership
+from forgetbench.metrics import rmia_population as population_rmia
+from forgetbench.metrics import shadow_models as shadow
+from forgetbench.metrics.probes import Rows, linear_probe, recoverability
 
 LOG2 = float(np.log(2))
 

@@ -13,17 +13,10 @@ from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 from sklearn.svm import SVC
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import (
-    attacks,
-    confidence,
-    entropy,
-    loss,
-    metrics,
-    modified_entropy,
-    softmax,
-)
-from forgetbench.scoring.comparisons import POPULATION_ROWS
-from forgetbench.scoring.singles import ATTACK_ROWS
+from forgetbench.metrics import classic_mia as attacks
+from forgetbench.metrics import confidence, entropy, loss, metrics, modified_entropy, softmax
+from forgetbench.scoring.pairwise import POPULATION_ROWS
+from forgetbench.scoring.per_model import ATTACK_ROWS
 
 
 @pytest.fixture

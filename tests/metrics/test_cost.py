@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from forgetbench.cli import main
 from forgetbench.errors import UsageError
 from forgetbench.metrics import Cost, metrics
+from forgetbench.metrics._docs import metrics_page
 from forgetbench.metrics.cost import amortised, budget_class, cost_ratio, share_changed
-from forgetbench.metrics.docs import metrics_page
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import lira, lira_auc, shift
-from forgetbench.metrics.likelihood import POOL_BELOW, leave_one_out_median, ratios
+from forgetbench.metrics.lira_mia import POOL_BELOW, leave_one_out_median, ratios
 
 
 def matrices(low=3, high=7):

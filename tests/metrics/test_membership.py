@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import auc, confidence, entropy, loss, mia_population, modified_entropy
-from forgetbench.metrics.membership import AttackTable, attack_scores, attack_table, population
+from forgetbench.metrics.population_mia import AttackTable, attack_scores, attack_table, population
 
 
 def answers(generator, models, labels, classes, margin):

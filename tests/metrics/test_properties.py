@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import metrics, shadow
+from forgetbench.metrics import metrics
+from forgetbench.metrics import shadow_models as shadow
 
 COMPLETE = [name for name in CASES if not name.startswith("legacy.")]
 

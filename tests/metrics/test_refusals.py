@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 
-from forgetbench import significance
 from forgetbench.errors import UsageError
 from forgetbench.metrics import (
     ROC,
@@ -16,7 +15,6 @@ from forgetbench.metrics import (
     auc,
     forgetting_rate,
     layer_distance,
-    legacy,
     lira,
     lira_offline,
     lira_online,
@@ -24,6 +22,8 @@ from forgetbench.metrics import (
     tow_mia,
     ulira,
 )
+from forgetbench.metrics import published_code as legacy
+from forgetbench.reporting import significance
 
 MASKED = "Where classes are masked, put a finite number such as -1e4"
 DIVERGED = "A model that answers NaN or infinity has diverged"

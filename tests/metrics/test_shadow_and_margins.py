@@ -10,11 +10,20 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import legacy, margins, quality, shadow
-from forgetbench.metrics.erasure import forgetting_rate, generalisation, h_mean, reemergence
-from forgetbench.metrics.population_rmia import population_rmia
-from forgetbench.metrics.probe import Rows, linear_probe, recoverability
-from forgetbench.metrics.relearn import anamnesis_index, relearn_time
+from forgetbench.metrics import margin_distances as margins
+from forgetbench.metrics import neurips_quality as quality
+from forgetbench.metrics import published_code as legacy
+from forgetbench.metrics import shadow_models as shadow
+from forgetbench.metrics.erasure import (
+    anamnesis_index,
+    forgetting_rate,
+    generalisation,
+    h_mean,
+    reemergence,
+    relearn_time,
+)
+from forgetbench.metrics.probes import Rows, linear_probe, recoverability
+from forgetbench.metrics.rmia_population import population_rmia
 
 ONE = shadow.Fit(np.array([1.0]), np.array([1.0]))
 MINUS_ONE = shadow.Fit(np.array([-1.0]), np.array([1.0]))

@@ -9,9 +9,9 @@ import pytest
 
 from forgetbench.methods import methods
 from forgetbench.metrics import metrics
-from forgetbench.published import beside, largest_deviation, like, recomputed, sources
+from forgetbench.reporting.literature import beside, largest_deviation, like, recomputed, sources
 from forgetbench.scoring.scorecards import Scorecard, Value
-from forgetbench.tasks import names
+from forgetbench.tasks.task import names
 
 TABLES = [
     pytest.param(source, table, id=f"{name}: {table.number}")

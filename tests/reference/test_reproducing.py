@@ -15,11 +15,18 @@ from forgetbench.cli import main
 from forgetbench.errors import UsageError
 from forgetbench.methods import methods
 from forgetbench.methods.base import param
-from forgetbench.options import Options
-from forgetbench.references import ReferenceBoard, ReferenceRow, compare, read_board, reference_tasks, write_board
-from forgetbench.reproducing import make_reference, reproduce
+from forgetbench.reproduction.reference_board import (
+    ReferenceBoard,
+    ReferenceRow,
+    compare,
+    read_board,
+    reference_tasks,
+    write_board,
+)
+from forgetbench.reproduction.reproduce import make_reference, reproduce
+from forgetbench.runner.config import Options
 from forgetbench.scoring.scorecards import MetricBand, Scorecard, Value
-from forgetbench.tasks import Task, read_task
+from forgetbench.tasks.task import Task, read_task
 
 TOML = """
 name = "test/mlp/mislabelled"
@@ -45,7 +52,7 @@ def made(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[R
     options = Options(home=tmp_path / "home", device="cpu", executor="local")
     names = ["finetune", "random-label", "gs-lora"]
     make_reference(task, options, methods=names, seeds=SEEDS, trials=2, folder=tmp_path / "reference")
-    monkeypatch.setattr("forgetbench.reproducing.read_task", lambda _: task)
+    monkeypatch.setattr("forgetbench.reproduction.reproduce.read_task", lambda _: task)
     board = read_board(task.name, tmp_path / "reference")
     return board, Options(home=tmp_path / "elsewhere", device="cpu", executor="local")
 

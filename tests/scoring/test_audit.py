@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from forgetbench.audit.criteria import LINE, agreement, audit, interpolate
 from forgetbench.errors import UsageError
 from forgetbench.metrics import metrics
-from forgetbench.scoring.audit import LINE, agreement, audit, interpolate
 from forgetbench.scoring.score import reference_bands, score
 from forgetbench.scoring.scorecards import Value
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from forgetbench.errors import UsageError
-from forgetbench.scoring.external import read_arrays, score_files, score_logits
+from forgetbench.importers.arrays import read_arrays, score_files, score_logits
 from forgetbench.scoring.score import reference_bands, score
 
 
@@ -140,7 +140,7 @@ def test_wrong_calls(task):
 
 
 def test_scoring_needs_no_torch():
-    code = "import sys, forgetbench.scoring.external, forgetbench.scoring.audit; sys.exit('torch' in sys.modules)"
+    code = "import sys, forgetbench.importers.arrays, forgetbench.audit.criteria; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from forgetbench.metrics import lira, phi
-from forgetbench.scoring.readings import lira_readings
+from forgetbench.scoring.derived import lira_readings
 
 
 def test_balanced_accuracy_and_worst_decile_have_the_interval_of_pseudo_values(simulate):

@@ -11,10 +11,10 @@ from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 from forgetbench.errors import UsageError
 from forgetbench.metrics import Cost, centred_js, lira, lira_auc, metrics, mia_population, phi, shift
 from forgetbench.metrics import loss as cross_entropy
+from forgetbench.scoring.per_model import single_values
 from forgetbench.scoring.score import reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Scorecard
-from forgetbench.scoring.singles import single_values
-from forgetbench.statistics import halvings
+from forgetbench.scoring.statistics import halvings
 
 
 class Board:

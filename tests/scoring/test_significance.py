@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from forgetbench.errors import UsageError
-from forgetbench.significance import (
+from forgetbench.reporting.significance import (
     bootstrap_interval,
     delong,
     delong_error,

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from forgetbench.errors import UsageError
-from forgetbench.statistics import (
+from forgetbench.scoring.statistics import (
     Band,
     band_of,
     family_limit,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from forgetbench.tasks import Task, read_task
+from forgetbench.tasks.task import Task, read_task
 
 TOML = """
 name = "test/mlp/{scenario}"

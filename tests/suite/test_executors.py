@@ -13,8 +13,8 @@ import pytest
 
 from forgetbench.datasets.problems import FileProblems, Problem
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.executors import Local, Processes, make_executor
-from forgetbench.training import Diverged
+from forgetbench.runner.engines import Local, Processes, make_executor
+from forgetbench.training.loop import Diverged
 
 ROOT = Path(__file__).parents[2]
 MORE = (Diverged, FileProblems)
@@ -25,15 +25,15 @@ def test_results_come_in_the_order_of_the_jobs_whatever_the_executor() -> None:
     jobs = [{"obj": {"n": number}} for number in range(7)]
     told: list[int] = []
     with Processes(2) as several, Local() as one:
-        side_by_side = several("forgetbench.executors:echo", jobs, lambda number, _: told.append(number))
-        in_order = one("forgetbench.executors:echo", jobs, lambda *_: None)
+        side_by_side = several("forgetbench.runner.engines:echo", jobs, lambda number, _: told.append(number))
+        in_order = one("forgetbench.runner.engines:echo", jobs, lambda *_: None)
     assert side_by_side == in_order == jobs
     assert sorted(told) == list(range(7))
 
 
 def test_an_error_of_a_job_reaches_the_caller_with_its_kind() -> None:
     with Processes(1) as executor, pytest.raises(UsageError, match="no task"):
-        executor("forgetbench.tasks:read_task", ["nothing/such"], lambda *_: None)  # type: ignore[list-item]
+        executor("forgetbench.tasks.task:read_task", ["nothing/such"], lambda *_: None)  # type: ignore[list-item]
 
 
 def every_error(kind: type[ForgetBenchError] = ForgetBenchError) -> list[type[ForgetBenchError]]:
@@ -73,10 +73,10 @@ def test_an_executor_has_a_name() -> None:
 def test_workers_end_with_their_killed_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        "from forgetbench.executors import Processes\n"
+        "from forgetbench.runner.engines import Processes\n"
         "if __name__ == '__main__':\n"
         "    with Processes(1) as executor:\n"
-        "        [result] = executor('forgetbench.executors:echo', [{}], lambda *_: None)\n"
+        "        [result] = executor('forgetbench.runner.engines:echo', [{}], lambda *_: None)\n"
         "        print(next(iter(executor._pool._processes)), flush=True)\n"
         "        import time; time.sleep(60)\n"
     )

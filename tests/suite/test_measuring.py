@@ -11,18 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from forgetbench import measuring
-from forgetbench.artefacts import WEIGHTS
-from forgetbench.bench import Bench
-from forgetbench.contestants import choose
 from forgetbench.errors import UsageError
-from forgetbench.evidence import read_run
-from forgetbench.judging import Judge, stand
-from forgetbench.options import Options
-from forgetbench.packs import check_run
-from forgetbench.reports import board_table
-from forgetbench.suite import TaskRun, run
-from forgetbench.tasks import Task
+from forgetbench.evidence.reference import check_run
+from forgetbench.evidence.run import read_run
+from forgetbench.reporting.tables import board_table
+from forgetbench.runner import relearn as measuring
+from forgetbench.runner.artifacts import WEIGHTS
+from forgetbench.runner.config import Options
+from forgetbench.runner.context import Bench
+from forgetbench.runner.method_spec import choose
+from forgetbench.runner.run import TaskRun, run
+from forgetbench.scoring.scorer import Judge, stand
+from forgetbench.tasks.task import Task
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,16 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from forgetbench.artefacts import WEIGHTS
-from forgetbench.contestants import choose
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.evidence import read_run
-from forgetbench.judging import Judge, stand
-from forgetbench.observing import Observed, export, observe
-from forgetbench.options import Options
-from forgetbench.packs import check_run, read_pack
-from forgetbench.suite import run
-from forgetbench.tasks import Task
+from forgetbench.evidence.reference import check_run, read_pack
+from forgetbench.evidence.run import read_run
+from forgetbench.importers.checkpoints import Observed, export, observe
+from forgetbench.runner.artifacts import WEIGHTS
+from forgetbench.runner.config import Options
+from forgetbench.runner.method_spec import choose
+from forgetbench.runner.run import run
+from forgetbench.scoring.scorer import Judge, stand
+from forgetbench.tasks.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_an_export_is_all_that_somebody_with_his_own_code_needs(task: Task, opti
     guide = (place / "README.md").read_text()
     assert guide.startswith("# The originals of test/mlp/random\n")
     assert "to seed 1." in guide
-    from forgetbench.bench import Bench
+    from forgetbench.runner.context import Bench
 
     bench = Bench(task, options.site())
     (tmp_path / "unlearned").mkdir()

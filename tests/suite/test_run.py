@@ -17,18 +17,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forgetbench import afar
-from forgetbench.afar import Adopted, adopt_originals
-from forgetbench.contestants import choose
-from forgetbench.datasets.images import Partition
+from forgetbench.datasets.types import Partition
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.evidence import read_run
-from forgetbench.judging import Judge, stand
-from forgetbench.options import Options
-from forgetbench.packs import Pack, check_run, read_pack
-from forgetbench.reports import board_table
-from forgetbench.suite import TaskRun, run
-from forgetbench.tasks import Task, read_task
+from forgetbench.evidence.reference import Pack, check_run, read_pack
+from forgetbench.evidence.run import read_run
+from forgetbench.remote import pull as afar
+from forgetbench.remote.pull import Adopted, adopt_originals
+from forgetbench.reporting.tables import board_table
+from forgetbench.runner.config import Options
+from forgetbench.runner.method_spec import choose
+from forgetbench.runner.run import TaskRun, run
+from forgetbench.scoring.scorer import Judge, stand
+from forgetbench.tasks.task import Task, read_task
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_a_run_from_other_originals_is_a_failed_row_and_stops_nobody(task: Task,
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_other_images_make_other_artefacts(task: Task, tmp_path: Path, part: str) -> None:
     """One pixel of one picture: what was answered, or unlearned, before is not taken for what is asked now."""
-    from forgetbench.bench import Bench, Site
+    from forgetbench.runner.context import Bench, Site
 
     def bench(partition: Partition | None = None) -> Bench:
         made = Bench(task, Site(str(tmp_path / "store")))

@@ -17,19 +17,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from forgetbench.answers import encode
-from forgetbench.bench import Bench
-from forgetbench.contestants import choose
-from forgetbench.evidence import Run, read_run
-from forgetbench.judging import Judge
+from forgetbench.evidence.arrays import encode
+from forgetbench.evidence.reference import Pack, check_run
+from forgetbench.evidence.run import Run, read_run
 from forgetbench.methods.base import ForgetRequest
-from forgetbench.options import Options
-from forgetbench.packs import Pack, check_run
-from forgetbench.streams import StreamCurves, stream_curves, stream_table
-from forgetbench.suite import TaskRun, run
-from forgetbench.tasks import Task, read_task
-from forgetbench.training import fit
-from forgetbench.unlearning import make_request
+from forgetbench.reporting.streams import StreamCurves, stream_curves, stream_table
+from forgetbench.runner.config import Options
+from forgetbench.runner.context import Bench
+from forgetbench.runner.method_spec import choose
+from forgetbench.runner.run import TaskRun, run
+from forgetbench.runner.unlearn import make_request
+from forgetbench.scoring.scorer import Judge
+from forgetbench.tasks.task import Task, read_task
+from forgetbench.training.loop import fit
 
 STEPWISE = """
 from dataclasses import dataclass

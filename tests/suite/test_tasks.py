@@ -7,9 +7,9 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from forgetbench.bench import Bench, Site
 from forgetbench.errors import UsageError
-from forgetbench.tasks import Task, find_tasks, names, read_task
+from forgetbench.runner.context import Bench, Site
+from forgetbench.tasks.task import Task, find_tasks, names, read_task
 
 TOML = """
 name = "mine/cnn/half"

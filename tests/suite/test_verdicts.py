@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from forgetbench import auditing
-from forgetbench.answers import Logits
-from forgetbench.contestants import choose
+from forgetbench.audit import run as auditing
 from forgetbench.errors import ForgetBenchError
-from forgetbench.evidence import read_run
-from forgetbench.judging import Judge, Standing, stand
-from forgetbench.options import Options
-from forgetbench.packs import VERDICT, Pack, Verdict, read_pack, with_verdict
-from forgetbench.reports import board_table
-from forgetbench.suite import TaskRun, run
-from forgetbench.tasks import Task
+from forgetbench.evidence.arrays import Logits
+from forgetbench.evidence.reference import VERDICT, Pack, Verdict, read_pack, with_verdict
+from forgetbench.evidence.run import read_run
+from forgetbench.reporting.tables import board_table
+from forgetbench.runner.config import Options
+from forgetbench.runner.method_spec import choose
+from forgetbench.runner.run import TaskRun, run
+from forgetbench.scoring.scorer import Judge, Standing, stand
+from forgetbench.tasks.task import Task
 
 
 @pytest.fixture

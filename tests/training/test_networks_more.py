@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from forgetbench.errors import UsageError
-from forgetbench.networks import Network, build_network, networks, source_files
-from forgetbench.networks_fast import Whitening
+from forgetbench.networks.base import Network, build_network, networks, source_files
+from forgetbench.networks.fast import Whitening
 
 
 def build(name: str, size: int = 32, channels: int = 3, outputs: int = 5, start: int = 0, **options: Any) -> Network:

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from scipy.special import expit, log_softmax
 from torch import nn
 
-from forgetbench.compute import channels_last, count_flops, derived_seed, seeded
 from forgetbench.errors import UsageError
-from forgetbench.examples import Examples, augmented, batch_sizes
-from forgetbench.networks import NetworkSpec
-from forgetbench.training import (
+from forgetbench.networks.base import NetworkSpec
+from forgetbench.training.compute import channels_last, count_flops, derived_seed, seeded
+from forgetbench.training.data import Examples, augmented, batch_sizes
+from forgetbench.training.loop import (
     Diverged,
     Recipe,
     classification_loss,

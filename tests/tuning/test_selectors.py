@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forgetbench.scoring.selectors import by_distance, development_bands, oracle_free
+from forgetbench.tuning.selectors import by_distance, development_bands, oracle_free
 
 CLASSES, SEEDS = 4, 2
 

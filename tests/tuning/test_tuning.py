@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 
 from forgetbench.cli import main
-from forgetbench.contestants import Contestant, choose
 from forgetbench.errors import UsageError
-from forgetbench.evidence import read_run
-from forgetbench.judging import scoring_code
-from forgetbench.options import Options
-from forgetbench.packs import Verdict
+from forgetbench.evidence.reference import Verdict
+from forgetbench.evidence.run import read_run
+from forgetbench.runner.config import Options
+from forgetbench.runner.method_spec import Contestant, choose
+from forgetbench.runner.run import run
+from forgetbench.scoring.scorer import scoring_code
 from forgetbench.store import Store
-from forgetbench.studies import Trial
-from forgetbench.suite import run
-from forgetbench.tasks import Task, read_task
-from forgetbench.tuning import Tuned, choose_trial, tune, tuned
+from forgetbench.tasks.task import Task, read_task
+from forgetbench.tuning.study import Trial
+from forgetbench.tuning.tune import Tuned, choose_trial, tune, tuned
 
 TOML = """
 name = "test/mlp/mislabelled"

@@ -1,0 +1,89 @@
+"""The audit of a task: sentinels are made and scored by every metric, and metrics judged by where they put them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from forgetbench.audit.criteria import LINE, Audit, audit, interpolate
+from forgetbench.audit.expectations import SENTINELS
+from forgetbench.errors import UsageError
+from forgetbench.evidence.arrays import Logits
+from forgetbench.evidence.reference import Pack, Verdict, with_verdict
+from forgetbench.evidence.run import read_run
+from forgetbench.runner.config import Options, Watcher
+from forgetbench.runner.method_spec import choose
+from forgetbench.runner.run import extra_oracles, run
+from forgetbench.scoring.score import score
+from forgetbench.scoring.scorecards import Scorecard
+from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN, Standing, scoring_code, stand
+from forgetbench.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Audited:
+    """An audit with what it was made from."""
+
+    audit: Audit
+    """The judgement."""
+    standing: Standing
+    """The scorecards of the sentinels, and of the contestants that were run here."""
+
+
+def audit_task(task: Task, options: Options, watcher: Watcher | None = None) -> Audited:
+    """Put the sentinels of a task through every metric.
+
+    A third set of oracles, which is in no band, is trained as well. Contestants that were run here before take part in
+    the agreement between metrics. Ranking metrics that are out of place are kept beside the results and in the pack:
+    from then on they are shown and rank nothing, here and wherever the pack is installed.
+
+    Args:
+        task: The task.
+        options: Where and how.
+        watcher: Is told what goes on.
+
+    Raises:
+        UsageError: The image set or an option is wrong.
+    """
+    [done] = run([task], lambda one: choose(["sentinels"], [], one.network.name), options, watcher)
+    if done.pack is None:
+        raise UsageError("an audit needs the oracles; leave out --evidence-only.")
+    judge = options.results.judge(done.pack.unaudited)
+    third = extra_oracles(task, options, watcher)
+    controls, originals = done.pack.population("controls"), done.pack.population("originals")
+    bands, labels = judge.bands, done.pack.labels
+
+    def scored(population: list[Logits], name: str) -> Scorecard:
+        return score(
+            population, name=name, references=judge.references, originals=originals, labels=labels, bands=bands
+        )
+
+    cards = {"third": scored(third, "third")}
+    line = []
+    for share in LINE:
+        between = [dict(draw) for draw in interpolate(controls, originals, share)]
+        line.append(scored(between, f"{share:.2f}"))
+    folders = [*done.runs, *options.results.finished([task.name]).get(done.pack.folder, [])]
+    standing = stand(judge, [read_run(folder) for folder in dict.fromkeys(folders)])
+    names = {RETRAIN: "retrain", NO_UNLEARNING: "none"}
+    contestants = []
+    for card, manifest in zip(standing.card_of, standing.manifests, strict=True):
+        name = names.get(card.name, card.name)
+        if card.status == "ok" and name in SENTINELS:
+            cards[name] = card
+        elif card.status == "ok" and manifest is not None:
+            contestants.append(card)
+    found = audit(cards, bands, line=line, contestants=contestants)
+    _keep(found, done.pack, options)
+    return Audited(found, standing)
+
+
+def _keep(found: Audit, pack: Pack, options: Options) -> None:
+    verdict = Verdict(
+        task=pack.card.task,
+        task_key=pack.card.task_key,
+        pack=pack.unaudited.digest,
+        code=scoring_code(),
+        unfit={one.metric: "; ".join(one.why) for one in found.metrics if one.metric in found.unfit},
+    )
+    options.results.keep_verdict(verdict, pack.card)
+    with_verdict(pack, verdict)

@@ -1,0 +1,1 @@
+"""Evidence: the recorded logits of a run, and the reference bundle they are scored against."""

@@ -1,0 +1,292 @@
+"""Evidence: what unlearned models answered, with a manifest that says how it came about.
+
+A *run* is a folder: ``manifest.json`` and one ``d<draw>-s<seed>.npz`` for each unlearned model, its logits on the
+fixed lists of examples. Beside them lie, in ``originals/``, the answers of the originals that a method trained for
+itself, and, in ``steps/``, those after each request of a stream but the last. Local scoring reads the same files that
+are submitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.evidence.arrays import Array, Logits, array_digest, read_arrays, stack
+from forgetbench.store import write_atomically
+
+MANIFEST = "manifest.json"
+SCHEMA: Literal[1] = 1
+
+Status = Literal["ok", "failed", "diverged", "not-applicable"]
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+MethodName = Annotated[str, StringConstraints(pattern=r"^\w([\w+-]|\.\d)*$", max_length=80)]
+"""Letters, digits, - _ +, and a dot before a digit: it stands in addresses, which may have the ending of a file."""
+Text = Annotated[str, StringConstraints(max_length=20_000)]
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, an unknown key is refused, and errors do not repeat what a stranger sent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ArrayRecord(Record):
+    """Shape, type and hash of one array in an evidence file."""
+
+    shape: tuple[int, int]
+    """Rows and outputs."""
+    dtype: Literal["float16"]
+    """Evidence is float16 (protocol section 1)."""
+    sha256: Hash
+    """SHA-256 of the array's bytes in C order."""
+
+
+class AnswersRecord(Record):
+    """One file of answers."""
+
+    draw: int = Field(ge=0)
+    """Which forget set."""
+    seed: int = Field(ge=0)
+    """Which original."""
+    arrays: dict[str, ArrayRecord]
+    """Each array of the file."""
+
+
+class OriginalRecord(AnswersRecord):
+    """An original that the method trained for itself, asked about the rows of a draw."""
+
+    file: Annotated[str, StringConstraints(pattern=r"^originals/d\d{1,4}-s\d{1,4}\.npz$")]
+    """The file with its answers in the run's folder."""
+    weights: Hash
+    """SHA-256 of its weights."""
+
+
+class WorkRecord(AnswersRecord):
+    """What a model answers, and what making it cost."""
+
+    seconds: float | None = Field(default=None, ge=0)
+    """Wall time of ``unlearn`` alone, in seconds; of a stream, of this request."""
+    peak_memory: int | None = Field(default=None, ge=0)
+    """Peak memory on a GPU, in bytes."""
+    share_changed: float | None = Field(default=None, ge=0, le=1)
+    """Share of the parameters whose value is not the original's."""
+    notes: dict[str, float | str] = {}
+    """What the method reported about itself."""
+
+
+class StepRecord(WorkRecord):
+    """A model of a stream after one of its requests; after the last it is a `ModelRecord`."""
+
+    step: int = Field(ge=0)
+    """The request, from 0."""
+    file: Annotated[str, StringConstraints(pattern=r"^steps/k\d{1,4}-d\d{1,4}-s\d{1,4}\.npz$")]
+    """The file with its answers in the run's folder; penultimate features are not kept."""
+
+
+class ModelRecord(WorkRecord):
+    """One unlearned model: where its answers are, and what making it cost."""
+
+    file: Annotated[str, StringConstraints(pattern=r"^d\d{1,4}-s\d{1,4}\.npz$")]
+    """The evidence file in the run's folder."""
+    original: Hash
+    """SHA-256 of the original model's weights."""
+    weights: Hash | None = None
+    """SHA-256 of its own weights, where it was unlearned elsewhere and observed here."""
+    measured: dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    """What was measured on the model itself where it was made; no record can show it again."""
+
+
+class MethodRecord(Record):
+    """Which method, with what hyper-parameters, from what source."""
+
+    name: MethodName
+    """Its name in the registry, or the outsider's class name."""
+    label: Annotated[str, StringConstraints(max_length=200)] = ""
+    """The row's name where it is not the method's: the hyper-parameters that were asked for stand behind it."""
+    title: Text
+    """Its title in words."""
+    family: Name
+    """Its family, as in its card."""
+    needs: tuple[str, ...]
+    """Which of forget, retain and validation it reads."""
+    parameters: dict[str, Any]
+    """Hyper-parameters, all of them."""
+    changes_training: bool = False
+    """Whether it trained originals of its own."""
+    observed: bool = False
+    """Whether its models were unlearned elsewhere, and only observed here."""
+    sentinel: bool = False
+    """Whether it is a sentinel of the audit, not a contestant."""
+    source_sha256: Hash
+    """SHA-256 of the file that defines it."""
+    source: Annotated[str, StringConstraints(max_length=200_000)] | None = None
+    """The source text of a method that is not part of the package."""
+    link: Text | None = None
+    """Paper or code."""
+    bibtex: Text | None = None
+    """How to cite it."""
+
+
+class CostRecord(Record):
+    """Cost of unlearning, and of retraining in the same run."""
+
+    flops: float | None = Field(default=None, ge=0)
+    """FLOPs of one ``unlearn``, everything included; of a stream, the mean over its requests."""
+    retrain_flops: float | None = Field(default=None, ge=0)
+    """FLOPs of training one oracle; of a stream, the mean over the oracles after each request."""
+    seconds: float | None = Field(default=None, ge=0)
+    """Mean wall time of ``unlearn``, in seconds; of a stream, of one request."""
+    retrain_seconds: float | None = Field(default=None, ge=0)
+    """Mean wall time of training one oracle in the same run, alone on the device; None otherwise."""
+    training_flops: float | None = Field(default=None, ge=0)
+    """FLOPs of training one original of the method's own."""
+    training_seconds: float | None = Field(default=None, ge=0)
+    """Mean wall time of training one original of the method's own."""
+    tuning_trials: int = Field(default=1, ge=1)
+    """Trials spent on the hyper-parameters; 1 means the defaults."""
+    tuning_selector: Literal["none", "oracle-free", "oracle"] = "none"
+    """How the trial was chosen."""
+
+
+class Manifest(Record):
+    """What a run says of itself. The server takes identities and costs from it, and never a score."""
+
+    schema_version: Literal[1] = SCHEMA
+    """Version of this format."""
+    protocol: int
+    """Version of the protocol."""
+    task: Name
+    """Name of the task."""
+    task_key: Hash
+    """Hash of all that shapes the task's models."""
+    method: MethodRecord
+    """The method."""
+    status: Status = "ok"
+    """Whether there is evidence for every (draw, seed)."""
+    reason: Text = ""
+    """Why not."""
+    draws: int = Field(ge=1)
+    """Number of forget sets."""
+    seeds: int = Field(ge=1)
+    """Number of originals."""
+    index_hashes: dict[str, dict[str, Hash]]
+    """Draw -> subset -> SHA-256 of its row numbers."""
+    models: tuple[ModelRecord, ...]
+    """One for each (draw, seed)."""
+    originals: tuple[OriginalRecord, ...] = ()
+    """One for each (draw, seed) where the method changes original training; none otherwise."""
+    steps: tuple[StepRecord, ...] = ()
+    """Of a stream: one for each (draw, seed) and each request but the last."""
+    cost: CostRecord = CostRecord()
+    """What it cost."""
+    environment: dict[str, str]
+    """Versions, hardware, commit."""
+    command: Text = ""
+    """The command that makes the run again."""
+    created: str
+    """When, in UTC, ISO 8601."""
+
+    @property
+    def evidence(self) -> tuple[ModelRecord | OriginalRecord, ...]:
+        """All that a submission holds beside the manifest: what is scored, and the own originals."""
+        return self.models + self.originals
+
+    @property
+    def row(self) -> str:
+        """The row's name: the method, and the hyper-parameters that were asked for."""
+        return self.method.label or self.method.name
+
+
+def describe(arrays: Mapping[str, Array]) -> dict[str, ArrayRecord]:
+    """The manifest's account of the arrays of one evidence file."""
+    return {
+        name: ArrayRecord(shape=array.shape, dtype="float16", sha256=array_digest(array))
+        for name, array in arrays.items()
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run that was read: its manifest and its folder."""
+
+    folder: Path
+    manifest: Manifest
+
+    def logits(self, draw: int, seed: int) -> Logits:
+        """The arrays of one model, float16, each checked against its hash.
+
+        Raises:
+            ForgetBenchError: The file is missing, damaged or not what the manifest says.
+        """
+        for model in self.manifest.models:
+            if (model.draw, model.seed) == (draw, seed):
+                return self.answers(model)
+        raise ForgetBenchError(f"{self.folder} has no evidence for draw {draw}, seed {seed}")
+
+    def answers(self, record: ModelRecord | OriginalRecord | StepRecord) -> Logits:
+        """The arrays of one record, float16, each checked against its hash.
+
+        Raises:
+            ForgetBenchError: The file is missing, damaged or not what the manifest says.
+        """
+        arrays = read_arrays(self.folder / record.file, {name: array.shape for name, array in record.arrays.items()})
+        for name, array in arrays.items():
+            if array_digest(array) != record.arrays[name].sha256:
+                raise ForgetBenchError(
+                    f"{record.file}: {name} is not the array that the manifest describes (SHA-256 differs); "
+                    "the upload or the file is damaged: make the run again."
+                )
+        return arrays
+
+    def population(self, draws: int, seeds: int) -> list[Logits]:
+        """For each draw, subset -> float64 logits (S, n, K)."""
+        return [stack([self.logits(draw, seed) for seed in range(seeds)]) for draw in range(draws)]
+
+    def originals(self, draws: int, seeds: int) -> list[Logits] | None:
+        """The same of the originals that the method trained for itself; None where it started from the board's."""
+        records = {(record.draw, record.seed): record for record in self.manifest.originals}
+        if not records:
+            return None
+        return [stack([self.answers(records[draw, seed]) for seed in range(seeds)]) for draw in range(draws)]
+
+
+def read_manifest(data: bytes, origin: str = MANIFEST) -> Manifest:
+    """A manifest from its JSON.
+
+    Raises:
+        UsageError: It does not follow the schema; the message lists every field.
+    """
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise UsageError(f"{origin} is not a manifest of this version: {fields(error)}") from error
+
+
+def fields(error: ValidationError) -> str:
+    """Every field error of a validation in one line."""
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's manifest; its arrays are read when they are asked for.
+
+    Raises:
+        UsageError: There is no run in that folder, or its manifest is not valid.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UsageError(
+            f"{folder} holds no run: {MANIFEST} is missing. A run is the folder that `forgetbench run` names."
+        )
+    return Run(folder, read_manifest(path.read_bytes(), str(path)))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a run's manifest, last of its files, so that a folder with a manifest is complete."""
+    write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())

@@ -1,0 +1,1 @@
+"""Import models and logits that other code produced."""

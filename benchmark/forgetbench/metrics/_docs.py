@@ -1,0 +1,108 @@
+"""docs/metrics.md, written from the specs, so that page, command line and columns cannot disagree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forgetbench.metrics.registry import Group, MetricSpec, metrics
+
+_GROUPS: dict[Group, str] = {
+    "utility": "Utility and forgetting",
+    "privacy": "Privacy",
+    "erasure": "Erasure",
+    "cost": "Cost",
+    "literature": "For comparison with published tables",
+}
+
+_DIRECTIONS = {"band": "into the oracle band", "up": "larger is better", "down": "smaller is better"}
+
+_INTRODUCTION = """\
+# Metrics
+
+This page is made from the specs in `benchmark/metrics/`; `forgetbench show metric NAME` prints the same.
+
+How to read any of them:
+
+- Unlearning is a property of an algorithm, so populations are compared: S unlearned models u with S oracles r, which
+  were trained from scratch without the forget set.
+- The **oracle band** is the metric's distribution over halvings of 2 S oracles. **z** is the distance from the band's
+  mean in its standard deviations, never dividing by less than the floor. A metric *ranks* where its section says so,
+  and an efficacy metric only on boards where No unlearning has |z| > 3. `lira.forget` must
+  also exceed `lira.retain` there by 3 of its standard deviations: what finds retained rows as well tells drift.
+- phi = z_y - logsumexp over the other classes, the logit-scaled confidence of the label. Scores are oriented "larger =
+  member" everywhere. With A binary attributes accuracy is the mean over them, phi the sum of the signed logits, and
+  entropies, divergences and population attacks are taken per attribute and averaged.
+- Everything is a pure function of arrays in `forgetbench.metrics`, in float64, and needs no torch.
+
+- The halves that `mia.population` and `mia.retain` choose and read an attack on are dealt out by confidence, so the
+  order of rows changes nothing. They went by that order at first: older figures of these two differ, and neither ranks.
+
+Where well-known code deviates from its own definition, the definition stands here, and
+`forgetbench.metrics.published_code` reproduces the code (the `legacy.` metrics below):
+
+| code | does | the definition |
+| --- | --- | --- |
+| Unlearn-Sparse, SalUn, RUM: modified entropy | indexes whole columns, log p for log(1 - p) | Song and Mittal 2021 |
+| Bad Teaching, SSD: ZRF | KL with its arguments exchanged, divided by the number of classes | 1 - Jensen-Shannon |
+| LiRA, offline | two-sided log density | one-sided test |
+| LiRA, fixed variance | the IN side's raw spread for both sides | residual spread of each side |
+| privacy_meter: p(z) of RMIA | mean of the larger half | mean of all |
+| privacy_meter: loss attack | sign turned | larger = member |
+| KLOM | drops the largest value | top edge included |
+| NeurIPS 2023 metric.py | cannot run; no control | by counting, over the control |
+"""
+
+
+def metrics_page() -> str:
+    """The whole page, as markdown."""
+    parts = [_INTRODUCTION]
+    specs = [metrics.get(name) for name in metrics.names()]
+    for group, title in _GROUPS.items():
+        parts.append(f"## {title}\n")
+        parts += [_section(spec) for spec in specs if spec.group == group]
+    return "\n".join(parts)
+
+
+def write_page(path: Path) -> None:
+    """Write the page where it is kept, ``docs/metrics.md``."""
+    path.write_text(metrics_page(), encoding="utf-8")
+
+
+def _section(spec: MetricSpec) -> str:
+    ranks = [
+        f"{role} on {track}" for role, tracks in (("efficacy", spec.efficacy), ("harm", spec.harm)) for track in tracks
+    ]
+    facts = [
+        f"**{spec.title}** ({spec.symbol})",
+        f"unit: {spec.unit or 'none'}",
+        f"range: {_end(spec.range[0], '-∞')} to {_end(spec.range[1], '∞')}",
+        _DIRECTIONS[spec.direction],
+        f"needs: {', '.join(spec.requires)}",
+        f"ranks: {', '.join(ranks) or 'never'}",
+    ]
+    if spec.floor:
+        facts.append(f"floor: {spec.floor:g}")
+    if spec.legacy:
+        facts.append("reproduces published code that deviates from its own definition")
+    if spec.from_records:
+        facts.append("from a run's records: shown beside the score")
+    elif not spec.on_boards:
+        facts.append("a function for your own arrays: on no board")
+    if spec.on_boards and not spec.calibrated:
+        facts.append("not calibrated: its band flags nothing")
+    lines = [
+        f"### `{spec.name}`\n",
+        " · ".join(facts) + "\n",
+        spec.meaning + "\n",
+        f"- **Formula.** {spec.formula}",
+        f"- **Example.** {spec.example}",
+        f"- **Misses.** {spec.misses}",
+        f"- **Known misuse.** {spec.misuse}",
+        f"- **Source.** {spec.source}",
+        f"- **Function.** `forgetbench.metrics.{spec.function}`\n",
+    ]
+    return "\n".join(lines)
+
+
+def _end(value: float | None, infinite: str) -> str:
+    return infinite if value is None else f"{value:g}"

@@ -1,0 +1,144 @@
+"""How far apart the predictions of two populations of models are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, xlogy
+
+from forgetbench.errors import UsageError
+from forgetbench.metrics._validation import FloatArray, IntArray, logits_of, same_shape
+from forgetbench.metrics.logit_statistics import softmax
+
+
+def jensen_shannon(left: ArrayLike, right: ArrayLike, *, attributes: bool = False) -> FloatArray:
+    """Jensen-Shannon divergence of two models' predictions, example by example (Lin 1991).
+
+    Args:
+        left: (n, K) logits of one model.
+        right: (n, K) logits of the other.
+        attributes: The columns are A binary attributes; the mean over them is returned.
+
+    Returns:
+        (n,) nats in [0, log 2]. (scipy's ``jensenshannon`` is its square root.)
+    """
+    sides = [logits_of(side) for side in (left, right)]
+    same_shape(sides[0], sides[1], "the same rows and columns")
+    probabilities = [_probabilities(side, attributes=attributes) for side in sides]
+    middle = (probabilities[0] + probabilities[1]) / 2
+    value = _entropy(middle) - (_entropy(probabilities[0]) + _entropy(probabilities[1])) / 2
+    return np.clip(value, 0.0, np.log(2.0)) if not attributes else np.clip(value, 0.0, np.log(2.0)).mean(axis=-1)
+
+
+def js_pairs(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
+    """Mean Jensen-Shannon divergence of every pair of models: (M, n, K) logits to a symmetric (M, M), in nats.
+
+    Each pair costs one entropy of the mixture, the models' own entropies being shared.
+    """
+    scores = logits_of(logits)
+    if scores.ndim != 3 or scores.shape[1] == 0:
+        raise UsageError(f"Logits of several models on at least one row are needed, not {scores.shape}.")
+    probabilities = _probabilities(scores, attributes=attributes)
+    own = _entropy(probabilities)
+    models = len(scores)
+    pairs = np.zeros((models, models))
+    for first in range(models):
+        for second in range(first + 1, models):
+            mixture = _entropy((probabilities[first] + probabilities[second]) / 2)
+            value = np.clip(mixture - (own[first] + own[second]) / 2, 0.0, np.log(2.0)).mean()
+            pairs[first, second] = pairs[second, first] = value
+    return pairs
+
+
+def centred_js(unlearned: ArrayLike, oracle: ArrayLike, *, attributes: bool = False) -> float:
+    """Centred divergence: mean JS over all (u, r), minus half its mean over u != u' and half over r != r'.
+
+    Args:
+        unlearned: (S, n, K) logits on the forget set, S >= 2.
+        oracle: (S', n, K) logits of the oracles on the same rows, S' >= 2.
+        attributes: The columns are binary attributes.
+
+    Returns:
+        Nats; about 0 where both come from one law (and then as often negative as positive), log 2 where the two sides
+        are certain of different classes. Protocol section 3.
+    """
+    left, right = logits_of(unlearned), logits_of(oracle)
+    same_shape(left, right, "the same rows and columns", after=1)
+    pairs = js_pairs(np.concatenate([left, right]), attributes=attributes)
+    return centred(pairs, np.arange(len(left)), len(left) + np.arange(len(right)))
+
+
+def centred(pairs: FloatArray, left: IntArray, right: IntArray) -> float:
+    """The centred mean of a symmetric (M, M) matrix of divergences between models, with the diagonal at 0."""
+    if len(left) < 2 or len(right) < 2:
+        raise UsageError("The centred divergence needs at least two models on each side.")
+    between = pairs[np.ix_(left, right)].mean()
+    within = [pairs[np.ix_(side, side)].sum() / (len(side) * (len(side) - 1)) for side in (left, right)]
+    return float(between - within[0] / 2 - within[1] / 2)
+
+
+def _probabilities(scores: FloatArray, *, attributes: bool) -> FloatArray:
+    if attributes:
+        present: FloatArray = expit(scores)
+        return np.stack([present, expit(-scores)], axis=-1)
+    return softmax(scores)
+
+
+def _entropy(probabilities: FloatArray) -> FloatArray:
+    total: FloatArray = -xlogy(probabilities, probabilities).sum(axis=-1)
+    return total
+
+
+def distance_pairs(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
+    """Activation distance of every pair: mean over rows of the L2 distance of their outputs, (M, n, K) to (M, M).
+
+    For attributes the outputs are the probabilities of the A attributes.
+    """
+    return _matrix(outputs(_models(logits), attributes=attributes), distance)
+
+
+def agreement_pairs(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
+    """Completeness of every pair: share of rows with the same prediction, (M, n, K) to (M, M); 1 on the diagonal."""
+    found = _matrix(answers(_models(logits), attributes=attributes), agreement)
+    np.fill_diagonal(found, 1.0)
+    return found
+
+
+def outputs(logits: FloatArray, *, attributes: bool = False) -> FloatArray:
+    """Probabilities (..., n, K) of the classes, or (..., n, A) of the attributes."""
+    present: FloatArray = expit(logits) if attributes else softmax(logits)
+    return present
+
+
+def answers(logits: FloatArray, *, attributes: bool = False) -> NDArray[Any]:
+    """Predicted classes (..., n), or which of the attributes are present (..., n, A)."""
+    predicted: NDArray[Any] = logits > 0 if attributes else logits.argmax(axis=-1)
+    return predicted
+
+
+def distance(one: FloatArray, two: FloatArray) -> float:
+    """Mean over rows of the L2 distance of two models' outputs (n, K)."""
+    return float(np.sqrt(((one - two) ** 2).sum(axis=-1)).mean())
+
+
+def agreement(one: NDArray[Any], two: NDArray[Any]) -> float:
+    """Share of equal answers."""
+    return float((one == two).mean())
+
+
+def _models(logits: ArrayLike) -> FloatArray:
+    scores = logits_of(logits)
+    if scores.ndim != 3 or not scores.size:
+        raise UsageError(f"Logits of several models on at least one row are needed, not {scores.shape}.")
+    return scores
+
+
+def _matrix(models: NDArray[Any], distance: Callable[[NDArray[Any], NDArray[Any]], float]) -> FloatArray:
+    found = np.zeros((len(models), len(models)))
+    for first, second in combinations(range(len(models)), 2):
+        found[first, second] = found[second, first] = distance(models[first], models[second])
+    return found

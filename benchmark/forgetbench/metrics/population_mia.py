@@ -1,0 +1,201 @@
+"""Population membership inference: can forgotten examples be told from unseen ones, label by label?"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from forgetbench.errors import UsageError
+from forgetbench.metrics._validation import FloatArray, IntArray, floats, joint_labels, labels_of, logits_of, same_shape
+from forgetbench.metrics.logit_statistics import confidence, entropy, modified_entropy, phi, signed_logits
+from forgetbench.metrics.roc import sorted_auc
+
+ATTACKS = ("loss", "confidence", "entropy", "modified-entropy")
+"""The four scores, all oriented larger = member (loss and entropies with their sign turned)."""
+
+MINIMUM_CELL = 5
+"""A label with fewer unseen rows than this is left out of the match."""
+
+
+class AttackTable(NamedTuple):
+    """AUC of each attack on each of several models, from one matching of members with non-members."""
+
+    whole: FloatArray
+    """(M, 4): over all rows."""
+    halves: FloatArray
+    """(2, M, 4): over every other row of each label, in the order of confidence, and over the rest."""
+
+
+def attack_scores(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
+    """The four attack scores, larger = member.
+
+    Args:
+        logits: (M, n, K), or (M, n, A) for attributes.
+        labels: (n,) or (n, A).
+
+    Returns:
+        (4, M, n), in the order of ``ATTACKS``; for attributes (4, M, n, A).
+    """
+    scores = logits_of(logits)
+    truth = labels_of(labels, scores)
+    attributes = truth.ndim == 2
+    margin = signed_logits(scores, truth) if attributes else phi(scores, truth)
+    return np.stack(
+        [
+            -np.logaddexp(0.0, -margin),
+            confidence(scores, truth),
+            -entropy(scores, attributes=attributes),
+            -modified_entropy(scores, truth),
+        ]
+    )
+
+
+def attack_table(
+    forget_logits: ArrayLike, forget_labels: ArrayLike, test_logits: ArrayLike, test_labels: ArrayLike
+) -> AttackTable:
+    """AUC of the forget set against test examples of the same label, for every model and attack.
+
+    Within a label every forget example meets every test example; labels count by their forget examples. Joint labels
+    are matched where labels are attributes, and the AUCs of the attributes averaged. The halves deal out each label's
+    rows in the order of their mean score over all the models, so that it does not matter how rows are sorted, and that
+    both sides are read on the same halves, which know nothing of what sets the sides apart.
+
+    Args:
+        forget_logits: (M, n, K) of M models.
+        forget_labels: (n,) or (n, A).
+        test_logits: (M, m, K) of the same models.
+        test_labels: (m,) or (m, A); on class tasks the rows of forgotten classes too, else nothing matches.
+
+    Raises:
+        UsageError: No label has forget examples and at least five test examples, or not the same models answer both.
+    """
+    forget, test = floats(forget_logits, "forget logits", ndim=3), floats(test_logits, "test logits", ndim=3)
+    same_shape(forget.swapaxes(0, 1), test.swapaxes(0, 1), "the same models and columns", after=1)
+    members, others = attack_scores(forget, forget_labels), attack_scores(test, test_labels)
+    cells = [
+        _Cell(_by_confidence(members, cell.members), _by_confidence(others, cell.others))
+        for cell in _cells(joint_labels(np.asarray(forget_labels)), joint_labels(np.asarray(test_labels)))
+    ]
+    if not cells:
+        raise UsageError(f"No label has forget examples and {MINIMUM_CELL} test examples: nothing can be matched.")
+    if members.ndim == 4:  # the attributes stand beside the models, and are averaged at the end
+        attributes = members.shape[-1]
+        tables = [_table(members[..., a], others[..., a], cells) for a in range(attributes)]
+        return AttackTable(
+            np.mean([table.whole for table in tables], axis=0), np.mean([table.halves for table in tables], axis=0)
+        )
+    return _table(members, others, cells)
+
+
+def population(unlearned: AttackTable, oracle: AttackTable) -> float:
+    """AUC on the unlearned models minus AUC on the oracles, of the attack that tells them apart best.
+
+    Cross-fitted: the attack with the largest absolute difference is chosen on one half of the examples and read off on
+    the other, both ways, and the two are averaged; so choosing among four costs nothing.
+
+    Returns:
+        In [-1, 1]: above 0, the forget set looks more like training data than it does to the oracles.
+    """
+    difference = unlearned.halves.mean(axis=1) - oracle.halves.mean(axis=1)
+    chosen = np.abs(difference).argmax(axis=1)
+    return float((difference[1, chosen[0]] + difference[0, chosen[1]]) / 2)
+
+
+def mia_population(
+    unlearned: tuple[ArrayLike, ArrayLike],
+    oracle: tuple[ArrayLike, ArrayLike],
+    forget_labels: ArrayLike,
+    test_labels: ArrayLike,
+) -> float:
+    """``population`` straight from logits.
+
+    Args:
+        unlearned: Logits on the forget set (S, n, K) and on test (S, m, K).
+        oracle: The same of the oracles.
+        forget_labels: (n,) or (n, A).
+        test_labels: (m,) or (m, A).
+    """
+    sides = [
+        [
+            floats(part, f"{subset} logits of the {name}", ndim=3)
+            for part, subset in zip(side, ("forget", "test"), strict=True)
+        ]
+        for side, name in ((unlearned, "unlearned"), (oracle, "oracles"))
+    ]
+    for side in sides:
+        same_shape(side[0].swapaxes(0, 1), side[1].swapaxes(0, 1), "the same models and columns", after=1)
+    for mine, theirs in zip(*sides, strict=True):
+        same_shape(mine, theirs, "the same rows", after=1)
+    pooled = [np.concatenate(parts) for parts in zip(*sides, strict=True)]  # so that both are read on the same halves
+    table = attack_table(pooled[0], forget_labels, pooled[1], test_labels)
+    first = np.arange(len(pooled[0])) < len(sides[0][0])
+    return population(select(table, np.flatnonzero(first)), select(table, np.flatnonzero(~first)))
+
+
+def loss_auc(forget: tuple[ArrayLike, ArrayLike], unseen: tuple[ArrayLike, ArrayLike]) -> FloatArray:
+    """AUC of the loss attack of each model, matched by label: what tuning without an oracle drives to 0.5 (section 6).
+
+    Args:
+        forget: Logits (M, n, K) on the forget set, and its labels.
+        unseen: Logits (M, m, K) on validation rows, and their labels.
+
+    Returns:
+        (M,) AUCs.
+    """
+    return attack_table(forget[0], forget[1], unseen[0], unseen[1]).whole[:, ATTACKS.index("loss")]
+
+
+def select(table: AttackTable, models: IntArray) -> AttackTable:
+    """The same table for some of the models."""
+    return AttackTable(table.whole[models], table.halves[:, models])
+
+
+class _Cell(NamedTuple):
+    members: IntArray
+    others: IntArray
+
+
+def _cells(member_labels: IntArray, other_labels: IntArray) -> list[_Cell]:
+    cells = []
+    for label in np.unique(member_labels):
+        others = np.flatnonzero(other_labels == label)
+        if len(others) >= MINIMUM_CELL:
+            cells.append(_Cell(np.flatnonzero(member_labels == label), others))
+    return cells
+
+
+def _by_confidence(scores: FloatArray, rows: IntArray) -> IntArray:
+    """The rows in the order of their mean loss score; equal ones by all they have, so that only like rows may swap."""
+    kept = np.moveaxis(scores[:, :, rows], 2, -1)
+    first = kept[ATTACKS.index("loss")].reshape(-1, len(rows)).mean(axis=0)
+    return rows[np.lexsort((*kept.reshape(-1, len(rows)), first))]
+
+
+def _table(members: FloatArray, others: FloatArray, cells: list[_Cell]) -> AttackTable:
+    whole = _matched_auc(members, others, cells)
+    halves = []
+    for part in range(2):
+        # Every other example of a label, counted over the labels, so that single examples spread over both halves.
+        turn = np.cumsum([0, *(len(cell.members) for cell in cells)])[:-1]
+        half = [
+            _Cell(cell.members[(part + start) % 2 :: 2], cell.others[part::2])
+            for cell, start in zip(cells, turn, strict=True)
+        ]
+        half = [cell for cell in half if len(cell.members)]
+        halves.append(_matched_auc(members, others, half) if half else whole)
+    return AttackTable(whole, np.stack(halves))
+
+
+def _matched_auc(members: FloatArray, others: FloatArray, cells: list[_Cell]) -> FloatArray:
+    """(M, 4) AUCs, each the mean over labels weighted by their members."""
+    attacks, models = members.shape[:2]
+    total = np.zeros((models, attacks))
+    for cell in cells:
+        left = np.sort(members[:, :, cell.members], axis=-1)
+        right = np.sort(others[:, :, cell.others], axis=-1)
+        for attack in range(attacks):
+            for model in range(models):
+                total[model, attack] += len(cell.members) * sorted_auc(left[attack, model], right[attack, model])
+    return total / sum(len(cell.members) for cell in cells)

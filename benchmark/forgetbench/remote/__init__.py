@@ -1,0 +1,1 @@
+"""Working with a leaderboard server: pull a board, submit, verify."""

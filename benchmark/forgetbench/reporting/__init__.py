@@ -1,0 +1,1 @@
+"""Reports: tables, figures, significance across tasks, comparison with published numbers."""

@@ -1,0 +1,1 @@
+"""Reference results: recording them and running them again."""

@@ -1,0 +1,358 @@
+"""Reference results: what boards of this package looked like, as small JSON files that a later run is compared with.
+
+A file holds one task: its bands, and for each row the recipe, the score of every metric, the cost and the hashes.
+Figures are kept to six digits, so that files stay small; a run that gives the same bits gives the same six digits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+from scipy.stats import t as student
+
+from forgetbench.errors import UsageError
+from forgetbench.evidence.reference import PackCard
+from forgetbench.evidence.run import Manifest, Record, fields
+from forgetbench.scoring.ranking import differences, rank
+from forgetbench.scoring.scorecards import MetricBand, Scorecard
+from forgetbench.scoring.scorer import NO_UNLEARNING, REFERENCES, Standing
+from forgetbench.store import digest, write_atomically
+
+SHIPPED = Path(__file__).parents[1] / "reference"
+"""Our own reference results; what papers published lies in a folder below."""
+DIGITS = 6
+
+Figures = tuple[float | None, float | None, float | None, float | None]
+"""Value, lower and upper end of its 95 % interval, and z."""
+
+
+class TrialRecord(Record):
+    """One trial of tuning."""
+
+    parameters: dict[str, Any]
+    """The hyper-parameters that were searched."""
+    status: Literal["ok", "collapsed", "diverged", "failed"]
+    """Whether it held."""
+    value: float | None
+    """What the selector minimised."""
+
+
+class ReferenceRow(Record):
+    """One row of a board."""
+
+    label: str
+    """What asks for the row: the method, and the hyper-parameters that differ from the network's defaults."""
+    parameters: dict[str, Any] = Field(default={})
+    """All hyper-parameters; empty for the reference rows."""
+    trials: int = 1
+    """Trials that were spent on the hyper-parameters; 1 = they are the defaults."""
+    selector: Literal["none", "oracle-free", "oracle"] = "none"
+    """By what the trial was chosen."""
+    tried: tuple[TrialRecord, ...] = ()
+    """The trials, in order; the first is the defaults."""
+    status: str = "ok"
+    """Whether there was something to score."""
+    reason: str = ""
+    """Why it takes no place."""
+    rank: tuple[int, int] | None = None
+    """First and last place of its tie group, among the tuned rows."""
+    group: int | None = None
+    """Its tie group."""
+    distance: Figures | None = None
+    """The ranking number; its z is left out."""
+    decided_by: str = ""
+    """The metric that decides the distance."""
+    inside: bool | None = None
+    """Whether it is inside the family band: not told from retraining."""
+    over_none: tuple[float, ...] | None = None
+    """Distance minus No unlearning's, and its paired 95 % interval over seeds."""
+    flags: tuple[str, ...] = ()
+    """As on the board."""
+    metrics: dict[str, Figures] = Field(default={})
+    """Every metric that could be computed."""
+    pseudo: dict[str, tuple[float, ...]] = Field(default={})
+    """Pseudo-values of the distance and of the ranking metrics, one per seed."""
+    cost: dict[str, float] = Field(default={})
+    """Shares of retraining's FLOPs and of the parameters, and seconds on the machine that made it."""
+    source: str = ""
+    """SHA-256 of the method's source files when it was made; for information, since the figures decide."""
+    evidence: str = ""
+    """SHA-256 over the hashes of all its arrays."""
+
+
+class ReferenceBoard(Record):
+    """One task."""
+
+    protocol: Literal[1] = 1
+    """Version of the protocol."""
+    task: str
+    """Name of the task."""
+    title: str
+    """The task in words."""
+    task_key: str
+    """Hash of all that shapes the task's models."""
+    track: Literal["match-oracle", "erase"]
+    """What is asked for."""
+    seeds: int
+    """Originals, and oracles in each of the two sets."""
+    draws: int
+    """Forget sets."""
+    ranking: tuple[str, ...]
+    """The metrics that rank."""
+    family_limit: float | None
+    """The family band."""
+    informational: str
+    """Why nobody is ranked, where nobody is."""
+    bands: dict[str, tuple[float, float, float, float, float]]
+    """Metric -> mean, 2.5 % and 97.5 % points, standard deviation and floor of its oracle band."""
+    originals: str
+    """SHA-256 over the originals' weights."""
+    index: str
+    """SHA-256 over the hashes of all lists of rows."""
+    command: str
+    """What made the file."""
+    environment: dict[str, str]
+    """Where."""
+    rows: tuple[ReferenceRow, ...]
+    """Retrain and No unlearning, then the others by distance."""
+
+
+class Difference(Record):
+    """One metric of a row, then and now."""
+
+    row: str
+    """The row's label."""
+    metric: str
+    """The metric, or ``distance``, or ``status``."""
+    recorded: float | None
+    """Then."""
+    found: float | None
+    """Now."""
+    z: float | None
+    """The difference over its expected scatter; 0 where they are equal, None where one is missing."""
+    beyond: bool
+    """Whether it is beyond tolerance."""
+
+
+def board_of(
+    standing: Standing,
+    card: PackCard,
+    labels: Sequence[str],
+    tried: Mapping[str, Sequence[TrialRecord]],
+    *,
+    command: str,
+    environment: Mapping[str, str],
+) -> ReferenceBoard:
+    """A standing as a reference board. Ranks are among the rows that were tuned, since their budgets are equal.
+
+    Args:
+        standing: The board.
+        card: Its pack's card.
+        labels: What asks for each row, the reference rows not counted.
+        tried: Label -> its trials, for the rows that were tuned.
+        command: What made it.
+        environment: Where.
+    """
+    asked = [*REFERENCES, *labels]
+    pairs = list(zip(asked, standing.card_of, standing.manifests, strict=True))
+    ranked = [scorecard for label, scorecard, _ in pairs if label in tried]
+    places = {ranked[row.index].name: row for row in rank(ranked).rows}
+    untouched = standing.card_of[REFERENCES.index(NO_UNLEARNING)]
+    rows = []
+    for label, scorecard, manifest in pairs:
+        row = row_of(label, scorecard, manifest).model_copy(
+            update={"tried": tuple(tried.get(label, ())), "over_none": _over(scorecard, untouched)}
+        )
+        place = places.get(scorecard.name) if label in tried else None
+        if place is not None and place.low is not None and place.high is not None:
+            row = row.model_copy(update={"rank": (place.low, place.high), "group": place.group})
+        rows.append(row)
+    rows[len(REFERENCES) :] = sorted(rows[len(REFERENCES) :], key=_order)
+    bands = standing.bands
+    return ReferenceBoard(
+        task=card.task,
+        title=card.title,
+        task_key=card.task_key,
+        track=card.track,
+        seeds=card.seeds,
+        draws=card.draws,
+        ranking=bands.ranking,
+        family_limit=_short(bands.family_limit),
+        informational=bands.informational,
+        bands={name: _band(band) for name, band in sorted(bands.bands.items())},
+        originals=digest(card.originals),
+        index=digest(card.index_hashes),
+        command=command,
+        environment=dict(environment),
+        rows=tuple(rows),
+    )
+
+
+def write_board(board: ReferenceBoard, folder: Path = SHIPPED) -> Path:
+    """Write a board's file, a line for each row."""
+    about = board.model_dump(mode="json", exclude={"rows"})
+    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in about.items()]
+    rows = ",\n".join(json.dumps(row.model_dump(mode="json", exclude_defaults=True)) for row in board.rows)
+    text = "{" + ",\n".join([*lines, f'"rows": [\n{rows}\n]']) + "}\n"
+    path = folder / f"{board.task}.json"
+    write_atomically(path, text.encode())
+    return path
+
+
+def reference_tasks(folder: Path = SHIPPED) -> list[str]:
+    """The tasks that have reference results, sorted."""
+    found = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json"))
+    return sorted(name for name in found if not name.startswith("published/"))
+
+
+def read_board(task: str, folder: Path = SHIPPED) -> ReferenceBoard:
+    """The reference board of a task.
+
+    Raises:
+        UsageError: There is none, or its file is not of this version.
+    """
+    path = folder / f"{task}.json"
+    if not path.is_file():
+        known = ", ".join(reference_tasks(folder)) or "none"
+        raise UsageError(f"There are no reference results of {task}; there are: {known}.")
+    try:
+        return ReferenceBoard.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UsageError(f"{path} is not a file of reference results: {fields(error)}") from error
+
+
+def compare(row: ReferenceRow, card: Scorecard, *, comparisons: int, changed: bool) -> list[Difference]:
+    """A row metric by metric: how far it is from what was recorded, in units of the expected scatter.
+
+    The ranking metrics and the distance decide: their pseudo-values are paired by seed, and a difference may not exceed
+    what it scatters by (nor the metric's margin of practical indifference) so far that a whole comparison meets it in
+    one of twenty cases. The others are told beside them, by the scatter of both intervals. Where the recipe itself was
+    changed there is nothing to scatter: every difference of any metric is beyond tolerance.
+
+    Args:
+        row: What was recorded.
+        card: What was found.
+        comparisons: Figures that decide, in all rows that are compared.
+        changed: Whether a hyper-parameter is another one than recorded.
+    """
+    if card.status != row.status:
+        return [Difference(row=row.label, metric="status", recorded=None, found=None, z=None, beyond=True)]
+    limit = float(student.ppf(1 - 0.025 / max(comparisons, 1), max(card.seeds - 1, 1)))
+    found = _figures(card)
+    then = dict(row.metrics) | ({"distance": row.distance} if row.distance else {})
+    result = []
+    for name, figures in then.items():
+        now = found.get(name, (None, None, None, None))
+        same = now[0] == figures[0]
+        z = 0.0 if same else _z(row, card, name, figures, now)
+        decides = name in row.pseudo or now[0] is None
+        beyond = not same and (changed or (decides and (z is None or abs(z) > limit)))
+        result.append(Difference(row=row.label, metric=name, recorded=figures[0], found=now[0], z=z, beyond=beyond))
+    return result
+
+
+def evidence_digest(manifest: Manifest) -> str:
+    """SHA-256 over the hashes of all arrays of a run."""
+    arrays = [
+        [model.draw, model.seed, name, array.sha256]
+        for model in manifest.models
+        for name, array in sorted(model.arrays.items())
+    ]
+    return digest(arrays)
+
+
+def row_of(label: str, card: Scorecard, manifest: Manifest | None) -> ReferenceRow:
+    """A scorecard and its manifest as a row that is kept."""
+    found = _figures(card)
+    distance = found.pop("distance", None)
+    pseudo = {name: card.metrics[name].pseudo for name in card.ranking if card.status == "ok"}
+    if card.distance is not None:
+        pseudo["distance"] = card.distance.pseudo
+    costs = {name: getattr(card.cost, name) for name in ("flops", "changed", "seconds")}
+    row = ReferenceRow(
+        label=label,
+        status=card.status,
+        reason=card.unranked,
+        distance=distance,
+        decided_by=card.distance.metric if card.distance else "",
+        inside=card.distance.inside if card.distance else None,
+        flags=card.flags,
+        metrics=found,
+        pseudo={name: _all(values) for name, values in pseudo.items() if values},
+        cost={name: _all([value])[0] for name, value in costs.items() if value is not None},
+    )
+    if manifest is None:
+        return row
+    return row.model_copy(
+        update={
+            "parameters": manifest.method.parameters,
+            "trials": manifest.cost.tuning_trials,
+            "selector": manifest.cost.tuning_selector,
+            "source": manifest.method.source_sha256,
+            "evidence": evidence_digest(manifest),
+        }
+    )
+
+
+def _over(card: Scorecard, untouched: Scorecard) -> tuple[float, ...] | None:
+    """Its distance minus No unlearning's, and the paired interval."""
+    if card is untouched or card.distance is None:
+        return None
+    found = differences(card, untouched).get("distance")
+    return None if found is None else _all(found)
+
+
+def _figures(card: Scorecard) -> dict[str, Figures]:
+    """Every metric of a scorecard as it is kept, and the distance."""
+    found: dict[str, Figures] = {
+        name: (_short(value.value), _short(value.low), _short(value.high), _short(value.z))
+        for name, value in card.metrics.items()
+        if value.value is not None
+    }
+    if card.distance is not None:
+        one = card.distance
+        found["distance"] = (_short(one.value), _short(one.low), _short(one.high), None)
+    return found
+
+
+def _z(row: ReferenceRow, card: Scorecard, name: str, then: Figures, now: Figures) -> float | None:
+    """The difference over its scatter: paired by seed where there are pseudo-values, else by both intervals."""
+    if then[0] is None or now[0] is None:
+        return None
+    value = card.metrics.get(name)
+    band = value.band if value is not None else None
+    pseudo = (card.distance.pseudo if card.distance else ()) if name == "distance" else value.pseudo if value else ()
+    before = row.pseudo.get(name, ())
+    if len(before) == len(pseudo) > 1:
+        scatter = float(np.std(np.subtract(pseudo, before), ddof=1) / np.sqrt(len(before)))
+    else:
+        halves = [(high - low) / 2 for _, low, high, _ in (then, now) if low is not None and high is not None]
+        scatter = float(np.sqrt(sum(half**2 for half in halves)) / student.ppf(0.975, max(card.seeds - 1, 1)))
+        if not halves and band is not None:
+            scatter = band.sd * float(np.sqrt(2))
+    floor = band.floor if band is not None else 1.0 if name == "distance" else 0.0
+    width = max(scatter, floor)
+    return _short((now[0] - then[0]) / width) if width > 0 else None
+
+
+def _order(row: ReferenceRow) -> tuple[bool, bool, float, str]:
+    value = row.distance[0] if row.distance and row.distance[0] is not None else float("inf")
+    return (row.status != "ok", row.distance is None, value, row.label)
+
+
+def _band(band: MetricBand) -> tuple[float, float, float, float, float]:
+    mean, low, high, sd, floor = _all([band.mean, band.low, band.high, band.sd, band.floor])
+    return (mean, low, high, sd, floor)
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{DIGITS}g}")
+
+
+def _all(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(f"{value:.{DIGITS}g}") for value in values)

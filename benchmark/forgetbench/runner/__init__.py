@@ -1,0 +1,1 @@
+"""Running a task: typed jobs, engines, artifacts, progress."""

@@ -1,0 +1,158 @@
+"""The utility gate and the flags of protocol section 4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forgetbench.metrics._validation import FloatArray, joint_labels
+from forgetbench.metrics.accuracy_gap import correct
+from forgetbench.scoring.pairwise import Arrays, Labels, Population
+from forgetbench.scoring.scorecards import Bands, ClassFloor, Gate, GateResult, Value
+
+COLLAPSE_POINTS, COLLAPSE_SD = 0.01, 2.0
+SEED_POINTS, SEED_SD = 0.05, 5.0
+CLASS_POINTS, CLASS_ROWS = 0.20, 50
+ZERO = 1e-12
+"""Rounding: an accuracy that equals a threshold has not missed it."""
+
+
+class TestAnswers(NamedTuple):
+    """How right a population is on test, in the two ways that the gate asks."""
+
+    accuracies: FloatArray
+    """(G, S): of each model."""
+    cells: dict[tuple[str, int], float]
+    """Class or group to accuracy, the mean over models and over the draws where it has enough rows."""
+
+
+def gate_of(originals: Population | None, oracles: Sequence[Population], labels: Labels) -> Gate:
+    """The thresholds of a board, from its originals and all its oracles.
+
+    One oracle tells of no spread: the sampling error of its accuracy takes the place, the mean may fall as far as any
+    single model, and nothing is demanded of classes.
+
+    Args:
+        originals: No unlearning's answers, where there are any.
+        oracles: The reference and the control oracles.
+        labels: The labels; only ``test`` (and ``groups:test``) are read.
+    """
+    sides = [test_answers(population, labels) for population in oracles]
+    untouched = test_answers(originals, labels) if originals is not None else None
+    retrained = np.concatenate([side.accuracies for side in sides], axis=1)
+    reference = float(retrained.mean())
+    lone = retrained.shape[1] == 1
+    if lone:
+        spread = float(np.sqrt(reference * (1.0 - reference) / min(len(truth["test"]) for truth in labels)))
+    else:
+        spread = float(np.sqrt(retrained.var(axis=1, ddof=1).mean()))
+    if untouched is not None:
+        reference = min(reference, float(untouched.accuracies.mean()))
+    rows = _rows(labels)
+    floors = []
+    for cell in sorted(rows) if not lone else ():
+        lower = float(np.mean([side.cells[cell] for side in sides]))
+        if untouched is not None:
+            lower = min(lower, untouched.cells[cell])
+        kind: Literal["class", "group"] = "class" if cell[0] == "class" else "group"
+        floors.append(ClassFloor(kind=kind, key=cell[1], rows=rows[cell], floor=lower - CLASS_POINTS))
+    seed_floor = reference - max(SEED_POINTS, SEED_SD * spread)
+    return Gate(
+        reference=reference,
+        floor=seed_floor if lone else reference - max(COLLAPSE_POINTS, COLLAPSE_SD * spread),
+        seed_floor=seed_floor,
+        classes=tuple(floors),
+    )
+
+
+def pass_gate(contestant: Population, labels: Labels, gate: Gate) -> GateResult:
+    """Whether a contestant still does its work, by the board's thresholds."""
+    answers = test_answers(contestant, labels)
+    mean = float(answers.accuracies.mean())
+    reasons = []
+    if mean < gate.floor - ZERO:
+        reasons.append("test accuracy {} is below {}".format(*_apart(mean, gate.floor)))
+    for cell in gate.classes:
+        value = answers.cells[(cell.kind, cell.key)]
+        if value < cell.floor - ZERO:
+            shown = _apart(value, cell.floor)
+            reasons.append(f"test accuracy of {cell.kind} {cell.key} is {shown[0]}, below {shown[1]}")
+    collapsed = int((answers.accuracies < gate.seed_floor - ZERO).sum())
+    return GateResult(
+        collapsed=bool(reasons),
+        unstable=collapsed > 0,
+        collapsed_models=collapsed,
+        models=answers.accuracies.size,
+        median=float(np.median(answers.accuracies)),
+        reasons=tuple(reasons),
+    )
+
+
+def test_answers(population: Population, labels: Labels) -> TestAnswers:
+    """Accuracy of each model on test, and of each class and group with at least 50 rows in a draw."""
+    accuracies, cells = [], {}
+    values: dict[tuple[str, int], list[float]] = {}
+    for answers, truth in zip(population, labels, strict=True):
+        right = correct(answers["test"], truth["test"])
+        accuracies.append(right.mean(axis=-1))
+        for cell, members in _cells(truth).items():
+            values.setdefault(cell, []).append(float(right[:, members].mean()))
+    cells = {cell: float(np.mean(found)) for cell, found in values.items()}
+    return TestAnswers(np.array(accuracies), cells)
+
+
+def flags_of(values: Mapping[str, Value], bands: Bands, gate: GateResult) -> tuple[str, ...]:
+    """The flags of a scored contestant, in alphabetical order.
+
+    The side of the original is read off No unlearning where it lies outside (|z| > 3), else taken to be above:
+    originals answer the forget set better and more surely than oracles.
+    """
+    flags = set()
+    for name in ("gap.forget", "shift.forget"):
+        value = values.get(name)
+        if value is None or value.z is None or value.inside is not False:
+            continue
+        original = bands.references[name].original_z
+        side = np.sign(original) if original is not None and abs(original) > 3 else 1.0
+        flags.add("under-forgotten" if np.sign(value.z) == side else "over-forgotten")
+    for name in ("lira.forget", "js"):
+        value = values.get(name)
+        if value is not None and value.inside is False and value.z is not None and value.z < 0:
+            flags.add("suspicious")
+    if gate.collapsed:
+        flags.add("collapsed")
+    if gate.unstable:
+        flags.add("unstable")
+    return tuple(sorted(flags))
+
+
+def _apart(value: float, floor: float) -> tuple[str, str]:
+    """Two accuracies in per cent, with as many decimals as it takes to see that they differ."""
+    for decimals in (1, 2, 3, 4):
+        shown = f"{value:.{decimals}%}", f"{floor:.{decimals}%}"
+        if shown[0] != shown[1]:
+            break
+    return shown
+
+
+def _cells(truth: Arrays) -> dict[tuple[str, int], NDArray[Any]]:
+    found = {}
+    kinds = {"class": joint_labels(np.asarray(truth["test"], dtype=np.int64)), "group": truth.get("groups:test")}
+    for kind, keys in kinds.items():
+        if keys is not None:
+            for key in np.unique(keys):
+                members = np.flatnonzero(keys == key)
+                if len(members) >= CLASS_ROWS:
+                    found[(kind, int(key))] = members
+    return found
+
+
+def _rows(labels: Labels) -> dict[tuple[str, int], int]:
+    rows: dict[tuple[str, int], int] = {}
+    for truth in labels:
+        for cell, members in _cells(truth).items():
+            rows[cell] = max(rows.get(cell, 0), len(members))
+    return rows

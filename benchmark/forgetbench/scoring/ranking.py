@@ -1,0 +1,137 @@
+"""Scorecards to a board: places, tie groups and rank intervals, and the rows that take no place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import t as student
+
+from forgetbench.errors import UsageError
+from forgetbench.metrics._validation import BoolArray, FloatArray, floats
+from forgetbench.scoring.scorecards import Board, BoardRow, Scorecard
+from forgetbench.scoring.statistics import Estimate, Placing, half_width, tie_groups
+
+_ORDER = ("ok", "diverged", "failed", "not-applicable")
+
+
+def rank(scorecards: Sequence[Scorecard]) -> Board:
+    """Rank the contestants of one board by distance (protocol section 4).
+
+    Rows that collapsed, diverged, failed, do not apply or lack a ranking metric take no place: they come after the
+    ranked ones, scored rows first, by distance. The result does not depend on the order of the scorecards, but for
+    rows that are equal in all that ranks.
+
+    Raises:
+        UsageError: The scorecards are not all of one board.
+    """
+    boards = {(card.track, card.seeds, card.draws, card.ranking, card.informational) for card in scorecards}
+    if len(boards) > 1:
+        raise UsageError("These scorecards are of different boards (track, seeds, draws or ranking metrics differ).")
+    order = sorted(range(len(scorecards)), key=lambda index: _key(scorecards[index]))
+    live = [index for index in order if not scorecards[index].unranked]
+    rest = [index for index in order if scorecards[index].unranked]
+    pseudo = np.array([_pseudo(scorecards[index]) for index in live], dtype=np.float64)
+    placed = tie_groups(pseudo) if live else []
+    placings = dict(zip(live, placed, strict=True))
+    rows = [_row(index, scorecards[index], placings[index]) for index in sorted(live, key=lambda i: placings[i].rank)]
+    rows += [_row(index, scorecards[index], None) for index in rest]
+    return Board(
+        rows=tuple(rows),
+        informational=scorecards[0].informational if scorecards else "",
+        detectable=_detectable(scorecards, pseudo, [placing.group for placing in placed]),
+    )
+
+
+def detectable_difference(pseudo: FloatArray, *, level: float = 0.05, power: float = 0.8) -> float:
+    """The smallest difference of two contestants' distances that a paired t test finds with the given power.
+
+    Args:
+        pseudo: (K, S) pseudo-values of at least two contestants.
+        level: Two-sided level of the test.
+        power: How often it is to be found.
+
+    Returns:
+        (t(S-1, 1-level/2) + t(S-1, power)) * sd of a paired difference / sqrt(S), the median over neighbours by rank.
+    """
+    seeds = pseudo.shape[1]
+    ordered = pseudo[np.argsort(pseudo.mean(axis=1), kind="stable")]
+    spread = np.median([float((worse - better).std(ddof=1)) for better, worse in pairwise(ordered)])
+    quantiles = student.ppf(1 - level / 2, seeds - 1) + student.ppf(power, seeds - 1)
+    return float(quantiles * spread / np.sqrt(seeds))
+
+
+def differences(one: Scorecard, other: Scorecard, level: float = 0.05) -> dict[str, Estimate]:
+    """Difference of two records on each ranking metric and on the distance, with its paired interval over seeds.
+
+    Args:
+        one: A scorecard.
+        other: Another of the same board.
+        level: Two-sided level.
+
+    Raises:
+        UsageError: The scorecards are of different boards.
+    """
+    if (one.track, one.seeds, one.draws, one.ranking) != (other.track, other.seeds, other.draws, other.ranking):
+        raise UsageError("These scorecards are of different boards.")
+    shared = [name for name in one.ranking if name in one.metrics and name in other.metrics]
+    pairs = {name: (one.metrics[name].pseudo, other.metrics[name].pseudo) for name in shared}
+    pairs["distance"] = (_pseudo(one), _pseudo(other))
+    found = {}
+    for name, (left, right) in pairs.items():
+        if len(left) > 1 and len(left) == len(right):
+            difference = np.array(left) - np.array(right)
+            half, mean = half_width(difference, level), float(difference.mean())
+            found[name] = Estimate(mean, mean - half, mean + half)
+    return found
+
+
+def reproduced(one: Scorecard, other: Scorecard) -> bool:
+    """Whether a second record bears out the first: on every ranking metric the interval of the difference holds 0."""
+    found = differences(one, other)
+    return bool(one.ranking) and all(name in found and found[name].low <= 0 <= found[name].high for name in one.ranking)
+
+
+def pareto_front(points: ArrayLike) -> BoolArray:
+    """Which rows of (n, d) values, smaller = better, no other row beats in one value and equals in the rest."""
+    table = floats(points, "points", ndim=2)
+    beaten = [bool(((table <= row).all(axis=1) & (table < row).any(axis=1)).any()) for row in table]
+    return ~np.array(beaten, dtype=np.bool_)
+
+
+def _key(card: Scorecard) -> tuple[int, bool, float, str, tuple[float, ...]]:
+    distance = card.distance
+    return (
+        _ORDER.index(card.status),
+        distance is None,
+        distance.value if distance is not None else 0.0,
+        card.name,
+        distance.pseudo if distance is not None else (),
+    )
+
+
+def _pseudo(card: Scorecard) -> tuple[float, ...]:
+    return card.distance.pseudo if card.distance is not None else ()
+
+
+def _row(index: int, card: Scorecard, placing: Placing | None) -> BoardRow:
+    return BoardRow(
+        index=index,
+        name=card.name,
+        rank=placing.rank if placing else None,
+        low=placing.low if placing else None,
+        high=placing.high if placing else None,
+        group=placing.group if placing else None,
+        reason=card.unranked,
+    )
+
+
+def _detectable(scorecards: Sequence[Scorecard], pseudo: FloatArray, groups: Sequence[int]) -> float | None:
+    """Of the first tie group where it has company, else of all ranked rows; on an informational board of all scored."""
+    if len(pseudo):
+        tied = pseudo[np.array(groups) == 1]
+        return detectable_difference(tied if len(tied) > 1 else pseudo) if len(pseudo) > 1 else None
+    scored = [_pseudo(card) for card in scorecards if card.status == "ok" and len(_pseudo(card)) > 1]
+    return detectable_difference(np.array(scored)) if len(scored) > 1 else None

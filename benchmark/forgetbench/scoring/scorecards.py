@@ -1,0 +1,259 @@
+"""What scoring writes down: oracle bands, scorecards and boards. Plain records, the same after a trip through JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from forgetbench.metrics.cost import Cost
+from forgetbench.metrics.registry import Track
+
+PROTOCOL: Literal[1] = 1
+"""Version of the protocol that these numbers follow."""
+
+Status = Literal["ok", "failed", "diverged", "not-applicable"]
+
+
+class Record(BaseModel):
+    """Base of the records: frozen, unknown keys refused, numbers finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MetricBand(Record):
+    """Where a metric lies when both sides are oracles."""
+
+    mean: float
+    """Mean over halvings."""
+    low: float
+    """2.5 % point."""
+    high: float
+    """97.5 % point."""
+    sd: float
+    """Standard deviation over halvings."""
+    floor: float
+    """Margin of practical indifference: z divides by no less."""
+
+    @property
+    def width(self) -> float:
+        """What z divides by."""
+        return max(self.sd, self.floor)
+
+
+class Reference(Record):
+    """One metric on the reference rows of a board."""
+
+    original: float | None
+    """No unlearning's value."""
+    original_z: float | None
+    """No unlearning's z; None where the metric has no band."""
+    feasible: bool | None
+    """Efficacy metrics: whether No unlearning is far enough from the oracles to rank by. None for other metrics."""
+    reason: str = ""
+    """Why the metric cannot be computed or does not rank on this board, where there is more to say than its z."""
+
+
+class ClassFloor(Record):
+    """The accuracy below which a class or group counts as lost."""
+
+    kind: Literal["class", "group"]
+    """Class of the label, or group of the evidence."""
+    key: int
+    """Class number (for attributes, the label's bits read as one number) or group number."""
+    rows: int
+    """Test rows of one draw."""
+    floor: float
+    """Share of right answers."""
+
+
+class Gate(Record):
+    """Thresholds of the utility gate (protocol section 4)."""
+
+    reference: float
+    """The lower of the originals' and the oracles' mean test accuracy."""
+    floor: float
+    """Mean test accuracy below this is collapse."""
+    seed_floor: float
+    """Test accuracy of a single model below this is a collapsed seed."""
+    classes: tuple[ClassFloor, ...]
+    """Classes and groups with at least 50 test rows."""
+
+
+class SingleModels(Record):
+    """A metric of single models, on the reference rows: one tuple of S values for each draw."""
+
+    references: tuple[tuple[float, ...], ...]
+    """The reference oracles."""
+    originals: tuple[tuple[float, ...], ...]
+    """The originals."""
+
+
+class Bands(Record):
+    """Everything about a board that depends on its oracles and originals alone."""
+
+    protocol: Literal[1] = PROTOCOL
+    """Version of the protocol."""
+    track: Track
+    """What the task asks for."""
+    seeds: int
+    """Models on each side, S."""
+    draws: int
+    """Forget sets, G."""
+    halvings: int
+    """Halvings behind each band, mirrors included."""
+    bands: dict[str, MetricBand]
+    """Metric name to its band."""
+    references: dict[str, Reference]
+    """Metric name to what is known of it without any contestant."""
+    ranking: tuple[str, ...]
+    """The metrics that rank here: feasible efficacy metrics, then harm metrics."""
+    unfit: tuple[str, ...] = ()
+    """Metrics that failed the audit of the task, and so rank nothing; the reason stands in their reference."""
+    family_limit: float | None
+    """A contestant is inside when its distance is below this; None where nothing ranks."""
+    gate: Gate
+    """Thresholds of the utility gate."""
+    singles: dict[str, SingleModels] = {}
+    """Metric name to what each model of the reference rows scores by itself."""
+    informational: str = ""
+    """Why the board shows scores and no ranks; "" where it ranks."""
+
+
+class Value(Record):
+    """One metric of one contestant."""
+
+    value: float | None = None
+    """The value; None where it could not be computed."""
+    low: float | None = None
+    """Lower end of the 95 % interval over seeds."""
+    high: float | None = None
+    """Upper end."""
+    seeds: tuple[float, ...] = ()
+    """One value per seed, for dots; their mean need not be the value."""
+    pseudo: tuple[float, ...] = ()
+    """Pseudo-values, whose mean is the value: differences between two records are taken from these."""
+    band: MetricBand | None = None
+    """The oracle band; None where the metric has none."""
+    z: float | None = None
+    """(value - band mean) / max(sd, floor)."""
+    inside: bool | None = None
+    """Whether the value lies in its own band (95 %, floor respected); None where halvings do not calibrate it."""
+    reason: str = ""
+    """Why there is no value."""
+
+
+class Distance(Record):
+    """The ranking number: the largest |z| over the board's ranking metrics."""
+
+    value: float
+    """The distance."""
+    low: float | None
+    """Lower end of its 95 % interval."""
+    high: float | None
+    """Upper end."""
+    metric: str
+    """The metric that decides it: one that ranks, or the shift that stands in for it where it is saturated."""
+    pseudo: tuple[float, ...]
+    """Pseudo-values, one per seed; empty with too few seeds."""
+    inside: bool
+    """Whether it is below the family band: not told from retraining."""
+
+
+class GateResult(Record):
+    """What the utility gate says of a contestant."""
+
+    collapsed: bool
+    """Shown, but not ranked."""
+    unstable: bool
+    """At least one seed collapsed."""
+    collapsed_models: int
+    """Models (over draws and seeds) whose test accuracy collapsed."""
+    models: int
+    """All models."""
+    median: float
+    """Median test accuracy of the models."""
+    reasons: tuple[str, ...] = ()
+    """One sentence for each threshold missed."""
+
+
+class Scorecard(Record):
+    """Every metric of one contestant on one task."""
+
+    protocol: Literal[1] = PROTOCOL
+    """Version of the protocol."""
+    name: str
+    """The row's name."""
+    status: Status = "ok"
+    """Whether there was something to score."""
+    reason: str = ""
+    """Why not."""
+    track: Track
+    """What the task asks for."""
+    seeds: int
+    """Models on each side, S."""
+    draws: int
+    """Forget sets, G."""
+    metrics: dict[str, Value] = {}
+    """Metric name to value, in the order of names."""
+    ranking: tuple[str, ...] = ()
+    """The metrics that rank on this board."""
+    distance: Distance | None = None
+    """None where a ranking metric is missing."""
+    gate: GateResult | None = None
+    """The utility gate."""
+    flags: tuple[str, ...] = ()
+    """over-forgotten, under-forgotten, suspicious, collapsed, unstable, or the status where it is not ok."""
+    cost: Cost = Cost()
+    """What it cost, as it was given."""
+    own_originals: float | None = None
+    """Mean test accuracy of the originals that the method trained for itself; None where it takes the board's."""
+    informational: str = ""
+    """Why the board shows no ranks; "" where it does."""
+
+    @property
+    def unranked(self) -> str:
+        """Why this row takes no place; "" where it takes one."""
+        if self.status != "ok":
+            return f"{self.status}: {self.reason}" if self.reason else self.status
+        if self.gate is not None and self.gate.collapsed:
+            more = f"; and {len(self.gate.reasons) - 2} more" if len(self.gate.reasons) > 2 else ""
+            return "collapsed: " + "; ".join(self.gate.reasons[:2]) + more
+        if self.informational:
+            return self.informational
+        if self.distance is None:
+            missing = [name for name in self.ranking if self.metrics[name].value is None]
+            return f"incomplete: no {', '.join(missing)}"
+        return "" if self.distance.pseudo else "too few seeds for pseudo-values"
+
+
+class BoardRow(Record):
+    """One row of a board, in the order in which rows are shown."""
+
+    index: int
+    """Position of the scorecard in the list that was ranked."""
+    name: str
+    """The row's name."""
+    rank: int | None
+    """Place by distance among the ranked rows; None where it takes none."""
+    low: int | None
+    """First place that its tie group spans."""
+    high: int | None
+    """Last place that its tie group spans."""
+    group: int | None
+    """Number of its tie group."""
+    reason: str
+    """Why it takes no place."""
+
+
+class Board(Record):
+    """The ranking of a task's contestants."""
+
+    protocol: Literal[1] = PROTOCOL
+    """Version of the protocol."""
+    rows: tuple[BoardRow, ...]
+    """Ranked rows by distance, then the rest."""
+    informational: str
+    """Why nobody is ranked; "" where somebody is."""
+    detectable: float | None
+    """Smallest difference of two distances that this board finds four times in five; None where it cannot be told."""

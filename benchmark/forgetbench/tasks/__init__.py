@@ -1,0 +1,1 @@
+"""Task definitions: image set, network, training recipe, scenario, seeds. Never imports torch."""

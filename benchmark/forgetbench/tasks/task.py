@@ -1,0 +1,225 @@
+"""Tasks: image set x network x recipe x scenario, read from TOML; the catalogue is one file per task."""
+
+from __future__ import annotations
+
+import fnmatch
+import tomllib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from forgetbench.errors import UsageError
+from forgetbench.evidence.run import fields
+from forgetbench.registry import unknown
+from forgetbench.store import digest, file_digest
+from forgetbench.tasks.recipe import Recipe
+
+CATALOGUE = Path(__file__).parents[1] / "catalog"
+PROTOCOL = 1
+"""Version of shared protocol: whoever changes a number changes the version."""
+
+
+PLACES = frozenset({"path", "checkpoint", "scores"})
+"""Options that say where a file or a folder lies."""
+
+INDICES = "-indices-"
+"""What stands between a task's name and the hash of the index file that took its scenario's place."""
+
+
+class Section(BaseModel):
+    """Base of a task's sections: frozen, and an unknown key is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Choice(Section):
+    """Something from a registry, with its options."""
+
+    name: str
+    """Its name in the registry."""
+    options: dict[str, Any] = Field(default={})
+    """Options by keyword; those left out keep their defaults."""
+
+    def shaping(self) -> dict[str, Any]:
+        """Name and options without places on this machine, which shape nothing.
+
+        An image set is known by its content, which is part of every artefact's address; other files are known by their
+        hash, the option sha256.
+        """
+        kept = {name: value for name, value in self.options.items() if name not in PLACES}
+        if "table" in kept:
+            kept["table"] = Path(str(kept["table"])).name
+        return {"name": self.name, "options": kept}
+
+
+class Task(Section):
+    """One task of the benchmark."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*$")
+    """``image-set/network/scenario``; the seeds of every stream are derived from it."""
+    title: str
+    """What the task asks, in a line."""
+    description: str = ""
+    """Why it stands in the catalogue, and where its numbers come from."""
+    tier: Literal["cpu", "paper"] = "cpu"
+    """``cpu`` runs on a laptop in minutes, ``paper`` wants a GPU."""
+    track: Literal["match-oracle", "erase"] | None = None
+    """What is asked for; left out, the scenario's own."""
+    image_set: Choice
+    """The image set and its options."""
+    network: Choice
+    """The network and its options."""
+    recipe: Recipe
+    """How originals and oracles are trained."""
+    scenario: Choice
+    """The scenario and its parameters."""
+    draws: int = Field(default=1, ge=1, le=1000)
+    """Number of forget sets."""
+    seeds: int = Field(default=6, ge=2, le=1000)
+    """Number of originals, and of oracles in each of the two sets."""
+    protocol: Literal[1] = 1
+    """Version of the protocol."""
+
+    @model_validator(mode="after")
+    def _files_are_known_by_their_hash(self) -> Task:
+        for part in ("network", "scenario"):
+            options = getattr(self, part).options
+            place = next((name for name in sorted(PLACES) if options.get(name)), None)
+            if place is None or options.get("sha256"):
+                continue
+            file = Path(str(options[place])).expanduser()
+            found = f'sha256 = "{file_digest(file)}"' if file.is_file() else "sha256"
+            raise ValueError(f"{part}: option {place} names a file; give {found} beside it, so that the task stays one")
+        return self
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of all that shapes a model: not of the counts of seeds and draws, the titles, the tier or the track."""
+        whole = self.model_dump(mode="json", exclude={"title", "description", "tier", "track", "draws", "seeds"})
+        return digest({**whole, **self._shaping()})
+
+    def public(self) -> dict[str, Any]:
+        """All of the task but the places of files on this machine, ready for JSON."""
+        return {**self.model_dump(mode="json"), **self._shaping()}
+
+    def _shaping(self) -> dict[str, Any]:
+        return {part: getattr(self, part).shaping() for part in ("image_set", "network", "scenario")}
+
+    def stream(self, name: str, *indices: int) -> int:
+        """The seed of a stream of random numbers (63 bits), derived from the task's name, a word and indices."""
+        return int(digest([self.name, name, *indices])[:16], 16) >> 1
+
+    def development(self) -> Task:
+        """The task that hyper-parameters are tuned on: the same under another name, so other draws, seeds and models.
+
+        Where the scenario itself names what goes, as a class, that is the same.
+        """
+        return Task.model_validate({**self.model_dump(), "name": f"{self.name}/development"})
+
+    def forgetting(self, path: Path) -> Task:
+        """The same task with the forget set of an index file, under a name of its own.
+
+        Raises:
+            UsageError: There is no such file.
+        """
+        if not path.is_file():
+            raise UsageError(f"There is no index file {path}.")
+        sha256 = file_digest(path)
+        changes = {
+            "name": f"{self.name}{INDICES}{sha256[:8]}",
+            "title": f"Forget what {path.name} lists, else as {self.name}",
+            "description": f"{self.description}\nThe forget set is that of {path.name}, SHA-256 {sha256}.".strip(),
+            "track": None,
+            "scenario": {"name": "indices", "options": {"path": str(path), "sha256": sha256}},
+            "draws": 1,
+        }
+        return Task.model_validate({**self.model_dump(), **changes})
+
+    def with_counts(self, *, seeds: int | None = None, draws: int | None = None) -> Task:
+        """The same task with other numbers of seeds and forget sets; None keeps a number.
+
+        Raises:
+            UsageError: A number is too small or too large.
+        """
+        changes = {name: count for name, count in (("seeds", seeds), ("draws", draws)) if count is not None}
+        try:
+            return Task.model_validate({**self.model_dump(), **changes})
+        except ValidationError as error:
+            raise UsageError(fields(error)) from error
+
+
+def names(pattern: str = "*") -> list[str]:
+    """Names of the catalogue's tasks that match a wildcard pattern, sorted."""
+    found = (str(path.relative_to(CATALOGUE).with_suffix("")) for path in CATALOGUE.rglob("*.toml"))
+    return sorted(fnmatch.filter(found, pattern))
+
+
+def read_task(name: str) -> Task:
+    """A task of the catalogue by its name, or any task by the path of its TOML file.
+
+    Raises:
+        UsageError: There is no such task (the message holds the nearest), or its file is not valid.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(f"There is no task file {name}.")
+        return _parse(path, {})
+    path = CATALOGUE / f"{name}.toml"
+    if name not in names():
+        raise UsageError(
+            unknown("task", name, names()) + " A task file of your own is given by its path, my-task.toml."
+        )
+    return _parse(path, {"name": name})
+
+
+def find_tasks(patterns: Iterable[str]) -> list[Task]:
+    """The tasks of names, wildcard patterns and paths, each once, in the order asked for.
+
+    Raises:
+        UsageError: Nothing was asked for, or nothing matches.
+    """
+    found: dict[str, Task] = {}
+    for pattern in patterns:
+        matching = names(pattern) if set(pattern) & set("*?[") and not pattern.endswith(".toml") else [pattern]
+        if not matching:
+            raise UsageError(f"No task matches {pattern!r}. There are: {', '.join(names())}.")
+        for name in matching:
+            task = read_task(name)
+            found.setdefault(task.name, task)
+    if not found:
+        raise UsageError(f"Name a task. There are: {', '.join(names())}.")
+    return list(found.values())
+
+
+def _parse(path: Path, known: dict[str, Any]) -> Task:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    try:
+        return Task.model_validate({**table, **known})
+    except ValidationError as error:
+        raise UsageError(f"Task file {path}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    """Field errors in one line; an unknown key is answered with the keys that there are."""
+    sections: dict[str, type[BaseModel]] = {
+        "recipe": Recipe,
+        "image_set": Choice,
+        "network": Choice,
+        "scenario": Choice,
+    }
+    extra = [item for item in error.errors() if item["type"] == "extra_forbidden"]
+    if not extra:
+        return fields(error)
+    sentences = []
+    for item in extra:
+        *place, key = (str(part) for part in item["loc"])
+        model = sections.get(place[0], Task) if place else Task
+        sentences.append(unknown(f"key in [{'.'.join(place)}]" if place else "key", key, sorted(model.model_fields)))
+    return " ".join(sentences)

@@ -1,0 +1,1 @@
+"""Training and prediction: compute settings, batches, the training loop."""

@@ -1,0 +1,1 @@
+"""Hyper-parameter search with oracle-free and oracle selectors."""

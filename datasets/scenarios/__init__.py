@@ -1,0 +1,1 @@
+"""Scenarios: rules that draw the forget set."""

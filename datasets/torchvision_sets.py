@@ -1,0 +1,298 @@
+"""CIFAR, SVHN, MNIST and FashionMNIST, read through torchvision and verified by hash."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from forgetbench.datasets._sampling import stratified_parts
+from forgetbench.datasets.base import Loader, generator, option
+from forgetbench.datasets.problems import Problem, collect, problem_error
+from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
+from forgetbench.errors import ForgetBenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+FETCH = "`forgetbench data prepare` fetches it."
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfficialLoader(Loader):
+    """Base of loaders of sets with an official training and test set.
+
+    Validation images come out of the test set, so that all of the training set is trained on, and index files that
+    others have published keep their meaning.
+    """
+
+    train: int | None = option(None, "Training images, stratified by class; none: all.", ge=2)
+    test: int | None = option(None, "Test images, stratified by class; none: all that are not for validation.", ge=1)
+    validation: int = option(1000, "Validation images, stratified by class, taken out of the test set.", ge=1)
+    seed: int = option(0, "Seed of what is taken.", ge=0)
+
+    def in_parts(self, train: ImageSet, test: ImageSet) -> Partition:
+        """The parts that the options ask for.
+
+        Raises:
+            UsageError: More images are asked for than there are.
+        """
+        tested = len(test) - self.validation if self.test is None else self.test
+        asked = (("train", train, self.train or 0), ("test", test, self.validation + max(tested, 1)))
+        for part, images, wanted in asked:
+            if wanted > len(images):
+                where = (
+                    f"{self.option_owner}: the {part} set has {len(images)} images; options train, test and validation "
+                    f"ask for {self.train or 'all'}, {tested} and {self.validation}"
+                )
+                raise problem_error("too few images", where, "Ask for fewer images.")
+        rng = generator("official", self.card.name, self.seed)
+        validation, kept = stratified_parts(strata(test), [self.validation, tested], rng, test.first_copy)
+        if self.train is not None and self.train < len(train):
+            train = train.take(stratified_parts(strata(train), [self.train], rng)[0])
+        return Partition(self.card.name, train, test.take(validation), test.take(kept), None, self.card)
+
+
+def strata(images: ImageSet) -> np.ndarray:
+    """What parts are stratified by: the finest classes that are known."""
+    return images.labels if images.fine_labels is None else images.fine_labels
+
+
+SUPERCLASSES = {
+    "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
+    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
+    "food_containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit_and_vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
+    "household_electrical_devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household_furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large_carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large_man-made_outdoor_things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large_natural_outdoor_scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large_omnivores_and_herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium_mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect_invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
+    "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
+    "small_mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
+    "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
+    "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionLoader(OfficialLoader):
+    """Base of sets that torchvision reads. Loading never downloads; :meth:`prepare` does."""
+
+    source: ClassVar[str]
+    """The class in ``torchvision.datasets``."""
+    parts: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]]] = ({"train": True}, {"train": False})
+    """The arguments of that class for the training and the test set."""
+    below: ClassVar[str]
+    """The folder that torchvision makes, or a file of its."""
+
+    def load(self, root: Path | None) -> Partition:
+        """Read both sets.
+
+        Raises:
+            UsageError: The files are missing or damaged, or more images are asked for than there are.
+        """
+        train, test = (self._image_set(data) for data in self._open(self._folder(root), download=False))
+        return self.in_parts(train, test)
+
+    def prepare(self, root: Path) -> None:
+        """Download what is missing below the data folder, verified by hash.
+
+        Raises:
+            ForgetBenchError: The download failed.
+        """
+        try:
+            self._open(root, download=True)
+        except (OSError, RuntimeError) as error:
+            raise ForgetBenchError(f"{self.option_owner} could not be fetched: {error}") from error
+
+    def _folder(self, root: Path | None) -> Path:
+        return self.folder(root, self.card.name, expects=self.below)
+
+    def _open(self, root: Path, *, download: bool) -> list[Any]:
+        import torchvision.datasets
+
+        reader = getattr(torchvision.datasets, self.source)
+        try:
+            return [reader(root, download=download, **arguments) for arguments in self.parts]
+        except RuntimeError as error:
+            if download:
+                raise
+            where = f"{self.option_owner}: {str(error).rstrip('.')} ({root})"
+            raise problem_error("damaged file", where, f"Remove the files; {FETCH}") from error
+
+    @abstractmethod
+    def _image_set(self, data: Any) -> ImageSet: ...
+
+
+def _cifar_card(name: str, title: str, classes: str, layout: str) -> DatasetCard:
+    return DatasetCard(
+        name=name,
+        title=title,
+        description=f"60,000 colour pictures of 32x32 pixels in {classes}.",
+        licence="unknown; cite Krizhevsky 2009",
+        homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+        citation="A. Krizhevsky (2009). Learning Multiple Layers of Features from Tiny Images",
+        downloads=True,
+        layout=layout,
+        obtain=FETCH,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10(TorchvisionLoader):
+    """CIFAR-10."""
+
+    source: ClassVar[str] = "CIFAR10"
+    below: ClassVar[str] = "cifar-10-batches-py"
+    card: ClassVar[DatasetCard] = _cifar_card(
+        "cifar10", "CIFAR-10", "ten classes", "cifar-10-batches-py/data_batch_{1..5}, test_batch, batches.meta"
+    )
+
+    def _image_set(self, data: Any) -> ImageSet:
+        labels = np.array(data.targets, dtype=np.int64)
+        return ImageSet(images=data.data.transpose(0, 3, 1, 2), labels=labels, classes=tuple(data.classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar100(Cifar10):
+    """CIFAR-100 with its hundred fine classes."""
+
+    source: ClassVar[str] = "CIFAR100"
+    below: ClassVar[str] = "cifar-100-python"
+    card: ClassVar[DatasetCard] = _cifar_card(
+        "cifar100", "CIFAR-100", "a hundred classes", "cifar-100-python/train, test, meta"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar20(Cifar100):
+    """CIFAR-100 with its twenty superclasses as labels, and the hundred classes as subclasses."""
+
+    card: ClassVar[DatasetCard] = _cifar_card(
+        "cifar20",
+        "CIFAR-20 (superclasses of CIFAR-100)",
+        "twenty superclasses of five classes each",
+        "cifar-100-python/train, test, meta",
+    )
+
+    def _image_set(self, data: Any) -> ImageSet:
+        fine, fine_names = np.array(data.targets, dtype=np.int64), tuple(data.classes)
+        names = tuple(SUPERCLASSES)
+        above = {member: number for number, name in enumerate(names) for member in SUPERCLASSES[name]}
+        coarse = np.array([above[name] for name in fine_names], dtype=np.int64)
+        images = data.data.transpose(0, 3, 1, 2)
+        return ImageSet(images=images, labels=coarse[fine], classes=names, fine_labels=fine, fine_classes=fine_names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Svhn(TorchvisionLoader):
+    """Street View House Numbers, cropped digits, without the extra training set."""
+
+    source: ClassVar[str] = "SVHN"
+    parts: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]]] = ({"split": "train"}, {"split": "test"})
+    below: ClassVar[str] = "train_32x32.mat"
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="svhn",
+        title="SVHN",
+        description="99,289 digits of house numbers, 32x32 pixels in colour, in ten classes.",
+        licence="non-commercial use",
+        homepage="http://ufldl.stanford.edu/housenumbers/",
+        citation="Y. Netzer et al. (2011). Reading Digits in Natural Images with Unsupervised Feature Learning",
+        downloads=True,
+        layout="train_32x32.mat, test_32x32.mat",
+        obtain=FETCH,
+    )
+
+    def _image_set(self, data: Any) -> ImageSet:
+        return ImageSet(images=data.data, labels=data.labels.astype(np.int64), classes=tuple("0123456789"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mnist(TorchvisionLoader):
+    """MNIST."""
+
+    source: ClassVar[str] = "MNIST"
+    below: ClassVar[str] = "MNIST/raw"
+    raw: ClassVar[Mapping[str, str]] = {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    }
+    """The unpacked files and their MD5: torchvision verifies the archives alone, and only when it fetches them."""
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="mnist",
+        title="MNIST",
+        description="70,000 handwritten digits, 28x28 pixels, grey, in ten classes.",
+        licence="CC BY-SA 3.0",
+        homepage="http://yann.lecun.com/exdb/mnist/",
+        citation="Y. LeCun, L. Bottou, Y. Bengio, P. Haffner (1998). Gradient-based learning applied to document "
+        "recognition",
+        downloads=True,
+        layout="MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte",
+        obtain=FETCH,
+    )
+
+    def _open(self, root: Path, *, download: bool) -> list[Any]:
+        if not download:
+            self._verify(root / self.below)
+        return super()._open(root, download=download)
+
+    def _verify(self, folder: Path) -> None:
+        """Refuse files that are not the published ones, and those that torchvision would read in their place."""
+        from torchvision.datasets.utils import check_integrity
+
+        problems = []
+        for name, md5 in self.raw.items():
+            path = folder / name
+            if path.is_file() and not check_integrity(str(path), md5):
+                where = f"{self.option_owner}: {path} is not the published file, whose MD5 is {md5}"
+                problems.append(Problem("not the published file", where, f"Remove it; {FETCH}"))
+        older = folder.parent / "processed"
+        if older.is_dir():
+            where = f"{self.option_owner}: {older} is of an old torchvision, and its files cannot be verified"
+            problems.append(Problem("not the published file", where, "Remove it."))
+        collect(problems, None)
+
+    def _image_set(self, data: Any) -> ImageSet:
+        classes = tuple(name.split(" - ")[0] for name in data.classes)
+        return ImageSet(
+            images=data.data.numpy()[:, None], labels=data.targets.numpy().astype(np.int64), classes=classes
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FashionMnist(Mnist):
+    """Fashion-MNIST."""
+
+    source: ClassVar[str] = "FashionMNIST"
+    below: ClassVar[str] = "FashionMNIST/raw"
+    raw: ClassVar[Mapping[str, str]] = {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    }
+    card: ClassVar[DatasetCard] = DatasetCard(
+        name="fashion-mnist",
+        title="Fashion-MNIST",
+        description="70,000 pieces of clothing, 28x28 pixels, grey, in ten classes.",
+        licence="MIT",
+        homepage="https://github.com/zalandoresearch/fashion-mnist",
+        citation="H. Xiao, K. Rasul, R. Vollgraf (2017). Fashion-MNIST",
+        downloads=True,
+        layout="FashionMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte",
+        obtain=FETCH,
+    )

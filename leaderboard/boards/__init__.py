@@ -1,0 +1,1 @@
+"""Queries and views of boards and entries."""

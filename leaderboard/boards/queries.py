@@ -1,0 +1,384 @@
+"""Boards as the database gives them: filtered, sorted and cut into pages in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session, load_only
+
+from forgetbench.leaderboard.boards.ordering import Order, order_of
+from forgetbench.leaderboard.boards.view import FIXED_KEYS, View
+from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing
+from forgetbench.leaderboard.db.states import PUBLIC
+from forgetbench.leaderboard.errors import FieldError, Link, Problem
+
+ALWAYS = ("gap.forget", "gap.test-forgotten", "gap.retain", "gap.test", "lira.forget", "shift.forget")
+"""Metrics of the default view besides those that rank."""
+
+
+class Band(NamedTuple):
+    """Where the oracles themselves fall."""
+
+    mean: float
+    low: float
+    high: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric as a column of a board: its spec, its part in the ranking, and the oracles' band."""
+
+    name: str
+    title: str
+    symbol: str
+    group: str
+    unit: str
+    direction: str
+    meaning: str
+    role: str | None = None
+    """``efficacy``, ``harm`` or None."""
+    ranks: bool = False
+    """Whether it ranks on this board."""
+    why: str = ""
+    """Why it does not, where it might."""
+    band: Band | None = None
+
+    @property
+    def scale(self) -> float:
+        """Shares are shown in per cent."""
+        return 100.0 if self.unit == "share" else 1.0
+
+    @property
+    def shown_unit(self) -> str:
+        """The unit as it is shown."""
+        return "%" if self.unit == "share" else self.unit
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of one row."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    z: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry on a board."""
+
+    entry: Entry
+    cells: dict[str, Cell]
+    placing: Placing | None = None
+    """Its place among the tiers chosen; None where it takes none."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a board shows for a view."""
+
+    board: Board
+    view: View
+    columns: list[Column]
+    references: list[Row]
+    rows: list[Row]
+    total: int
+    """Rows of the whole view, on all pages."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Status -> rows of the whole board."""
+    families: list[str] = field(default_factory=list)
+    size: int = 100
+    following: str | None = None
+    """The cursor of the rows behind these; None where there are none, and where a page by its number was asked for."""
+
+    @property
+    def pages(self) -> int:
+        """Number of pages, at least 1."""
+        return max(1, -(-self.total // self.size))
+
+
+def columns_of(board: Board) -> list[Column]:
+    """All columns of a board, as its last ranking left them; none before the first."""
+    found = []
+    for item in (board.summary or {}).get("columns", []):
+        band = Band(**item["band"]) if item.get("band") else None
+        kept = {name: item.get(name) for name in Column.__dataclass_fields__ if name in item and name != "band"}
+        found.append(Column(**kept, band=band))
+    return found
+
+
+def shown_columns(board: Board, view: View) -> list[Column]:
+    """The columns of a view."""
+    columns = columns_of(board)
+    if view.columns == "all":
+        return columns
+    if view.columns == "ranking":
+        ranking = [column for column in columns if column.role]
+        return ranking + [column for column in columns if column.name in ALWAYS and column not in ranking]
+    return [column for column in columns if column.group == view.columns]
+
+
+def version(session: Session, task: str, pack: str | None = None) -> tuple[int, int]:
+    """Id and revision of a board: all that an answer's ETag needs, without reading the board.
+
+    Args:
+        session: Where to read.
+        task: Its task.
+        pack: The beginning of a pack's hash, for a board that may be superseded.
+
+    Raises:
+        Problem: 404.
+    """
+    query = select(Board.id, Board.revision).where(Board.task == task)
+    query = query.where(Board.pack_sha256.startswith(pack, autoescape=True) if pack else Board.superseded_at.is_(None))
+    row = session.execute(query.limit(1)).first() if "\0" not in task else None
+    if row is None:
+        raise Problem(404, f"There is no board {task!r} on this server.")
+    return row[0], row[1]
+
+
+def exists(session: Session, task: str) -> bool:
+    """Whether there is a current board of a task."""
+    query = select(Board.id).where(Board.task == task.replace("\0", ""), Board.superseded_at.is_(None))
+    return session.scalar(query.limit(1)) is not None
+
+
+def find(session: Session, task: str, pack: str | None = None) -> Board:
+    """The board of a task, as ``version`` finds it.
+
+    Raises:
+        Problem: 404.
+    """
+    return session.get_one(Board, version(session, task, pack)[0])
+
+
+def versions(session: Session, task: str | None = None) -> list[tuple[int, int]]:
+    """Id and revision of every board, or of those of one task.
+
+    The superseded ones are among them: their rows stand on pages across boards.
+    """
+    query = select(Board.id, Board.revision).order_by(Board.id)
+    if task is not None:
+        query = query.where(Board.task == task)
+    return [(row[0], row[1]) for row in session.execute(query)]
+
+
+def current(session: Session) -> Sequence[Board]:
+    """All boards that are not superseded, by name."""
+    return session.scalars(select(Board).where(Board.superseded_at.is_(None)).order_by(Board.task)).all()
+
+
+def every(session: Session) -> Sequence[Board]:
+    """All boards, by name; of one task the present one first, then the others, the newest first."""
+    order = (Board.task, Board.superseded_at.is_not(None), Board.superseded_at.desc(), Board.id.desc())
+    return session.scalars(select(Board).order_by(*order)).all()
+
+
+def of_task(session: Session, task: str) -> list[Board]:
+    """The boards of one task, in the order of ``every``."""
+    return [board for board in every(session) if board.task == task]
+
+
+def page(session: Session, board: Board, view: View, size: int | None, cursor: str | None = None) -> Page:
+    """One page of a board.
+
+    Args:
+        session: Where to read.
+        board: The board.
+        view: What is asked for.
+        size: Rows on a page; None: all.
+        cursor: ``following`` of the page before, or "" for the first, instead of the view's page.
+
+    Raises:
+        Problem: 422, the view sorts by what the board has not, or the cursor is none; 404, there is no such page.
+    """
+    columns = shown_columns(board, view)
+    _check_sort(board, view)
+    conditions = [*_filters(board, view, columns), Entry.tier != "reference"]
+    total = session.scalar(select(func.count()).select_from(Entry).where(*conditions)) or 0
+    order = order_of(board, view)
+    if cursor is None:
+        chosen, following = _numbered(session, order, conditions, size, total), None
+    else:
+        chosen, following = _behind(session, order, conditions, size or max(total, 1), cursor)
+    entries = _entries(session, view, chosen)
+    pinned = session.scalars(
+        select(Entry)
+        .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.state.in_(PUBLIC))
+        .order_by(Entry.method.desc())
+        .options(light_columns())
+    ).all()
+    cells = _cells(session, [*pinned, *(entry for entry, _ in entries)], columns)
+    return Page(
+        board=board,
+        view=view,
+        columns=columns,
+        references=[Row(entry, cells.get(entry.id, {})) for entry in pinned],
+        rows=[Row(entry, cells.get(entry.id, {}), placing) for entry, placing in entries],
+        total=total,
+        counts=counts(session, board),
+        families=families(session, board),
+        size=size or max(total, 1),
+        following=following,
+    )
+
+
+def _numbered(
+    session: Session, order: Order, conditions: list[ColumnElement[bool]], size: int | None, total: int
+) -> list[str]:
+    """Ids on a page by its number."""
+    query = order.query.where(*conditions)
+    if size is not None:
+        number, last = order.view.page, max(1, -(-total // size))
+        if number > last:
+            link = Link(f"page {last}", order.view.link(page=last))
+            raise Problem(404, f"There is no page {number}: the last is page {last}.", links=[link])
+        query = query.limit(size).offset((number - 1) * size)
+    return list(session.scalars(query))
+
+
+def _behind(
+    session: Session, order: Order, conditions: list[ColumnElement[bool]], size: int, cursor: str
+) -> tuple[list[str], str | None]:
+    """Ids behind a cursor, and the cursor of those behind them."""
+    query = order.query.where(*conditions)
+    if cursor:
+        query = query.where(order.behind(cursor))
+    found = session.execute(query.limit(size + 1)).all()
+    following = order.cursor(found[size - 1]) if len(found) > size else None
+    return [row[0] for row in found[:size]], following
+
+
+def _entries(session: Session, view: View, ids: list[str]) -> list[tuple[Entry, Placing | None]]:
+    """The rows of a page. Ids are sorted first, for a sort that drags whole rows along takes five times as long."""
+    found: dict[str, tuple[Entry, Placing | None]] = {}
+    for first in range(0, len(ids), 500):
+        query = (
+            select(Entry, Placing)
+            .outerjoin(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == view.tier))
+            .where(Entry.id.in_(ids[first : first + 500]))
+            .options(light_columns())
+        )
+        found |= {row[0].id: (row[0], row[1]) for row in session.execute(query)}
+    return [found[identity] for identity in ids]
+
+
+def counts(session: Session, board: Board) -> dict[str, int]:
+    """Status -> number of public rows of a board, reference rows apart."""
+    query = (
+        select(Entry.status, func.count())
+        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC), Entry.tier != "reference")
+        .group_by(Entry.status)
+    )
+    return {str(status): number for status, number in session.execute(query)}
+
+
+def families(session: Session, board: Board) -> list[str]:
+    """The families of methods on a board."""
+    query = (
+        select(Entry.family)
+        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC), Entry.tier != "reference")
+        .distinct()
+        .order_by(Entry.family)
+    )
+    return list(session.scalars(query))
+
+
+def light_columns() -> Any:
+    """Everything that a table shows, without manifests."""
+    return load_only(
+        *(
+            getattr(Entry, column.key)
+            for column in Entry.__table__.columns
+            if column.key not in {"manifest", "search_text"}
+        )
+    )
+
+
+def _filters(board: Board, view: View, columns: list[Column]) -> Iterator[ColumnElement[bool]]:
+    yield Entry.board_id == board.id
+    yield Entry.state.in_(PUBLIC)
+    if view.tier == "reproduced":
+        yield Entry.tier == "reproduced"
+    if view.q:
+        yield Entry.search_text.contains(view.q.casefold().replace("\0", ""), autoescape=True)
+    if view.family:
+        yield Entry.family == view.family.replace("\0", "")
+    if view.retain:
+        yield Entry.needs_retain == (view.retain == "yes")
+    if view.budget:
+        yield Entry.budget <= int(view.budget)
+    if view.complete and columns:
+        names = [column.name for column in columns]
+        have = (
+            select(func.count())
+            .select_from(MetricValue)
+            .where(MetricValue.entry_id == Entry.id, MetricValue.metric.in_(names), MetricValue.value.is_not(None))
+            .scalar_subquery()
+        )
+        yield have == len(names)
+
+
+def _check_sort(board: Board, view: View) -> None:
+    known = {*FIXED_KEYS, *(column.name for column in columns_of(board))}
+    if view.key not in known:
+        message = f"{view.key!r} is no column of this board; choose from {', '.join(sorted(known))}"
+        raise Problem(422, "The board cannot be sorted by that.", [FieldError(field="sort", message=message)])
+
+
+def _cells(session: Session, entries: Sequence[Entry], columns: list[Column]) -> dict[str, dict[str, Cell]]:
+    if not entries or not columns:
+        return {}
+    found: dict[str, dict[str, Cell]] = {}
+    names = [column.name for column in columns]
+    for start in range(0, len(entries), 500):
+        query = select(
+            MetricValue.entry_id,
+            MetricValue.metric,
+            MetricValue.value,
+            MetricValue.low,
+            MetricValue.high,
+            MetricValue.z,
+            MetricValue.note,
+        ).where(
+            MetricValue.entry_id.in_([entry.id for entry in entries[start : start + 500]]),
+            MetricValue.metric.in_(names),
+        )
+        for identity, metric, value, low, high, z, note in session.execute(query):
+            found.setdefault(identity, {})[metric] = Cell(value, low, high, z, note)
+    return found
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A board in a few words, for the overview."""
+
+    board: Board
+    leaders: list[tuple[Entry, Placing]]
+    rows: int
+    newest: datetime | None
+
+
+def summaries(session: Session) -> list[Summary]:
+    """All current boards with their leading entries."""
+    found = []
+    for board in current(session):
+        public = (Entry.board_id == board.id, Entry.state.in_(PUBLIC), Entry.tier != "reference")
+        leaders = session.execute(
+            select(Entry, Placing)
+            .join(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "all"))
+            .where(*public, Placing.board_id == board.id)
+            .order_by(Placing.position)
+            .limit(3)
+            .options(light_columns())
+        )
+        rows, newest = session.execute(select(func.count(), func.max(Entry.listed_at)).where(*public)).one()
+        found.append(Summary(board, list(leaders), rows, newest))
+    return found

@@ -1,0 +1,1 @@
+"""The client that submits runs to a server."""

@@ -1,0 +1,1 @@
+"""Database models, sessions, migrations, job queue, entry state machine."""

@@ -1,0 +1,1 @@
+"""Rendering: templates, exports, JSON documents."""

@@ -1,0 +1,1 @@
+"""Receiving submissions: uploads, checks, moderation, verification."""

@@ -1,0 +1,1 @@
+"""The scoring worker and its supervisor."""

@@ -1,0 +1,93 @@
+"""docs/methods.md, made from the cards: ``python -m forgetbench.methods._docs > docs/methods.md``."""
+
+from __future__ import annotations
+
+import sys
+
+from forgetbench.methods import methods
+from forgetbench.methods.base import Method
+from forgetbench.methods.hyperparameters import ParameterFacts
+
+HEAD = """# Methods
+
+This page is made from the methods' cards; `forgetbench show method NAME` prints the same. Each method is one file in
+`methods/`, whose docstring has the equation, our deviations, and those of the authors' code. The defaults are ours;
+the authors' stand beside them where they differ, and what `forgetbench tune` searches. A network may have defaults of
+its own: they stand in `methods/defaults.toml`, and in `forgetbench show method NAME`.
+"""
+
+
+def page() -> str:
+    """The page: contestants by name, then the reference rows and the sentinels."""
+    kinds = [methods.get(name) for name in methods.names()]
+    contestants = [kind for kind in kinds if not kind.card.sentinel and not kind.card.reference]
+    references = [kind for kind in kinds if kind.card.reference]
+    sentinels = [kind for kind in kinds if kind.card.sentinel]
+    parts = [HEAD, _overview(contestants)]
+    parts += [_section(kind) for kind in contestants]
+    parts += ["# Reference rows\n\nThey stand on every board.\n", *(_section(kind) for kind in references)]
+    parts += [
+        "# Sentinels\n\nTheir place is known beforehand; `forgetbench audit` runs them to judge the metrics.\n",
+        *(_section(kind) for kind in sentinels),
+    ]
+    return "\n".join(parts)
+
+
+def _overview(kinds: list[type[Method]]) -> str:
+    rows = ["| method | what it does | family | needs | networks |", "| --- | --- | --- | --- | --- |"]
+    for kind in kinds:
+        card = kind.card
+        needs = " and ".join(sorted(card.needs)) or "nothing"
+        networks = "any" if "*" in card.networks else ", ".join(card.networks)
+        rows.append(f"| [{card.name}](#{_anchor(card.name)}) | {card.title} | {card.family} | {needs} | {networks} |")
+    return "\n".join(rows) + "\n"
+
+
+def _section(kind: type[Method]) -> str:
+    card = kind.card
+    paper = f"{card.authors} ({card.year}). {card.venue}." if card.year else f"{card.authors or 'ForgetBench'}."
+    anchor = [] if _anchor(card.name) == card.name else [f'<a id="{_anchor(card.name)}"></a>', ""]
+    lines = [*anchor, f"## {card.name}", "", f"{card.title}.", "", paper + (f" <{card.link}>" if card.link else ""), ""]
+    lines += [
+        f"- Needs: {', '.join(sorted(card.needs)) or 'nothing'}. Labels of several attributes: {_yes(card.attributes)}."
+    ]
+    if card.changes_training:
+        lines += [
+            "- Can ask for originals of its own, trained with another loss; such rows are not ranked with the others."
+        ]
+    for what, allowed in (("networks", card.networks), ("scenarios", card.scenarios)):
+        if "*" not in allowed:
+            lines += [f"- Applies to the {what} {', '.join(allowed)}."]
+    lines += [f"- Known to fail at: {card.fails_at}."]
+    facts = kind.parameters()
+    if facts:
+        lines += ["", "| hyper-parameter | default | range | authors' | searched | meaning |", "| --- " * 6 + "|"]
+        lines += [
+            f"| `{each.name}` | {each.default} | {each.range.replace('|', 'or')} | "
+            f"{'' if each.authors is None else each.authors} | {searched(each)} | {each.help} |"
+            for each in facts
+        ]
+    if card.bibtex:
+        lines += ["", "```bibtex", card.bibtex, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def searched(parameter: ParameterFacts) -> str:
+    """What tuning searches, in a few words; empty where it leaves a parameter alone."""
+    if parameter.search is None:
+        return ""
+    between = isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool)
+    return (" to " if between else ", ").join(f"{value:g}" if between else str(value) for value in parameter.search)
+
+
+def _anchor(name: str) -> str:
+    """What a link points to. Renderers make one of a heading's letters; a name with other signs gets one of its own."""
+    return name.replace("+", "-plus")
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,354 @@
+"""The contract of a method, checked on tiny random images in seconds: over all of ours, and for an author's own.
+
+Whole classes are forgotten and retained images hold none of them, so that methods for class scenarios can run.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.methods.base import ForgetRequest, Method, TaskFacts
+from forgetbench.methods.hyperparameters import describe_range
+from forgetbench.networks.base import NetworkSpec
+from forgetbench.training.loop import Examples, Recipe, fit
+
+SIZE, CLASSES, ATTRIBUTES, BATCH = 8, 4, 3, 8
+
+
+class CheckResult(NamedTuple):
+    """One line of the battery."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+class Poisoned(Examples):
+    """Examples whose number may be asked, and nothing else: whoever reads them breaks the promise of their card."""
+
+    def __init__(self, examples: Examples, name: str) -> None:
+        super().__init__(examples._images, examples._labels, examples._index)
+        self._count, self._name = len(examples), name
+
+    def __len__(self) -> int:
+        """How many there would be."""
+        return self._count
+
+    def __getattribute__(self, name: str) -> Any:
+        """Raise for all but the number, the device and the kind of labels."""
+        if name in ("_images", "_labels", "_index") and "_name" in object.__getattribute__(self, "__dict__"):
+            poison = object.__getattribute__(self, "_name")
+            raise ForgetBenchError(f"the {poison} examples were read, which the card does not list under needs")
+        return object.__getattribute__(self, name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        return object.__getattribute__(self, "_images").device  # type: ignore[no-any-return]
+
+    @property
+    def attributes(self) -> bool:
+        """Whether labels are rows of attributes."""
+        return object.__getattribute__(self, "_labels").ndim == 2  # type: ignore[no-any-return]
+
+
+def check_method(
+    kind: type[Method],
+    *,
+    network: str = "cnn",
+    options: dict[str, Any] | None = None,
+    values: dict[str, Any] | None = None,
+    device: str = "cpu",
+    mixed_precision: bool = True,
+) -> list[CheckResult]:
+    """Put a method through the battery on one network.
+
+    Args:
+        kind: The method's class.
+        network: A name of `networks`.
+        options: The network's options.
+        values: Hyper-parameters, such as few epochs; the rest are defaults.
+        device: Where to run.
+        mixed_precision: Whether the recipe asks for bfloat16, which a GPU alone is given.
+
+    Returns:
+        One result per check; none of them raises.
+    """
+    bench = Battery(kind, network, options or {}, values or {}, device, mixed_precision=mixed_precision)
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("hyper-parameters survive JSON", bench.round_trip),
+        ("bad hyper-parameters are refused", bench.bad_values),
+        ("an equivalent network comes back and the given one is left alone", bench.contract),
+        ("the seed decides", bench.seeds),
+        ("it reads only what its card needs", bench.needs),
+        ("one forget example", bench.one_example),
+        ("a last batch of one", bench.last_batch),
+        ("labels of several attributes", bench.attributes),
+    ]
+    return [_run(name, check) for name, check in checks]
+
+
+def _run(name: str, check: Callable[[], str]) -> CheckResult:
+    try:
+        return CheckResult(name, True, check())
+    except Exception as error:  # noqa: BLE001 - whatever an author's code raises is the result
+        return CheckResult(name, False, f"{type(error).__name__}: {error}")
+
+
+class Battery:
+    """A method, a network, tiny tasks for them, and the checks; each returns a remark or raises what is wrong."""
+
+    def __init__(
+        self,
+        kind: type[Method],
+        network: str,
+        options: dict[str, Any],
+        values: dict[str, Any],
+        device: str,
+        *,
+        mixed_precision: bool = True,
+    ) -> None:
+        self.kind, self.network, self.options, self.values = kind, network, options, values
+        self.device = torch.device(device)
+        self._originals: dict[tuple[bool, int, int], nn.Module] = {}
+        recipe = {"epochs": 12, "batch_size": BATCH, "optimiser": "adamw", "lr": 0.01}
+        self.recipe = Recipe.model_validate(recipe | {"mixed_precision": mixed_precision})
+
+    def method(self) -> Method:
+        """The method with the hyper-parameters of this battery."""
+        return self.kind.from_dict(self.values)
+
+    def spec(self, attributes: bool) -> NetworkSpec:
+        """The network, for classes or for attributes."""
+        return NetworkSpec(
+            name=self.network,
+            channels=1,
+            height=SIZE,
+            width=SIZE,
+            outputs=ATTRIBUTES if attributes else CLASSES,
+            mean=(0.5,),
+            std=(0.29,),
+            options=self.options,
+        )
+
+    def request(self, *, forget: int = 6, retain: int = 22, attributes: bool = False, seed: int = 1) -> ForgetRequest:
+        """A request to forget one class (its labels are attributes, if asked for)."""
+        generator = torch.Generator().manual_seed(5)
+
+        def examples(count: int, classes: tuple[int, int]) -> Examples:
+            images = torch.randint(0, 256, (count, 1, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+            labels = torch.randint(*classes, (count,), generator=generator)
+            bright = torch.arange(SIZE) // (SIZE // CLASSES) == labels[:, None]  # each class has two bright rows
+            levels = bright * 60 + 30 * labels[:, None]  # and is as a whole brighter than the one before
+            images = images // 3 + levels.to(torch.uint8)[:, None, :, None]
+            if attributes:
+                labels = torch.randint(0, 2, (count, ATTRIBUTES), generator=generator)
+            return Examples(images, labels).to(self.device)
+
+        spec = self.spec(attributes)
+        return ForgetRequest(
+            forget=examples(forget, (CLASSES - 1, CLASSES)),
+            retain=examples(retain, (0, CLASSES - 1)),
+            validation=examples(9, (0, CLASSES - 1)),
+            seed=seed,
+            recipe=self.recipe,
+            fresh_network=lambda: spec.build(11).to(self.device),
+        )
+
+    def original(self, request: ForgetRequest) -> nn.Module:
+        """The trained original of a request, trained once for each kind of request."""
+        key = (request.forget.attributes, len(request.forget), len(request.retain))
+        if key not in self._originals:
+            network = self.spec(request.forget.attributes).build(3).to(self.device)
+            data = request.retain.join(request.forget)
+            self._originals[key] = fit(network, data, self.recipe, 3, loss=self.method().training_loss)
+        return copy.deepcopy(self._originals[key])
+
+    def inapplicable(self, *, attributes: bool = False) -> str | None:
+        """Why the method does not apply here, if it does not."""
+        scenario = self.kind.card.scenarios[0].replace("*", "class")
+        outputs = ATTRIBUTES if attributes else CLASSES
+        like = self.spec(attributes).build(0).body.like
+        facts = TaskFacts(network=self.network, like=like, scenario=scenario, attributes=attributes, outputs=outputs)
+        return self.method().applies_to(facts)
+
+    def round_trip(self) -> str:
+        """Hyper-parameters come back from JSON as they were."""
+        method = self.method()
+        again = self.kind.from_dict(json.loads(json.dumps(method.to_dict())))
+        _demand(again == method, f"{method} came back from JSON as {again}")
+        return ""
+
+    def bad_values(self) -> str:
+        """Unknown names, wrong types and values out of range are refused, by name and with the range."""
+        cases: list[tuple[str, object, str]] = [("no_such_parameter", 1, "")]
+        for each in dataclasses.fields(self.kind):
+            cases += [(each.name, value, describe_range(each)) for value in _refusable(each)]
+        for name, value, allowed in cases:
+            try:
+                self.kind.from_dict({name: value})
+            except UsageError as error:
+                _demand(name in str(error), f"the refusal of {name}={value!r} does not name it: {error}")
+                _demand(allowed in str(error), f"the refusal of {name}={value!r} does not say {allowed}: {error}")
+            else:
+                raise ForgetBenchError(f"{name}={value!r} was not refused")
+        return ""
+
+    def contract(self) -> str:
+        """An equivalent, finite network in eval mode comes back; model, data and random state are left alone."""
+        if reason := self.inapplicable():
+            return f"does not apply: {reason}"
+        request = self.request()
+        model = self.original(request)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)  # what a caller's own backward may have left
+        before, manner = _state(model), _manner(model)
+        data = (request.forget, request.retain, request.validation)
+        seen = [(examples.images.clone(), examples.labels) for examples in data]
+        state = torch.random.get_rng_state()
+        unlearned = self.method().unlearn(model, request)
+        _demand(bool((torch.random.get_rng_state() == state).all()), "torch's global random state was changed")
+        _demand(_same(before, _state(model)), "the given model was changed")
+        _demand(manner == _manner(model), "the mode or requires_grad of the given model was changed")
+        _demand(
+            all(each.grad is not None and bool((each.grad == 1).all()) for each in model.parameters()),
+            "the gradients of the given model were changed",
+        )
+        _demand(unlearned is not model, "the given model itself was returned, not a copy")
+        _equivalent(before, _state(unlearned))
+        _demand(not unlearned.training, "the network came back in train mode: end with .eval()")
+        for examples, (images, labels) in zip(data, seen, strict=True):
+            _demand(torch.equal(examples.images, images), "images were changed in place")
+            _demand(torch.equal(examples.labels, labels), "labels were changed in place")
+        return ""
+
+    def seeds(self) -> str:
+        """The same seed gives the same bits on a CPU, and another seed others where the card says random."""
+        if reason := self.inapplicable():
+            return f"does not apply: {reason}"
+        with self._batches_of(4):  # so that the order of examples matters
+            first, second, other = (_state(self._unlearned(self.request(seed=seed))) for seed in (1, 1, 2))
+        exact = self.device.type == "cpu"
+        _demand(not exact or _same(first, second), "the same seed gave other bits")
+        if self.kind.card.random is True:
+            _demand(not _same(first, other), "another seed gave the same bits, though the card says random")
+        elif self.kind.card.random is False and exact:
+            _demand(_same(first, other), "another seed gave other bits, though the card says not random")
+        return ""
+
+    def needs(self) -> str:
+        """Only the examples that the card needs are read."""
+        if reason := self.inapplicable():
+            return f"does not apply: {reason}"
+        request = self.request()
+        model = self.original(request)
+        parts: dict[str, Any] = {
+            name: getattr(request, name) if name in self.kind.card.needs else Poisoned(getattr(request, name), name)
+            for name in ("forget", "retain", "validation")
+        }
+        self.method().unlearn(
+            model,
+            ForgetRequest(
+                **parts,
+                seed=request.seed,
+                recipe=request.recipe,
+                fresh_network=request.fresh_network,
+                step=request.step,
+            ),
+        )
+        return ""
+
+    def one_example(self) -> str:
+        """One example can be forgotten."""
+        if reason := self.inapplicable():
+            return f"does not apply: {reason}"
+        _finite(self._unlearned(self.request(forget=1)))
+        return ""
+
+    def last_batch(self) -> str:
+        """A last batch of one does no harm."""
+        if reason := self.inapplicable():
+            return f"does not apply: {reason}"
+        with self._batches_of(BATCH):
+            _finite(self._unlearned(self.request(forget=BATCH + 1, retain=2 * BATCH + 1)))
+        return ""
+
+    @contextmanager
+    def _batches_of(self, size: int) -> Iterator[None]:
+        sizes = {fact.name: size for fact in self.kind.parameters() if fact.name == "batch_size"}
+        kept, self.values = self.values, {**self.values, **sizes}
+        try:
+            yield
+        finally:
+            self.values = kept
+
+    def attributes(self) -> str:
+        """Labels of several attributes work, or the card says that they do not."""
+        if reason := self.inapplicable(attributes=True):
+            return f"does not apply: {reason}"
+        _finite(self._unlearned(self.request(attributes=True)))
+        return ""
+
+    def _unlearned(self, request: ForgetRequest) -> nn.Module:
+        return self.method().unlearn(self.original(request), request)
+
+
+def _demand(condition: bool, message: str) -> None:
+    if not condition:
+        raise ForgetBenchError(message)
+
+
+def _refusable(field: dataclasses.Field[Any]) -> list[object]:
+    """Values that a hyper-parameter must not take: of no type of its own, beyond each end of its range, NaN."""
+    bounds: dict[str, float | None] = field.metadata.get("bounds", {})
+    beyond: dict[str, float] = {"low": -1, "high": 1, "above": 0, "below": 0}
+    values: list[object] = [object()]
+    values += [end + beyond[name] for name, end in bounds.items() if end is not None]
+    if isinstance(field.default, float):
+        values.append(math.nan)
+    if field.metadata.get("choices"):
+        values.append("no-such-choice")
+    return values
+
+
+def _manner(network: nn.Module) -> tuple[list[bool], list[bool]]:
+    """The mode of each module, and whether each parameter takes gradients."""
+    return (
+        [module.training for module in network.modules()],
+        [parameter.requires_grad for parameter in network.parameters()],
+    )
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def _same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def _equivalent(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
+    _demand(before.keys() == after.keys(), f"the state-dict has other keys: {sorted(before.keys() ^ after.keys())}")
+    for name, value in before.items():
+        got = after[name]
+        _demand(
+            value.shape == got.shape and value.dtype == got.dtype,
+            f"{name} came back as {got.dtype} {tuple(got.shape)}, not {value.dtype} {tuple(value.shape)}",
+        )
+        _demand(got.is_contiguous(), f"{name} came back in another memory layout")
+        _demand(bool(torch.isfinite(got).all()), f"{name} is no longer finite")
+
+
+def _finite(network: nn.Module) -> None:
+    for name, value in _state(network).items():
+        _demand(bool(torch.isfinite(value).all()), f"{name} is no longer finite")
