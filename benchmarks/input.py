@@ -17,7 +17,7 @@ from torchvision import transforms
 from forgetbench.training.loop import Examples
 
 COUNT, BATCH, ROUNDS = 20_000, 128, 5
-CASES = {"32x32 in colour": (3, 32), "28x28 in grey": (1, 28), "128x128 in colour": (3, 128)}
+CASES = {"32x32 in color": (3, 32), "28x28 in grey": (1, 28), "128x128 in color": (3, 128)}
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):

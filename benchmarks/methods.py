@@ -69,9 +69,9 @@ def importances() -> None:
 
         def plain(network: nn.Module = network, loader: torch.utils.data.DataLoader = loader) -> None:
             sums = {key: torch.zeros_like(value) for key, value in network.named_parameters()}
-            optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+            optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
             for x, y in loader:
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 nn.functional.cross_entropy(network(x), y).backward()
                 for key, value in network.named_parameters():
                     sums[key] += value.grad.clone().pow(2)

@@ -19,8 +19,8 @@ from statistics import median
 import torch
 from torch.nn import functional
 
-from forgetbench.runner.config import Options
-from forgetbench.runner.context import Bench, Site
+from forgetbench.runner.config import RunConfig
+from forgetbench.runner.context import ExecutionEnv, TaskContext
 from forgetbench.runner.run import run
 from forgetbench.tasks.task import Task, read_task
 
@@ -29,7 +29,7 @@ def pipeline(task: Task) -> float:
     """Seconds of a run without methods in an empty home."""
     with tempfile.TemporaryDirectory() as home:
         start = time.perf_counter()
-        run([task], lambda _: [], Options(home=Path(home), device="cpu", executor="local"))
+        run([task], lambda _: [], RunConfig(home=Path(home), device="cpu", executor="local"))
         return time.perf_counter() - start
 
 
@@ -37,7 +37,7 @@ def bare(task: Task) -> float:
     """Seconds of the same trainings and questions in plain loops; the images are loaded and the split drawn inside."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as home:
-        bench = Bench(task, Site(home))
+        bench = TaskContext(task, ExecutionEnv(home))
         split, rows = bench.split(0), bench.rows(0)
     images = torch.tensor(bench.partition.train.images, dtype=torch.float32) / 255
     labels = torch.tensor(split.train_labels)
@@ -61,20 +61,20 @@ def bare(task: Task) -> float:
 def train(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, task: Task) -> None:
     """The loop of a tutorial, with the task's recipe (SGD, cosine)."""
     recipe = task.recipe
-    optimiser = torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         network.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     steps = recipe.epochs * math.ceil(len(images) / recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     network.train()
     for _ in range(recipe.epochs):
         for rows in torch.randperm(len(images)).split(recipe.batch_size):
             if len(rows) < 2:
                 continue
             loss = functional.cross_entropy(network(images[rows]), labels[rows])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
 
 

@@ -41,10 +41,10 @@ def sgd(network: nn.Module, lr: float = 0.01) -> torch.optim.Optimizer:
     return torch.optim.SGD(trained, lr=lr, momentum=0.9, weight_decay=5e-4)
 
 
-def step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad()
+def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     loss.item()  # released codes add it to a meter
 
 
@@ -108,20 +108,20 @@ class PlainLoops:
 
     def finetune(self) -> nn.Module:
         network = self.student()
-        optimiser = sgd(network)
+        optimizer = sgd(network)
         for _ in range(self.epochs):
             for images, labels in self.retain.batches(128):
-                step(optimiser, functional.cross_entropy(network(images), labels))
+                step(optimizer, functional.cross_entropy(network(images), labels))
         return network
 
     def l1_sparse(self) -> nn.Module:
         network = self.student()
-        optimiser = sgd(network)
+        optimizer = sgd(network)
         for epoch in range(self.epochs):
             strength = 1e-4 * (1 - epoch / self.epochs)
             for images, labels in self.retain.batches(128):
                 size = sum((parameter.abs().sum() for parameter in network.parameters()), torch.zeros(()))
-                step(optimiser, functional.cross_entropy(network(images), labels) + strength * size)
+                step(optimizer, functional.cross_entropy(network(images), labels) + strength * size)
         return network
 
     def eu_k(self) -> nn.Module:
@@ -139,28 +139,28 @@ class PlainLoops:
         blocks = network.blocks
         for part in (blocks[-1], network.head):
             part.requires_grad_(requires_grad=True).train()
-        optimiser = sgd(network)
+        optimizer = sgd(network)
         for _ in range(self.epochs):
             for images, labels in self.retain.batches(128):
-                step(optimiser, functional.cross_entropy(network(images), labels))
+                step(optimizer, functional.cross_entropy(network(images), labels))
         return network
 
     def neggrad_plus(self) -> nn.Module:
         network, gone = self.student(), self.forget.forever(128)
-        optimiser = sgd(network)
+        optimizer = sgd(network)
         for _ in range(self.epochs):
             for images, labels in self.retain.batches(128):
                 gone_images, gone_labels = next(gone)
                 away = functional.cross_entropy(network(gone_images), gone_labels)
-                step(optimiser, 0.9 * functional.cross_entropy(network(images), labels) - 0.1 * away)
+                step(optimizer, 0.9 * functional.cross_entropy(network(images), labels) - 0.1 * away)
         return network
 
     def gradient_ascent(self) -> nn.Module:
         network, gone = self.student(), self.forget.forever(64)
-        optimiser = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9)
+        optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9)
         for _ in range(self.epochs * -(-len(self.forget.labels) // 64)):
             images, labels = next(gone)
-            step(optimiser, -functional.cross_entropy(network(images), labels))
+            step(optimizer, -functional.cross_entropy(network(images), labels))
             network.eval()
             with torch.no_grad():
                 right = sum(int((network(x).argmax(1) == y).sum()) for x, y in self.validation.batches(512))
@@ -172,12 +172,12 @@ class PlainLoops:
     def random_label(self) -> nn.Module:
         network, kept = copy.deepcopy(self.original).train(), self.retain.forever(192)
         wrong = self.forget._replace(labels=(self.forget.labels + torch.randint(1, 10, self.forget.labels.shape)) % 10)
-        optimiser = sgd(network)
+        optimizer = sgd(network)
         for _ in range(self.epochs):
             for images, labels in wrong.batches(64):
                 more, theirs = next(kept)
                 both, targets = torch.cat([images, more]), torch.cat([labels, theirs])
-                step(optimiser, functional.cross_entropy(network(both), targets))
+                step(optimizer, functional.cross_entropy(network(both), targets))
         return network
 
     def joined(self) -> Data:
@@ -186,10 +186,10 @@ class PlainLoops:
 
     def amnesiac(self) -> nn.Module:
         network, data = self.student(), self.joined()
-        optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
         for _ in range(self.epochs):
             for images, labels in data.batches(128):
-                step(optimiser, functional.cross_entropy(network(images), labels))
+                step(optimizer, functional.cross_entropy(network(images), labels))
         return network
 
     def salun(self) -> nn.Module:
@@ -204,33 +204,33 @@ class PlainLoops:
         places = torch.argsort(torch.argsort(sizes)) < len(sizes) // 2
         masks = [part.view_as(total) for part, total in zip(places.split([t.numel() for t in sums]), sums, strict=True)]
         network.train()
-        data, optimiser = self.joined(), sgd(network)
+        data, optimizer = self.joined(), sgd(network)
         for _ in range(self.epochs):
             for images, labels in data.batches(128):
                 loss = functional.cross_entropy(network(images), labels)
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
                 for parameter, mask in zip(network.parameters(), masks, strict=True):
                     parameter.grad *= mask
-                optimiser.step()
+                optimizer.step()
                 loss.item()
         return network
 
     def scrub(self) -> nn.Module:
         teacher, network = copy.deepcopy(self.original).eval(), self.student()
-        optimiser = sgd(network, 0.005)
+        optimizer = sgd(network, 0.005)
         for _ in range(self.epochs):
-            for maximise, data, size in ((True, self.forget, 16), (False, self.retain, 64)):
+            for maximize, data, size in ((True, self.forget, 16), (False, self.retain, 64)):
                 for images, labels in data.batches(size):
                     with torch.no_grad():
                         wanted = teacher(images)
                     logits = network(images)
                     apart = 4 * softened(logits, wanted, 2.0)
-                    loss = -apart if maximise else 0.5 * apart + functional.cross_entropy(logits, labels)
-                    optimiser.zero_grad()
+                    loss = -apart if maximize else 0.5 * apart + functional.cross_entropy(logits, labels)
+                    optimizer.zero_grad()
                     loss.backward()
                     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-                    optimiser.step()
+                    optimizer.step()
                     loss.item()
         return network
 
@@ -241,39 +241,39 @@ class PlainLoops:
             torch.cat([self.forget.images, self.retain.images[kept]]),
             torch.cat([torch.ones(len(self.forget.labels)), torch.zeros(len(kept))]),
         )
-        optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
         for _ in range(self.epochs):
             for images, gone in both.batches(64):
                 with torch.no_grad():
                     wanted_well, wanted_badly = good(images).softmax(1), bad(images).softmax(1)
                 wanted = gone[:, None] * wanted_badly + (1 - gone[:, None]) * wanted_well
-                step(optimiser, functional.kl_div(network(images).log_softmax(1), wanted, reduction="batchmean"))
+                step(optimizer, functional.kl_div(network(images).log_softmax(1), wanted, reduction="batchmean"))
         return network
 
     def delete(self) -> nn.Module:
         teacher, network = copy.deepcopy(self.original).eval(), self.student()
-        optimiser = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
+        optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
         for _ in range(self.epochs):
             for images, labels in self.forget.batches(64):
                 with torch.no_grad():
                     wanted = teacher(images)
                     wanted[torch.arange(len(labels)), labels] = -1e10
                 step(
-                    optimiser,
+                    optimizer,
                     functional.kl_div(network(images).log_softmax(1), wanted.softmax(1), reduction="batchmean"),
                 )
         return network
 
     def iau(self) -> nn.Module:
         network = copy.deepcopy(self.original).eval()
-        optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
         kept = functional.cross_entropy(network(self.retain.images), self.retain.labels)
-        step(optimiser, kept - functional.cross_entropy(network(self.forget.images), self.forget.labels))
+        step(optimizer, kept - functional.cross_entropy(network(self.forget.images), self.forget.labels))
         return network
 
     def jit(self) -> nn.Module:
         network = copy.deepcopy(self.original).eval()
-        optimiser, deviation = torch.optim.SGD(network.parameters(), lr=1e-4), network.std.view(1, -1, 1, 1)
+        optimizer, deviation = torch.optim.SGD(network.parameters(), lr=1e-4), network.std.view(1, -1, 1, 1)
         for _ in range(self.epochs):
             for images, _ in self.forget.batches(64):
                 answers, lowest, highest = network(images), images.min(), images.max()
@@ -284,7 +284,7 @@ class PlainLoops:
                         others = network(near)
                         length = ((near - images) / deviation).flatten(1).norm(dim=1)
                     slopes = slopes + (answers - others).norm(dim=1) / length
-                step(optimiser, (slopes / 25).sum())
+                step(optimizer, (slopes / 25).sum())
         return network
 
     def msg(self) -> nn.Module:
@@ -303,15 +303,15 @@ class PlainLoops:
             layer.weight.data = torch.where(anew, fresh, layer.weight.data)
             kept[layer] = torch.where(anew, 1.0, 0.1)
         network.train()
-        optimiser = sgd(network, 0.05)
+        optimizer = sgd(network, 0.05)
         for _ in range(self.epochs):
             for images, labels in self.retain.batches(64):
                 loss = functional.cross_entropy(network(images), labels)
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
                 for layer, factor in kept.items():
                     layer.weight.grad *= factor
-                optimiser.step()
+                optimizer.step()
                 loss.item()
         return network
 
@@ -327,7 +327,7 @@ class PlainLoops:
             torch.cat([self.forget.images, self.retain.images[kept]]),
             torch.cat([torch.ones(len(self.forget.labels)), torch.zeros(len(kept))]),
         )
-        optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=5e-4)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=5e-4)
         self.right(teacher, self.validation)  # theirs is the bound wherever no whole class is forgotten
         for _ in range(self.epochs):
             temperature = math.exp(8 * self.right(network, self.forget))
@@ -338,7 +338,7 @@ class PlainLoops:
                 soft = functional.gumbel_softmax(logits, tau=temperature)
                 hard = functional.gumbel_softmax(logits, tau=1.0, hard=True)
                 wanted = torch.where(gone[:, None].bool(), soft, hard)
-                step(optimiser, -(wanted * network(images).log_softmax(1)).sum(1).mean())
+                step(optimizer, -(wanted * network(images).log_softmax(1)).sum(1).mean())
         return network
 
     def fanchuan(self) -> nn.Module:
@@ -361,11 +361,11 @@ class PlainLoops:
     def unsir(self) -> nn.Module:
         network, label = self.student(), int(self.forget.labels[0])
         noise = torch.randn(64, *self.forget.images.shape[1:]).requires_grad_()
-        optimiser, labels = torch.optim.Adam([noise], lr=0.1), torch.full((64,), label)
+        optimizer, labels = torch.optim.Adam([noise], lr=0.1), torch.full((64,), label)
         mean, deviation = self.original.mean, self.original.std
         for _ in range(40):
             wrong = functional.cross_entropy(self.original(mean + deviation * noise), labels)
-            step(optimiser, 0.1 * noise.square().sum((1, 2, 3)).mean() - wrong)
+            step(optimizer, 0.1 * noise.square().sum((1, 2, 3)).mean() - wrong)
         noise = (mean + deviation * noise).detach()
         impairing = torch.optim.Adam(network.parameters(), lr=0.01)
         for _ in range(self.epochs):
@@ -384,7 +384,7 @@ class PlainLoops:
         for block in network.blocks:
             block.mlp.fc1, block.mlp.fc2 = Adapter(block.mlp.fc1, 8), Adapter(block.mlp.fc2, 8)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimiser = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.05)
+        optimizer = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.05)
         network.train()
         for epoch in range(self.epochs):
             for images, labels in self.retain.batches(48):
@@ -395,7 +395,7 @@ class PlainLoops:
                     for block in network.blocks:
                         parts = [m for layer in (block.mlp.fc1, block.mlp.fc2) for m in (layer.down, layer.up)]
                         loss = loss + 0.01 * torch.sqrt(sum(part.square().sum() for part in parts))
-                step(optimiser, loss)
+                step(optimizer, loss)
         with torch.no_grad():
             for layer in (layer for layer in network.modules() if isinstance(layer, Adapter)):
                 layer.linear.weight += layer.up @ layer.down / layer.rank

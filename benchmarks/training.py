@@ -16,7 +16,7 @@ from forgetbench.training.loop import Examples, Recipe, fit
 CASES = {
     "digits cnn, no augmentation": ("cnn", 1, 8, 2048, ()),
     "faces cnn, crop and flip": ("cnn", 1, 32, 1024, ("crop", "flip")),
-    "colour cnn, crop and flip": ("cnn", 3, 32, 1024, ("crop", "flip")),
+    "color cnn, crop and flip": ("cnn", 3, 32, 1024, ("crop", "flip")),
     "digits mlp": ("mlp", 1, 8, 4096, ()),
     "digits vit": ("vit", 1, 8, 512, ()),
 }
@@ -25,13 +25,13 @@ CASES = {
 def bare_loop(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, size: int) -> None:
     """The least that training can be: float images ready in memory, no augmentation, no seeds, no checks."""
     with channels_last(network):
-        optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
         network.train()
         for start in range(0, len(images), size):
             loss = nn.functional.cross_entropy(network(images[start : start + size]), labels[start : start + size])
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimiser.step()
+            optimizer.step()
 
 
 def alternating(first: Callable[[], None], second: Callable[[], None], rounds: int = 9) -> tuple[float, float]:

@@ -35,7 +35,7 @@ KEEP_FROM = 1000
 """From so many pictures on, what was decoded is kept in the store."""
 
 ROLE = "images"
-"""What artefacts are called in the store that depend on an image set alone."""
+"""What artifacts are called in the store that depend on an image set alone."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 """What Pillow raises for files that are no image, or half of one."""
@@ -133,7 +133,7 @@ def _decode(files: Iterable[ImageFile], count: int, shape: Shape, place: Path | 
 
 
 def open_image(file: ImageFile, shape: Shape | None = None) -> PIL.Image.Image:
-    """One picture, upright and in grey or colours; at its own size where no shape is given.
+    """One picture, upright and in grey or colors; at its own size where no shape is given.
 
     Raises:
         FileProblems: It cannot be read.
@@ -150,7 +150,7 @@ def _unreadable(file: ImageFile, error: _UnfitError) -> Problem:
 
 
 def _opened(file: ImageFile, shape: Shape | None) -> PIL.Image.Image:
-    """A picture in its own colours."""
+    """A picture in its own colors."""
     import PIL.Image
     import PIL.ImageOps
 
@@ -199,7 +199,7 @@ def _transparent(image: PIL.Image.Image) -> bool:
 
 
 def _over_white(image: PIL.Image.Image) -> PIL.Image.Image:
-    """A picture as it looks on a white page: what is transparent often hides colours that nobody has seen."""
+    """A picture as it looks on a white page: what is transparent often hides colors that nobody has seen."""
     import PIL.Image
 
     if not _transparent(image):

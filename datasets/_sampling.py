@@ -65,7 +65,7 @@ def stratified_parts(
 def teach_every_class(
     parts: Sequence[NDArray[np.int64]], labels: NDArray[np.int64], groups: NDArray[np.int64], train: int
 ) -> list[NDArray[np.int64]]:
-    """Parts in which every class has something to be learnt from: a class without has its first row moved to train.
+    """Parts in which every class has something to be learned from: a class without has its first row moved to train.
 
     The rows of its group go with it. A part that would be left empty keeps what it has.
 

@@ -100,7 +100,7 @@ class Examined(NamedTuple):
 
 
 class Loader(Options, ABC):
-    """An image set with its options: how it is read, split and labelled.
+    """An image set with its options: how it is read, split and labeled.
 
     A loader is a frozen, keyword-only dataclass; ``card`` says what the set is.
     """

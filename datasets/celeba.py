@@ -1,4 +1,4 @@
-"""CelebA and MUCAC: celebrities with their identities, labelled male, smiling and young."""
+"""CelebA and MUCAC: celebrities with their identities, labeled male, smiling and young."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ class Mucac(AttributeLoader):
     card: ClassVar[DatasetCard] = DatasetCard(
         name="mucac",
         title="MUCAC",
-        description="CelebA-HQ: 30,000 face pictures of 6,217 celebrities, labelled male, smiling and young. "
+        description="CelebA-HQ: 30,000 face pictures of 6,217 celebrities, labeled male, smiling and young. "
         "As published there is no validation set: people who would be retained are held back for it, so that fewer are "
         "retained than were published.",
-        licence="CelebA terms: non-commercial research only, no redistribution",
+        license="CelebA terms: non-commercial research only, no redistribution",
         homepage="https://github.com/ndb796/MachineUnlearning",
-        citation="D. Choi, D. Na (2023). Towards Machine Unlearning Benchmarks; T. Karras et al. (2018), CelebA-HQ",
+        citation="D. Choi, D. Na (2023). Toward Machine Unlearning Benchmarks; T. Karras et al. (2018), CelebA-HQ",
         restricted=True,
         people=True,
         layout="CelebAMask-HQ/ (or mucac/) with CelebA-HQ-img/<i>.jpg, CelebA-HQ-identity.txt, CelebA-HQ-attribute.txt",
@@ -150,8 +150,8 @@ class Celeba(AttributeLoader):
     card: ClassVar[DatasetCard] = DatasetCard(
         name="celeba",
         title="CelebA",
-        description="202,599 face pictures of 10,177 celebrities, labelled male, smiling and young (of 40 attributes).",
-        licence="CelebA terms: non-commercial research only, no redistribution",
+        description="202,599 face pictures of 10,177 celebrities, labeled male, smiling and young (of 40 attributes).",
+        license="CelebA terms: non-commercial research only, no redistribution",
         homepage="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
         citation="Z. Liu, P. Luo, X. Wang, X. Tang (2015). Deep Learning Face Attributes in the Wild",
         restricted=True,

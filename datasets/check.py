@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 FEW = 5
-"""A class with fewer training images than this can hardly be learnt."""
+"""A class with fewer training images than this can hardly be learned."""
 
 
 def check_image_set(name: str, options: Mapping[str, Any] | None = None, root: Path | None = None) -> Examined:
@@ -100,7 +100,7 @@ def prepare(
 
 def terms(card: DatasetCard) -> list[str]:
     """What a person should know before using an image set, a line each."""
-    lines = [f"{card.title}: {card.description}", f"Licence: {card.licence}."]
+    lines = [f"{card.title}: {card.description}", f"License: {card.license}."]
     if card.people:
         lines.append(
             "It shows real people. Keep the pictures to yourself, do not try to find out who somebody is, and ask "
@@ -129,7 +129,7 @@ def _repeated_across_parts(partition: Partition) -> list[Problem]:
 
 
 def _people_on_two_sides(partition: Partition) -> list[Problem]:
-    """People of train in other parts, unless the people are what is learnt."""
+    """People of train in other parts, unless the people are what is learned."""
     sides = {part: images for part, images in partition.parts() if images.identities is not None}
     if "train" not in sides or people_are_classes(partition.train):
         return []
@@ -163,7 +163,7 @@ def _contradictions(partition: Partition) -> list[Problem]:
 
 
 def _classes(partition: Partition) -> list[Problem]:
-    """Classes that cannot be learnt, or tested."""
+    """Classes that cannot be learned, or tested."""
     problems = []
     for number, name in enumerate(partition.train.classes):
         taught, tested = (int(_shows(images, number).sum()) for images in (partition.train, partition.test))
@@ -198,7 +198,7 @@ def _blank(partition: Partition) -> list[Problem]:
         rows = np.flatnonzero((flat == flat[:, :1]).all(axis=1)).tolist() if len(flat) else []
         if rows:
             named = some([images.source(row) for row in rows])
-            where = f"{len(rows)} images of {part} are of one colour: {named}"
+            where = f"{len(rows)} images of {part} are of one color: {named}"
             problems.append(Problem("blank image", where, "Look at them; take them out.", serious=False))
     return problems
 

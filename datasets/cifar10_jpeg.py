@@ -54,9 +54,9 @@ class Cifar10Jpeg(OfficialLoader):
     card: ClassVar[DatasetCard] = DatasetCard(
         name="cifar10-jpeg",
         title="CIFAR-10 (JPEG)",
-        description="60,000 colour pictures of 32x32 pixels in ten classes, re-encoded as JPEG of quality 75 or so: "
+        description="60,000 color pictures of 32x32 pixels in ten classes, re-encoded as JPEG of quality 75 or so: "
         "not bit-identical to CIFAR-10.",
-        licence="unknown; cite Krizhevsky 2009",
+        license="unknown; cite Krizhevsky 2009",
         homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
         citation="A. Krizhevsky (2009). Learning Multiple Layers of Features from Tiny Images",
         layout=f"cifar10_jpeg/{ARCHIVES[0]}, or {{train,test}}/<class>/<number>.jpg in that folder, with {ORDER}",

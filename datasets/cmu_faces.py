@@ -84,14 +84,14 @@ class CmuFaces(PeopleLoader):
     divided; for the other labels the people are.
     """
 
-    labels: Literal["identity", "expression", "pose", "sunglasses"] = option("identity", "What is learnt.")
+    labels: Literal["identity", "expression", "pose", "sunglasses"] = option("identity", "What is learned.")
 
     card: ClassVar[DatasetCard] = DatasetCard(
         name="cmu-faces",
         title="CMU Face Images",
         description="624 grey photographs of 20 people, each in four poses and four expressions, with and without "
         "sunglasses. Small, real, and free to use.",
-        licence="CC BY 4.0",
+        license="CC BY 4.0",
         homepage="https://archive.ics.uci.edu/dataset/124",
         citation="T. Mitchell (1997). CMU Face Images. UCI Machine Learning Repository",
         people=True,

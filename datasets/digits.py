@@ -20,7 +20,7 @@ TOTAL = 1797
 class Digits(Loader):
     """The test part of UCI's "Optical Recognition of Handwritten Digits", 8x8 counts of ink from 0 to 16.
 
-    Digits are learnt from few scans: with 1,000 of them a small network is nearly perfect on the test images too, and
+    Digits are learned from few scans: with 1,000 of them a small network is nearly perfect on the test images too, and
     little separates forgotten from unseen. ``train`` makes a task harder.
     """
 
@@ -32,7 +32,7 @@ class Digits(Loader):
         name="digits",
         title="Optical Recognition of Handwritten Digits",
         description="Handwritten digits of 43 people as 8x8 counts of ink: 1,797 scans in ten classes.",
-        licence="CC BY 4.0",
+        license="CC BY 4.0",
         homepage="https://archive.ics.uci.edu/dataset/80",
         citation="E. Alpaydin, C. Kaynak (1998). Optical Recognition of Handwritten Digits. UCI repository",
         embedded=True,

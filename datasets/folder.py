@@ -43,7 +43,7 @@ class Folder(PeopleLoader):
         name="folder",
         title="Your own images",
         description="Any images in class folders, or listed in a table with labels and, if known, people and parts.",
-        licence="yours to know",
+        license="yours to know",
         layout="<class>/<image>, or {train,validation,test,unseen}/<class>/<image>, or labels.csv with the columns "
         "path, label[, identity][, split]",
         obtain="Put your images in a folder.",

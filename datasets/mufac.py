@@ -1,4 +1,4 @@
-"""MUFAC: Korean families over their lives, labelled with eight age classes (Choi and Na 2023)."""
+"""MUFAC: Korean families over their lives, labeled with eight age classes (Choi and Na 2023)."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ class Mufac(PeopleLoader):
         description="13,068 face pictures of 1,216 Koreans by their files' names, 820 once repeated pictures are "
         "joined; 3.7 of eight age classes for every person. As published there is no validation set: people who would "
         "be retained are held back for it, so that fewer are retained than were published.",
-        licence="AI-Hub terms: no redistribution; for research by those who were given access",
+        license="AI-Hub terms: no redistribution; for research by those who were given access",
         homepage="https://github.com/ndb796/MachineUnlearning",
-        citation="D. Choi, D. Na (2023). Towards Machine Unlearning Benchmarks: Forgetting the Personal Identities in "
+        citation="D. Choi, D. Na (2023). Toward Machine Unlearning Benchmarks: Forgetting the Personal Identities in "
         "Facial Recognition Systems",
         restricted=True,
         people=True,

@@ -25,7 +25,7 @@ class Orl(PeopleLoader):
         name="orl",
         title="ORL (AT&T) Database of Faces",
         description="400 grey photographs of 40 people, taken in Cambridge from 1992 to 1994; the class is the person.",
-        licence="free to use; credit Olivetti Research Laboratory",
+        license="free to use; credit Olivetti Research Laboratory",
         homepage="https://cam-orl.co.uk/facedatabase.html",
         citation="F. Samaria, A. Harter (1994). Parameterisation of a stochastic model for human face identification",
         people=True,

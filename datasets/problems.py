@@ -78,7 +78,7 @@ def collect(found: Sequence[Problem], problems: list[Problem] | None, head: str 
 
 
 def too_few(name: str, taught: int) -> Problem:
-    """A class that can hardly be learnt, or not at all."""
+    """A class that can hardly be learned, or not at all."""
     where = f"class {name!r} has {taught} training images"
     return Problem("too few images", where, "Add images to train, or leave the class out.", serious=taught == 0)
 

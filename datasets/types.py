@@ -33,7 +33,7 @@ class DatasetCard(BaseModel):
     """The name that papers use."""
     description: str
     """Two or three sentences: what is seen, how many, what the labels mean."""
-    licence: str
+    license: str
     """Terms of the images, in a few words; "unknown" where nobody has said."""
     homepage: str = ""
     """Where the set comes from."""

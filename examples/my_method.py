@@ -28,10 +28,10 @@ class NoisyFineTune(Method):
             for weight in network.parameters():
                 spread = weight.std() if weight.numel() > 1 else weight.abs().mean()
                 weight.add_(self.noise * spread * torch.randn(weight.shape, generator=generator).to(weight))
-        optimiser = torch.optim.SGD(network.parameters(), lr=self.lr, momentum=0.9)
+        optimizer = torch.optim.SGD(network.parameters(), lr=self.lr, momentum=0.9)
         for epoch in range(self.epochs):
             for images, labels in request.retain.batches(64, request.seed_of(epoch)):
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 classification_loss(network(images), labels).backward()
-                optimiser.step()
+                optimizer.step()
         return network.eval()

@@ -31,8 +31,8 @@ class Settings(BaseSettings):
     """Address under which readers see the site; used in BibTeX, exports and commands. None: taken from the request."""
     token_help: str = "Ask the operator of this server for a token."  # noqa: S105 - a sentence, not a secret
     """How a stranger gets a token: one line of text, shown on the submit page."""
-    data_licence: str = Field(default="CC-BY-4.0", min_length=1, max_length=200)
-    """Licence of what is listed, to which whoever submits agrees; on the submit page, and in the head of a dump."""
+    data_license: str = Field(default="CC-BY-4.0", min_length=1, max_length=200)
+    """License of what is listed, to which whoever submits agrees; on the submit page, and in the head of a dump."""
     max_upload_bytes: int = Field(default=512 * 2**20, ge=2**16)
     """Largest submission that is received, in bytes."""
     max_manifest_bytes: int = Field(default=4 * 2**20, ge=2**10)

@@ -140,7 +140,7 @@ def parse_method_file(text: str) -> Method:
 def load_method_file(text: str) -> type[Method]:
     """The class that `file.py:Class` stands for; the class may be left out where the file defines one method.
 
-    The file is imported from where it lies; `sys.path` is left alone, so it cannot import its neighbours.
+    The file is imported from where it lies; `sys.path` is left alone, so it cannot import its neighbors.
 
     Raises:
         UsageError: There is no such file or class, the file does not import, or the class is not a method.

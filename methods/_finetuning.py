@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from forgetbench.methods._training import descend
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.training.data import batch_sizes
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 BatchLoss = Callable[[Tensor, Tensor], Tensor]
 """(images, labels) -> a scalar."""
@@ -37,7 +37,7 @@ class Repair:
     """SGD on the retain set, in train mode and with the recipe's augmentation."""
 
     method: str
-    """Name of the method, for the message of `Diverged`."""
+    """Name of the method, for the message of `DivergedError`."""
     epochs: int
     """Passes over the retain set."""
     lr: float
@@ -65,15 +65,15 @@ class Repair:
         Args:
             network: A copy of one's own; parameters that take no gradient stay as they are, weight decay included.
             request: For its retain set, seed and recipe.
-            loss: What is minimised; None = the classification loss.
+            loss: What is minimized; None = the classification loss.
             still: Modules that stay in eval mode, so that their batch-norm statistics do not move.
             after_epoch: Called with the epoch, counted from 0.
 
         Raises:
-            Diverged: The loss is no longer a number.
+            DivergedError: The loss is no longer a number.
         """
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimiser = make_optimiser(trained, "sgd", self.lr, self.momentum, self.weight_decay)
+        optimizer = make_optimizer(trained, "sgd", self.lr, self.momentum, self.weight_decay)
         steps = len(batch_sizes(len(request.retain), self.batch_size))
         augment, padding = request.recipe.augment, request.recipe.crop_padding
 
@@ -82,7 +82,7 @@ class Repair:
                 module.eval()
             shuffled = request.retain.batches(self.batch_size, request.seed_of(101, epoch), augment, padding)
             for position, batch in enumerate(shuffled):
-                for group in optimiser.param_groups:
+                for group in optimizer.param_groups:
                     group["lr"] = self.lr * self.schedule((epoch + (position + 0.5) / steps) / self.epochs)
                 yield batch
 
@@ -94,14 +94,14 @@ class Repair:
         def ordinary(images: Tensor, labels: Tensor) -> Tensor:
             return classification_loss(network(images), labels)
 
-        minimised = loss or ordinary
+        minimized = loss or ordinary
         return descend(
             network,
             request,
             epochs=self.epochs,
             batches=batches,
-            loss=lambda batch: minimised(*batch),
-            optimiser=optimiser,
+            loss=lambda batch: minimized(*batch),
+            optimizer=optimizer,
             method=self.method,
             batch_norm="train",
             after_epoch=finished,

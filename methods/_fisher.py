@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
 from forgetbench.training.compute import active_flop_count, channels_last
-from forgetbench.training.loop import Diverged, Examples, classification_loss
+from forgetbench.training.loop import DivergedError, Examples, classification_loss
 
 _PLAIN = (nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 _PLAIN_IN_TIMM = {("timm.layers.norm", "LayerNorm"), ("timm.layers.linear", "Linear")}
@@ -66,7 +66,7 @@ def per_example(
         batch_size: Examples per backward.
 
     Raises:
-        Diverged: A gradient is not a number.
+        DivergedError: A gradient is not a number.
     """
     was_training = model.training
     model.eval()
@@ -114,7 +114,7 @@ def _batch_means(
 def _finite(importance: Importance) -> Importance:
     for name, value in importance.items():
         if not torch.isfinite(value).all():
-            raise Diverged(f"the model given has diverged: gradients of {name} are not numbers")
+            raise DivergedError(f"the model given has diverged: gradients of {name} are not numbers")
     return importance
 
 
@@ -258,7 +258,7 @@ def _recorded(model: nn.Module) -> Iterator[list[_Call]]:
 
 
 def _has_formula(layer: nn.Module) -> bool:
-    kind = type(layer)  # a subclass may do more: pad, standardise its weight, or apply an activation
+    kind = type(layer)  # a subclass may do more: pad, standardize its weight, or apply an activation
     if kind is nn.Conv2d:
         convolution = cast("nn.Conv2d", layer)
         return (
@@ -281,15 +281,15 @@ def _layer_sums(call: _Call, gradient: Tensor, power: str) -> Importance:
         sums = _weight_sums(gradient.permute(0, 2, 3, 1).flatten(1, 2), _patches(layer, inputs), power)["weight"]
         height, width = cast("tuple[int, int]", layer.kernel_size)
         return {"weight": sums.view(-1, height, width, inputs.shape[1]).permute(0, 3, 1, 2)} | bias
-    scaled, axes = _normalised(layer, inputs)
+    scaled, axes = _normalized(layer, inputs)
     return {
         "weight": _powered(_summed(gradient * scaled, axes), power).sum(0),
         "bias": _powered(_summed(gradient, axes), power).sum(0),
     }
 
 
-def _normalised(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """What a normalisation multiplies its weight with, and the axes that its gradient is summed over."""
+def _normalized(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """What a normalization multiplies its weight with, and the axes that its gradient is summed over."""
     if isinstance(layer, nn.LayerNorm):
         axes = tuple(range(1, inputs.ndim - len(layer.normalized_shape)))
         return functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps), axes

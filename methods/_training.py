@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from forgetbench.errors import UsageError
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.training.compute import autocast, channels_last, seeded
-from forgetbench.training.loop import Diverged, Examples
+from forgetbench.training.loop import DivergedError, Examples
 
 T = TypeVar("T")
 
@@ -40,12 +40,12 @@ def descend(
     epochs: int,
     batches: Callable[[int], Iterable[T]],
     loss: Callable[[T], Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     method: str,
     batch_norm: str = "eval",
     after_epoch: Callable[[int], bool] | None = None,
 ) -> nn.Module:
-    """Minimise a loss over batches for some epochs, in place; the network comes back in eval mode.
+    """Minimize a loss over batches for some epochs, in place; the network comes back in eval mode.
 
     Args:
         network: A copy of one's own.
@@ -53,13 +53,13 @@ def descend(
         epochs: Passes.
         batches: Epoch -> its batches, of whatever the loss takes.
         loss: A scalar of one batch.
-        optimiser: Holds the parameters that may change.
-        method: Its name, for the message of `Diverged`.
+        optimizer: Holds the parameters that may change.
+        method: Its name, for the message of `DivergedError`.
         batch_norm: "eval" holds the running statistics, "train" lets them move as in training.
         after_epoch: Called with the epoch; stops the loop by returning True.
 
     Raises:
-        Diverged: The loss is no longer a number.
+        DivergedError: The loss is no longer a number.
     """
     device = request.device
     with seeded(request.seed, device), channels_last(network):
@@ -69,21 +69,21 @@ def descend(
             for batch in batches(epoch):
                 with autocast(device, enabled=request.recipe.mixed_precision):
                     value = loss(batch)
-                optimiser.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=True)
                 value.backward()
-                optimiser.step()
+                optimizer.step()
                 total += value.detach().float()
-            check_finite(float(total), method, epoch, optimiser.param_groups[0]["lr"])
+            check_finite(float(total), method, epoch, optimizer.param_groups[0]["lr"])
             if after_epoch is not None and after_epoch(epoch):
                 break
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     return network.eval()
 
 
 def check_finite(value: float, method: str, epoch: int, lr: float) -> None:
-    """Raise `Diverged`, naming method, epoch (from 1) and learning rate, unless the loss is a number."""
+    """Raise `DivergedError`, naming method, epoch (from 1) and learning rate, unless the loss is a number."""
     if not math.isfinite(value):
-        raise Diverged(f"{method} diverged in epoch {epoch + 1} at learning rate {lr:.3g}: the loss is {value}")
+        raise DivergedError(f"{method} diverged in epoch {epoch + 1} at learning rate {lr:.3g}: the loss is {value}")
 
 
 def endless(examples: Examples, size: int, request: ForgetRequest, stream: int) -> Iterator[tuple[Tensor, Tensor]]:

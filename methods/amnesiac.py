@@ -16,7 +16,7 @@ from torch import nn
 
 from forgetbench.methods._training import descend, editable, outputs_of, random_labels
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Amnesiac(Method):
             epochs=self.epochs,
             batches=lambda epoch: data.batches(self.batch_size, request.seed_of(1, epoch)),
             loss=lambda batch: classification_loss(edited(batch[0]), batch[1]),
-            optimiser=make_optimiser(edited.parameters(), "adam", self.lr),
+            optimizer=make_optimizer(edited.parameters(), "adam", self.lr),
             method=self.card.name,
             batch_norm="train",
         )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from forgetbench.methods._distillation import divergence, teacher_of
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import make_optimiser
+from forgetbench.training.loop import make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class BadTeacher(Method):
             epochs=self.epochs,
             batches=batches,
             loss=loss,
-            optimiser=make_optimiser(student.parameters(), "adam", self.lr),
+            optimizer=make_optimizer(student.parameters(), "adam", self.lr),
             method=self.card.name,
             batch_norm="train",
         )

@@ -51,7 +51,7 @@ class ForgetRequest:
     recipe: Recipe
     """How the original was trained."""
     fresh_network: Callable[[], nn.Module]
-    """Makes a newly initialised network of the same architecture, on the same device; each call the same one."""
+    """Makes a newly initialized network of the same architecture, on the same device; each call the same one."""
     step: int = 0
     """Position in a stream of requests; step k gets the model that step k-1 returned."""
     notes: dict[str, float | str] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.boundary_shrink import BIBTEX, BoundaryShrink
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 
 def widened(head: nn.Linear, generator: torch.Generator) -> nn.Linear:
@@ -83,7 +83,7 @@ class BoundaryExpand(Method):
             epochs=self.epochs,
             batches=batches,
             loss=lambda batch: classification_loss(edited(batch[0]), batch[1]),
-            optimiser=make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum),
+            optimizer=make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum),
             method=self.card.name,
         )
         edited.head = narrowed(wide, head)

@@ -2,8 +2,8 @@
 
     min CE(f(x), y')  over D_f,  y' = argmax_{k != y} f_o(x')_k,  x' = clip(x + bound sign(grad_x CE(f_o(x), y)))
 
-Chen et al. 2023 (neighbour searching): one step of the fast gradient sign method on the original finds the
-neighbouring class. Deviations: the true class is never y'. In the released code it is where the step does not cross
+Chen et al. 2023 (neighbor searching): one step of the fast gradient sign method on the original finds the
+neighboring class. Deviations: the true class is never y'. In the released code it is where the step does not cross
 the boundary, and so that image is remembered (`released=True`); that code also rounds x' to bytes, and lets batch-norm
 statistics move, which are held here.
 """
@@ -21,7 +21,7 @@ from torch.nn import functional
 from forgetbench.methods._distillation import teacher_of
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 BIBTEX = (
     "@inproceedings{chen2023boundary, title={Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the "
@@ -30,7 +30,7 @@ BIBTEX = (
 )
 
 
-def neighbouring_classes(
+def neighboring_classes(
     original: nn.Module, examples: Examples, bound: float, batch_size: int = 256, *, with_true: bool = False
 ) -> Tensor:
     """The class (n,) that each image falls into when pushed `bound` (pixels in [0,1]) out of its own.
@@ -83,10 +83,10 @@ class BoundaryShrink(Method):
     released: bool = param(False, help="Whether an image that the attack does not move keeps its label.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model, taught the neighbouring classes."""
-        neighbours = neighbouring_classes(teacher_of(model), request.forget, self.bound, with_true=self.released)
-        request.report("attack success", float((neighbours != request.forget.labels).float().mean()))
-        edited, relabelled = editable(model), request.forget.relabel(neighbours)
+        """A copy of the model, taught the neighboring classes."""
+        neighbors = neighboring_classes(teacher_of(model), request.forget, self.bound, with_true=self.released)
+        request.report("attack success", float((neighbors != request.forget.labels).float().mean()))
+        edited, relabelled = editable(model), request.forget.relabel(neighbors)
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             yield from relabelled.batches(self.batch_size, request.seed_of(epoch))
@@ -97,6 +97,6 @@ class BoundaryShrink(Method):
             epochs=self.epochs,
             batches=batches,
             loss=lambda batch: classification_loss(edited(batch[0]), batch[1]),
-            optimiser=make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum),
+            optimizer=make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum),
             method=self.card.name,
         )

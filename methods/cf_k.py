@@ -3,7 +3,7 @@
     min CE(D_r)  over the parameters of the last k blocks and the head
 
 Goel et al. 2022, who count layers; we count the network's blocks (a convolution, a residual block, a
-transformer block) and train the head, and any normalisation between it and the last block, always. Batch-norm
+transformer block) and train the head, and any normalization between it and the last block, always. Batch-norm
 statistics of frozen blocks are frozen too; in the code of Choi and Na 2023, which freezes weights alone, they move.
 The learning rate falls by a cosine.
 """
@@ -21,7 +21,7 @@ from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 
 BIBTEX = (
-    "@article{goel2022towards, title={Towards Adversarial Evaluations for Inexact Machine Unlearning}, "
+    "@article{goel2022toward, title={Toward Adversarial Evaluations for Inexact Machine Unlearning}, "
     "author={Goel, Shashwat and Prabhu, Ameya and Sanyal, Amartya and Lim, Ser-Nam and Torr, Philip and Kumaraguru, "
     "Ponnurangam}, journal={arXiv:2201.06640}, year={2022}}"
 )

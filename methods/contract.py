@@ -1,6 +1,6 @@
 """The contract of a method, checked on tiny random images in seconds: over all of ours, and for an author's own.
 
-Whole classes are forgotten and retained images hold none of them, so that methods for class scenarios can run.
+EntryDetail classes are forgotten and retained images hold none of them, so that methods for class scenarios can run.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Battery:
         self.kind, self.network, self.options, self.values = kind, network, options, values
         self.device = torch.device(device)
         self._originals: dict[tuple[bool, int, int], nn.Module] = {}
-        recipe = {"epochs": 12, "batch_size": BATCH, "optimiser": "adamw", "lr": 0.01}
+        recipe = {"epochs": 12, "batch_size": BATCH, "optimizer": "adamw", "lr": 0.01}
         self.recipe = Recipe.model_validate(recipe | {"mixed_precision": mixed_precision})
 
     def method(self) -> Method:

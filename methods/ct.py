@@ -46,7 +46,7 @@ class ConvolutionTranspose(Method):
         venue="arXiv",
         link="https://arxiv.org/abs/2410.01276",
         bibtex=DEEP_UNLEARN,
-        family="re-initialisation",
+        family="re-initialization",
         needs=frozenset({"retain"}),
         networks=("cnn", "resnet18", "vit"),
         fails_at="what is not in kernels: batch-norm, linear layers and symmetric kernels keep what they knew",

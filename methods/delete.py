@@ -19,7 +19,7 @@ from torch.nn import functional
 from forgetbench.methods._distillation import teacher_of
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import make_optimiser
+from forgetbench.training.loop import make_optimizer
 
 
 def masked_target(logits: Tensor, labels: Tensor) -> Tensor:
@@ -69,6 +69,6 @@ class Delete(Method):
             epochs=self.epochs,
             batches=lambda epoch: request.forget.batches(self.batch_size, request.seed_of(epoch)),
             loss=loss,
-            optimiser=make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum),
+            optimizer=make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum),
             method=self.card.name,
         )

@@ -1,4 +1,4 @@
-"""EU-k: exact unlearning of the last k blocks, which are initialised anew and trained on the retain set.
+"""EU-k: exact unlearning of the last k blocks, which are initialized anew and trained on the retain set.
 
     min CE(D_r)  over the parameters of the last k blocks and the head, from fresh initial values
 
@@ -20,17 +20,17 @@ from forgetbench.methods.cf_k import BIBTEX, CFK
 
 @dataclass(frozen=True, kw_only=True)
 class EUK(CFK):
-    """Initialise the last k blocks and the head anew and train them on the retain set."""
+    """Initialize the last k blocks and the head anew and train them on the retain set."""
 
     card: ClassVar[MethodCard] = MethodCard(
         name="eu-k",
-        title="Initialises the last k blocks and the head anew and trains them on the retain set",
+        title="Initializes the last k blocks and the head anew and trains them on the retain set",
         authors=CFK.card.authors,
         year=2022,
         venue="arXiv",
         link="https://arxiv.org/abs/2201.06640",
         bibtex=BIBTEX,
-        family="re-initialisation",
+        family="re-initialization",
         needs=frozenset({"retain"}),
         fails_at="what the frozen blocks hold: features that the forget set has shaped stay",
     )

@@ -25,7 +25,7 @@ from forgetbench.methods._distillation import divergence
 from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.msg import CHALLENGE
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 Batch = tuple[Tensor, Tensor]
 
@@ -70,8 +70,8 @@ class Fanchuan(Method):
         edited = editable(model)
         self._make_uniform(edited, request)
         kept = endless(request.retain, self.batch_size, request, 1)
-        forgetting = make_optimiser(edited.parameters(), "sgd", self.forget_lr, self.momentum)
-        keeping = make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        forgetting = make_optimizer(edited.parameters(), "sgd", self.forget_lr, self.momentum)
+        keeping = make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
 
         def pairs(turn: int) -> Iterator[Batch]:
             for images, _ in request.forget.batches(self.forget_batch_size, request.seed_of(2, turn)):
@@ -103,7 +103,7 @@ class Fanchuan(Method):
         turn: int,
         batches: Callable[[int], Iterator[Batch]],
         loss: Callable[[Batch], Tensor],
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
     ) -> None:
         descend(
             edited,
@@ -111,7 +111,7 @@ class Fanchuan(Method):
             epochs=1,
             batches=lambda _: batches(turn),
             loss=loss,
-            optimiser=optimiser,
+            optimizer=optimizer,
             method=f"{self.card.name}, {kind} round {turn + 1},",
             batch_norm="train" if kind == "retain" else "eval",
         )
@@ -127,6 +127,6 @@ class Fanchuan(Method):
             epochs=1,
             batches=lambda _: request.forget.batches(self.forget_batch_size, request.seed_of(0)),
             loss=loss,
-            optimiser=make_optimiser(edited.parameters(), "sgd", self.uniform_lr, self.momentum),
+            optimizer=make_optimizer(edited.parameters(), "sgd", self.uniform_lr, self.momentum),
             method=self.card.name,
         )

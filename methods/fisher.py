@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from forgetbench.methods._fisher import Importance, per_example
 from forgetbench.methods._training import editable
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import Diverged, predict
+from forgetbench.training.loop import DivergedError, predict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +72,11 @@ def true_fisher(model: nn.Module, examples: Examples, generator: torch.Generator
     """Diagonal Fisher information, with one label per example drawn from the model's answer.
 
     Raises:
-        Diverged: The model's answers are not numbers.
+        DivergedError: The model's answers are not numbers.
     """
     logits = torch.from_numpy(predict(model, examples))
     if not torch.isfinite(logits).all():
-        raise Diverged("the model given has diverged: its answers are not numbers")
+        raise DivergedError("the model given has diverged: its answers are not numbers")
     return per_example(model, examples.relabel(drawn_labels(logits, generator, examples)), batch_size=batch_size)
 
 

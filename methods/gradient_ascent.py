@@ -18,7 +18,7 @@ from torch import nn
 from forgetbench.methods._training import accuracy, descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training.data import batch_sizes
-from forgetbench.training.loop import Diverged, classification_loss, make_optimiser
+from forgetbench.training.loop import DivergedError, classification_loss, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +71,16 @@ class GradientAscent(Method):
                 epochs=self.epochs * per_epoch,  # of one step each, since the floor is watched at every step
                 batches=lambda _: [next(stream)],
                 loss=lambda batch: -classification_loss(edited(batch[0]), batch[1]),
-                optimiser=make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum),
+                optimizer=make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum),
                 method=self.card.name,
                 after_epoch=below_floor,
             )
-        except Diverged:
+        except DivergedError:
             if self.floor == 1 or steps_kept == 0:  # otherwise that step is below the floor like any other
                 epoch = steps_kept // per_epoch + 1
-                raise Diverged(f"{self.card.name} diverged in epoch {epoch} at learning rate {self.lr:.3g}") from None
+                raise DivergedError(
+                    f"{self.card.name} diverged in epoch {epoch} at learning rate {self.lr:.3g}"
+                ) from None
         edited.load_state_dict(kept)
         request.report("steps", steps_kept)
         return edited.eval()

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from forgetbench.methods._lora import AdaptedLinear, adapt, group_norms, merge, relative_updates
 from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 if TYPE_CHECKING:
     from forgetbench.networks.base import Network
@@ -73,7 +73,7 @@ class GSLoRA(Method):
         edited = editable(model)
         network = cast("Network", edited)
         groups = adapt(edited, self.rank, request.generator(0))
-        optimiser = make_optimiser(
+        optimizer = make_optimizer(
             [part for part in edited.parameters() if part.requires_grad],
             "adamw",
             self.lr,
@@ -85,7 +85,7 @@ class GSLoRA(Method):
         def batches(epoch: int) -> Iterator[Batch]:
             nonlocal epoch_now
             epoch_now = epoch
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = 1e-5 + (self.lr - 1e-5) * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
             for images, labels in request.retain.batches(self.batch_size, request.seed_of(2, epoch)):
                 yield images, labels, *next(forget)
@@ -108,7 +108,7 @@ class GSLoRA(Method):
             epochs=self.epochs,
             batches=batches,
             loss=loss,
-            optimiser=optimiser,
+            optimizer=optimizer,
             method=self.card.name,
         )
         self._report(groups, request)

@@ -53,11 +53,11 @@ class GSLoRAPlusPlus(GSLoRA):
 
     def further_loss(self, model: nn.Module, request: ForgetRequest) -> FurtherLoss:
         """The prototype term, with the prototypes of the model that was given."""
-        centres = prototypes(model, request.retain.join(request.forget), outputs_of(model))
+        centers = prototypes(model, request.retain.join(request.forget), outputs_of(model))
 
         def loss(kept: Tensor, kept_labels: Tensor, gone: Tensor, gone_labels: Tensor) -> Tensor:
-            near = distance(centres[kept_labels], kept)
-            away = torch.relu(self.prototype_bound - distance(centres[gone_labels], gone))
+            near = distance(centers[kept_labels], kept)
+            away = torch.relu(self.prototype_bound - distance(centers[gone_labels], gone))
             return self.forget_pull * away + self.retain_pull * near
 
         return loss
@@ -71,7 +71,7 @@ def prototypes(model: nn.Module, examples: Examples, classes: int) -> Tensor:
     return sums / labels.bincount(minlength=classes).clamp_min(1)[:, None]
 
 
-def distance(centres: Tensor, features: Tensor) -> Tensor:
-    """Mean over the batch of KL(softmax(centre) || softmax(feature)), in nats."""
-    wanted = centres.log_softmax(1)
+def distance(centers: Tensor, features: Tensor) -> Tensor:
+    """Mean over the batch of KL(softmax(center) || softmax(feature)), in nats."""
+    wanted = centers.log_softmax(1)
     return (wanted.exp() * (wanted - features.float().log_softmax(1))).sum(1).mean()

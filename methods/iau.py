@@ -1,4 +1,4 @@
-"""Influence Approximation Unlearning: one Adam step away from the forget set and towards the retain set.
+"""Influence Approximation Unlearning: one Adam step away from the forget set and toward the retain set.
 
     g = grad mean CE(D_r) - grad mean CE(D_f),   theta -= lr g / (|g| + 1e-8)      (Adam's first step)
 
@@ -25,7 +25,7 @@ from forgetbench.methods._fisher import mean_gradient
 from forgetbench.methods._training import check_finite, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.hyperparameters import Scalar
-from forgetbench.training.loop import LossFunction, classification_loss, make_optimiser
+from forgetbench.training.loop import LossFunction, classification_loss, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class IAU(Method):
         needs=frozenset({"forget", "retain"}),
         changes_training=True,
         random=False,
-        fails_at="strength: the step is as long for one example as for a thousand, since Adam normalises it",
+        fails_at="strength: the step is as long for one example as for a thousand, since Adam normalizes it",
     )
 
     lr: float = param(1e-3, above=0, search=(1e-5, 1e-2), help="Learning rate: how far each weight moves.")
@@ -73,16 +73,16 @@ class IAU(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, one step on."""
         edited = editable(model).eval()
-        optimiser = make_optimiser(edited.parameters(), "adam", self.lr)
-        towards = mean_gradient(edited, request.retain, batch_size=self.batch_size)
-        for parameter, gradient in zip(edited.parameters(), towards, strict=True):
+        optimizer = make_optimizer(edited.parameters(), "adam", self.lr)
+        toward = mean_gradient(edited, request.retain, batch_size=self.batch_size)
+        for parameter, gradient in zip(edited.parameters(), toward, strict=True):
             parameter.grad = gradient
         away = mean_gradient(edited, request.forget, batch_size=self.batch_size)
-        for gradient in towards:
+        for gradient in toward:
             gradient.sub_(away.pop(0))  # one by one, so that Adam's state finds their memory free
         norm = float(torch.stack([g.grad.norm() for g in edited.parameters() if g.grad is not None]).norm())
         check_finite(norm, self.card.name, 0, self.lr)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         request.report("gradient norm", norm)
         return edited

@@ -1,4 +1,4 @@
-"""Influence unlearning: one Newton step towards the optimum of the retain set.
+"""Influence unlearning: one Newton step toward the optimum of the retain set.
 
     theta += strength (n_f / n_r) (H_r + damping I)^-1 mean grad CE(D_f)
 

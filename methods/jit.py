@@ -3,7 +3,7 @@
     min over D_f of  (1/n) sum_{j <= n} ||f(x) - f(x + xi_j)|| / ||xi_j||,  xi_j ~ N(0, sigma^2 I)
 
 Foster et al. 2025, algorithm 1: one pass of plain SGD over D_f, the losses of a batch being summed. As
-in the released code, f(x + xi) is a constant, which draws f(x) to its neighbours' answers; the paper does not say so,
+in the released code, f(x + xi) is a constant, which draws f(x) to its neighbors' answers; the paper does not say so,
 but without it (`constant=False`) the small networks that we tried keep the forget set and lose the rest. Also as
 released, x + xi is clamped to the range of the batch before xi is measured. Noise and norms are in units of the
 channels' standard deviation, which is how the authors' inputs are scaled. Deviation: gradients are zeroed between
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import make_optimiser
+from forgetbench.training.loop import make_optimizer
 
 
 def lipschitz(
@@ -35,16 +35,16 @@ def lipschitz(
         images: (B, C, H, W) in [0,1].
         noises: (n, B, C, H, W), in units of `deviation`.
         deviation: Of each channel, (1, C, 1, 1).
-        constant: Whether the answers at the neighbours take no gradients.
+        constant: Whether the answers at the neighbors take no gradients.
     """
     lowest, highest = images.min(), images.max()
     answers = network(images)
     total = torch.zeros(len(images), device=images.device)
     for noise in noises:
-        neighbours = (images + noise * deviation).clamp(lowest, highest)
+        neighbors = (images + noise * deviation).clamp(lowest, highest)
         with torch.set_grad_enabled(not constant):
-            others = network(neighbours)
-        moved = ((neighbours - images) / deviation).flatten(1).norm(dim=1)
+            others = network(neighbors)
+        moved = ((neighbors - images) / deviation).flatten(1).norm(dim=1)
         # a norm has no gradient at zero, where the clamp left nothing of the noise
         apart = ((answers - others).square().sum(1) + 1e-12).sqrt()
         total = total + apart / moved.clamp_min(1e-6)
@@ -79,7 +79,7 @@ class JiT(Method):
     )
     samples: int = param(25, low=1, help="Noises per image.")
     batch_size: int = param(64, low=1, help="Examples per step.")
-    constant: bool = param(True, help="Whether the answers at the neighbours take no gradients.")
+    constant: bool = param(True, help="Whether the answers at the neighbors take no gradients.")
     accumulate: bool = param(False, authors=True, help="Whether gradients of earlier batches are left in.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
@@ -97,29 +97,29 @@ class JiT(Method):
             images, noises = batch
             return lipschitz(edited, images, noises, deviation, constant=self.constant).sum()
 
-        optimiser = make_optimiser(edited.parameters(), "sgd", self.lr, momentum=0.0)
+        optimizer = make_optimizer(edited.parameters(), "sgd", self.lr, momentum=0.0)
         if self.accumulate:
-            _leave_in(optimiser)
+            _leave_in(optimizer)
         return descend(
             edited,
             request,
             epochs=self.epochs,
             batches=batches,
             loss=loss,
-            optimiser=optimiser,
+            optimizer=optimizer,
             method=self.card.name,
         )
 
 
-def _leave_in(optimiser: torch.optim.Optimizer) -> None:
+def _leave_in(optimizer: torch.optim.Optimizer) -> None:
     """Add the gradients of earlier steps to those of each step."""
     sums: dict[nn.Parameter, Tensor] = {}
 
     def add(*_: object) -> None:
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     sums[parameter] = parameter.grad.clone() + sums.get(parameter, torch.zeros_like(parameter))
                     parameter.grad.copy_(sums[parameter])
 
-    optimiser.register_step_pre_hook(add)
+    optimizer.register_step_pre_hook(add)

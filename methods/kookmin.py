@@ -27,7 +27,7 @@ class Kookmin(MaskedSmallGradients):
         link=CHALLENGE,
         bibtex="@misc{kookmin2023unlearning, title={Targeted Re-initialization and Retraining, third place of the "
         "NeurIPS 2023 Machine Unlearning Challenge}, author={{Kookmin University}}, year={2023}}",
-        family="re-initialisation",
+        family="re-initialization",
         needs=frozenset({"forget", "retain"}),
         networks=("cnn", "resnet18"),
         fails_at="small sets: its rate is that of 32,000 images, and too low to repair a network on some hundred",

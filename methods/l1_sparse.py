@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class L1Sparse(Method):
             epochs=self.epochs,
             batches=batches,
             loss=loss,
-            optimiser=make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay),
+            optimizer=make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay),
             method=self.card.name,
             batch_norm="train",
         )

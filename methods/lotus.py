@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from forgetbench.methods._distillation import choices, teacher_of
 from forgetbench.methods._training import accuracy, descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import make_optimiser
+from forgetbench.training.loop import make_optimizer
 
 
 def tempered(logits: Tensor, gumbel: Tensor, forgotten: Tensor, temperature: float) -> Tensor:
@@ -55,7 +55,7 @@ class LoTUS(Method):
         "Daras, Petros}, booktitle={CVPR}, pages={10046--10055}, year={2025}}",
         family="distillation",
         needs=frozenset({"forget", "retain", "validation"}),
-        fails_at="models that generalise: where accuracy on unseen images is near that on the forget set it stops "
+        fails_at="models that generalize: where accuracy on unseen images is near that on the forget set it stops "
         "at once",
     )
 
@@ -110,7 +110,7 @@ class LoTUS(Method):
             epochs=self.epochs,
             batches=batches,
             loss=loss,
-            optimiser=make_optimiser(student.parameters(), "adamw", self.lr, weight_decay=self.weight_decay),
+            optimizer=make_optimizer(student.parameters(), "adamw", self.lr, weight_decay=self.weight_decay),
             method=self.card.name,
             batch_norm="train",
             after_epoch=reached,

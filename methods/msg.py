@@ -1,4 +1,4 @@
-"""Masked small gradients: initialise anew the kernels that say least about what tells the forget set from the rest.
+"""Masked small gradients: initialize anew the kernels that say least about what tells the forget set from the rest.
 
     g = gradient of CE(a random part of D_r, as large as D_f) - CE(D_f)
     in each layer the `share` of the weights with the smallest |g| is drawn anew (He, fan out)
@@ -69,7 +69,7 @@ def slowed(masks: dict[Tensor, Tensor], factor: float) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedSmallGradients(Method):
-    """Initialise the weights with the smallest gradients anew and train on the retain set."""
+    """Initialize the weights with the smallest gradients anew and train on the retain set."""
 
     card: ClassVar[MethodCard] = MethodCard(
         name="msg",
@@ -80,7 +80,7 @@ class MaskedSmallGradients(Method):
         venue="arXiv",
         link="https://arxiv.org/abs/2410.01276",
         bibtex=DEEP_UNLEARN,
-        family="re-initialisation",
+        family="re-initialization",
         needs=frozenset({"forget", "retain"}),
         fails_at="short repairs: what was drawn anew costs utility until the retain set has been seen often enough",
     )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class NegGradPlus(Method):
         year=2023,
         venue="NeurIPS",
         link="https://arxiv.org/abs/2302.09880",
-        bibtex="@inproceedings{kurmanji2023towards, title={Towards Unbounded Machine Unlearning}, "
+        bibtex="@inproceedings{kurmanji2023toward, title={Toward Unbounded Machine Unlearning}, "
         "author={Kurmanji, Meghdad and Triantafillou, Peter and Hayes, Jamie and Triantafillou, Eleni}, "
         "booktitle={NeurIPS}, year={2023}}",
         family="ascent",
@@ -68,7 +68,7 @@ class NegGradPlus(Method):
             epochs=self.epochs,
             batches=batches,
             loss=loss,
-            optimiser=make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay),
+            optimizer=make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay),
             method=self.card.name,
             batch_norm="train",
         )

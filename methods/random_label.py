@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods._training import descend, editable, endless, outputs_of, random_labels
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class RandomLabel(Method):
         "author={Zhang, Eric and Choshen, Leshem and Andreas, Jacob}, booktitle={COLM}, year={2024}}",
         family="relabelling",
         needs=frozenset({"forget", "retain"}),
-        fails_at="privacy: wrong answers on the forget set give it away; and what is forgotten may not generalise",
+        fails_at="privacy: wrong answers on the forget set give it away; and what is forgotten may not generalize",
     )
 
     epochs: int = param(10, low=1, search=(3, 15), help="Passes over the forget set.")
@@ -79,7 +79,7 @@ class RandomLabel(Method):
             epochs=self.epochs,
             batches=batches,
             loss=lambda batch: classification_loss(edited(batch[0]), batch[1]),
-            optimiser=make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay),
+            optimizer=make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay),
             method=self.card.name,
             batch_norm="train" if self.retain else "eval",
         )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from forgetbench.methods._fisher import mean_gradient, smallest
 from forgetbench.methods._training import descend, editable, outputs_of, random_labels
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +58,11 @@ class SalUn(Method):
         edited = editable(model)
         masks = saliency(edited.eval(), request, self.share)
         request.report("weights that may move", sum(int(mask.sum()) for mask in masks))
-        optimiser = make_optimiser(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        optimizer = make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
         if self.as_published:
-            optimiser.register_step_pre_hook(lambda *_: _mask_gradients(edited, masks))
+            optimizer.register_step_pre_hook(lambda *_: _mask_gradients(edited, masks))
         else:
-            optimiser.register_step_post_hook(lambda *_: _put_back(edited, model, masks))
+            optimizer.register_step_post_hook(lambda *_: _put_back(edited, model, masks))
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             generator = request.generator(0, epoch if self.redraw else 0)
@@ -76,7 +76,7 @@ class SalUn(Method):
             epochs=self.epochs,
             batches=batches,
             loss=lambda batch: classification_loss(edited(batch[0]), batch[1]),
-            optimiser=optimiser,
+            optimizer=optimizer,
             method=self.card.name,
             batch_norm="train",
         )

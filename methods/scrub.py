@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from forgetbench.methods._distillation import clip_gradients, divergence, teacher_of
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scrub(Method):
-    """Alternate away from the teacher on the forget set and towards it on the retain set."""
+    """Alternate away from the teacher on the forget set and toward it on the retain set."""
 
     card: ClassVar[MethodCard] = MethodCard(
         name="scrub",
@@ -37,7 +37,7 @@ class Scrub(Method):
         year=2023,
         venue="NeurIPS",
         link="https://arxiv.org/abs/2302.09880",
-        bibtex="@inproceedings{kurmanji2023towards, title={Towards Unbounded Machine Unlearning}, "
+        bibtex="@inproceedings{kurmanji2023toward, title={Toward Unbounded Machine Unlearning}, "
         "author={Kurmanji, Meghdad and Triantafillou, Peter and Hayes, Jamie and Triantafillou, Eleni}, "
         "booktitle={NeurIPS}, year={2023}}",
         family="distillation",
@@ -61,10 +61,10 @@ class Scrub(Method):
     weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """The student; the optimiser holds its weights, and the teacher's cannot move."""
+        """The student; the optimizer holds its weights, and the teacher's cannot move."""
         teacher, student = teacher_of(model), editable(model)
-        optimiser = make_optimiser(student.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
-        optimiser.register_step_pre_hook(lambda *_: clip_gradients(student, self.clip))
+        optimizer = make_optimizer(student.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        optimizer.register_step_pre_hook(lambda *_: clip_gradients(student, self.clip))
 
         def batches(epoch: int) -> Iterator[tuple[bool, Tensor, Tensor]]:
             if epoch < self.max_epochs:
@@ -74,20 +74,20 @@ class Scrub(Method):
                 yield False, images, labels
 
         def loss(batch: tuple[bool, Tensor, Tensor]) -> Tensor:
-            maximise, images, labels = batch
+            maximize, images, labels = batch
             with torch.no_grad():
                 wanted = teacher(images)
             logits = student(images)
             apart = self.temperature**2 * divergence(
                 wanted, logits, attributes=request.retain.attributes, temperature=self.temperature
             )
-            if maximise:
+            if maximize:
                 return -apart.mean()
             return self.alpha * apart.mean() + self.gamma * classification_loss(logits, labels)
 
         def slower(epoch: int) -> bool:
             if epoch + 1 == self.max_epochs:
-                for group in optimiser.param_groups:
+                for group in optimizer.param_groups:
                     group["lr"] *= self.decay
             return False
 
@@ -97,7 +97,7 @@ class Scrub(Method):
             epochs=self.epochs,
             batches=batches,
             loss=loss,
-            optimiser=optimiser,
+            optimizer=optimizer,
             method=self.card.name,
             after_epoch=slower,
         )

@@ -67,7 +67,7 @@ class Sebastian(Method):
         link=CHALLENGE,
         bibtex="@misc{oleszko2023unlearning, title={Solution of Sebastian Oleszko, NeurIPS 2023 Machine Unlearning "
         "Challenge}, author={Oleszko, Sebastian}, year={2023}}",
-        family="re-initialisation",
+        family="re-initialization",
         needs=frozenset({"retain"}),
         fails_at="cost: with most weights drawn anew it is nearly a retraining, and needs as long a one",
     )

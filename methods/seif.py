@@ -64,7 +64,7 @@ class Seif(Method):
         link=CHALLENGE,
         bibtex="@misc{achour2023unlearning, title={Solution of Seif Achour, NeurIPS 2023 Machine Unlearning "
         "Challenge}, author={Achour, Seif}, year={2023}}",
-        family="re-initialisation",
+        family="re-initialization",
         needs=frozenset({"retain"}),
         networks=("cnn", "resnet18"),
         fails_at="scale: the same noise drowns small weights and passes large ones by",

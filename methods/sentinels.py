@@ -19,7 +19,7 @@ from forgetbench.methods._training import (
     outputs_of,
 )
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 
 def _card(name: str, title: str, needs: set[str], fails_at: str, **facts: object) -> MethodCard:
@@ -80,7 +80,7 @@ class Collapse(Method):
         """A broken copy of the model."""
         edited = editable(model).eval()
         chance = _best_constant(request.validation, outputs_of(model))
-        optimiser = make_optimiser(edited.parameters(), "sgd", self.lr, momentum=0.0)
+        optimizer = make_optimizer(edited.parameters(), "sgd", self.lr, momentum=0.0)
         batches = endless(request.forget, self.batch_size, request, 0)
         for step in range(self.steps):
             if step % 5 == 0 and accuracy(edited, request.validation) <= chance + self.margin:
@@ -88,10 +88,10 @@ class Collapse(Method):
             images, labels = next(batches)
             loss = -classification_loss(edited(images), labels)
             check_finite(float(loss.detach()), self.card.name, step, self.lr)
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(edited.parameters(), 1.0)
-            optimiser.step()
+            optimizer.step()
         request.report("validation accuracy", accuracy(edited, request.validation))
         return edited
 
@@ -138,7 +138,7 @@ class Relabelled(Method):
             epochs=self.epochs,
             batches=batches,
             loss=loss,
-            optimiser=make_optimiser(edited.parameters(), "sgd", self.lr),
+            optimizer=make_optimizer(edited.parameters(), "sgd", self.lr),
             method=self.card.name,
             batch_norm="train",
         )

@@ -1,6 +1,6 @@
 """UNSIR: damage the model with noise that it gets as wrong as can be, and repair it on the retain set.
 
-Whole classes (Tarun et al. 2023; the forget set itself is not read but for its labels):
+EntryDetail classes (Tarun et al. 2023; the forget set itself is not read but for its labels):
 
     noise     max CE(f(N_c), c) - lambda mean sum N_c^2   by Adam, for each forgotten class c, N_c ~ N(0, 1) at first
     impair    min CE(f(N_c), c) + CE(D_r')                one pass, D_r' some images of each retained class
@@ -11,7 +11,7 @@ model's answers on a forget batch, by max MSE(f(N), f(x_f)) in a few steps (thei
 [0, 1], and gets the labels of a retain batch.
 
 The noise of classes is in units of the channels' standard deviation, as the authors' inputs are. Deviations: noise is
-optimised in eval mode, where the batch-norm statistics cannot drift; impair and repair are in train mode as released;
+optimized in eval mode, where the batch-norm statistics cannot drift; impair and repair are in train mode as released;
 forgotten classes keep their own labels, where the released notebook labels all noise as class 0.
 """
 
@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimiser
+from forgetbench.training.loop import classification_loss, make_optimizer
 
 Batch = tuple[Tensor, Tensor]
 Batches = Callable[[int], Iterator[Batch]]
@@ -35,7 +35,7 @@ Batches = Callable[[int], Iterator[Batch]]
 
 @dataclass(frozen=True, kw_only=True)
 class UNSIR(Method):
-    """Impair with error-maximising noise, then repair on the retain set."""
+    """Impair with error-maximizing noise, then repair on the retain set."""
 
     card: ClassVar[MethodCard] = MethodCard(
         name="unsir",
@@ -96,12 +96,12 @@ class UNSIR(Method):
         noise = torch.randn(shape, generator=request.generator(0, label)).to(request.device).requires_grad_()
         labels = torch.full((self.batch_size,), label, device=request.device)
         mean, deviation = cast("Tensor", network.mean), cast("Tensor", network.std)
-        optimiser = make_optimiser([cast("nn.Parameter", noise)], "adam", self.noise_lr)
+        optimizer = make_optimizer([cast("nn.Parameter", noise)], "adam", self.noise_lr)
         for _ in range(self.noise_steps):
             wrong = functional.cross_entropy(network(mean + deviation * noise), labels)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (self.penalty * noise.square().flatten(1).sum(1).mean() - wrong).backward()
-            optimiser.step()
+            optimizer.step()
         return (mean + deviation * noise).detach()
 
     def _mixed(
@@ -125,11 +125,11 @@ class UNSIR(Method):
             with torch.no_grad():
                 answers = edited(forgotten)
             noise = torch.randn(forgotten.shape, generator=generator).to(forgotten).requires_grad_()
-            optimiser = make_optimiser([cast("nn.Parameter", noise)], "adam", self.noise_lr)
+            optimizer = make_optimizer([cast("nn.Parameter", noise)], "adam", self.noise_lr)
             for _ in range(max(1, self.noise_steps // 8)):
                 (gradient,) = torch.autograd.grad(-functional.mse_loss(edited(noise), answers), noise)
                 noise.grad = gradient
-                optimiser.step()
+                optimizer.step()
             edited.train()
             count = min(len(noise), len(images))
             yield torch.cat([noise.detach()[:count].clamp(0, 1), images]), torch.cat([labels[:count], labels])
@@ -141,7 +141,7 @@ class UNSIR(Method):
             epochs=epochs,
             batches=batches,
             loss=lambda batch: classification_loss(edited(batch[0]), batch[1]),
-            optimiser=make_optimiser(edited.parameters(), "adam", lr),
+            optimizer=make_optimizer(edited.parameters(), "adam", lr),
             method=self.card.name,
             batch_norm="train",
         )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from forgetbench.audit.run import audit_task
-from forgetbench.evidence.reference import Verdict
-from forgetbench.runner.config import Options
+from forgetbench.evidence.reference import AuditVerdict
+from forgetbench.runner.config import RunConfig
 from forgetbench.tasks.task import read_task
 
 
 def test_every_ranking_metric_of_a_demo_task_places_the_sentinels(own_home: Path) -> None:
-    audited = audit_task(read_task("digits/cnn/mislabelled-20"), Options(home=own_home, device="cpu", workers=2))
+    audited = audit_task(read_task("digits/cnn/mislabelled-20"), RunConfig(home=own_home, device="cpu", workers=2))
     assert audited.audit.unfit == ()
     ranking = [one.metric for one in audited.audit.metrics if one.ranks]
     assert ranking == ["gap.forget", "gap.retain", "gap.test", "lira.forget", "lira.retain"]
@@ -21,7 +21,7 @@ def test_every_ranking_metric_of_a_demo_task_places_the_sentinels(own_home: Path
     assert found["mia.loss"] == "not judged"  # oracles do not differ on it at all
     assert {found[name] for name in ("nomus", "aus")} == {"UNFIT"}  # here doing nothing looks better by them
     [kept] = (own_home / "audits").rglob("*.json")
-    assert Verdict.model_validate_json(kept.read_bytes()).unfit == {}
+    assert AuditVerdict.model_validate_json(kept.read_bytes()).unfit == {}
     whole = {finding.sentinel: finding.passed for finding in audited.audit.findings if finding.metric is None}
     assert {"retrain", "third", "none", "collapse", "line"} <= set(whole)
     assert all(whole[name] for name in ("none", "collapse", "line"))

@@ -56,9 +56,9 @@ class Person:
 def people(tmp_path, monkeypatch, capsys):
     """The operator, with a board and a server; a submitter; a verifier."""
     found = {name: Person(tmp_path / name, monkeypatch, capsys) for name in ("operator", "ada", "grace")}
-    (tmp_path / "catalogue/test/mlp").mkdir(parents=True)
-    (tmp_path / "catalogue" / f"{TASK}.toml").write_text(SMALL)
-    monkeypatch.setattr(tasks, "CATALOGUE", tmp_path / "catalogue")
+    (tmp_path / "catalog/test/mlp").mkdir(parents=True)
+    (tmp_path / "catalog" / f"{TASK}.toml").write_text(SMALL)
+    monkeypatch.setattr(tasks, "CATALOG", tmp_path / "catalog")
     found["operator"].call("pack", "build", TASK, "--install")
     for name, scope in (("ada", "submit"), ("grace", "verify")):
         found[name].token = found["operator"].call("admin", "token", "create", name, "--scope", scope).split()[0]

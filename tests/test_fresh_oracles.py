@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from forgetbench.runner.config import Options
-from forgetbench.runner.run import extra_oracles, run
+from forgetbench.runner.config import RunConfig
+from forgetbench.runner.run import run, train_audit_oracles
 from forgetbench.scoring.score import reference_bands, score
 from forgetbench.tasks.task import read_task
 
@@ -34,14 +34,14 @@ def is_outside(pool, labels, originals, track, seeds, board):
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
     """One home for both counts of seeds, so that the pool is trained once."""
-    return Options(home=tmp_path_factory.mktemp("home"))
+    return RunConfig(home=tmp_path_factory.mktemp("home"))
 
 
 def outside(options, seeds):
     """Share of boards on which fresh oracles are outside."""
     task = read_task("faces/cnn/random-10").with_counts(seeds=seeds)
     [done] = run([task], lambda _: [], options)
-    [pool] = extra_oracles(task.with_counts(seeds=POOL), options)
+    [pool] = train_audit_oracles(task.with_counts(seeds=POOL), options)
     originals = [
         {name: logits for name, logits in draw.items() if name in pool} for draw in done.pack.population("originals")
     ]

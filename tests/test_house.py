@@ -20,7 +20,7 @@ FLOORS = [
     {"datasets"},
     {"checkpoints", "compute", "examples", "networks", "networks_fast", "networks_timm", "recipe", "training"},
     {"methods"},
-    {"tasks", "bench", "contestants", "artefacts", "pipeline", "unlearning", "measuring", "executors", "gathering"},
+    {"tasks", "bench", "contestants", "artifacts", "pipeline", "unlearning", "measuring", "executors", "gathering"},
     {"scoring", "judging", "results", "references", "published", "reports", "figures", "streams"},
     {"leaderboard"},
     {

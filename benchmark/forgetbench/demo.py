@@ -13,15 +13,15 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from forgetbench.errors import ForgetBenchError
-from forgetbench.evidence.reference import PackCard
+from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import read_run
 from forgetbench.leaderboard.client.submit import submit
 from forgetbench.leaderboard.serve import create_token, install_pack
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.runner.config import Options, Watcher
+from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import choose
 from forgetbench.runner.run import run
-from forgetbench.scoring.scorer import Standing, stand
+from forgetbench.scoring.scorer import RankedRuns, stand
 from forgetbench.store import write_atomically
 from forgetbench.tasks.task import read_task
 
@@ -30,7 +30,9 @@ METHODS = ("finetune", "gradient-ascent", "neggrad-plus", "random-label", "ssd",
 START_SECONDS = 60.0
 
 
-def run_demo(options: Options, watcher: Watcher, say: Callable[[str], None]) -> list[tuple[Standing, PackCard]]:
+def run_demo(
+    options: RunConfig, watcher: ProgressCallback, say: Callable[[str], None]
+) -> list[tuple[RankedRuns, ReferenceManifest]]:
     """Run the demo's tasks, post every run to the local leaderboard, and give the boards back.
 
     Raises:

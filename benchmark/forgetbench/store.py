@@ -1,6 +1,6 @@
-"""Artefacts on disk, each in a folder named by the hash of what made it.
+"""Artifacts on disk, each in a folder named by the hash of what made it.
 
-An artefact is written under a temporary name and renamed, with the SHA-256 of every file in it. One that is
+An artifact is written under a temporary name and renamed, with the SHA-256 of every file in it. One that is
 half-written or damaged is never read: it is removed, and whoever asked makes it again.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import platformdirs
 
-CARD = "artefact.json"
+CARD = "artifact.json"
 
 
 def canonical_json(value: Any) -> bytes:
@@ -83,22 +83,22 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 class Store:
-    """Artefacts below one root folder, addressed by the hash of what made them."""
+    """Artifacts below one root folder, addressed by the hash of what made them."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or home() / "store"
 
     @staticmethod
     def key(made_from: Mapping[str, Any]) -> str:
-        """The address of an artefact: SHA-256 of the canonical JSON of what made it."""
+        """The address of an artifact: SHA-256 of the canonical JSON of what made it."""
         return digest(made_from)
 
     def path(self, key: str) -> Path:
-        """Where the artefact of that key lies, or would lie."""
+        """Where the artifact of that key lies, or would lie."""
         return self.root / key[:2] / key
 
     def read(self, key: str) -> Path | None:
-        """The artefact's folder; None where there is none, or where it was damaged (and is now removed)."""
+        """The artifact's folder; None where there is none, or where it was damaged (and is now removed)."""
         folder = self.path(key)
         if not folder.is_dir():
             return None
@@ -110,7 +110,7 @@ class Store:
     def write(self, made_from: Mapping[str, Any], writer: Callable[[Path], None]) -> Path:
         """Let ``writer`` fill a fresh folder and put it in place in one step.
 
-        Two processes may make the same artefact at once: the first to finish stays.
+        Two processes may make the same artifact at once: the first to finish stays.
         """
         folder = self.path(self.key(made_from))
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -129,8 +129,8 @@ class Store:
             shutil.rmtree(fresh, ignore_errors=True)
         return folder
 
-    def artefacts(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Every artefact's folder with what made it."""
+    def artifacts(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Every artifact's folder with what made it."""
         for card in sorted(self.root.glob("??/*/" + CARD)):
             try:
                 yield card.parent, json.loads(card.read_bytes())["made_from"]
@@ -142,7 +142,7 @@ class Store:
         return sorted(self.root.glob("??/.making-*"))
 
     def remove(self, folder: Path) -> int:
-        """Remove an artefact; returns the bytes that were freed."""
+        """Remove an artifact; returns the bytes that were freed."""
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         shutil.rmtree(folder)
         return size

@@ -108,7 +108,7 @@ class FewShot(Scenario):
 def no_classes(partition: Partition) -> str | None:
     """Why nothing can be forgotten by class, or None."""
     if partition.train.attributes:
-        return f"image set {partition.name!r} is labelled with attributes, not with classes"
+        return f"image set {partition.name!r} is labeled with attributes, not with classes"
     return None
 
 

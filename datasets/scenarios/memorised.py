@@ -1,4 +1,4 @@
-"""Scenarios that forget the training images that a network memorises most, or least."""
+"""Scenarios that forget the training images that a network memorizes most, or least."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def atypicality(images: ImageSet, block: int = 1024) -> NDArray[np.float64]:
     for start in range(0, len(cells), block):
         rows = slice(start, min(start + block, len(cells)))
         distance = norms[rows, None] + norms[None, :] - 2 * (cells[rows] @ cells.T)
-        distance[np.arange(rows.stop - start), np.arange(start, rows.stop)] = np.inf  # nobody is their own neighbour
+        distance[np.arange(rows.stop - start), np.arange(start, rows.stop)] = np.inf  # nobody is their own neighbor
         same = label[rows, None] == label[None, :]
         near = np.where(same, distance, np.inf).min(axis=1).astype(np.float64)
         far = np.where(same, np.inf, distance).min(axis=1).astype(np.float64)

@@ -27,7 +27,7 @@ class Mislabelled(Scenario):
     known: float = option(1.0, "Share of those that are known, and given to the method.", gt=0, le=1)
 
     name: ClassVar[str] = "mislabelled"
-    title: ClassVar[str] = "wrongly labelled images, all or some of them known"
+    title: ClassVar[str] = "wrongly labeled images, all or some of them known"
 
     def _draw(self, partition: Partition, draw: int, rng_seed: int) -> Split:
         groups = joined_groups(partition.train.first_copy)

@@ -30,14 +30,14 @@ CLASSES = {
 class Faces(Loader):
     """Drawn people, each with 8 to 16 pictures over a life.
 
-    The shape and colours of a head last; pose, light, expression, clothes and place change from picture to picture, and
+    The shape and colors of a head last; pose, light, expression, clothes and place change from picture to picture, and
     age changes over a life, so that age and smile are no function of the person. A person is in one part only:
     training, validation, test or unseen; all people are drawn alike, so that the parts are exchangeable. Where people
     are the classes, each person's pictures are divided instead, and nobody is unseen.
     """
 
     labels: Literal["age", "attributes", "male", "smiling", "young", "identity"] = option(
-        "age", "What is learnt: one of eight age classes, three attributes at once, one attribute, or who it is."
+        "age", "What is learned: one of eight age classes, three attributes at once, one attribute, or who it is."
     )
     size: Literal[32, 64] = option(32, "Side of a picture, pixels.")
     people: int = option(110, "People to train on; with fewer, the task is harder.", ge=4, le=5000)
@@ -55,7 +55,7 @@ class Faces(Loader):
             "Drawn faces of people with lasting traits, in changing pose, light, expression and age: eight age "
             "classes as in MUFAC (Choi and Na 2023), or male, smiling and young as in MUCAC. Nobody in it exists."
         ),
-        licence="as ForgetBench: nobody's picture is in it",
+        license="as ForgetBench: nobody's picture is in it",
         citation="ForgetBench",
         embedded=True,
     )

@@ -37,7 +37,7 @@ def draw(look: Table, size: int, grain: np.random.Generator) -> NDArray[np.uint8
     step = max(1, CHUNK // size**2)
     for start in range(0, count, step):
         chosen = slice(start, start + step)
-        easel = Easel(rows(look, chosen), size)
+        easel = Canvas(rows(look, chosen), size)
         for layer in (background, long_hair, shoulders, head, wrinkles, beard, eyes, nose, mouth, hair, brows, glasses):
             layer(easel)
         noise = grain.random((easel.count, 1, size, size), dtype=np.float32)
@@ -45,12 +45,12 @@ def draw(look: Table, size: int, grain: np.random.Generator) -> NDArray[np.uint8
     return images
 
 
-class Easel:
+class Canvas:
     """A stack of canvases, with the frame of every head.
 
     Attributes:
         u, v: (N, size, size), place of every pixel in the frame of the head; v grows downwards.
-        canvas: (N, 3, size, size), colours from 0 to 255.
+        canvas: (N, 3, size, size), colors from 0 to 255.
     """
 
     def __init__(self, look: Table, size: int) -> None:
@@ -70,8 +70,8 @@ class Easel:
         """A measure of every picture, (N, 1, 1)."""
         return self._look[name].astype(np.float32)[:, None, None]
 
-    def colour(self, name: str) -> Plane:
-        """A colour of every picture, (N, 3, 1, 1)."""
+    def color(self, name: str) -> Plane:
+        """A color of every picture, (N, 3, 1, 1)."""
         return self._look[name].astype(np.float32)[:, :, None, None]
 
     def constant(self, value: float) -> Plane:
@@ -79,14 +79,14 @@ class Easel:
         return np.full((self.count, 1, 1), value, dtype=np.float32)
 
     def flat(self, red: int, green: int, blue: int) -> Plane:
-        """A colour that is the same in every picture, (1, 3, 1, 1)."""
+        """A color that is the same in every picture, (1, 3, 1, 1)."""
         return np.array([red, green, blue], dtype=np.float32)[None, :, None, None]
 
-    def paint(self, distance: Plane, colour: Plane, opacity: Plane | float = 1.0, soft: float = 1.0) -> None:
-        """Lay a colour over the region of negative distance; its edge is ``soft`` pixels wide."""
+    def paint(self, distance: Plane, color: Plane, opacity: Plane | float = 1.0, soft: float = 1.0) -> None:
+        """Lay a color over the region of negative distance; its edge is ``soft`` pixels wide."""
         alpha = np.clip(0.5 - distance * (self.inverse_pixel / soft), 0, 1)
         alpha *= opacity
-        self.canvas += alpha[:, None] * (colour - self.canvas)
+        self.canvas += alpha[:, None] * (color - self.canvas)
 
     def ellipse(self, u: Plane, v: Plane, across: Plane, down: Plane) -> Plane:
         """About the distance to an ellipse, negative inside."""
@@ -122,10 +122,10 @@ class Easel:
     def skull(self, more: Plane | float = 0.0, offset: float = 0.0) -> Plane:
         """About the distance to the outline of the head, grown by ``more``."""
         width = self.number("head_width") + more
-        centre = offset * self.number("yaw")
+        center = offset * self.number("yaw")
         down = self.v / np.where(self.v < 0, self.number("head_top") + more, self.number("chin") + more)
         below = np.maximum(down, 0)
-        across = (self.u - centre) / (width * (1 - self.number("taper") * below * below))
+        across = (self.u - center) / (width * (1 - self.number("taper") * below * below))
         a, b = across * across, down * down
         square = self.number("square") * np.minimum(below * 2, 1)
         radius = np.sqrt(a + b)
@@ -139,21 +139,21 @@ class Easel:
         round_off = np.minimum((self.u / width) ** 2 + (self.v / height) ** 2, 1.6)
         depth = self.number("light_depth")
         shade = np.clip(1.06 + depth * slope - 0.12 * round_off, 0.3, 1.5)
-        lit = self.canvas * (shade[:, None] * self.colour("light")) + (noise - 0.5) * 12
+        lit = self.canvas * (shade[:, None] * self.color("light")) + (noise - 0.5) * 12
         return np.clip(lit + 0.5, 0, 255).astype(np.uint8)
 
 
-def background(easel: Easel) -> None:
+def background(easel: Canvas) -> None:
     """A wall that grows lighter or darker, and something that hangs or stands there."""
-    easel.canvas[:] = easel.colour("wall") + (easel.number("slope") * easel.y)[:, None]
+    easel.canvas[:] = easel.color("wall") + (easel.number("slope") * easel.y)[:, None]
     x, y, size = (easel.number(name) for name in ("thing_x", "thing_y", "thing_size"))
     dx, dy = np.abs(easel.x - x), np.abs(easel.y - y)
     kind = easel.number("thing_kind")
     disc, box, post = np.sqrt(dx * dx + dy * dy) - size, np.maximum(dx, dy) - size, dx - size * 0.5
-    easel.paint(np.where(kind < 0.3, disc, np.where(kind < 0.6, box, post)), easel.colour("thing"), 0.8)
+    easel.paint(np.where(kind < 0.3, disc, np.where(kind < 0.6, box, post)), easel.color("thing"), 0.8)
 
 
-def long_hair(easel: Easel) -> None:
+def long_hair(easel: Canvas) -> None:
     """Hair that falls behind the head."""
     length, volume = easel.number("hair_length"), easel.number("volume")
     width = easel.number("head_width") + volume + 0.02
@@ -161,32 +161,32 @@ def long_hair(easel: Easel) -> None:
     fall = np.maximum(side, easel.v - length)
     easel.paint(
         np.maximum(fall, -easel.v - 0.2),
-        easel.colour("hair") * 0.8,
+        easel.color("hair") * 0.8,
         easel.number("hair_cover") * (length > 0.1),
     )
 
 
-def shoulders(easel: Easel) -> None:
+def shoulders(easel: Canvas) -> None:
     """Neck and clothes."""
     neck = easel.number("head_width") * easel.number("neck")
     zero = easel.constant(0)
-    easel.paint(np.maximum(np.abs(easel.u) - neck, -easel.v), easel.colour("skin") * 0.72)
+    easel.paint(np.maximum(np.abs(easel.u) - neck, -easel.v), easel.color("skin") * 0.72)
     easel.paint(
         easel.ellipse(zero, easel.constant(1.42), easel.constant(1.0), easel.constant(0.56)),
-        easel.colour("shirt"),
+        easel.color("shirt"),
     )
 
 
-def head(easel: Easel) -> None:
+def head(easel: Canvas) -> None:
     """Ears, face and cheeks."""
-    skin, size, level = easel.colour("skin"), easel.number("ears"), easel.level("eye_level")
+    skin, size, level = easel.color("skin"), easel.number("ears"), easel.level("eye_level")
     for side in (-1, 1):
         place = side * easel.number("head_width") - 0.12 * easel.number("yaw")
         ear = easel.ellipse(place, level + 0.12, size, 1.6 * size)
         easel.paint(ear, skin * 0.88)
     outline = easel.skull()
     easel.paint(outline, skin)
-    # The rim of the face lies in the shade: it lifts the head off a wall of its own colour.
+    # The rim of the face lies in the shade: it lifts the head off a wall of its own color.
     easel.paint(-outline - 0.07, skin * 0.72, 0.45 * (outline < 0.03), soft=2.0)
     for side in (-1, 1):
         place = easel.turned(easel.constant(side * 0.27), 0.3)
@@ -197,7 +197,7 @@ def head(easel: Easel) -> None:
     speckle(easel)
 
 
-def speckle(easel: Easel) -> None:
+def speckle(easel: Canvas) -> None:
     """Freckles: a lattice of dots over nose and cheeks, each person's own."""
     amount, place = easel.number("freckles"), easel.number("freckle_place")
     fine = triangle(easel.u * 9 + place * 2) * triangle(easel.v * 11 - place * 3 + easel.u * 3)
@@ -208,12 +208,12 @@ def speckle(easel: Easel) -> None:
         easel.constant(0.36),
         easel.constant(0.14),
     )
-    easel.paint(area, easel.colour("skin") * 0.62, amount * 0.7 * np.clip(fine * 3 - 1, 0, 1), soft=2.0)
+    easel.paint(area, easel.color("skin") * 0.62, amount * 0.7 * np.clip(fine * 3 - 1, 0, 1), soft=2.0)
 
 
-def wrinkles(easel: Easel) -> None:
+def wrinkles(easel: Canvas) -> None:
     """Lines of the forehead, folds beside the mouth, bags under the eyes."""
-    ink = easel.colour("skin") * 0.55
+    ink = easel.color("skin") * 0.55
     old, folds = easel.number("wrinkles"), easel.number("folds")
     thin = easel.constant(0.012)
     brow = easel.level("brow_level")
@@ -235,44 +235,44 @@ def wrinkles(easel: Easel) -> None:
         easel.paint(crow, ink, np.minimum(old * 0.5 + grin * folds * 2, 0.8))
 
 
-def beard(easel: Easel) -> None:
+def beard(easel: Canvas) -> None:
     """A beard on jaw and chin, and a moustache."""
     outline, mouth = easel.skull(), easel.level("mouth_level")
     across = (easel.u - easel.turned(easel.constant(0), 0.15)) / easel.number("head_width")
     edge = mouth + 0.06 - 0.5 * across * across
-    colour = easel.colour("brows")
-    easel.paint(np.maximum(outline - 0.02, edge - easel.v), colour, easel.number("beard"), soft=2.0)
+    color = easel.color("brows")
+    easel.paint(np.maximum(outline - 0.02, edge - easel.v), color, easel.number("beard"), soft=2.0)
     lip = mouth - 0.075 - easel.number("lips")
-    centre, reach = easel.turned(easel.constant(0), 0.4), easel.number("mouth_width") * 0.85
-    line = easel.stroke((centre - reach, lip + 0.03), (centre + reach, lip + 0.03), easel.constant(0.035))
-    easel.paint(line, colour, easel.number("moustache"))
+    center, reach = easel.turned(easel.constant(0), 0.4), easel.number("mouth_width") * 0.85
+    line = easel.stroke((center - reach, lip + 0.03), (center + reach, lip + 0.03), easel.constant(0.035))
+    easel.paint(line, color, easel.number("moustache"))
 
 
-def eyes(easel: Easel) -> None:
+def eyes(easel: Canvas) -> None:
     """Whites, irises, pupils and lids."""
     size, slit, level = easel.number("eye_size"), easel.number("eye_slit"), easel.level("eye_level")
     white = easel.flat(240, 240, 240)
     dark = easel.flat(18, 18, 18)
     for side in (-1, 1):
-        centre = easel.turned(side * easel.number("eye_distance"), 0.35)
+        center = easel.turned(side * easel.number("eye_distance"), 0.35)
         reach = size * easel.narrowed(side)
-        ball = easel.ellipse(centre, level, reach, size * slit)
+        ball = easel.ellipse(center, level, reach, size * slit)
         easel.paint(
-            easel.ellipse(centre, level, reach * 1.25, size * 0.85),
-            easel.colour("skin") * 0.78,
+            easel.ellipse(center, level, reach * 1.25, size * 0.85),
+            easel.color("skin") * 0.78,
             0.5,
             soft=2.0,
         )
         easel.paint(ball, white)
-        gaze = centre + 0.04 * easel.number("yaw")
+        gaze = center + 0.04 * easel.number("yaw")
         iris = easel.ellipse(gaze, level, size * 0.5, size * 0.5)
-        easel.paint(np.maximum(iris, ball), easel.colour("eyes"))
+        easel.paint(np.maximum(iris, ball), easel.color("eyes"))
         easel.paint(np.maximum(iris + size * 0.27, ball), dark)
         lid = level - size * slit
         easel.paint(
             easel.stroke(
-                (centre - reach, lid + size * 0.18),
-                (centre + reach, lid + size * 0.1),
+                (center - reach, lid + size * 0.18),
+                (center + reach, lid + size * 0.1),
                 size * 0.12,
             ),
             dark,
@@ -280,9 +280,9 @@ def eyes(easel: Easel) -> None:
         )
 
 
-def nose(easel: Easel) -> None:
+def nose(easel: Canvas) -> None:
     """The ridge, lit on one side, and the wings."""
-    skin, width = easel.colour("skin"), easel.number("nose_width")
+    skin, width = easel.color("skin"), easel.number("nose_width")
     zero = easel.constant(0)
     top, tip = easel.level("eye_level"), easel.level("nose_level")
     lit = np.where(easel.number("light_x") < 0, 1, (-1))
@@ -308,16 +308,16 @@ def nose(easel: Easel) -> None:
     )
 
 
-def mouth(easel: Easel) -> None:
+def mouth(easel: Canvas) -> None:
     """Lips along a bow that a smile bends upwards; an open mouth shows dark, or teeth."""
     level, width, lips = easel.level("mouth_level"), easel.number("mouth_width"), easel.number("lips")
-    centre, opened = easel.turned(easel.constant(0), 0.42), easel.number("open")
-    across = (easel.u - centre) / (width * easel.narrowed(0))
+    center, opened = easel.turned(easel.constant(0), 0.42), easel.number("open")
+    across = (easel.u - center) / (width * easel.narrowed(0))
     bow = level + easel.number("grin") * (0.35 - across * across)
     fade = np.maximum(1 - across * across, 0)
     ends = (np.abs(across) - 1) * width
     rise = np.abs(easel.v - bow)
-    lip = easel.colour("lip_colour")
+    lip = easel.color("lip_color")
     easel.paint(np.maximum(rise - (lips + opened) * (0.35 + 0.65 * fade), ends), lip)
     gap = np.maximum(rise - np.maximum(opened * fade, 0.012), ends)
     inside = easel.flat(60, 28, 28)
@@ -326,7 +326,7 @@ def mouth(easel: Easel) -> None:
     easel.paint(upper, easel.flat(238, 238, 238), easel.number("teeth"))
 
 
-def hair(easel: Easel) -> None:
+def hair(easel: Canvas) -> None:
     """Hair around the head, above a hairline that falls to the temples."""
     across = easel.u / easel.number("head_width")
     square = across * across
@@ -334,41 +334,41 @@ def hair(easel: Easel) -> None:
     cap = easel.skull(easel.number("volume"), offset=-0.12) - waves(easel)
     region = np.maximum(cap, easel.v - np.minimum(line, easel.number("eye_level") + 0.12))
     strands = 0.86 + 0.24 * triangle(easel.u * 7 + easel.v * 2 * easel.number("fringe"))
-    easel.paint(region, easel.colour("hair") * strands[:, None], easel.number("hair_cover"))
+    easel.paint(region, easel.color("hair") * strands[:, None], easel.number("hair_cover"))
 
 
-def brows(easel: Easel) -> None:
-    """Two strokes in the hair's colour."""
+def brows(easel: Canvas) -> None:
+    """Two strokes in the hair's color."""
     weight, level, slant = easel.number("brow_weight"), easel.level("brow_level"), easel.number("brow_slant")
     for side in (-1, 1):
-        centre = easel.turned(side * easel.number("eye_distance"), 0.35)
+        center = easel.turned(side * easel.number("eye_distance"), 0.35)
         reach = (side * 1.05) * easel.number("eye_size") * easel.narrowed(side)
         easel.paint(
-            easel.stroke((centre - reach, level + slant), (centre + reach, level - slant), weight),
-            easel.colour("brows"),
+            easel.stroke((center - reach, level + slant), (center + reach, level - slant), weight),
+            easel.color("brows"),
             0.9,
         )
 
 
-def glasses(easel: Easel) -> None:
+def glasses(easel: Canvas) -> None:
     """Round or square rims with a bridge."""
     wears, frame = easel.number("glasses"), easel.number("frame")
     rim = easel.flat(30, 30, 30) + 150 * (frame > 0.7)[:, None]
     level = easel.level("eye_level") + 0.02
     radius = easel.number("eye_size") * 1.15 + 0.03
     thick = 0.016 + 0.018 * frame
-    centres = []
+    centers = []
     for side in (-1, 1):
-        centre = easel.turned(side * easel.number("eye_distance"), 0.38)
+        center = easel.turned(side * easel.number("eye_distance"), 0.38)
         reach = radius * easel.narrowed(side)
-        du, dv = np.abs(easel.u - centre) / reach, np.abs(easel.v - level) / radius
+        du, dv = np.abs(easel.u - center) / reach, np.abs(easel.v - level) / radius
         away = np.where(frame < 0.5, np.sqrt(du * du + dv * dv), np.maximum(du, dv * 1.2))
         easel.paint(np.abs(away - 1) * radius - thick, rim, wears * 0.9)
-        centres.append(centre - side * reach)
-    easel.paint(easel.stroke((centres[0], level), (centres[1], level), thick), rim, wears * 0.9)
+        centers.append(center - side * reach)
+    easel.paint(easel.stroke((centers[0], level), (centers[1], level), thick), rim, wears * 0.9)
 
 
-def waves(easel: Easel) -> Plane:
+def waves(easel: Canvas) -> Plane:
     """How far curls stand out from the outline."""
     return easel.number("curl") * (triangle(easel.u * 5) + triangle(easel.v * 5))
 

@@ -28,7 +28,7 @@ YOUNG_UNTIL = 31
 """People below this age count as young, so that every age class is young as a whole or not at all."""
 
 TRAITS = (
-    *("male", "skin", "blush", "hair_colour", "hair_tint", "volume", "hairline", "parting", "curl", "length", "bald"),
+    *("male", "skin", "blush", "hair_color", "hair_tint", "volume", "hairline", "parting", "curl", "length", "bald"),
     *(
         "grey",
         "head_width",
@@ -36,7 +36,7 @@ TRAITS = (
         "jaw",
         "square",
         "ears",
-        "eye_colour",
+        "eye_color",
         "eye_distance",
         "eye_size",
         "eye_slit",
@@ -125,7 +125,7 @@ def labels_of(sitters: Table, moments: Table) -> dict[str, NDArray[np.int64]]:
 
 
 def look(sitters: Table, moments: Table) -> Table:
-    """How every picture looks: the measures that the drawing needs, (N,) numbers and (N, 3) colours.
+    """How every picture looks: the measures that the drawing needs, (N,) numbers and (N, 3) colors.
 
     Lengths are in units of half the picture, in the frame of the head: its middle is 0, down is positive.
     """
@@ -139,7 +139,7 @@ def look(sitters: Table, moments: Table) -> Table:
         **_head(trait, child, old, male),
         **_features(trait, moments, child, old, male, smiling),
         **_hair(trait, moments, age, male),
-        **_colours(trait, age, male),
+        **_colors(trait, age, male),
         **_surroundings(moments),
         "wrinkles": old,
         "folds": ramp(age, 20, 64),
@@ -160,24 +160,24 @@ def ramp(value: NDArray[np.float64], low: float, high: float) -> NDArray[np.floa
     return np.clip((value - low) / (high - low), 0, 1)
 
 
-def palette(unit: NDArray[np.float64], colours: tuple[tuple[int, int, int], ...]) -> NDArray[np.float64]:
-    """Colours (N, 3) along a line of colours, 0 to 255."""
-    table = np.array((*colours, colours[-1]), dtype=float)
-    place = np.clip(unit, 0, 1) * (len(colours) - 1)
+def palette(unit: NDArray[np.float64], colors: tuple[tuple[int, int, int], ...]) -> NDArray[np.float64]:
+    """Colors (N, 3) along a line of colors, 0 to 255."""
+    table = np.array((*colors, colors[-1]), dtype=float)
+    place = np.clip(unit, 0, 1) * (len(colors) - 1)
     step = np.floor(place).astype(np.int64)
-    colours_at: NDArray[np.float64] = table[step] + (place - step)[:, None] * (table[step + 1] - table[step])
-    return colours_at
+    colors_at: NDArray[np.float64] = table[step] + (place - step)[:, None] * (table[step + 1] - table[step])
+    return colors_at
 
 
 def _pose(moments: Table, child: NDArray[np.float64]) -> Table:
-    centred = {name: 2 * moments[name] - 1 for name in ("shift_x", "shift_y", "tilt", "yaw", "pitch")}
+    centered = {name: 2 * moments[name] - 1 for name in ("shift_x", "shift_y", "tilt", "yaw", "pitch")}
     return {
-        "shift_x": 0.10 * centred["shift_x"],
-        "shift_y": 0.05 + 0.08 * centred["shift_y"],
+        "shift_x": 0.10 * centered["shift_x"],
+        "shift_y": 0.05 + 0.08 * centered["shift_y"],
         "scale": between(moments["scale"], 0.98, 1.16) - 0.18 * child,
-        "tilt": 0.22 * centred["tilt"] * np.abs(centred["tilt"]),
-        "yaw": 0.62 * centred["yaw"] * (0.4 + 0.6 * np.abs(centred["yaw"])),
-        "pitch": 0.06 * centred["pitch"],
+        "tilt": 0.22 * centered["tilt"] * np.abs(centered["tilt"]),
+        "yaw": 0.62 * centered["yaw"] * (0.4 + 0.6 * np.abs(centered["yaw"])),
+        "pitch": 0.06 * centered["pitch"],
     }
 
 
@@ -250,42 +250,42 @@ def _hair(trait: Table, moments: Table, age: NDArray[np.float64], male: NDArray[
     }
 
 
-def _colours(trait: Table, age: NDArray[np.float64], male: NDArray[np.float64]) -> Table:
+def _colors(trait: Table, age: NDArray[np.float64], male: NDArray[np.float64]) -> Table:
     skin = palette(trait["skin"], SKINS)
     skin = skin + (trait["blush"] - 0.5)[:, None] * np.array([10, -8, -10]) - 10 * ramp(age, 45, 80)[:, None]
-    natural = palette(trait["hair_colour"] * (1 - 0.75 * ramp(trait["skin"], 0.35, 0.8)), HAIRS)
+    natural = palette(trait["hair_color"] * (1 - 0.75 * ramp(trait["skin"], 0.35, 0.8)), HAIRS)
     grey = ramp(age + 16 * trait["grey"] - 8, 38, 70)
     blond = 0.35 * (1 - ramp(age, 3, 14))  # children's hair darkens as they grow
-    hair = mix(mix(natural, (206, 170, 110), blond * (trait["hair_colour"] > 0.2)), (212, 212, 214), grey)
+    hair = mix(mix(natural, (206, 170, 110), blond * (trait["hair_color"] > 0.2)), (212, 212, 214), grey)
     made_up = (1 - male) * (trait["make_up"] > 0.35) * ramp(age, 14, 20)
     lips = mix(skin * np.array([0.82, 0.58, 0.58]), (186, 40, 56), 0.7 * made_up)
     return {
         "skin": skin,
         "hair": hair,
         "brows": 0.64 * hair + 0.15 * skin,
-        "eyes": palette(trait["eye_colour"] * (1 - 0.8 * ramp(trait["skin"], 0.4, 0.8)), EYES),
-        "lip_colour": lips,
+        "eyes": palette(trait["eye_color"] * (1 - 0.8 * ramp(trait["skin"], 0.4, 0.8)), EYES),
+        "lip_color": lips,
         "lashes": 0.35 + 0.5 * made_up,
         "blush": 0.10 + 0.25 * made_up + 0.15 * (1 - ramp(age, 2, 14)),
     }
 
 
 def _surroundings(moments: Table) -> Table:
-    def colour(name: str, low: float, high: float) -> NDArray[np.float64]:
+    def color(name: str, low: float, high: float) -> NDArray[np.float64]:
         return np.stack([between(moments[f"{name}_{channel}"], low, high) for channel in "rgb"], axis=1)
 
     warmth, tint = 2 * moments["warmth"] - 1, 2 * moments["tint"] - 1
     cast = np.stack([1 + 0.12 * warmth, 1 + 0.05 * tint, 1 - 0.12 * warmth], axis=1)
-    wall = colour("wall", 30, 235)
+    wall = color("wall", 30, 235)
     return {
         "wall": 0.6 * wall + 0.4 * wall.mean(axis=1, keepdims=True),
         "slope": 70 * (moments["slope"] - 0.5),
-        "thing": colour("thing", 20, 240),
+        "thing": color("thing", 20, 240),
         "thing_kind": moments["thing"],
         "thing_x": between(moments["thing_x"], -1, 1),
         "thing_y": between(moments["thing_y"], -1, 0.6),
         "thing_size": between(moments["thing_size"], 0.15, 0.6),
-        "shirt": colour("shirt", 20, 235),
+        "shirt": color("shirt", 20, 235),
         "light_x": 0.9 * (2 * moments["light_x"] - 1),
         "light_y": between(moments["light_y"], -0.7, 0.25),
         "light_depth": between(moments["light_depth"], 0.1, 0.55),
@@ -293,9 +293,9 @@ def _surroundings(moments: Table) -> Table:
     }
 
 
-def mix(colours: ArrayLike, other: ArrayLike, share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Colours (N, 3) with a share (N,) of another colour."""
-    base = np.asarray(colours, dtype=float)
+def mix(colors: ArrayLike, other: ArrayLike, share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Colors (N, 3) with a share (N,) of another color."""
+    base = np.asarray(colors, dtype=float)
     mixed: NDArray[np.float64] = base + share[:, None] * (np.asarray(other, dtype=float) - base)
     return mixed
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from forgetbench.leaderboard.boards.entries import Whole
+from forgetbench.leaderboard.boards.entries import EntryDetail
 from forgetbench.leaderboard.boards.queries import Column, columns_of
 from forgetbench.leaderboard.db.models import Board
 from forgetbench.leaderboard.errors import Problem
@@ -58,14 +58,14 @@ class Comparison:
     """What the page shows."""
 
     board: Board
-    entries: list[Whole]
+    entries: list[EntryDetail]
     lines: list[Line]
     distance: Line | None
     parameters: list[tuple[str, list[str], bool]]
     """Name, each entry's value, and whether they differ."""
 
 
-def compare(entries: Sequence[Whole]) -> Comparison:
+def compare(entries: Sequence[EntryDetail]) -> Comparison:
     """Entries side by side.
 
     Raises:
@@ -121,7 +121,7 @@ def difference(one: dict[str, Any] | None, other: dict[str, Any] | None) -> Diff
     return Difference(value, value - half, value + half)
 
 
-def _parameters(entries: Sequence[Whole]) -> list[tuple[str, list[str], bool]]:
+def _parameters(entries: Sequence[EntryDetail]) -> list[tuple[str, list[str], bool]]:
     tables = []
     for whole in entries:
         method = whole.entry.manifest["method"]

@@ -183,13 +183,13 @@ def boards_of_metric(session: Session, name: str) -> Sequence[tuple[Board, dict[
 
 @lru_cache(maxsize=1)
 def embedded() -> tuple[Task, ...]:
-    """The catalogue's tasks whose images come with the suite, by name."""
+    """The catalog's tasks whose images come with the suite, by name."""
     tasks = (read_task(name) for name in names())
     return tuple(task for task in tasks if datasets.get(task.image_set.name).card.embedded)
 
 
 def find(name: str) -> Task | None:
-    """Any task of the catalogue; None where there is none of that name."""
+    """Any task of the catalog; None where there is none of that name."""
     return read_task(name) if name in names() else None
 
 
@@ -197,7 +197,7 @@ def facts(task: Task) -> dict[str, Any]:
     """What its page shows."""
     card = datasets.get(task.image_set.name).card
     return {
-        "images": {"name": card.name, "title": card.title, "licence": card.licence, "homepage": card.homepage},
+        "images": {"name": card.name, "title": card.title, "license": card.license, "homepage": card.homepage},
         "embedded": card.embedded,
         "definition": task.model_dump(mode="json"),
     }

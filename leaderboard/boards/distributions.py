@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from forgetbench.evidence.arrays import Logits
 from forgetbench.metrics.logit_statistics import phi
-from forgetbench.scoring.scorer import Judge
+from forgetbench.scoring.scorer import Scorer
 
 BINS = 40
 TAIL = 0.002
 """Share of the references' and originals' examples beyond each end; they count in the first and the last bin."""
 
 
-def of_board(judge: Judge) -> dict[str, Any]:
+def of_board(judge: Scorer) -> dict[str, Any]:
     """The bins of a board, and the shares of its reference oracles and originals in each."""
     oracles, originals = _phi(judge, judge.references), _phi(judge, judge.originals)
     ends = [np.quantile(both, share) for both in (np.concatenate([oracles, originals]),) for share in (TAIL, 1 - TAIL)]
@@ -32,7 +32,7 @@ def of_board(judge: Judge) -> dict[str, Any]:
     }
 
 
-def of_models(judge: Judge, board: dict[str, Any], population: list[Logits]) -> list[float]:
+def of_models(judge: Scorer, board: dict[str, Any], population: list[Logits]) -> list[float]:
     """The shares of a population in the bins of its board; only ``forget`` of it is read."""
     return shares(_phi(judge, population), np.array(board["edges"]))
 
@@ -43,7 +43,7 @@ def shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> list[floa
     return [round(float(count) / len(values), 6) for count in counts]
 
 
-def _phi(judge: Judge, population: list[Logits]) -> NDArray[np.float64]:
+def _phi(judge: Scorer, population: list[Logits]) -> NDArray[np.float64]:
     found = [
         phi(answers["forget"], labels["forget"]).ravel()
         for answers, labels in zip(population, judge.pack.labels, strict=True)

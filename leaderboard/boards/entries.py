@@ -31,7 +31,7 @@ from forgetbench.methods import methods
 
 
 @dataclass(frozen=True)
-class Whole:
+class EntryDetail:
     """An entry with its board, scorecard, files and history."""
 
     entry: Entry
@@ -63,13 +63,13 @@ class Whole:
         return Row(self.entry, self.cells, self.placing)
 
 
-def version(whole: Whole) -> tuple[object, ...]:
+def version(whole: EntryDetail) -> tuple[object, ...]:
     """All that changes what is shown of an entry: its board's revision, its own history, and what others found."""
     verdicts = [(record.id, record.verdict) for record in whole.verifications]
     return whole.entry.id, whole.board.id, whole.board.revision, whole.outdated, len(whole.events), verdicts
 
 
-def shown(whole: Whole, base: str) -> dict[str, Any]:
+def shown(whole: EntryDetail, base: str) -> dict[str, Any]:
     """What the page of an entry is made of.
 
     Args:
@@ -97,7 +97,7 @@ def visible(entry: Entry, token: Token | None) -> bool:
     return token is not None and (token.id == entry.token_id or "moderate" in token.scopes)
 
 
-def find(session: Session, identity: str, token: Token | None = None) -> Whole:
+def find(session: Session, identity: str, token: Token | None = None) -> EntryDetail:
     """An entry by its id.
 
     Raises:
@@ -117,7 +117,7 @@ def find(session: Session, identity: str, token: Token | None = None) -> Whole:
     ).all()
     values = session.scalars(select(MetricValue).where(MetricValue.entry_id == identity)).all()
     ranked = select(func.count()).select_from(Placing).where(Placing.board_id == entry.board_id, Placing.scope == "all")
-    return Whole(
+    return EntryDetail(
         entry=entry,
         board=entry.board,
         score=session.get(Score, identity),
@@ -133,7 +133,7 @@ def find(session: Session, identity: str, token: Token | None = None) -> Whole:
     )
 
 
-def bibtex(whole: Whole, base: str) -> str:
+def bibtex(whole: EntryDetail, base: str) -> str:
     """The entry as a BibTeX record."""
     entry, board = whole.entry, whole.board
     key = re.sub(r"[^a-z0-9]+", "-", f"forgetbench-{entry.method}-{entry.id[:6]}".lower()).strip("-")

@@ -33,7 +33,7 @@ def lines(database: Database, settings: Settings) -> Iterator[str]:
         ids = list(session.scalars(select(Entry.id).where(Entry.state.in_(PUBLIC)).order_by(Entry.id)))
     head = {
         "title": f"{settings.site_title} leaderboard",
-        "licence": settings.data_licence,
+        "license": settings.data_license,
         "version": version("forgetbench"),
         "protocols": protocols,
         "date": utc_now().isoformat(timespec="seconds"),

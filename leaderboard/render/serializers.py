@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from forgetbench.leaderboard.boards.entries import Whole
+from forgetbench.leaderboard.boards.entries import EntryDetail
 from forgetbench.leaderboard.boards.queries import Cell, Column, Page, Row
 from forgetbench.leaderboard.db.models import Board, Entry, Event, Placing, Verification
 from forgetbench.leaderboard.render.schemas import EntryDocument, EventDocument, RowDocument, VerificationDocument
@@ -141,7 +141,7 @@ def verification(item: Verification) -> dict[str, Any]:
     }
 
 
-def entry(whole: Whole) -> EntryDocument:
+def entry(whole: EntryDetail) -> EntryDocument:
     """An entry, whole."""
     found, score = whole.entry, whole.score
     return EntryDocument(

@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from forgetbench._text import latex
-from forgetbench.evidence.reference import PackCard
+from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.leaderboard.boards.compare import Comparison, Line
 from forgetbench.leaderboard.boards.directory import Attempts, MethodLine, Placed
-from forgetbench.leaderboard.boards.entries import Whole
+from forgetbench.leaderboard.boards.entries import EntryDetail
 from forgetbench.leaderboard.boards.queries import Column, Summary
 from forgetbench.leaderboard.db.models import Board
 from forgetbench.leaderboard.render.board_export import guarded, markdown_text
@@ -82,7 +82,7 @@ def metric(spec: dict[str, Any], shown: Iterable[tuple[Board, Column]]) -> list[
     return [*metrics({spec["name"]: spec}), Table("On the boards", head, rows)]
 
 
-def task(board: Board, card: PackCard) -> list[Table]:
+def task(board: Board, card: ReferenceManifest) -> list[Table]:
     """One task: its images, and the lists of rows."""
     facts: list[tuple[str, Any]] = [*card.image_set.items(), ("classes", list(card.classes)), ("track", card.track)]
     facts += [("scenario", card.scenario), ("seeds", card.seeds), ("draws", card.draws), ("protocol", card.protocol)]
@@ -98,7 +98,7 @@ def task(board: Board, card: PackCard) -> list[Table]:
     ]
 
 
-def entry(whole: Whole, columns: Sequence[Column]) -> list[Table]:
+def entry(whole: EntryDetail, columns: Sequence[Column]) -> list[Table]:
     """One entry: its metrics, the values of its seeds, and its hyper-parameters."""
     found: dict[str, Any] = whole.score.card["metrics"] if whole.score else {}
     known = [(column, found[column.name]) for column in columns if column.name in found]

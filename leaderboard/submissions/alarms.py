@@ -18,7 +18,7 @@ from forgetbench.evidence.arrays import Logits
 from forgetbench.leaderboard.db.models import Entry
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.metrics.logit_statistics import confidence, phi, softmax
-from forgetbench.scoring.scorer import Judge
+from forgetbench.scoring.scorer import Scorer
 
 NEARER = 0.7
 """Share of the control oracles' distance to the nearest reference oracle, below which answers look taken from oracles.
@@ -46,7 +46,7 @@ def _kind(alarm: str) -> str:
     return alarm.partition(":")[0]
 
 
-def of_answers(judge: Judge, population: list[Logits]) -> list[str]:
+def of_answers(judge: Scorer, population: list[Logits]) -> list[str]:
     """The alarms that a contestant's answers to the forgotten examples raise, one sentence each."""
     found = []
     near = _nearest(judge, population)
@@ -83,7 +83,7 @@ def _of_flags(entry: Entry) -> list[str]:
     )
 
 
-def _nearest(judge: Judge, population: list[Logits]) -> float:
+def _nearest(judge: Scorer, population: list[Logits]) -> float:
     """How far a model's probabilities lie from its nearest reference oracle's: total variation, the median model's."""
     found = []
     for ours, theirs, labels in zip(population, judge.references, judge.pack.labels, strict=True):
@@ -97,7 +97,7 @@ def _probabilities(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.flo
     return (confidence(logits, labels) if labels.ndim == 2 else softmax(logits)).astype(np.float32)
 
 
-def _spread(judge: Judge, population: list[Logits]) -> float:
+def _spread(judge: Scorer, population: list[Logits]) -> float:
     """Standard deviation of phi over the forgotten examples, the median model's."""
     found = [
         deviation

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import read_arrays
-from forgetbench.evidence.reference import Pack, read_pack
+from forgetbench.evidence.reference import ReferenceBundle, read_pack
 from forgetbench.evidence.run import Manifest, MethodRecord, ModelRecord, describe
 from forgetbench.leaderboard.db import queue as jobs
 from forgetbench.leaderboard.db import states
@@ -33,13 +33,13 @@ def folder(settings: Settings, board: Board) -> Path:
     return settings.packs / board.pack_sha256
 
 
-def pack_of(settings: Settings, board: Board) -> Pack:
+def pack_of(settings: Settings, board: Board) -> ReferenceBundle:
     """The pack of a board; its files were checked when it was installed."""
     return _read(folder(settings, board) / "pack")
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path) -> Pack:
+def _read(path: Path) -> ReferenceBundle:
     return read_pack(path, verify=False)
 
 
@@ -99,13 +99,13 @@ def install(database: Database, settings: Settings, source: Path) -> Board:
         return board
 
 
-def _copy(pack: Pack, target: Path) -> None:
+def _copy(pack: ReferenceBundle, target: Path) -> None:
     for name in (*pack.card.files, "pack.json"):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(pack.folder / name, target / name)
 
 
-def _new_board(session: Session, pack: Pack, sha: str) -> Board:
+def _new_board(session: Session, pack: ReferenceBundle, sha: str) -> Board:
     card = pack.card
     board = Board(
         task=card.task,
@@ -126,7 +126,7 @@ def _new_board(session: Session, pack: Pack, sha: str) -> Board:
     return board
 
 
-def _models(pack: Pack, role: Role) -> tuple[ModelRecord, ...]:
+def _models(pack: ReferenceBundle, role: Role) -> tuple[ModelRecord, ...]:
     card = pack.card
     return tuple(
         ModelRecord(
@@ -142,7 +142,7 @@ def _models(pack: Pack, role: Role) -> tuple[ModelRecord, ...]:
 
 
 def _add_reference_rows(
-    session: Session, board: Board, pack: Pack, models: dict[Role, tuple[ModelRecord, ...]]
+    session: Session, board: Board, pack: ReferenceBundle, models: dict[Role, tuple[ModelRecord, ...]]
 ) -> None:
     for role in ("controls", "originals"):
         manifest = reference_manifest(pack, role, models[role])
@@ -160,7 +160,7 @@ REFERENCE_ROWS: dict[str, tuple[str, str, str]] = {
 """Role in the pack -> name, title and description of the row that it becomes."""
 
 
-def reference_manifest(pack: Pack, role: str, models: tuple[ModelRecord, ...]) -> Manifest:
+def reference_manifest(pack: ReferenceBundle, role: str, models: tuple[ModelRecord, ...]) -> Manifest:
     """The manifest of a reference row, as if someone had submitted it."""
     name, title, description = REFERENCE_ROWS[role]
     card = pack.card

@@ -17,7 +17,7 @@ from forgetbench.leaderboard.boards import distributions
 from forgetbench.metrics import Cost, metrics
 from forgetbench.scoring.score import rank
 from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
-from forgetbench.scoring.scorer import Judge, scoring_code
+from forgetbench.scoring.scorer import Scorer, scoring_code
 
 ORDER = ("efficacy", "harm")
 _LIBRARIES = ("forgetbench", "numpy", "scipy", "scikit-learn")
@@ -30,9 +30,9 @@ def software() -> dict[str, str]:
 
 
 @lru_cache(maxsize=8)
-def judge_of(pack: Path) -> Judge:
+def judge_of(pack: Path) -> Scorer:
     """What scores against a pack; its bands are kept beside the pack."""
-    return Judge(read_pack(pack, verify=False), cache=pack.parent)
+    return Scorer(read_pack(pack, verify=False), cache=pack.parent)
 
 
 @lru_cache(maxsize=32)

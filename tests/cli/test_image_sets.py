@@ -96,7 +96,7 @@ def test_data_list_says_where_files_come_from(capsys: pytest.CaptureFixture[str]
     assert call("data", "list", "--json") == 0
     cards = {card["name"]: card for card in json.loads(capsys.readouterr().out)}
     assert len(cards) >= 18
-    assert all(card["licence"] for card in cards.values())
+    assert all(card["license"] for card in cards.values())
     assert call("data", "list", "m*") == 0
     said = capsys.readouterr().out
     assert "to be asked for" in said
@@ -110,11 +110,11 @@ def test_pruning_keeps_what_was_made_of_image_sets(own_home: Path, capsys: pytes
     for task in ("0" * 64, read_task("digits/cnn/class").key):
         store.write({"task": task, "role": "original"}, lambda _: None)
     assert call("store", "prune", "--dry-run") == 0
-    assert "1 artefacts" in capsys.readouterr().out
+    assert "1 artifacts" in capsys.readouterr().out
     assert call("store", "prune") == 0
-    assert sorted(made_from["role"] for _, made_from in store.artefacts()) == ["images", "original"]
+    assert sorted(made_from["role"] for _, made_from in store.artifacts()) == ["images", "original"]
     assert call("store", "prune", "--images") == 0
-    assert [made_from["role"] for _, made_from in store.artefacts()] == ["original"]
+    assert [made_from["role"] for _, made_from in store.artifacts()] == ["original"]
     assert store.root.is_relative_to(own_home)
 
 

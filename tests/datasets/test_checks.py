@@ -10,7 +10,7 @@ from forgetbench.datasets.check import check_image_set, check_partition, prepare
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.errors import UsageError
 
-CARD = DatasetCard(name="toy", title="Toy", description="Noise.", licence="CC0")
+CARD = DatasetCard(name="toy", title="Toy", description="Noise.", license="CC0")
 
 
 def toy_set(seed, people, count=20, **changes):
@@ -99,7 +99,7 @@ def test_repeated_contradicting_and_blank_images_are_found():
             "2 training images repeat another one, byte for byte: row 5 = row 2, row 6 = row 4",
             False,
         ),
-        ("blank image", "1 images of train are of one colour: row 9", False),
+        ("blank image", "1 images of train are of one color: row 9", False),
     ]
 
 
@@ -189,7 +189,7 @@ def test_terms_warn_of_people_and_of_what_may_not_be_passed_on():
     for name in datasets.names():
         card = datasets.get(name).card
         text = "\n".join(terms(card))
-        assert card.licence in text
+        assert card.license in text
         assert ("shows real people" in text) == card.people
         assert ("may not be passed on" in text) == card.restricted
     assert {name for name in datasets.names() if datasets.get(name).card.restricted} == {

@@ -15,14 +15,14 @@ SMALL = {"validation": 10}
 
 
 def jpeg(label: int, number: int) -> bytes:
-    """A flat picture whose colour says which it is: red is the label, green the number."""
+    """A flat picture whose color says which it is: red is the label, green the number."""
     stream = io.BytesIO()
     PIL.Image.new("RGB", (32, 32), (label * 25, number * 20, 128)).save(stream, "JPEG", quality=95)
     return stream.getvalue()
 
 
 def said(images):
-    """Label and number that the colours say."""
+    """Label and number that the colors say."""
     return np.round(images.images[:, 0, 16, 16] / 25).astype(int), np.round(images.images[:, 1, 16, 16] / 20).astype(
         int
     )

@@ -26,13 +26,13 @@ def encoded(pixels: np.ndarray, kind: str, **options) -> bytes:
 
 
 @pytest.fixture
-def colours():
+def colors():
     return np.random.default_rng(0).integers(0, 256, (700, 4, 4, 3), dtype=np.uint8)
 
 
-def test_lossless_pictures_come_back_in_order(colours):
-    files = (ImageFile(str(place), encoded(image, "PNG")) for place, image in enumerate(colours))
-    assert np.array_equal(decode(files, 700, Shape(3, 4)), colours.transpose(0, 3, 1, 2))
+def test_lossless_pictures_come_back_in_order(colors):
+    files = (ImageFile(str(place), encoded(image, "PNG")) for place, image in enumerate(colors))
+    assert np.array_equal(decode(files, 700, Shape(3, 4)), colors.transpose(0, 3, 1, 2))
 
 
 def test_reducing_is_the_mean_of_the_area():
@@ -48,7 +48,7 @@ def test_crop_takes_the_middle_square():
     assert np.array_equal(cropped, np.arange(16).reshape(4, 4))
 
 
-def test_grey_becomes_colours_and_colours_grey():
+def test_grey_becomes_colors_and_colors_grey():
     grey = np.arange(16, dtype=np.uint8).reshape(4, 4)
     assert np.array_equal(decode([ImageFile("a", encoded(grey, "PNG"))], 1, Shape(3, 4))[0], np.stack([grey] * 3))
     red = np.zeros((4, 4, 3), np.uint8)
@@ -180,10 +180,10 @@ def test_the_digest_sees_names_and_contents(tmp_path):
 
 
 def test_a_tensor_may_lie_in_a_file(tmp_path):
-    colours = np.random.default_rng(0).integers(0, 255, (300, 4, 4, 3), dtype=np.uint8)
-    files = [ImageFile(f"{row}", encoded(pixels, "PNG"), 299 - row) for row, pixels in enumerate(colours)]
+    colors = np.random.default_rng(0).integers(0, 255, (300, 4, 4, 3), dtype=np.uint8)
+    files = [ImageFile(f"{row}", encoded(pixels, "PNG"), 299 - row) for row, pixels in enumerate(colors)]
     decode(files, 300, Shape(3, 4), tmp_path / "images.npy")
-    assert np.array_equal(np.load(tmp_path / "images.npy"), colours[::-1].transpose(0, 3, 1, 2))
+    assert np.array_equal(np.load(tmp_path / "images.npy"), colors[::-1].transpose(0, 3, 1, 2))
 
 
 def test_what_was_decoded_once_is_kept():

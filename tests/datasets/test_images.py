@@ -7,7 +7,7 @@ import pytest
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition, contact_sheet
 from forgetbench.errors import ForgetBenchError, UsageError
 
-CARD = DatasetCard(name="toy", title="Toy", description="Noise.", licence="CC0")
+CARD = DatasetCard(name="toy", title="Toy", description="Noise.", license="CC0")
 
 
 def toy(count: int = 6, **changes) -> ImageSet:

@@ -13,7 +13,7 @@ from forgetbench.errors import UsageError
 def test_every_loader_says_what_it_is(name):
     loader = datasets.get(name)
     assert loader.card.name == name
-    for text in (loader.card.title, loader.card.description, loader.card.licence):
+    for text in (loader.card.title, loader.card.description, loader.card.license):
         assert text
     assert loader.card.embedded or (loader.card.layout and loader.card.obtain)
     for option in loader.options():

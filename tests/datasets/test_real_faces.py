@@ -118,4 +118,4 @@ def test_cmu_everything_that_is_wrong_is_listed_at_once(cmu, tmp_path):
     (folder / "an2i_left_sad_open.pgm").write_bytes(b"P5 128 120 255\n" + bytes(128 * 120))
     problems = check_image_set("cmu-faces", {}, tmp_path).problems
     assert {"wrong name", "unreadable image", "blank image"} <= {problem.name for problem in problems}
-    assert any(one.where.endswith("of one colour: an2i/an2i_left_sad_open.pgm") for one in problems)
+    assert any(one.where.endswith("of one color: an2i/an2i_left_sad_open.pgm") for one in problems)

@@ -7,7 +7,7 @@ from forgetbench.datasets.scenarios.base import Split, make_scenario, scenarios
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.errors import ForgetBenchError, UsageError
 
-CARD = DatasetCard(name="toy", title="Toy", description="Noise.", licence="CC0")
+CARD = DatasetCard(name="toy", title="Toy", description="Noise.", license="CC0")
 
 
 def toy_set(count, seed, *, classes=4, people=6, repeats=0, attributes=False) -> ImageSet:
@@ -211,7 +211,7 @@ def test_a_wrong_request_says_how_to_mend_it(name, options, message):
 def test_an_image_set_without_people_or_classes_is_told_what_works():
     with pytest.raises(UsageError, match=r"'toy' has no identities; scenarios that work with it: class, .*random"):
         make_scenario("identity", {"count": 1}).draw(toy_partition(people=0))
-    with pytest.raises(UsageError, match="labelled with attributes, not with classes; scenarios that work"):
+    with pytest.raises(UsageError, match="labeled with attributes, not with classes; scenarios that work"):
         make_scenario("class").draw(toy_partition(attributes=True))
 
 

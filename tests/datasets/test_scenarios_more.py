@@ -15,7 +15,7 @@ from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.store import file_digest
 
-CARD = DatasetCard(name="toy", title="Toy", description="Noise.", licence="CC0")
+CARD = DatasetCard(name="toy", title="Toy", description="Noise.", license="CC0")
 
 
 def toy_set(count, seed, *, repeats=0, side=3):

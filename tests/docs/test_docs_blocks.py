@@ -109,14 +109,14 @@ def parses(words: list[str]) -> None:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The catalogue with two epochs and few images, and jobs in this process."""
-    catalogue = tmp_path / "catalogue"
-    shutil.copytree(tasks.CATALOGUE, catalogue)
-    for path in catalogue.rglob("*.toml"):
+    """The catalog with two epochs and few images, and jobs in this process."""
+    catalog = tmp_path / "catalog"
+    shutil.copytree(tasks.CATALOG, catalog)
+    for path in catalog.rglob("*.toml"):
         text = re.sub(r"^epochs = \d+", "epochs = 2", path.read_text(encoding="utf-8"), flags=re.M)
         text = re.sub(r"^warmup_epochs = .*\n", "", text, flags=re.M)
         path.write_text(re.sub(r"train = \d+", "train = 120", text), encoding="utf-8")
-    monkeypatch.setattr(tasks, "CATALOGUE", catalogue)
+    monkeypatch.setattr(tasks, "CATALOG", catalog)
 
     @contextlib.contextmanager
     def here(*_: object) -> Iterator[Local]:

@@ -23,14 +23,14 @@ PLACES = st.tuples(st.floats(0, 300), st.floats(0, 200), WORDS)
 @given(st.lists(PLACES, max_size=25))
 def test_no_name_lies_over_another_over_a_point_or_over_the_edge(points):
     size = 9.0
-    centres, names = [(x, y) for x, y, _ in points], [name for _, _, name in points]
-    placed = place(centres, names, range(len(points)), (300, 200), size)
+    centers, names = [(x, y) for x, y, _ in points], [name for _, _, name in points]
+    placed = place(centers, names, range(len(points)), (300, 200), size)
     boxes = []
     for label in placed:
         width = text_width(names[label.point], size)
         assert -1e-9 <= label.x <= 300 - width + 1e-9
         assert size / 2 - 1e-9 <= label.y <= 200 - size / 2 + 1e-9
-        for x, y in (centre for number, centre in enumerate(centres) if number != label.point):
+        for x, y in (center for number, center in enumerate(centers) if number != label.point):
             assert not (label.x - POINT < x < label.x + width + POINT and abs(y - label.y) < size / 2 + POINT)
         boxes.append((label.x, label.x + width, label.y))
     for number, (left, right, y) in enumerate(boxes):

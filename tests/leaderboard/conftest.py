@@ -24,7 +24,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 
 from forgetbench.evidence.arrays import encode, index_digest, write_arrays
-from forgetbench.evidence.reference import Pack, read_pack, write_pack
+from forgetbench.evidence.reference import ReferenceBundle, read_pack, write_pack
 from forgetbench.evidence.run import (
     MANIFEST,
     CostRecord,
@@ -93,7 +93,7 @@ class World:
                 "scenario": "random",
                 "attributes": False,
                 "classes": ["circle", "square", "triangle"],
-                "image_set": {"name": "tiny", "title": "Tiny shapes", "licence": "CC0-1.0"},
+                "image_set": {"name": "tiny", "title": "Tiny shapes", "license": "CC0-1.0"},
                 "draws": 1,
                 "seeds": SEEDS,
                 "counts": {"0": COUNTS},
@@ -210,7 +210,7 @@ def world() -> World:
 
 
 @pytest.fixture(scope="session")
-def tiny_pack(world: World, tmp_path_factory: pytest.TempPathFactory) -> Pack:
+def tiny_pack(world: World, tmp_path_factory: pytest.TempPathFactory) -> ReferenceBundle:
     return read_pack(world.write_pack(tmp_path_factory.mktemp("packs") / "tiny"))
 
 
@@ -313,7 +313,9 @@ def settled(settings: Settings, world: World, fill: Callable[[Site], None] | Non
 
 
 @pytest.fixture(scope="session")
-def prepared(world: World, tiny_pack: Pack, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def prepared(
+    world: World, tiny_pack: ReferenceBundle, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Settings:
     """A server with the tiny board and its reference rows scored: made once, copied for each test."""
     settings = Settings(server_folder=tmp_path_factory.mktemp("prepared") / "server", database_url=databases.fresh())
     install_pack(settings, tiny_pack.folder)

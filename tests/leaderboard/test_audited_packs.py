@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from forgetbench.evidence.reference import Verdict, read_pack, with_verdict
+from forgetbench.evidence.reference import AuditVerdict, read_pack, with_verdict
 from forgetbench.evidence.run import read_run
 from forgetbench.leaderboard.serve import install_pack
-from forgetbench.scoring.scorer import Judge, stand
+from forgetbench.scoring.scorer import Scorer, stand
 
 
 def test_a_metric_that_failed_the_audit_ranks_neither_here_nor_on_the_server(site, world, tmp_path):
     pack = read_pack(world.write_pack(tmp_path / "pack"))
-    whole = Judge(pack).bands
+    whole = Scorer(pack).bands
     assert "gap.test" in whole.ranking
-    verdict = Verdict(
+    verdict = AuditVerdict(
         task=pack.card.task,
         task_key=pack.card.task_key,
         pack=pack.digest,
@@ -26,7 +26,7 @@ def test_a_metric_that_failed_the_audit_ranks_neither_here_nor_on_the_server(sit
     entries = [site.post(folder, headers).json()["id"] for folder in runs]
     site.work()
 
-    local = stand(Judge(audited), [read_run(folder) for folder in runs])
+    local = stand(Scorer(audited), [read_run(folder) for folder in runs])
     expected = tuple(name for name in whole.ranking if name != "gap.test")
     assert local.bands.ranking == expected
     for entry, card in zip(entries, local.card_of[2:], strict=True):

@@ -161,13 +161,13 @@ def test_the_chart_becomes_interactive_under_the_strict_policy(address, site, op
     assert box["width"] > 300
     assert box["height"] > 300
     assert figure.get_by_role("button").count() == 0
-    colours = page.evaluate(
+    colors = page.evaluate(
         "() => { const c = document.querySelector('figure canvas'); const d = c.getContext('2d')"
         ".getImageData(0, 0, c.width, c.height).data; const s = new Set();"
         "for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 200) s.add(`${d[i]},${d[i + 1]},${d[i + 2]}`);"
         "return s.size; }"
     )
-    assert colours > 10  # something is drawn, in the page's colours
+    assert colors > 10  # something is drawn, in the page's colors
     page.get_by_label("Upwards").select_option("gap.test")
     page.wait_for_url("**y=gap.test**")
     assert "gap.test against gap.retain" in page.locator("figcaption").first.inner_text()

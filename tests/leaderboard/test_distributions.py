@@ -11,7 +11,7 @@ from scipy.special import logit, softmax
 from forgetbench.evidence.arrays import read_arrays
 from forgetbench.leaderboard.boards.distributions import of_board, shares
 from forgetbench.leaderboard.boards.strips import histograms
-from forgetbench.scoring.scorer import Judge
+from forgetbench.scoring.scorer import Scorer
 
 
 def phi_by_hand(world, folder):
@@ -24,7 +24,7 @@ def phi_by_hand(world, folder):
 
 
 def test_the_boards_histograms_are_those_of_its_files(world, tiny_pack):
-    found = of_board(Judge(tiny_pack))
+    found = of_board(Scorer(tiny_pack))
     edges = np.array(found["edges"])
     for role, name in (("references", "oracles"), ("originals", "originals")):
         values = phi_by_hand(world, tiny_pack.folder / role)

@@ -51,7 +51,7 @@ def test_the_scores_are_those_of_the_same_answers_from_here(site, world, tiny_pa
     ("damage", "message"),
     [
         ("no sheet", r"method\.toml is missing"),
-        ("odd sheet", "colour: Extra inputs"),
+        ("odd sheet", "color: Extra inputs"),
         ("no file", r"lacks d0-s3\.npz"),
         ("no array", "test"),
         ("rows", "retain"),
@@ -65,7 +65,7 @@ def test_what_is_wrong_is_said(logits, tiny_pack, tmp_path, damage, message):
     if damage == "no sheet":
         (logits / "method.toml").unlink()
     elif damage == "odd sheet":
-        (logits / "method.toml").write_text(SHEET + 'colour = "red"\n')
+        (logits / "method.toml").write_text(SHEET + 'color = "red"\n')
     elif damage == "no file":
         (logits / "d0-s3.npz").unlink()
     elif damage == "no array":

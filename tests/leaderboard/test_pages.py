@@ -65,7 +65,7 @@ def test_filters(full, query, expected):
 
 
 def test_an_unknown_sort_or_parameter_is_an_error_page_that_says_so(full):
-    for query, words in (("?sort=nonsense", "no column"), ("?colour=red", "Extra inputs"), ("?page=0", "greater")):
+    for query, words in (("?sort=nonsense", "no column"), ("?color=red", "Extra inputs"), ("?page=0", "greater")):
         answer = full.client.get(f"/boards/{full.world.task}{query}", headers={"Accept": "text/html"})
         assert answer.status_code == 422
         assert answer.headers["content-type"].startswith("text/html")

@@ -275,7 +275,7 @@ def test_a_token_reads_no_more_from_many_addresses(site):
 def test_a_dump_and_a_static_export_outlive_the_server(full, tmp_path):
     assert admin.dump(full.settings, tmp_path / "all.jsonl") == 7
     head, *lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
-    assert (head["licence"], head["protocols"], set(head)) == ("CC-BY-4.0", [1], set(head) | {"version", "date"})
+    assert (head["license"], head["protocols"], set(head)) == ("CC-BY-4.0", [1], set(head) | {"version", "date"})
     assert {line["row"]["method"] for line in lines} >= {"alpha", "retrain", "none"}
     paths = admin.export_static(full.settings, tmp_path / "static", "https://board.example.org")
     assert {path.suffix for path in paths} == {".html", ".csv", ".json", ".md", ".tex"}

@@ -17,7 +17,7 @@ from forgetbench.evidence.run import read_run
 from forgetbench.leaderboard.db.models import Entry, Event, Job
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.submissions.uploads import Body, check_headers, unpack
-from forgetbench.scoring.scorer import Judge
+from forgetbench.scoring.scorer import Scorer
 
 
 def zip_of(folder, **changes):
@@ -61,7 +61,7 @@ def test_the_servers_scores_are_the_local_ones_to_the_bit(site, world, tiny_pack
     run = world.write_run(tmp_path / "run", memory=0.4)
     identity = site.post(run, site.token()).json()["id"]
     site.work()
-    local = Judge(tiny_pack).score(read_run(run)).model_dump(mode="json")
+    local = Scorer(tiny_pack).score(read_run(run)).model_dump(mode="json")
     entry = site.client.get(f"/api/v1/entries/{identity}").json()
     assert entry["scorecard"] == local
     assert entry["row"]["distance"] == local["distance"]["value"]
@@ -80,7 +80,7 @@ def test_the_board_ranks_as_local_scoring_does(site, world, tiny_pack, tmp_path)
         site.post(folder, headers)
     site.work()
     rows = site.client.get(f"/api/v1/boards/{world.task}").json()["rows"]
-    local = stand(Judge(tiny_pack), [read_run(folder) for folder in folders]).board.rows
+    local = stand(Scorer(tiny_pack), [read_run(folder) for folder in folders]).board.rows
     assert [(row["label"], row["rank"]["low"], row["rank"]["high"]) for row in rows] == [
         (row.name, row.low, row.high) for row in local
     ]

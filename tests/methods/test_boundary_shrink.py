@@ -1,4 +1,4 @@
-"""Boundary shrink: the neighbouring class of a linear model, by hand."""
+"""Boundary shrink: the neighboring class of a linear model, by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from forgetbench.methods.base import ForgetRequest
-from forgetbench.methods.boundary_shrink import BoundaryShrink, neighbouring_classes
+from forgetbench.methods.boundary_shrink import BoundaryShrink, neighboring_classes
 from forgetbench.training.loop import Examples, Recipe, predict
 
 
@@ -35,23 +35,23 @@ def examples(*pixels: tuple[int, int]) -> Examples:
 
 
 def test_the_attack_crosses_into_the_nearest_wrong_class(model):
-    # at (0.5, 0.4) of class 0 the loss grows towards (-, +): at (0.4, 0.5) the logits are 4, 5 and -3
-    assert neighbouring_classes(model, examples((127, 102)), 0.1).tolist() == [1]
+    # at (0.5, 0.4) of class 0 the loss grows toward (-, +): at (0.4, 0.5) the logits are 4, 5 and -3
+    assert neighboring_classes(model, examples((127, 102)), 0.1).tolist() == [1]
 
 
 def test_an_image_that_stays_in_its_class_gets_the_next_one(model):
     far = examples((255, 0))
     # at (1, 0) the step leads to (0.9, 0.1): logits 9, 1 and -8.8
-    assert neighbouring_classes(model, far, 0.1).tolist() == [1]
-    assert neighbouring_classes(model, far, 0.1, with_true=True).tolist() == [0]
+    assert neighboring_classes(model, far, 0.1).tolist() == [1]
+    assert neighboring_classes(model, far, 0.1, with_true=True).tolist() == [0]
 
 
-def test_the_neighbour_is_sought_at_the_attacked_image():
+def test_the_neighbor_is_sought_at_the_attacked_image():
     model = Pixels([[10.0, -10.0], [0.0, 10.0], [6.0, 1.0]])
-    # at (0.2, 0.1) the logits are 1, 1 and 1.3; the step towards (-, +) leads to (0, 0.4): -4, 4 and 0.4
+    # at (0.2, 0.1) the logits are 1, 1 and 1.3; the step toward (-, +) leads to (0, 0.4): -4, 4 and 0.4
     image = examples((51, 26))
     assert predict(model, image).argmax(1).tolist() == [2]
-    assert neighbouring_classes(model, image, 0.3).tolist() == [1]
+    assert neighboring_classes(model, image, 0.3).tolist() == [1]
 
 
 def test_training_leads_there(model):

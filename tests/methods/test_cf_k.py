@@ -42,7 +42,7 @@ def test_parts_of_a_cnn():
 
 
 @pytest.mark.slow
-def test_parts_of_a_transformer_include_the_last_normalisation_and_never_the_embedding():
+def test_parts_of_a_transformer_include_the_last_normalization_and_never_the_embedding():
     network = spec("vit", {"dim": 8, "depth": 2, "heads": 2}).build(0)
     parts = last_parts(network, 2, "x")
     assert all(

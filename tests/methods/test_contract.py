@@ -12,7 +12,7 @@ from forgetbench.methods import methods
 from forgetbench.methods.base import Method
 from forgetbench.methods.contract import Battery, check_method
 from forgetbench.training import loop as training
-from forgetbench.training.loop import Diverged
+from forgetbench.training.loop import DivergedError
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [16, 8], "batch_norm": True},
@@ -80,7 +80,7 @@ def test_in_bfloat16_the_losses_are_numbers_and_the_network_comes_back_in_float3
 
 
 NOTHING_TO_DIVERGE = {"none", "retrain", "eu-k", "sham", "collapse", "head-mask"}
-"""Methods that minimise nothing from the model that they are given, and the sentinel whose aim is collapse."""
+"""Methods that minimize nothing from the model that they are given, and the sentinel whose aim is collapse."""
 
 
 @pytest.mark.parametrize("name", sorted(set(methods.names()) - NOTHING_TO_DIVERGE))
@@ -92,7 +92,7 @@ def test_a_loss_that_is_no_number_is_said(name):
     original = bench.original(request)
     with torch.no_grad():
         original.head.bias.fill_(float("nan"))
-    with pytest.raises(Diverged) as caught:
+    with pytest.raises(DivergedError) as caught:
         bench.method().unlearn(original, request)
     message = str(caught.value)
     assert "diverged" in message

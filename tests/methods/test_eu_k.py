@@ -11,7 +11,7 @@ from forgetbench.networks.base import NetworkSpec
 from forgetbench.training.loop import Examples, Recipe
 
 
-def test_share_that_is_initialised_anew():
+def test_share_that_is_initialized_anew():
     spec = NetworkSpec(
         name="cnn", channels=1, height=8, width=8, outputs=3, mean=(0.5,), std=(0.3,), options={"width": 2}
     )

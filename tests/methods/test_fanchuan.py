@@ -11,7 +11,7 @@ import torch
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.fanchuan import Fanchuan, contrast
 from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Diverged, Examples, Recipe
+from forgetbench.training.loop import DivergedError, Examples, Recipe
 
 SPEC = NetworkSpec(
     name="mlp", channels=1, height=4, width=4, outputs=3, mean=(0.5,), std=(0.3,), options={"hidden": [6]}
@@ -63,5 +63,7 @@ def test_the_first_pass_makes_answers_uniform():
 
 
 def test_a_loss_that_blows_up_names_its_round():
-    with pytest.raises(Diverged, match=r"fanchuan, (forget|retain) round \d, diverged in epoch 1 at learning rate"):
+    with pytest.raises(
+        DivergedError, match=r"fanchuan, (forget|retain) round \d, diverged in epoch 1 at learning rate"
+    ):
         Fanchuan(lr=1e30).unlearn(SPEC.build(0), requested())

@@ -18,7 +18,7 @@ from forgetbench.methods.iau import IAU
 from forgetbench.networks.base import NetworkSpec
 from forgetbench.training.loop import Examples, Recipe, classification_loss, fit, predict_features
 
-RECIPE = Recipe.model_validate({"epochs": 40, "batch_size": 16, "optimiser": "adamw", "lr": 0.005})
+RECIPE = Recipe.model_validate({"epochs": 40, "batch_size": 16, "optimizer": "adamw", "lr": 0.005})
 
 
 def spec(name: str, **options: object) -> NetworkSpec:
@@ -205,11 +205,11 @@ def test_prototypes_and_distances_against_scipy(original):
     data = asked.retain.join(asked.forget)
     features, labels = predict_features(original, data).astype(float), data.labels.numpy()
     expected = np.stack([features[labels == k].mean(0) for k in range(3)])
-    centres = prototypes(original, data, 3)
-    np.testing.assert_allclose(centres, expected, rtol=1e-4, atol=1e-5)
+    centers = prototypes(original, data, 3)
+    np.testing.assert_allclose(centers, expected, rtol=1e-4, atol=1e-5)
     p, q = softmax(expected[labels], axis=1), log_softmax(features, axis=1)
     kl = (p * (np.log(p) - q)).sum(1).mean()
-    assert float(distance(centres[data.labels], torch.from_numpy(features).float())) == pytest.approx(kl, rel=1e-3)
+    assert float(distance(centers[data.labels], torch.from_numpy(features).float())) == pytest.approx(kl, rel=1e-3)
 
 
 @pytest.mark.parametrize("bound", [0.01, 18.0])
@@ -219,16 +219,16 @@ def test_prototypes_are_of_the_given_model_and_repel_what_is_forgotten(original,
     further = GSLoRAPlusPlus(forget_pull=0.3, retain_pull=0.7, prototype_bound=bound).further_loss(original, asked)
     data = asked.retain.join(asked.forget)
     features, labels = predict_features(original, data).astype(float), data.labels.numpy()
-    centres = np.stack([features[labels == k].mean(0) for k in range(3)])
+    centers = np.stack([features[labels == k].mean(0) for k in range(3)])
     kept, gone = (torch.randn(count, features.shape[1], generator=generator) for count in (7, 5))
     kept_labels, gone_labels = torch.tensor([0, 1, 1, 0, 0, 1, 1]), torch.full((5,), 2)
 
     def apart(labels: torch.Tensor, given: torch.Tensor) -> float:
-        return rel_entr(softmax(centres[labels], axis=1), softmax(given.double().numpy(), axis=1)).sum(1).mean()
+        return rel_entr(softmax(centers[labels], axis=1), softmax(given.double().numpy(), axis=1)).sum(1).mean()
 
     away, near = apart(gone_labels, gone), apart(kept_labels, kept)
     by_hand = 0.3 * max(0.0, bound - away) + 0.7 * near
     assert (away > bound) == (bound < 1)
     assert float(further(kept, kept_labels, gone, gone_labels)) == pytest.approx(by_hand, rel=1e-4)
     fresh = predict_features(asked.fresh_network(), data)
-    assert not np.allclose(fresh[labels == 2].mean(0), centres[2], atol=0.1)
+    assert not np.allclose(fresh[labels == 2].mean(0), centers[2], atol=0.1)

@@ -108,7 +108,7 @@ def test_absolute_values_against_batches_of_one():
         "timm/convnext_atto",  # LayerNorm2d, a scale for each channel
         "timm/mobilenetv3_small_050",  # a batch-norm that holds its activation, grouped convolutions
         pytest.param("timm/tf_mobilenetv3_small_minimal_100", marks=pytest.mark.slow),  # convolutions that pad
-        pytest.param("timm/nf_resnet26", marks=pytest.mark.slow),  # standardised weights
+        pytest.param("timm/nf_resnet26", marks=pytest.mark.slow),  # standardized weights
     ],
 )
 def test_per_example_squares_of_layers_that_do_more_than_their_base_class(name):

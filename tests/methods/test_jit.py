@@ -38,7 +38,7 @@ def test_penalty_of_a_linear_model_is_the_stretch_of_each_noise():
     model = Pixels()
     noises = torch.randn(5, 3, 1, 2, 2, generator=torch.Generator().manual_seed(3))
     images = torch.full((3, 1, 2, 2), 0.5)
-    images[1], images[2] = -100.0, 100.0  # so that nothing of the first image's neighbours is clamped
+    images[1], images[2] = -100.0, 100.0  # so that nothing of the first image's neighbors is clamped
     got = lipschitz(model, images, noises, model.std)[0]
     flat = noises[:, 0].flatten(1)
     by_hand = ((flat @ model.head.weight.T).norm(dim=1) / flat.norm(dim=1)).mean()
@@ -71,16 +71,16 @@ def test_it_flattens_and_reads_no_labels():
 
 def test_gradients_add_up_as_released():
     parameter = nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.SGD([parameter], lr=1.0)
-    _leave_in(optimiser)
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    _leave_in(optimizer)
     for gradient in (1.0, 10.0, 100.0):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (parameter * gradient).sum().backward()
-        optimiser.step()
+        optimizer.step()
     assert float(parameter.detach()) == -(1 + (1 + 10) + (1 + 10 + 100))
 
 
-def test_neighbours_that_are_constants_take_no_gradients():
+def test_neighbors_that_are_constants_take_no_gradients():
     model = Pixels()
     images = torch.tensor([[[[0.0, 1.0], [0.5, 0.5]]]])
     noises = torch.tensor([0.0, 0.0, 1.0, -2.0]).view(1, 1, 1, 2, 2)

@@ -90,7 +90,7 @@ def test_the_temperature_follows_the_gap_and_the_loop_stops_below_the_bound(monk
 
 
 @pytest.mark.parametrize("gumbel", [False, True])
-def test_what_is_minimised_is_the_cross_entropy_to_the_targets(monkeypatch, gumbel):
+def test_what_is_minimized_is_the_cross_entropy_to_the_targets(monkeypatch, gumbel):
     network, request, seen = SPEC.build(0), requested([0, 1, 0], [0, 1]), []
     monkeypatch.setattr(lotus, "descend", lambda edited, _, **given: seen.append(given) or edited)
     LoTUS(alpha=0.0, retain_share=1.0, gumbel=gumbel, tolerance=2.0).unlearn(network, request)

@@ -1,4 +1,4 @@
-"""The first steps of each method on a linear softmax model, by numpy: what is minimised, its sign, and at what rate."""
+"""The first steps of each method on a linear softmax model, by numpy: what is minimized, its sign, and at what rate."""
 
 from __future__ import annotations
 
@@ -138,22 +138,22 @@ def test_scrub(model, asked, max_epochs):
 def test_bad_teacher(model, asked):
     method = BadTeacher(epochs=4, lr=0.1, retain_share=1.0, temperature=1.5, batch_size=WHOLE)
     good, bad, expected = theta(model), theta(asked.fresh_network()), theta(model)
-    optimiser, count = Adam(0.1), len(asked.forget) + len(asked.retain)
+    optimizer, count = Adam(0.1), len(asked.forget) + len(asked.retain)
     for _ in range(4):
         sums = np.zeros_like(good)
         for teacher, data in ((bad, asked.forget), (good, asked.retain)):
             given, wanted = (softmax(inputs(data) @ each.T / 1.5, axis=1) for each in (expected, teacher))
             sums += (given - wanted).T @ inputs(data) / 1.5
-        expected = optimiser.step(expected, sums / count)
+        expected = optimizer.step(expected, sums / count)
     same(method.unlearn(model, asked), expected)
 
 
 def test_amnesiac(model, asked):
     labels = random_labels(asked.forget.labels, CLASSES, asked.generator(0))
     everything = asked.forget.relabel(labels).join(asked.retain)
-    optimiser, expected = Adam(0.1), theta(model)
+    optimizer, expected = Adam(0.1), theta(model)
     for _ in range(4):
-        expected = optimiser.step(expected, gradient(expected, everything))
+        expected = optimizer.step(expected, gradient(expected, everything))
     same(Amnesiac(epochs=4, lr=0.1, batch_size=WHOLE).unlearn(model, asked), expected)
 
 
@@ -294,7 +294,7 @@ def test_unsir_of_a_whole_class(model, asked):
 
 
 def test_jit(model, asked):
-    """The losses of a batch are summed; neighbours are constants, and noise is clamped before it is measured."""
+    """The losses of a batch are summed; neighbors are constants, and noise is clamped before it is measured."""
     method = JiT(epochs=1, lr=0.05, sigma=0.5, samples=3, batch_size=WHOLE)
     (images, _) = next(asked.forget.batches(WHOLE, asked.seed_of(0, 0)))
     noises = 0.5 * 0.25 * torch.randn(3, *images.shape, generator=asked.generator(1, 0, 0))

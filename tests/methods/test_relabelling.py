@@ -25,7 +25,7 @@ from forgetbench.methods.random_label import RandomLabel
 from forgetbench.methods.salun import SalUn, saliency
 from forgetbench.methods.sentinels import Collapse, HeadMask, Relabelled, Sham
 from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Diverged, Examples, Recipe, classification_loss, fit, predict
+from forgetbench.training.loop import DivergedError, Examples, Recipe, classification_loss, fit, predict
 
 RECIPE = Recipe.model_validate({"epochs": 15, "batch_size": 16, "lr": 0.1, "momentum": 0.9})
 SPEC = NetworkSpec(name="cnn", channels=1, height=8, width=8, outputs=4, mean=(0.5,), std=(0.3,), options={"width": 6})
@@ -150,7 +150,7 @@ def test_ascent_from_an_original_that_answers_nan_has_diverged_whatever_the_floo
     broken = copy.deepcopy(original)
     with torch.no_grad():
         broken.head.bias.fill_(float("nan"))
-    with pytest.raises(Diverged, match=r"gradient-ascent diverged in epoch 1 at learning rate 0\.005"):
+    with pytest.raises(DivergedError, match=r"gradient-ascent diverged in epoch 1 at learning rate 0\.005"):
         GradientAscent().unlearn(broken, request_)
 
 
@@ -189,7 +189,7 @@ def test_ascent_climbs_and_stops_above_the_floor(request_, original):
 
 
 def test_ascent_that_blows_up_names_method_epoch_and_rate(request_, original):
-    with pytest.raises(Diverged, match=r"neggrad-plus diverged in epoch \d at learning rate 1e"):
+    with pytest.raises(DivergedError, match=r"neggrad-plus diverged in epoch \d at learning rate 1e"):
         NegGradPlus(lr=1e30).unlearn(original, request_)
 
 

@@ -46,8 +46,8 @@ def defined(value):
     return value
 
 
-def generalised(a, b, c, d, chance):
-    return defined(erasure.generalisation((a, b), (c, d), chance))
+def generalized(a, b, c, d, chance):
+    return defined(erasure.generalization((a, b), (c, d), chance))
 
 
 def results(found: ROC):
@@ -60,7 +60,7 @@ def roles(values):
     return turn == 0, turn < 2
 
 
-def unlearnt(by):
+def unlearned(by):
     return lambda values: [values + by * roles(values)[0]]
 
 
@@ -154,8 +154,8 @@ CASES = {
         lambda a, b: divergence.jensen_shannon(a, b, attributes=True), "ik ik", range=(0, LOG2), out="i", swap=even,
         constant=0.0, apart=(add(1e4, -1e4), LOG2), why="a constant changes an attribute",
     ),
-    "divergence.centred_js": Case(
-        divergence.centred_js, "sik tik", range=(-LOG2, LOG2), shift=(0, 1), swap=even, constant=0.0,
+    "divergence.centered_js": Case(
+        divergence.centered_js, "sik tik", range=(-LOG2, LOG2), shift=(0, 1), swap=even, constant=0.0,
         apart=(certain(0, 1), LOG2),
     ),
     "likelihood.lira": Case(
@@ -217,8 +217,8 @@ CASES = {
         swapped=(0, 2, 1), constant=0.5, apart=(add(99, 99, -99), 1.0), loose=1e-5,
     ),
     "shadow.ulira_roc": Case(
-        lambda a: results(shadow.ulira_roc(a, *roles(a))), "si", range=(0, 1), rows="", shift=(0,), more=unlearnt(99),
-        constant=0.5, apart=(unlearnt(999), 1.0), rounds=False, sizes=(("s", 12),),
+        lambda a: results(shadow.ulira_roc(a, *roles(a))), "si", range=(0, 1), rows="", shift=(0,), more=unlearned(99),
+        constant=0.5, apart=(unlearned(999), 1.0), rounds=False, sizes=(("s", 12),),
         why="who forgot what goes by place here; test_ulira_roc_does_not_mind_the_order has it",
     ),
     "shadow.rmia": Case(
@@ -332,8 +332,8 @@ CASES = {
         lambda *a: defined(erasure.forgetting_rate(*quarter(*"+--")(*a))), "i j ?", share=True, bounded=True, rows="ij",
         more=add(None, 0.1, None), sign=-1, apart=(put(0, 0.5, 0.5), 1.0), shift=(0, 1, 2), constant=1.0,
     ),
-    "erasure.generalisation": Case(
-        lambda *a: generalised(*quarter(*"+-+--")(*a)), "i j i j ?", share=True, bounded=True,
+    "erasure.generalization": Case(
+        lambda *a: generalized(*quarter(*"+-+--")(*a)), "i j i j ?", share=True, bounded=True,
         rows="ij", more=add(None, None, None, 0.1, None), sign=-1, shift=(0, 1, 2, 3, 4), constant=1.0,
         apart=(put(0, 0.5, 0, 1.8, 0.5), 0.0),
     ),
@@ -364,8 +364,8 @@ CASES = {
         cost.cost_ratio, "? ?", share=True, range=(0, INF), swap=lambda v: 1 / v, more=add(1, None), constant=1.0,
         apart=(put(0, 1), 0.0),
     ),
-    "cost.amortised": Case(
-        lambda a: cost.amortised(a[:, 0], a[:, 1]), "ik", share=True, range=(0, INF), sizes=(("k", 2),), constant=1.0,
+    "cost.amortized": Case(
+        lambda a: cost.amortized(a[:, 0], a[:, 1]), "ik", share=True, range=(0, INF), sizes=(("k", 2),), constant=1.0,
         more=lambda a: [a + np.array([1, 0])], apart=(lambda a: [a * [0, 1]], 0.0),
     ),
     "cost.share_changed": Case(

@@ -13,7 +13,7 @@ from forgetbench.cli import main
 from forgetbench.errors import UsageError
 from forgetbench.metrics import Cost, metrics
 from forgetbench.metrics._docs import metrics_page
-from forgetbench.metrics.cost import amortised, budget_class, cost_ratio, share_changed
+from forgetbench.metrics.cost import amortized, budget_class, cost_ratio, share_changed
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_budget_classes(flops, name):
 
 def test_ratios():
     assert cost_ratio(5.0, 20.0) == 0.25
-    assert amortised([1.0, 3.0], [10.0, 10.0]) == 0.2
+    assert amortized([1.0, 3.0], [10.0, 10.0]) == 0.2
     assert Cost().budget is None
     with pytest.raises(UsageError):
         cost_ratio(1.0, 0.0)
     with pytest.raises(UsageError):
-        amortised([1.0], [1.0, 2.0])
+        amortized([1.0], [1.0, 2.0])
     with pytest.raises(UsageError, match="below 0"):
-        amortised([2.0, -1.0], [1.0, 2.0])
+        amortized([2.0, -1.0], [1.0, 2.0])
 
 
 def test_share_of_weights_that_changed_by_hand():
@@ -57,9 +57,9 @@ def test_share_of_weights_that_changed_by_hand():
 
 def test_costs_and_streams_have_a_section_and_rank_nothing():
     page, answers = metrics_page(), io.StringIO()
-    for name in ("flops", "wall", "memory", "changed", "amortised", "re-emergence", "accuracy.earlier"):
+    for name in ("flops", "wall", "memory", "changed", "amortized", "re-emergence", "accuracy.earlier"):
         spec = metrics.get(name)
-        shown = name not in {"memory", "amortised"}
+        shown = name not in {"memory", "amortized"}
         assert spec.from_records is shown
         assert not spec.efficacy
         assert not spec.harm

@@ -1,4 +1,4 @@
-"""Jensen-Shannon divergence, plain and centred."""
+"""Jensen-Shannon divergence, plain and centered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import expit, softmax
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import centred_js, jensen_shannon
+from forgetbench.metrics import centered_js, jensen_shannon
 
 LOGITS = hnp.arrays(np.float64, (3, 4), elements=st.floats(-20, 20))
 POPULATION = hnp.arrays(np.float64, (3, 2, 4), elements=st.floats(-20, 20))
@@ -37,28 +37,28 @@ def test_is_the_square_of_scipys(left, right):
 
 
 @given(POPULATION, POPULATION)
-def test_centred_by_the_definition(left, right):
+def test_centered_by_the_definition(left, right):
     def mean(pairs):
         return np.mean([jensen_shannon(a, b).mean() for a, b in pairs])
 
     expected = mean(product(left, right)) - mean(combinations(left, 2)) / 2 - mean(combinations(right, 2)) / 2
-    value = centred_js(left, right)
+    value = centered_js(left, right)
     assert value == pytest.approx(expected, abs=1e-9)
     assert -np.log(2) - 1e-12 <= value <= np.log(2) + 1e-12
-    assert centred_js(right, left) == pytest.approx(value, abs=1e-12)
+    assert centered_js(right, left) == pytest.approx(value, abs=1e-12)
     order = [1, 0]
-    assert centred_js(left[:, order], right[:, order]) == pytest.approx(value, abs=1e-12)
+    assert centered_js(left[:, order], right[:, order]) == pytest.approx(value, abs=1e-12)
 
 
 def test_populations_that_are_certain_of_different_classes():
     left = np.tile([[1e4, 0.0, 0.0]], (3, 5, 1))
-    assert centred_js(left, left[..., ::-1]) == pytest.approx(np.log(2))
-    assert centred_js(left, left) == 0.0
+    assert centered_js(left, left[..., ::-1]) == pytest.approx(np.log(2))
+    assert centered_js(left, left) == 0.0
 
 
-def test_centring_takes_away_the_spread_of_equal_populations():
+def test_centering_takes_away_the_spread_of_equal_populations():
     generator = np.random.default_rng(4)
-    values = [centred_js(*generator.normal(size=(2, 6, 100, 5))) for _ in range(100)]
+    values = [centered_js(*generator.normal(size=(2, 6, 100, 5))) for _ in range(100)]
     assert abs(np.mean(values)) < 3 * np.std(values) / 10
 
 
@@ -69,13 +69,13 @@ def test_attributes_are_bernoulli_one_by_one():
     ]
     np.testing.assert_allclose(jensen_shannon(left, right, attributes=True), [np.mean(expected)])
     both = np.stack([left, left]), np.stack([right, right])
-    assert centred_js(*both, attributes=True) == pytest.approx(np.mean(expected))
+    assert centered_js(*both, attributes=True) == pytest.approx(np.mean(expected))
 
 
 def test_one_model_a_side_and_nan_are_refused():
     with pytest.raises(UsageError, match="two models"):
-        centred_js(np.zeros((1, 3, 2)), np.zeros((2, 3, 2)))
+        centered_js(np.zeros((1, 3, 2)), np.zeros((2, 3, 2)))
     broken = np.zeros((2, 3, 2))
     broken[0, 2, 1] = np.nan
     with pytest.raises(UsageError, match="row 2 of model 0"):
-        centred_js(broken, np.zeros((2, 3, 2)))
+        centered_js(broken, np.zeros((2, 3, 2)))

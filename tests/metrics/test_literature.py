@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import centred_js, jensen_shannon, literature, metrics
+from forgetbench.metrics import centered_js, jensen_shannon, literature, metrics
 from forgetbench.metrics import divergence as pairs
 from forgetbench.metrics import published_code as legacy
 
@@ -89,7 +89,7 @@ def shares_of(*sides):
         literature.zrf,
         legacy.zrf,
         jensen_shannon,
-        lambda a, b: centred_js(np.stack([a, a]), np.stack([b, b])),
+        lambda a, b: centered_js(np.stack([a, a]), np.stack([b, b])),
         lambda a, b: literature.tow_mia(*({"retain": p, "test": p} for p in shares_of(a, b)), shares_of(a, b)),
     ],
 )  # fmt: skip

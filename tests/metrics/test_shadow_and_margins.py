@@ -17,7 +17,7 @@ from forgetbench.metrics import shadow_models as shadow
 from forgetbench.metrics.erasure import (
     anamnesis_index,
     forgetting_rate,
-    generalisation,
+    generalization,
     h_mean,
     reemergence,
     relearn_time,
@@ -56,14 +56,14 @@ def test_fits_of_each_example_and_pooled():
     generator = np.random.default_rng(0)
     many = generator.normal(size=(40, 3)) * [1.0, 2.0, 3.0]
     fit = shadow.fit_normal(many)
-    np.testing.assert_allclose(fit.centre, np.median(many, axis=0))
+    np.testing.assert_allclose(fit.center, np.median(many, axis=0))
     np.testing.assert_allclose(fit.sd, many.std(axis=0))
     few = many[:5]
     np.testing.assert_allclose(shadow.fit_normal(few).sd, np.sqrt(few.var(axis=0, ddof=1).mean()))
     mask = generator.random((40, 3)) < 0.2
     mask[:2] = True
     expected = [np.median(many[mask[:, i], i]) for i in range(3)]
-    np.testing.assert_allclose(shadow.fit_normal(many, mask).centre, expected)
+    np.testing.assert_allclose(shadow.fit_normal(many, mask).center, expected)
     with pytest.raises(UsageError, match="two reference models"):
         shadow.fit_normal(many[:1])
 
@@ -106,7 +106,7 @@ def test_targets_of_other_examples_are_refused():
 def test_the_published_fixed_variance_takes_one_sides_spread_for_both():
     phi = np.array([[1.0, 11.0], [3.0, 13.0], [0.0, 0.0], [0.0, 8.0]])
     inside, outside = legacy.fixed_variance(phi, np.array([[True] * 2] * 2 + [[False] * 2] * 2))
-    np.testing.assert_array_equal((inside.centre, outside.centre), ([2, 12], [0, 4]))
+    np.testing.assert_array_equal((inside.center, outside.center), ([2, 12], [0, 4]))
     assert inside.sd == pytest.approx(np.std([1, 3, 11, 13]))
     np.testing.assert_array_equal(inside.sd, outside.sd)
 
@@ -327,11 +327,11 @@ def test_h_mean_properties(values):
     assert value == pytest.approx(np.mean(expected))
 
 
-def test_generalisation_by_hand():
+def test_generalization_by_hand():
     assert forgetting_rate([1.0], [0.1], 0.1) == pytest.approx(1.0)
-    assert generalisation(([1.0], [0.1]), ([0.9], [0.5]), 0.1) == pytest.approx(0.5)
-    assert generalisation(([1.0], [1.0]), ([0.9], [0.5]), 0.1) is None
-    assert generalisation(([0.11], [0.1]), ([0.9], [0.5]), 0.1) is None
+    assert generalization(([1.0], [0.1]), ([0.9], [0.5]), 0.1) == pytest.approx(0.5)
+    assert generalization(([1.0], [1.0]), ([0.9], [0.5]), 0.1) is None
+    assert generalization(([0.11], [0.1]), ([0.9], [0.5]), 0.1) is None
 
 
 def test_reemergence_by_hand():
@@ -353,8 +353,8 @@ def features(generator, separable):
     rows = {}
     for name, counts in {"train": 60, "validation": 20, "forgotten": 30}.items():
         labels = np.repeat([0, 1, 2], counts) if name != "forgotten" else np.full(counts, 2)
-        centres = np.array([[0.0, 0.0], [4.0, 0.0], [2.0, 4.0 if separable else 0.0]])
-        rows[name] = Rows(generator.normal(size=(len(labels), 2)) + centres[labels], labels)
+        centers = np.array([[0.0, 0.0], [4.0, 0.0], [2.0, 4.0 if separable else 0.0]])
+        rows[name] = Rows(generator.normal(size=(len(labels), 2)) + centers[labels], labels)
     return rows["train"], rows["validation"], rows["forgotten"]
 
 

@@ -73,7 +73,7 @@ def test_columns_and_rows_bear_names_that_we_know():
                 assert row in methods or row in NOT_OURS or row.endswith(")"), row
 
 
-def test_like_settings_are_tasks_of_the_catalogue():
+def test_like_settings_are_tasks_of_the_catalog():
     known = names()
     patterns = {pattern for source in sources().values() for table in source.tables for pattern in table.like}
     assert patterns <= set(known)

@@ -24,7 +24,7 @@ from forgetbench.reproduction.reference_board import (
     write_board,
 )
 from forgetbench.reproduction.reproduce import make_reference, reproduce
-from forgetbench.runner.config import Options
+from forgetbench.runner.config import RunConfig
 from forgetbench.scoring.scorecards import MetricBand, Scorecard, Value
 from forgetbench.tasks.task import Task, read_task
 
@@ -47,18 +47,18 @@ def task(tmp_path: Path) -> Task:
 
 
 @pytest.fixture
-def made(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ReferenceBoard, Options]:
+def made(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ReferenceBoard, RunConfig]:
     """Reference results, and options of another home."""
-    options = Options(home=tmp_path / "home", device="cpu", executor="local")
+    options = RunConfig(home=tmp_path / "home", device="cpu", executor="local")
     names = ["finetune", "random-label", "gs-lora"]
     make_reference(task, options, methods=names, seeds=SEEDS, trials=2, folder=tmp_path / "reference")
     monkeypatch.setattr("forgetbench.reproduction.reproduce.read_task", lambda _: task)
     board = read_board(task.name, tmp_path / "reference")
-    return board, Options(home=tmp_path / "elsewhere", device="cpu", executor="local")
+    return board, RunConfig(home=tmp_path / "elsewhere", device="cpu", executor="local")
 
 
 def test_a_reference_is_reproduced_bit_by_bit_until_a_learning_rate_is_changed(
-    made: tuple[ReferenceBoard, Options], monkeypatch: pytest.MonkeyPatch
+    made: tuple[ReferenceBoard, RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board, elsewhere = made
     labels = [row.label for row in board.rows]
@@ -87,7 +87,7 @@ def test_a_reference_is_reproduced_bit_by_bit_until_a_learning_rate_is_changed(
 
 
 def test_the_command_exits_with_1_and_names_row_and_metric(
-    made: tuple[ReferenceBoard, Options],
+    made: tuple[ReferenceBoard, RunConfig],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -167,7 +167,7 @@ def test_a_changed_recipe_is_held_to_the_bit_and_a_missing_metric_is_beyond() ->
     assert [one.metric for one in compare(record(0.1), failed, comparisons=1, changed=False)] == ["status"]
 
 
-def test_shipped_boards_are_of_the_catalogue_and_can_be_run_again() -> None:
+def test_shipped_boards_are_of_the_catalog_and_can_be_run_again() -> None:
     contestants = {
         name for name in methods.names() if not (methods.get(name).card.sentinel or methods.get(name).card.reference)
     }

@@ -16,8 +16,8 @@ def models(generator, labels, legible, answered):
     population = {}
     for name, truth in labels.items():
         # Beside their own direction, forgotten rows look like class 0 to whoever cannot read it.
-        centres = np.array([[3.0, 0, 0, 0], [0, 3.0, 0, 0], [3.0, 0, legible, 0]])
-        features = generator.normal(size=(6, len(truth), 4)) + centres[truth]
+        centers = np.array([[3.0, 0, 0, 0], [0, 3.0, 0, 0], [3.0, 0, legible, 0]])
+        features = generator.normal(size=(6, len(truth), 4)) + centers[truth]
         logits = 2 * features[..., :3] + generator.normal(0, 0.1, (6, len(truth), 3))
         logits[..., FORGOTTEN] += 4.0 * answered - 4.0
         population[name] = logits

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import Cost, centred_js, lira, lira_auc, metrics, mia_population, phi, shift
+from forgetbench.metrics import Cost, centered_js, lira, lira_auc, metrics, mia_population, phi, shift
 from forgetbench.metrics import loss as cross_entropy
 from forgetbench.scoring.per_model import single_values
 from forgetbench.scoring.score import reference_bands, score, unscored
@@ -51,7 +51,7 @@ def test_values_are_those_of_the_metric_functions(board):
     assert found["lira.forget.balanced"].value == whole.balanced_accuracy
     assert found["lira.forget.worst-decile"].value == whole.worst_decile
     assert found["shift.forget"].value == pytest.approx(shift(*sides))
-    assert found["js"].value == pytest.approx(centred_js(mine["forget"], theirs["forget"]))
+    assert found["js"].value == pytest.approx(centered_js(mine["forget"], theirs["forget"]))
     expected = mia_population(
         (mine["forget"], mine["test"]), (theirs["forget"], theirs["test"]), labels["forget"], labels["test"]
     )
@@ -317,7 +317,7 @@ def test_erase_track(simulate):
     assert card.distance.metric == "gap.test-forgotten"
     gone = score(references, name="y", references=controls, labels=task.labels, bands=bands, originals=originals)
     assert gone.metrics["h-mean"].value > 0.3
-    assert gone.metrics["generalisation"].value > 0.5
+    assert gone.metrics["generalization"].value > 0.5
 
 
 def test_wrong_calls_are_refused(board, simulate):

@@ -1,4 +1,4 @@
-"""Every task of the catalogue: what it names takes its options, and its text says where numbers come from."""
+"""Every task of the catalog: what it names takes its options, and its text says where numbers come from."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ import pytest
 from forgetbench.datasets.problems import FileProblems, Problem
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.runner.engines import Local, Processes, make_executor
-from forgetbench.training.loop import Diverged
+from forgetbench.training.loop import DivergedError
 
 ROOT = Path(__file__).parents[2]
-MORE = (Diverged, FileProblems)
+MORE = (DivergedError, FileProblems)
 """Errors of other modules than forgetbench.errors, imported so that they are known."""
 
 

@@ -17,11 +17,11 @@ from forgetbench.evidence.run import read_run
 from forgetbench.reporting.tables import board_table
 from forgetbench.runner import relearn as measuring
 from forgetbench.runner.artifacts import WEIGHTS
-from forgetbench.runner.config import Options
-from forgetbench.runner.context import Bench
+from forgetbench.runner.config import RunConfig
+from forgetbench.runner.context import TaskContext
 from forgetbench.runner.method_spec import choose
 from forgetbench.runner.run import TaskRun, run
-from forgetbench.scoring.scorer import Judge, stand
+from forgetbench.scoring.scorer import Scorer, stand
 from forgetbench.tasks.task import Task
 
 
@@ -39,17 +39,17 @@ def task(make_task: Callable[..., Task]) -> Task:
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
-    return Options(home=tmp_path_factory.mktemp("home"), device="cpu", executor="local", relearn=True)
+def options(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return RunConfig(home=tmp_path_factory.mktemp("home"), device="cpu", executor="local", relearn=True)
 
 
 @pytest.fixture(scope="module")
-def done(task: Task, options: Options) -> TaskRun:
+def done(task: Task, options: RunConfig) -> TaskRun:
     [found] = run([task], lambda one: choose(["finetune:epochs=1", "random-label"], [], one.network.name), options)
     return found
 
 
-def steps_by_hand(bench: Bench, weights: Path, original: Path, seed: int) -> int | None:
+def steps_by_hand(bench: TaskContext, weights: Path, original: Path, seed: int) -> int | None:
     """Adam's formula written out, on the same batches; the accuracy is read before every step."""
     rule = measuring.RULE
     network, before = bench.spec.build(0), bench.spec.build(0)
@@ -74,8 +74,8 @@ def steps_by_hand(bench: Bench, weights: Path, original: Path, seed: int) -> int
     return None
 
 
-def test_steps_are_those_of_adam_written_out(task: Task, options: Options, done: TaskRun) -> None:
-    bench = Bench(task, options.site())
+def test_steps_are_those_of_adam_written_out(task: Task, options: RunConfig, done: TaskRun) -> None:
+    bench = TaskContext(task, options.site())
     store = options.store
     assert len(bench.split(0).forget) <= measuring.RULE["batch_size"]
     original = store.key(bench.model_facts("original", 0, 1, None))
@@ -95,7 +95,7 @@ def test_the_run_says_what_was_measured_and_the_report_shows_it(done: TaskRun) -
     assert done.pack is not None
     found = [read_run(folder) for folder in done.runs]
     assert all(check_run(one, done.pack) == [] for one in found)
-    standing = stand(Judge(done.pack), found)
+    standing = stand(Scorer(done.pack), found)
     oracles = [[model.measured["relearn.oracle"] for model in one.manifest.models] for one in found]
     assert oracles[0] == oracles[1]  # the same oracles beside every method
     for card, one in zip(standing.card_of[2:], found, strict=True):
@@ -108,10 +108,10 @@ def test_the_run_says_what_was_measured_and_the_report_shows_it(done: TaskRun) -
 
 
 def test_a_model_that_never_comes_back_counts_as_the_limit(
-    task: Task, options: Options, done: TaskRun, monkeypatch: pytest.MonkeyPatch
+    task: Task, options: RunConfig, done: TaskRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(measuring.RULE, "limit", 1)
-    bench = Bench(task, options.site())
+    bench = TaskContext(task, options.site())
     keys = {role: options.store.key(bench.model_facts(role, 0, 0, None)) for role in ("reference", "original")}
     job = {"task": task.model_dump(mode="json"), "site": bench.site.__dict__, "draw": 0, "seed": 0}
     found = measuring.relearn({**job, "model": keys["reference"], "original": keys["original"]})
@@ -156,7 +156,7 @@ def test_what_never_came_back_is_no_measurement(
         for model, u, r in zip(run_.manifest.models, mine, oracle, strict=True)
     )
     run_ = replace(run_, manifest=run_.manifest.model_copy(update={"models": models}))
-    standing = stand(Judge(done.pack), [run_])
+    standing = stand(Scorer(done.pack), [run_])
     card = standing.card_of[-1]
     for name, expected in (("relearn", relearn), ("ain", ain)):
         value = card.metrics[name]
@@ -169,14 +169,14 @@ def test_what_never_came_back_is_no_measurement(
     assert ("at least" in note or "at most" in note) == any(not back for _, back in (*mine, *oracle))
 
 
-def test_without_it_scorecards_say_why_there_is_no_value(task: Task, options: Options) -> None:
-    plain = Options(home=options.home, device="cpu", executor="local")
+def test_without_it_scorecards_say_why_there_is_no_value(task: Task, options: RunConfig) -> None:
+    plain = RunConfig(home=options.home, device="cpu", executor="local")
     [done] = run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), plain)
     assert done.pack is not None
-    card = Judge(done.pack).score(read_run(done.runs[0]))
+    card = Scorer(done.pack).score(read_run(done.runs[0]))
     for name, reason in (("relearn", "run --relearn"), ("ulira", "random halves"), ("zrf", "random network")):
         assert card.metrics[name].value is None
         assert reason in card.metrics[name].reason
-    refused = Options(home=options.home, device="cpu", executor="local", relearn=True, evidence_only=True)
+    refused = RunConfig(home=options.home, device="cpu", executor="local", relearn=True, evidence_only=True)
     with pytest.raises(UsageError, match="--evidence-only does not train"):
         run([task], lambda _: [], refused)

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.reference import check_run, read_pack
 from forgetbench.evidence.run import read_run
-from forgetbench.importers.checkpoints import Observed, export, observe
+from forgetbench.importers.checkpoints import ExternalMethod, export, observe
 from forgetbench.runner.artifacts import WEIGHTS
-from forgetbench.runner.config import Options
+from forgetbench.runner.config import RunConfig
 from forgetbench.runner.method_spec import choose
 from forgetbench.runner.run import run
-from forgetbench.scoring.scorer import Judge, stand
+from forgetbench.scoring.scorer import Scorer, stand
 from forgetbench.tasks.task import Task
 
 
@@ -30,19 +30,19 @@ def task(make_task: Callable[..., Task]) -> Task:
 
 
 @pytest.fixture(scope="module")
-def options(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Options:
+def options(task: Task, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """Where one method has run, and its unlearned models were kept."""
-    found = Options(home=tmp_path_factory.mktemp("home"), device="cpu", executor="local", keep_models=True)
+    found = RunConfig(home=tmp_path_factory.mktemp("home"), device="cpu", executor="local", keep_models=True)
     run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), found)
     return found
 
 
 @pytest.fixture
-def checkpoints(task: Task, options: Options, tmp_path: Path) -> Path:
+def checkpoints(task: Task, options: RunConfig, tmp_path: Path) -> Path:
     """The models of that method as files, as if they had been made elsewhere."""
     folder = tmp_path / "unlearned"
     folder.mkdir()
-    for card in (options.home / "store").glob("??/*/artefact.json"):
+    for card in (options.home / "store").glob("??/*/artifact.json"):
         made_from = json.loads(card.read_bytes())["made_from"]
         if made_from["kind"] == "unlearned":
             name = f"d{made_from['draw']}-s{made_from['seed']}.safetensors"
@@ -52,10 +52,10 @@ def checkpoints(task: Task, options: Options, tmp_path: Path) -> Path:
 
 
 def test_observed_models_give_the_bits_that_they_gave_where_they_were_made(
-    task: Task, options: Options, checkpoints: Path
+    task: Task, options: RunConfig, checkpoints: Path
 ) -> None:
     made = read_run(options.results.runs / task.name / "finetune-epochs=1")
-    seen = read_run(observe(task, checkpoints, Observed("my own code"), options))
+    seen = read_run(observe(task, checkpoints, ExternalMethod("my own code"), options))
     for theirs, ours in zip(made.manifest.models, seen.manifest.models, strict=True):
         assert (theirs.draw, theirs.seed, theirs.arrays) == (ours.draw, ours.seed, ours.arrays)
         assert theirs.share_changed == ours.share_changed
@@ -68,22 +68,22 @@ def test_observed_models_give_the_bits_that_they_gave_where_they_were_made(
     assert (cost.flops, cost.seconds) == (None, None)
     pack = read_pack(next(options.home.glob("packs/**/pack.json")).parent)
     assert check_run(seen, pack) == []
-    standing = stand(Judge(pack), [made, seen])
+    standing = stand(Scorer(pack), [made, seen])
     mine, theirs = standing.card_of[3], standing.card_of[2]
     assert mine.metrics == theirs.metrics
     assert mine.cost.flops is None
 
 
-def test_a_cost_that_is_told_is_kept(task: Task, options: Options, checkpoints: Path) -> None:
-    folder = observe(task, checkpoints, Observed("told", flops=1e6, seconds=2.5), options)
+def test_a_cost_that_is_told_is_kept(task: Task, options: RunConfig, checkpoints: Path) -> None:
+    folder = observe(task, checkpoints, ExternalMethod("told", flops=1e6, seconds=2.5), options)
     cost = read_run(folder).manifest.cost
     assert (cost.flops, cost.seconds) == (1e6, 2.5)
 
 
-def test_the_same_checkpoints_again_change_nothing(task: Task, options: Options, checkpoints: Path) -> None:
-    folder = observe(task, checkpoints, Observed("twice"), options)
+def test_the_same_checkpoints_again_change_nothing(task: Task, options: RunConfig, checkpoints: Path) -> None:
+    folder = observe(task, checkpoints, ExternalMethod("twice"), options)
     before = (folder / "manifest.json").read_bytes()
-    assert observe(task, checkpoints, Observed("twice"), options) == folder
+    assert observe(task, checkpoints, ExternalMethod("twice"), options) == folder
     assert (folder / "manifest.json").read_bytes() == before
 
 
@@ -113,66 +113,66 @@ def _poison(state: dict[str, torch.Tensor]) -> None:
     ],
 )
 def test_a_checkpoint_of_another_network_is_refused(
-    task: Task, options: Options, checkpoints: Path, harm: Callable[[dict[str, torch.Tensor]], None], said: str
+    task: Task, options: RunConfig, checkpoints: Path, harm: Callable[[dict[str, torch.Tensor]], None], said: str
 ) -> None:
     path = checkpoints / "d1-s0.safetensors"
     state = load_file(path)
     harm(state)
     save_file(state, path)
     with pytest.raises(UsageError, match=said):
-        observe(task, checkpoints, Observed("bad"), options)
+        observe(task, checkpoints, ExternalMethod("bad"), options)
     assert not (options.results.runs / task.name / "bad").exists()
 
 
-def test_a_model_that_overflows_is_refused(task: Task, options: Options, checkpoints: Path) -> None:
+def test_a_model_that_overflows_is_refused(task: Task, options: RunConfig, checkpoints: Path) -> None:
     path = checkpoints / "d0-s1.safetensors"
     state = load_file(path)
     state["head.weight"] = state["head.weight"] * 0 + 3e38
     save_file(state, path)
     with pytest.raises(ForgetBenchError, match=r"d0-s1.safetensors: the model's answers on \w+ are not finite"):
-        observe(task, checkpoints, Observed("bad"), options)
+        observe(task, checkpoints, ExternalMethod("bad"), options)
 
 
 def test_files_that_are_missing_damaged_twice_or_too_many_are_named(
-    task: Task, options: Options, checkpoints: Path
+    task: Task, options: RunConfig, checkpoints: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"also holds d1-s0.safetensors, d1-s1.safetensors"):
-        observe(task.with_counts(draws=1), checkpoints, Observed("bad"), options)
+        observe(task.with_counts(draws=1), checkpoints, ExternalMethod("bad"), options)
     shutil.copyfile(checkpoints / "d0-s0.safetensors", checkpoints / "d0-s1.safetensors")
     with pytest.raises(UsageError, match=r"d0-s1.safetensors is the same file as d0-s0.safetensors"):
-        observe(task, checkpoints, Observed("bad"), options)
+        observe(task, checkpoints, ExternalMethod("bad"), options)
     (checkpoints / "d0-s1.safetensors").write_bytes(b"no such thing")
     with pytest.raises(UsageError, match="is not a readable safetensors file"):
-        observe(task, checkpoints, Observed("bad"), options)
+        observe(task, checkpoints, ExternalMethod("bad"), options)
     (checkpoints / "d0-s1.safetensors").unlink()
     with pytest.raises(UsageError, match=r"lacks d0-s1.safetensors"):
-        observe(task, checkpoints, Observed("bad"), options)
+        observe(task, checkpoints, ExternalMethod("bad"), options)
     with pytest.raises(UsageError, match="there is no folder"):
-        observe(task, checkpoints / "nowhere", Observed("bad"), options)
+        observe(task, checkpoints / "nowhere", ExternalMethod("bad"), options)
 
 
 def test_without_the_originals_it_says_where_to_get_them(task: Task, checkpoints: Path, tmp_path: Path) -> None:
-    elsewhere = Options(home=tmp_path / "elsewhere", device="cpu", executor="local")
+    elsewhere = RunConfig(home=tmp_path / "elsewhere", device="cpu", executor="local")
     with pytest.raises(UsageError, match=r"originals of seeds \[0, 1\] .* --export-originals DIR --seeds 2"):
-        observe(task, checkpoints, Observed("x"), elsewhere)
+        observe(task, checkpoints, ExternalMethod("x"), elsewhere)
 
 
 @pytest.mark.parametrize("name", ["", "...", "ssd", "x" * 201])
 def test_a_row_needs_a_name_of_its_own(name: str) -> None:
     with pytest.raises(UsageError, match="name"):
-        Observed(name)
+        ExternalMethod(name)
 
 
-def test_an_export_is_all_that_somebody_with_his_own_code_needs(task: Task, options: Options, tmp_path: Path) -> None:
+def test_an_export_is_all_that_somebody_with_his_own_code_needs(task: Task, options: RunConfig, tmp_path: Path) -> None:
     """Follow the guide: load, unlearn (a step up the forget set's loss), save, observe."""
     place = tmp_path / "export"
     export(task, place, options)
     guide = (place / "README.md").read_text()
     assert guide.startswith("# The originals of test/mlp/random\n")
     assert "to seed 1." in guide
-    from forgetbench.runner.context import Bench
+    from forgetbench.runner.context import TaskContext
 
-    bench = Bench(task, options.site())
+    bench = TaskContext(task, options.site())
     (tmp_path / "unlearned").mkdir()
     for draw in range(2):
         split = np.load(place / f"split-d{draw}.npz")
@@ -191,9 +191,9 @@ def test_an_export_is_all_that_somebody_with_his_own_code_needs(task: Task, opti
                     parameter.add_(0.5 * parameter.grad)
                 assert torch.nn.functional.cross_entropy(network(images), labels) > before
             save_file(network.state_dict(), tmp_path / "unlearned" / f"d{draw}-s{seed}.safetensors")
-    seen = read_run(observe(task, tmp_path / "unlearned", Observed("ascent by hand"), options))
+    seen = read_run(observe(task, tmp_path / "unlearned", ExternalMethod("ascent by hand"), options))
     pack = read_pack(next(options.home.glob("packs/**/pack.json")).parent)
-    card = Judge(pack).score(seen)
+    card = Scorer(pack).score(seen)
     assert card.metrics["shift.forget"].value is not None
     with pytest.raises(UsageError, match="is not empty"):
         export(task, place, options)

@@ -19,15 +19,15 @@ import pytest
 
 from forgetbench.datasets.types import Partition
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.evidence.reference import Pack, check_run, read_pack
+from forgetbench.evidence.reference import ReferenceBundle, check_run, read_pack
 from forgetbench.evidence.run import read_run
 from forgetbench.remote import pull as afar
 from forgetbench.remote.pull import Adopted, adopt_originals
 from forgetbench.reporting.tables import board_table
-from forgetbench.runner.config import Options
+from forgetbench.runner.config import RunConfig
 from forgetbench.runner.method_spec import choose
 from forgetbench.runner.run import TaskRun, run
-from forgetbench.scoring.scorer import Judge, stand
+from forgetbench.scoring.scorer import Scorer, stand
 from forgetbench.tasks.task import Task, read_task
 
 
@@ -42,12 +42,12 @@ def task(task_file: Path) -> Task:
 
 
 def go(task: Task, home: Path, *names: str, files: tuple[str, ...] = (), executor: str = "local") -> TaskRun:
-    options = Options(home=home, device="cpu", executor=executor, workers=2)
+    options = RunConfig(home=home, device="cpu", executor=executor, workers=2)
     [done] = run([task], lambda one: choose(names, files, one.network.name), options)
     return done
 
 
-def pack_of(done: TaskRun) -> Pack:
+def pack_of(done: TaskRun) -> ReferenceBundle:
     assert done.pack is not None
     return done.pack
 
@@ -103,7 +103,7 @@ def test_processes_and_local_give_the_same_bits(task: Task, tmp_path: Path) -> N
     assert first == second
 
 
-def test_damaged_artefacts_are_made_again_with_the_same_bits(task: Task, tmp_path: Path) -> None:
+def test_damaged_artifacts_are_made_again_with_the_same_bits(task: Task, tmp_path: Path) -> None:
     go(task, tmp_path, "finetune")
     before = bits(tmp_path)
     files = [path for path in (tmp_path / "store").rglob("*") if path.suffix in {".safetensors", ".npz"}]
@@ -152,7 +152,7 @@ def test_a_failing_method_is_a_row_with_its_error_and_stops_nobody(task: Task, t
     assert (bad.status, bad.reason, bad.models) == ("failed", "ValueError: no luck", ())
     assert bad.method.source is not None
     assert "no luck" in bad.method.source
-    standing = stand(Judge(pack_of(done)), [read_run(folder) for folder in done.runs])
+    standing = stand(Scorer(pack_of(done)), [read_run(folder) for folder in done.runs])
     assert [card.status for card in standing.card_of] == ["ok", "ok", "ok", "failed"]
 
 
@@ -182,7 +182,7 @@ def test_originals_of_a_methods_own_stop_nobody(
     assert good.status == "ok"
     assert own.status == status
     assert reason in own.reason
-    standing = stand(Judge(pack_of(done)), [read_run(folder) for folder in done.runs])
+    standing = stand(Scorer(pack_of(done)), [read_run(folder) for folder in done.runs])
     assert [card.status for card in standing.card_of] == ["ok", "ok", "ok", status]
 
 
@@ -193,18 +193,18 @@ def test_a_run_from_other_originals_is_a_failed_row_and_stops_nobody(task: Task,
     for model in manifest["models"]:
         model["original"] = "0" * 64
     path.write_text(json.dumps(manifest))
-    standing = stand(Judge(pack_of(done)), [read_run(folder) for folder in done.runs])
+    standing = stand(Scorer(pack_of(done)), [read_run(folder) for folder in done.runs])
     assert [card.status for card in standing.card_of] == ["ok", "ok", "ok", "failed"]
     assert "not unlearned from this board's originals" in standing.card_of[-1].reason
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_other_images_make_other_artefacts(task: Task, tmp_path: Path, part: str) -> None:
+def test_other_images_make_other_artifacts(task: Task, tmp_path: Path, part: str) -> None:
     """One pixel of one picture: what was answered, or unlearned, before is not taken for what is asked now."""
-    from forgetbench.runner.context import Bench, Site
+    from forgetbench.runner.context import ExecutionEnv, TaskContext
 
-    def bench(partition: Partition | None = None) -> Bench:
-        made = Bench(task, Site(str(tmp_path / "store")))
+    def bench(partition: Partition | None = None) -> TaskContext:
+        made = TaskContext(task, ExecutionEnv(str(tmp_path / "store")))
         if partition is not None:
             made.partition = partition
         return made
@@ -235,17 +235,17 @@ def test_evidence_of_another_task_or_with_other_arrays_is_refused(task: Task, tm
     path = done.runs[0] / "d0-s1.npz"
     path.write_bytes((done.runs[0] / "d0-s0.npz").read_bytes())
     with pytest.raises(ForgetBenchError, match="SHA-256 differs"):
-        Judge(pack_of(done)).score(read_run(done.runs[0]))
+        Scorer(pack_of(done)).score(read_run(done.runs[0]))
 
 
 def test_a_kept_scorecard_is_the_same_and_does_not_hide_damage(task: Task, tmp_path: Path) -> None:
     done = go(task, tmp_path / "home", "finetune")
-    judge = Judge(pack_of(done), kept=tmp_path / "scores")
+    judge = Scorer(pack_of(done), kept=tmp_path / "scores")
     run = read_run(done.runs[0])
     first = judge.score(run), judge.score_reference("Retrain")
     assert len(list((tmp_path / "scores").iterdir())) == 2
     assert first == (judge.score(run), judge.score_reference("Retrain"))
-    assert first[0] == Judge(pack_of(done)).score(run)
+    assert first[0] == Scorer(pack_of(done)).score(run)
     (run.folder / "d0-s1.npz").write_bytes((run.folder / "d0-s0.npz").read_bytes())
     with pytest.raises(ForgetBenchError, match="SHA-256 differs"):
         judge.score(run)
@@ -254,7 +254,7 @@ def test_a_kept_scorecard_is_the_same_and_does_not_hide_damage(task: Task, tmp_p
 def test_retrain_and_no_unlearning_stand_on_every_board(task: Task, tmp_path: Path) -> None:
     done = go(task.with_counts(seeds=6), tmp_path, "none", "retrain", "random-label")
     assert len(done.runs) == 1
-    standing = stand(Judge(pack_of(done), tmp_path), [read_run(folder) for folder in done.runs])
+    standing = stand(Scorer(pack_of(done), tmp_path), [read_run(folder) for folder in done.runs])
     retrain, untouched, _ = standing.card_of
     assert (retrain.name, untouched.name) == ("Retrain", "No unlearning")
     assert untouched.distance is not None
@@ -262,12 +262,12 @@ def test_retrain_and_no_unlearning_stand_on_every_board(task: Task, tmp_path: Pa
     assert "under-forgotten" in untouched.flags
     cached = json.loads(next(tmp_path.glob("bands-*.json")).read_bytes())
     assert cached["family_limit"] == standing.bands.family_limit
-    assert Judge(pack_of(done), tmp_path).bands == standing.bands
+    assert Scorer(pack_of(done), tmp_path).bands == standing.bands
 
 
 def test_evidence_alone_starts_from_a_boards_originals(task: Task, tmp_path: Path) -> None:
     theirs = go(task, tmp_path / "theirs", "finetune")
-    ours = Options(home=tmp_path / "ours", device="cpu", executor="local", evidence_only=True)
+    ours = RunConfig(home=tmp_path / "ours", device="cpu", executor="local", evidence_only=True)
     with pytest.raises(UsageError, match="forgetbench pack pull test/mlp/mislabelled"):
         run([task], lambda one: choose(["finetune"], [], one.network.name), ours)
     assert adopt_originals(task, pack_of(theirs).folder, ours) == Adopted(3, ())
@@ -281,7 +281,7 @@ def test_evidence_alone_starts_from_a_boards_originals(task: Task, tmp_path: Pat
 
 
 def test_originals_that_were_trained_here_are_said_to_be_replaced(task: Task, tmp_path: Path) -> None:
-    options = Options(home=tmp_path, device="cpu", executor="local")
+    options = RunConfig(home=tmp_path, device="cpu", executor="local")
     [mine] = run([task], lambda _: [], options)
     [pack] = [path.parent for path in tmp_path.rglob("pack.json")]
     others = [(pack / "models" / f"s{seed}.safetensors").read_bytes() for seed in (1, 0, 2)]
@@ -305,10 +305,10 @@ def test_a_boards_originals_lie_apart_from_ones_own(
     before = {path: path.read_bytes() for path in store.rglob("*.*")}
     monkeypatch.setattr(afar, "read_task", lambda _: task)
     monkeypatch.setattr(afar, "pull_pack", lambda *given, **_: shutil.copytree(theirs, given[2]))
-    found, options = afar.bring(task.name, "http://board", Options(home=tmp_path / "ours", device="cpu"))
+    found, options = afar.bring(task.name, "http://board", RunConfig(home=tmp_path / "ours", device="cpu"))
     assert found.seeds == 2
     assert options.home.parent == tmp_path / "ours" / "boards"
-    assert afar.bring(task.name, "http://board", Options(home=tmp_path / "ours", device="cpu"))[1] == options
+    assert afar.bring(task.name, "http://board", RunConfig(home=tmp_path / "ours", device="cpu"))[1] == options
     assert {path: path.read_bytes() for path in store.rglob("*.*")} == before
     assert len(list((options.home / "store").rglob("weights.safetensors"))) == 2
 
@@ -318,11 +318,11 @@ def test_originals_of_another_definition_are_not_taken(task: Task, tmp_path: Pat
     recipe = task.recipe.model_copy(update={"epochs": 7})
     other = Task.model_validate({**task.model_dump(), "recipe": recipe.model_dump()})
     with pytest.raises(UsageError, match="is defined otherwise than the one here"):
-        adopt_originals(other, pack_of(theirs).folder, Options(home=tmp_path / "ours"))
+        adopt_originals(other, pack_of(theirs).folder, RunConfig(home=tmp_path / "ours"))
     damaged = pack_of(theirs).folder / "models" / "s1.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.raises(ForgetBenchError, match="missing or damaged"):
-        adopt_originals(task, pack_of(theirs).folder, Options(home=tmp_path / "ours"))
+        adopt_originals(task, pack_of(theirs).folder, RunConfig(home=tmp_path / "ours"))
 
 
 RESTRICTED = "iau:gradient_restriction=true,lr="
@@ -358,7 +358,7 @@ def test_originals_of_a_methods_own_are_in_the_run_and_beside_the_boards_in_the_
     assert cost.training_flops is not None
     assert cost.retrain_flops is not None
     assert cost.training_flops > 2 * cost.retrain_flops  # gradients of gradients, and the forgotten rows too
-    standing = stand(Judge(pack), [read_run(folder) for folder in done.runs])
+    standing = stand(Scorer(pack), [read_run(folder) for folder in done.runs])
     assert standing.card_of[2].own_originals == pytest.approx(right)
     assert standing.card_of[3].own_originals is None
     table = board_table(standing, pack.card)

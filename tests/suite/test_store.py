@@ -37,15 +37,15 @@ def test_nan_has_no_canonical_form() -> None:
         canonical_json({"a": float("nan")})
 
 
-def test_an_artefact_is_read_by_what_made_it_and_by_nothing_else(tmp_path: Path) -> None:
+def test_an_artifact_is_read_by_what_made_it_and_by_nothing_else(tmp_path: Path) -> None:
     store = Store(tmp_path)
     folder = put(store, {"seed": 1})
     assert store.read(store.key({"seed": 1})) == folder
     assert store.read(store.key({"seed": 2})) is None
-    assert [made for _, made in store.artefacts()] == [{"seed": 1}]
+    assert [made for _, made in store.artifacts()] == [{"seed": 1}]
 
 
-def test_a_flipped_byte_is_noticed_and_the_artefact_made_again(tmp_path: Path) -> None:
+def test_a_flipped_byte_is_noticed_and_the_artifact_made_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
     folder = put(store, {"seed": 1})
     data = bytearray((folder / "a.txt").read_bytes())
@@ -57,7 +57,7 @@ def test_a_flipped_byte_is_noticed_and_the_artefact_made_again(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("harm", ["missing", "extra", "card"])
-def test_a_half_written_artefact_is_never_read(tmp_path: Path, harm: str) -> None:
+def test_a_half_written_artifact_is_never_read(tmp_path: Path, harm: str) -> None:
     store = Store(tmp_path)
     folder = put(store, {})
     if harm == "missing":
@@ -81,7 +81,7 @@ def test_a_failing_writer_leaves_nothing(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_two_writers_of_one_artefact_leave_one(tmp_path: Path) -> None:
+def test_two_writers_of_one_artifact_leave_one(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
     def write_twice(folder: Path) -> None:

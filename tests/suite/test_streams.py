@@ -18,16 +18,16 @@ import torch
 from safetensors.torch import load_file
 
 from forgetbench.evidence.arrays import encode
-from forgetbench.evidence.reference import Pack, check_run
+from forgetbench.evidence.reference import ReferenceBundle, check_run
 from forgetbench.evidence.run import Run, read_run
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.reporting.streams import StreamCurves, stream_curves, stream_table
-from forgetbench.runner.config import Options
-from forgetbench.runner.context import Bench
+from forgetbench.runner.config import RunConfig
+from forgetbench.runner.context import TaskContext
 from forgetbench.runner.method_spec import choose
 from forgetbench.runner.run import TaskRun, run
 from forgetbench.runner.unlearn import make_request
-from forgetbench.scoring.scorer import Judge
+from forgetbench.scoring.scorer import Scorer
 from forgetbench.tasks.task import Task, read_task
 from forgetbench.training.loop import fit
 
@@ -60,7 +60,7 @@ class World:
     home: Path
 
     @property
-    def pack(self) -> Pack:
+    def pack(self) -> ReferenceBundle:
         assert self.done.pack is not None
         return self.done.pack
 
@@ -69,8 +69,8 @@ class World:
         return read_run(self.done.runs[0])
 
     @property
-    def bench(self) -> Bench:
-        return Bench(self.task, Options(home=self.home, device="cpu").site())
+    def bench(self) -> TaskContext:
+        return TaskContext(self.task, RunConfig(home=self.home, device="cpu").site())
 
     def original(self, seed: int) -> torch.nn.Module:
         network = self.bench.spec.build(0)
@@ -96,7 +96,7 @@ def go(task: Task, folder: Path, home: Path, *names: str, parameters: str = "") 
     folder.mkdir(exist_ok=True)
     (folder / "stepwise.py").write_text(STEPWISE)
     files = [] if names else [f"{folder / 'stepwise.py'}:Stepwise{parameters}"]
-    options = Options(home=home, device="cpu", executor="local")
+    options = RunConfig(home=home, device="cpu", executor="local")
     [done] = run([task], lambda one: choose(names, files, one.network.name), options)
     return World(task, done, home)
 
@@ -201,7 +201,7 @@ def test_the_table_has_a_line_for_each_request_and_the_reference_rows(world: Wor
     assert oracle["earlier"] == 0.0
     assert table.records[5]["re-emergence"] == 0.0
     assert table.records[8]["flops_share"] == world.run.manifest.cost.flops == 0.0  # adding to a bias costs nothing
-    card = Judge(world.pack).score(world.run)
+    card = Scorer(world.pack).score(world.run)
     assert card.cost.requests == 3
 
 
@@ -209,7 +209,7 @@ def test_a_task_that_is_no_stream_has_no_such_table_and_no_steps(
     tmp_path: Path, make_task: Callable[..., Task]
 ) -> None:
     task = make_task("class", "classes = [3]", train=200)
-    options = Options(home=tmp_path, device="cpu", executor="local")
+    options = RunConfig(home=tmp_path, device="cpu", executor="local")
     [done] = run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), options)
     assert done.pack is not None
     assert read_run(done.runs[0]).manifest.steps == ()
@@ -239,7 +239,7 @@ def test_a_killed_stream_continues_at_the_request_where_it_stopped(task_file: Pa
     until = time.monotonic() + 300
 
     def links() -> list[Path]:
-        kinds = (path for path in home.glob("store/??/[0-9a-f]*/artefact.json"))
+        kinds = (path for path in home.glob("store/??/[0-9a-f]*/artifact.json"))
         return [path for path in kinds if b'"kind":"unlearned"' in path.read_bytes()]
 
     while len(links()) < 2 and time.monotonic() < until and process.poll() is None:
@@ -266,7 +266,7 @@ def test_a_failing_request_says_which_one_it_was(world: World, tmp_path: Path) -
         "    def unlearn(self, model, request):\n"
         "        if request.step == 1: raise ValueError('no luck')\n        return model\n"
     )
-    options = Options(home=world.home, device="cpu", executor="local")
+    options = RunConfig(home=world.home, device="cpu", executor="local")
     [done] = run([world.task], lambda one: choose([], [f"{file}:Bad"], one.network.name), options)
     manifest = read_run(done.runs[0]).manifest
     assert (manifest.status, manifest.reason) == ("failed", "request 2 of 3: ValueError: no luck")

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from forgetbench.errors import UsageError
-from forgetbench.runner.context import Bench, Site
+from forgetbench.runner.context import ExecutionEnv, TaskContext
 from forgetbench.tasks.task import Task, find_tasks, names, read_task
 
 TOML = """
@@ -33,7 +33,7 @@ def write(folder: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_task_of_the_catalogue_is_valid(name: str) -> None:
+def test_every_task_of_the_catalog_is_valid(name: str) -> None:
     task = read_task(name)
     assert task.name == name
     assert task.title
@@ -81,7 +81,7 @@ def test_images_of_ones_own_are_known_by_their_content(tmp_path: Path) -> None:
                 PIL.Image.new("L", (8, 8), 10 * number + (shade if number == 3 else 0) + (name == "b")).save(path)
         options = f'name = "folder"\noptions = {{ path = "{tmp_path / where}", size = 8, grey = true }}'
         task = read_task(write(tmp_path, TOML.replace('name = "digits"', options)))
-        return Bench(task, Site(str(tmp_path / "store"))).model_facts("original", 0, 0, None)
+        return TaskContext(task, ExecutionEnv(str(tmp_path / "store"))).model_facts("original", 0, 0, None)
 
     assert facts("here") == facts("there")
     changed = facts("elsewhere", shade=5)
@@ -89,7 +89,7 @@ def test_images_of_ones_own_are_known_by_their_content(tmp_path: Path) -> None:
     assert changed != facts("here")
 
 
-def test_scores_of_memorisation_are_known_by_their_hash(tmp_path: Path) -> None:
+def test_scores_of_memorization_are_known_by_their_hash(tmp_path: Path) -> None:
     def task(where: str, sha256: str) -> Task:
         options = f'name = "memorised"\noptions = {{ count = 5, scores = "{tmp_path / where}"{sha256} }}'
         scenario = 'name = "random"\noptions = { fraction = 0.5 }'

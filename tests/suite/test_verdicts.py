@@ -10,13 +10,13 @@ import pytest
 from forgetbench.audit import run as auditing
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.arrays import Logits
-from forgetbench.evidence.reference import VERDICT, Pack, Verdict, read_pack, with_verdict
+from forgetbench.evidence.reference import VERDICT, AuditVerdict, ReferenceBundle, read_pack, with_verdict
 from forgetbench.evidence.run import read_run
 from forgetbench.reporting.tables import board_table
-from forgetbench.runner.config import Options
+from forgetbench.runner.config import RunConfig
 from forgetbench.runner.method_spec import choose
 from forgetbench.runner.run import TaskRun, run
-from forgetbench.scoring.scorer import Judge, Standing, stand
+from forgetbench.scoring.scorer import RankedRuns, Scorer, stand
 from forgetbench.tasks.task import Task
 
 
@@ -26,22 +26,22 @@ def task(make_task: Callable[..., Task]) -> Task:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Options:
-    return Options(home=tmp_path / "home", device="cpu", executor="local")
+def options(tmp_path: Path) -> RunConfig:
+    return RunConfig(home=tmp_path / "home", device="cpu", executor="local")
 
 
-def go(task: Task, options: Options) -> tuple[TaskRun, Pack]:
+def go(task: Task, options: RunConfig) -> tuple[TaskRun, ReferenceBundle]:
     [done] = run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), options)
     assert done.pack is not None
     return done, done.pack
 
 
-def standing_of(done: TaskRun, pack: Pack) -> Standing:
-    return stand(Judge(pack), [read_run(folder) for folder in done.runs])
+def standing_of(done: TaskRun, pack: ReferenceBundle) -> RankedRuns:
+    return stand(Scorer(pack), [read_run(folder) for folder in done.runs])
 
 
-def found_out(pack: Pack, *names: str) -> Verdict:
-    return Verdict(
+def found_out(pack: ReferenceBundle, *names: str) -> AuditVerdict:
+    return AuditVerdict(
         task=pack.card.task,
         task_key=pack.card.task_key,
         pack=pack.unaudited.digest,
@@ -51,17 +51,19 @@ def found_out(pack: Pack, *names: str) -> Verdict:
 
 
 def test_a_metric_that_fails_the_audit_is_shown_and_ranks_no_longer(
-    task: Task, options: Options, monkeypatch: pytest.MonkeyPatch
+    task: Task, options: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done, pack = go(task, options)
     before = standing_of(done, pack)
     efficacy = {"gap.forget", "lira.forget"} & set(before.bands.ranking)
     assert efficacy
 
-    def memorising(*_: object) -> list[Logits]:
+    def memorizing(*_: object) -> list[Logits]:
         return [{**draw, "test": -draw["test"]} for draw in pack.population("originals")]
 
-    monkeypatch.setattr(auditing, "extra_oracles", memorising)  # oracles that know the forgotten, and nothing else
+    monkeypatch.setattr(
+        auditing, "train_audit_oracles", memorizing
+    )  # oracles that know the forgotten, and nothing else
     audited = auditing.audit_task(task, options)
     assert efficacy | {"gap.test"} <= set(audited.audit.unfit)
     assert set(before.bands.ranking) == set(audited.standing.bands.ranking)  # the audit judges what might rank
@@ -81,10 +83,10 @@ def test_a_metric_that_fails_the_audit_is_shown_and_ranks_no_longer(
     monkeypatch.undo()
     mended = auditing.audit_task(task, options)
     assert "gap.test" not in mended.audit.unfit
-    assert set(Judge(read_pack(pack.folder)).bands.ranking) == set(before.bands.ranking) - set(mended.audit.unfit)
+    assert set(Scorer(read_pack(pack.folder)).bands.ranking) == set(before.bands.ranking) - set(mended.audit.unfit)
 
 
-def test_a_pack_without_anything_out_of_place_stays_to_the_bit(task: Task, options: Options) -> None:
+def test_a_pack_without_anything_out_of_place_stays_to_the_bit(task: Task, options: RunConfig) -> None:
     _, pack = go(task, options)
     before = (pack.folder / "pack.json").read_bytes()
     assert with_verdict(pack, found_out(pack)).digest == pack.digest
@@ -93,7 +95,7 @@ def test_a_pack_without_anything_out_of_place_stays_to_the_bit(task: Task, optio
     assert not (pack.folder / VERDICT).exists()
 
 
-def test_the_verdict_of_another_pack_is_not_taken(task: Task, options: Options) -> None:
+def test_the_verdict_of_another_pack_is_not_taken(task: Task, options: RunConfig) -> None:
     _, pack = go(task, options)
     verdict = found_out(pack, "gap.test")
     assert with_verdict(pack, verdict.model_copy(update={"pack": "0" * 64})).unfit == {}
@@ -103,7 +105,7 @@ def test_the_verdict_of_another_pack_is_not_taken(task: Task, options: Options) 
     with pytest.raises(ForgetBenchError, match="missing or damaged"):
         read_pack(pack.folder)
     with pytest.raises(ForgetBenchError, match=r"the audit of another pack; `forgetbench audit test/mlp"):
-        _ = Pack(pack.folder, audited.card).unfit
+        _ = ReferenceBundle(pack.folder, audited.card).unfit
     options.results.keep_verdict(verdict, pack.card)
     options.results.verdict_file(task.name, task.key, task.draws, task.seeds).write_text("{}")
     with pytest.raises(ForgetBenchError, match="is damaged: remove it"):

@@ -64,8 +64,8 @@ def test_weights_in_the_format_of_timm_fit_other_sizes_channels_and_classes(tmp_
     assert torch.equal(state["blocks.1.mlp.fc1.weight"], published.state_dict()["blocks.1.mlp.fc1.weight"])
     assert state["pos_embed"].shape[1] == 4 * 4 + 1
     grey = spec(name, 64, channels=1, **VIT, **options).build(0).body.model.state_dict()
-    colours = published.state_dict()["patch_embed.proj.weight"]
-    torch.testing.assert_close(grey["patch_embed.proj.weight"], colours.sum(1, keepdim=True))
+    colors = published.state_dict()["patch_embed.proj.weight"]
+    torch.testing.assert_close(grey["patch_embed.proj.weight"], colors.sum(1, keepdim=True))
 
 
 def test_a_small_stem_starts_anew_where_the_file_has_a_large_one(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_blocks_run_in_their_order(name, count):
     assert not inside & {id(p) for p in net.head.parameters()}
 
 
-def test_it_normalises_inside():
+def test_it_normalizes_inside():
     net = spec("mlp", channels=2).build(0)
     images = torch.rand(3, 2, 8, 8)
     by_hand = net.body((images - 0.4) / 0.2)

@@ -126,8 +126,8 @@ def test_store_keys_know_the_files_of_the_networks_that_use_them():
 def test_whitening_decorrelates_patches_that_correlate_as_it_says():
     layer = Whitening(3, floor=0.0)
     near = np.array([[1, 0.95], [0.95, 1]])
-    colours = np.full((3, 3), 0.9) + 0.1 * np.eye(3)
-    covariance = np.kron(colours, np.kron(near, near))
+    colors = np.full((3, 3), 0.9) + 0.1 * np.eye(3)
+    covariance = np.kron(colors, np.kron(near, near))
     filters = layer.filters.numpy().astype(np.float64)
     directions = filters[:12].reshape(12, 12)
     np.testing.assert_allclose(directions @ covariance @ directions.T, np.eye(12), atol=1e-4)

@@ -18,12 +18,12 @@ from forgetbench.networks.base import NetworkSpec
 from forgetbench.training.compute import channels_last, count_flops, derived_seed, seeded
 from forgetbench.training.data import Examples, augmented, batch_sizes
 from forgetbench.training.loop import (
-    Diverged,
+    DivergedError,
     Recipe,
     classification_loss,
     fit,
     learning_rate,
-    make_optimiser,
+    make_optimizer,
     predict,
     predict_features,
 )
@@ -52,9 +52,9 @@ def same(first: nn.Module, second: nn.Module) -> bool:
     )
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw"])
-def test_same_seed_same_bits(optimiser):
-    how = recipe(optimiser=optimiser, augment=("crop", "flip"), crop_padding=1)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_same_seed_same_bits(optimizer):
+    how = recipe(optimizer=optimizer, augment=("crop", "flip"), crop_padding=1)
     runs = [fit(network(), some_examples(), how, seed) for seed in (1, 1, 2)]
     assert same(runs[0], runs[1])
     assert not same(runs[0], runs[2])
@@ -193,7 +193,7 @@ def test_schedules_by_hand():
 
 
 def test_a_loss_that_blows_up_names_epoch_and_rate():
-    with pytest.raises(Diverged, match=r"epoch 1 of 2 at learning rate 1e\+30"):
+    with pytest.raises(DivergedError, match=r"epoch 1 of 2 at learning rate 1e\+30"):
         fit(network("mlp", hidden=[8]), some_examples(), recipe(lr=1e30, schedule="constant"), 0)
 
 
@@ -210,7 +210,7 @@ def test_clipping_bounds_the_step():
     [
         {"epoch": 3},
         {"epochs": 0},
-        {"optimiser": "lion"},
+        {"optimizer": "lion"},
         {"warmup_epochs": 2},
         {"nesterov": True, "momentum": 0.0},
         {"augment": ("crop", "crop-reflect")},
@@ -257,9 +257,9 @@ def test_training_on_one_example_is_refused():
         fit(network(), some_examples(1), recipe(), 0)
 
 
-def test_an_unknown_optimiser_is_refused():
+def test_an_unknown_optimizer_is_refused():
     with pytest.raises(UsageError, match="lion"):
-        make_optimiser(network().parameters(), "lion", 0.1)
+        make_optimizer(network().parameters(), "lion", 0.1)
 
 
 def test_layout_is_undone():

@@ -14,10 +14,10 @@ import pytest
 
 from forgetbench.cli import main
 from forgetbench.errors import UsageError
-from forgetbench.evidence.reference import Verdict
+from forgetbench.evidence.reference import AuditVerdict
 from forgetbench.evidence.run import read_run
-from forgetbench.runner.config import Options
-from forgetbench.runner.method_spec import Contestant, choose
+from forgetbench.runner.config import RunConfig
+from forgetbench.runner.method_spec import MethodSpec, choose
 from forgetbench.runner.run import run
 from forgetbench.scoring.scorer import scoring_code
 from forgetbench.store import Store
@@ -57,7 +57,7 @@ def task(tmp_path: Path) -> Path:
 
 def go(task: Path, home: Path, *names: str, trials: int, files: tuple[str, ...] = ()) -> list[Tuned]:
     one = read_task(str(task))
-    options = Options(home=home, device="cpu", executor="local")
+    options = RunConfig(home=home, device="cpu", executor="local")
     return tune(one, choose(names, files, one.network.name), options, trials=trials)
 
 
@@ -92,7 +92,7 @@ def test_every_method_gets_the_same_trials_and_the_first_is_its_defaults(task: P
 
 
 def test_a_tuned_row_takes_the_best_trial_and_says_what_it_cost(task: Path, tmp_path: Path) -> None:
-    one, options = read_task(str(task)), Options(home=tmp_path / "home", device="cpu", executor="local")
+    one, options = read_task(str(task)), RunConfig(home=tmp_path / "home", device="cpu", executor="local")
     asked = choose(("finetune", "gs-lora"), (), "mlp")
     with pytest.raises(UsageError, match=r"forgetbench tune test/mlp/mislabelled --method finetune --trials 10"):
         tuned(one, asked, options, "oracle-free")
@@ -110,9 +110,9 @@ def test_a_tuned_row_takes_the_best_trial_and_says_what_it_cost(task: Path, tmp_
 
 
 def test_the_oracle_selector_has_a_study_of_its_own(task: Path, tmp_path: Path) -> None:
-    short, options = read_task(str(task)), Options(home=tmp_path / "home", device="cpu", executor="local")
+    short, options = read_task(str(task)), RunConfig(home=tmp_path / "home", device="cpu", executor="local")
     asked = choose(("finetune",), (), "mlp")
-    with pytest.raises(UsageError, match="would favour doing nothing"):  # three epochs learn no wrong label by heart
+    with pytest.raises(UsageError, match="would favor doing nothing"):  # three epochs learn no wrong label by heart
         tune(short, asked, options, trials=1, selector="oracle", seeds=3)
     one = Task.model_validate({**short.model_dump(), "recipe": {"epochs": 80, "batch_size": 20, "lr": 0.1}})
     [found] = tune(one, asked, options, trials=1, selector="oracle", seeds=3)
@@ -120,7 +120,7 @@ def test_the_oracle_selector_has_a_study_of_its_own(task: Path, tmp_path: Path) 
     with pytest.raises(UsageError, match="not tuned"):
         tuned(one, asked, options, "oracle-free")
     # what an audit of the task found out of place chooses no trial: the same trial is judged anew
-    said = Verdict(
+    said = AuditVerdict(
         task=one.name, task_key=one.key, pack="0" * 64, code=scoring_code(), unfit={"gap.test": "third: out of place"}
     )
     path = options.results.verdict_file(one.name, one.key, one.draws, 10)  # whatever the board's count of seeds
@@ -153,7 +153,7 @@ def test_a_model_that_answers_nan_is_a_trial_and_a_row_that_diverged(task: Path,
     [found] = go(task, tmp_path / "home", trials=1, files=(str(file),))
     assert found.trials[0].status == "diverged"
     assert "NaN" in found.trials[0].reason
-    options = Options(home=tmp_path / "home", device="cpu", executor="local")
+    options = RunConfig(home=tmp_path / "home", device="cpu", executor="local")
     [done] = run([read_task(str(task))], lambda _: [found.contestant], options)
     assert read_run(done.runs[0]).manifest.status == "diverged"
 
@@ -171,7 +171,7 @@ def test_a_trial_that_does_not_hold_is_never_chosen_while_another_is_left() -> N
 def test_labels_name_what_differs_and_are_read_back() -> None:
     [plain] = choose(("salun:epochs=2",), (), "cnn")
     other = type(plain.method).from_dict({**plain.method.to_dict(), "lr": 1.5e-05, "redraw": True})
-    row = Contestant("salun", other).over(plain)
+    row = MethodSpec("salun", other).over(plain)
     assert row.label == "salun:epochs=2,lr=1.5e-05,redraw=True"
     assert choose((row.label,), (), "cnn")[0].method == other
     assert row.named == ("epochs", "lr", "redraw")
@@ -211,7 +211,7 @@ def kept(home: Path) -> int:
 
 
 def models(home: Path) -> list[str]:
-    return sorted(folder.name for folder, facts in Store(home / "store").artefacts() if facts["kind"] == "unlearned")
+    return sorted(folder.name for folder, facts in Store(home / "store").artifacts() if facts["kind"] == "unlearned")
 
 
 def test_the_command_prints_trials_as_json(task: Path, capsys: pytest.CaptureFixture[str]) -> None:

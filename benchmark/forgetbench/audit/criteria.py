@@ -66,7 +66,7 @@ class Audit(Record):
     metrics: tuple[Fitness, ...]
     """All metrics, those that rank first."""
     findings: tuple[Finding, ...]
-    """Every judgement."""
+    """Every judgment."""
     unfit: tuple[str, ...]
     """Metrics that rank, or stand in for one that does, and failed: given to ``reference_bands(unfit=...)`` they rank
     no longer."""
@@ -97,7 +97,7 @@ def audit(
     line: Sequence[Scorecard] = (),
     contestants: Sequence[Scorecard] = (),
 ) -> Audit:
-    """Judge the metrics of a board by its sentinels.
+    """Scorer the metrics of a board by its sentinels.
 
     Args:
         sentinels: Scorecards by sentinel name; those that a task has not (head-mask on attributes) may be left out.

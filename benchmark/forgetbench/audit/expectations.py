@@ -89,7 +89,7 @@ def whole(name: str, card: Scorecard, bands: Bands) -> list[Finding]:
 
 
 def _oracles_miss(card: Scorecard) -> bool:
-    """Whether oracles mostly answer the forget set otherwise than it was labelled, as on mislabelled tasks."""
+    """Whether oracles mostly answer the forget set otherwise than it was labeled, as on mislabelled tasks."""
     bands = [card.metrics[name].band if name in card.metrics else None for name in ("accuracy.forget", "accuracy.test")]
     return bands[0] is not None and bands[1] is not None and bands[0].mean < bands[1].mean / 2
 
@@ -122,15 +122,15 @@ def why_not(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> str:
     return "it has neither a band nor values by seed"
 
 
-Judgement = tuple[bool | None, str]
+Judgment = tuple[bool | None, str]
 
 
-def _in_band(name: str, metric: str, cards: Mapping[str, Scorecard], card: Scorecard, bands: Bands) -> Judgement | None:
+def _in_band(name: str, metric: str, cards: Mapping[str, Scorecard], card: Scorecard, bands: Bands) -> Judgment | None:
     """What is demanded of a sentinel on a metric with a band; None where nothing is."""
     value = card.metrics.get(metric, Value())
     if value.band is None or value.value is None or (z := value.z) is None:
         return None
-    found: Judgement | None = None
+    found: Judgment | None = None
     if name in {"retrain", "third"}:
         found = abs(z) < metric_limit(bands), f"z {z:+.2f}"
     elif name == "none":
@@ -144,7 +144,7 @@ def _in_band(name: str, metric: str, cards: Mapping[str, Scorecard], card: Score
     return found
 
 
-def _untouched(metric: str, z: float, bands: Bands) -> Judgement | None:
+def _untouched(metric: str, z: float, bands: Bands) -> Judgment | None:
     """No unlearning: away from the oracles on whatever is about forgetting, and never better than they are."""
     reference = bands.references.get(metric)
     if reference is not None and reference.feasible:
@@ -158,13 +158,13 @@ def _untouched(metric: str, z: float, bands: Bands) -> Judgement | None:
     return _better(metric, z, f"z {z:+.2f}")
 
 
-def _better(metric: str, away: float, detail: str) -> Judgement:
+def _better(metric: str, away: float, detail: str) -> Judgment:
     """Whether No unlearning, which lies away from retraining, does worse: beside a band either side will do."""
     better = {"up": away > 0, "down": away < 0, "band": False}[metrics.get(metric).direction]
     return not better, f"{detail}: better than retraining" if better else detail
 
 
-def _side(name: str, metric: str, z: float, card: Scorecard, bands: Bands) -> Judgement | None:
+def _side(name: str, metric: str, z: float, card: Scorecard, bands: Bands) -> Judgment | None:
     """Collapse and Relabelled: away from the original on the forget set; a collapsed network below the oracles."""
     limit = metric_limit(bands)
     if metric in HARM_SIDES and name == "collapse" and card.gate is not None and card.gate.collapsed:
@@ -178,10 +178,10 @@ def _side(name: str, metric: str, z: float, card: Scorecard, bands: Bands) -> Ju
     return bool(away > 0), f"z {z:+.2f}: {'away from' if away > 0 else 'on the side of'} the original"
 
 
-def _by_values(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> dict[str, Judgement]:
+def _by_values(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> dict[str, Judgment]:
     """A metric without z: No unlearning and the third set against Retrain, seed by seed."""
     values = {name: card.metrics.get(metric, Value()) for name, card in cards.items()}
-    found: dict[str, Judgement] = {}
+    found: dict[str, Judgment] = {}
     for name in ("third", "none"):
         away = _away(metric, values.get(name, Value()), values.get("retrain", Value()), bands)
         if away is None:

@@ -8,14 +8,14 @@ from forgetbench.audit.criteria import LINE, Audit, audit, interpolate
 from forgetbench.audit.expectations import SENTINELS
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import Logits
-from forgetbench.evidence.reference import Pack, Verdict, with_verdict
+from forgetbench.evidence.reference import AuditVerdict, ReferenceBundle, with_verdict
 from forgetbench.evidence.run import read_run
-from forgetbench.runner.config import Options, Watcher
+from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import choose
-from forgetbench.runner.run import extra_oracles, run
+from forgetbench.runner.run import run, train_audit_oracles
 from forgetbench.scoring.score import score
 from forgetbench.scoring.scorecards import Scorecard
-from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN, Standing, scoring_code, stand
+from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN, RankedRuns, scoring_code, stand
 from forgetbench.tasks.task import Task
 
 
@@ -24,12 +24,12 @@ class Audited:
     """An audit with what it was made from."""
 
     audit: Audit
-    """The judgement."""
-    standing: Standing
+    """The judgment."""
+    standing: RankedRuns
     """The scorecards of the sentinels, and of the contestants that were run here."""
 
 
-def audit_task(task: Task, options: Options, watcher: Watcher | None = None) -> Audited:
+def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None = None) -> Audited:
     """Put the sentinels of a task through every metric.
 
     A third set of oracles, which is in no band, is trained as well. Contestants that were run here before take part in
@@ -48,7 +48,7 @@ def audit_task(task: Task, options: Options, watcher: Watcher | None = None) -> 
     if done.pack is None:
         raise UsageError("an audit needs the oracles; leave out --evidence-only.")
     judge = options.results.judge(done.pack.unaudited)
-    third = extra_oracles(task, options, watcher)
+    third = train_audit_oracles(task, options, watcher)
     controls, originals = done.pack.population("controls"), done.pack.population("originals")
     bands, labels = judge.bands, done.pack.labels
 
@@ -77,8 +77,8 @@ def audit_task(task: Task, options: Options, watcher: Watcher | None = None) -> 
     return Audited(found, standing)
 
 
-def _keep(found: Audit, pack: Pack, options: Options) -> None:
-    verdict = Verdict(
+def _keep(found: Audit, pack: ReferenceBundle, options: RunConfig) -> None:
+    verdict = AuditVerdict(
         task=pack.card.task,
         task_key=pack.card.task_key,
         pack=pack.unaudited.digest,

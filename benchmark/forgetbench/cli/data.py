@@ -47,8 +47,8 @@ def list_(pattern: str = "*", *, json: Flag = False) -> None:
     if json:
         print_json([card.model_dump(mode="json") for card in cards])
         return
-    rows = [(card.name, card.title, _origin(card), card.licence) for card in cards]
-    print_table("", ("image set", "what it is", "files", "licence"), rows)
+    rows = [(card.name, card.title, _origin(card), card.license) for card in cards]
+    print_table("", ("image set", "what it is", "files", "license"), rows)
 
 
 def _origin(card: DatasetCard) -> str:
@@ -110,7 +110,7 @@ def check(
 
 
 def path() -> None:
-    """Print where artefacts lie. FORGETBENCH_HOME chooses another place.
+    """Print where artifacts lie. FORGETBENCH_HOME chooses another place.
 
     Example: forgetbench store path
     """
@@ -120,7 +120,7 @@ def path() -> None:
 
 
 def prune(*, dry_run: Flag = False, images: Flag = False) -> None:
-    """Remove artefacts that no task of the catalogue needs any more, and what killed runs left half-written.
+    """Remove artifacts that no task of the catalog needs any more, and what killed runs left half-written.
 
     What was made of an image set alone, such as its decoded pictures, serves all tasks and stays.
 
@@ -141,7 +141,7 @@ def prune(*, dry_run: Flag = False, images: Flag = False) -> None:
     store = Store()
     stale = [
         folder
-        for folder, made_from in store.artefacts()
+        for folder, made_from in store.artifacts()
         if (images if made_from.get("role") == ROLE else made_from.get("task") not in keys)
     ]
     stale += store.half_written()
@@ -150,7 +150,7 @@ def prune(*, dry_run: Flag = False, images: Flag = False) -> None:
         for folder in stale:
             store.remove(folder)
     said = "would be removed" if dry_run else "removed"
-    out().print(f"{len(stale)} artefacts, {freed / 2**20:.1f} MiB: {said}.", markup=False)
+    out().print(f"{len(stale)} artifacts, {freed / 2**20:.1f} MiB: {said}.", markup=False)
 
 
 def _options(words: list[str] | None) -> dict[str, object]:

@@ -66,15 +66,15 @@ def observe(
         Processes that train originals; one for each core if left out.
     """
     from forgetbench.evidence.run import read_run
-    from forgetbench.importers.checkpoints import Observed, export
+    from forgetbench.importers.checkpoints import ExternalMethod, export
     from forgetbench.importers.checkpoints import observe as observe_models
     from forgetbench.reporting.tables import board_table
-    from forgetbench.runner.config import Options
+    from forgetbench.runner.config import RunConfig
     from forgetbench.scoring.scorer import stand
     from forgetbench.tasks.task import read_task
 
     wanted = read_task(task).with_counts(seeds=seeds, draws=draws)
-    options = Options(root=root, device=device, workers=workers)
+    options = RunConfig(root=root, device=device, workers=workers)
     if export_originals is not None and checkpoints is None:
         with ProgressBar() as watcher:
             export(wanted, export_originals, options, watcher)
@@ -82,7 +82,7 @@ def observe(
         return
     if checkpoints is None or name is None or export_originals is not None:
         raise UsageError("give --checkpoints DIR and --name NAME to observe models, or --export-originals DIR alone.")
-    told = Observed(name, title=title, link=link, flops=flops, seconds=seconds)
+    told = ExternalMethod(name, title=title, link=link, flops=flops, seconds=seconds)
     run = read_run(observe_models(wanted, checkpoints, told, options))
     try:
         judge = options.results.judge_of(run.manifest)

@@ -48,10 +48,10 @@ def reference(
     """
     from forgetbench.reproduction.reference_board import SHIPPED
     from forgetbench.reproduction.reproduce import TASKS, make_reference
-    from forgetbench.runner.config import Options
+    from forgetbench.runner.config import RunConfig
     from forgetbench.tasks.task import find_tasks
 
-    options = Options(root=root, device=device, executor=executor, workers=workers)
+    options = RunConfig(root=root, device=device, executor=executor, workers=workers)
     for one in find_tasks(task or TASKS):
         with ProgressBar() as watcher:
             path = make_reference(one, options, watcher=watcher, folder=output or SHIPPED)
@@ -108,7 +108,7 @@ def reproduce(
     from forgetbench.reproduction.reference_board import SHIPPED, read_board, reference_tasks
     from forgetbench.reproduction.reproduce import QUICK, QUICK_ROWS, forget_reproduced
     from forgetbench.reproduction.reproduce import reproduce as reproduce_board
-    from forgetbench.runner.config import Options
+    from forgetbench.runner.config import RunConfig
 
     if submission is not None or server is not None:
         if submission is None or server is None or task or method or quick:
@@ -121,7 +121,7 @@ def reproduce(
     if not names:
         raise UsageError(f"There are no reference results in {folder}; `forgetbench reference` makes them.")
     rows = QUICK_ROWS if quick else method
-    options = Options(root=root, device=device, executor=executor, workers=workers)
+    options = RunConfig(root=root, device=device, executor=executor, workers=workers)
     boards = [read_board(name, folder) for name in names]
     if again:
         forget_reproduced(options)

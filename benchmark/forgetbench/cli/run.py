@@ -78,7 +78,7 @@ def run(
     keep_models
         Keep the unlearned models' weights in the store.
     relearn
-        On erase boards, measure how fast the forgotten is learnt again, beside the oracles. Keeps the models.
+        On erase boards, measure how fast the forgotten is learned again, beside the oracles. Keeps the models.
     evidence_only
         Train nothing but the method; the originals come from `forgetbench pack pull`.
     json
@@ -86,8 +86,8 @@ def run(
     """
     from forgetbench.evidence.run import read_run
     from forgetbench.reporting.streams import tables_of
-    from forgetbench.runner.config import Options
-    from forgetbench.runner.method_spec import Contestant, choose
+    from forgetbench.runner.config import RunConfig
+    from forgetbench.runner.method_spec import MethodSpec, choose
     from forgetbench.runner.run import run as run_tasks
     from forgetbench.scoring.scorer import stand
     from forgetbench.tasks.task import Task, find_tasks
@@ -97,7 +97,7 @@ def run(
     if forget_indices is not None:
         found = [one.forgetting(forget_indices) for one in found]
     names = method if method or method_file else ["all"]
-    options = Options(
+    options = RunConfig(
         root=root,
         device=device,
         executor=executor,
@@ -107,7 +107,7 @@ def run(
         evidence_only=evidence_only,
     )
 
-    def rows(one: Task) -> list[Contestant]:
+    def rows(one: Task) -> list[MethodSpec]:
         chosen = choose(names or [], method_file or [], one.network.name)
         return tuned_ones(one, chosen, options, selector) if tuned else chosen
 
@@ -236,12 +236,12 @@ def audit(
     """
     from forgetbench.audit.criteria import CONTESTANTS
     from forgetbench.audit.run import audit_task
-    from forgetbench.runner.config import Options
+    from forgetbench.runner.config import RunConfig
     from forgetbench.tasks.task import read_task
 
     wanted = read_task(task).with_counts(seeds=seeds)
     with ProgressBar() as watcher:
-        audited = audit_task(wanted, Options(root=root, device=device, workers=workers), watcher)
+        audited = audit_task(wanted, RunConfig(root=root, device=device, workers=workers), watcher)
     found = audited.audit
     if json:
         print_json(found.model_dump(mode="json"))

@@ -44,9 +44,9 @@ def demo(*, workers: int | None = None, executor: Literal["auto", "processes", "
     from forgetbench.cli.report import print_tables
     from forgetbench.demo import run_demo
     from forgetbench.reporting.tables import board_table
-    from forgetbench.runner.config import Options
+    from forgetbench.runner.config import RunConfig
 
-    options = Options(device="cpu", executor=executor, workers=workers)
+    options = RunConfig(device="cpu", executor=executor, workers=workers)
     with ProgressBar() as watcher:
         standings = run_demo(options, watcher, remark)
     print_tables([board_table(standing, card) for standing, card in standings], "table")
@@ -134,13 +134,13 @@ def build(
     install
         Make a board of it on the leaderboard of this machine.
     """
-    from forgetbench.runner.config import Options
+    from forgetbench.runner.config import RunConfig
     from forgetbench.runner.run import run
     from forgetbench.tasks.task import read_task
 
     wanted = read_task(task).with_counts(seeds=seeds, draws=draws)
     with ProgressBar() as watcher:
-        [done] = run([wanted], lambda _: [], Options(root=root), watcher)
+        [done] = run([wanted], lambda _: [], RunConfig(root=root), watcher)
     if done.pack is None:
         return
     out().print(str(done.pack.folder), markup=False)
@@ -216,13 +216,13 @@ def pull(
 
     from forgetbench.leaderboard.client.submit import pull_pack
     from forgetbench.remote.pull import adopt_originals
-    from forgetbench.runner.config import Options
+    from forgetbench.runner.config import RunConfig
     from forgetbench.tasks.task import read_task
 
     wanted = read_task(task)
     with TemporaryDirectory(prefix="forgetbench-") as place:
         folder = pull_pack(task, server, to or Path(place) / "pack", pack=pack)
-        done = adopt_originals(wanted, folder, Options(root=root, device=device))
+        done = adopt_originals(wanted, folder, RunConfig(root=root, device=device))
     out().print(f"{done.count} originals of {task} are in the store.", markup=False)
     if done.replaced:
         remark(

@@ -54,10 +54,10 @@ def submit(
     from forgetbench.leaderboard.client.submit import REFUSED
     from forgetbench.leaderboard.client.submit import submit as submit_run
     from forgetbench.remote.submit import find_run
-    from forgetbench.runner.config import Options
+    from forgetbench.runner.config import RunConfig
 
     with ProgressBar() as watcher:
-        folder = find_run(what, server, task, Options(root=root, device=device, evidence_only=True), watcher)
+        folder = find_run(what, server, task, RunConfig(root=root, device=device, evidence_only=True), watcher)
     with UploadBar() as bar:
         verdict = submit_run(folder, server, dry_run=dry_run, progress=bar)
     if json:

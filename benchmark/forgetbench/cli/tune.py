@@ -57,7 +57,7 @@ def tune(
     """
     from importlib.util import find_spec
 
-    from forgetbench.runner.config import Options
+    from forgetbench.runner.config import RunConfig
     from forgetbench.runner.method_spec import choose
     from forgetbench.tasks.task import find_tasks
     from forgetbench.tuning.tune import tune as tune_task
@@ -65,7 +65,7 @@ def tune(
     if find_spec("optuna") is None:
         raise UsageError("tune needs optuna: pip install 'forgetbench[tune]'")
     names = method if method or method_file else ["all"]
-    options = Options(root=root, device=device, executor=executor, workers=workers)
+    options = RunConfig(root=root, device=device, executor=executor, workers=workers)
     wanted = [(one, choose(names or [], method_file or [], one.network.name)) for one in find_tasks(task)]
     found = {}
     with ProgressBar() as watcher:

@@ -38,7 +38,7 @@ PROBED = ("forget", "retain", "validation", "test-forgotten")
 """Subsets whose penultimate features are recorded on erase boards: what the linear probe reads."""
 
 
-class PackCard(Record):
+class ReferenceManifest(Record):
     """What a pack holds: enough to score any run of its task, without the images."""
 
     schema_version: Literal[1] = SCHEMA
@@ -62,7 +62,7 @@ class PackCard(Record):
     classes: tuple[str, ...]
     """Names of the classes or attributes."""
     image_set: dict[str, str]
-    """Name, title, licence, homepage and SHA-256 of the image set."""
+    """Name, title, license, homepage and SHA-256 of the image set."""
     features: int = 0
     """Penultimate features that are recorded beside the logits (erase boards); 0 where none are."""
     requests: int = 0
@@ -85,7 +85,7 @@ class PackCard(Record):
     """SHA-256 of every other file of the pack."""
 
 
-class Verdict(Record):
+class AuditVerdict(Record):
     """What an audit found of the metrics of a pack: those that are out of place are shown, and rank nothing."""
 
     schema_version: Literal[1] = SCHEMA
@@ -103,11 +103,11 @@ class Verdict(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class Pack:
+class ReferenceBundle:
     """What a task's runs are scored against."""
 
     folder: Path
-    card: PackCard
+    card: ReferenceManifest
 
     @property
     def digest(self) -> str:
@@ -115,7 +115,7 @@ class Pack:
         return digest(self.card.model_dump(mode="json"))
 
     @property
-    def unaudited(self) -> Pack:
+    def unaudited(self) -> ReferenceBundle:
         """The same pack without a verdict: what an audit judges, so that it finds the same again."""
         files = {name: sha for name, sha in self.card.files.items() if name != VERDICT}
         return replace(self, card=self.card.model_copy(update={"files": files}))
@@ -129,7 +129,7 @@ class Pack:
         """
         if VERDICT not in self.card.files:
             return {}
-        verdict = Verdict.model_validate_json((self.folder / VERDICT).read_bytes())
+        verdict = AuditVerdict.model_validate_json((self.folder / VERDICT).read_bytes())
         if verdict.pack != self.unaudited.digest:
             raise ForgetBenchError(
                 f"{self.folder / VERDICT} is the audit of another pack; `forgetbench audit {self.card.task}` makes "
@@ -170,7 +170,7 @@ class Pack:
         ]
 
 
-def read_pack(folder: Path, *, verify: bool = True) -> Pack:
+def read_pack(folder: Path, *, verify: bool = True) -> ReferenceBundle:
     """Read a pack, and check the hash of every file in it.
 
     Raises:
@@ -181,7 +181,7 @@ def read_pack(folder: Path, *, verify: bool = True) -> Pack:
     if not path.is_file():
         raise UsageError(f"{folder} holds no pack: {PACK} is missing. `forgetbench pack build TASK` makes one.")
     try:
-        card = PackCard.model_validate_json(path.read_bytes())
+        card = ReferenceManifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise UsageError(f"{path} is not a pack of this version: {fields(error)}") from error
     if verify:
@@ -190,22 +190,22 @@ def read_pack(folder: Path, *, verify: bool = True) -> Pack:
                 raise ForgetBenchError(f"{path} names a file outside the pack: {name!r}")
             if not (folder / name).is_file() or file_digest(folder / name) != sha:
                 raise ForgetBenchError(f"{folder / name} is missing or damaged; build or fetch the pack again.")
-    return Pack(folder, card)
+    return ReferenceBundle(folder, card)
 
 
-def write_pack(folder: Path, card: Mapping[str, Any]) -> PackCard:
+def write_pack(folder: Path, card: Mapping[str, Any]) -> ReferenceManifest:
     """Write ``pack.json`` for the files that already lie in the folder; ``files`` is filled in here."""
     files = {
         str(path.relative_to(folder)): file_digest(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != PACK
     }
-    full = PackCard.model_validate({**card, "files": files})
+    full = ReferenceManifest.model_validate({**card, "files": files})
     write_atomically(folder / PACK, canonical_json(full.model_dump(mode="json")))
     return full
 
 
-def with_verdict(pack: Pack, verdict: Verdict | None) -> Pack:
+def with_verdict(pack: ReferenceBundle, verdict: AuditVerdict | None) -> ReferenceBundle:
     """Put a verdict into a pack's folder, so that whoever scores against it knows what ranks.
 
     One that is of another pack, or finds nothing out of place, leaves the pack without any.
@@ -217,10 +217,10 @@ def with_verdict(pack: Pack, verdict: Verdict | None) -> Pack:
     else:
         write_atomically(path, canonical_json(verdict.model_dump(mode="json")))
     card = write_pack(pack.folder, bare.card.model_dump(mode="json"))
-    return Pack(pack.folder, card)
+    return ReferenceBundle(pack.folder, card)
 
 
-def check_run(run: Run, pack: Pack, unread: Collection[str] = ()) -> list[str]:
+def check_run(run: Run, pack: ReferenceBundle, unread: Collection[str] = ()) -> list[str]:
     """Everything that is wrong with a run as evidence for a pack's task, one sentence each; empty when all is well.
 
     The manifest is checked first (task, index lists, originals, one record for each draw and seed), then every file of
@@ -264,7 +264,7 @@ def check_run(run: Run, pack: Pack, unread: Collection[str] = ()) -> list[str]:
     return problems
 
 
-def _check_manifest(manifest: Manifest, card: PackCard) -> list[str]:
+def _check_manifest(manifest: Manifest, card: ReferenceManifest) -> list[str]:
     problems = []
     if manifest.protocol != card.protocol:
         problems.append(f"the evidence follows protocol {manifest.protocol}, this board protocol {card.protocol}")
@@ -295,7 +295,7 @@ def _check_manifest(manifest: Manifest, card: PackCard) -> list[str]:
     return problems
 
 
-def _check_own_originals(manifest: Manifest, card: PackCard) -> list[str]:
+def _check_own_originals(manifest: Manifest, card: ReferenceManifest) -> list[str]:
     """The originals that a method trained for itself: one for each draw and seed, and the models came from them."""
     problems = _check_coverage("the answers of an original of its own", manifest.originals, card)
     owners: dict[str, int] = {}
@@ -311,7 +311,7 @@ def _check_own_originals(manifest: Manifest, card: PackCard) -> list[str]:
     return problems
 
 
-def _check_coverage(what: str, records: Sequence[AnswersRecord], card: PackCard) -> list[str]:
+def _check_coverage(what: str, records: Sequence[AnswersRecord], card: ReferenceManifest) -> list[str]:
     wanted = {(draw, seed) for draw in range(card.draws) for seed in range(card.seeds)}
     given = [(record.draw, record.seed) for record in records]
     if len(given) == len(set(given)) and set(given) == wanted:

@@ -19,10 +19,10 @@ from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.arrays import Array, write_arrays
 from forgetbench.evidence.run import CostRecord, MethodRecord, describe
 from forgetbench.methods import methods
-from forgetbench.runner.artifacts import ANSWERS, WEIGHTS, find_artefact, load_model, read_meta, write_meta
-from forgetbench.runner.collect import Entry, Unlearned, gather_run
-from forgetbench.runner.config import Options, Watcher
-from forgetbench.runner.context import Bench
+from forgetbench.runner.artifacts import ANSWERS, WEIGHTS, load_model, read_meta, require_artifact, write_meta
+from forgetbench.runner.collect import Entry, Unlearned, write_run
+from forgetbench.runner.config import ProgressCallback, RunConfig
+from forgetbench.runner.context import TaskContext
 from forgetbench.runner.method_spec import folder_name
 from forgetbench.runner.run import train_originals
 from forgetbench.runner.train import count, prepare
@@ -37,7 +37,7 @@ FAMILY = "observed"
 
 
 @dataclass(frozen=True)
-class Observed:
+class ExternalMethod:
     """A row whose models were unlearned elsewhere, as its author describes it.
 
     Raises:
@@ -70,7 +70,7 @@ class Observed:
         return re.sub(r"[^\w+]+", "-", self.name).strip("-+")[:80]
 
 
-def export(task: Task, folder: Path, options: Options, watcher: Watcher | None = None) -> None:
+def export(task: Task, folder: Path, options: RunConfig, watcher: ProgressCallback | None = None) -> None:
     """Write what somebody with code of his own starts from: originals, index lists, and how to use them.
 
     Args:
@@ -84,7 +84,7 @@ def export(task: Task, folder: Path, options: Options, watcher: Watcher | None =
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty; name a folder that is not there yet.")
-    bench = Bench(task, options.site())
+    bench = TaskContext(task, options.site())
     originals = train_originals(task, options, watcher)
     (folder / "originals").mkdir(parents=True)
     for seed, original in enumerate(originals):
@@ -103,7 +103,7 @@ def export(task: Task, folder: Path, options: Options, watcher: Watcher | None =
     write_atomically(folder / "README.md", _guide(task, len(originals)).encode())
 
 
-def observe(task: Task, checkpoints: Path, observed: Observed, options: Options) -> Path:
+def observe(task: Task, checkpoints: Path, observed: ExternalMethod, options: RunConfig) -> Path:
     """Ask models that were unlearned elsewhere what every unlearned model is asked; returns the run's folder.
 
     Args:
@@ -116,7 +116,7 @@ def observe(task: Task, checkpoints: Path, observed: Observed, options: Options)
         UsageError: A checkpoint or an original is missing, or a checkpoint does not fit the task's network.
         ForgetBenchError: A model gives answers that are not finite.
     """
-    bench = Bench(task, options.site())
+    bench = TaskContext(task, options.site())
     files = _files(task, checkpoints)
     originals = _originals(bench, task)
     common = {"task": task.model_dump(mode="json"), "site": bench.site.__dict__}
@@ -158,7 +158,7 @@ def observe(task: Task, checkpoints: Path, observed: Observed, options: Options)
     )
     facts = prepare({**common, "methods": []})
     device = bench.site.device
-    gather_run(bench.store, folder, task, Entry(method, words), Unlearned(results, cost), facts=facts, device=device)
+    write_run(bench.store, folder, task, Entry(method, words), Unlearned(results, cost), facts=facts, device=device)
     return folder
 
 
@@ -191,7 +191,7 @@ def _files(task: Task, folder: Path) -> dict[tuple[int, int], Path]:
     return files
 
 
-def _originals(bench: Bench, task: Task) -> list[tuple[Path, str]]:
+def _originals(bench: TaskContext, task: Task) -> list[tuple[Path, str]]:
     """The originals' folders and the hashes of their weights, by seed.
 
     Raises:
@@ -205,7 +205,7 @@ def _originals(bench: Bench, task: Task) -> list[tuple[Path, str]]:
             f"`forgetbench observe {task.name} --export-originals DIR --seeds {task.seeds}` writes; a board's are "
             f"fetched before it with `forgetbench pack pull {task.name} --server URL`."
         )
-    folders = [find_artefact(bench.store, key) for key in keys]
+    folders = [require_artifact(bench.store, key) for key in keys]
     return [(folder, read_meta(folder)["weights"]) for folder in folders]
 
 
@@ -217,7 +217,7 @@ def _check_different(files: dict[tuple[int, int], Path], weights: dict[tuple[int
             raise UsageError(f"{path.name} is the same file as {twin}: every seed needs a model of its own.")
 
 
-def _load(bench: Bench, path: Path) -> nn.Module:
+def _load(bench: TaskContext, path: Path) -> nn.Module:
     """The task's network with the weights of a file.
 
     Raises:
@@ -261,7 +261,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _answers(bench: Bench, network: nn.Module, draw: int, path: Path) -> dict[str, Array]:
+def _answers(bench: TaskContext, network: nn.Module, draw: int, path: Path) -> dict[str, Array]:
     arrays = bench.observe(network, draw)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
@@ -289,12 +289,12 @@ Load a model and the images they count in:
 
 ```python
 import numpy as np
-from forgetbench.runner.context import Bench
-from forgetbench.runner.config import Options
+from forgetbench.runner.context import TaskContext
+from forgetbench.runner.config import RunConfig
 from forgetbench.tasks.task import read_task
 from safetensors.torch import load_file, save_file
 
-bench = Bench(read_task("{task}"), Options(device="cpu").site())
+bench = TaskContext(read_task("{task}"), RunConfig(device="cpu").site())
 network = bench.spec.build(0)
 network.load_state_dict(load_file("originals/s0.safetensors"))
 split = np.load("split-d0.npz")

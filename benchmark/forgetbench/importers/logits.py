@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import FEATURES, Array, encode, write_arrays
 from forgetbench.evidence.environment import environment
-from forgetbench.evidence.reference import Pack
+from forgetbench.evidence.reference import ReferenceBundle
 from forgetbench.evidence.run import (
     MANIFEST,
     CostRecord,
@@ -39,7 +39,7 @@ SHEET, SOURCE = "method.toml", "method.py"
 EXAMPLE = 'name = "my-method", title = "...", family = "...", needs = ["forget", "retain"], [parameters], [cost]'
 
 
-class MethodSheet(Record):
+class MethodInfo(Record):
     """``method.toml``: what an author says of a method."""
 
     name: MethodName
@@ -67,7 +67,7 @@ def is_elsewhere(folder: Path) -> bool:
     return folder.is_dir() and not (folder / MANIFEST).exists() and any(folder.glob("d*-s*.npz"))
 
 
-def make_run(folder: Path, pack: Pack, target: Path) -> Path:
+def make_run(folder: Path, pack: ReferenceBundle, target: Path) -> Path:
     """Make a run of saved logits; what lay at ``target`` is replaced.
 
     Args:
@@ -132,18 +132,18 @@ def make_run(folder: Path, pack: Pack, target: Path) -> Path:
     return target
 
 
-def _read_sheet(path: Path) -> MethodSheet:
+def _read_sheet(path: Path) -> MethodInfo:
     if not path.is_file():
         raise UsageError(f"{path} is missing: it says what the method is, such as {EXAMPLE}.")
     try:
-        return MethodSheet.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return MethodInfo.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
     except ValidationError as error:
         raise UsageError(f"{path}: {fields(error)}") from error
 
 
-def _read_logits(path: Path, pack: Pack, draw: int) -> dict[str, Array]:
+def _read_logits(path: Path, pack: ReferenceBundle, draw: int) -> dict[str, Array]:
     """The answers of one model as evidence: float16, encoded as protocol section 1 says."""
     shapes = pack.shapes(draw)
     try:

@@ -17,12 +17,12 @@ from forgetbench.metrics import _catalog_functions as _functions
 from forgetbench.metrics import _catalog_literature as _literature
 from forgetbench.metrics import _catalog_privacy as _privacy
 from forgetbench.metrics.accuracy_gap import accuracy, average_gap, gap, tow
-from forgetbench.metrics.cost import Cost, amortised, cost_ratio, share_changed
-from forgetbench.metrics.divergence import agreement_pairs, centred_js, distance_pairs, jensen_shannon, js_pairs
+from forgetbench.metrics.cost import Cost, amortized, cost_ratio, share_changed
+from forgetbench.metrics.divergence import agreement_pairs, centered_js, distance_pairs, jensen_shannon, js_pairs
 from forgetbench.metrics.erasure import (
     anamnesis_index,
     forgetting_rate,
-    generalisation,
+    generalization,
     h_mean,
     reemergence,
     relearn_time,
@@ -101,12 +101,12 @@ __all__ = [
     "activation_distance",
     "adaptive_unlearning_score",
     "agreement_pairs",
-    "amortised",
+    "amortized",
     "anamnesis_index",
     "auc",
     "average_gap",
     "balanced_accuracy",
-    "centred_js",
+    "centered_js",
     "class_thresholds",
     "clopper_pearson",
     "completeness",
@@ -120,7 +120,7 @@ __all__ = [
     "forgetting_quality",
     "forgetting_rate",
     "gap",
-    "generalisation",
+    "generalization",
     "h_mean",
     "indiscernibility",
     "jensen_shannon",

@@ -180,7 +180,7 @@ def register() -> None:
             ),
             example="JS((1/2, 1/2), (1, 0)) = 0.215762; disjoint predictions give log 2 = 0.693147.",
             source="Lin 1991; protocol, section 3.",
-            function="divergence.centred_js",
+            function="divergence.centered_js",
         ),
         MetricSpec(
             name="mia.population",

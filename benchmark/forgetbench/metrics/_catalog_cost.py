@@ -34,7 +34,7 @@ def _costs() -> list[MetricSpec]:
             meaning="Wall time of unlearning over retraining's, on the same device in the same run; informational.",
             misses="Runs whose oracles came from the store, or whose jobs ran side by side: left out there.",
             misuse="Comparing devices, or timing evaluation: the clock holds unlearning alone.",
-            formula="mean seconds of unlearn over mean seconds of training one oracle, the device synchronised",
+            formula="mean seconds of unlearn over mean seconds of training one oracle, the device synchronized",
             example="1.5 s against 60 s: 0.025.",
             function="cost.cost_ratio",
         ),
@@ -62,15 +62,15 @@ def _costs() -> list[MetricSpec]:
             function="cost.share_changed",
         ),
         _recorded(
-            "amortised",
-            "amortised cost",
+            "amortized",
+            "amortized cost",
             requires=("costs by request",),
             meaning="Cost of all requests of a stream over that of retraining after each.",
             misses="Which request was dear.",
             misuse="Dividing by one retraining: that flatters whoever serves few requests.",
             formula="sum over requests of unlearn's FLOPs over the sum of retraining's after each request",
             example="1 and 3 against 10 and 10: 0.2.",
-            function="cost.amortised",
+            function="cost.amortized",
         ),
     ]
 

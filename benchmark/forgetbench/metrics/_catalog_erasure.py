@@ -1,4 +1,4 @@
-"""Specs of the erasure metrics: is the behaviour gone, everywhere, and for good?"""
+"""Specs of the erasure metrics: is the behavior gone, everywhere, and for good?"""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def register() -> None:
             function="erasure.h_mean",
         ),
         MetricSpec(
-            name="generalisation",
-            title="generalisation",
+            name="generalization",
+            title="generalization",
             symbol="FR ratio",
             group="erasure",
             unit="ratio",
@@ -43,7 +43,7 @@ def register() -> None:
             ),
             example="Chance 0.1, seen 1.0 -> 0.1 (FR 1), withheld 0.9 -> 0.5 (FR 0.5): 0.5.",
             source="Zhang, Choshen and Andreas 2024; protocol, section 3.",
-            function="erasure.generalisation",
+            function="erasure.generalization",
         ),
         MetricSpec(
             name="probe",

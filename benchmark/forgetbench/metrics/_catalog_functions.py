@@ -33,9 +33,9 @@ def _support_vectors() -> list[MetricSpec]:
             f"mia.svc-{kind}",
             f"SVC {kind}",
             requires=("forget", "retain", "test"),
-            meaning=f"Share of D_f that a support vector machine on {words} calls non-member; towards the oracle's.",
+            meaning=f"Share of D_f that a support vector machine on {words} calls non-member; toward the oracle's.",
             misses="As mia.svc-confidence: the order of rows decides which are fitted.",
-            misuse="Maximising it: calling everything non-member scores 1.0.",
+            misuse="Maximizing it: calling everything non-member scores 1.0.",
             formula=f"As mia.svc-confidence, on {feature}: svc_attack(..., kind={kind!r}).",
             example="Retain and test rows far apart, D_f like test: 1; D_f like retain: 0.",
             source="Jia et al. 2023; Song and Mittal 2021.",
@@ -51,7 +51,7 @@ def _support_vectors() -> list[MetricSpec]:
             requires=("retain", "test"),
             meaning="Whether retain rows can be told from test rows at all: 0.5 where not; any of the five kinds.",
             misses="The forget set. The order of rows decides which are fitted.",
-            misuse="Reading it as forgetting: a model that generalises badly scores high, unlearned or not.",
+            misuse="Reading it as forgetting: a model that generalizes badly scores high, unlearned or not.",
             formula=(
                 "h = |test| / 2; fit on the first h retain and the first h test rows after a seeded shuffle, on at "
                 "most 1,000 of either, evenly spaced (published: all); mean of the accuracies on all other retain rows "
@@ -101,7 +101,7 @@ def _thresholds() -> list[MetricSpec]:
             meaning="One threshold a class, chosen on known rows, told on others; balanced accuracy, 0.5 is chance.",
             misses="Members of a class without known rows: they take the threshold of all classes.",
             misuse="Choosing the thresholds on the rows that are told.",
-            formula="for each class the score that maximises (TPR + TNR) / 2 on known rows; at least that is member",
+            formula="for each class the score that maximizes (TPR + TNR) / 2 on known rows; at least that is member",
             example="Class 0 known 0.9, 0.8 against 0.7: threshold 0.8.",
             source="Song and Mittal 2021, section 3.",
             function="attacks.class_thresholds",

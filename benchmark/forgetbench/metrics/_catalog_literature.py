@@ -8,7 +8,7 @@ from forgetbench.metrics.registry import MetricSpec, metrics
 
 
 def published(name: str, title: str, **fields: Any) -> MetricSpec:
-    """A spec with what metrics for comparison have in common: a share, towards the oracle's value."""
+    """A spec with what metrics for comparison have in common: a share, toward the oracle's value."""
     given: dict[str, Any] = {"symbol": title, "group": "literature", "unit": "share", "direction": "band"}
     given |= {"range": (0.0, 1.0)}
     return MetricSpec(name=name, title=title, **(given | fields))
@@ -22,7 +22,7 @@ def _attacks() -> list[MetricSpec]:
             requires=("forget", "retain", "test"),
             meaning="Share of D_f that a support vector machine calls non-member; the target is the oracle's.",
             misses="Per-example memory; and the order of rows decides which are fitted, as in the published protocol.",
-            misuse="Maximising it: calling everything non-member scores 1.0, and an oracle is well below that.",
+            misuse="Maximizing it: calling everything non-member scores 1.0, and an oracle is well below that.",
             formula=(
                 "RBF-SVC (C = 3, gamma = auto) on p_y; members = the first |test| retain rows after a seeded shuffle, "
                 "non-members = test; fitted on at most 1,000 rows a side, evenly spaced (published: all); share of D_f "
@@ -150,7 +150,7 @@ def _outputs() -> list[MetricSpec]:
             "ZRF",
             direction="up",
             requires=("forget", "teacher"),
-            meaning="Likeness to a randomly initialised network on the forget set.",
+            meaning="Likeness to a randomly initialized network on the forget set.",
             misses="The oracle, which is no random network: its target is over-forgetting.",
             misuse="Published code exchanges the arguments of KL and divides by the number of classes (legacy.zrf).",
             formula="1 - mean JS(softmax z_u, softmax z_teacher)",
@@ -167,7 +167,7 @@ def _outputs() -> list[MetricSpec]:
             requires=("submitter",),
             meaning="L2 distance of the weights of unlearned model and oracle.",
             misses="Function: hidden units may change places at no cost.",
-            misuse="Between models of different initialisation it measures the initialisation.",
+            misuse="Between models of different initialization it measures the initialization.",
             formula="sqrt(sum over layers |W_u - W_r|^2)",
             example="One layer, (3, 0) against (0, 4): 5.",
             source="Golatkar et al. 2020.",
@@ -208,7 +208,7 @@ def _outputs() -> list[MetricSpec]:
             requires=("forget", "test"),
             meaning="1 where the attack on losses guesses, 0 where it is always right.",
             misses="As mia.loss; 0.5 is not the oracle's value.",
-            misuse="Maximising it: an oracle need not be at 1.",
+            misuse="Maximizing it: an oracle need not be at 1.",
             formula="1 - 2 |mia.loss - 0.5|",
             example="Attack 0.6: 0.8.",
             source="Cadet et al. 2024 (Deep Unlearn).",
@@ -223,7 +223,7 @@ def _outputs() -> list[MetricSpec]:
             range=(0.0, None),
             requires=("submitter",),
             meaning="Steps until forget accuracy is back at 95 % of the original's, as the submitter measured.",
-            misses="What other optimisers would do: one optimiser and learning rate for all.",
+            misses="What other optimizers would do: one optimizer and learning rate for all.",
             misuse="Counting a curve that never comes back as 0: it is censored.",
             formula="smallest t with A_f(t) >= 0.95 A_f(o), t = 0 included",
             example="Original 1.0, curve 0.2, 0.6, 0.96: 2 steps.",

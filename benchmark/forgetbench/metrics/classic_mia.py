@@ -317,7 +317,7 @@ def class_thresholds(
 
 
 def _best_threshold(members: FloatArray, others: FloatArray) -> float:
-    """The score that maximises the mean of the two rates; the first of equals."""
+    """The score that maximizes the mean of the two rates; the first of equals."""
     candidates = np.unique(np.concatenate([members, others]))
     hit = 1 - np.searchsorted(np.sort(members), candidates) / len(members)
     miss = np.searchsorted(np.sort(others), candidates) / len(others)

@@ -54,7 +54,7 @@ def cost_ratio(method: float, retraining: float) -> float:
     return mine / whole
 
 
-def amortised(per_request: ArrayLike, retraining_per_request: ArrayLike) -> float:
+def amortized(per_request: ArrayLike, retraining_per_request: ArrayLike) -> float:
     """Cost of all requests of a stream over the cost of retraining after each."""
     mine, whole = (floats(side, "costs", ndim=1) for side in (per_request, retraining_per_request))
     if len(mine) != len(whole) or not len(mine):

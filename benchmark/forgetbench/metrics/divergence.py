@@ -54,8 +54,8 @@ def js_pairs(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
     return pairs
 
 
-def centred_js(unlearned: ArrayLike, oracle: ArrayLike, *, attributes: bool = False) -> float:
-    """Centred divergence: mean JS over all (u, r), minus half its mean over u != u' and half over r != r'.
+def centered_js(unlearned: ArrayLike, oracle: ArrayLike, *, attributes: bool = False) -> float:
+    """Centered divergence: mean JS over all (u, r), minus half its mean over u != u' and half over r != r'.
 
     Args:
         unlearned: (S, n, K) logits on the forget set, S >= 2.
@@ -69,13 +69,13 @@ def centred_js(unlearned: ArrayLike, oracle: ArrayLike, *, attributes: bool = Fa
     left, right = logits_of(unlearned), logits_of(oracle)
     same_shape(left, right, "the same rows and columns", after=1)
     pairs = js_pairs(np.concatenate([left, right]), attributes=attributes)
-    return centred(pairs, np.arange(len(left)), len(left) + np.arange(len(right)))
+    return centered(pairs, np.arange(len(left)), len(left) + np.arange(len(right)))
 
 
-def centred(pairs: FloatArray, left: IntArray, right: IntArray) -> float:
-    """The centred mean of a symmetric (M, M) matrix of divergences between models, with the diagonal at 0."""
+def centered(pairs: FloatArray, left: IntArray, right: IntArray) -> float:
+    """The centered mean of a symmetric (M, M) matrix of divergences between models, with the diagonal at 0."""
     if len(left) < 2 or len(right) < 2:
-        raise UsageError("The centred divergence needs at least two models on each side.")
+        raise UsageError("The centered divergence needs at least two models on each side.")
     between = pairs[np.ix_(left, right)].mean()
     within = [pairs[np.ix_(side, side)].sum() / (len(side) * (len(side) - 1)) for side in (left, right)]
     return float(between - within[0] / 2 - within[1] / 2)

@@ -1,4 +1,4 @@
-"""Whether a behaviour is gone: the harmonic mean of drop and utility, and whether forgetting generalises."""
+"""Whether a behavior is gone: the harmonic mean of drop and utility, and whether forgetting generalizes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _mean(accuracies: ArrayLike, name: str) -> float:
     return float(values.mean())
 
 
-def generalisation(
+def generalization(
     seen: tuple[ArrayLike, ArrayLike], withheld: tuple[ArrayLike, ArrayLike], chance: float
 ) -> float | None:
     """FR(withheld) / FR(seen): does forgetting reach images that the method was never given (Zhang et al. 2024)?
@@ -91,7 +91,7 @@ MARGIN = 0.05
 
 
 def relearn_time(accuracies: ArrayLike, original: float, margin: float = MARGIN) -> int | None:
-    """Optimiser steps until the forget accuracy is back at (1 - margin) of the original's.
+    """Optimizer steps until the forget accuracy is back at (1 - margin) of the original's.
 
     Args:
         accuracies: (T + 1,) forget accuracy before the first step, after it, and so on.

@@ -73,12 +73,12 @@ def ratios(left: FloatArray, right: FloatArray) -> Ratios:
         left: (S, n) phi of the unlearned models.
         right: (S, n) phi of the oracles. Neither is checked here: this is the inner loop of the bands.
     """
-    centres = [leave_one_out_median(side) for side in (left, right)]
+    centers = [leave_one_out_median(side) for side in (left, right)]
     spreads = [_leave_one_out_sd(side) for side in (left, right)]
     weights = [1.0 / (2.0 * spread**2) for spread in spreads]
     constant = np.log(spreads[1]) - np.log(spreads[0])
     scored = [
-        weights[1] * (side - centres[1]) ** 2 - weights[0] * (side - centres[0]) ** 2 + constant
+        weights[1] * (side - centers[1]) ** 2 - weights[0] * (side - centers[0]) ** 2 + constant
         for side in (left, right)
     ]
     return Ratios(scored[0], scored[1])

@@ -115,7 +115,7 @@ def zrf(logits: ArrayLike, teacher: ArrayLike, *, attributes: bool = False) -> f
 
     Args:
         logits: (n, K) of the unlearned model.
-        teacher: (n, K) of a randomly initialised network.
+        teacher: (n, K) of a randomly initialized network.
         attributes: The columns are A binary attributes; the mean over them is returned.
     """
     return float(1.0 - jensen_shannon(*_two_models(logits, teacher), attributes=attributes).mean())
@@ -124,7 +124,7 @@ def zrf(logits: ArrayLike, teacher: ArrayLike, *, attributes: bool = False) -> f
 def layer_distance(left: Sequence[ArrayLike], right: Sequence[ArrayLike], *, relative: bool = False) -> float:
     """Distance of two models' weights, sqrt(sum over layers of |W_u - W_r|^2) (Golatkar et al. 2020).
 
-    It means something only between models of one initialisation: hidden units may change places at no cost.
+    It means something only between models of one initialization: hidden units may change places at no cost.
 
     Args:
         left: Weights of each layer of the unlearned model.

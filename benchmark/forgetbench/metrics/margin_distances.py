@@ -22,7 +22,7 @@ def klom(unlearned: ArrayLike, oracle: ArrayLike) -> FloatArray:
 
     Both sides are clipped to ±100 and binned together, from the smallest to the largest value, the top edge included
     (the published code drops the largest value). Bins that the oracle leaves empty count 1e-5, and its side is
-    normalised again.
+    normalized again.
 
     Args:
         unlearned: (M, n) phi of the unlearned models.

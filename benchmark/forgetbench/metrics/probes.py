@@ -42,7 +42,7 @@ class Probe(NamedTuple):
 def linear_probe(train: Rows, validation: Rows, forgotten: Rows) -> Probe:
     """Accuracy of an L2 logistic regression on frozen penultimate features, on the forgotten class.
 
-    Features are standardised on the training rows; C is chosen by accuracy on validation rows, with the first seed;
+    Features are standardized on the training rows; C is chosen by accuracy on validation rows, with the first seed;
     each seed draws at most 100 rows of each class.
 
     Args:
@@ -60,8 +60,8 @@ def linear_probe(train: Rows, validation: Rows, forgotten: Rows) -> Probe:
         raise UsageError("The probe's training rows are all of one class: there is nothing to tell apart.")
     if not set(np.unique(sides[2].labels)) <= set(np.unique(sides[0].labels)):
         raise UsageError("The probe's training rows lack a forgotten class.")
-    centre, spread = sides[0].features.mean(axis=0), sides[0].features.std(axis=0)
-    scaled = [Rows((part.features - centre) / np.where(spread > 0, spread, 1.0), part.labels) for part in sides]
+    center, spread = sides[0].features.mean(axis=0), sides[0].features.std(axis=0)
+    scaled = [Rows((part.features - center) / np.where(spread > 0, spread, 1.0), part.labels) for part in sides]
     samples = [_sample(scaled[0], seed) for seed in range(SEEDS)]
     chosen = max(STRENGTHS, key=lambda strength: (_fitted(samples[0], strength).score(*scaled[1]), -strength))
     found = [_fitted(sample, chosen).score(*scaled[2]) for sample in samples]

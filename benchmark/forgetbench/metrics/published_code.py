@@ -60,8 +60,8 @@ def zrf(logits: ArrayLike, teacher: ArrayLike) -> float:
 def lira_offline(target: ArrayLike, outside: Fit) -> FloatArray:
     """Offline LiRA as in the published code: minus the two-sided log density, instead of the one-sided test."""
     values = floats(target, "phi of the target", ndim=1)
-    same_shape(values, outside.centre, "the same examples")
-    return np.asarray(-norm.logpdf(values, outside.centre, outside.sd + 1e-30))
+    same_shape(values, outside.center, "the same examples")
+    return np.asarray(-norm.logpdf(values, outside.center, outside.sd + 1e-30))
 
 
 def fixed_variance(phi: ArrayLike, members: BoolArray) -> tuple[Fit, Fit]:
@@ -78,7 +78,7 @@ def fixed_variance(phi: ArrayLike, members: BoolArray) -> tuple[Fit, Fit]:
     values, mask = phi_of(phi, "phi of the reference models"), np.asarray(members, dtype=np.bool_)
     sides = [fit_normal(values, role) for role in (mask, ~mask)]
     spread = np.full(values.shape[1], values[mask].std())
-    return Fit(sides[0].centre, spread), Fit(sides[1].centre, spread)
+    return Fit(sides[0].center, spread), Fit(sides[1].center, spread)
 
 
 def klom(unlearned: ArrayLike, oracle: ArrayLike) -> FloatArray:

@@ -23,7 +23,7 @@ from forgetbench.metrics.roc import ROC
 class Fit(NamedTuple):
     """A normal law for each example."""
 
-    centre: FloatArray
+    center: FloatArray
     """(n,) medians."""
     sd: FloatArray
     """(n,) standard deviations; the same for all where they were pooled."""
@@ -50,13 +50,13 @@ def fit_normal(phi: ArrayLike, members: BoolArray | None = None) -> Fit:
     if mask.shape != values.shape or not values.size or (counts < 2).any():
         raise UsageError("Every example needs at least two reference models on each side.")
     kept = np.where(mask, values, np.nan)
-    centre: FloatArray = np.nanmedian(kept, axis=0)
+    center: FloatArray = np.nanmedian(kept, axis=0)
     squares = np.where(mask, (values - np.where(mask, values, 0.0).sum(axis=0) / counts) ** 2, 0.0).sum(axis=0)
     if counts.min() >= POOL_BELOW:
         sd = np.sqrt(squares / counts)
     else:
         sd = np.full(len(counts), np.sqrt(squares.sum() / (counts - 1).sum()))
-    return Fit(centre, np.maximum(sd, SMALLEST_SD))
+    return Fit(center, np.maximum(sd, SMALLEST_SD))
 
 
 def lira_online(target: ArrayLike, inside: Fit, outside: Fit) -> FloatArray:
@@ -68,7 +68,7 @@ def lira_online(target: ArrayLike, inside: Fit, outside: Fit) -> FloatArray:
         outside: Fit of models that did not.
     """
     values = _queries(target, inside, outside)
-    scores = norm.logpdf(values, inside.centre, inside.sd) - norm.logpdf(values, outside.centre, outside.sd)
+    scores = norm.logpdf(values, inside.center, inside.sd) - norm.logpdf(values, outside.center, outside.sd)
     return np.asarray(np.mean(scores, axis=0))
 
 
@@ -79,7 +79,7 @@ def lira_offline(target: ArrayLike, outside: Fit) -> FloatArray:
     finds less. A target more than 38 standard deviations above the OUT median scores 0, as the largest do.
     """
     values = _queries(target, outside)
-    return np.asarray(np.mean(norm.logcdf(values, outside.centre, outside.sd), axis=0))
+    return np.asarray(np.mean(norm.logcdf(values, outside.center, outside.sd), axis=0))
 
 
 def ulira(target: ArrayLike, unlearned: Fit, never: Fit) -> FloatArray:

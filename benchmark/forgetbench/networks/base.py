@@ -1,6 +1,6 @@
 """Build a network by name: two small ones that need torch alone, resnet18 and vit out of timm, and others by file.
 
-Every network takes float images in [0,1] and normalises inside, so that nobody forgets to. It has `features` (the
+Every network takes float images in [0,1] and normalizes inside, so that nobody forgets to. It has `features` (the
 penultimate layer), a linear `head`, and an ordered list `blocks`, whatever library its body came from.
 This file shapes every model that was ever stored: a new network belongs into a file of its own, which shapes only the
 models that use it.
@@ -32,7 +32,7 @@ class ImageShape(NamedTuple):
 
 
 class Body(nn.Module):
-    """All of a network but its head: normalised images (B,C,H,W) -> features (B, `width`)."""
+    """All of a network but its head: normalized images (B,C,H,W) -> features (B, `width`)."""
 
     width: int
     like: str = ""
@@ -59,14 +59,14 @@ networks.register("fast", "forgetbench.networks.fast:fast")
 networks.register("resnet9", "forgetbench.networks.fast:resnet9")
 networks.family("timm", "forgetbench.networks.timm:TimmModels")
 START: tuple[str, ...] = ("pretrained", "checkpoint", "sha256")
-"""Options that say from what weights a network starts; the last two are known to all networks."""
+"""RunConfig that say from what weights a network starts; the last two are known to all networks."""
 
 
 class Network(nn.Module):
-    """A body and a linear head, with the normalisation in front.
+    """A body and a linear head, with the normalization in front.
 
     Args:
-        body: Normalised images to features.
+        body: Normalized images to features.
         outputs: Classes, or attributes: one logit each.
         mean: Mean of each channel, of pixels in [0,1].
         std: Standard deviation of each channel, above zero.
@@ -110,7 +110,7 @@ class NetworkSpec:
     options: Mapping[str, Any]
 
     def build(self, seed: int, *, start: bool = True) -> Network:
-        """A newly initialised network of this kind; without `start`, one whose weights are to be replaced anyway."""
+        """A newly initialized network of this kind; without `start`, one whose weights are to be replaced anyway."""
         return build_network(
             self.name,
             options={key: value for key, value in self.options.items() if start or key not in START},
@@ -136,13 +136,13 @@ def build_network(
     std: Sequence[float],
     seed: int,
 ) -> Network:
-    """A newly initialised network in eval mode, the same bits for the same seed.
+    """A newly initialized network in eval mode, the same bits for the same seed.
 
     The caller's random state is neither read nor changed.
 
     Args:
         name: Its name in the registry.
-        options: Options of the network; with `checkpoint` (a file) and `sha256` (of it) it starts from those weights.
+        options: RunConfig of the network; with `checkpoint` (a file) and `sha256` (of it) it starts from those weights.
         channels: Of an image.
         height: Of an image.
         width: Of an image.

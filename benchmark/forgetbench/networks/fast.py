@@ -31,7 +31,7 @@ class FastBody(Body):
         return list(self.stages)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, width) of normalised images (B,C,H,W)."""
+        """Features (B, width) of normalized images (B,C,H,W)."""
         for stage in self.stages:
             images = stage(images)
         pooled: Tensor = functional.adaptive_max_pool2d(images, 1)
@@ -54,19 +54,19 @@ class Whitening(nn.Module):
     """Patches of 2x2 pixels to their uncorrelated directions, each of unit variance, and the same negated.
 
     airbench takes the directions from training images, which would let an oracle see what it must not. They are closed
-    forms here, for patches of natural images as such: neighbouring pixels correlate by 0.95 and colours by 0.9, so the
-    directions are sums and differences (Walsh's along the pixels, Helmert's along the colours). Nothing of them is
-    learnt but a bias.
+    forms here, for patches of natural images as such: neighboring pixels correlate by 0.95 and colors by 0.9, so the
+    directions are sums and differences (Walsh's along the pixels, Helmert's along the colors). Nothing of them is
+    learned but a bias.
     """
 
     filters: Tensor
 
-    def __init__(self, channels: int, neighbours: float = 0.95, colours: float = 0.9, floor: float = 5e-4) -> None:
+    def __init__(self, channels: int, neighbors: float = 0.95, colors: float = 0.9, floor: float = 5e-4) -> None:
         super().__init__()
         signs = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)
-        spread = torch.tensor([1 + neighbours, 1 - neighbours])
-        mixing, shares = _helmert(channels), torch.full((channels,), 1 - colours)
-        shares[0] = 1 + (channels - 1) * colours
+        spread = torch.tensor([1 + neighbors, 1 - neighbors])
+        mixing, shares = _helmert(channels), torch.full((channels,), 1 - colors)
+        shares[0] = 1 + (channels - 1) * colors
         directions = torch.einsum("ac,py,qx->apqcyx", mixing, signs, signs).reshape(-1, channels, 2, 2)
         variance = torch.einsum("a,p,q->apq", shares, spread, spread).reshape(-1, 1, 1, 1)
         whitened = directions / (variance + floor).sqrt()
@@ -105,7 +105,7 @@ def fast(shape: ImageShape, *, width: int = 64) -> Body:
 
     The pairs have 1, 4 and 4 times `width` channels, with batch-norm and GELU; the first of each pair halves the image.
     Convolutions start as near to the identity as they can, and features, by the maximum, are divided by 9. Unlike
-    airbench's, the whitening sees no training image, all of batch-norm is learnt, and the head has a bias.
+    airbench's, the whitening sees no training image, all of batch-norm is learned, and the head has a bias.
     """
     _check("fast", shape, width)
     stem = Whitening(shape.channels)
@@ -130,7 +130,7 @@ def _convolution(
 
 
 def _helmert(size: int) -> Tensor:
-    """Orthonormal rows (size, size): the mean, and each colour against the mean of those before it."""
+    """Orthonormal rows (size, size): the mean, and each color against the mean of those before it."""
     rows = torch.zeros(size, size)
     rows[0] = 1 / math.sqrt(size)
     for row in range(1, size):

@@ -25,10 +25,10 @@ def start_from(network: Network, path: object, sha256: object) -> None:
 
     The file holds a state dict: of a network of this package (which is how the store and packs keep them), or of the
     library that the network's body comes from, with or without a classifier. The head starts anew unless the file is
-    of the former kind and its head fits. The normalisation stays the image set's.
+    of the former kind and its head fits. The normalization stays the image set's.
 
     Args:
-        network: A newly initialised network.
+        network: A newly initialized network.
         path: A .safetensors file, or what torch.save wrote of tensors (no other pickle is read).
         sha256: Its SHA-256.
 

@@ -25,7 +25,7 @@ SEQUENCES = ("blocks", "stages", "layers", "features")
 class TimmModels:
     """Any model of timm, such as timm/resnet34; `forgetbench list networks "timm/*"` shows them.
 
-    Options: pretrained, stem, enlarge and arguments, beside checkpoint and sha256.
+    RunConfig: pretrained, stem, enlarge and arguments, beside checkpoint and sha256.
     """
 
     def names(self) -> list[str]:
@@ -84,7 +84,7 @@ class TimmBody(Body):
         return _blocks(self.model)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, width) of normalised images (B,C,H,W)."""
+        """Features (B, width) of normalized images (B,C,H,W)."""
         if self._enlarge is not None:
             size = (self._enlarge, self._enlarge)
             images = functional.interpolate(images, size, mode="bilinear", align_corners=False)

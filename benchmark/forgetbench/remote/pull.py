@@ -9,13 +9,13 @@ from tempfile import TemporaryDirectory
 from forgetbench.errors import UsageError
 from forgetbench.evidence.reference import read_pack
 from forgetbench.leaderboard.client.submit import pull_pack
-from forgetbench.runner.config import Options
+from forgetbench.runner.config import RunConfig
 from forgetbench.runner.train import adopt
 from forgetbench.store import digest
 from forgetbench.tasks.task import Task, read_task
 
 
-def bring(name: str, server: str, options: Options, *, pack: str = "") -> tuple[Task, Options]:
+def bring(name: str, server: str, options: RunConfig, *, pack: str = "") -> tuple[Task, RunConfig]:
     """Fetch a board's originals; what runs from them works, and is kept, apart from the user's own results.
 
     The home is one for each pack, so that a run that was killed continues, and originals that were trained here stay.
@@ -52,7 +52,7 @@ class Adopted:
     """Seeds of those that stand where another original was."""
 
 
-def adopt_originals(task: Task, pack: Path, options: Options) -> Adopted:
+def adopt_originals(task: Task, pack: Path, options: RunConfig) -> Adopted:
     """Put the originals of a board's pack into the store, so that runs start from them.
 
     Raises:

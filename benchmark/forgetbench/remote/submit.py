@@ -13,7 +13,7 @@ from forgetbench.importers.logits import is_elsewhere, make_run
 from forgetbench.leaderboard.client.http import Client
 from forgetbench.leaderboard.client.submit import pull_pack
 from forgetbench.remote.pull import bring
-from forgetbench.runner.config import Options, Watcher
+from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import choose
 from forgetbench.runner.results import Results
 from forgetbench.runner.run import run
@@ -22,7 +22,7 @@ from forgetbench.tasks.task import read_task
 _METHOD_FILE = re.compile(r".+\.py(:.*)?", re.DOTALL)
 
 
-def find_run(what: str, server: str, task: str | None, options: Options, watcher: Watcher) -> Path:
+def find_run(what: str, server: str, task: str | None, options: RunConfig, watcher: ProgressCallback) -> Path:
     """The run that is to be submitted: a folder as it is, a method's file run first, or logits made a run.
 
     Args:
@@ -50,7 +50,7 @@ def _named(task: str | None, what: str) -> str:
     return task
 
 
-def _run_first(what: str, server: str, name: str, options: Options, watcher: Watcher) -> Path:
+def _run_first(what: str, server: str, name: str, options: RunConfig, watcher: ProgressCallback) -> Path:
     task = read_task(name)
     choose([], [what], task.network.name)  # the file and its parameters are found to be good before anything is sent
     with Client(server) as client:
@@ -63,7 +63,7 @@ def _run_first(what: str, server: str, name: str, options: Options, watcher: Wat
     return done.runs[0]
 
 
-def _gather_first(folder: Path, server: str, name: str, options: Options) -> Path:
+def _gather_first(folder: Path, server: str, name: str, options: RunConfig) -> Path:
     with TemporaryDirectory(prefix="forgetbench-") as place:
         pack = read_pack(pull_pack(name, server, Path(place) / "pack"), verify=False)
         return make_run(folder, pack, Results(options.home).runs / name / f"elsewhere-{folder.resolve().name}")

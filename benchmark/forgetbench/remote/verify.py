@@ -18,8 +18,8 @@ from forgetbench.methods import load_method_file, methods
 from forgetbench.methods.base import Method
 from forgetbench.remote.pull import bring
 from forgetbench.reproduction.reference_board import Difference, compare, evidence_digest, row_of
-from forgetbench.runner.config import Options, Watcher
-from forgetbench.runner.method_spec import Contestant
+from forgetbench.runner.config import ProgressCallback, RunConfig
+from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.runner.run import run
 from forgetbench.scoring.scorecards import Scorecard
 from forgetbench.tasks.task import Task
@@ -29,7 +29,7 @@ def rerun(
     submission: str,
     server: str,
     root: Path | None,
-    watcher: Watcher,
+    watcher: ProgressCallback,
     say: Callable[[str], None],
     *,
     allow_source: bool = False,
@@ -64,7 +64,7 @@ def compare_rerun(
     submission: str,
     server: str,
     root: Path | None,
-    watcher: Watcher,
+    watcher: ProgressCallback,
     say: Callable[[str], None],
     *,
     allow_source: bool = False,
@@ -98,9 +98,9 @@ class _Again:
     entry: dict[str, Any]
     manifest: Manifest
     task: Task
-    contestant: Contestant
-    options: Options
-    watcher: Watcher
+    contestant: MethodSpec
+    options: RunConfig
+    watcher: ProgressCallback
 
     def run(self) -> Path:
         """The folder of its evidence."""
@@ -120,7 +120,7 @@ def _made_again(
     submission: str,
     server: str,
     root: Path | None,
-    watcher: Watcher,
+    watcher: ProgressCallback,
     say: Callable[[str], None],
     *,
     allow_source: bool,
@@ -135,12 +135,12 @@ def _made_again(
             f"{manifest.row} is a stranger's program; its source stands above. Read it; --allow-source then runs it."
         )
     with TemporaryDirectory(prefix="forgetbench-verify-") as place:
-        options = Options(root=root, device="cpu", evidence_only=True)
+        options = RunConfig(root=root, device="cpu", evidence_only=True)
         task, options = bring(manifest.task, server, options, pack=entry["pack"])
         yield _Again(entry, manifest, task, _contestant(manifest, Path(place)), options, watcher)
 
 
-def _contestant(manifest: Manifest, place: Path) -> Contestant:
+def _contestant(manifest: Manifest, place: Path) -> MethodSpec:
     method = manifest.method
     if method.source is None:
         kind, address = methods.get(method.name), None
@@ -158,7 +158,7 @@ def _contestant(manifest: Manifest, place: Path) -> Contestant:
                 f"{manifest.row} was made of another source than the one that was submitted, or with another version "
                 "of forgetbench's own methods; it cannot be run again as it was."
             )
-    return Contestant(manifest.row, kind.from_dict(method.parameters), address)
+    return MethodSpec(manifest.row, kind.from_dict(method.parameters), address)
 
 
 def _class_of(path: Path, name: str) -> tuple[type[Method], str]:

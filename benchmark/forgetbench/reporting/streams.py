@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from forgetbench.evidence.arrays import Array, Logits, stack
-from forgetbench.evidence.reference import Pack
+from forgetbench.evidence.reference import ReferenceBundle
 from forgetbench.evidence.run import Run
 from forgetbench.metrics._validation import FloatArray
 from forgetbench.metrics.accuracy_gap import accuracy
 from forgetbench.metrics.erasure import h_mean_by_seed, reemergence
 from forgetbench.reporting.tables import Table, board_table
-from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN, Standing, cost_of
+from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN, RankedRuns, cost_of
 
 FIRST = 0
 """Place of the originals in every curve: before the first request."""
@@ -81,7 +81,7 @@ class StreamCurves:
         return float(np.mean(rises))
 
 
-def stream_curves(pack: Pack, runs: Sequence[Run]) -> list[StreamCurves]:
+def stream_curves(pack: ReferenceBundle, runs: Sequence[Run]) -> list[StreamCurves]:
     """The rows of a stream's board: Retrain (after the last request), No unlearning, then the runs that completed.
 
     Raises:
@@ -98,7 +98,7 @@ def stream_curves(pack: Pack, runs: Sequence[Run]) -> list[StreamCurves]:
     return rows
 
 
-def tables_of(standing: Standing, pack: Pack, runs: Sequence[Run]) -> list[Table]:
+def tables_of(standing: RankedRuns, pack: ReferenceBundle, runs: Sequence[Run]) -> list[Table]:
     """A board's table, and that of its requests where the task is a stream.
 
     Raises:
@@ -108,7 +108,7 @@ def tables_of(standing: Standing, pack: Pack, runs: Sequence[Run]) -> list[Table
     return [board_table(standing, pack.card), *([requests] if requests else [])]
 
 
-def stream_table(pack: Pack, runs: Sequence[Run]) -> Table | None:
+def stream_table(pack: ReferenceBundle, runs: Sequence[Run]) -> Table | None:
     """A stream, request by request; None where the task is no stream.
 
     Raises:
@@ -133,7 +133,7 @@ def stream_table(pack: Pack, runs: Sequence[Run]) -> Table | None:
     return Table(f"{pack.card.task}: after each request", header, tuple(rows), notes, tuple(records))
 
 
-def _curves_of(pack: Pack, run: Run, originals: list[Logits]) -> StreamCurves:
+def _curves_of(pack: ReferenceBundle, run: Run, originals: list[Logits]) -> StreamCurves:
     draws, seeds = pack.card.draws, pack.card.seeds
     records = {(record.step, record.draw, record.seed): record for record in run.manifest.steps}
     steps = [
@@ -145,7 +145,9 @@ def _curves_of(pack: Pack, run: Run, originals: list[Logits]) -> StreamCurves:
     return _curves(run.manifest.row, pack, [own or originals, *steps, run.population(draws, seeds)], cost.flops)
 
 
-def _curves(name: str, pack: Pack, populations: Sequence[Sequence[Logits] | None], flops: float | None) -> StreamCurves:
+def _curves(
+    name: str, pack: ReferenceBundle, populations: Sequence[Sequence[Logits] | None], flops: float | None
+) -> StreamCurves:
     """Curves from the models before the first request and after each, None where there are none."""
     requests, seeds = pack.card.requests, pack.card.seeds
     requested = np.full((requests + 1, requests, seeds), np.nan)

@@ -14,11 +14,11 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from forgetbench._text import latex, latex_signs
-from forgetbench.evidence.reference import PackCard
+from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import ModelRecord
 from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.scoring.scorecards import BoardRow, Scorecard, Value
-from forgetbench.scoring.scorer import NO_UNLEARNING, Standing, contends
+from forgetbench.scoring.scorer import NO_UNLEARNING, RankedRuns, contends
 
 EXTRA = ("accuracy.test",)
 """Metrics that a table shows beside the ranking ones; records hold all that there are."""
@@ -49,7 +49,7 @@ class Row(NamedTuple):
     """Its place; None for the reference rows and for rows that were never to be ranked."""
 
 
-def rows_in_order(standing: Standing) -> list[Row]:
+def rows_in_order(standing: RankedRuns) -> list[Row]:
     """Ranked rows by place, the reference rows, then rows that take no place."""
     contestants = [
         index for index, manifest in enumerate(standing.manifests) if manifest is not None and contends(manifest)
@@ -61,7 +61,7 @@ def rows_in_order(standing: Standing) -> list[Row]:
     return [Row(standing.card_of[index], places.get(index)) for index in order]
 
 
-def board_table(standing: Standing, card: PackCard) -> Table:
+def board_table(standing: RankedRuns, card: ReferenceManifest) -> Table:
     """A standing as a table: ranked rows, the reference rows, then rows that take no place."""
     computed = _computed(standing)
     shown = [name for name in (*(spec.name for spec in ranking_metrics(card.track)), *EXTRA) if name in computed]
@@ -82,7 +82,7 @@ def board_table(standing: Standing, card: PackCard) -> Table:
     return Table(f"{card.task}: {card.title}", header, tuple(rows), _notes(standing, card), tuple(records))
 
 
-def _computed(standing: Standing) -> set[str]:
+def _computed(standing: RankedRuns) -> set[str]:
     return {name for card in standing.card_of for name, value in card.metrics.items() if value.value is not None}
 
 
@@ -147,7 +147,7 @@ def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> di
     return record
 
 
-def _notes(standing: Standing, card: PackCard) -> tuple[str, ...]:
+def _notes(standing: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
     bands, notes = standing.bands, []
     if standing.board.informational:
         notes.append(f"Informational board, nobody is ranked: {standing.board.informational}.")
@@ -176,7 +176,7 @@ def _notes(standing: Standing, card: PackCard) -> tuple[str, ...]:
     return tuple(notes) + _notes_on_originals(standing) + _notes_on_relearning(standing)
 
 
-def _notes_on_originals(standing: Standing) -> tuple[str, ...]:
+def _notes_on_originals(standing: RankedRuns) -> tuple[str, ...]:
     """Utility and cost of the originals that methods trained for themselves."""
     board = next(card for card in standing.card_of if card.name == NO_UNLEARNING).metrics["accuracy.test"].value
     notes = []
@@ -191,7 +191,7 @@ def _notes_on_originals(standing: Standing) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _notes_on_relearning(standing: Standing) -> tuple[str, ...]:
+def _notes_on_relearning(standing: RankedRuns) -> tuple[str, ...]:
     """How fast the forgotten comes back, as whoever made the runs measured it."""
     notes = []
     for card, manifest in zip(standing.card_of, standing.manifests, strict=True):

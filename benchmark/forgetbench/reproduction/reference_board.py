@@ -16,11 +16,11 @@ from pydantic import Field, ValidationError
 from scipy.stats import t as student
 
 from forgetbench.errors import UsageError
-from forgetbench.evidence.reference import PackCard
+from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import Manifest, Record, fields
 from forgetbench.scoring.ranking import differences, rank
 from forgetbench.scoring.scorecards import MetricBand, Scorecard
-from forgetbench.scoring.scorer import NO_UNLEARNING, REFERENCES, Standing
+from forgetbench.scoring.scorer import NO_UNLEARNING, REFERENCES, RankedRuns
 from forgetbench.store import digest, write_atomically
 
 SHIPPED = Path(__file__).parents[1] / "reference"
@@ -39,7 +39,7 @@ class TrialRecord(Record):
     status: Literal["ok", "collapsed", "diverged", "failed"]
     """Whether it held."""
     value: float | None
-    """What the selector minimised."""
+    """What the selector minimized."""
 
 
 class ReferenceRow(Record):
@@ -140,8 +140,8 @@ class Difference(Record):
 
 
 def board_of(
-    standing: Standing,
-    card: PackCard,
+    standing: RankedRuns,
+    card: ReferenceManifest,
     labels: Sequence[str],
     tried: Mapping[str, Sequence[TrialRecord]],
     *,

@@ -22,10 +22,10 @@ from forgetbench.reproduction.reference_board import (
     evidence_digest,
     write_board,
 )
-from forgetbench.runner.config import Options, Watcher
-from forgetbench.runner.method_spec import Contestant, choose
+from forgetbench.runner.config import ProgressCallback, RunConfig
+from forgetbench.runner.method_spec import MethodSpec, choose
 from forgetbench.runner.run import run
-from forgetbench.scoring.scorer import REFERENCES, Standing, stand
+from forgetbench.scoring.scorer import REFERENCES, RankedRuns, stand
 from forgetbench.tasks.task import Task, read_task
 from forgetbench.tuning.tune import tune
 
@@ -64,12 +64,12 @@ class Reproduced:
 
 def make_reference(
     task: Task,
-    options: Options,
+    options: RunConfig,
     *,
     methods: Sequence[str] = ("all",),
     seeds: int = SEEDS,
     trials: int = TRIALS,
-    watcher: Watcher | None = None,
+    watcher: ProgressCallback | None = None,
     folder: Path = SHIPPED,
 ) -> Path:
     """Tune all methods of a task, run them with their defaults and as they were tuned, and write its reference file.
@@ -115,10 +115,10 @@ def make_reference(
 
 def reproduce(
     board: ReferenceBoard,
-    options: Options,
+    options: RunConfig,
     *,
     rows: Sequence[str] | None = None,
-    watcher: Watcher | None = None,
+    watcher: ProgressCallback | None = None,
 ) -> Reproduced:
     """Run the rows of a reference board again by their labels, and compare them with what was recorded.
 
@@ -154,12 +154,12 @@ def reproduce(
     return _compared(board, wanted, standing, contestants, _here(options))
 
 
-def forget_reproduced(options: Options) -> None:
+def forget_reproduced(options: RunConfig) -> None:
     """Remove the models of earlier reproductions, so that the next one makes them again."""
     shutil.rmtree(options.home / "reproduced", ignore_errors=True)
 
 
-def _here(options: Options) -> dict[str, str]:
+def _here(options: RunConfig) -> dict[str, str]:
     """The environment, without the release of the operating system's kernel."""
     found = environment(options.site().device)
     name, _, machine = found["system"].split(maxsplit=2)
@@ -186,8 +186,8 @@ def _wanted(board: ReferenceBoard, rows: Sequence[str] | None) -> list[Reference
 def _compared(
     board: ReferenceBoard,
     wanted: Sequence[ReferenceRow],
-    standing: Standing,
-    contestants: Sequence[Contestant],
+    standing: RankedRuns,
+    contestants: Sequence[MethodSpec],
     here: dict[str, str],
 ) -> Reproduced:
     recorded = {row.label: row for row in board.rows}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.errors import ForgetBenchError
-from forgetbench.runner.context import Bench
+from forgetbench.runner.context import TaskContext
 from forgetbench.store import Store, canonical_json
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ META = "meta.json"
 WEIGHTS = "weights.safetensors"
 
 
-def load_model(bench: Bench, folder: Path) -> nn.Module:
+def load_model(bench: TaskContext, folder: Path) -> nn.Module:
     """A stored model on the bench's device, in eval mode."""
     from safetensors.torch import load_file
 
@@ -41,40 +41,40 @@ def write_weights(place: Path, network: nn.Module) -> None:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """What an artefact says of itself."""
+    """What an artifact says of itself."""
     meta: dict[str, Any] = json.loads((folder / META).read_bytes())
     return meta
 
 
 def write_meta(place: Path, meta: Mapping[str, Any]) -> None:
-    """Let an artefact say something of itself."""
+    """Let an artifact say something of itself."""
     (place / META).write_bytes(canonical_json(dict(meta)))
 
 
-def find_artefact(store: Store, key: str) -> Path:
-    """The folder of an artefact that was made before.
+def require_artifact(store: Store, key: str) -> Path:
+    """The folder of an artifact that was made before.
 
     Raises:
         ForgetBenchError: It is gone or damaged; the same command makes it again.
     """
     folder = store.read(key)
     if folder is None:
-        raise ForgetBenchError(f"artefact {key[:12]} was damaged after it was made; run the same command again.")
+        raise ForgetBenchError(f"artifact {key[:12]} was damaged after it was made; run the same command again.")
     return folder
 
 
 def failure(method: str, error: Exception, where: str = "") -> dict[str, Any]:
     """What a job returns where a method raised: the state of its row and the reason, which names the method."""
-    from forgetbench.training.loop import Diverged
+    from forgetbench.training.loop import DivergedError
 
-    if not isinstance(error, Diverged):
+    if not isinstance(error, DivergedError):
         return {"status": "failed", "reason": f"{where}{type(error).__name__}: {error}", "fresh": True}
     reason = str(error)
     named = reason if reason.startswith(method) else f"{method}: {reason}"
     return {"status": "diverged", "reason": where + named, "fresh": True}
 
 
-def kept_flops(bench: Bench, facts: Mapping[str, Any], measure: Callable[[], float]) -> dict[str, Any]:
+def cached_flops(bench: TaskContext, facts: Mapping[str, Any], measure: Callable[[], float]) -> dict[str, Any]:
     """FLOPs that were counted before, or are now. Counting never stops a row: where it fails, the cost is missing."""
     made_from = bench.made_from("flops", **facts, retain=bench.row_hashes(0)["retain"])
     folder = bench.store.read(bench.store.key(made_from))

@@ -13,7 +13,7 @@ from typing import Any
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import read_arrays
 from forgetbench.evidence.environment import environment
-from forgetbench.evidence.reference import Pack, Verdict, read_pack, with_verdict, write_pack
+from forgetbench.evidence.reference import AuditVerdict, ReferenceBundle, read_pack, with_verdict, write_pack
 from forgetbench.evidence.run import (
     CostRecord,
     Manifest,
@@ -26,9 +26,9 @@ from forgetbench.evidence.run import (
     read_run,
     write_manifest,
 )
-from forgetbench.runner.artifacts import ANSWERS, LABELS, REQUESTS, ROWS, WEIGHTS, find_artefact, read_meta
+from forgetbench.runner.artifacts import ANSWERS, LABELS, REQUESTS, ROWS, WEIGHTS, read_meta, require_artifact
 from forgetbench.runner.engines import Job, Result
-from forgetbench.runner.method_spec import Contestant
+from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.store import Store, replace_folder
 from forgetbench.tasks.task import INDICES, PROTOCOL, Task
 
@@ -69,19 +69,19 @@ class Unlearned:
     """The originals that it trained for itself, by seed, as results of ``train`` jobs."""
 
 
-def gather_pack(
+def write_reference(
     store: Store,
     folder: Path,
     task: Task,
     facts: Result,
     trained: Trained,
     retrain_flops: float | None,
-    verdict: Verdict | None = None,
-) -> Pack:
+    verdict: AuditVerdict | None = None,
+) -> ReferenceBundle:
     """Write a task's pack: labels, row numbers, the originals with their answers, and the answers of all oracles.
 
     Args:
-        store: Where the artefacts are.
+        store: Where the artifacts are.
         folder: The pack's folder; what was there is replaced.
         task: The task.
         facts: Result of its ``prepare`` job.
@@ -90,16 +90,18 @@ def gather_pack(
         verdict: What an audit found; it goes into the pack if it was this one that was audited.
 
     Raises:
-        ForgetBenchError: An artefact was damaged since it was made.
+        ForgetBenchError: An artifact was damaged since it was made.
     """
 
     def fill(place: Path) -> None:
         for name in ("originals", "references", "controls", "models"):
             (place / name).mkdir()
         for seed, model in enumerate(trained.originals):
-            shutil.copyfile(find_artefact(store, model["model"]) / WEIGHTS, place / "models" / f"s{seed}.safetensors")
+            shutil.copyfile(
+                require_artifact(store, model["model"]) / WEIGHTS, place / "models" / f"s{seed}.safetensors"
+            )
         for draw in range(task.draws):
-            lists = find_artefact(store, facts["labels"][draw])
+            lists = require_artifact(store, facts["labels"][draw])
             shutil.copyfile(lists / LABELS, place / f"labels-d{draw}.npz")
             shutil.copyfile(lists / ROWS, place / f"rows-d{draw}.npz")
             if facts["requests"]:
@@ -107,19 +109,19 @@ def gather_pack(
             for seed in range(task.seeds):
                 name = f"d{draw}-s{seed}.npz"
                 original = trained.originals[seed]["answers"][str(draw)]
-                shutil.copyfile(find_artefact(store, original) / ANSWERS, place / "originals" / name)
+                shutil.copyfile(require_artifact(store, original) / ANSWERS, place / "originals" / name)
                 for role in ("references", "controls"):
                     oracle = getattr(trained, role)[draw][seed]["answers"][str(draw)]
-                    shutil.copyfile(find_artefact(store, oracle) / ANSWERS, place / role / name)
+                    shutil.copyfile(require_artifact(store, oracle) / ANSWERS, place / role / name)
         originals = [model["weights"] for model in trained.originals]
         about = {**_about(task, facts), "originals": originals, "retrain_flops": retrain_flops}
-        with_verdict(Pack(place, write_pack(place, about)), verdict)
+        with_verdict(ReferenceBundle(place, write_pack(place, about)), verdict)
 
     replace_folder(folder, fill)
     return read_pack(folder, verify=False)
 
 
-def gather_run(
+def write_run(
     store: Store,
     folder: Path,
     task: Task,
@@ -132,7 +134,7 @@ def gather_run(
     """Write one row's run. A run that says the same already stays as it is.
 
     Args:
-        store: Where the artefacts are.
+        store: Where the artifacts are.
         folder: The run's folder; another run that was there is replaced.
         task: The task.
         entry: What the manifest says of the row.
@@ -141,7 +143,7 @@ def gather_run(
         device: Where it ran.
 
     Raises:
-        ForgetBenchError: An artefact was damaged since it was made.
+        ForgetBenchError: An artifact was damaged since it was made.
     """
     bad = next((result for _, result in unlearned.results if result["status"] != "ok"), None)
     status: Status = "not-applicable" if entry.refusal else bad["status"] if bad else "ok"
@@ -196,12 +198,12 @@ def _models(store: Store, job: Job, result: Result) -> list[tuple[ModelRecord | 
     """The unlearned model; of a stream also those after each request before the last."""
     place = f"d{job['draw']}-s{job['seed']}.npz"
     about = {"draw": job["draw"], "seed": job["seed"]}
-    folder = find_artefact(store, result["key"])
+    folder = require_artifact(store, result["key"])
     found: list[tuple[ModelRecord | StepRecord, Path]] = [
         (ModelRecord(**about, file=place, **read_meta(folder), measured=result.get("measured", {})), folder / ANSWERS)
     ]
     for step, key in enumerate(result["steps"]):
-        folder = find_artefact(store, key)
+        folder = require_artifact(store, key)
         meta = {name: value for name, value in read_meta(folder).items() if name != "original"}
         record = StepRecord(**about, step=step, file=f"steps/k{step}-{place}", **meta)
         found.append((record, folder / ANSWERS))
@@ -209,7 +211,7 @@ def _models(store: Store, job: Job, result: Result) -> list[tuple[ModelRecord | 
 
 
 def _original(store: Store, draw: int, seed: int, trained: Result) -> tuple[OriginalRecord, Path]:
-    answers = find_artefact(store, trained["answers"][str(draw)]) / ANSWERS
+    answers = require_artifact(store, trained["answers"][str(draw)]) / ANSWERS
     record = OriginalRecord(
         draw=draw,
         seed=seed,
@@ -260,7 +262,7 @@ def _is_kept(folder: Path, manifest: Manifest) -> bool:
     return kept.model_copy(update=update) == manifest and all((folder / file).is_file() for file in files)
 
 
-def method_record(method: Contestant) -> MethodRecord:
+def method_record(method: MethodSpec) -> MethodRecord:
     """What the manifest says of a method."""
     card = method.method.card
     return MethodRecord(
@@ -279,7 +281,7 @@ def method_record(method: Contestant) -> MethodRecord:
     )
 
 
-def command(task: Task, method: Contestant, root: Path | None) -> str:
+def command(task: Task, method: MethodSpec, root: Path | None) -> str:
     """The command that makes a run again."""
     words = ["forgetbench", "run", task.name.partition(INDICES)[0], *method.arguments(), "--seeds", str(task.seeds)]
     if INDICES in task.name:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Protocol
 
 from forgetbench.errors import UsageError
-from forgetbench.runner.context import Site
+from forgetbench.runner.context import ExecutionEnv
 from forgetbench.runner.engines import Executor, make_executor
 from forgetbench.runner.results import Results
 from forgetbench.store import Store, home
 
 
-class Watcher(Protocol):
+class ProgressCallback(Protocol):
     """Is told what goes on."""
 
     def begin(self, task: str, jobs: int) -> None:
@@ -26,7 +26,7 @@ class Watcher(Protocol):
         """A task ended."""
 
 
-class Silent:
+class NullProgress:
     """A watcher that says nothing."""
 
     def begin(self, task: str, jobs: int) -> None:
@@ -40,7 +40,7 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Options:
+class RunConfig:
     """Where and how a run works; nothing here changes a result."""
 
     root: Path | None = None
@@ -56,13 +56,13 @@ class Options:
     evidence_only: bool = False
     """Train no oracle and no original; the originals must be in the store."""
     relearn: bool = False
-    """On erase boards, measure how fast what was forgotten is learnt again; keeps the models for it."""
+    """On erase boards, measure how fast what was forgotten is learned again; keeps the models for it."""
     home: Path = field(default_factory=home)
     """Folder of store, packs and runs."""
 
     @property
     def store(self) -> Store:
-        """The artefacts."""
+        """The artifacts."""
         return Store(self.home / "store")
 
     @property
@@ -70,13 +70,15 @@ class Options:
         """Packs and runs."""
         return Results(self.home)
 
-    def site(self) -> Site:
+    def site(self) -> ExecutionEnv:
         """Where jobs work.
 
         Raises:
             UsageError: There is no such device here.
         """
-        return Site(str(self.store.root), str(self.root.resolve()) if self.root else None, pick_device(self.device))
+        return ExecutionEnv(
+            str(self.store.root), str(self.root.resolve()) if self.root else None, pick_device(self.device)
+        )
 
     def open_executor(self) -> Executor:
         """What runs jobs; a context manager.

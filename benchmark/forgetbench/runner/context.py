@@ -41,7 +41,7 @@ ASKING_CODE = (*TRAINING_CODE, "evidence/arrays.py")
 
 
 @dataclass(frozen=True)
-class Site:
+class ExecutionEnv:
     """Where a run works: nothing here shapes a result but the kind of device."""
 
     store: str
@@ -60,14 +60,14 @@ class Rows:
         self.sha256 = index_digest(self.index)
 
 
-class Bench:
+class TaskContext:
     """A task with its images on the device.
 
     Raises:
         UsageError: The image set, network or scenario is unknown or its options or files are wrong.
     """
 
-    def __init__(self, task: Task, site: Site) -> None:
+    def __init__(self, task: Task, site: ExecutionEnv) -> None:
         self.task, self.site = task, site
         self.store = Store(Path(site.store))
         self._scenario = scenarios.get(task.scenario.name).from_mapping(task.scenario.options)
@@ -91,7 +91,7 @@ class Bench:
 
     @cached_property
     def spec(self) -> NetworkSpec:
-        """The network's description; it normalises by the training images' mean and sd, rounded to two decimals.
+        """The network's description; it normalizes by the training images' mean and sd, rounded to two decimals.
 
         Rounded, they are a property of the image set that tells nothing of the forgotten rows.
         """
@@ -222,7 +222,7 @@ class Bench:
         return self.track == "erase" and not self.partition.train.attributes
 
     def made_from(self, kind: str, **facts: Any) -> dict[str, Any]:
-        """What an artefact of this task is made from: the task, the images, the code, the libraries, its own facts.
+        """What an artifact of this task is made from: the task, the images, the code, the libraries, its own facts.
 
         A trained model depends on the training images alone; whatever asks a model, or lets it unlearn, on all of them.
         """
@@ -286,14 +286,14 @@ class Bench:
         return labels
 
 
-def open_bench(job: Mapping[str, Any]) -> Bench:
+def load_context(job: Mapping[str, Any]) -> TaskContext:
     """The bench of a job, kept for the next jobs of the same task in this process."""
-    return _bench(json.dumps(job["task"], sort_keys=True), Site(**job["site"]))
+    return _bench(json.dumps(job["task"], sort_keys=True), ExecutionEnv(**job["site"]))
 
 
 @lru_cache(maxsize=1)
-def _bench(task: str, site: Site) -> Bench:
-    return Bench(Task.model_validate_json(task), site)
+def _bench(task: str, site: ExecutionEnv) -> TaskContext:
+    return TaskContext(Task.model_validate_json(task), site)
 
 
 @lru_cache(maxsize=4)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from forgetbench.evidence.arrays import Logits, read_arrays, stack
-from forgetbench.runner.artifacts import ANSWERS, find_artefact
-from forgetbench.runner.config import Options, Silent, Watcher
+from forgetbench.runner.artifacts import ANSWERS, require_artifact
+from forgetbench.runner.config import NullProgress, ProgressCallback, RunConfig
 from forgetbench.runner.engines import Executor, Job, Result
 from forgetbench.tasks.task import Task
 
 
-class Crew:
+class JobRunner:
     """Does the jobs of one task.
 
     Args:
@@ -24,10 +24,12 @@ class Crew:
         UsageError: There is no such device here.
     """
 
-    def __init__(self, task: Task, options: Options, executor: Executor, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self, task: Task, options: RunConfig, executor: Executor, watcher: ProgressCallback | None = None
+    ) -> None:
         self.task, self.options = task, options
         self.site = options.site()
-        self.watcher = watcher or Silent()
+        self.watcher = watcher or NullProgress()
         self.alone = executor.alone
         """Nothing runs beside a job, so that its wall time means something."""
         self.jobs = 0
@@ -79,9 +81,9 @@ class Crew:
             keys: Its models' answers in the store, in the order of `places`.
 
         Raises:
-            ForgetBenchError: An artefact was damaged since it was made.
+            ForgetBenchError: An artifact was damaged since it was made.
         """
-        answers = [read_arrays(find_artefact(self.options.store, key) / ANSWERS) for key in keys]
+        answers = [read_arrays(require_artifact(self.options.store, key) / ANSWERS) for key in keys]
         seeds = self.task.seeds
         return [stack(answers[start : start + seeds]) for start in range(0, len(answers), seeds)]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # importing it takes torch, which whoever submits a finished 
 
 
 @dataclass(frozen=True)
-class Contestant:
+class MethodSpec:
     """One row: a method, as it was asked for."""
 
     label: str
@@ -37,7 +37,7 @@ class Contestant:
         """The hyper-parameters that its label names."""
         return tuple(part.partition("=")[0] for part in self.label.partition(":")[2].split(",") if part)
 
-    def over(self, other: Contestant) -> Contestant:
+    def over(self, other: MethodSpec) -> MethodSpec:
         """This row under the name of another with the hyper-parameters that differ from it."""
         before = other.method.to_dict()
         name, _, given = other.label.partition(":")
@@ -104,7 +104,7 @@ def trained_by(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": spec["name"], "parameters": method.training_parameters(), "source": method.source_hash()}
 
 
-def choose(names: Sequence[str], files: Sequence[str], network: str) -> list[Contestant]:
+def choose(names: Sequence[str], files: Sequence[str], network: str) -> list[MethodSpec]:
     """The contestants that a command line asks for.
 
     Args:
@@ -116,7 +116,7 @@ def choose(names: Sequence[str], files: Sequence[str], network: str) -> list[Con
     Raises:
         UsageError: A name, file or hyper-parameter is wrong, or a row is asked for twice.
     """
-    chosen: list[Contestant] = []
+    chosen: list[MethodSpec] = []
     for name in names:
         if name == "all":
             wanted = [known for known in methods.names() if not _is(known, sentinel=True)]
@@ -124,14 +124,14 @@ def choose(names: Sequence[str], files: Sequence[str], network: str) -> list[Con
             wanted = [known for known in methods.names() if _is(known, sentinel=True)]
         else:
             wanted = [name]
-        chosen += [Contestant(_label(text), parse_method(text, network)) for text in wanted]
+        chosen += [MethodSpec(_label(text), parse_method(text, network)) for text in wanted]
     for text in files:
         method = parse_method_file(text)
         file, _, values = text.partition(".py")
         class_name, _, values = values.removeprefix(":").partition(":")
         address = f"{Path(file + '.py').resolve()}:{class_name or type(method).__name__}"
         label = method.card.name + (f":{values}" if values else "")
-        chosen.append(Contestant(_label(label), method, address))
+        chosen.append(MethodSpec(_label(label), method, address))
     rows = [contestant for contestant in chosen if not contestant.method.card.reference]
     labels = [contestant.label for contestant in rows]
     recipes = [digest({**contestant.as_json(), "label": ""}) for contestant in rows]

@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.evidence.reference import Pack, PackCard, Verdict, read_pack
+from forgetbench.evidence.reference import AuditVerdict, ReferenceBundle, ReferenceManifest, read_pack
 from forgetbench.evidence.run import MANIFEST, Manifest, read_run
-from forgetbench.scoring.scorer import Judge
+from forgetbench.scoring.scorer import Scorer
 from forgetbench.store import canonical_json, home, write_atomically
 
 
@@ -36,7 +36,7 @@ class Results:
         """Where the verdict of a task's audit lies: one file for each folder that a pack may have."""
         return self.home / "audits" / task / f"{key[:12]}-g{draws}-s{seeds}.json"
 
-    def verdict(self, task: str, key: str, draws: int, seeds: int) -> Verdict | None:
+    def verdict(self, task: str, key: str, draws: int, seeds: int) -> AuditVerdict | None:
         """What the last audit of a task found; None where there was none.
 
         Raises:
@@ -45,13 +45,13 @@ class Results:
         path = self.verdict_file(task, key, draws, seeds)
         return self._read_verdict(path, task) if path.is_file() else None
 
-    def _read_verdict(self, path: Path, task: str) -> Verdict:
+    def _read_verdict(self, path: Path, task: str) -> AuditVerdict:
         try:
-            return Verdict.model_validate_json(path.read_bytes())
+            return AuditVerdict.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise ForgetBenchError(f"{path} is damaged: remove it, and `forgetbench audit {task}` again.") from error
 
-    def verdicts(self, task: str, key: str) -> list[Verdict]:
+    def verdicts(self, task: str, key: str) -> list[AuditVerdict]:
         """What the last audits of a task found, whatever the counts of draws and seeds.
 
         Raises:
@@ -60,16 +60,16 @@ class Results:
         folder = self.home / "audits" / task
         return [self._read_verdict(path, task) for path in sorted(folder.glob(f"{key[:12]}-*.json"))]
 
-    def keep_verdict(self, verdict: Verdict, card: PackCard) -> None:
+    def keep_verdict(self, verdict: AuditVerdict, card: ReferenceManifest) -> None:
         """Keep what an audit found; runs that are made later put it into the pack again."""
         path = self.verdict_file(card.task, card.task_key, card.draws, card.seeds)
         write_atomically(path, canonical_json(verdict.model_dump(mode="json")))
 
-    def judge(self, pack: Pack) -> Judge:
+    def judge(self, pack: ReferenceBundle) -> Scorer:
         """Scores runs against a pack; bands and scorecards are kept."""
-        return Judge(pack, self.home / "bands", self.home / "scores")
+        return Scorer(pack, self.home / "bands", self.home / "scores")
 
-    def judge_of(self, manifest: Manifest, pack: Path | None = None) -> Judge:
+    def judge_of(self, manifest: Manifest, pack: Path | None = None) -> Scorer:
         """The judge of a run's task: of the pack given, or of the one that was made here.
 
         Raises:

@@ -1,6 +1,6 @@
 """The main job as a function: train what is missing, let methods unlearn, gather pack and runs, score them.
 
-`run` is what ``forgetbench run`` calls. It speaks through a `Watcher` only, so that it is quiet in a notebook.
+`run` is what ``forgetbench run`` calls. It speaks through a `ProgressCallback` only, so that it is quiet in a notebook.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import Logits
-from forgetbench.evidence.reference import Pack
+from forgetbench.evidence.reference import ReferenceBundle
 from forgetbench.evidence.run import CostRecord
-from forgetbench.runner.artifacts import find_artefact
-from forgetbench.runner.collect import Entry, Trained, Unlearned, command, gather_pack, gather_run, method_record
-from forgetbench.runner.config import Options, Watcher
+from forgetbench.runner.artifacts import require_artifact
+from forgetbench.runner.collect import Entry, Trained, Unlearned, command, method_record, write_reference, write_run
+from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.engines import Job, Result
-from forgetbench.runner.jobs import Crew, training_name
-from forgetbench.runner.method_spec import Contestant, trained_by
+from forgetbench.runner.jobs import JobRunner, training_name
+from forgetbench.runner.method_spec import MethodSpec, trained_by
 from forgetbench.store import digest
 from forgetbench.tasks.task import Task
 
@@ -28,7 +28,7 @@ class TaskRun:
     """What one task's run left on disk."""
 
     task: Task
-    pack: Pack | None
+    pack: ReferenceBundle | None
     """What its runs are scored against; None where only evidence was asked for."""
     runs: tuple[Path, ...]
     """One folder for each method, in the order in which they were asked for."""
@@ -40,9 +40,9 @@ class TaskRun:
 
 def run(
     tasks: Sequence[Task],
-    contestants: Callable[[Task], Sequence[Contestant]],
-    options: Options,
-    watcher: Watcher | None = None,
+    contestants: Callable[[Task], Sequence[MethodSpec]],
+    options: RunConfig,
+    watcher: ProgressCallback | None = None,
 ) -> list[TaskRun]:
     """Run methods on tasks; whatever is in the store is not made again.
 
@@ -54,33 +54,33 @@ def run(
 
     Raises:
         UsageError: A name, an option or a file is wrong; found before anything is trained.
-        ForgetBenchError: A worker died, or an artefact was damaged while it was needed.
+        ForgetBenchError: A worker died, or an artifact was damaged while it was needed.
     """
     if options.relearn and options.evidence_only:
         raise UsageError("relearn time is told beside the oracles', which --evidence-only does not train.")
     rows = [contestants(task) for task in tasks]  # all names are checked before anything is trained
     with options.open_executor() as executor:
         return [
-            _TaskRunner(Crew(task, options, executor, watcher), methods).run()
+            _TaskRunner(JobRunner(task, options, executor, watcher), methods).run()
             for task, methods in zip(tasks, rows, strict=True)
         ]
 
 
-def extra_oracles(task: Task, options: Options, watcher: Watcher | None = None) -> list[Logits]:
+def train_audit_oracles(task: Task, options: RunConfig, watcher: ProgressCallback | None = None) -> list[Logits]:
     """The answers of a third set of oracles, which is in no band: for each draw, subset -> logits (S, n, K)."""
     with options.open_executor() as executor:
-        crew = Crew(task, options, executor, watcher)
+        crew = JobRunner(task, options, executor, watcher)
         return crew.answers_of(_train(crew, "third oracles", crew.oracles("third")))
 
 
-def train_originals(task: Task, options: Options, watcher: Watcher | None = None) -> list[Path]:
+def train_originals(task: Task, options: RunConfig, watcher: ProgressCallback | None = None) -> list[Path]:
     """Train the originals of a task that are not there; returns the folder of each in the store, by seed."""
     with options.open_executor() as executor:
-        crew = Crew(task, options, executor, watcher)
-        return [find_artefact(options.store, made["model"]) for made in _train(crew, "originals", crew.originals())]
+        crew = JobRunner(task, options, executor, watcher)
+        return [require_artifact(options.store, made["model"]) for made in _train(crew, "originals", crew.originals())]
 
 
-def _train(crew: Crew, what: str, jobs: Sequence[Job]) -> list[Result]:
+def _train(crew: JobRunner, what: str, jobs: Sequence[Job]) -> list[Result]:
     """Train models for themselves, as a piece of work that the watcher is told of."""
     crew.watcher.begin(f"{crew.task.name}, {what}", len(jobs))
     results = crew.train(jobs)
@@ -91,7 +91,7 @@ def _train(crew: Crew, what: str, jobs: Sequence[Job]) -> list[Result]:
 class _TaskRunner:
     """One task: its jobs in the order in which they depend on each other."""
 
-    def __init__(self, crew: Crew, methods: Sequence[Contestant]) -> None:
+    def __init__(self, crew: JobRunner, methods: Sequence[MethodSpec]) -> None:
         self.crew, self.methods = crew, methods
         self.task, self.options = crew.task, crew.options
         first: dict[str, Job] = {}
@@ -100,7 +100,7 @@ class _TaskRunner:
             for spec, method in ((method.as_json(), method) for method in methods)
             if method.trains_originals
         }
-        """Contestant -> the one whose job trains its originals: what only unlearning reads makes no others."""
+        """MethodSpec -> the one whose job trains its originals: what only unlearning reads makes no others."""
 
     def run(self) -> TaskRun:
         """All jobs, then the pack and one folder for each method."""
@@ -127,7 +127,7 @@ class _TaskRunner:
         pack = None
         if not self.options.evidence_only:
             results, place = self.options.results, (self.task.name, self.task.key, self.task.draws, self.task.seeds)
-            pack = gather_pack(
+            pack = write_reference(
                 self.options.store,
                 results.pack_folder(*place),
                 self.task,
@@ -199,7 +199,7 @@ class _TaskRunner:
             trainer = self.trainers.get(key)
             training = training_flops[digest(trainer)] if trainer else None
             folders.append(self.options.results.runs / self.task.name / method.folder)
-            gather_run(
+            write_run(
                 self.options.store,
                 folders[-1],
                 self.task,

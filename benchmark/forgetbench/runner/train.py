@@ -1,7 +1,7 @@
 """A task's jobs but unlearning: prepare, train originals and oracles, count FLOPs. Each takes one JSON object.
 
 Every job looks into the store first, so a killed run continues where it stopped. A result is a small JSON object that
-names artefacts by their keys.
+names artifacts by their keys.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from forgetbench.runner.artifacts import (
     REQUESTS,
     ROWS,
     WEIGHTS,
+    cached_flops,
     failure,
-    kept_flops,
     load_model,
     read_meta,
     write_meta,
     write_weights,
 )
-from forgetbench.runner.context import Bench, Role, open_bench
+from forgetbench.runner.context import Role, TaskContext, load_context
 from forgetbench.runner.engines import Job, Result
 from forgetbench.runner.method_spec import build, trained_by
 from forgetbench.store import digest, file_digest
@@ -38,7 +38,7 @@ def prepare(job: Job) -> Result:
     Args:
         job: ``task``, ``site``, and ``methods``: a list of method specifications.
     """
-    bench = open_bench(job)
+    bench = load_context(job)
     draws = range(bench.task.draws)
     labels = []
     for draw in draws:
@@ -70,7 +70,7 @@ def prepare(job: Job) -> Result:
         "image_set": {
             "name": card.name,
             "title": card.title,
-            "licence": card.licence,
+            "license": card.license,
             "homepage": card.homepage,
             "sha256": bench.partition.sha256,
         },
@@ -89,7 +89,7 @@ def train(job: Job) -> Result:
         ``weights`` (SHA-256), ``answers`` (draw -> key), ``seconds`` of training, ``fresh`` (not from the store). Where
         a method's own training failed, ``status`` and ``reason`` instead.
     """
-    bench, role, seed = open_bench(job), job["role"], job["seed"]
+    bench, role, seed = load_context(job), job["role"], job["seed"]
     draws = range(bench.task.draws) if role == "original" else [job["draw"]]
     own = job.get("method")
     facts = bench.model_facts(role, draws[0], seed, trained_by(own) if own else None)
@@ -116,7 +116,7 @@ def train(job: Job) -> Result:
 
 def find(job: Job) -> Result:
     """Whether a model is in the store; the job is one of ``train``."""
-    bench = open_bench(job)
+    bench = load_context(job)
     facts = bench.model_facts(job["role"], job.get("draw", 0), job["seed"], None)
     return {"present": bench.store.read(bench.store.key(facts)) is not None}
 
@@ -133,7 +133,7 @@ def adopt(job: Job) -> Result:
     Raises:
         ForgetBenchError: The file is missing or damaged.
     """
-    bench, source = open_bench(job), Path(job["weights"])
+    bench, source = load_context(job), Path(job["weights"])
     if not source.is_file() or file_digest(source) != job["sha256"]:
         raise ForgetBenchError(f"{source} is missing or damaged; fetch the pack again.")
     facts = bench.model_facts(job["role"], 0, job["seed"], None)
@@ -158,11 +158,11 @@ def count(job: Job) -> Result:
     Args:
         job: ``task``, ``site``; ``method`` for an original of its own, nothing more for an oracle.
     """
-    bench, own = open_bench(job), job.get("method")
-    return kept_flops(bench, {"loss": trained_by(own) if own else None}, lambda: _count_training(bench, own))
+    bench, own = load_context(job), job.get("method")
+    return cached_flops(bench, {"loss": trained_by(own) if own else None}, lambda: _count_training(bench, own))
 
 
-def _train(bench: Bench, role: Role, draw: int, seed: int, method: dict[str, Any] | None, place: Path) -> None:
+def _train(bench: TaskContext, role: Role, draw: int, seed: int, method: dict[str, Any] | None, place: Path) -> None:
     from forgetbench.training.loop import fit
 
     rows = bench.examples("train", draw)
@@ -178,7 +178,7 @@ def _train(bench: Bench, role: Role, draw: int, seed: int, method: dict[str, Any
     write_meta(place, {"seconds": seconds, "weights": file_digest(place / WEIGHTS)})
 
 
-def _count_training(bench: Bench, own: dict[str, Any] | None) -> float:
+def _count_training(bench: TaskContext, own: dict[str, Any] | None) -> float:
     """FLOPs of training one oracle, or one original of a method's own: of one epoch, times the epochs."""
     from forgetbench.training.compute import count_flops
     from forgetbench.training.loop import fit
@@ -193,7 +193,7 @@ def _count_training(bench: Bench, own: dict[str, Any] | None) -> float:
     return float(counted.total) * bench.task.recipe.epochs / len(models)
 
 
-def _write_lists(bench: Bench, draw: int, place: Path) -> None:
+def _write_lists(bench: TaskContext, draw: int, place: Path) -> None:
     write_arrays(place / LABELS, bench.labels(draw))
     write_arrays(place / ROWS, {name: rows.index for name, rows in bench.rows(draw).items()})
     if bench.requests:

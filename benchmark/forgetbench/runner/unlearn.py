@@ -1,7 +1,7 @@
 """The jobs in which a method unlearns, request by request, and what it is given for that.
 
 A stream of requests is a chain: each starts from the model that the method returned for the one before. Every link is
-an artefact of its own, addressed by all links before it: a killed run continues at the request where it stopped.
+an artifact of its own, addressed by all links before it: a killed run continues at the request where it stopped.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from forgetbench.methods.base import ForgetRequest, Method
 from forgetbench.runner.artifacts import (
     ANSWERS,
     WEIGHTS,
+    cached_flops,
     failure,
-    find_artefact,
-    kept_flops,
     load_model,
     read_meta,
+    require_artifact,
     write_meta,
     write_weights,
 )
-from forgetbench.runner.context import Bench, open_bench
+from forgetbench.runner.context import TaskContext, load_context
 from forgetbench.runner.engines import Job, Result
 from forgetbench.runner.method_spec import build, made_of
 from forgetbench.store import file_digest
@@ -66,7 +66,7 @@ def unlearn(job: Job) -> Result:
         ``status`` and, when it is ``ok``, the ``key`` of the answers and those of the ``steps`` before the last
         request; otherwise the ``reason``.
     """
-    bench, method = open_bench(job), build(job["method"])
+    bench, method = load_context(job), build(job["method"])
     requests, chain, fresh = len(bench.steps(job["draw"])), list[str](), False
     for step in range(requests):
         made_from = _made_from(bench, job, chain, last=step == requests - 1)
@@ -75,8 +75,8 @@ def unlearn(job: Job) -> Result:
             seed=job["seed"],
             step=step,
             last=step == requests - 1,
-            original=find_artefact(bench.store, job["original"]),
-            source=find_artefact(bench.store, chain[-1] if chain else job["original"]),
+            original=require_artifact(bench.store, job["original"]),
+            source=require_artifact(bench.store, chain[-1] if chain else job["original"]),
             keep=bool(job.get("keep_model")) or step < requests - 1,
         )
         where = f"request {step + 1} of {requests}: " if requests > 1 else ""
@@ -94,21 +94,21 @@ def count(job: Job) -> Result:
     Args:
         job: ``task``, ``site``, ``method``, ``original`` (key).
     """
-    bench, method = open_bench(job), build(job["method"])
+    bench, method = load_context(job), build(job["method"])
 
     def measure() -> float:
         from forgetbench.training.compute import count_flops
 
-        model, requests = load_model(bench, find_artefact(bench.store, job["original"])), len(bench.steps(0))
+        model, requests = load_model(bench, require_artifact(bench.store, job["original"])), len(bench.steps(0))
         with _heard(), count_flops() as counted:
             for step in range(requests):
                 model = method.unlearn(model, make_request(bench, 0, 0, step))
         return float(counted.total) / requests
 
-    return kept_flops(bench, {"method": made_of(job["method"])}, measure)
+    return cached_flops(bench, {"method": made_of(job["method"])}, measure)
 
 
-def make_request(bench: Bench, draw: int, seed: int, step: int = 0) -> ForgetRequest:
+def make_request(bench: TaskContext, draw: int, seed: int, step: int = 0) -> ForgetRequest:
     """What a method is given: never test data, never an oracle, and in a stream nothing of earlier requests."""
     splits, train_rows = bench.steps(draw), bench.examples("train", draw)
     place = (draw, seed, step) if len(splits) > 1 else (draw, seed)
@@ -124,18 +124,18 @@ def make_request(bench: Bench, draw: int, seed: int, step: int = 0) -> ForgetReq
     )
 
 
-def _made_from(bench: Bench, job: Job, chain: list[str], *, last: bool) -> dict[str, Any]:
-    original = read_meta(find_artefact(bench.store, job["original"]))["weights"]
+def _made_from(bench: TaskContext, job: Job, chain: list[str], *, last: bool) -> dict[str, Any]:
+    original = read_meta(require_artifact(bench.store, job["original"]))["weights"]
     facts = {"original": original, "method": made_of(job["method"]), "draw": job["draw"], "seed": job["seed"]}
     if len(bench.steps(job["draw"])) > 1:
         facts["after"] = list(chain)
     if chain:
-        facts["from"] = file_digest(find_artefact(bench.store, chain[-1]) / WEIGHTS)
+        facts["from"] = file_digest(require_artifact(bench.store, chain[-1]) / WEIGHTS)
     split = bench.split(job["draw"]).sha256
     return bench.made_from("unlearned", **facts, split=split, asked=bench.asked(job["draw"], features=last))
 
 
-def _make(bench: Bench, method: Method, link: Link, made_from: Mapping[str, Any]) -> bool:
+def _make(bench: TaskContext, method: Method, link: Link, made_from: Mapping[str, Any]) -> bool:
     """Make one link of a chain unless it is there; returns whether it was made."""
     folder = bench.store.read(bench.store.key(made_from))
     if folder is not None:
@@ -146,10 +146,10 @@ def _make(bench: Bench, method: Method, link: Link, made_from: Mapping[str, Any]
     return True
 
 
-def _unlearn(bench: Bench, method: Method, link: Link, place: Path) -> None:
+def _unlearn(bench: TaskContext, method: Method, link: Link, place: Path) -> None:
     import torch
 
-    from forgetbench.training.loop import Diverged
+    from forgetbench.training.loop import DivergedError
 
     model = load_model(bench, link.source)
     request = make_request(bench, link.draw, link.seed, link.step)
@@ -169,7 +169,7 @@ def _unlearn(bench: Bench, method: Method, link: Link, place: Path) -> None:
         write_weights(place, model)
     answers = bench.observe(model, link.draw, features=link.last)
     if not all(np.isfinite(array).all() for array in answers.values()):
-        raise Diverged("the unlearned model answers NaN or infinity")
+        raise DivergedError("the unlearned model answers NaN or infinity")
     write_arrays(place / ANSWERS, answers)
     meta = {
         "seconds": seconds,

@@ -9,7 +9,7 @@ import numpy as np
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray
 from forgetbench.metrics.accuracy_gap import accuracy
-from forgetbench.metrics.erasure import generalisation, h_mean_by_seed
+from forgetbench.metrics.erasure import generalization, h_mean_by_seed
 from forgetbench.metrics.lira_mia import lira
 from forgetbench.metrics.literature import adaptive_unlearning_score, indiscernibility, retention_deviation
 from forgetbench.metrics.logit_statistics import phi
@@ -193,7 +193,7 @@ def _reading(metric: str, value: float | None, parts: Sequence[float | None], sc
 
 
 def erasure(contestant: Population, originals: Population, labels: Labels) -> dict[str, Value]:
-    """H-mean and generalisation, where the task has rows for them."""
+    """H-mean and generalization, where the task has rows for them."""
     found = {}
     if _has(labels, "test-forgotten") and _has(labels, "test"):
         kept = accuracy_by_seed(contestant, labels, "test")
@@ -203,7 +203,7 @@ def erasure(contestant: Population, originals: Population, labels: Labels) -> di
         found["aus"] = _adaptive_score(contestant, originals, labels)
     others = next((name for name in ("withheld", "test-forgotten") if _has(labels, name)), None)
     if others is not None:
-        found["generalisation"] = _generalisation(contestant, originals, labels, others)
+        found["generalization"] = _generalization(contestant, originals, labels, others)
     return found
 
 
@@ -222,7 +222,7 @@ def _adaptive_score(contestant: Population, originals: Population, labels: Label
     )
 
 
-def _generalisation(contestant: Population, originals: Population, labels: Labels, others: str) -> Value:
+def _generalization(contestant: Population, originals: Population, labels: Labels, others: str) -> Value:
     truth = np.asarray(labels[0]["forget"])
     chance = 0.5 if truth.ndim == 2 else 1.0 / np.shape(contestant[0]["forget"])[-1]
     rates = {
@@ -231,7 +231,7 @@ def _generalisation(contestant: Population, originals: Population, labels: Label
 
     def value(kept: list[int]) -> float | None:
         seen, away = ((rates[name][0][kept], rates[name][1][kept]) for name in ("forget", others))
-        return generalisation(seen, away, chance)
+        return generalization(seen, away, chance)
 
     seeds = list(range(len(rates["forget"][0])))
     whole = value(seeds)

@@ -176,9 +176,9 @@ def _beside(
 
 
 def _of_pairs(logits: FloatArray, *, attributes: bool) -> dict[str, Comparison]:
-    """What compares every model with every other: centred divergence, activation distance, completeness."""
+    """What compares every model with every other: centered divergence, activation distance, completeness."""
     js = divergence.js_pairs(logits, attributes=attributes)
-    made = {"js": Comparison(lambda left, right: divergence.centred(js, left, right), "even")}
+    made = {"js": Comparison(lambda left, right: divergence.centered(js, left, right), "even")}
     for name, matrix in (
         ("activation-distance", pairs.distance_pairs(logits, attributes=attributes)),
         ("completeness", pairs.agreement_pairs(logits, attributes=attributes)),
@@ -250,8 +250,8 @@ def _shift(confidences: FloatArray) -> Comparison:
         return likelihood.shift(confidences[left], confidences[right])
 
     def by_seed(left: IntArray, right: IntArray) -> FloatArray:
-        centre = confidences[right].mean()
-        shifts: FloatArray = (confidences[left].mean(axis=1) - centre) / likelihood.within_sd(confidences[right])
+        center = confidences[right].mean()
+        shifts: FloatArray = (confidences[left].mean(axis=1) - center) / likelihood.within_sd(confidences[right])
         return shifts
 
     return Comparison(value, None, by_seed)

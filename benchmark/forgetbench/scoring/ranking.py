@@ -54,7 +54,7 @@ def detectable_difference(pseudo: FloatArray, *, level: float = 0.05, power: flo
         power: How often it is to be found.
 
     Returns:
-        (t(S-1, 1-level/2) + t(S-1, power)) * sd of a paired difference / sqrt(S), the median over neighbours by rank.
+        (t(S-1, 1-level/2) + t(S-1, power)) * sd of a paired difference / sqrt(S), the median over neighbors by rank.
     """
     seeds = pseudo.shape[1]
     ordered = pseudo[np.argsort(pseudo.mean(axis=1), kind="stable")]

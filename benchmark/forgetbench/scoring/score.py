@@ -56,7 +56,7 @@ def score(
         labels: The board's labels.
         bands: ``reference_bands`` of the board.
         originals: The originals that it started from (its own, where it changes original training); without them what
-            is measured from the original (h-mean, generalisation, probe) is left out.
+            is measured from the original (h-mean, generalization, probe) is left out.
         cost: What it cost, passed through.
         ranking_only: Leave out what never ranks: for tuning, where only the distance counts.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.arrays import Logits
-from forgetbench.evidence.reference import Pack, check_run
+from forgetbench.evidence.reference import ReferenceBundle, check_run
 from forgetbench.evidence.run import CostRecord, Manifest, ModelRecord, Run
 from forgetbench.metrics import Cost
 from forgetbench.metrics.cost import cost_ratio
@@ -25,7 +25,7 @@ BEYOND_RECORDS = {
     "ulira": Value(reason="not computable: the originals of this task are not trained on random halves"),
     "zrf": Value(reason="not computable: a board holds no answers of a random network"),
     "layer-distance": Value(
-        reason="not computable: oracles have initialisations of their own, between which it measures nothing else"
+        reason="not computable: oracles have initializations of their own, between which it measures nothing else"
     ),
 }
 """Metrics of the literature that no record of a board can tell, and why."""
@@ -36,7 +36,7 @@ REFERENCES = (RETRAIN, NO_UNLEARNING)
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class Scorer:
     """Scores runs against one pack. The bands are computed once, and kept in ``cache`` if one is given.
 
     Args:
@@ -46,7 +46,7 @@ class Judge:
             the run, so that a file that was damaged since is found as it is without.
     """
 
-    pack: Pack
+    pack: ReferenceBundle
     cache: Path | None = None
     kept: Path | None = None
 
@@ -142,7 +142,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RankedRuns:
     """A board in memory: scorecards, their manifests where they have one, and the ranking."""
 
     card_of: tuple[Scorecard, ...]
@@ -155,16 +155,16 @@ class Standing:
     """The board's bands."""
 
 
-def stand(judge: Judge, runs: Sequence[Run]) -> Standing:
+def stand(judge: Scorer, runs: Sequence[Run]) -> RankedRuns:
     """Score runs and rank the contestants among them. A run that is no evidence for the task is a failed row."""
     references = [judge.score_reference(name) for name in REFERENCES]
     cards = [_score_or_say(judge, run) for run in runs]
     ranked = [card for card, run in zip(cards, runs, strict=True) if contends(run.manifest)]
     manifests = (*(None for _ in references), *(run.manifest for run in runs))
-    return Standing((*references, *cards), manifests, rank(ranked), judge.bands)
+    return RankedRuns((*references, *cards), manifests, rank(ranked), judge.bands)
 
 
-def _score_or_say(judge: Judge, run: Run) -> Scorecard:
+def _score_or_say(judge: Scorer, run: Run) -> Scorecard:
     try:
         return judge.score(run)
     except ForgetBenchError as error:

@@ -183,7 +183,7 @@ def tie_groups(pseudo: FloatArray, level: float = LEVEL) -> list[Placing]:
 
     The contestants are ordered by mean. The statistic of those still live is the range over contestants of the sums
     over seeds; p its place among all joint sign flips of the seeds; while p <= level the worst is removed. The
-    survivors tie, and the rest start again. Centring by seed moves all live contestants alike, so the range needs none.
+    survivors tie, and the rest start again. Centering by seed moves all alike: the range needs none.
 
     Args:
         pseudo: (K, S) pseudo-values of the distance, smaller = better; the order of rows breaks exact ties.
@@ -194,13 +194,13 @@ def tie_groups(pseudo: FloatArray, level: float = LEVEL) -> list[Placing]:
     """
     contestants, seeds = pseudo.shape
     order = np.argsort(pseudo.mean(axis=1), kind="stable")
-    centred = pseudo[order] - pseudo.mean(axis=0)
+    centered = pseudo[order] - pseudo.mean(axis=0)
     flips = sign_flips(seeds)
     placings: list[Placing | None] = [None] * contestants
     start, group = 0, 0
     while start < contestants:
         group += 1
-        size = _survivors(centred[start:], flips, level)
+        size = _survivors(centered[start:], flips, level)
         for place in range(start, start + size):
             placings[int(order[place])] = Placing(place + 1, start + 1, start + size, group)
         start += size

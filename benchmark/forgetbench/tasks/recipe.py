@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 Augmentation = Literal["crop", "crop-reflect", "flip"]
 
@@ -18,7 +18,7 @@ class Recipe(BaseModel):
     """Passes over the examples."""
     batch_size: int = Field(128, ge=2)
     """Examples per step; a last batch of one joins the one before it."""
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", validation_alias=AliasChoices("optimizer", "optimiser"))
     """SGD (with momentum), Adam (weight decay in the gradient) or AdamW (decoupled weight decay)."""
     lr: float = Field(0.1, gt=0)
     """Learning rate; for `one-cycle` and after a warm-up, the highest one."""
@@ -27,7 +27,7 @@ class Recipe(BaseModel):
     nesterov: bool = False
     """Whether SGD's momentum is Nesterov's."""
     weight_decay: float = Field(5e-4, ge=0)
-    """Applied to every parameter, those of normalisation layers included."""
+    """Applied to every parameter, those of normalization layers included."""
     schedule: Literal["constant", "cosine", "step", "one-cycle"] = "cosine"
     """Constant; half a cosine to zero; times `gamma` at each milestone; or 0.3 of the steps up and the rest down."""
     warmup_epochs: float = Field(0.0, ge=0)
@@ -51,8 +51,8 @@ class Recipe(BaseModel):
     def _consistent(self) -> Recipe:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be less than epochs ({self.epochs})")
-        if self.nesterov and (self.optimiser != "sgd" or self.momentum == 0):
-            raise ValueError("nesterov needs optimiser sgd and a momentum above 0")
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs optimizer sgd and a momentum above 0")
         if {"crop", "crop-reflect"} <= set(self.augment):
             raise ValueError("augment holds crop or crop-reflect, not both")
         return self

@@ -1,4 +1,4 @@
-"""Tasks: image set x network x recipe x scenario, read from TOML; the catalogue is one file per task."""
+"""Tasks: image set x network x recipe x scenario, read from TOML; the catalog is one file per task."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from forgetbench.registry import unknown
 from forgetbench.store import digest, file_digest
 from forgetbench.tasks.recipe import Recipe
 
-CATALOGUE = Path(__file__).parents[1] / "catalog"
+CATALOG = Path(__file__).parents[1] / "catalog"
 PROTOCOL = 1
 """Version of shared protocol: whoever changes a number changes the version."""
 
 
 PLACES = frozenset({"path", "checkpoint", "scores"})
-"""Options that say where a file or a folder lies."""
+"""RunConfig that say where a file or a folder lies."""
 
 INDICES = "-indices-"
 """What stands between a task's name and the hash of the index file that took its scenario's place."""
@@ -41,12 +41,12 @@ class Choice(Section):
     name: str
     """Its name in the registry."""
     options: dict[str, Any] = Field(default={})
-    """Options by keyword; those left out keep their defaults."""
+    """RunConfig by keyword; those left out keep their defaults."""
 
     def shaping(self) -> dict[str, Any]:
         """Name and options without places on this machine, which shape nothing.
 
-        An image set is known by its content, which is part of every artefact's address; other files are known by their
+        An image set is known by its content, which is part of every artifact's address; other files are known by their
         hash, the option sha256.
         """
         kept = {name: value for name, value in self.options.items() if name not in PLACES}
@@ -63,7 +63,7 @@ class Task(Section):
     title: str
     """What the task asks, in a line."""
     description: str = ""
-    """Why it stands in the catalogue, and where its numbers come from."""
+    """Why it stands in the catalog, and where its numbers come from."""
     tier: Literal["cpu", "paper"] = "cpu"
     """``cpu`` runs on a laptop in minutes, ``paper`` wants a GPU."""
     track: Literal["match-oracle", "erase"] | None = None
@@ -152,13 +152,13 @@ class Task(Section):
 
 
 def names(pattern: str = "*") -> list[str]:
-    """Names of the catalogue's tasks that match a wildcard pattern, sorted."""
-    found = (str(path.relative_to(CATALOGUE).with_suffix("")) for path in CATALOGUE.rglob("*.toml"))
+    """Names of the catalog's tasks that match a wildcard pattern, sorted."""
+    found = (str(path.relative_to(CATALOG).with_suffix("")) for path in CATALOG.rglob("*.toml"))
     return sorted(fnmatch.filter(found, pattern))
 
 
 def read_task(name: str) -> Task:
-    """A task of the catalogue by its name, or any task by the path of its TOML file.
+    """A task of the catalog by its name, or any task by the path of its TOML file.
 
     Raises:
         UsageError: There is no such task (the message holds the nearest), or its file is not valid.
@@ -168,7 +168,7 @@ def read_task(name: str) -> Task:
         if not path.is_file():
             raise UsageError(f"There is no task file {name}.")
         return _parse(path, {})
-    path = CATALOGUE / f"{name}.toml"
+    path = CATALOG / f"{name}.toml"
     if name not in names():
         raise UsageError(
             unknown("task", name, names()) + " A task file of your own is given by its path, my-task.toml."

@@ -21,7 +21,7 @@ from forgetbench.training.compute import autocast, channels_last, count_flops, d
 from forgetbench.training.data import Examples, batch_sizes
 
 __all__ = [
-    "Diverged",
+    "DivergedError",
     "Examples",
     "LossFunction",
     "Recipe",
@@ -30,16 +30,16 @@ __all__ = [
     "criterion",
     "fit",
     "learning_rate",
-    "make_optimiser",
+    "make_optimizer",
     "predict",
     "predict_features",
 ]
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""What is minimised: (network, images (B,C,H,W) in [0,1], labels) -> a scalar."""
+"""What is minimized: (network, images (B,C,H,W) in [0,1], labels) -> a scalar."""
 
 
-class Diverged(ForgetBenchError):  # noqa: N818 - it is what happened, and a row's state on a board
+class DivergedError(ForgetBenchError):
     """The loss is no longer a number; the message names what ran, its epoch and its learning rate."""
 
 
@@ -66,7 +66,7 @@ def criterion(label_smoothing: float = 0.0) -> LossFunction:
     return loss
 
 
-def make_optimiser(
+def make_optimizer(
     parameters: Sequence[nn.Parameter] | Iterator[nn.Parameter],
     name: str,
     lr: float,
@@ -75,7 +75,7 @@ def make_optimiser(
     *,
     nesterov: bool = False,
 ) -> torch.optim.Optimizer:
-    """An optimiser by its name; fused, which on a CPU also saves half of the time of a step."""
+    """An optimizer by its name; fused, which on a CPU also saves half of the time of a step."""
     trained = list(parameters)
     if name == "sgd":
         return torch.optim.SGD(
@@ -84,7 +84,7 @@ def make_optimiser(
     if name in ("adam", "adamw"):
         kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
         return kind(trained, lr=lr, weight_decay=weight_decay, fused=True)
-    raise UsageError(f"there is no optimiser {name!r}; there are: sgd, adam, adamw")
+    raise UsageError(f"there is no optimizer {name!r}; there are: sgd, adam, adamw")
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -122,19 +122,19 @@ def fit(
         examples: At least two, since batch-norm has no variance of one.
         recipe: How.
         seed: Of order, augmentation, and whatever the network draws (dropout).
-        loss: What is minimised; None = cross-entropy with the recipe's label smoothing.
+        loss: What is minimized; None = cross-entropy with the recipe's label smoothing.
         on_epoch: Called after each epoch (counted from 0) with its mean loss.
 
     Raises:
-        Diverged: The loss became NaN or infinite.
+        DivergedError: The loss became NaN or infinite.
         UsageError: There are fewer than two examples.
     """
     if len(examples) < 2:
         raise UsageError(f"training needs at least two examples, not {len(examples)}")
-    minimised = loss if loss is not None else criterion(recipe.label_smoothing)
-    optimiser = make_optimiser(
+    minimized = loss if loss is not None else criterion(recipe.label_smoothing)
+    optimizer = make_optimizer(
         network.parameters(),
-        recipe.optimiser,
+        recipe.optimizer,
         recipe.lr,
         recipe.momentum,
         recipe.weight_decay,
@@ -143,10 +143,12 @@ def fit(
     with seeded(seed, examples.device), channels_last(network):
         network.train()
         for epoch in range(recipe.epochs):
-            mean = _one_epoch(network, examples, recipe, seed, epoch, minimised, optimiser)
+            mean = _one_epoch(network, examples, recipe, seed, epoch, minimized, optimizer)
             if not math.isfinite(mean):
-                lr = optimiser.param_groups[0]["lr"]
-                raise Diverged(f"training diverged in epoch {epoch + 1} of {recipe.epochs} at learning rate {lr:.3g}")
+                lr = optimizer.param_groups[0]["lr"]
+                raise DivergedError(
+                    f"training diverged in epoch {epoch + 1} of {recipe.epochs} at learning rate {lr:.3g}"
+                )
             if on_epoch is not None:
                 on_epoch(epoch, mean)
     return network.eval()
@@ -159,21 +161,21 @@ def _one_epoch(
     seed: int,
     epoch: int,
     loss: LossFunction,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
 ) -> float:
     steps = len(batch_sizes(len(examples), recipe.batch_size))
     total = torch.zeros((), device=examples.device)
     batches = examples.batches(recipe.batch_size, derived_seed(seed, epoch), recipe.augment, recipe.crop_padding)
     for position, (images, labels) in enumerate(batches):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch * steps + position, steps)
         with autocast(examples.device, enabled=recipe.mixed_precision):
             value = loss(network, images, labels)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         value.backward()
         if recipe.grad_clip is not None:
             nn.utils.clip_grad_norm_(network.parameters(), recipe.grad_clip)
-        optimiser.step()
+        optimizer.step()
         total += value.detach().float() * len(images)  # read once per epoch: reading a GPU's number waits for it
     return float(total) / len(examples)
 

@@ -25,18 +25,18 @@ from forgetbench.scoring.score import score
 from forgetbench.scoring.scorecards import Bands
 
 
-class Judgement(NamedTuple):
+class Judgment(NamedTuple):
     """What a selector says of a trial."""
 
     value: float
-    """What is minimised."""
+    """What is minimized."""
     collapsed: bool
     """Whether the model no longer does its work."""
     parts: Mapping[str, float]
     """What the value is made of."""
 
 
-def oracle_free(contestant: Population, originals: Population, labels: Labels, *, mislabelled: bool) -> Judgement:
+def oracle_free(contestant: Population, originals: Population, labels: Labels, *, mislabelled: bool) -> Judgment:
     """|AUC - 0.5| of the loss attack of the forget set against validation, plus the drop in validation accuracy.
 
     The attack is matched by label, and its AUC averaged over models. Two things follow from what is asked for, and need
@@ -67,7 +67,7 @@ def oracle_free(contestant: Population, originals: Population, labels: Labels, *
     if left:
         parts["left"] = float(np.mean(left))
     value = abs(parts["auc"] - 0.5) + parts["drop"] + parts.get("left", 0.0)
-    return Judgement(value, _collapsed(contestant, originals, labels), parts)
+    return Judgment(value, _collapsed(contestant, originals, labels), parts)
 
 
 def development_bands(
@@ -81,7 +81,7 @@ def development_bands(
     """The bands of the development board, for `by_distance`; metrics in ``unfit`` failed the task's audit.
 
     Raises:
-        UsageError: Nothing tells No unlearning from the oracles there, so that the distance would favour doing nothing.
+        UsageError: Nothing tells No unlearning from the oracles there, so that the distance would favor doing nothing.
     """
     bands = reference_bands(labels, references, controls, originals, track, unfit=unfit, ranking_only=True)
     efficacy = [spec.name for spec in ranking_metrics(track) if spec.role(track) == "efficacy"]
@@ -92,7 +92,7 @@ def development_bands(
                 "--selector oracle-free."
             )
         raise UsageError(
-            "On the development board nothing tells No unlearning from the oracles, so that a distance would favour "
+            "On the development board nothing tells No unlearning from the oracles, so that a distance would favor "
             "doing nothing: tune with --selector oracle-free."
         )
     return bands
@@ -100,7 +100,7 @@ def development_bands(
 
 def by_distance(
     contestant: Population, references: Population, originals: Population, labels: Labels, bands: Bands
-) -> Judgement:
+) -> Judgment:
     """The distance against development oracles.
 
     Raises:
@@ -118,7 +118,7 @@ def by_distance(
     if card.distance is None:
         raise UsageError("The development board ranks by nothing: give more seeds, or take the oracle-free selector.")
     parts = {name: value for name in card.ranking if (value := card.metrics[name].z) is not None}
-    return Judgement(card.distance.value, _collapsed(contestant, originals, labels), parts)
+    return Judgment(card.distance.value, _collapsed(contestant, originals, labels), parts)
 
 
 def _collapsed(contestant: Population, originals: Population, labels: Labels) -> bool:

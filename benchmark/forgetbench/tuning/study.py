@@ -42,7 +42,7 @@ class Trial:
     status: Status
     """Whether it holds, collapsed, diverged or failed."""
     value: float | None
-    """What the selector minimises; None where there was nothing to judge."""
+    """What the selector minimizes; None where there was nothing to judge."""
     parts: dict[str, float] = field(default_factory=dict)
     """What the value is made of."""
     reason: str = ""

@@ -20,15 +20,15 @@ from forgetbench.evidence.arrays import Array, Logits
 from forgetbench.methods import base
 from forgetbench.methods import hyperparameters as cards
 from forgetbench.runner.artifacts import LABELS
-from forgetbench.runner.config import Options, Watcher
-from forgetbench.runner.context import open_bench
+from forgetbench.runner.config import ProgressCallback, RunConfig
+from forgetbench.runner.context import load_context
 from forgetbench.runner.engines import Job, Result
-from forgetbench.runner.jobs import Crew
-from forgetbench.runner.method_spec import Contestant, trained_by
+from forgetbench.runner.jobs import JobRunner
+from forgetbench.runner.method_spec import MethodSpec, trained_by
 from forgetbench.scoring.scorer import scoring_code
 from forgetbench.store import digest, source_digest
 from forgetbench.tasks.task import Task
-from forgetbench.tuning.selectors import Judgement, by_distance, development_bands, oracle_free
+from forgetbench.tuning.selectors import Judgment, by_distance, development_bands, oracle_free
 from forgetbench.tuning.study import Selector, Study, Trial
 
 SEEDS: dict[Selector, int] = {"oracle-free": 2, "oracle": 4}
@@ -43,7 +43,7 @@ BUDGETS = (1, 10, 50)
 class Tuned:
     """What tuning found for one method."""
 
-    contestant: Contestant
+    contestant: MethodSpec
     """The method with the best trial's hyper-parameters; its row says how many trials there were."""
     trials: tuple[Trial, ...]
     """All trials, in order; empty where the method does not apply."""
@@ -53,13 +53,13 @@ class Tuned:
 
 def tune(
     task: Task,
-    contestants: Sequence[Contestant],
-    options: Options,
+    contestants: Sequence[MethodSpec],
+    options: RunConfig,
     *,
     trials: int,
     selector: Selector = "oracle-free",
     seeds: int | None = None,
-    watcher: Watcher | None = None,
+    watcher: ProgressCallback | None = None,
 ) -> list[Tuned]:
     """Tune methods on a task's development draws and seeds; trials that were made before are not made again.
 
@@ -74,7 +74,7 @@ def tune(
 
     Raises:
         UsageError: A method does not say what to search, or the selector cannot judge on this task.
-        ForgetBenchError: A worker died, or an artefact was damaged while it was needed.
+        ForgetBenchError: A worker died, or an artifact was damaged while it was needed.
     """
     if trials < 1:
         raise UsageError("a method needs at least one trial: its defaults.")
@@ -90,14 +90,14 @@ def tune(
         study.check(trials)
     if not all(study.has(trials) for study in studies):
         with options.open_executor() as executor:
-            rehearsal = _Rehearsal(Crew(development, options, executor, watcher), _unfit(task, options))
+            rehearsal = _Rehearsal(JobRunner(development, options, executor, watcher), _unfit(task, options))
             rehearsal.run(list(zip(contestants, studies, strict=True)), trials, selector)
     return [_tuned(one, study, trials) for one, study in zip(contestants, studies, strict=True)]
 
 
 def tuned(
-    task: Task, contestants: Sequence[Contestant], options: Options, selector: Selector, seeds: int | None = None
-) -> list[Contestant]:
+    task: Task, contestants: Sequence[MethodSpec], options: RunConfig, selector: Selector, seeds: int | None = None
+) -> list[MethodSpec]:
     """The contestants with the best hyper-parameters of their finished studies in this home.
 
     Raises:
@@ -118,10 +118,10 @@ def tuned(
     return found
 
 
-def open_study(task: Task, contestant: Contestant, options: Options, selector: Selector, seeds: int) -> Study:
+def open_study(task: Task, contestant: MethodSpec, options: RunConfig, selector: Selector, seeds: int) -> Study:
     """The study of a method on a task; other images, code, libraries or search space make another study."""
     development = task.development()
-    bench = open_bench({"task": development.model_dump(mode="json"), "site": options.site().__dict__})
+    bench = load_context({"task": development.model_dump(mode="json"), "site": options.site().__dict__})
     fixed = set(contestant.named)
     space = {
         fact.name: fact.search
@@ -155,13 +155,13 @@ def open_study(task: Task, contestant: Contestant, options: Options, selector: S
     )
 
 
-def _unfit(task: Task, options: Options) -> Mapping[str, str]:
+def _unfit(task: Task, options: RunConfig) -> Mapping[str, str]:
     """Metrics that an audit of the task by the present code found out of place: they choose no trial either."""
     told = options.results.verdicts(task.name, task.key)
     return {name: why for verdict in told if verdict.code == scoring_code() for name, why in verdict.unfit.items()}
 
 
-def _tuned(contestant: Contestant, study: Study, trials: int) -> Tuned:
+def _tuned(contestant: MethodSpec, study: Study, trials: int) -> Tuned:
     made = tuple(study.trials()[:trials])
     best = choose_trial(made)
     if best is None:
@@ -183,11 +183,11 @@ def choose_trial(trials: Sequence[Trial]) -> Trial | None:
 class _Rehearsal:
     """The jobs of a development task: originals once, oracles where they are asked for, then rounds of trials."""
 
-    def __init__(self, crew: Crew, unfit: Mapping[str, str]) -> None:
+    def __init__(self, crew: JobRunner, unfit: Mapping[str, str]) -> None:
         self.crew, self.task, self.unfit = crew, crew.task, unfit
         self.originals: dict[str, list[Result]] = {}
 
-    def run(self, studies: Sequence[tuple[Contestant, Study]], trials: int, selector: Selector) -> None:
+    def run(self, studies: Sequence[tuple[MethodSpec, Study]], trials: int, selector: Selector) -> None:
         """Rounds, until every study has its trials."""
         specs = [contestant.as_json() for contestant, _ in studies]
         [facts] = self.crew.do("runner.train:prepare", [{"methods": specs}], ["images and splits"])
@@ -208,7 +208,7 @@ class _Rehearsal:
             study.ask(trials)
         self.crew.watcher.end(self.task.name)
 
-    def _judge(self, facts: Result, selector: Selector) -> Callable[[list[Logits]], Judgement]:
+    def _judge(self, facts: Result, selector: Selector) -> Callable[[list[Logits]], Judgment]:
         labels = [_labels(self.crew.options.store.path(key) / LABELS) for key in facts["labels"]]
         self.originals[""] = self.crew.train(self.crew.originals())
         originals = self.crew.answers_of(self.originals[""])
@@ -221,7 +221,7 @@ class _Rehearsal:
         bands = development_bands(labels, references, controls, originals, facts["track"], self.unfit)
         return lambda population: by_distance(population, references, originals, labels, bands)
 
-    def _round(self, batch: Sequence[tuple[Contestant, Study]], judge: Callable[[list[Logits]], Judgement]) -> None:
+    def _round(self, batch: Sequence[tuple[MethodSpec, Study]], judge: Callable[[list[Logits]], Judgment]) -> None:
         """One trial of each study, side by side."""
         proposals = [study.propose() for _, study in batch]
         jobs: list[Job] = []
@@ -244,7 +244,7 @@ class _Rehearsal:
             made += [untrained[number]] if number in untrained else []
             study.tell(values, **self._outcome(made, judge))
 
-    def _outcome(self, made: Sequence[Result], judge: Callable[[list[Logits]], Judgement]) -> dict[str, Any]:
+    def _outcome(self, made: Sequence[Result], judge: Callable[[list[Logits]], Judgment]) -> dict[str, Any]:
         bad = next((result for result in made if result["status"] != "ok"), None)
         if bad is not None and bad["reason"].startswith(OUT_OF_RESOURCES):
             raise ForgetBenchError(f"a trial could not be made here, and is not counted ({bad['reason']}).")
@@ -257,7 +257,7 @@ class _Rehearsal:
         status = "collapsed" if judged.collapsed else "ok"
         return {"status": status, "value": judged.value, "parts": dict(judged.parts)}
 
-    def _originals(self, contestant: Contestant) -> list[Result]:
+    def _originals(self, contestant: MethodSpec) -> list[Result]:
         """By seed, the originals that a trial starts from: the task's, or its own."""
         if not contestant.trains_originals:
             return self.originals[""]

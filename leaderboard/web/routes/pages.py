@@ -179,7 +179,7 @@ def metric(request: Request, database: DatabaseDep, name: str) -> Response:
 
 @router.get("/tasks/{task:path}")
 def task(request: Request, database: DatabaseDep, settings: SettingsDep, task: str, pack: PackHash = "") -> Response:
-    """One task: images, licence, recipe, and the hashes of the lists that were forgotten; of any pack."""
+    """One task: images, license, recipe, and the hashes of the lists that were forgotten; of any pack."""
     with database.reading() as session:
         task, ending = _split(task, partial(boards.exists, session))
         if not ending and not boards.exists(session, task) and (known := planned.find(task)) is not None:

@@ -61,8 +61,8 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
         });
       }
       const specification = await (await fetch(figure.dataset.chart)).json();
-      const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-      const lines = { gridColor: colour("--line"), domainColor: colour("--line"), tickColor: colour("--line") };
+      const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+      const lines = { gridColor: color("--line"), domainColor: color("--line"), tickColor: color("--line") };
       const place = document.createElement("div");
       place.className = "place";
       const still = figure.querySelector("svg");
@@ -73,10 +73,10 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
           place.title = value ? Object.entries(value).map(([key, text]) => `${key}: ${text}`).join("\n") : "";
         },
         config: {
-          axis: { ...lines, labelColor: colour("--quiet"), titleColor: colour("--ink"), titleFontWeight: "normal" },
-          legend: { orient: "top", labelColor: colour("--ink") },
-          rule: { color: colour("--good") }, line: { color: colour("--accent") },
-          range: { category: [colour("--accent"), colour("--quiet"), colour("--good")] },
+          axis: { ...lines, labelColor: color("--quiet"), titleColor: color("--ink"), titleFontWeight: "normal" },
+          legend: { orient: "top", labelColor: color("--ink") },
+          rule: { color: color("--good") }, line: { color: color("--accent") },
+          range: { category: [color("--accent"), color("--quiet"), color("--good")] },
           view: { stroke: null },
         },
       });

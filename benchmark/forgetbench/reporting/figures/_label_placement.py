@@ -58,7 +58,7 @@ def place(
     """Places for as many names as there is room for.
 
     Args:
-        points: Centres of all points, in pixels from the lower left corner.
+        points: Centers of all points, in pixels from the lower left corner.
         names: Their names.
         order: Points to name, the most important first.
         area: Width and height.

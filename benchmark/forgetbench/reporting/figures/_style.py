@@ -1,4 +1,4 @@
-"""Colours, letters and marks that all pictures share."""
+"""Colors, letters and marks that all pictures share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LETTER = 9
 
 
 class Theme(NamedTuple):
-    """Colours of a picture."""
+    """Colors of a picture."""
 
     ink: str
     """Text."""
@@ -35,7 +35,7 @@ class Theme(NamedTuple):
 
     @property
     def kinds(self) -> list[str]:
-        """Colours in the order of `KINDS`."""
+        """Colors in the order of `KINDS`."""
         return [self.ranked, self.unranked, self.original, self.oracle]
 
 
@@ -50,8 +50,8 @@ def values(rows: list[dict[str, Any]]) -> alt.Chart:
     return alt.Chart(alt.InlineData(values=rows))
 
 
-def colour_of(theme: Theme) -> alt.Color:
-    """Colour by kind of row."""
+def color_of(theme: Theme) -> alt.Color:
+    """Color by kind of row."""
     return alt.Color("kind:N", scale=alt.Scale(domain=list(KINDS), range=theme.kinds), legend=_legend())
 
 
@@ -68,19 +68,19 @@ def _legend() -> alt.Legend:
 def written(
     rows: list[dict[str, Any]],
     theme: Theme,
-    colour: str | None = None,
+    color: str | None = None,
     align: Literal["left", "right"] = "left",
     **encodings: Any,
 ) -> list[alt.Chart]:
-    """Two layers of text: a halo in the colour of the background, and the letters, to be read on lines."""
+    """Two layers of text: a halo in the color of the background, and the letters, to be read on lines."""
     chart = values(rows)
     style: dict[str, Any] = {"align": align, "baseline": "middle", "fontSize": LETTER}
     halo = chart.mark_text(**style, stroke=theme.background, strokeWidth=2.5, strokeJoin="round", opacity=0.85)
-    return [halo.encode(**encodings), chart.mark_text(**style, color=colour or theme.ink).encode(**encodings)]
+    return [halo.encode(**encodings), chart.mark_text(**style, color=color or theme.ink).encode(**encodings)]
 
 
 def finish(chart: Any, theme: Theme = LIGHT) -> dict[str, Any]:
-    """The specification of a picture in its colours and letters."""
+    """The specification of a picture in its colors and letters."""
     axis: dict[str, Any] = {
         "labelColor": theme.quiet,
         "titleColor": theme.ink,

@@ -16,7 +16,7 @@ from forgetbench.reporting.figures.points import Interval, Point, forgetting_met
 from forgetbench.reporting.streams import StreamCurves, stream_curves
 from forgetbench.reporting.tables import Row, rows_in_order
 from forgetbench.scoring.scorecards import Value
-from forgetbench.scoring.scorer import REFERENCES, Judge, Standing, stand
+from forgetbench.scoring.scorer import REFERENCES, RankedRuns, Scorer, stand
 
 LINES = 40
 """Up to so many rows a picture with a line for each shows all of them."""
@@ -38,12 +38,12 @@ class Picture(NamedTuple):
 class Drawn:
     """A scored board with what its pictures are made of."""
 
-    judge: Judge
+    judge: Scorer
     runs: Sequence[Run]
     theme: Theme = LIGHT
 
     @cached_property
-    def standing(self) -> Standing:
+    def standing(self) -> RankedRuns:
         """Scorecards and ranking."""
         return stand(self.judge, self.runs)
 

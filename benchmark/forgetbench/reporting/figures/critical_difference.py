@@ -83,7 +83,7 @@ def _worth(row: Row) -> float | None:
 
 
 def cliques(mean: Sequence[float], critical: float) -> list[tuple[int, int]]:
-    """The longest runs of neighbours (first, last) that are closer than the critical difference, none in another."""
+    """The longest runs of neighbors (first, last) that are closer than the critical difference, none in another."""
     runs: list[tuple[int, int]] = []
     for first in range(len(mean)):
         last = max(index for index in range(first, len(mean)) if mean[index] - mean[first] < critical)

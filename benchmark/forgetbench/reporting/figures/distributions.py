@@ -14,7 +14,7 @@ from forgetbench.metrics import phi
 from forgetbench.metrics._validation import FloatArray
 from forgetbench.reporting.figures._style import LETTER, LIGHT, Theme, finish, values
 from forgetbench.scoring.pairwise import Population
-from forgetbench.scoring.scorer import Judge
+from forgetbench.scoring.scorer import Scorer
 
 SIDES = ("oracles", "originals", "unlearned")
 COLUMNS, WIDTH, HEIGHT = 3, 150, 52
@@ -23,7 +23,7 @@ SHOWN = 9
 GRID = 90
 
 
-def confidences(judge: Judge, runs: Sequence[Run]) -> dict[str, FloatArray]:
+def confidences(judge: Scorer, runs: Sequence[Run]) -> dict[str, FloatArray]:
     """Phi of every forgotten example under every model: oracles, originals, then a row for each run, all flat."""
     card = judge.pack.card
 
@@ -40,7 +40,7 @@ def confidence(found: dict[str, FloatArray], theme: Theme = LIGHT) -> dict[str, 
 
     Args:
         found: `confidences`, the methods in the order in which they are to be shown.
-        theme: Colours.
+        theme: Colors.
     """
     names = [name for name in found if name not in SIDES][:SHOWN]
     if not names or SIDES[0] not in found:
@@ -66,13 +66,13 @@ def _panel(rows: list[dict[str, Any]], name: str, ends: tuple[float, float], the
     guide = alt.Axis(grid=False, tickCount=5, labels=bottom)
     x = alt.X("phi:Q", title=title, scale=alt.Scale(domain=list(ends), nice=False), axis=guide)
     y = alt.Y("density:Q", title=None, axis=None, scale=alt.Scale(domain=[0, 1.05], nice=False))
-    colours = [theme.oracle, theme.original, theme.ranked]
+    colors = [theme.oracle, theme.original, theme.ranked]
     legend = alt.Legend(orient="top", title=None, symbolType="stroke", symbolStrokeWidth=2, offset=5)
-    colour = alt.Color("side:N", scale=alt.Scale(domain=list(SIDES), range=colours), legend=legend)
+    color = alt.Color("side:N", scale=alt.Scale(domain=list(SIDES), range=colors), legend=legend)
     dash = alt.StrokeDash("side:N", scale=alt.Scale(domain=list(SIDES), range=[[1, 0], [4, 3], [1, 0]]), legend=legend)
     oracles = values([row for row in rows if row["side"] == SIDES[0]])
     area = oracles.mark_area(color=theme.oracle, opacity=0.18).encode(x=x, y=y)
-    lines = values(rows).mark_line(strokeWidth=1.4).encode(x=x, y=y, color=colour, strokeDash=dash)
+    lines = values(rows).mark_line(strokeWidth=1.4).encode(x=x, y=y, color=color, strokeDash=dash)
     head = alt.TitleParams(name, anchor="start", fontSize=LETTER + 1, offset=1)
     return alt.layer(area, lines, title=head).properties(width=WIDTH, height=HEIGHT)
 

@@ -14,7 +14,7 @@ from forgetbench.reporting.figures._style import (
     LETTER,
     LIGHT,
     Theme,
-    colour_of,
+    color_of,
     finish,
     shape_of,
     values,
@@ -39,7 +39,7 @@ def pareto(points: Sequence[Point], limit: float | None, theme: Theme = LIGHT) -
     Args:
         points: The rows.
         limit: End of the family band, None where the board has none.
-        theme: Colours.
+        theme: Colors.
     """
     shown = [(p, 100 * p.cost, p.distance) for p in points if p.cost is not None and p.distance is not None]
     if not any(p.kind in KINDS[:2] for p, _, _ in shown):
@@ -60,9 +60,7 @@ def pareto(points: Sequence[Point], limit: float | None, theme: Theme = LIGHT) -
     )
     layers: list[Any] = _band_below(limit, (x_axis, y_axis), x, y, theme) if limit is not None else []
     whiskers = values(rows).mark_rule(opacity=0.25, strokeWidth=1)
-    layers.append(
-        whiskers.encode(x=x, y=_encoding(alt.Y, "low", DISTANCE, y_axis), y2="high:Q", color=colour_of(theme))
-    )
+    layers.append(whiskers.encode(x=x, y=_encoding(alt.Y, "low", DISTANCE, y_axis), y2="high:Q", color=color_of(theme)))
     if len(front) > 1:
         line = values(front).mark_line(interpolate="step-after", color=theme.ranked, opacity=0.6, strokeWidth=1.2)
         layers.append(line.encode(x=x, y=y))
@@ -83,7 +81,7 @@ def utility(
     Args:
         points: The rows.
         bands: Where the oracles themselves fall on the two axes, in points.
-        theme: Colours.
+        theme: Colors.
     """
     shown = [(p, _percent(p.forget), _percent(p.utility)) for p in points if p.forget and p.utility]
     if not any(p.kind in KINDS[:2] for p, _, _ in shown):
@@ -113,9 +111,9 @@ def utility(
         up.encode(y=y, y2="end:Q"),
         zero.encode(x=x),
         zero.encode(y=y),
-        faint.encode(x=_encoding(alt.X, "forget_low", FORGET, x_axis), x2="forget_high:Q", y=y, color=colour_of(theme)),
+        faint.encode(x=_encoding(alt.X, "forget_low", FORGET, x_axis), x2="forget_high:Q", y=y, color=color_of(theme)),
         faint.encode(
-            y=_encoding(alt.Y, "utility_low", UTILITY, y_axis), y2="utility_high:Q", x=x, color=colour_of(theme)
+            y=_encoding(alt.Y, "utility_low", UTILITY, y_axis), y2="utility_high:Q", x=x, color=color_of(theme)
         ),
         *written([name], theme, theme.oracle, x=x, y=y, text="label:N"),
         _marks(rows, x, y, theme),
@@ -146,7 +144,7 @@ def _band_below(limit: float, axes: tuple[Axis, Axis], x: Any, y: Any, theme: Th
 def _marks(rows: list[dict[str, Any]], x: Any, y: Any, theme: Theme) -> Any:
     tooltip = [f"{key}:{'N' if key == 'label' else 'Q'}" for key in rows[0] if key != "kind"]
     marks = values(rows).mark_point(filled=True, size=42, opacity=1, stroke=theme.background, strokeWidth=0.5)
-    return marks.encode(x=x, y=y, tooltip=tooltip, color=colour_of(theme), shape=shape_of())
+    return marks.encode(x=x, y=y, tooltip=tooltip, color=color_of(theme), shape=shape_of())
 
 
 def _names(

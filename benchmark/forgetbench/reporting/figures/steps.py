@@ -17,7 +17,7 @@ SHOWN = 9
 """Panels in a picture: the reference rows and the first rows of the board."""
 KEPT = "kept"
 REQUESTED = ("#c8500a", "#0060a8", "#b06fa8", "#a08200", "#5b6570")
-"""Colours of the requests in turn; what is kept is drawn in the oracles' colour."""
+"""Colors of the requests in turn; what is kept is drawn in the oracles' color."""
 
 
 def steps(curves: Sequence[StreamCurves], theme: Theme = LIGHT) -> dict[str, Any] | None:
@@ -25,24 +25,24 @@ def steps(curves: Sequence[StreamCurves], theme: Theme = LIGHT) -> dict[str, Any
 
     Args:
         curves: The rows in the order in which they are to be shown.
-        theme: Colours.
+        theme: Colors.
     """
     shown = list(curves)[:SHOWN]
     if not shown:
         return None
     requests = shown[0].requested.shape[1]
     names = [f"request {number + 1}" for number in range(requests)] + [KEPT]
-    colours = [REQUESTED[number % len(REQUESTED)] for number in range(requests)] + [theme.oracle]
+    colors = [REQUESTED[number % len(REQUESTED)] for number in range(requests)] + [theme.oracle]
     legend = alt.Legend(orient="top", title=None, symbolType="stroke", symbolStrokeWidth=2, symbolOpacity=1, offset=4)
-    colour = alt.Color("what:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
+    color = alt.Color("what:N", scale=alt.Scale(domain=names, range=colors), legend=legend)
     panels = []
     for number, row in enumerate(shown):
         place = (number % COLUMNS == 0, number + COLUMNS >= len(shown))
-        panels.append(_panel(row, colour, requests, place))
+        panels.append(_panel(row, color, requests, place))
     return finish(alt.concat(*panels, columns=COLUMNS, spacing=12), theme)
 
 
-def _panel(row: StreamCurves, colour: alt.Color, requests: int, place: tuple[bool, bool]) -> Any:
+def _panel(row: StreamCurves, color: alt.Color, requests: int, place: tuple[bool, bool]) -> Any:
     first, bottom = place
     lines = [(f"request {number + 1}", row.requested[:, number]) for number in range(requests)] + [(KEPT, row.kept)]
     points = [point for name, by_seed in lines for point in _points(name, by_seed)]
@@ -61,9 +61,9 @@ def _panel(row: StreamCurves, colour: alt.Color, requests: int, place: tuple[boo
     data = values(points)
     low = alt.Y("low:Q", scale=alt.Scale(domain=[0, 102], nice=False), title="accuracy, %" if first else None)
     layers = [
-        data.mark_line(strokeWidth=1.4).encode(x=x, y=y, color=colour, detail="piece:N"),
-        data.mark_rule(strokeWidth=1, opacity=0.5).encode(x=x, y=low, y2="high:Q", color=colour),
-        data.mark_circle(size=16, opacity=1).encode(x=x, y=y, color=colour),
+        data.mark_line(strokeWidth=1.4).encode(x=x, y=y, color=color, detail="piece:N"),
+        data.mark_rule(strokeWidth=1, opacity=0.5).encode(x=x, y=low, y2="high:Q", color=color),
+        data.mark_circle(size=16, opacity=1).encode(x=x, y=y, color=color),
     ]
     head = alt.TitleParams(row.name, anchor="start", frame="group", fontSize=LETTER + 1, offset=3)
     return alt.layer(*layers, title=head).properties(width=WIDTH, height=HEIGHT)

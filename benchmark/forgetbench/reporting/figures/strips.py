@@ -10,7 +10,7 @@ import altair as alt
 from forgetbench.metrics import metrics
 from forgetbench.reporting.figures._axes import Axis, axis
 from forgetbench.reporting.figures._label_placement import text_width
-from forgetbench.reporting.figures._style import LETTER, LIGHT, Theme, colour_of, finish, shape_of, values
+from forgetbench.reporting.figures._style import LETTER, LIGHT, Theme, color_of, finish, shape_of, values
 from forgetbench.reporting.figures.points import kind_of
 from forgetbench.reporting.tables import Row
 from forgetbench.scoring.scorecards import MetricBand
@@ -26,7 +26,7 @@ def ranks(rows: Sequence[Row], limit: float | None, theme: Theme = LIGHT) -> dic
     Args:
         rows: The board's rows, in order.
         limit: End of the family band; None where the board has none.
-        theme: Colours.
+        theme: Colors.
     """
     shown = [row for row in rows if row.card.distance is not None]
     data = [_distance(row) for row in shown]
@@ -111,7 +111,7 @@ def seeds(rows: Sequence[Row], ranking: Sequence[str], theme: Theme = LIGHT) -> 
     Args:
         rows: The board's rows, in order.
         ranking: The board's ranking metrics; test accuracy is shown beside them.
-        theme: Colours.
+        theme: Colors.
     """
     shown = [row for row in rows if row.card.metrics]
     names = [*ranking, "accuracy.test"]
@@ -170,7 +170,7 @@ def _rows_axis(rows: Sequence[Row], *, titled: bool) -> alt.Y:
 
 
 def _plain(theme: Theme) -> alt.Color:
-    return colour_of(theme).legend(None)
+    return color_of(theme).legend(None)
 
 
 def _shapes() -> alt.Shape:
