@@ -1,0 +1,114 @@
+"""The option system: declaration, checks, former names, documentation, and values from the command line."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import pytest
+from pydantic import Field
+
+from forgetbench.errors import UsageError
+from forgetbench.options import OptionDoc, Options, option, parse_assignments, parse_value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Options):
+    option_owner: ClassVar[str] = "method 'sample'"
+
+    rate: float = option(1.0, "Learning rate.", gt=0, search=(0.1, 10.0), paper_default=0.5)
+    count: int | None = option(None, "How many.", ge=1, aliases=("number",))
+    space: str = option("wrong", "Label space.", choices=("wrong", "all"), renamed_values={"other": "wrong"})
+    size: Literal[32, 64] = option(32, "Side.")
+    fraction: float = option(0.5, "Fraction.", gt=0, le=1)
+    flag: bool = option(False, "Switch.")
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = option((256, 128), "Widths.")
+    names: tuple[str | int, ...] = option((), "Names or numbers.")
+    arguments: Mapping[str, Any] | None = option(None, "Passed on.")
+    plain: float = 0.5
+
+
+def test_values_convert_without_loss():
+    sample = Sample(rate=3, count=4.0, widths=[5, 6], names="a", arguments={"z": 1})
+    assert (sample.rate, sample.count, sample.widths, sample.names) == (3.0, 4, (5, 6), ("a",))
+    assert [type(value) for value in (sample.rate, sample.count)] == [float, int]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rate": 0}, "method 'sample': rate must be float > 0, not 0."),
+        ({"rate": "big"}, "rate must be float > 0, not 'big'"),
+        ({"rate": "1"}, "rate must be float > 0, not '1'"),
+        ({"rate": True}, "rate must be float > 0, not True"),
+        ({"rate": None}, "rate must be float > 0, not None"),
+        ({"rate": math.nan}, "not nan"),
+        ({"rate": math.inf}, "not inf"),
+        ({"count": 1.5}, "count must be int >= 1 or None, not 1.5"),
+        ({"count": True}, "count must be int >= 1 or None, not True"),
+        ({"space": "both"}, "space must be one of wrong | all, not 'both'"),
+        ({"size": 33}, "size must be one of 32 | 64, not 33"),
+        ({"fraction": 2.0}, "fraction must be float in (0, 1], not 2.0"),
+        ({"flag": 1}, "flag must be bool, not 1"),
+        ({"widths": [1, 0]}, "widths must be list of int, not [1, 0] (0: input should be greater than or equal to 1)"),
+        ({"arguments": 3}, "arguments must be table or None, not 3"),
+        ({"plain": "1"}, "plain must be float, not '1'"),
+        ({"rat": 1}, "There is no option 'rat'. Did you mean 'rate'"),
+        ({"count": 1, "number": 2}, "'number' is the former name of 'count'"),
+    ],
+)
+def test_wrong_values_are_explained(values, message):
+    with pytest.raises(UsageError) as caught:
+        Sample.from_dict(values)
+    assert message in str(caught.value)
+
+
+def test_every_wrong_value_is_reported():
+    with pytest.raises(UsageError) as caught:
+        Sample(rate=0, count=0)
+    assert [line.split()[2] for line in str(caught.value).splitlines()] == ["rate", "count"]
+
+
+def test_former_names_and_values_are_accepted():
+    assert Sample.from_dict({"number": 3, "space": "other"}) == Sample(count=3, space="wrong")
+
+
+def test_options_survive_a_round_trip_through_json():
+    sample = Sample(count=2, widths=(3,), arguments={"depth": 2})
+    assert sample.to_dict()["widths"] == [3]
+    assert Sample.from_dict(sample.to_dict()) == sample
+
+
+def test_options_are_documented():
+    documents = {document.name: document for document in Sample.options()}
+    assert documents["rate"] == OptionDoc("rate", "float", 1.0, "> 0", "Learning rate.", 0.5, (0.1, 10.0))
+    assert documents["count"].aliases == ("number",)
+    kinds = {name: document.kind for name, document in documents.items()}
+    assert kinds["names"] == "list of str or int"
+    assert kinds["count"] == "int or None"
+    assert (kinds["size"], documents["size"].range) == ("int", "32 | 64")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1), ("1e-3", 1e-3), (" TRUE ", True), ("none", None), ("batch", "batch"), ("1.0", 1.0)],
+)
+def test_parse_value_reads_a_scalar(text, value):
+    assert (parse_value(text), type(parse_value(text))) == (value, type(value))
+
+
+def test_parse_assignments_reads_pairs_and_refuses_others():
+    assert parse_assignments(["a=1", "", " b = x "], "task") == {"a": 1, "b": "x"}
+    for texts, message in ((["a"], "'a' has no value; write NAME=VALUE"), (["a=1", "a=2"], "'a' is given twice")):
+        with pytest.raises(UsageError, match=message):
+            parse_assignments(texts, "task")
+
+
+def test_import_loads_neither_torch_nor_numpy():
+    code = "import sys, forgetbench.options; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
