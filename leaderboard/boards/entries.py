@@ -169,7 +169,7 @@ def commands(entry: Entry, board: Board, manifest: Manifest, server: str) -> lis
     counts = ["--seeds", str(board.seeds), *_draws(board)]
     return [
         shlex.join(["forgetbench", "pack", "pull", board.task, "--server", server, *pack]),
-        shlex.join(["forgetbench", "run", board.task, *counts, "--evidence-only", "--method", row]),
+        shlex.join(["forgetbench", "run", board.task, *counts, "--skip-oracles", "--method", row]),
     ]
 
 

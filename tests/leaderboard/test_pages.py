@@ -184,7 +184,7 @@ def test_the_command_that_runs_it_again_is_ours(site, world, tmp_path):
 
     assert command(ids[0]).splitlines() == [
         f"forgetbench pack pull {world.task} --server http://127.0.0.1:8000",
-        f"forgetbench run {world.task} --seeds 6 --evidence-only --method ssd:alpha=5.0,x=none",
+        f"forgetbench run {world.task} --seeds 6 --skip-oracles --method ssd:alpha=5.0,x=none",
     ]
     for identity in ids[1:]:
         assert command(identity) == f"forgetbench reproduce --submission {identity} --server http://127.0.0.1:8000"

@@ -40,7 +40,7 @@ def task(make_task: Callable[..., Task]) -> Task:
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    return RunConfig(home=tmp_path_factory.mktemp("home"), device="cpu", executor="local", relearn=True)
+    return RunConfig(home=tmp_path_factory.mktemp("home"), device="cpu", executor="local", measure_relearning=True)
 
 
 @pytest.fixture(scope="module")
@@ -174,9 +174,13 @@ def test_without_it_scorecards_say_why_there_is_no_value(task: Task, options: Ru
     [done] = run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), plain)
     assert done.pack is not None
     card = Scorer(done.pack).score(read_run(done.runs[0]))
-    for name, reason in (("relearn", "run --relearn"), ("ulira", "random halves"), ("zrf", "random network")):
+    for name, reason in (
+        ("relearn", "--measure-relearning"),
+        ("ulira", "random halves"),
+        ("zrf", "random network"),
+    ):
         assert card.metrics[name].value is None
         assert reason in card.metrics[name].reason
-    refused = RunConfig(home=options.home, device="cpu", executor="local", relearn=True, evidence_only=True)
-    with pytest.raises(UsageError, match="--evidence-only does not train"):
+    refused = RunConfig(home=options.home, device="cpu", executor="local", measure_relearning=True, skip_oracles=True)
+    with pytest.raises(UsageError, match="which --skip-oracles does not train"):
         run([task], lambda _: [], refused)

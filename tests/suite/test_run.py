@@ -267,7 +267,7 @@ def test_retrain_and_no_unlearning_stand_on_every_board(task: Task, tmp_path: Pa
 
 def test_evidence_alone_starts_from_a_boards_originals(task: Task, tmp_path: Path) -> None:
     theirs = go(task, tmp_path / "theirs", "finetune")
-    ours = RunConfig(home=tmp_path / "ours", device="cpu", executor="local", evidence_only=True)
+    ours = RunConfig(home=tmp_path / "ours", device="cpu", executor="local", skip_oracles=True)
     with pytest.raises(UsageError, match="forgetbench pack pull test/mlp/mislabelled"):
         run([task], lambda one: choose(["finetune"], [], one.network.name), ours)
     assert adopt_originals(task, pack_of(theirs).folder, ours) == Adopted(3, ())

@@ -46,7 +46,7 @@ def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None 
     """
     [done] = run([task], lambda one: choose(["sentinels"], [], one.network.name), options, watcher)
     if done.pack is None:
-        raise UsageError("an audit needs the oracles; leave out --evidence-only.")
+        raise UsageError("an audit needs the oracles; leave out --skip-oracles.")
     judge = options.results.judge(done.pack.unaudited)
     third = train_audit_oracles(task, options, watcher)
     controls, originals = done.pack.population("controls"), done.pack.population("originals")

@@ -38,10 +38,10 @@ def make_app() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit status."""
-    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+    sys.exit(_call(list(sys.argv[1:] if arguments is None else arguments)))
 
 
-def _run(arguments: list[str]) -> int:
+def _call(arguments: list[str]) -> int:
     from forgetbench.cli.console import complain
 
     try:

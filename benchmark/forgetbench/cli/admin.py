@@ -28,7 +28,7 @@ def add_commands(app: App) -> None:
     admin.command(state)
     admin.command(acknowledge)
     admin.command(retry)
-    admin.command(recount)
+    admin.command(rescore)
     admin.command(backup)
     admin.command(restore)
     admin.command(dump)
@@ -196,10 +196,10 @@ def retry(job: str, *, database: Database = None, data: Data = None) -> None:
     out().print("\n".join(f"asked again: {key}" for key in asked) or "No job has failed.", markup=False)
 
 
-def recount(task: str | None = None, *, database: Database = None, data: Data = None) -> None:
+def rescore(task: str | None = None, *, database: Database = None, data: Data = None) -> None:
     """Have the worker score again what other scoring code scored.
 
-    Example: forgetbench admin recount
+    Example: forgetbench admin rescore
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The command observe: evidence from models that were unlearned elsewhere."""
+"""The command import-checkpoints: evidence from models that other code unlearned."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from forgetbench.errors import UsageError
 
 def add_commands(app: App) -> None:
     """Add this file's command."""
-    app.command(observe)
+    app.command(import_checkpoints)
 
 
-def observe(
+def import_checkpoints(
     task: str,
     *,
     checkpoints: Path | None = None,
@@ -34,7 +34,7 @@ def observe(
 ) -> None:
     """Record what models answer that were unlearned elsewhere, or write out the originals that they start from.
 
-    Example: forgetbench observe digits/cnn/class --checkpoints unlearned --name "my method" --seeds 6
+    Example: forgetbench import-checkpoints digits/cnn/class --checkpoints unlearned --name "my method" --seeds 6
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def observe(
         out().print(f"{export_originals / 'README.md'} says how to go on.", markup=False)
         return
     if checkpoints is None or name is None or export_originals is not None:
-        raise UsageError("give --checkpoints DIR and --name NAME to observe models, or --export-originals DIR alone.")
+        raise UsageError("give --checkpoints DIR and --name NAME to record models, or --export-originals DIR alone.")
     told = ExternalMethod(name, title=title, link=link, flops=flops, seconds=seconds)
     run = read_run(observe_models(wanted, checkpoints, told, options))
     try:

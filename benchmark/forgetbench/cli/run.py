@@ -47,8 +47,8 @@ def run(
     tuned: Flag = False,
     selector: Selector = "oracle-free",
     keep_models: Flag = False,
-    relearn: Flag = False,
-    evidence_only: Flag = False,
+    measure_relearning: Flag = False,
+    skip_oracles: Flag = False,
     json: Flag = False,
 ) -> None:
     """Run methods on tasks and score them. A killed run continues where it stopped.
@@ -77,9 +77,9 @@ def run(
         Take the best hyper-parameters that `forgetbench tune` found here; the row says how many trials there were.
     keep_models
         Keep the unlearned models' weights in the store.
-    relearn
+    measure_relearning
         On erase boards, measure how fast the forgotten is learned again, beside the oracles. Keeps the models.
-    evidence_only
+    skip_oracles
         Train nothing but the method; the originals come from `forgetbench pack pull`.
     json
         Print JSON.
@@ -103,8 +103,8 @@ def run(
         executor=executor,
         workers=workers,
         keep_models=keep_models,
-        relearn=relearn,
-        evidence_only=evidence_only,
+        measure_relearning=measure_relearning,
+        skip_oracles=skip_oracles,
     )
 
     def rows(one: Task) -> list[MethodSpec]:
@@ -113,7 +113,7 @@ def run(
 
     with ProgressBar() as watcher:
         done = run_tasks(found, rows, options, watcher)
-    if not evidence_only:
+    if not skip_oracles:
         boards = [
             (options.results.judge(task_run.pack), [read_run(folder) for folder in task_run.runs])
             for task_run in done

@@ -229,7 +229,7 @@ def pull(
             f"They replace other originals of seeds {', '.join(map(str, done.replaced))}, which runs here started from "
             "so far; runs that were made from those stay, and cannot be submitted to this board."
         )
-    remark(f"forgetbench run {task} --seeds {done.count} --evidence-only --method NAME starts from them.")
+    remark(f"forgetbench run {task} --seeds {done.count} --skip-oracles --method NAME starts from them.")
 
 
 def settings(database: str | None, data: Path | None) -> Settings:

@@ -57,7 +57,7 @@ def submit(
     from forgetbench.runner.config import RunConfig
 
     with ProgressBar() as watcher:
-        folder = find_run(what, server, task, RunConfig(root=root, device=device, evidence_only=True), watcher)
+        folder = find_run(what, server, task, RunConfig(root=root, device=device, skip_oracles=True), watcher)
     with UploadBar() as bar:
         verdict = submit_run(folder, server, dry_run=dry_run, progress=bar)
     if json:

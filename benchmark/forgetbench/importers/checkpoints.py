@@ -152,7 +152,7 @@ def observe(task: Task, checkpoints: Path, observed: ExternalMethod, options: Ru
     )
     cost = CostRecord(flops=observed.flops, seconds=observed.seconds, retrain_flops=count(common)["flops"])
     words = shlex.join(
-        ["forgetbench", "observe", task.name, "--checkpoints", "DIR", "--name", observed.name]
+        ["forgetbench", "import-checkpoints", task.name, "--checkpoints", "DIR", "--name", observed.name]
         + ["--seeds", str(task.seeds)]
         + (["--draws", str(task.draws)] if task.draws > 1 else [])
     )
@@ -202,8 +202,8 @@ def _originals(bench: TaskContext, task: Task) -> list[tuple[Path, str]]:
     if missing:
         raise UsageError(
             f"the originals of seeds {missing} of {task.name} are not in the store. Unlearn from those that "
-            f"`forgetbench observe {task.name} --export-originals DIR --seeds {task.seeds}` writes; a board's are "
-            f"fetched before it with `forgetbench pack pull {task.name} --server URL`."
+            f"`forgetbench import-checkpoints {task.name} --export-originals DIR --seeds {task.seeds}` "
+            f"writes; a board's are fetched before it with `forgetbench pack pull {task.name} --server URL`."
         )
     folders = [require_artifact(bench.store, key) for key in keys]
     return [(folder, read_meta(folder)["weights"]) for folder in folders]
@@ -306,7 +306,7 @@ with the names and shapes of the original's: `save_file(network.state_dict(), "u
 to seed {last}. Then
 
 ```
-forgetbench observe {task} --checkpoints unlearned --name "my method" --seeds {seeds}
+forgetbench import-checkpoints {task} --checkpoints unlearned --name "my method" --seeds {seeds}
 ```
 
 makes the run, which is scored, reported and submitted like any other, marked as observed. Nothing of test images may

@@ -109,7 +109,7 @@ class _Again:
 
     def score(self) -> Scorecard:
         """Its scorecard, against oracles that are trained here."""
-        whole = replace(self.options, evidence_only=False)
+        whole = replace(self.options, skip_oracles=False)
         [done] = run([self.task], lambda _: [self.contestant], whole, self.watcher)
         run_ = read_run(done.runs[0])
         return whole.results.judge_of(run_.manifest).score(run_)
@@ -135,7 +135,7 @@ def _made_again(
             f"{manifest.row} is a stranger's program; its source stands above. Read it; --allow-source then runs it."
         )
     with TemporaryDirectory(prefix="forgetbench-verify-") as place:
-        options = RunConfig(root=root, device="cpu", evidence_only=True)
+        options = RunConfig(root=root, device="cpu", skip_oracles=True)
         task, options = bring(manifest.task, server, options, pack=entry["pack"])
         yield _Again(entry, manifest, task, _contestant(manifest, Path(place)), options, watcher)
 

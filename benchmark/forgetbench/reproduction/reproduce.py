@@ -93,7 +93,7 @@ def make_reference(
     rows = tuned + [one for one in plain if one.label not in named]
     [done] = run([task], lambda _: rows, options, watcher)
     if done.pack is None:
-        raise UsageError("reference results need the oracles; leave out --evidence-only.")
+        raise UsageError("reference results need the oracles; leave out --skip-oracles.")
     standing = stand(options.results.judge(done.pack), [read_run(path) for path in done.runs])
     tried = {
         one.contestant.label: [
@@ -149,7 +149,7 @@ def reproduce(
     aside = replace(options, home=options.home / "reproduced")
     [done] = run([task], lambda _: contestants, aside, watcher)
     if done.pack is None:
-        raise UsageError("a comparison needs the oracles; leave out --evidence-only.")
+        raise UsageError("a comparison needs the oracles; leave out --skip-oracles.")
     standing = stand(aside.results.judge(done.pack), [read_run(path) for path in done.runs])
     return _compared(board, wanted, standing, contestants, _here(options))
 

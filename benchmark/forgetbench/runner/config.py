@@ -53,9 +53,9 @@ class RunConfig:
     """Processes; None takes one for each core."""
     keep_models: bool = False
     """Keep the weights of unlearned models in the store."""
-    evidence_only: bool = False
+    skip_oracles: bool = False
     """Train no oracle and no original; the originals must be in the store."""
-    relearn: bool = False
+    measure_relearning: bool = False
     """On erase boards, measure how fast what was forgotten is learned again; keeps the models for it."""
     home: Path = field(default_factory=home)
     """Folder of store, packs and runs."""

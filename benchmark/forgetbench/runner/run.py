@@ -56,8 +56,8 @@ def run(
         UsageError: A name, an option or a file is wrong; found before anything is trained.
         ForgetBenchError: A worker died, or an artifact was damaged while it was needed.
     """
-    if options.relearn and options.evidence_only:
-        raise UsageError("relearn time is told beside the oracles', which --evidence-only does not train.")
+    if options.measure_relearning and options.skip_oracles:
+        raise UsageError("--measure-relearning compares with the oracles, which --skip-oracles does not train.")
     rows = [contestants(task) for task in tasks]  # all names are checked before anything is trained
     with options.open_executor() as executor:
         return [
@@ -106,14 +106,14 @@ class _TaskRunner:
         """All jobs, then the pack and one folder for each method."""
         specs = [method.as_json() for method in self.methods]
         own = list({digest(spec): spec for spec in self.trainers.values()}.values())
-        oracles = [] if self.options.evidence_only else self.crew.oracles("reference", "control")
+        oracles = [] if self.options.skip_oracles else self.crew.oracles("reference", "control")
         models_each = self.task.seeds * self.task.draws + 1
         self.crew.watcher.begin(
             self.task.name, 2 + len(own) + self.task.seeds * (1 + len(own)) + len(oracles) + models_each * len(specs)
         )
         [facts] = self.crew.do("runner.train:prepare", [{"methods": specs}], ["images and splits"])
         train = self.crew.originals()
-        if self.options.evidence_only:
+        if self.options.skip_oracles:
             self._demand_originals(train)
         train += [job for spec in own for job in self.crew.originals(spec)] + oracles
         trained = self.crew.train(train)
@@ -125,7 +125,7 @@ class _TaskRunner:
         )
         training_flops = {digest(spec): result["flops"] for spec, result in zip(own, counted_own, strict=True)}
         pack = None
-        if not self.options.evidence_only:
+        if not self.options.skip_oracles:
             results, place = self.options.results, (self.task.name, self.task.key, self.task.draws, self.task.seeds)
             pack = write_reference(
                 self.options.store,
@@ -159,7 +159,7 @@ class _TaskRunner:
         missing = [job["seed"] for job, result in zip(jobs, present, strict=True) if not result["present"]]
         if missing:
             raise UsageError(
-                f"--evidence-only trains nothing, and the originals of seeds {missing} of {self.task.name} are not in "
+                f"--skip-oracles trains nothing, and the originals of seeds {missing} of {self.task.name} are not in "
                 f"the store. Fetch a board's with `forgetbench pack pull {self.task.name} --server URL`."
             )
 
@@ -180,7 +180,7 @@ class _TaskRunner:
                 {"method": spec, **place, "original": originals[place["seed"]]["model"]} for place in self.crew.places()
             ]
         failed, results = set(untrained), untrained
-        relearns = self.options.relearn and facts["track"] == "erase"
+        relearns = self.options.measure_relearning and facts["track"] == "erase"
         for job in jobs:
             job["keep_model"] = self.options.keep_models or relearns
         unlearned = self.crew.do(

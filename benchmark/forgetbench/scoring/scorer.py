@@ -184,7 +184,9 @@ def relearned(models: Sequence[ModelRecord]) -> dict[str, Value]:
     """
     names = ("relearn", "relearn.back", "relearn.oracle", "relearn.oracle.back")
     if not all(name in model.measured for model in models for name in names):
-        return dict.fromkeys(("relearn", "ain"), Value(reason="not measured: `run --relearn` does, on erase boards"))
+        return dict.fromkeys(
+            ("relearn", "ain"), Value(reason="not measured: `run --measure-relearning` does, on erase boards")
+        )
     seeds = sorted({model.seed for model in models})
     mine, oracle = (
         np.array([np.mean([model.measured[name] for model in models if model.seed == seed]) for seed in seeds])
