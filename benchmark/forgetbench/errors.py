@@ -1,11 +1,21 @@
-"""The two errors that a user sees, and what the command line makes of them."""
+"""The two exceptions that a user sees; the command line turns them into a message and an exit status."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class ForgetBenchError(Exception):
-    """Something went wrong that the message explains; the command line exits with 1."""
+    """An operation failed for a reason that the message explains. Exit status 1."""
 
 
 class UsageError(ForgetBenchError):
-    """The call was wrong: the message says what, and how to mend it; the command line exits with 2."""
+    """The call is wrong; the message says what is wrong and how to fix it. Exit status 2."""
+
+
+def validation_message(error: ValidationError) -> str:
+    """Join every field error of a pydantic validation into one line."""
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())

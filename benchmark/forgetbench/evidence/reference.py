@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.errors import ForgetBenchError, UsageError, validation_message
 from forgetbench.evidence.arrays import CLIP, FEATURES, Array, Logits, read_arrays, stack
 from forgetbench.evidence.run import (
     SCHEMA,
@@ -27,7 +27,6 @@ from forgetbench.evidence.run import (
     Record,
     Run,
     Text,
-    fields,
 )
 from forgetbench.store import canonical_json, digest, file_digest, write_atomically
 
@@ -183,7 +182,7 @@ def read_pack(folder: Path, *, verify: bool = True) -> ReferenceBundle:
     try:
         card = ReferenceManifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise UsageError(f"{path} is not a pack of this version: {fields(error)}") from error
+        raise UsageError(f"{path} is not a pack of this version: {validation_message(error)}") from error
     if verify:
         for name, sha in card.files.items():
             if not re.fullmatch(r"([a-z]+/)?[\w.-]+", name):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.errors import ForgetBenchError, UsageError, validation_message
 from forgetbench.evidence.arrays import Array, Logits, array_digest, read_arrays, stack
 from forgetbench.store import write_atomically
 
@@ -265,12 +265,7 @@ def read_manifest(data: bytes, origin: str = MANIFEST) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise UsageError(f"{origin} is not a manifest of this version: {fields(error)}") from error
-
-
-def fields(error: ValidationError) -> str:
-    """Every field error of a validation in one line."""
-    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
+        raise UsageError(f"{origin} is not a manifest of this version: {validation_message(error)}") from error
 
 
 def read_run(folder: Path) -> Run:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from forgetbench.errors import UsageError
+from forgetbench.errors import UsageError, validation_message
 from forgetbench.evidence.arrays import FEATURES, Array, encode, write_arrays
 from forgetbench.evidence.environment import environment
 from forgetbench.evidence.reference import ReferenceBundle
@@ -30,7 +30,6 @@ from forgetbench.evidence.run import (
     Record,
     Text,
     describe,
-    fields,
     write_manifest,
 )
 from forgetbench.store import digest, file_digest, replace_folder
@@ -140,7 +139,7 @@ def _read_sheet(path: Path) -> MethodInfo:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
     except ValidationError as error:
-        raise UsageError(f"{path}: {fields(error)}") from error
+        raise UsageError(f"{path}: {validation_message(error)}") from error
 
 
 def _read_logits(path: Path, pack: ReferenceBundle, draw: int) -> dict[str, Array]:

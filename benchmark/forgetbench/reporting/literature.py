@@ -15,8 +15,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from forgetbench.errors import ForgetBenchError
-from forgetbench.evidence.run import Record, fields
+from forgetbench.errors import ForgetBenchError, validation_message
+from forgetbench.evidence.run import Record
 from forgetbench.metrics.accuracy_gap import average_gap
 from forgetbench.metrics.erasure import h_mean
 from forgetbench.metrics.literature import nomus
@@ -141,7 +141,7 @@ def sources(folder: Path = FOLDER) -> dict[str, Source]:
         try:
             found[path.stem] = Source.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except (tomllib.TOMLDecodeError, ValidationError) as error:
-            reason = fields(error) if isinstance(error, ValidationError) else str(error)
+            reason = validation_message(error) if isinstance(error, ValidationError) else str(error)
             raise ForgetBenchError(f"{path}: {reason}") from error
     return found
 

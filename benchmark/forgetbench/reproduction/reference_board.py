@@ -15,9 +15,9 @@ import numpy as np
 from pydantic import Field, ValidationError
 from scipy.stats import t as student
 
-from forgetbench.errors import UsageError
+from forgetbench.errors import UsageError, validation_message
 from forgetbench.evidence.reference import ReferenceManifest
-from forgetbench.evidence.run import Manifest, Record, fields
+from forgetbench.evidence.run import Manifest, Record
 from forgetbench.scoring.ranking import differences, rank
 from forgetbench.scoring.scorecards import MetricBand, Scorecard
 from forgetbench.scoring.scorer import NO_UNLEARNING, REFERENCES, RankedRuns
@@ -223,7 +223,7 @@ def read_board(task: str, folder: Path = SHIPPED) -> ReferenceBoard:
     try:
         return ReferenceBoard.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise UsageError(f"{path} is not a file of reference results: {fields(error)}") from error
+        raise UsageError(f"{path} is not a file of reference results: {validation_message(error)}") from error
 
 
 def compare(row: ReferenceRow, card: Scorecard, *, comparisons: int, changed: bool) -> list[Difference]:

@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from forgetbench.errors import UsageError
-from forgetbench.evidence.run import fields
+from forgetbench.errors import UsageError, validation_message
 from forgetbench.registry import unknown
 from forgetbench.store import digest, file_digest
 from forgetbench.tasks.recipe import Recipe
@@ -148,7 +147,7 @@ class Task(Section):
         try:
             return Task.model_validate({**self.model_dump(), **changes})
         except ValidationError as error:
-            raise UsageError(fields(error)) from error
+            raise UsageError(validation_message(error)) from error
 
 
 def names(pattern: str = "*") -> list[str]:
@@ -216,7 +215,7 @@ def _explain(error: ValidationError) -> str:
     }
     extra = [item for item in error.errors() if item["type"] == "extra_forbidden"]
     if not extra:
-        return fields(error)
+        return validation_message(error)
     sentences = []
     for item in extra:
         *place, key = (str(part) for part in item["loc"])
