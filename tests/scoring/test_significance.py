@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from forgetbench.errors import UsageError
 from forgetbench.reporting.significance import (
@@ -99,6 +100,11 @@ def test_wilcoxon_ranks_zeros_and_leaves_them_out():
 
 def test_holm_by_hand():
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+
+
+@given(hnp.arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 1)))
+def test_holm_equals_statsmodels(p_values):
+    np.testing.assert_array_equal(holm(p_values), multipletests(p_values, method="holm")[1])
 
 
 def test_friedman_of_demsar():

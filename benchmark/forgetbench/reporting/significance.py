@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import chi2, norm, rankdata, studentized_range
 from scipy.stats import f as fisher_f
-from statsmodels.stats.multitest import multipletests
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray, floats
@@ -136,8 +135,19 @@ def wilcoxon(differences: ArrayLike) -> Test:
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
-    """P-values adjusted for their number by Holm (1979), in the order given."""
-    adjusted: FloatArray = multipletests(floats(p_values, "p-values", ndim=1), method="holm")[1]
+    """Adjust p-values for multiple testing by Holm's step-down procedure (1979).
+
+    Args:
+        p_values: (m,) p-values in any order.
+
+    Returns:
+        (m,) adjusted p-values in the same order, at most 1.
+    """
+    values = floats(p_values, "p-values", ndim=1)
+    order = np.argsort(values)
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted
 
 
