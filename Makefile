@@ -1,22 +1,25 @@
-# `make demo` and `make test` are all that a newcomer needs; each makes .venv first.
+# A newcomer needs `make demo` and `make test`; every target creates .venv first if it does not exist.
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONSAFEPATH := 1
 SHELL := /bin/bash
 
-.PHONY: help install demo test test-all lint format serve docs clean
+.PHONY: help install demo serve test test-unit test-system test-all lint format docs clean
 
 help:
-	@echo "make demo     train, unlearn, score and post the two demo tasks into a local leaderboard"
-	@echo "make serve    open that leaderboard on http://127.0.0.1:8000"
-	@echo "make test     the tests; make test-all adds the slow ones"
-	@echo "make lint     ruff and mypy;  make format  mends what ruff can mend"
-	@echo "make docs     the documentation, into site/"
-	@echo "make install  only make .venv"
+	@echo "make install      create .venv with everything that development needs"
+	@echo "make demo         train, unlearn, score and submit two small tasks to a local leaderboard"
+	@echo "make serve        open that leaderboard at http://127.0.0.1:8000"
+	@echo "make test-unit    fast tests, under a minute"
+	@echo "make test         all tests except slow and system tests"
+	@echo "make test-system  tests that need a browser, PostgreSQL, a package index or root"
+	@echo "make test-all     every test, slow ones included"
+	@echo "make lint         ruff, typos, mypy, import-linter and deptry; make format fixes what ruff can fix"
+	@echo "make docs         build the documentation into site/"
 
 install: .venv/.installed
 
-# uv resolves torch and torchvision together from the ordinary index; never install one of the two alone.
+# uv resolves torch and torchvision together from one index; never install one of the two alone.
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
@@ -29,15 +32,26 @@ demo: install
 serve: install
 	$(BIN)/forgetbench serve
 
+test-unit: install
+	$(BIN)/pytest -n auto -m unit
+
 test: install
-	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not system"
+
+test-system: install
+	$(BIN)/pytest -n auto --dist worksteal -m "system and not slow"
 
 test-all: install
 	$(BIN)/pytest -n auto --dist worksteal
 
+# deptry reads the package and the tests separately: only tests may import development tools.
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/typos
+	$(BIN)/validate-pyproject pyproject.toml
+	$(BIN)/lint-imports
+	$(BIN)/deptry benchmark datasets leaderboard methods
 	$(BIN)/mypy
 
 format: install

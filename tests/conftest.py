@@ -1,4 +1,7 @@
-"""Fixtures that all tests share. What a machine lacks is skipped with the reason; under CI=true that is a failure."""
+"""Fixtures that all tests share, and the tiers of tests.
+
+What a machine lacks is skipped with the reason; with CI=true in the environment it is a failure.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,32 @@ from pathlib import Path
 
 import pytest
 
+UNIT = {"cli", "datasets", "evidence", "metrics", "packaging", "runner", "scoring", "tasks"}
+"""Folders whose quick tests are the unit tier."""
+SYSTEM_FIXTURES = {"chromium", "new_cluster"}
+"""A test that uses one of these needs an apt package: it is a system test."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that use a browser or a database server `system`, and the quick ones of some folders `unit`."""
+    for item in items:
+        if SYSTEM_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("system")
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in UNIT and not any(item.iter_markers("slow")) and not any(item.iter_markers("system")):
+            item.add_marker("unit")
+
 
 def skip(reason: str) -> None:
+    """Skip the running test, or fail it under CI."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"under CI nothing is skipped: {reason}")
+        pytest.fail(f"nothing is skipped under CI: {reason}")
     pytest.skip(reason)
 
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test touches the user's store."""
+    """An empty store for each test."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("FORGETBENCH_HOME", str(folder))
     return folder
@@ -26,7 +45,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 @pytest.fixture(autouse=True)
 def same_draws() -> None:
-    """A network that a test makes without a seed is the same whichever tests ran before."""
+    """Seed torch, so that a network made without a seed does not depend on the tests that ran before."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(2026)  # a seed that no test uses for something else
 
@@ -42,8 +61,8 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The path of Debian's Chromium."""
-    path = shutil.which("chromium")
+    """The path of an installed Chromium or Chrome."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         skip("chromium is not installed")
     return str(path)
