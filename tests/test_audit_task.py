@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forgetbench.audit.run import audit_task
+from forgetbench.auditing.run import audit_task
 from forgetbench.evidence.reference import AuditVerdict
 from forgetbench.runner.config import RunConfig
 from forgetbench.tasks.task import read_task

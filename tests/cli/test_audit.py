@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from forgetbench.audit import run as auditing
-from forgetbench.audit.criteria import Audit, Fitness
-from forgetbench.audit.expectations import Finding
+from forgetbench.auditing import run as auditing
+from forgetbench.auditing.criteria import Audit, Fitness
+from forgetbench.auditing.expectations import Finding
 from forgetbench.cli import main
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forgetbench.audit.criteria import LINE, agreement, audit, interpolate
+from forgetbench.auditing.criteria import LINE, agreement, audit, interpolate
 from forgetbench.errors import UsageError
 from forgetbench.metrics import metrics
 from forgetbench.scoring.score import reference_bands, score

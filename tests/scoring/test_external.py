@@ -140,7 +140,7 @@ def test_wrong_calls(task):
 
 
 def test_scoring_needs_no_torch():
-    code = "import sys, forgetbench.importers.arrays, forgetbench.audit.criteria; sys.exit('torch' in sys.modules)"
+    code = "import sys, forgetbench.importers.arrays, forgetbench.auditing.criteria; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

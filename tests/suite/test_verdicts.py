@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from forgetbench.audit import run as auditing
+from forgetbench.auditing import run as auditing
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.arrays import Logits
 from forgetbench.evidence.reference import VERDICT, AuditVerdict, ReferenceBundle, read_pack, with_verdict

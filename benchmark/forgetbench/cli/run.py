@@ -234,8 +234,8 @@ def audit(
     json
         Print JSON.
     """
-    from forgetbench.audit.criteria import CONTESTANTS
-    from forgetbench.audit.run import audit_task
+    from forgetbench.auditing.criteria import CONTESTANTS
+    from forgetbench.auditing.run import audit_task
     from forgetbench.runner.config import RunConfig
     from forgetbench.tasks.task import read_task
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import kendalltau, norm
 
-from forgetbench.audit.expectations import (
+from forgetbench.auditing.expectations import (
     SENTINELS,
     Finding,
     about_forgetting,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from forgetbench.audit.criteria import LINE, Audit, audit, interpolate
-from forgetbench.audit.expectations import SENTINELS
+from forgetbench.auditing.criteria import LINE, Audit, audit, interpolate
+from forgetbench.auditing.expectations import SENTINELS
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import Logits
 from forgetbench.evidence.reference import AuditVerdict, ReferenceBundle, with_verdict
