@@ -115,10 +115,10 @@ def axis_of(board: Board, key: str, field: str) -> Axis:
 
 
 def _axis_of_metric(column: Column) -> Axis:
-    unit = f", {'points' if column.name.startswith('gap.') else column.shown_unit}" if column.shown_unit else ""
+    unit = f", {column.shown_unit}" if column.shown_unit else ""
     better = column.direction if column.direction in {"up", "down"} else ""
     mark = column.band.mean * column.scale if column.band and not better else None
-    kind = "symlog" if column.name.startswith(("gap.", "shift.")) else "linear"
+    kind = "symlog" if column.display.signed else "linear"
     return Axis(column.name, f"{column.title} ({column.name}){unit}", kind, column.scale, better, mark)
 
 

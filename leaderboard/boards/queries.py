@@ -15,6 +15,7 @@ from forgetbench.leaderboard.boards.view import FIXED_KEYS, View
 from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing
 from forgetbench.leaderboard.db.states import PUBLIC
 from forgetbench.leaderboard.errors import FieldError, Link, Problem
+from forgetbench.metrics.registry import Display, metrics
 
 ALWAYS = ("gap.forget", "gap.test-forgotten", "gap.retain", "gap.test", "lira.forget", "shift.forget")
 """Metrics of the default view besides those that rank."""
@@ -49,14 +50,19 @@ class Column:
     band: Band | None = None
 
     @property
+    def display(self) -> Display:
+        """How its values are shown, as the metric declares it; a distance, which is no metric, by its unit."""
+        return metrics.get(self.name).display if self.name in metrics else Display.of(self.unit)
+
+    @property
     def scale(self) -> float:
-        """Shares are shown in per cent."""
-        return 100.0 if self.unit == "share" else 1.0
+        """Shown number over stored value."""
+        return self.display.scale
 
     @property
     def shown_unit(self) -> str:
-        """The unit as it is shown."""
-        return "%" if self.unit == "share" else self.unit
+        """The unit of the shown number."""
+        return self.display.unit
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def cell_text(cell: Cell | None, column: Column) -> str:
     """A metric's cell."""
     if cell is None:
         return MISSING
-    return estimate(cell.value, cell.low, cell.high, column.scale, signed=column.name.startswith(("gap.", "shift.")))
+    return estimate(cell.value, cell.low, cell.high, column.scale, signed=column.display.signed)
 
 
 def band_text(column: Column) -> str:

@@ -38,6 +38,7 @@ def _accuracy(subset: str, where: str) -> MetricSpec:
 def _gap(subset: str, where: str) -> MetricSpec:
     return MetricSpec(
         name=f"gap.{subset}",
+        signed=True,
         title=f"{subset} gap",
         symbol=f"Δ_{subset}",
         group="erasure" if subset == "test-forgotten" else "utility",
@@ -109,6 +110,7 @@ def _lira_part(part: str, title: str, formula: str) -> MetricSpec:
 def _shift(subset: str) -> MetricSpec:
     return MetricSpec(
         name=f"shift.{subset}",
+        signed=True,
         title="shift" if subset == "forget" else "retain shift",
         symbol="shift" if subset == "forget" else "shift_r",
         group="privacy",

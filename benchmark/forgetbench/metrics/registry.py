@@ -1,7 +1,8 @@
-"""What there is to say about a metric, once: one spec feeds the command line, docs, pages and ranking."""
+"""Specs of metrics: one declaration feeds the command line, the docs, the pages, and the ranking."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -11,10 +12,39 @@ from forgetbench.registry import Registry
 Track = Literal["match-oracle", "erase"]
 Role = Literal["efficacy", "harm"]
 Group = Literal["utility", "privacy", "erasure", "cost", "literature"]
+Direction = Literal["band", "up", "down"]
+
+ARROWS: dict[Direction, str] = {"up": "↑", "down": "↓", "band": "→"}
+"""Direction to the arrow that stands in a column head."""
+
+
+@dataclass(frozen=True)
+class Display:
+    """How the values of a metric are shown. Stored values are never scaled or rounded."""
+
+    unit: str = ""
+    """The unit of the shown number: "%" for shares, "points" for differences of shares; "" for a bare number."""
+    scale: float = 1.0
+    """Shown number over stored value: 100 for shares."""
+    decimals: int = 3
+    """Decimals where no interval says how many are significant."""
+    signed: bool = False
+    """Whether positive values are shown with a plus sign, and axes extend to both sides of 0."""
+
+    @classmethod
+    def of(cls, unit: str, *, signed: bool = False) -> Display:
+        """The rules for values stored in a unit."""
+        if unit == "share":
+            return cls("points" if signed else "%", 100.0, 1, signed)
+        return cls(unit, signed=signed)
+
+    def text(self, value: float) -> str:
+        """The value as a number, without its unit."""
+        return f"{value * self.scale:{'+' if self.signed else ''}.{self.decimals}f}"
 
 
 class MetricSpec(BaseModel):
-    """A metric: what it is, what it needs, how to read it, and whether it ranks."""
+    """A metric: what it is, what it needs, how to read and show it, and whether it ranks."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,11 +57,13 @@ class MetricSpec(BaseModel):
     group: Group
     """The column set that it belongs to; ``literature`` is for comparison with published tables only."""
     unit: str
-    """Unit of the value; "" where it is a bare number, "share" for a share of 1."""
-    direction: Literal["band", "up", "down"]
+    """Unit of the stored value; "" for a bare number, "share" for a share of 1."""
+    signed: bool = False
+    """Whether it is a difference, which is shown with its sign."""
+    direction: Direction
     """What is good: inside the oracle band, large, or small."""
     range: tuple[float | None, float | None]
-    """Smallest and largest value possible; None where there is no end."""
+    """Smallest and largest possible value; None where the range is unbounded."""
     requires: tuple[str, ...]
     """What it is computed from: subsets of the evidence, ``features``, ``originals``, ``cost``, ``submitter``,
     ``requests`` (answers after each request of a stream), or what no board holds: ``shadow models``, ``probabilities``,
@@ -57,18 +89,27 @@ class MetricSpec(BaseModel):
     floor: float = 0.0
     """Margin of practical indifference: z never divides by less."""
     calibrated: bool = True
-    """Whether halvings tell where a fresh oracle lies; if not, the band is shown and flags nothing."""
+    """Whether the band predicts where a fresh oracle falls; if not, the band is shown but raises no flag."""
     legacy: bool = False
     """Reproduces published code that deviates from the definition; never ranks."""
-
     on_boards: bool = True
-    """Whether scorecards hold it among their metrics, with a value or the reason why there is none; the others come
-    from a run's records, or are functions of one's own arrays."""
+    """Whether scorecards list it, with a value or the reason for its absence. The others come from a run's records, or
+    are functions for one's own arrays."""
 
     @property
     def from_records(self) -> bool:
-        """Whether it comes from a run's records and is shown beside its score."""
+        """Whether it comes from a run's records and is shown next to its score."""
         return not self.on_boards and bool({"cost", "requests"} & set(self.requires))
+
+    @property
+    def display(self) -> Display:
+        """How its values are shown."""
+        return Display.of(self.unit, signed=self.signed)
+
+    @property
+    def arrow(self) -> str:
+        """Its direction as an arrow."""
+        return ARROWS[self.direction]
 
     def role(self, track: Track) -> Role | None:
         """Efficacy, harm, or None where the metric does not rank on this track."""

@@ -87,9 +87,7 @@ def _computed(standing: RankedRuns) -> set[str]:
 
 
 def _head(name: str) -> str:
-    spec = metrics.get(name)
-    arrow = {"up": "↑", "down": "↓", "band": "→"}[spec.direction]
-    return f"{name} {arrow}"
+    return f"{name} {metrics.get(name).arrow}"
 
 
 def _place(row: BoardRow | None) -> str:
@@ -109,11 +107,8 @@ def _distance(card: Scorecard) -> str:
 def _cell(name: str, value: Value | None) -> str:
     if value is None or value.value is None:
         return "–"
-    spec = metrics.get(name)
-    scale, digits = (100, 1) if spec.unit == "share" or name.startswith(("gap.", "accuracy.")) else (1, 3)
-    sign = "+" if name.startswith("gap.") else ""
     z = f" (z {value.z:+.1f})" if value.z is not None else ""
-    return f"{value.value * scale:{sign}.{digits}f}{z}"
+    return f"{metrics.get(name).display.text(value.value)}{z}"
 
 
 def _percent(share: float | None) -> str:

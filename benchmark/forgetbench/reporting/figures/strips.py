@@ -124,9 +124,9 @@ def seeds(rows: Sequence[Row], ranking: Sequence[str], theme: Theme = LIGHT) -> 
 
 
 def _panel(rows: Sequence[Row], name: str, width: int, theme: Theme, *, titled: bool) -> Any:
-    spec = metrics.get(name)
-    factor = 100 if spec.unit == "share" or name.startswith(("gap.", "accuracy.")) else 1
-    unit = ", %" if name.startswith("accuracy.") else ", points" if name.startswith("gap.") else ""
+    display = metrics.get(name).display
+    factor = display.scale
+    unit = f", {display.unit}" if display.unit in {"%", "points"} else ""
     dots = [
         {"label": row.card.name, "kind": _kind(row), "value": value * factor, "seed": number}
         for row in rows
