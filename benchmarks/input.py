@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from forgetbench.training.loop import Examples
+from forgetbench.training import Examples
 
 COUNT, BATCH, ROUNDS = 20_000, 128, 5
 CASES = {"32x32 in color": (3, 32), "28x28 in grey": (1, 28), "128x128 in color": (3, 128)}

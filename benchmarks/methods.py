@@ -19,8 +19,8 @@ from forgetbench.methods import methods
 from forgetbench.methods._fisher import per_example
 from forgetbench.methods.base import ForgetRequest, TaskFacts
 from forgetbench.methods.hyperparameters import Scalar
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Examples, Recipe, count_flops, fit
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe, count_flops, fit
 
 
 def spec(name: str, channels: int, size: int) -> NetworkSpec:

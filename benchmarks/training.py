@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from forgetbench.networks.base import NetworkSpec
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe, fit
 from forgetbench.training.compute import channels_last
-from forgetbench.training.loop import Examples, Recipe, fit
 
 CASES = {
     "digits cnn, no augmentation": ("cnn", 1, 8, 2048, ()),

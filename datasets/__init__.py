@@ -13,25 +13,9 @@ if TYPE_CHECKING:
     from forgetbench.datasets.base import Loader
     from forgetbench.datasets.types import Partition
 
-datasets: Registry[type[Loader]] = Registry("image set", entry_points="forgetbench.datasets")
-datasets.register("casia100", "forgetbench.datasets.identity_folders:Casia100")
-datasets.register("celeba", "forgetbench.datasets.celeba:Celeba")
-datasets.register("cifar10", "forgetbench.datasets.torchvision_sets:Cifar10")
-datasets.register("cifar10-jpeg", "forgetbench.datasets.cifar10_jpeg:Cifar10Jpeg")
-datasets.register("cifar100", "forgetbench.datasets.torchvision_sets:Cifar100")
-datasets.register("cifar20", "forgetbench.datasets.torchvision_sets:Cifar20")
-datasets.register("cmu-faces", "forgetbench.datasets.cmu_faces:CmuFaces")
-datasets.register("digits", "forgetbench.datasets.digits:Digits")
-datasets.register("faces", "forgetbench.datasets.synthetic_faces:Faces")
-datasets.register("fashion-mnist", "forgetbench.datasets.torchvision_sets:FashionMnist")
-datasets.register("folder", "forgetbench.datasets.folder:Folder")
-datasets.register("lfw", "forgetbench.datasets.identity_folders:Lfw")
-datasets.register("mnist", "forgetbench.datasets.torchvision_sets:Mnist")
-datasets.register("mucac", "forgetbench.datasets.celeba:Mucac")
-datasets.register("mufac", "forgetbench.datasets.mufac:Mufac")
-datasets.register("orl", "forgetbench.datasets.orl:Orl")
-datasets.register("pins", "forgetbench.datasets.identity_folders:Pins")
-datasets.register("svhn", "forgetbench.datasets.torchvision_sets:Svhn")
+datasets: Registry[type[Loader]] = Registry(
+    "image set", entry_points="forgetbench.datasets", package="forgetbench.datasets"
+)
 
 
 def make_loader(name: str, options: Mapping[str, Any] | None = None) -> Loader:

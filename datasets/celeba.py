@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from forgetbench.datasets import datasets
 from forgetbench.datasets._files import Shape, below, resident
 from forgetbench.datasets._identity_splits import PeopleLoader, held_back
 from forgetbench.datasets._sampling import joined_groups
@@ -63,6 +64,7 @@ class AttributeLoader(PeopleLoader):
         )
 
 
+@datasets.register("mucac")
 @dataclass(frozen=True, kw_only=True)
 class Mucac(AttributeLoader):
     """MUCAC: CelebA-HQ with identities (Choi and Na 2023).
@@ -136,6 +138,7 @@ class Mucac(AttributeLoader):
         return join_tables(folder, tables, folder / "CelebA-HQ-img", *said, problems)
 
 
+@datasets.register("celeba")
 @dataclass(frozen=True, kw_only=True)
 class Celeba(AttributeLoader):
     """CelebA with its own identity and attribute files, or a selection of it in one table.

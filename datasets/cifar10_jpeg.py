@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from forgetbench.datasets import _files as files
+from forgetbench.datasets import datasets
 from forgetbench.datasets._files import ImageFile, Shape, content_digest, decode, image_paths, kept
 from forgetbench.datasets.base import option
 from forgetbench.datasets.problems import compared, problem_error
@@ -38,6 +39,7 @@ class Index(NamedTuple):
     training: int
 
 
+@datasets.register("cifar10-jpeg")
 @dataclass(frozen=True, kw_only=True)
 class Cifar10Jpeg(OfficialLoader):
     """All 60,000 images of CIFAR-10, re-encoded as JPEG.

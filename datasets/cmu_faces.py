@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from forgetbench.datasets import datasets
 from forgetbench.datasets._files import Shape, below, resident
 from forgetbench.datasets._identity_splits import PeopleLoader
 from forgetbench.datasets.base import option
@@ -75,6 +76,7 @@ class Picture(NamedTuple):
     said: dict[str, str]
 
 
+@datasets.register("cmu-faces")
 @dataclass(frozen=True, kw_only=True)
 class CmuFaces(PeopleLoader):
     """CMU Face Images, 128x120 grey pictures reduced to a square.

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from forgetbench.datasets import datasets
 from forgetbench.datasets._sampling import stratified_parts
 from forgetbench.datasets.base import Loader, generator, option
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
@@ -16,6 +17,7 @@ from forgetbench.errors import UsageError
 TOTAL = 1797
 
 
+@datasets.register("digits")
 @dataclass(frozen=True, kw_only=True)
 class Digits(Loader):
     """The test part of UCI's "Optical Recognition of Handwritten Digits", 8x8 counts of ink from 0 to 16.

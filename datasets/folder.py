@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from forgetbench.datasets import datasets
 from forgetbench.datasets._files import IMAGE_SUFFIXES, Shape, below, image_paths, resident
 from forgetbench.datasets._identity_splits import PeopleLoader, people_are_classes
 from forgetbench.datasets._sampling import joined_groups, people_parts, stratified_parts, teach_every_class
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+@datasets.register("folder")
 @dataclass(frozen=True, kw_only=True)
 class Folder(PeopleLoader):
     """Images in class folders, or listed in a table of path, label and, if known, identity and split.

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from forgetbench.datasets import datasets
 from forgetbench.datasets._files import IMAGE_SUFFIXES, Shape, below, image_paths, resident
 from forgetbench.datasets._identity_splits import PeopleLoader
 from forgetbench.datasets._sampling import stratified_parts
@@ -111,6 +112,7 @@ class IdentityFolders(PeopleLoader):
         return len(inside) >= 2 and self._person(path).startswith(self.prefix)
 
 
+@datasets.register("pins")
 @dataclass(frozen=True, kw_only=True)
 class Pins(IdentityFolders):
     """Pins Face Recognition: 105 celebrities; published code tests it on its training pictures, we do not."""
@@ -134,6 +136,7 @@ class Pins(IdentityFolders):
     )
 
 
+@datasets.register("casia100")
 @dataclass(frozen=True, kw_only=True)
 class Casia100(IdentityFolders):
     """CASIA-Face100: 100 people of CASIA-WebFace in a training and a test set (Zhao et al. 2024)."""
@@ -157,6 +160,7 @@ class Casia100(IdentityFolders):
         return (folder / "train").is_dir() and (folder / "test").is_dir()
 
 
+@datasets.register("lfw")
 @dataclass(frozen=True, kw_only=True)
 class Lfw(IdentityFolders):
     """Labeled Faces in the Wild: people with enough pictures."""

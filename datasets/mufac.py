@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from forgetbench.datasets import datasets
 from forgetbench.datasets._files import Shape, below, resident
 from forgetbench.datasets._identity_splits import PeopleLoader, held_back
 from forgetbench.datasets._perceptual_hash import first_of_each, perceptual_hashes
@@ -55,6 +56,7 @@ class Listing(NamedTuple):
         return Listing(paths, self.tables[rows], self.labels[rows], self.people[rows], self.names)
 
 
+@datasets.register("mufac")
 @dataclass(frozen=True, kw_only=True)
 class Mufac(PeopleLoader):
     """MUFAC from its published tables and images, with three splits.

@@ -8,12 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from forgetbench.datasets import datasets
 from forgetbench.datasets._files import Shape, below, resident
 from forgetbench.datasets._identity_splits import PeopleLoader
 from forgetbench.datasets.problems import Problem, compared, problem_error
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 
 
+@datasets.register("orl")
 @dataclass(frozen=True, kw_only=True)
 class Orl(PeopleLoader):
     """The ORL faces, 92x112 grey pictures squeezed to a square; the class is the person.

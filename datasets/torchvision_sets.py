@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from forgetbench.datasets import datasets
 from forgetbench.datasets._sampling import stratified_parts
 from forgetbench.datasets.base import Loader, generator, option
 from forgetbench.datasets.problems import Problem, collect, problem_error
@@ -150,6 +151,7 @@ def _cifar_card(name: str, title: str, classes: str, layout: str) -> DatasetCard
     )
 
 
+@datasets.register("cifar10")
 @dataclass(frozen=True, kw_only=True)
 class Cifar10(TorchvisionLoader):
     """CIFAR-10."""
@@ -165,6 +167,7 @@ class Cifar10(TorchvisionLoader):
         return ImageSet(images=data.data.transpose(0, 3, 1, 2), labels=labels, classes=tuple(data.classes))
 
 
+@datasets.register("cifar100")
 @dataclass(frozen=True, kw_only=True)
 class Cifar100(Cifar10):
     """CIFAR-100 with its hundred fine classes."""
@@ -176,6 +179,7 @@ class Cifar100(Cifar10):
     )
 
 
+@datasets.register("cifar20")
 @dataclass(frozen=True, kw_only=True)
 class Cifar20(Cifar100):
     """CIFAR-100 with its twenty superclasses as labels, and the hundred classes as subclasses."""
@@ -196,6 +200,7 @@ class Cifar20(Cifar100):
         return ImageSet(images=images, labels=coarse[fine], classes=names, fine_labels=fine, fine_classes=fine_names)
 
 
+@datasets.register("svhn")
 @dataclass(frozen=True, kw_only=True)
 class Svhn(TorchvisionLoader):
     """Street View House Numbers, cropped digits, without the extra training set."""
@@ -219,6 +224,7 @@ class Svhn(TorchvisionLoader):
         return ImageSet(images=data.data, labels=data.labels.astype(np.int64), classes=tuple("0123456789"))
 
 
+@datasets.register("mnist")
 @dataclass(frozen=True, kw_only=True)
 class Mnist(TorchvisionLoader):
     """MNIST."""
@@ -273,6 +279,7 @@ class Mnist(TorchvisionLoader):
         )
 
 
+@datasets.register("fashion-mnist")
 @dataclass(frozen=True, kw_only=True)
 class FashionMnist(Mnist):
     """Fashion-MNIST."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from forgetbench.methods import ForgetRequest, Method, param
-from forgetbench.training.loop import classification_loss
+from forgetbench.training import classification_loss
 
 
 @dataclass(frozen=True, kw_only=True)

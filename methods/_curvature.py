@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.methods._fisher import losses_of_labels
-from forgetbench.training.loop import Examples
+from forgetbench.training import Examples
 
 Vector = list[Tensor]
 Product = Callable[[Vector], Vector]

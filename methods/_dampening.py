@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods._fisher import Importance
 from forgetbench.methods.base import ForgetRequest
-from forgetbench.training.loop import Examples
+from forgetbench.training import Examples
 
 _log = logging.getLogger(__name__)
 

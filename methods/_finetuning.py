@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from forgetbench.methods._training import descend
 from forgetbench.methods.base import ForgetRequest
+from forgetbench.training import classification_loss, make_optimizer
 from forgetbench.training.data import batch_sizes
-from forgetbench.training.loop import classification_loss, make_optimizer
 
 BatchLoss = Callable[[Tensor, Tensor], Tensor]
 """(images, labels) -> a scalar."""

@@ -20,8 +20,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
+from forgetbench.training import DivergedError, Examples, classification_loss
 from forgetbench.training.compute import active_flop_count, channels_last
-from forgetbench.training.loop import DivergedError, Examples, classification_loss
 
 _PLAIN = (nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 _PLAIN_IN_TIMM = {("timm.layers.norm", "LayerNorm"), ("timm.layers.linear", "Linear")}

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from forgetbench.errors import UsageError
 from forgetbench.methods.base import ForgetRequest
+from forgetbench.training import DivergedError, Examples
 from forgetbench.training.compute import autocast, channels_last, seeded
-from forgetbench.training.loop import DivergedError, Examples
 
 T = TypeVar("T")
 

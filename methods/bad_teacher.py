@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from forgetbench.methods._distillation import divergence, teacher_of
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import make_optimizer
+from forgetbench.training import make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)

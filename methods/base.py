@@ -26,8 +26,8 @@ from forgetbench.methods.hyperparameters import (
     param,
     parameters,
 )
+from forgetbench.training import Examples, LossFunction, Recipe
 from forgetbench.training.compute import derived_generator, derived_seed
-from forgetbench.training.loop import Examples, LossFunction, Recipe
 
 __all__ = ["Examples", "ForgetRequest", "Method", "MethodCard", "Recipe", "TaskFacts", "param"]
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard
-from forgetbench.training.loop import fit
+from forgetbench.training import fit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.boundary_shrink import BIBTEX, BoundaryShrink
-from forgetbench.training.loop import classification_loss, make_optimizer
+from forgetbench.training import classification_loss, make_optimizer
 
 
 def widened(head: nn.Linear, generator: torch.Generator) -> nn.Linear:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from forgetbench.methods._distillation import teacher_of
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimizer
+from forgetbench.training import classification_loss, make_optimizer
 
 BIBTEX = (
     "@inproceedings{chen2023boundary, title={Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the "

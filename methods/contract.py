@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.methods.base import ForgetRequest, Method, TaskFacts
 from forgetbench.methods.hyperparameters import describe_range
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Examples, Recipe, fit
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe, fit
 
 SIZE, CLASSES, ATTRIBUTES, BATCH = 8, 4, 3, 8
 

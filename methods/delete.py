@@ -19,7 +19,7 @@ from torch.nn import functional
 from forgetbench.methods._distillation import teacher_of
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import make_optimizer
+from forgetbench.training import make_optimizer
 
 
 def masked_target(logits: Tensor, labels: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from forgetbench.methods._distillation import divergence
 from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.msg import CHALLENGE
-from forgetbench.training.loop import classification_loss, make_optimizer
+from forgetbench.training import classification_loss, make_optimizer
 
 Batch = tuple[Tensor, Tensor]
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, Recipe, param
-from forgetbench.training.loop import fit
+from forgetbench.training import fit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from forgetbench.methods._fisher import Importance, per_example
 from forgetbench.methods._training import editable
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import DivergedError, predict
+from forgetbench.training import DivergedError, predict
 
 
 @dataclass(frozen=True, kw_only=True)

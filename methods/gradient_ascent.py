@@ -17,8 +17,8 @@ from torch import nn
 
 from forgetbench.methods._training import accuracy, descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.training import DivergedError, classification_loss, make_optimizer
 from forgetbench.training.data import batch_sizes
-from forgetbench.training.loop import DivergedError, classification_loss, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from forgetbench.methods._lora import AdaptedLinear, adapt, group_norms, merge, relative_updates
 from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimizer
+from forgetbench.training import classification_loss, make_optimizer
 
 if TYPE_CHECKING:
-    from forgetbench.networks.base import Network
+    from forgetbench.networks import Network
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 """Retain images and labels, forget images and labels."""

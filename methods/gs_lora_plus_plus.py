@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from forgetbench.methods._training import outputs_of
 from forgetbench.methods.base import Examples, ForgetRequest, MethodCard, param
 from forgetbench.methods.gs_lora import FurtherLoss, GSLoRA
-from forgetbench.training.loop import predict_features
+from forgetbench.training import predict_features
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from forgetbench.methods._fisher import mean_gradient
 from forgetbench.methods._training import check_finite, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.hyperparameters import Scalar
-from forgetbench.training.loop import LossFunction, classification_loss, make_optimizer
+from forgetbench.training import LossFunction, classification_loss, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)

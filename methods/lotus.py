@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from forgetbench.methods._distillation import choices, teacher_of
 from forgetbench.methods._training import accuracy, descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import make_optimizer
+from forgetbench.training import make_optimizer
 
 
 def tempered(logits: Tensor, gumbel: Tensor, forgotten: Tensor, temperature: float) -> Tensor:

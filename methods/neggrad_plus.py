@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimizer
+from forgetbench.training import classification_loss, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from forgetbench.methods._fisher import smallest
 from forgetbench.methods._training import editable, outputs_of
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.msg import CHALLENGE
-from forgetbench.training.loop import classification_loss
+from forgetbench.training import classification_loss
 
 
 def draw_smallest_anew(network: nn.Module, share: float, generator: torch.Generator) -> int:

@@ -21,7 +21,7 @@ from forgetbench.methods._finetuning import Repair
 from forgetbench.methods._training import editable, outputs_of
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.methods.msg import CHALLENGE, screened
-from forgetbench.training.loop import classification_loss
+from forgetbench.training import classification_loss
 
 
 def add_noise(layers: list[nn.Conv2d | nn.Linear], deviation: float, generator: torch.Generator) -> None:

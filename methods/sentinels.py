@@ -19,7 +19,7 @@ from forgetbench.methods._training import (
     outputs_of,
 )
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimizer
+from forgetbench.training import classification_loss, make_optimizer
 
 
 def _card(name: str, title: str, needs: set[str], fails_at: str, **facts: object) -> MethodCard:

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.training.loop import classification_loss, make_optimizer
+from forgetbench.training import classification_loss, make_optimizer
 
 Batch = tuple[Tensor, Tensor]
 Batches = Callable[[int], Iterator[Batch]]

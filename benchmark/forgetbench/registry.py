@@ -6,7 +6,9 @@ import difflib
 import fnmatch
 import importlib
 import importlib.metadata
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from forgetbench.errors import ForgetBenchError, UsageError
@@ -18,6 +20,7 @@ LISTS = {kind: f"{kind}s" for kind in ("task", "method", "metric", "scenario", "
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+F = TypeVar("F")
 
 
 class Family(Protocol[T_co]):
@@ -38,14 +41,32 @@ class Registry(Generic[T]):
     A target may be given as ``"package.module:attribute"``; it is then imported when first asked for, so that listing
     names costs nothing. Names of installed plug-ins come from the entry-point group, and never replace our own.
     A family stands for all names ``prefix/NAME``, which another library knows.
+
+    The registry of a package is a variable in its ``__init__.py`` that is named like the package. The package's modules
+    register what they define with a decorator::
+
+        @datasets.register("digits")
+        @dataclass(frozen=True, kw_only=True)
+        class Digits(Loader): ...
+
+    Those decorators are read from the source files when a name is first needed, without importing any of them: adding a
+    module to the package is all that it takes to add a name.
     """
 
-    def __init__(self, kind: str, entry_points: str | None = None) -> None:
+    def __init__(self, kind: str, entry_points: str | None = None, package: str | None = None) -> None:
+        """Make an empty registry.
+
+        Args:
+            kind: What its names are called in messages, such as ``"image set"``.
+            entry_points: Group of the entry points by which installed plug-ins add names.
+            package: Package whose modules register names, such as ``"forgetbench.datasets"``.
+        """
         self.kind = kind
         self._group = entry_points
+        self._package = package
         self._targets: dict[str, T | str] = {}
-        self._families: dict[str, str] = {}
-        self._plugins_read = False
+        self._families: dict[str, object] = {}
+        self._discovered = False
 
     def register(self, name: str, target: T | str | None = None) -> Callable[[T], T]:
         """Add a name, as a decorator or with the target (the thing itself, or ``"module:attribute"``).
@@ -68,22 +89,27 @@ class Registry(Generic[T]):
             add(target)
         return decorate
 
-    def family(self, prefix: str, target: str) -> None:
-        """Add all names ``prefix/NAME``.
+    def family(self, prefix: str) -> Callable[[type[F]], type[F]]:
+        """Class decorator: add all names ``prefix/NAME`` that a :class:`Family` knows.
 
         Args:
-            prefix: What stands before the slash.
-            target: ``"module:class"`` of a :class:`Family`, made when one of its names is first asked for.
+            prefix: The text before the slash.
         """
-        self._families[prefix] = target
+
+        def decorate(thing: type[F]) -> type[F]:
+            self._families[prefix] = thing
+            return thing
+
+        return decorate
 
     def families(self) -> dict[str, str]:
-        """What stands for a family in a list -> what it is, as its class says."""
-        return {f"{prefix}/NAME": _summary(_load(target)) for prefix, target in self._families.items()}
+        """``prefix/NAME`` -> first line of the family's documentation, for every family."""
+        self._discover()
+        return {f"{prefix}/NAME": _summary(_resolve(target)) for prefix, target in self._families.items()}
 
     def names(self, pattern: str = "*") -> list[str]:
         """All names that match a wildcard pattern, sorted; those of a family only where the pattern names it."""
-        self._read_plugins()
+        self._discover()
         known = list(self._targets)
         prefix = pattern.partition("/")[0]
         if "/" in pattern and prefix in self._families:
@@ -92,7 +118,7 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         """Whether the name is known; of a family's names, any is until it is asked for."""
-        self._read_plugins()
+        self._discover()
         return name in self._targets or (isinstance(name, str) and name.partition("/")[0] in self._families)
 
     def get(self, name: str) -> T:
@@ -101,24 +127,63 @@ class Registry(Generic[T]):
         Raises:
             UsageError: Nobody has that name; the message holds the nearest, and all or how to list them.
         """
-        self._read_plugins()
+        self._discover()
         prefix, slash, rest = name.partition("/")
         if slash and prefix in self._families:
             return self._family(prefix).get(rest)
         if name not in self._targets:
             raise UsageError(unknown(self.kind, name, [*self.names(), *(f"{known}/NAME" for known in self._families)]))
-        target = self._targets[name]
-        return cast("T", _load(target)) if isinstance(target, str) else target
+        return cast("T", _resolve(self._targets[name]))
 
     def _family(self, prefix: str) -> Family[T]:
-        return cast("Family[T]", _load(self._families[prefix])())
+        return cast("Family[T]", _resolve(self._families[prefix])())
 
-    def _read_plugins(self) -> None:
-        if self._group is None or self._plugins_read:
+    def _discover(self) -> None:
+        """Add the names of the package's modules and of plug-ins, once."""
+        if self._discovered:
             return
-        self._plugins_read = True
-        for entry in importlib.metadata.entry_points(group=self._group):
-            self._targets.setdefault(entry.name, entry.value)
+        self._discovered = True
+        if self._package is not None:
+            for decorator, name, address in declarations(self._package):
+                table = cast("dict[str, object]", self._families if decorator == "family" else self._targets)
+                known = table.setdefault(name, address)
+                if (known if isinstance(known, str) else _address(known)) != address:
+                    raise ForgetBenchError(f"{self.kind} {name!r} is registered twice: {known!r} and {address!r}")
+        if self._group is not None:
+            for entry in importlib.metadata.entry_points(group=self._group):
+                self._targets.setdefault(entry.name, entry.value)
+
+
+def declarations(package: str) -> list[tuple[str, str, str]]:
+    """What the modules of a package register, read from their source without importing them.
+
+    Found are classes and functions at the top level of a module with the decorator ``@PACKAGE.register("name")`` or
+    ``@PACKAGE.family("name")``, where PACKAGE is the last part of the package's name.
+
+    Args:
+        package: Name of an importable package.
+
+    Returns:
+        (decorator, name, ``"module:attribute"``) of each, sorted by module.
+    """
+    variable = package.rpartition(".")[2]
+    pattern = re.compile(
+        rf"^@{variable}\.(register|family)\(\s*[\"']([^\"']+)[\"'],?\s*\)\n(?:[@ )#].*\n)*(?:class|def) (\w+)",
+        re.MULTILINE,
+    )
+    modules = importlib.import_module(package)
+    found = []
+    for folder in map(Path, modules.__path__):
+        for path in sorted(folder.rglob("*.py")):
+            source = path.read_text(encoding="utf-8")
+            if f"\n@{variable}." not in source:
+                continue
+            parts = path.relative_to(folder).with_suffix("").parts
+            module = ".".join([package, *(part for part in parts if part != "__init__")])
+            found += [
+                (decorator, name, f"{module}:{attribute}") for decorator, name, attribute in pattern.findall(source)
+            ]
+    return found
 
 
 def unknown(kind: str, name: str, names: list[str]) -> str:
@@ -130,7 +195,10 @@ def unknown(kind: str, name: str, names: list[str]) -> str:
     return f"There is no {kind} {name!r}.{hint} There are: {', '.join(names) or 'none'}."
 
 
-def _load(target: str) -> Any:
+def _resolve(target: object) -> Any:
+    """The thing itself, imported where only its address is known."""
+    if not isinstance(target, str):
+        return target
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 

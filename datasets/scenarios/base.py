@@ -12,30 +12,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from forgetbench.datasets.base import Options
+from forgetbench.datasets.scenarios import scenarios
 from forgetbench.datasets.types import Partition
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.registry import Registry, unknown
+from forgetbench.registry import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from forgetbench.datasets.types import ImageSet
 
 Track = Literal["match-oracle", "erase"]
-
-scenarios: Registry[type[Scenario]] = Registry("scenario", entry_points="forgetbench.scenarios")
-scenarios.register("random", "forgetbench.datasets.scenarios.random_rows:RandomRows")
-scenarios.register("class", "forgetbench.datasets.scenarios.classes:WholeClasses")
-scenarios.register("identity", "forgetbench.datasets.scenarios.identity:People")
-scenarios.register("mislabelled", "forgetbench.datasets.scenarios.mislabelled:Mislabelled")
-scenarios.register("subclass", "forgetbench.datasets.scenarios.classes:Subclasses")
-scenarios.register("few-shot", "forgetbench.datasets.scenarios.classes:FewShot")
-scenarios.register("memorised", "forgetbench.datasets.scenarios.memorised:Memorised")
-scenarios.register("stream", "forgetbench.datasets.scenarios.stream:Stream")
-scenarios.register("published", "forgetbench.datasets.scenarios.random_rows:Published")
-scenarios.register("indices", "forgetbench.datasets.scenarios.random_rows:Indices")
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,15 +160,6 @@ class Scenario(Options, ABC):
             track="erase" if classes or finer else "match-oracle",
             requests=requests,
         )
-
-
-def make_scenario(name: str, options: Mapping[str, Any] | None = None) -> Scenario:
-    """The scenario of a name with these parameters.
-
-    Raises:
-        UsageError: There is no such scenario or parameter, or a value does not fit.
-    """
-    return scenarios.get(name).from_mapping(options or {})
 
 
 def wanted(owner: str, fraction: float | None, count: int | None, total: int, what: str) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from forgetbench.datasets._sampling import order
 from forgetbench.datasets.base import generator, option
+from forgetbench.datasets.scenarios import scenarios
 from forgetbench.datasets.scenarios.base import Scenario, Split, number_of
 from forgetbench.datasets.types import Partition
 from forgetbench.errors import UsageError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+@scenarios.register("class")
 @dataclass(frozen=True, kw_only=True)
 class WholeClasses(Scenario):
     """Forget every training image of some classes.
@@ -41,6 +43,7 @@ class WholeClasses(Scenario):
         return self.split(partition, np.flatnonzero(np.isin(partition.train.labels, gone)), gone=gone)
 
 
+@scenarios.register("subclass")
 @dataclass(frozen=True, kw_only=True)
 class Subclasses(Scenario):
     """Forget every training image of some finer classes: rockets among the vehicles of CIFAR-20.
@@ -67,6 +70,7 @@ class Subclasses(Scenario):
         return self.split(partition, np.flatnonzero(np.isin(fine, gone)), gone_fine=gone)
 
 
+@scenarios.register("few-shot")
 @dataclass(frozen=True, kw_only=True)
 class FewShot(Scenario):
     """Forget classes of which the method is given few images; the others of those classes are withheld.

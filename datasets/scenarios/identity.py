@@ -9,11 +9,13 @@ import numpy as np
 
 from forgetbench.datasets._sampling import joined_groups, order
 from forgetbench.datasets.base import generator, option
+from forgetbench.datasets.scenarios import scenarios
 from forgetbench.datasets.scenarios.base import Scenario, Split, lost_classes, number_of, wanted
 from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import UsageError
 
 
+@scenarios.register("identity")
 @dataclass(frozen=True, kw_only=True)
 class People(Scenario):
     """Forget people, each with all pictures.

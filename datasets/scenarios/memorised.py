@@ -13,6 +13,7 @@ import numpy as np
 from forgetbench.datasets._files import kept
 from forgetbench.datasets._sampling import joined_groups, take_first_groups
 from forgetbench.datasets.base import option
+from forgetbench.datasets.scenarios import scenarios
 from forgetbench.datasets.scenarios.base import Scenario, Split, wanted
 from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import UsageError
@@ -25,6 +26,7 @@ CELLS = 8
 """Pictures are compared by at most so many cells across."""
 
 
+@scenarios.register("memorised")
 @dataclass(frozen=True, kw_only=True)
 class Memorised(Scenario):
     """Forget the images that are memorised most, least, or in between; the same ones in every draw.

@@ -9,11 +9,13 @@ import numpy as np
 
 from forgetbench.datasets._sampling import joined_groups, take_groups
 from forgetbench.datasets.base import generator, option
+from forgetbench.datasets.scenarios import scenarios
 from forgetbench.datasets.scenarios.base import Scenario, Split
 from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import UsageError
 
 
+@scenarios.register("mislabelled")
 @dataclass(frozen=True, kw_only=True)
 class Mislabelled(Scenario):
     """Corrective unlearning: labels are wrong, and only part of the wrong ones have been found (Goel et al. 2024).

@@ -13,12 +13,14 @@ import numpy as np
 
 from forgetbench.datasets._sampling import joined_groups, take_groups
 from forgetbench.datasets.base import generator, option
+from forgetbench.datasets.scenarios import scenarios
 from forgetbench.datasets.scenarios.base import Scenario, Split, lost_classes, wanted
 from forgetbench.datasets.types import Partition
 from forgetbench.errors import UsageError
 from forgetbench.registry import unknown
 
 
+@scenarios.register("random")
 @dataclass(frozen=True, kw_only=True)
 class RandomRows(Scenario):
     """Forget images drawn at random.
@@ -40,6 +42,7 @@ class RandomRows(Scenario):
         return self.split(partition, take_groups(groups, number, generator("random", rng_seed, draw)))
 
 
+@scenarios.register("published")
 @dataclass(frozen=True, kw_only=True)
 class Published(Scenario):
     """Forget the rows that the image set's authors published, the same in every draw.
@@ -65,6 +68,7 @@ class Published(Scenario):
         return self.split(partition, forget, gone=lost_classes(partition, kept))
 
 
+@scenarios.register("indices")
 @dataclass(frozen=True, kw_only=True)
 class Indices(Scenario):
     """Forget the training rows that a file lists, the same in every draw; for index files published elsewhere.

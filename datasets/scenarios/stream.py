@@ -9,6 +9,7 @@ import numpy as np
 
 from forgetbench.datasets._sampling import joined_groups, order, take_first_groups
 from forgetbench.datasets.base import generator, option
+from forgetbench.datasets.scenarios import scenarios
 from forgetbench.datasets.scenarios.base import Scenario, Split, lost_classes, wanted
 from forgetbench.datasets.scenarios.classes import no_classes
 from forgetbench.datasets.types import Partition
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@scenarios.register("stream")
 @dataclass(frozen=True, kw_only=True)
 class Stream(Scenario):
     """Requests one after another, each for other images, people or classes.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from forgetbench.datasets import datasets
 from forgetbench.datasets._sampling import order, stratified_parts
 from forgetbench.datasets.base import Loader, generator, option
 from forgetbench.datasets.synthetic_faces import drawing as faces_drawing
@@ -26,6 +27,7 @@ CLASSES = {
 }
 
 
+@datasets.register("faces")
 @dataclass(frozen=True, kw_only=True)
 class Faces(Loader):
     """Drawn people, each with 8 to 16 pictures over a life.

@@ -11,7 +11,7 @@ from forgetbench.datasets._identity_splits import held_back
 from forgetbench.datasets.base import generator
 from forgetbench.datasets.celeba import FORGOTTEN, IDENTITY_RANGES, PUBLISHED, read_identities
 from forgetbench.datasets.check import check_image_set
-from forgetbench.datasets.scenarios.base import make_scenario
+from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
 from forgetbench.tasks.task import read_task
 

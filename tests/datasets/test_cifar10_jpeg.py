@@ -8,7 +8,7 @@ import pytest
 
 from forgetbench.datasets import load_partition, make_loader
 from forgetbench.datasets.cifar10_jpeg import CLASSES
-from forgetbench.datasets.scenarios.base import make_scenario
+from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
 
 SMALL = {"validation": 10}

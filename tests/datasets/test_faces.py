@@ -6,7 +6,7 @@ import pytest
 
 from forgetbench.datasets import load_partition
 from forgetbench.datasets.base import generator
-from forgetbench.datasets.scenarios.base import make_scenario
+from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.datasets.synthetic_faces.drawing import draw
 from forgetbench.datasets.synthetic_faces.people import ages, labels_of, look, people, pictures, rows
 

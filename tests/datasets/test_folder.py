@@ -4,7 +4,7 @@ import pytest
 
 from forgetbench.datasets import load_partition
 from forgetbench.datasets.check import check_image_set
-from forgetbench.datasets.scenarios.base import make_scenario
+from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
 
 SMALL = {"size": 8}

@@ -67,7 +67,7 @@ def test_options_are_documented_with_type_and_default():
 def test_listing_the_sets_imports_no_heavy_library():
     code = (
         "import sys; from forgetbench.datasets import datasets; "
-        "from forgetbench.datasets.scenarios.base import scenarios; "
+        "from forgetbench.datasets.scenarios import scenarios; "
         "[registry.get(name) for registry in (datasets, scenarios) for name in registry.names()]; "
         "print(sorted({'torch', 'torchvision', 'sklearn', 'scipy', 'PIL', 'pandas'} & set(sys.modules)))"
     )

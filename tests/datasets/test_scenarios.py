@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgetbench.datasets.scenarios.base import Split, make_scenario, scenarios
+from forgetbench.datasets.scenarios import make_scenario, scenarios
+from forgetbench.datasets.scenarios.base import Split
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.errors import ForgetBenchError, UsageError
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgetbench.datasets.scenarios.base import make_scenario
+from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.datasets.scenarios.memorised import atypicality
 from forgetbench.datasets.scenarios.stream import step_of
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition

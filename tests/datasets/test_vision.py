@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from forgetbench.datasets import load_partition, make_loader
 from forgetbench.datasets.check import check_image_set
-from forgetbench.datasets.scenarios.base import make_scenario
+from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.datasets.torchvision_sets import SUPERCLASSES
 from forgetbench.errors import ForgetBenchError, UsageError
 

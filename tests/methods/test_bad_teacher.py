@@ -11,7 +11,7 @@ from torch import nn
 from forgetbench.methods._distillation import divergence
 from forgetbench.methods.bad_teacher import BadTeacher
 from forgetbench.methods.base import ForgetRequest
-from forgetbench.training.loop import Examples, Recipe, predict
+from forgetbench.training import Examples, Recipe, predict
 
 
 class Table(nn.Module):

@@ -15,8 +15,8 @@ from forgetbench.errors import UsageError
 from forgetbench.methods import load_method_file, methods, network_defaults, parse_method, parse_method_file
 from forgetbench.methods.base import ForgetRequest, Method, TaskFacts, param
 from forgetbench.methods.contract import check_method
-from forgetbench.networks.base import networks
-from forgetbench.training.loop import Examples, Recipe
+from forgetbench.networks import networks
+from forgetbench.training import Examples, Recipe
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
 

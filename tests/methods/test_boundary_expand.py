@@ -8,7 +8,7 @@ from torch import nn
 
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.boundary_expand import BoundaryExpand, narrowed, widened
-from forgetbench.training.loop import Examples, Recipe
+from forgetbench.training import Examples, Recipe
 
 
 class Pixels(nn.Module):

@@ -8,7 +8,7 @@ from torch import nn
 
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.boundary_shrink import BoundaryShrink, neighboring_classes
-from forgetbench.training.loop import Examples, Recipe, predict
+from forgetbench.training import Examples, Recipe, predict
 
 
 class Pixels(nn.Module):

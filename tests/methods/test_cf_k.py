@@ -8,8 +8,8 @@ import torch
 from forgetbench.errors import UsageError
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.cf_k import CFK, last_parts
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Examples, Recipe
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe
 
 
 def spec(name: str, options: dict) -> NetworkSpec:

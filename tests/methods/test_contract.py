@@ -11,8 +11,8 @@ from forgetbench.methods import _training as loops
 from forgetbench.methods import methods
 from forgetbench.methods.base import Method
 from forgetbench.methods.contract import Battery, check_method
+from forgetbench.training import DivergedError
 from forgetbench.training import loop as training
-from forgetbench.training.loop import DivergedError
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [16, 8], "batch_norm": True},

@@ -7,8 +7,8 @@ from torch import nn
 
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.ct import ConvolutionTranspose, transpose_kernels
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Examples, Recipe
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe
 
 
 def test_kernels_are_transposed():

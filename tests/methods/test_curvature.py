@@ -14,8 +14,8 @@ from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.fisher import FisherForgetting, true_fisher
 from forgetbench.methods.influence import Influence
 from forgetbench.methods.woodfisher import WoodFisher, released_recursion
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Examples, Recipe
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe
 
 
 class Linear(nn.Module):

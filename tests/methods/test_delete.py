@@ -9,7 +9,7 @@ from torch import nn
 
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.delete import Delete, masked_target
-from forgetbench.training.loop import Examples, Recipe, predict
+from forgetbench.training import Examples, Recipe, predict
 
 
 def test_target_leaves_the_label_out_and_keeps_the_proportions_of_the_rest():

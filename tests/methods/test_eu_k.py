@@ -7,8 +7,8 @@ import torch
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.cf_k import last_parts
 from forgetbench.methods.eu_k import EUK
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Examples, Recipe
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe
 
 
 def test_share_that_is_initialized_anew():

@@ -10,8 +10,8 @@ import torch
 
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.fanchuan import Fanchuan, contrast
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import DivergedError, Examples, Recipe
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import DivergedError, Examples, Recipe
 
 SPEC = NetworkSpec(
     name="mlp", channels=1, height=4, width=4, outputs=3, mean=(0.5,), std=(0.3,), options={"hidden": [6]}

@@ -15,8 +15,8 @@ from forgetbench.methods.base import ForgetRequest, TaskFacts
 from forgetbench.methods.gs_lora import GSLoRA
 from forgetbench.methods.gs_lora_plus_plus import GSLoRAPlusPlus, distance, prototypes
 from forgetbench.methods.iau import IAU
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Examples, Recipe, classification_loss, fit, predict_features
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe, classification_loss, fit, predict_features
 
 RECIPE = Recipe.model_validate({"epochs": 40, "batch_size": 16, "optimizer": "adamw", "lr": 0.005})
 

@@ -18,9 +18,8 @@ from forgetbench.methods.assd import ASSD, percentile
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.lfssd import LFSSD, squared_length
 from forgetbench.methods.ssd import SSD
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.compute import count_flops
-from forgetbench.training.loop import Examples, Recipe, classification_loss
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe, classification_loss, count_flops
 
 
 class Linear(nn.Module):

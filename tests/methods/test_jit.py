@@ -7,7 +7,7 @@ from torch import nn
 
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.jit import JiT, _leave_in, lipschitz
-from forgetbench.training.loop import Examples, Recipe
+from forgetbench.training import Examples, Recipe
 
 
 class Pixels(nn.Module):

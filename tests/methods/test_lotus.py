@@ -12,8 +12,8 @@ from scipy.special import log_softmax, softmax
 from forgetbench.methods import lotus
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.lotus import LoTUS, tempered
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Examples, Recipe
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe
 
 SPEC = NetworkSpec(
     name="mlp", channels=1, height=4, width=4, outputs=3, mean=(0.5,), std=(0.3,), options={"hidden": [6]}

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from forgetbench.methods import methods
 from forgetbench.methods.base import ForgetRequest
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Examples, Recipe
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe
 
 COPIES = {
     "none": 2,

@@ -9,8 +9,8 @@ from torch import nn
 from forgetbench.methods.base import ForgetRequest, TaskFacts
 from forgetbench.methods.kookmin import Kookmin
 from forgetbench.methods.msg import MaskedSmallGradients, draw_anew, screened, slowed
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Examples, Recipe
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe
 
 SPEC = NetworkSpec(name="cnn", channels=1, height=8, width=8, outputs=3, mean=(0.5,), std=(0.3,), options={"width": 2})
 

@@ -24,7 +24,7 @@ from forgetbench.methods.scrub import Scrub
 from forgetbench.methods.sebastian import Sebastian
 from forgetbench.methods.seif import Seif
 from forgetbench.methods.unsir import UNSIR
-from forgetbench.training.loop import Examples, Recipe
+from forgetbench.training import Examples, Recipe
 
 Array = NDArray[np.float64]
 CLASSES, WHOLE = 3, 100  # a batch that holds any of the sets

@@ -24,8 +24,8 @@ from forgetbench.methods.neggrad_plus import NegGradPlus
 from forgetbench.methods.random_label import RandomLabel
 from forgetbench.methods.salun import SalUn, saliency
 from forgetbench.methods.sentinels import Collapse, HeadMask, Relabelled, Sham
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import DivergedError, Examples, Recipe, classification_loss, fit, predict
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import DivergedError, Examples, Recipe, classification_loss, fit, predict
 
 RECIPE = Recipe.model_validate({"epochs": 15, "batch_size": 16, "lr": 0.1, "momentum": 0.9})
 SPEC = NetworkSpec(name="cnn", channels=1, height=8, width=8, outputs=4, mean=(0.5,), std=(0.3,), options={"width": 6})

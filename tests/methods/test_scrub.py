@@ -12,7 +12,7 @@ from torch import nn
 from forgetbench.methods._distillation import divergence, entropy, teacher_of
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.scrub import Scrub
-from forgetbench.training.loop import Examples, Recipe, predict
+from forgetbench.training import Examples, Recipe, predict
 
 
 class Linear(nn.Module):

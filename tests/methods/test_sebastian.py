@@ -8,8 +8,8 @@ from torch import nn
 
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.sebastian import Sebastian, draw_smallest_anew, rarity_weights
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Examples, Recipe
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe
 
 
 def network() -> nn.Sequential:

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from forgetbench.methods.base import ForgetRequest, TaskFacts
 from forgetbench.methods.unsir import UNSIR, _some_of_each
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.loop import Examples, Recipe, fit
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import Examples, Recipe, fit
 
 SPEC = NetworkSpec(
     name="mlp", channels=1, height=4, width=4, outputs=3, mean=(0.5,), std=(0.3,), options={"hidden": [12]}

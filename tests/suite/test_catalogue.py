@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from forgetbench.datasets import load_partition, make_loader
-from forgetbench.datasets.scenarios.base import make_scenario
+from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.evidence.arrays import index_digest
-from forgetbench.networks.base import NetworkSpec
+from forgetbench.networks import NetworkSpec
 from forgetbench.tasks.task import Task, names, read_task
 
 GREY = {"cmu-faces", "digits", "orl"}

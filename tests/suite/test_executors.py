@@ -14,7 +14,7 @@ import pytest
 from forgetbench.datasets.problems import FileProblems, Problem
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.runner.engines import Local, Processes, make_executor
-from forgetbench.training.loop import DivergedError
+from forgetbench.training import DivergedError
 
 ROOT = Path(__file__).parents[2]
 MORE = (DivergedError, FileProblems)

@@ -29,7 +29,7 @@ from forgetbench.runner.run import TaskRun, run
 from forgetbench.runner.unlearn import make_request
 from forgetbench.scoring.scorer import Scorer
 from forgetbench.tasks.task import Task, read_task
-from forgetbench.training.loop import fit
+from forgetbench.training import fit
 
 STEPWISE = """
 from dataclasses import dataclass

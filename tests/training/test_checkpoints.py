@@ -15,7 +15,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from forgetbench.errors import UsageError
-from forgetbench.networks.base import Network, NetworkSpec
+from forgetbench.networks import Network, NetworkSpec
 
 VIT = {"arguments": {"depth": 2, "embed_dim": 24, "num_heads": 2}}
 

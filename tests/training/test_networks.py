@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from forgetbench.errors import UsageError
-from forgetbench.networks.base import NetworkSpec, build_network, networks
+from forgetbench.networks import NetworkSpec, build_network, networks
 
 
 def spec(name: str, size: int = 8, channels: int = 3, outputs: int = 5, **options: object) -> NetworkSpec:
@@ -112,7 +112,7 @@ def test_bad_shapes_are_refused():
 
 def test_small_networks_need_torch_alone():
     code = (
-        "import sys; from forgetbench.networks.base import build_network; "
+        "import sys; from forgetbench.networks import build_network; "
         "build_network('cnn', options={}, channels=1, height=8, width=8, outputs=2, mean=(.5,), std=(.5,), seed=0); "
         "sys.exit(any(name in sys.modules for name in ('timm', 'torchvision')))"
     )

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from forgetbench.errors import UsageError
-from forgetbench.networks.base import Network, build_network, networks, source_files
+from forgetbench.networks import Network, build_network, networks
+from forgetbench.networks.base import source_files
 from forgetbench.networks.fast import Whitening
 
 

@@ -14,10 +14,8 @@ from scipy.special import expit, log_softmax
 from torch import nn
 
 from forgetbench.errors import UsageError
-from forgetbench.networks.base import NetworkSpec
-from forgetbench.training.compute import channels_last, count_flops, derived_seed, seeded
-from forgetbench.training.data import Examples, augmented, batch_sizes
-from forgetbench.training.loop import (
+from forgetbench.networks import NetworkSpec
+from forgetbench.training import (
     DivergedError,
     Recipe,
     classification_loss,
@@ -27,6 +25,8 @@ from forgetbench.training.loop import (
     predict,
     predict_features,
 )
+from forgetbench.training.compute import channels_last, count_flops, derived_seed, seeded
+from forgetbench.training.data import Examples, augmented, batch_sizes
 
 
 def some_examples(count: int = 21, size: int = 8, seed: int = 0, attributes: int = 0) -> Examples:

@@ -89,13 +89,13 @@ def _metrics(pattern: str) -> list[tuple[str, str]]:
 
 
 def _scenarios(pattern: str) -> list[tuple[str, str]]:
-    from forgetbench.datasets.scenarios.base import scenarios
+    from forgetbench.datasets.scenarios import scenarios
 
     return [(name, scenarios.get(name).title) for name in scenarios.names(pattern)]
 
 
 def _networks(pattern: str) -> list[tuple[str, str]]:
-    from forgetbench.networks.base import networks
+    from forgetbench.networks import networks
 
     rows = [(name, (networks.get(name).__doc__ or "").strip().splitlines()[0]) for name in networks.names(pattern)]
     return rows + (list(networks.families().items()) if pattern == "*" else [])
@@ -104,8 +104,8 @@ def _networks(pattern: str) -> list[tuple[str, str]]:
 def _task(name: str) -> dict[str, Any]:
     """All of a task, with the defaults of what its file leaves out."""
     from forgetbench.datasets import make_loader
-    from forgetbench.datasets.scenarios.base import make_scenario
-    from forgetbench.networks.base import networks
+    from forgetbench.datasets.scenarios import make_scenario
+    from forgetbench.networks import networks
     from forgetbench.tasks import task as tasks
 
     task = tasks.read_task(name)
@@ -130,7 +130,7 @@ def _dataset(name: str) -> dict[str, Any]:
 def _method(name: str) -> dict[str, Any]:
     from forgetbench.methods import methods, network_defaults
     from forgetbench.methods._docs import searched
-    from forgetbench.networks.base import networks
+    from forgetbench.networks import networks
 
     kind = methods.get(name)
     facts = kind.card.model_dump(mode="json")
@@ -159,7 +159,7 @@ def _metric(name: str) -> dict[str, Any]:
 
 
 def _scenario(name: str) -> dict[str, Any]:
-    from forgetbench.datasets.scenarios.base import scenarios
+    from forgetbench.datasets.scenarios import scenarios
 
     kind = scenarios.get(name)
     return {"name": name, "title": kind.title, "about": (kind.__doc__ or ""), "options": _options(kind.options())}

@@ -9,7 +9,7 @@ models that use it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.errors import UsageError
-from forgetbench.registry import Registry, unknown
+from forgetbench.networks import networks
+from forgetbench.registry import unknown
 from forgetbench.training.compute import seeded
 
 
@@ -54,10 +55,6 @@ class BodyBuilder(Protocol):
     def __call__(self, shape: ImageShape, **options: Any) -> Body: ...  # noqa: D102
 
 
-networks: Registry[Callable[..., Body]] = Registry("network", entry_points="forgetbench.networks.base")
-networks.register("fast", "forgetbench.networks.fast:fast")
-networks.register("resnet9", "forgetbench.networks.fast:resnet9")
-networks.family("timm", "forgetbench.networks.timm:TimmModels")
 START: tuple[str, ...] = ("pretrained", "checkpoint", "sha256")
 """RunConfig that say from what weights a network starts; the last two are known to all networks."""
 

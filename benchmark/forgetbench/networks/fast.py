@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from forgetbench.errors import UsageError
+from forgetbench.networks import networks
 from forgetbench.networks.base import Body, ImageShape, check_whole
 
 
@@ -78,6 +79,7 @@ class Whitening(nn.Module):
         return functional.gelu(functional.conv2d(images, self.filters, self.bias))
 
 
+@networks.register("resnet9")
 def resnet9(shape: ImageShape, *, width: int = 64) -> Body:
     """ResNet-9 of the data-attribution literature (TRAK, data-unlearning-bench), 2.3 million weights at width 64.
 
@@ -100,6 +102,7 @@ def resnet9(shape: ImageShape, *, width: int = 64) -> Body:
     )
 
 
+@networks.register("fast")
 def fast(shape: ImageShape, *, width: int = 64) -> Body:
     """A network after airbench94 (Jordan 2024): a whitening layer and three pairs of convolutions, 2 million weights.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from forgetbench.errors import UsageError
+from forgetbench.networks import networks
 from forgetbench.networks.base import Body, ImageShape, check_whole
 
 Stem = Literal["auto", "own", "small"]
@@ -22,6 +23,7 @@ SEQUENCES = ("blocks", "stages", "layers", "features")
 """Under which names timm's models keep their stages, if in one sequence; else they are numbered, layer1 or s1."""
 
 
+@networks.family("timm")
 class TimmModels:
     """Any model of timm, such as timm/resnet34; `forgetbench list networks "timm/*"` shows them.
 

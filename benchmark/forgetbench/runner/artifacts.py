@@ -65,7 +65,7 @@ def require_artifact(store: Store, key: str) -> Path:
 
 def failure(method: str, error: Exception, where: str = "") -> dict[str, Any]:
     """What a job returns where a method raised: the state of its row and the reason, which names the method."""
-    from forgetbench.training.loop import DivergedError
+    from forgetbench.training import DivergedError
 
     if not isinstance(error, DivergedError):
         return {"status": "failed", "reason": f"{where}{type(error).__name__}: {error}", "fresh": True}

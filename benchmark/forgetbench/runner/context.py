@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from forgetbench.datasets import load_partition
-from forgetbench.datasets.scenarios.base import Split, scenarios
+from forgetbench.datasets.scenarios import scenarios
+from forgetbench.datasets.scenarios.base import Split
 from forgetbench.datasets.scenarios.stream import step_of
 from forgetbench.evidence.arrays import FEATURES, Array, array_digest, encode, index_digest
 from forgetbench.evidence.reference import PROBED
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from forgetbench.networks.base import NetworkSpec
-    from forgetbench.training.data import Examples
+    from forgetbench.networks import NetworkSpec
+    from forgetbench.training import Examples
 
 RETAIN_SAMPLE = 10_000
 """Most retain rows that a model is asked about; a fixed sample where there are more."""
@@ -95,7 +96,7 @@ class TaskContext:
 
         Rounded, they are a property of the image set that tells nothing of the forgotten rows.
         """
-        from forgetbench.networks.base import NetworkSpec
+        from forgetbench.networks import NetworkSpec
 
         images = self.partition.train.images
         means, deviations = self.partition.train.channel_statistics()
@@ -185,7 +186,7 @@ class TaskContext:
 
     def examples(self, part: str, draw: int) -> Examples:
         """All rows of a part on the device; training rows bear the labels that are trained on."""
-        from forgetbench.training.data import Examples
+        from forgetbench.training import Examples
 
         key = f"{part} {self.labels_hash(draw) if part == 'train' else ''}"
         if key not in self._parts:
@@ -201,7 +202,7 @@ class TaskContext:
             draw: Whose rows it is asked about.
             features: Whether to record penultimate features too, where the task probes.
         """
-        from forgetbench.training.loop import predict, predict_features
+        from forgetbench.training import predict, predict_features
 
         answers = {}
         for name, rows in self.rows(draw).items():

@@ -54,7 +54,7 @@ def relearn(job: Job) -> Result:
 
 
 def _steps_back(bench: TaskContext, model: Path, original: Path, draw: int, seed: int) -> int | None:
-    from forgetbench.training.loop import classification_loss, make_optimizer, predict
+    from forgetbench.training import classification_loss, make_optimizer, predict
 
     taught = bench.examples("train", draw).take(bench.split(draw).forget)
     asked = taught.take(np.linspace(0, len(taught) - 1, min(len(taught), RULE["rows"])).round().astype(np.int64))

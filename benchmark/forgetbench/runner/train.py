@@ -163,7 +163,7 @@ def count(job: Job) -> Result:
 
 
 def _train(bench: TaskContext, role: Role, draw: int, seed: int, method: dict[str, Any] | None, place: Path) -> None:
-    from forgetbench.training.loop import fit
+    from forgetbench.training import fit
 
     rows = bench.examples("train", draw)
     if role != "original":
@@ -180,8 +180,7 @@ def _train(bench: TaskContext, role: Role, draw: int, seed: int, method: dict[st
 
 def _count_training(bench: TaskContext, own: dict[str, Any] | None) -> float:
     """FLOPs of training one oracle, or one original of a method's own: of one epoch, times the epochs."""
-    from forgetbench.training.compute import count_flops
-    from forgetbench.training.loop import fit
+    from forgetbench.training import count_flops, fit
 
     one = bench.task.recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0.0})
     everything = bench.examples("train", 0)

@@ -97,7 +97,7 @@ def count(job: Job) -> Result:
     bench, method = load_context(job), build(job["method"])
 
     def measure() -> float:
-        from forgetbench.training.compute import count_flops
+        from forgetbench.training import count_flops
 
         model, requests = load_model(bench, require_artifact(bench.store, job["original"])), len(bench.steps(0))
         with _heard(), count_flops() as counted:
@@ -149,7 +149,7 @@ def _make(bench: TaskContext, method: Method, link: Link, made_from: Mapping[str
 def _unlearn(bench: TaskContext, method: Method, link: Link, place: Path) -> None:
     import torch
 
-    from forgetbench.training.loop import DivergedError
+    from forgetbench.training import DivergedError
 
     model = load_model(bench, link.source)
     request = make_request(bench, link.draw, link.seed, link.step)

@@ -1,1 +1,31 @@
-"""Training and prediction: compute settings, batches, the training loop."""
+"""Training and prediction: examples on the device, the training loop, losses, optimizers, seeds and FLOP counts."""
+
+from forgetbench.tasks.recipe import Recipe
+from forgetbench.training.compute import count_flops
+from forgetbench.training.data import Examples
+from forgetbench.training.loop import (
+    DivergedError,
+    LossFunction,
+    classification_loss,
+    criterion,
+    fit,
+    learning_rate,
+    make_optimizer,
+    predict,
+    predict_features,
+)
+
+__all__ = [
+    "DivergedError",
+    "Examples",
+    "LossFunction",
+    "Recipe",
+    "classification_loss",
+    "count_flops",
+    "criterion",
+    "fit",
+    "learning_rate",
+    "make_optimizer",
+    "predict",
+    "predict_features",
+]

@@ -17,23 +17,8 @@ from torch.nn import functional
 
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.tasks.recipe import Recipe
-from forgetbench.training.compute import autocast, channels_last, count_flops, derived_seed, seeded
+from forgetbench.training.compute import autocast, channels_last, derived_seed, seeded
 from forgetbench.training.data import Examples, batch_sizes
-
-__all__ = [
-    "DivergedError",
-    "Examples",
-    "LossFunction",
-    "Recipe",
-    "classification_loss",
-    "count_flops",
-    "criterion",
-    "fit",
-    "learning_rate",
-    "make_optimizer",
-    "predict",
-    "predict_features",
-]
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """What is minimized: (network, images (B,C,H,W) in [0,1], labels) -> a scalar."""
