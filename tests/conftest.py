@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-UNIT = {"cli", "datasets", "evidence", "metrics", "packaging", "runner", "scoring", "tasks"}
+UNIT = {"cli", "datasets", "evidence", "metrics", "runner", "scoring", "tasks"}
 """Folders whose quick tests are the unit tier."""
 SYSTEM_FIXTURES = {"chromium", "new_cluster"}
 """A test that uses one of these needs an apt package: it is a system test."""
