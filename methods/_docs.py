@@ -1,8 +1,6 @@
-"""docs/methods.md, made from the cards: ``python -m forgetbench.methods._docs > docs/methods.md``."""
+"""The documentation page of the methods, generated from their cards when the documentation is built."""
 
 from __future__ import annotations
-
-import sys
 
 from forgetbench.methods import methods
 from forgetbench.methods.base import Method
@@ -10,8 +8,8 @@ from forgetbench.methods.hyperparameters import ParameterFacts
 
 HEAD = """# Methods
 
-This page is made from the methods' cards; `forgetbench show method NAME` prints the same. Each method is one file in
-`methods/`, whose docstring has the equation, our deviations, and those of the authors' code. The defaults are ours;
+This page is generated from the methods' cards; `forgetbench show method NAME` prints the same. Each method is one file
+in `methods/`, whose docstring has the equation, our deviations, and those of the authors' code. The defaults are ours;
 the authors' stand beside them where they differ, and what `forgetbench tune` searches. A network may have defaults of
 its own: they stand in `methods/defaults.toml`, and in `forgetbench show method NAME`.
 """
@@ -87,7 +85,3 @@ def _anchor(name: str) -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())

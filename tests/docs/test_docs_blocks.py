@@ -1,8 +1,8 @@
-"""Every block of code in the documentation: what is marked is run, in order, on tiny tasks; the rest must parse.
+"""Code blocks of the documentation: marked blocks run on tiny tasks, in order; all others must parse.
 
-A block below ``<!-- run -->`` is run in a folder and a home of its own page. A block below ``<!-- file: NAME -->`` is
-written to that file. Every other line that calls forgetbench is bound to its command, so that a wrong option fails;
-other Python must compile.
+A block below ``<!-- run -->`` runs in a folder and an empty store that its page shares. A block below
+``<!-- file: NAME -->`` is written to that file. Other calls of forgetbench are bound to their commands, so that a
+wrong option fails; other Python must compile.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from forgetbench.runner.engines import Local
 from forgetbench.tasks import task as tasks
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-GENERATED = {"metrics.md", "methods.md"}
-OTHERS = {"pip", "make", "source", "docker", "openssl", "seq", "git", "cd"}
-"""Programs that a block may call besides ours."""
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+PROGRAMS = {"pip", "make", "source", "docker", "openssl", "seq", "git", "cd", ".venv/bin/pre-commit"}
+"""Programs that a block may call besides forgetbench."""
 BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*?) -->\n+)?```(?P<language>\w+)\n(?P<text>.*?)^```", re.S | re.M)
 
 
 class Block(NamedTuple):
-    """A block of code of a page."""
+    """A block of code on a page."""
 
     language: str
     text: str
@@ -42,18 +42,18 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> list[Block]:
-    found = BLOCK.finditer(page.read_text(encoding="utf-8"))
-    return [Block(one["language"], one["text"], one["mark"] or "") for one in found]
+    matches = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    return [Block(match["language"], match["text"], match["mark"] or "") for match in matches]
 
 
-def calls(text: str) -> list[list[str]]:
+def commands(text: str) -> list[list[str]]:
     """The commands of a shell block, as words."""
     lines = text.replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def marked(page: Path) -> bool:
-    return any(block.mark for block in blocks(page))
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT).with_suffix(""))
 
 
 def test_marks_are_known() -> None:
@@ -64,40 +64,48 @@ def test_marks_are_known() -> None:
         assert len(re.findall(r"<!-- ", text)) == sum(1 for block in blocks(page) if block.mark), page.name
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in GENERATED], ids=lambda page: page.name)
-def test_every_command_is_one_that_there_is(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_code_blocks_parse(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     for block in blocks(page):
-        if block.language == "python":
-            ast.parse(block.text)
-        elif block.language == "toml":
-            tomllib.loads(block.text)
-        elif block.language == "sh":
-            for words in calls(block.text):
-                if words[0] == "forgetbench":
-                    parses(words[1:])
-                elif words[0] == "make":
-                    assert set(words[1:]) <= targets, words
-                else:
-                    assert words[0] in OTHERS, words
-        else:
-            assert block.language in {"text", "bibtex"}, block.language
+        match block.language:
+            case "python":
+                ast.parse(block.text)
+            case "toml":
+                tomllib.loads(block.text)
+            case "sh":
+                for words in commands(block.text):
+                    if words[0] == "forgetbench":
+                        assert_command_parses(words[1:])
+                    elif words[0] == "make":
+                        assert set(words[1:]) <= targets, words
+                    else:
+                        assert words[0] in PROGRAMS, words
+            case other:
+                assert other in {"text", "bibtex"}, other
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in GENERATED], ids=lambda page: page.name)
-def test_every_command_within_the_text_is_one_that_there_is(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_inline_commands_exist(page: Path) -> None:
     plain = BLOCK.sub("", page.read_text(encoding="utf-8"))
     for quoted in re.findall(r"`(forgetbench [^`]*)`", plain):
         words = shlex.split(quoted)[1:]
         if words[0] == "COMMAND":
             continue
-        if len(words) == 1 or words[-1].isupper():  # the name of a command, perhaps with what it takes
-            assert words[0] in set(make_app()), quoted
+        if len(words) == 1 or words[-1].isupper():  # the name of a command, perhaps with a placeholder
+            assert words[0] in {*make_app(), "--version"}, quoted
         else:
-            parses(words)
+            assert_command_parses(words)
 
 
-def parses(words: list[str]) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in DOCS], ids=page_id)
+def test_links_of_repository_files_resolve(page: Path) -> None:
+    """Mkdocs checks the links within docs/; these pages are read in the repository."""
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def assert_command_parses(words: list[str]) -> None:
     """Bind a command line to its function without running it."""
     if "--help" in words:
         assert words[0] in set(make_app())
@@ -108,8 +116,8 @@ def parses(words: list[str]) -> None:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The catalog with two epochs and few images, and jobs in this process."""
+def tiny_catalog(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The catalog with two epochs and few images; jobs run in this process."""
     catalog = tmp_path / "catalog"
     shutil.copytree(tasks.CATALOG, catalog)
     for path in catalog.rglob("*.toml"):
@@ -119,14 +127,14 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tasks, "CATALOG", catalog)
 
     @contextlib.contextmanager
-    def here(*_: object) -> Iterator[Local]:
+    def local(*_: object) -> Iterator[Local]:
         yield Local()
 
-    monkeypatch.setattr(options, "make_executor", here)
+    monkeypatch.setattr(options, "make_executor", local)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if marked(page)], ids=lambda page: page.name)
-def test_marked_blocks_run(page: Path, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if any(block.mark for block in blocks(page))], ids=page_id)
+def test_marked_blocks_run(page: Path, tiny_catalog: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -138,12 +146,12 @@ def test_marked_blocks_run(page: Path, tiny: None, tmp_path: Path, monkeypatch: 
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(block.text, page.name, "exec"), names)  # noqa: S102 - our own pages
         elif block.mark == "run":
-            for words in calls(block.text):
-                runs(words)
+            for words in commands(block.text):
+                run_command(words)
 
 
-def runs(words: list[str]) -> None:
-    """Run one line of a block; a pipe or a redirection only where it is one that we know."""
+def run_command(words: list[str]) -> None:
+    """Run one line of a shell block: forgetbench, or `seq FIRST LAST > FILE`."""
     if words[0] == "seq":
         first, last, arrow, target = words[1:]
         assert arrow == ">"

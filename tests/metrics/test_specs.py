@@ -1,4 +1,4 @@
-"""Specs: complete, true to the functions they name, and what docs/metrics.md is made of."""
+"""Specs: complete, true to the functions they name, and what the page of metrics is generated from."""
 
 from __future__ import annotations
 
@@ -98,8 +98,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         metrics.get("gap.froget")
 
 
-def test_the_page_is_what_the_specs_say():
-    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert page == metrics_page(), "stale: write it again with forgetbench.metrics._docs.write_page"
+def test_page_has_a_section_for_every_metric():
+    page = metrics_page()
     for name in NAMES:
         assert f"### `{name}`" in page

@@ -1,8 +1,6 @@
-"""docs/metrics.md, written from the specs, so that page, command line and columns cannot disagree."""
+"""The documentation page of the metrics, generated from their specs when the documentation is built."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from forgetbench.metrics.registry import Group, MetricSpec, metrics
 
@@ -19,7 +17,7 @@ _DIRECTIONS = {"band": "into the oracle band", "up": "larger is better", "down":
 _INTRODUCTION = """\
 # Metrics
 
-This page is made from the specs in `benchmark/metrics/`; `forgetbench show metric NAME` prints the same.
+This page is generated from the metrics' specs; `forgetbench show metric NAME` prints the same.
 
 How to read any of them:
 
@@ -61,11 +59,6 @@ def metrics_page() -> str:
         parts.append(f"## {title}\n")
         parts += [_section(spec) for spec in specs if spec.group == group]
     return "\n".join(parts)
-
-
-def write_page(path: Path) -> None:
-    """Write the page where it is kept, ``docs/metrics.md``."""
-    path.write_text(metrics_page(), encoding="utf-8")
 
 
 def _section(spec: MetricSpec) -> str:
