@@ -18,8 +18,8 @@ from forgetbench.errors import ForgetBenchError
 from forgetbench.methods import methods
 from forgetbench.methods._fisher import per_example
 from forgetbench.methods.base import ForgetRequest, TaskFacts
-from forgetbench.methods.hyperparameters import Scalar
 from forgetbench.networks import NetworkSpec
+from forgetbench.options import Scalar
 from forgetbench.training import Examples, Recipe, count_flops, fit
 
 

@@ -16,9 +16,9 @@ from forgetbench.training import classification_loss
 class NoisyFineTune(Method):
     """Adds noise to every weight, then trains on what is to be kept."""
 
-    noise: float = param(0.1, low=0, search=(0.01, 1.0), help="Noise, relative to the spread of each weight tensor.")
-    lr: float = param(0.02, above=0, search=(1e-3, 0.1), help="Learning rate.")
-    epochs: int = param(3, low=1, search=(1, 6), help="Passes over the retain set.")
+    noise: float = param(0.1, ge=0, search=(0.01, 1.0), help="Noise, relative to the spread of each weight tensor.")
+    lr: float = param(0.02, gt=0, search=(1e-3, 0.1), help="Learning rate.")
+    epochs: int = param(3, ge=1, search=(1, 6), help="Passes over the retain set.")
 
     def unlearn(self, model: torch.nn.Module, request: ForgetRequest) -> torch.nn.Module:
         """Returns a copy; the given model stays as it is."""

@@ -10,7 +10,7 @@ An author's own file needs no more than this::
     class MyMethod(Method):
         "One line on what it does."
 
-        lr: float = param(0.01, above=0)
+        lr: float = param(0.01, gt=0)
 
         def unlearn(self, model, request): ...
 """
@@ -32,8 +32,10 @@ from forgetbench.errors import UsageError
 from forgetbench.registry import Registry
 
 if TYPE_CHECKING:
+    from forgetbench.methods._card import MethodCard, TaskFacts
     from forgetbench.methods.base import Examples, ForgetRequest, Method, Recipe
-    from forgetbench.methods.hyperparameters import MethodCard, Scalar, TaskFacts, param
+    from forgetbench.options import Scalar
+    from forgetbench.options import option as param
 
 __all__ = [
     "Examples",
@@ -51,52 +53,9 @@ __all__ = [
     "register",
 ]
 
-methods: Registry[type[Method]] = Registry("method", entry_points="forgetbench.methods")
-"""Name -> class; our own are imported when they are first asked for."""
+methods: Registry[type[Method]] = Registry("method", entry_points="forgetbench.methods", package=__name__)
+"""Name -> class; a method of this package is imported when it is first used."""
 register = methods.register
-
-_OURS = {
-    "none": "baselines:NoUnlearning",
-    "retrain": "baselines:Retrain",
-    "finetune": "finetune:FineTune",
-    "gradient-ascent": "gradient_ascent:GradientAscent",
-    "neggrad-plus": "neggrad_plus:NegGradPlus",
-    "random-label": "random_label:RandomLabel",
-    "ssd": "ssd:SSD",
-    "lfssd": "lfssd:LFSSD",
-    "assd": "assd:ASSD",
-    "iau": "iau:IAU",
-    "influence": "influence:Influence",
-    "woodfisher": "woodfisher:WoodFisher",
-    "fisher": "fisher:FisherForgetting",
-    "gs-lora": "gs_lora:GSLoRA",
-    "gs-lora++": "gs_lora_plus_plus:GSLoRAPlusPlus",
-    "amnesiac": "amnesiac:Amnesiac",
-    "salun": "salun:SalUn",
-    "l1-sparse": "l1_sparse:L1Sparse",
-    "scrub": "scrub:Scrub",
-    "bad-teacher": "bad_teacher:BadTeacher",
-    "cf-k": "cf_k:CFK",
-    "eu-k": "eu_k:EUK",
-    "delete": "delete:Delete",
-    "boundary-shrink": "boundary_shrink:BoundaryShrink",
-    "boundary-expand": "boundary_expand:BoundaryExpand",
-    "jit": "jit:JiT",
-    "lotus": "lotus:LoTUS",
-    "msg": "msg:MaskedSmallGradients",
-    "kookmin": "kookmin:Kookmin",
-    "ct": "ct:ConvolutionTranspose",
-    "unsir": "unsir:UNSIR",
-    "fanchuan": "fanchuan:Fanchuan",
-    "seif": "seif:Seif",
-    "sebastian": "sebastian:Sebastian",
-    "sham": "sentinels:Sham",
-    "collapse": "sentinels:Collapse",
-    "relabelled": "sentinels:Relabelled",
-    "head-mask": "sentinels:HeadMask",
-}
-for _name, _target in _OURS.items():
-    register(_name, f"forgetbench.methods.{_target}")
 
 
 def __getattr__(name: str) -> Any:
@@ -204,12 +163,9 @@ def _parts(text: str) -> tuple[str, str, str]:
 
 
 def _parse_values(method: str, text: str) -> dict[str, Scalar]:
-    from forgetbench.methods.hyperparameters import parse_value
+    from forgetbench.options import parse_assignments
 
-    values: dict[str, Scalar] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals or not name.strip():
-            raise UsageError(f"method {method}: {part!r} is not parameter=value; write {method}:PARAMETER=VALUE,...")
-        values[name.strip()] = parse_value(value)
-    return values
+    try:
+        return parse_assignments(text.split(","), f"method {method}")
+    except UsageError as error:
+        raise UsageError(f"{error} A method with values is {method}:PARAMETER=VALUE,...") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from forgetbench.methods import methods
 from forgetbench.methods.base import Method
-from forgetbench.methods.hyperparameters import ParameterFacts
+from forgetbench.options import OptionDoc
 
 HEAD = """# Methods
 
@@ -56,13 +56,13 @@ def _section(kind: type[Method]) -> str:
     for what, allowed in (("networks", card.networks), ("scenarios", card.scenarios)):
         if "*" not in allowed:
             lines += [f"- Applies to the {what} {', '.join(allowed)}."]
-    lines += [f"- Known to fail at: {card.fails_at}."]
+    lines += [f"- Known to fail at: {card.known_limitations}."]
     facts = kind.parameters()
     if facts:
         lines += ["", "| hyper-parameter | default | range | authors' | searched | meaning |", "| --- " * 6 + "|"]
         lines += [
             f"| `{each.name}` | {each.default} | {each.range.replace('|', 'or')} | "
-            f"{'' if each.authors is None else each.authors} | {searched(each)} | {each.help} |"
+            f"{'' if each.paper_default is None else each.paper_default} | {searched(each)} | {each.help} |"
             for each in facts
         ]
     if card.bibtex:
@@ -70,7 +70,7 @@ def _section(kind: type[Method]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def searched(parameter: ParameterFacts) -> str:
+def searched(parameter: OptionDoc) -> str:
     """What tuning searches, in a few words; empty where it leaves a parameter alone."""
     if parameter.search is None:
         return ""

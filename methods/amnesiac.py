@@ -14,11 +14,13 @@ from typing import ClassVar
 
 from torch import nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._training import descend, editable, outputs_of, random_labels
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
+@methods.register("amnesiac")
 @dataclass(frozen=True, kw_only=True)
 class Amnesiac(Method):
     """Train on everything, the forget set under random labels."""
@@ -26,20 +28,15 @@ class Amnesiac(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="amnesiac",
         title="Trains on everything, the forget set under random wrong labels",
-        authors="Laura Graves, Vineel Nagisetty, Vijay Ganesh",
-        year=2021,
-        venue="AAAI",
-        link="https://arxiv.org/abs/2010.10981",
-        bibtex="@inproceedings{graves2021amnesiac, title={Amnesiac Machine Learning}, "
-        "author={Graves, Laura and Nagisetty, Vineel and Ganesh, Vijay}, booktitle={AAAI}, year={2021}}",
+        papers=("graves2021amnesiac",),
         family="relabelling",
-        needs=frozenset({"forget", "retain"}),
-        fails_at="privacy: confident wrong answers on the forget set give it away",
+        needs=("forget", "retain"),
+        known_limitations="Privacy: confident wrong answers reveal the forget set.",
     )
 
-    epochs: int = param(3, low=1, search=(1, 6), help="Passes over all examples.")
-    lr: float = param(1e-3, above=0, authors=1e-4, search=(1e-4, 1e-2), help="Learning rate of Adam.")
-    batch_size: int = param(128, low=2, help="Examples per step.")
+    epochs: int = param(3, ge=1, search=(1, 6), help="Passes over all examples.")
+    lr: float = param(1e-3, gt=0, paper_default=1e-4, search=(1e-4, 1e-2), help="Learning rate of Adam.")
+    batch_size: int = param(128, ge=2, help="Examples per step.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model that was taught otherwise."""

@@ -17,12 +17,14 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._dampening import class_sorted, dampen, ratios, weighted
 from forgetbench.methods._fisher import per_example, squared_batch_means
 from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 
 
+@methods.register("assd")
 @dataclass(frozen=True, kw_only=True)
 class ASSD(Method):
     """Dampen a share of the parameters that follows from the size of the forget set."""
@@ -30,34 +32,28 @@ class ASSD(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="assd",
         title="Adaptive SSD: the threshold follows from the share of data to forget",
-        authors="Stefan Schoepf, Jack Foster, Alexandra Brintrup",
-        year=2024,
-        venue="arXiv",
-        link="https://arxiv.org/abs/2402.10098",
-        bibtex="@misc{schoepf2024parameter, title={Parameter-tuning-free data entry error unlearning with adaptive "
-        "selective synaptic dampening}, author={Schoepf, Stefan and Foster, Jack and Brintrup, Alexandra}, "
-        "year={2024}, eprint={2402.10098}, archivePrefix={arXiv}}",
+        papers=("schoepf2024parameter",),
         family="damping",
-        needs=frozenset({"forget", "retain"}),
+        needs=("forget", "retain"),
         random=False,
-        fails_at="small networks, where one or two percent of the weights may be too many or too few",
+        known_limitations="Small networks, where one or two percent of the weights can be too many or too few.",
     )
 
     importance: str = param(
         "per-sample",
         choices=("per-sample", "batch"),
-        authors="batch",
+        paper_default="batch",
         search=("per-sample", "batch"),
-        help="By example, or by batch as published.",
+        help="Per example, or per batch as published.",
     )
     reference: str = param(
         "all",
         choices=("all", "retain"),
-        authors="retain",
+        paper_default="retain",
         search=("all", "retain"),
         help="Data that I_D is taken over: all, or what is kept.",
     )
-    batch_size: int = param(64, low=1, authors=1024, help="Examples per backward.")
+    batch_size: int = param(64, ge=1, paper_default=1024, help="Examples per backward.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, dampened."""

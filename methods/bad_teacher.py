@@ -17,12 +17,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._distillation import divergence, teacher_of
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import make_optimizer
 
 
+@methods.register("bad-teacher")
 @dataclass(frozen=True, kw_only=True)
 class BadTeacher(Method):
     """Learn from a random network on the forget set and from the original on the retain set."""
@@ -30,26 +32,19 @@ class BadTeacher(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="bad-teacher",
         title="Distils a random network on the forget set and the original on the retain set",
-        authors="Vikram S. Chundawat, Ayush K. Tarun, Murari Mandal, Mohan Kankanhalli",
-        year=2023,
-        venue="AAAI",
-        link="https://arxiv.org/abs/2205.08096",
-        bibtex="@inproceedings{chundawat2023can, title={Can Bad Teaching Induce Forgetting? Unlearning in Deep "
-        "Networks Using an Incompetent Teacher}, author={Chundawat, Vikram S and Tarun, Ayush K and Mandal, Murari "
-        "and Kankanhalli, Mohan}, booktitle={AAAI}, year={2023}}",
+        papers=("chundawat2023can",),
         family="distillation",
-        needs=frozenset({"forget", "retain"}),
-        fails_at="privacy: an answer at random is one that no retrained model would give, and it gives the forget "
-        "set away",
+        needs=("forget", "retain"),
+        known_limitations="Privacy: random answers, which no retrained model would give, reveal the forget set.",
     )
 
     epochs: int = param(
-        5, low=1, authors=1, search=(1, 8), help="Passes over the forget set and a part of the retain set."
+        5, ge=1, paper_default=1, search=(1, 8), help="Passes over the forget set and a part of the retain set."
     )
-    lr: float = param(5e-4, above=0, authors=1e-4, search=(5e-5, 5e-3), help="Learning rate of Adam.")
-    retain_share: float = param(0.3, above=0, high=1, help="Share of the retain set that is used, drawn once.")
-    temperature: float = param(1.0, above=0, search=(0.5, 4.0), help="Temperature of the divergences.")
-    batch_size: int = param(64, low=2, authors=256, help="Examples per step.")
+    lr: float = param(5e-4, gt=0, paper_default=1e-4, search=(5e-5, 5e-3), help="Learning rate of Adam.")
+    retain_share: float = param(0.3, gt=0, le=1, help="Share of the retain set that is used, drawn once.")
+    temperature: float = param(1.0, gt=0, search=(0.5, 4.0), help="Temperature of the divergences.")
+    batch_size: int = param(64, ge=2, paper_default=256, help="Examples per step.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student; neither teacher can move."""

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import inspect
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from forgetbench.errors import UsageError
-from forgetbench.methods.hyperparameters import (
-    MethodCard,
-    ParameterFacts,
-    Scalar,
-    TaskFacts,
-    checked,
-    minimal_card,
-    param,
-    parameters,
-)
+from forgetbench.methods._card import MethodCard, TaskFacts, default_card
+from forgetbench.options import OptionDoc, Options, Scalar
+from forgetbench.options import option as param
 from forgetbench.training import Examples, LossFunction, Recipe
 from forgetbench.training.compute import derived_generator, derived_seed
 
@@ -84,24 +76,21 @@ class ForgetRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(ABC):
-    """What turns an original into an unlearned model. A subclass is a frozen, keyword-only dataclass.
+class Method(Options, ABC):
+    """Turns an original into an unlearned model. A subclass is a frozen, keyword-only dataclass.
 
-    Its fields are the hyper-parameters, `param(...)` giving their ranges; they are checked when it is made. It has a
-    `card` (one is made of the docstring where an author writes none) and `unlearn`, and keeps no state of its own.
+    Its fields are the hyper-parameters, declared by `param(...)` and checked when an object is made. It has a `card`
+    (without one, name and title come from the class and its docstring) and `unlearn`, and keeps no state.
     """
 
     card: ClassVar[MethodCard]
+    option_noun: ClassVar[str] = "hyper-parameter"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "card" not in cls.__dict__ and not any("card" in base.__dict__ for base in cls.__mro__[1:]):
-            cls.card = minimal_card(cls)
-
-    def __post_init__(self) -> None:
-        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        for name, value in checked(self.card.name, type(self), values).items():
-            object.__setattr__(self, name, value)
+            cls.card = default_card(cls)
+        cls.option_owner = f"method {cls.card.name}"
 
     @abstractmethod
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
@@ -130,23 +119,10 @@ class Method(ABC):
             return f"{card.name} needs one class per image; it does not apply to labels of several attributes"
         return None
 
-    def to_dict(self) -> dict[str, Scalar]:
-        """The hyper-parameters, ready for JSON."""
-        return dataclasses.asdict(self)
-
     @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> Self:
-        """A method with these hyper-parameters and defaults for the rest.
-
-        Raises:
-            UsageError: A name is unknown, or a value out of range.
-        """
-        return cls(**checked(cls.card.name, cls, values))
-
-    @classmethod
-    def parameters(cls) -> list[ParameterFacts]:
-        """The hyper-parameters with their types, defaults and ranges."""
-        return parameters(cls)
+    def parameters(cls) -> list[OptionDoc]:
+        """The hyper-parameters with their types, defaults, ranges and meaning."""
+        return cls.options()
 
     @classmethod
     def source_hash(cls) -> str:
@@ -166,7 +142,7 @@ class Method(ABC):
         return digest.hexdigest()
 
 
-_NOT_HASHED = {"forgetbench.methods", "forgetbench.methods.base", "forgetbench.methods.hyperparameters"}
+_NOT_HASHED = {f"forgetbench.methods{name}" for name in ("", ".base", "._card", "._references")}
 
 
 def _add_imported(name: str, found: set[str]) -> None:

@@ -8,10 +8,12 @@ from typing import ClassVar
 
 from torch import nn
 
+from forgetbench.methods import methods
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard
 from forgetbench.training import fit
 
 
+@methods.register("none")
 @dataclass(frozen=True, kw_only=True)
 class NoUnlearning(Method):
     """Return the original, untouched."""
@@ -19,16 +21,10 @@ class NoUnlearning(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="none",
         title="No unlearning: the original, untouched",
-        authors="",
-        year=None,
-        venue="this benchmark",
-        link="",
-        bibtex="",
         family="reference",
-        needs=frozenset(),
         random=False,
+        known_limitations="Forgets nothing.",
         reference=True,
-        fails_at="forgetting anything",
     )
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:  # noqa: ARG002
@@ -36,6 +32,7 @@ class NoUnlearning(Method):
         return copy.deepcopy(model)
 
 
+@methods.register("retrain")
 @dataclass(frozen=True, kw_only=True)
 class Retrain(Method):
     """Train a fresh network on the retain set."""
@@ -43,15 +40,10 @@ class Retrain(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="retrain",
         title="A fresh network, trained on the retain set by the same recipe",
-        authors="",
-        year=None,
-        venue="this benchmark",
-        link="",
-        bibtex="",
         family="reference",
-        needs=frozenset({"retain"}),
+        needs=("retain",),
+        known_limitations="Expensive.",
         reference=True,
-        fails_at="being cheap",
     )
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:  # noqa: ARG002

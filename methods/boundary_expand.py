@@ -16,9 +16,9 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.boundary_shrink import BIBTEX, BoundaryShrink
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -42,6 +42,7 @@ def narrowed(wide: nn.Linear, head: nn.Linear) -> nn.Linear:
     return head
 
 
+@methods.register("boundary-expand")
 @dataclass(frozen=True, kw_only=True)
 class BoundaryExpand(Method):
     """Train the forget set on a class of its own, which is dropped afterwards."""
@@ -49,21 +50,17 @@ class BoundaryExpand(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="boundary-expand",
         title="Teaches the forget set a class that does not exist, and drops that class",
-        authors=BoundaryShrink.card.authors,
-        year=2023,
-        venue="CVPR",
-        link=BoundaryShrink.card.link,
-        bibtex=BIBTEX,
+        papers=("chen2023boundary",),
         family="relabelling",
-        needs=frozenset({"forget"}),
+        needs=("forget",),
         attributes=False,
-        fails_at="erasing: once the new output is dropped, the old ones may answer as before",
+        known_limitations="Erasing: without the extra output, the old outputs may answer as before.",
     )
 
-    epochs: int = param(5, low=1, authors=10, search=(2, 10), help="Passes over the forget set.")
-    lr: float = param(1e-4, above=0, authors=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
-    batch_size: int = param(64, low=1, help="Examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
+    epochs: int = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the forget set.")
+    lr: float = param(1e-4, gt=0, paper_default=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
+    batch_size: int = param(64, ge=1, help="Examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, without the output that took the forget set."""

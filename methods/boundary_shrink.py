@@ -18,16 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from forgetbench.methods import methods
 from forgetbench.methods._distillation import teacher_of
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
-
-BIBTEX = (
-    "@inproceedings{chen2023boundary, title={Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the "
-    "Decision Boundary}, author={Chen, Min and Gao, Weizhuo and Liu, Gaoyang and Peng, Kai and Wang, Chen}, "
-    "booktitle={CVPR}, year={2023}}"
-)
 
 
 def neighboring_classes(
@@ -54,6 +49,7 @@ def neighboring_classes(
     return torch.cat(found)
 
 
+@methods.register("boundary-shrink")
 @dataclass(frozen=True, kw_only=True)
 class BoundaryShrink(Method):
     """Train the forget set on its nearest wrong classes."""
@@ -61,25 +57,18 @@ class BoundaryShrink(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="boundary-shrink",
         title="Teaches each forgotten image the wrong class whose boundary is nearest",
-        authors="Min Chen, Weizhuo Gao, Gaoyang Liu, Kai Peng, Chen Wang",
-        year=2023,
-        venue="CVPR",
-        link="https://openaccess.thecvf.com/content/CVPR2023/html/"
-        "Chen_Boundary_Unlearning_Rapid_Forgetting_of_Deep_Networks_via_Shifting_the_CVPR_2023_paper.html",
-        bibtex=BIBTEX,
+        papers=("chen2023boundary",),
         family="relabelling",
-        needs=frozenset({"forget"}),
+        needs=("forget",),
         attributes=False,
-        fails_at="forgetting examples of classes that stay: it pushes their boundaries into what is to be kept",
+        known_limitations="Single examples of retained classes: it moves the boundaries of these classes.",
     )
 
-    epochs: int = param(5, low=1, authors=10, search=(2, 10), help="Passes over the forget set.")
-    lr: float = param(1e-4, above=0, authors=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
-    bound: float = param(
-        0.1, above=0, high=1, search=(0.02, 0.5), help="Step of the attack, in pixels between 0 and 1."
-    )
-    batch_size: int = param(64, low=1, help="Examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
+    epochs: int = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the forget set.")
+    lr: float = param(1e-4, gt=0, paper_default=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
+    bound: float = param(0.1, gt=0, le=1, search=(0.02, 0.5), help="Step of the attack, in pixels between 0 and 1.")
+    batch_size: int = param(64, ge=1, help="Examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     released: bool = param(False, help="Whether an image that the attack does not move keeps its label.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:

@@ -16,15 +16,10 @@ from typing import ClassVar
 from torch import nn
 
 from forgetbench.errors import UsageError
+from forgetbench.methods import methods
 from forgetbench.methods._finetuning import Repair
 from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-
-BIBTEX = (
-    "@article{goel2022toward, title={Toward Adversarial Evaluations for Inexact Machine Unlearning}, "
-    "author={Goel, Shashwat and Prabhu, Ameya and Sanyal, Amartya and Lim, Ser-Nam and Torr, Philip and Kumaraguru, "
-    "Ponnurangam}, journal={arXiv:2201.06640}, year={2022}}"
-)
 
 
 def last_parts(network: nn.Module, k: int, method: str) -> list[str]:
@@ -45,6 +40,7 @@ def last_parts(network: nn.Module, k: int, method: str) -> list[str]:
     return names[1 + max(place for place, name in enumerate(names) if name.startswith(kept)) :]
 
 
+@methods.register("cf-k")
 @dataclass(frozen=True, kw_only=True)
 class CFK(Method):
     """Train the last k blocks and the head on the retain set."""
@@ -52,24 +48,24 @@ class CFK(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="cf-k",
         title="Trains the last k blocks and the head on the retain set",
-        authors="Shashwat Goel, Ameya Prabhu, Amartya Sanyal, Ser-Nam Lim, Philip Torr, Ponnurangam Kumaraguru",
-        year=2022,
-        venue="arXiv",
-        link="https://arxiv.org/abs/2201.06640",
-        bibtex=BIBTEX,
+        papers=("goel2022toward",),
         family="fine-tuning",
-        needs=frozenset({"retain"}),
-        fails_at="anything that the frozen blocks hold, and memorised examples, as fine-tuning does",
+        needs=("retain",),
+        known_limitations="Information in frozen blocks, and memorized examples, as with fine-tuning.",
     )
 
     k: int = param(
-        2, low=0, authors=10, search=(0, 3), help="Blocks, counted from the last, that are trained beside the head."
+        2,
+        ge=0,
+        paper_default=10,
+        search=(0, 3),
+        help="How many of the last blocks are trained, with the head.",
     )
-    epochs: int = param(5, low=1, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.02, above=0, authors=0.01, search=(1e-3, 2e-1), help="Highest learning rate.")
-    batch_size: int = param(128, low=2, help="Examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+    epochs: int = param(5, ge=1, search=(2, 10), help="Passes over the retain set.")
+    lr: float = param(0.02, gt=0, paper_default=0.01, search=(1e-3, 2e-1), help="Highest learning rate.")
+    batch_size: int = param(128, ge=2, help="Examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
 
     def prepare(self, network: nn.Module, request: ForgetRequest, trained: list[str]) -> None:
         """What happens to the parts that will be trained, before they are."""

@@ -6,7 +6,6 @@ EntryDetail classes are forgotten and retained images hold none of them, so that
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.methods.base import ForgetRequest, Method, TaskFacts
-from forgetbench.methods.hyperparameters import describe_range
 from forgetbench.networks import NetworkSpec
+from forgetbench.options import OptionSpec, option_specs
 from forgetbench.training import Examples, Recipe, fit
 
 SIZE, CLASSES, ATTRIBUTES, BATCH = 8, 4, 3, 8
@@ -192,8 +191,12 @@ class Battery:
     def bad_values(self) -> str:
         """Unknown names, wrong types and values out of range are refused, by name and with the range."""
         cases: list[tuple[str, object, str]] = [("no_such_parameter", 1, "")]
-        for each in dataclasses.fields(self.kind):
-            cases += [(each.name, value, describe_range(each)) for value in _refusable(each)]
+        specs = option_specs(self.kind)
+        for document in self.kind.options():
+            allowed = "" if document.range == "any" else document.range
+            cases += [
+                (document.name, value, allowed) for value in _invalid_values(specs[document.name], document.default)
+            ]
         for name, value, allowed in cases:
             try:
                 self.kind.from_dict({name: value})
@@ -308,15 +311,14 @@ def _demand(condition: bool, message: str) -> None:
         raise ForgetBenchError(message)
 
 
-def _refusable(field: dataclasses.Field[Any]) -> list[object]:
-    """Values that a hyper-parameter must not take: of no type of its own, beyond each end of its range, NaN."""
-    bounds: dict[str, float | None] = field.metadata.get("bounds", {})
-    beyond: dict[str, float] = {"low": -1, "high": 1, "above": 0, "below": 0}
+def _invalid_values(spec: OptionSpec, default: object) -> list[object]:
+    """Values that a hyper-parameter must refuse: of the wrong type, beyond each end of its range, NaN."""
+    outside = {"ge": -1, "le": 1, "gt": 0, "lt": 0}
     values: list[object] = [object()]
-    values += [end + beyond[name] for name, end in bounds.items() if end is not None]
-    if isinstance(field.default, float):
+    values += [bound + outside[name] for name, bound in spec.constraints.items()]
+    if isinstance(default, float):
         values.append(math.nan)
-    if field.metadata.get("choices"):
+    if spec.choices:
         values.append("no-such-choice")
     return values
 

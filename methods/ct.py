@@ -16,10 +16,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._finetuning import Repair
 from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.msg import DEEP_UNLEARN
 
 
 def transpose_kernels(network: nn.Module) -> int:
@@ -33,6 +33,7 @@ def transpose_kernels(network: nn.Module) -> int:
     return swapped
 
 
+@methods.register("ct")
 @dataclass(frozen=True, kw_only=True)
 class ConvolutionTranspose(Method):
     """Transpose all kernels and train on the retain set."""
@@ -40,25 +41,20 @@ class ConvolutionTranspose(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="ct",
         title="Swaps height and width of every kernel and trains on the retain set",
-        authors="toshi_k, marvelworld; Xavier F. Cadet, Anastasia Borovykh, Mohammad Malekzadeh, Sara Ahmadi-Abhari, "
-        "Hamed Haddadi",
-        year=2024,
-        venue="arXiv",
-        link="https://arxiv.org/abs/2410.01276",
-        bibtex=DEEP_UNLEARN,
+        papers=("cadet2024deep", "toshi2023unlearning"),
         family="re-initialization",
-        needs=frozenset({"retain"}),
+        needs=("retain",),
         networks=("cnn", "resnet18", "vit"),
-        fails_at="what is not in kernels: batch-norm, linear layers and symmetric kernels keep what they knew",
+        known_limitations="Information outside kernels: batch-norm, linear layers and symmetric kernels do not change.",
     )
 
-    epochs: int = param(5, low=1, authors=3, search=(2, 10), help="Passes over the retain set.")
+    epochs: int = param(5, ge=1, paper_default=3, search=(2, 10), help="Passes over the retain set.")
     lr: float = param(
-        0.05, above=0, authors=1e-3, search=(5e-3, 0.2), help="Highest learning rate; it falls by a cosine."
+        0.05, gt=0, paper_default=1e-3, search=(5e-3, 0.2), help="Highest learning rate; it falls by a cosine."
     )
-    batch_size: int = param(64, low=2, help="Examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+    batch_size: int = param(64, ge=2, help="Examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, transposed and trained."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from forgetbench.methods import methods
 from forgetbench.methods._distillation import teacher_of
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
@@ -27,6 +28,7 @@ def masked_target(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.float().scatter(1, labels[:, None], float("-inf")).softmax(1)
 
 
+@methods.register("delete")
 @dataclass(frozen=True, kw_only=True)
 class Delete(Method):
     """Distil the original's answers on the forget set with the label's logit masked out."""
@@ -34,23 +36,17 @@ class Delete(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="delete",
         title="Distils the original's answers on the forget set with the label masked out",
-        authors="Yu Zhou, Dian Zheng, Qijie Mo, Renjie Lu, Kun-Yu Lin, Wei-Shi Zheng",
-        year=2025,
-        venue="CVPR",
-        link="https://arxiv.org/abs/2503.23751",
-        bibtex="@inproceedings{zhou2025decoupled, title={Decoupled Distillation to Erase: A General Unlearning Method "
-        "for Any Class-centric Tasks}, author={Zhou, Yu and Zheng, Dian and Mo, Qijie and Lu, Renjie and Lin, Kun-Yu "
-        "and Zheng, Wei-Shi}, booktitle={CVPR}, year={2025}}",
+        papers=("zhou2025decoupled",),
         family="distillation",
-        needs=frozenset({"forget"}),
+        needs=("forget",),
         attributes=False,
-        fails_at="forgetting examples of classes that stay: a retrained model still gets most of them right",
+        known_limitations="Single examples of retained classes: a retrained model is still right on most of them.",
     )
 
-    epochs: int = param(10, low=1, authors=20, search=(3, 20), help="Passes over the forget set.")
-    lr: float = param(1e-4, above=0, authors=1e-3, search=(1e-5, 1e-2), help="Learning rate.")
-    batch_size: int = param(64, low=1, help="Examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
+    epochs: int = param(10, ge=1, paper_default=20, search=(3, 20), help="Passes over the forget set.")
+    lr: float = param(1e-4, gt=0, paper_default=1e-3, search=(1e-5, 1e-2), help="Learning rate.")
+    batch_size: int = param(64, ge=1, help="Examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, distilled."""

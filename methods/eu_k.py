@@ -14,10 +14,12 @@ from typing import ClassVar
 
 from torch import nn
 
+from forgetbench.methods import methods
 from forgetbench.methods.base import ForgetRequest, MethodCard, param
-from forgetbench.methods.cf_k import BIBTEX, CFK
+from forgetbench.methods.cf_k import CFK
 
 
+@methods.register("eu-k")
 @dataclass(frozen=True, kw_only=True)
 class EUK(CFK):
     """Initialize the last k blocks and the head anew and train them on the retain set."""
@@ -25,25 +27,21 @@ class EUK(CFK):
     card: ClassVar[MethodCard] = MethodCard(
         name="eu-k",
         title="Initializes the last k blocks and the head anew and trains them on the retain set",
-        authors=CFK.card.authors,
-        year=2022,
-        venue="arXiv",
-        link="https://arxiv.org/abs/2201.06640",
-        bibtex=BIBTEX,
+        papers=("goel2022toward",),
         family="re-initialization",
-        needs=frozenset({"retain"}),
-        fails_at="what the frozen blocks hold: features that the forget set has shaped stay",
+        needs=("retain",),
+        known_limitations="Features in the frozen blocks that the forget set has shaped.",
     )
 
     k: int = param(
         1,
-        low=0,
-        authors=10,
+        ge=0,
+        paper_default=10,
         search=(0, 3),
-        help="Blocks, counted from the last, that are trained anew beside the head.",
+        help="How many of the last blocks are trained anew, with the head.",
     )
-    epochs: int = param(10, low=1, search=(4, 15), help="Passes over the retain set.")
-    lr: float = param(0.05, above=0, authors=0.01, search=(5e-3, 0.2), help="Highest learning rate.")
+    epochs: int = param(10, ge=1, search=(4, 15), help="Passes over the retain set.")
+    lr: float = param(0.05, gt=0, paper_default=0.01, search=(5e-3, 0.2), help="Highest learning rate.")
 
     def prepare(self, network: nn.Module, request: ForgetRequest, trained: list[str]) -> None:
         """Give the parts that will be trained fresh initial values."""

@@ -21,10 +21,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._distillation import divergence
 from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.msg import CHALLENGE
 from forgetbench.training import classification_loss, make_optimizer
 
 Batch = tuple[Tensor, Tensor]
@@ -35,6 +35,7 @@ def contrast(forgotten: Tensor, retained: Tensor, temperature: float) -> Tensor:
     return -(forgotten @ retained.T / temperature).log_softmax(1).mean()
 
 
+@methods.register("fanchuan")
 @dataclass(frozen=True, kw_only=True)
 class Fanchuan(Method):
     """Forget by a uniform answer and by contrast, in turns with training on the retain set."""
@@ -42,28 +43,23 @@ class Fanchuan(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="fanchuan",
         title="Uniform answers and contrast on the forget set, in turns with training on the retain set",
-        authors="Team fanchuan",
-        year=2023,
-        venue="NeurIPS 2023 Machine Unlearning Challenge",
-        link=CHALLENGE,
-        bibtex="@misc{fanchuan2023unlearning, title={Solution of team fanchuan, NeurIPS 2023 Machine Unlearning "
-        "Challenge}, author={fanchuan}, year={2023}}",
+        papers=("fanchuan2023unlearning",),
         family="distillation",
-        needs=frozenset({"forget", "retain"}),
-        fails_at="balance: three learning rates, and the first pass breaks what the last must mend",
+        needs=("forget", "retain"),
+        known_limitations="Balance of three learning rates: the last pass must repair what the first one damages.",
     )
 
-    epochs: int = param(5, low=1, authors=8, search=(2, 8), help="Turns of a forget round and a retain round.")
-    uniform_lr: float = param(0.005, above=0, search=(5e-4, 2e-2), help="Learning rate of the first pass.")
+    epochs: int = param(5, ge=1, paper_default=8, search=(2, 8), help="Turns of a forget round and a retain round.")
+    uniform_lr: float = param(0.005, gt=0, search=(5e-4, 2e-2), help="Learning rate of the first pass.")
     forget_lr: float = param(
-        1e-3, above=0, authors=3e-4, search=(1e-4, 1e-2), help="Highest learning rate of the forget rounds."
+        1e-3, gt=0, paper_default=3e-4, search=(1e-4, 1e-2), help="Highest learning rate of the forget rounds."
     )
-    lr: float = param(0.01, above=0, authors=0.004, search=(1e-3, 3e-2), help="Learning rate of the retain rounds.")
-    temperature: float = param(1.15, above=0, help="Temperature of the contrast.")
-    forget_batch_size: int = param(64, low=1, help="Forget examples per step.")
-    batch_size: int = param(64, low=2, authors=256, help="Retain examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, low=0, authors=0.01, help="Weight decay of the retain rounds.")
+    lr: float = param(0.01, gt=0, paper_default=0.004, search=(1e-3, 3e-2), help="Learning rate of the retain rounds.")
+    temperature: float = param(1.15, gt=0, help="Temperature of the contrast.")
+    forget_batch_size: int = param(64, ge=1, help="Forget examples per step.")
+    batch_size: int = param(64, ge=2, paper_default=256, help="Retain examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, paper_default=0.01, help="Weight decay of the retain rounds.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model after all rounds."""

@@ -13,11 +13,13 @@ from typing import ClassVar
 
 from torch import nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, Recipe, param
 from forgetbench.training import fit
 
 
+@methods.register("finetune")
 @dataclass(frozen=True, kw_only=True)
 class FineTune(Method):
     """Train the original on the retain set for a few more epochs."""
@@ -25,23 +27,17 @@ class FineTune(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="finetune",
         title="Goes on training on the retain set",
-        authors="Alexander Warnecke, Lukas Pirch, Christian Wressnegger, Konrad Rieck",
-        year=2023,
-        venue="NDSS",
-        link="https://arxiv.org/abs/2108.11577",
-        bibtex="@inproceedings{warnecke2023machine, title={Machine Unlearning of Features and Labels}, "
-        "author={Warnecke, Alexander and Pirch, Lukas and Wressnegger, Christian and Rieck, Konrad}, "
-        "booktitle={NDSS}, year={2023}}",
+        papers=("warnecke2023machine",),
         family="fine-tuning",
-        needs=frozenset({"retain"}),
-        fails_at="memorised examples: a few epochs at a small rate leave the forget set as it was",
+        needs=("retain",),
+        known_limitations="Memorized examples: a few epochs at a small learning rate leave them as they were.",
     )
 
-    epochs: int = param(5, low=1, authors=10, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.02, above=0, authors=0.01, search=(1e-3, 2e-1), help="Highest learning rate.")
-    batch_size: int = param(128, low=2, help="Examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+    epochs: int = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the retain set.")
+    lr: float = param(0.02, gt=0, paper_default=0.01, search=(1e-3, 2e-1), help="Highest learning rate.")
+    batch_size: int = param(128, ge=2, help="Examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained further."""

@@ -18,12 +18,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._fisher import Importance, per_example
 from forgetbench.methods._training import editable
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import DivergedError, predict
 
 
+@methods.register("fisher")
 @dataclass(frozen=True, kw_only=True)
 class FisherForgetting(Method):
     """Add noise to the weights that matter little for the retain set."""
@@ -31,26 +33,20 @@ class FisherForgetting(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="fisher",
         title="Fisher forgetting: noise inverse to the Fisher information of the retain set",
-        authors="Aditya Golatkar, Alessandro Achille, Stefano Soatto",
-        year=2020,
-        venue="CVPR",
-        link="https://arxiv.org/abs/1911.04933",
-        bibtex="@inproceedings{golatkar2020eternal, title={Eternal Sunshine of the Spotless Net: Selective Forgetting "
-        "in Deep Networks}, author={Golatkar, Aditya and Achille, Alessandro and Soatto, Stefano}, booktitle={CVPR}, "
-        "year={2020}}",
+        papers=("golatkar2020eternal",),
         family="noise",
-        needs=frozenset({"retain"}),
-        fails_at="selectivity: it never looks at the forget set, and noise that reaches it reaches the rest",
+        needs=("retain",),
+        known_limitations="Selectivity: it never reads the forget set, and noise that removes it damages the rest.",
     )
 
     alpha: float = param(
-        3e-7, above=0, authors=1e-9, search=(1e-9, 1e-5), help="Variance of the noise where the information is 1."
+        3e-7, gt=0, paper_default=1e-9, search=(1e-9, 1e-5), help="Variance of the noise where the information is 1."
     )
     power: float = param(
-        1.0, above=0, high=1, authors=1.0, search=(0.5, 1.0), help="Exponent of the information; 0.5 as in the paper."
+        1.0, gt=0, le=1, paper_default=1.0, search=(0.5, 1.0), help="Exponent of the information; 0.5 as in the paper."
     )
-    ceiling: float = param(1e3, above=0, help="Most variance, as a multiple of alpha.")
-    batch_size: int = param(64, low=1, help="Examples per backward; does not shape the result.")
+    ceiling: float = param(1e3, gt=0, help="Most variance, as a multiple of alpha.")
+    batch_size: int = param(64, ge=1, help="Examples per backward; does not shape the result.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, noisy."""

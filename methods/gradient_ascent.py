@@ -15,12 +15,14 @@ from typing import ClassVar
 
 from torch import nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._training import accuracy, descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import DivergedError, classification_loss, make_optimizer
 from forgetbench.training.data import batch_sizes
 
 
+@methods.register("gradient-ascent")
 @dataclass(frozen=True, kw_only=True)
 class GradientAscent(Method):
     """Ascend on the forget set until validation accuracy would fall below a floor."""
@@ -28,23 +30,18 @@ class GradientAscent(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="gradient-ascent",
         title="Climbs the loss of the forget set, down to a utility floor on validation",
-        authors="Laura Graves, Vineel Nagisetty, Vijay Ganesh",
-        year=2021,
-        venue="AAAI",
-        link="https://arxiv.org/abs/2010.10981",
-        bibtex="@inproceedings{graves2021amnesiac, title={Amnesiac Machine Learning}, "
-        "author={Graves, Laura and Nagisetty, Vineel and Ganesh, Vijay}, booktitle={AAAI}, year={2021}}",
+        papers=("graves2021amnesiac",),
         family="ascent",
-        needs=frozenset({"forget", "validation"}),
-        fails_at="stopping: the loss has no ceiling, so it does nothing or breaks the classes of the forget set",
+        needs=("forget", "validation"),
+        known_limitations="Stopping: the loss is unbounded, so it does nothing or destroys the forgotten classes.",
     )
 
-    epochs: int = param(40, low=1, authors=5, help="Most passes over the forget set.")
-    lr: float = param(0.005, above=0, authors=1e-4, search=(1e-4, 3e-2), help="Learning rate.")
-    batch_size: int = param(64, low=1, authors=256, help="Examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
+    epochs: int = param(40, ge=1, paper_default=5, help="Most passes over the forget set.")
+    lr: float = param(0.005, gt=0, paper_default=1e-4, search=(1e-4, 3e-2), help="Learning rate.")
+    batch_size: int = param(64, ge=1, paper_default=256, help="Examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     floor: float = param(
-        0.02, low=0, high=1, search=(5e-3, 0.1), help="Fall of validation accuracy at which it stops (1 = never)."
+        0.02, ge=0, le=1, search=(5e-3, 0.1), help="Fall of validation accuracy at which it stops (1 = never)."
     )
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:

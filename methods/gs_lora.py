@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._lora import AdaptedLinear, adapt, group_norms, merge, relative_updates
 from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
@@ -37,6 +38,7 @@ FurtherLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor | float]
 """(features and labels of a retain batch, features and labels of a forget batch) -> a scalar."""
 
 
+@methods.register("gs-lora")
 @dataclass(frozen=True, kw_only=True)
 class GSLoRA(Method):
     """Forget through group-sparse low-rank adapters in the feed-forward layers."""
@@ -44,29 +46,23 @@ class GSLoRA(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="gs-lora",
         title="Group-sparse low-rank adapters on the feed-forward layers of a transformer",
-        authors="Hongbo Zhao, Bolin Ni, Junsong Fan, Yuxi Wang, Yuntao Chen, Gaofeng Meng, Zhaoxiang Zhang",
-        year=2024,
-        venue="CVPR",
-        link="https://arxiv.org/abs/2403.11530",
-        bibtex="@inproceedings{zhao2024continual, title={Continual Forgetting for Pre-trained Vision Models}, "
-        "author={Zhao, Hongbo and Ni, Bolin and Fan, Junsong and Wang, Yuxi and Chen, Yuntao and Meng, Gaofeng and "
-        "Zhang, Zhaoxiang}, booktitle={CVPR}, year={2024}}",
+        papers=("zhao2024continual",),
         family="adapter",
-        needs=frozenset({"forget", "retain"}),
+        needs=("forget", "retain"),
         networks=("vit",),
-        fails_at="classes that are to be kept but have no examples to replay, and single examples of a kept class",
+        known_limitations="Retained classes without examples to replay, and single examples of retained classes.",
     )
 
-    epochs: int = param(6, low=1, authors=100, search=(3, 10), help="Passes over the retain set.")
-    lr: float = param(0.01, above=0, search=(1e-3, 3e-2), help="Highest learning rate of AdamW.")
-    rank: int = param(8, low=1, help="Rank of the adapters.")
-    beta: float = param(0.15, low=0, search=(0.05, 0.5), help="Weight of forgetting.")
-    bound: float = param(10.0, above=0, authors=110.0, help="BND: loss beyond which the forget set is left be.")
-    alpha: float = param(0.01, low=0, search=(1e-3, 5e-2), help="Weight of group sparsity.")
-    alpha_epoch: int = param(3, low=0, authors=20, help="Epochs before group sparsity starts.")
-    weight_decay: float = param(0.05, low=0, help="Decoupled weight decay of the adapters.")
-    batch_size: int = param(48, low=1, help="Retain examples per step; as many forget examples, or all there are.")
-    threshold: float = param(1e-3, above=0, help="Relative norm below which a group counts as unused.")
+    epochs: int = param(6, ge=1, paper_default=100, search=(3, 10), help="Passes over the retain set.")
+    lr: float = param(0.01, gt=0, search=(1e-3, 3e-2), help="Highest learning rate of AdamW.")
+    rank: int = param(8, ge=1, help="Rank of the adapters.")
+    beta: float = param(0.15, ge=0, search=(0.05, 0.5), help="Weight of forgetting.")
+    bound: float = param(10.0, gt=0, paper_default=110.0, help="BND: loss beyond which the forget set is left be.")
+    alpha: float = param(0.01, ge=0, search=(1e-3, 5e-2), help="Weight of group sparsity.")
+    alpha_epoch: int = param(3, ge=0, paper_default=20, help="Epochs before group sparsity starts.")
+    weight_decay: float = param(0.05, ge=0, help="Decoupled weight decay of the adapters.")
+    batch_size: int = param(48, ge=1, help="Retain examples per step; as many forget examples, or all there are.")
+    threshold: float = param(1e-3, gt=0, help="Relative norm below which a group counts as unused.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model with trained adapters merged into it."""

@@ -16,12 +16,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._training import outputs_of
 from forgetbench.methods.base import Examples, ForgetRequest, MethodCard, param
 from forgetbench.methods.gs_lora import FurtherLoss, GSLoRA
 from forgetbench.training import predict_features
 
 
+@methods.register("gs-lora++")
 @dataclass(frozen=True, kw_only=True)
 class GSLoRAPlusPlus(GSLoRA):
     """GS-LoRA with prototypes."""
@@ -29,27 +31,21 @@ class GSLoRAPlusPlus(GSLoRA):
     card: ClassVar[MethodCard] = MethodCard(
         name="gs-lora++",
         title="GS-LoRA with prototypes: features are pushed off those of the forgotten classes",
-        authors="Hongbo Zhao, Fei Zhu, Bolin Ni, Feng Zhu, Gaofeng Meng, Zhaoxiang Zhang",
-        year=2025,
-        venue="arXiv",
-        link="https://arxiv.org/abs/2501.09705",
-        bibtex="@misc{zhao2025practical, title={Practical Continual Forgetting for Pre-trained Vision Models}, "
-        "author={Zhao, Hongbo and Zhu, Fei and Ni, Bolin and Zhu, Feng and Meng, Gaofeng and Zhang, Zhaoxiang}, "
-        "year={2025}, eprint={2501.09705}, archivePrefix={arXiv}}",
+        papers=("zhao2025practical",),
         family="adapter",
-        needs=frozenset({"forget", "retain"}),
+        needs=("forget", "retain"),
         networks=("vit",),
         attributes=False,
-        fails_at="single examples of a kept class, whose prototype is the one to stay near",
+        known_limitations="Single examples of retained classes, whose prototype is the one to stay near.",
     )
 
     forget_pull: float = param(
-        0.05, low=0, search=(5e-3, 0.5), help="w_f: weight of leaving the prototypes of what is forgotten."
+        0.05, ge=0, search=(5e-3, 0.5), help="w_f: weight of leaving the prototypes of what is forgotten."
     )
     retain_pull: float = param(
-        0.01, low=0, authors=0.0, search=(1e-3, 0.1), help="w_r: weight of staying near the others."
+        0.01, ge=0, paper_default=0.0, search=(1e-3, 0.1), help="w_r: weight of staying near the others."
     )
-    prototype_bound: float = param(18.0, above=0, help="BND_p: distance in nats beyond which features are left alone.")
+    prototype_bound: float = param(18.0, gt=0, help="BND_p: distance in nats beyond which features are left alone.")
 
     def further_loss(self, model: nn.Module, request: ForgetRequest) -> FurtherLoss:
         """The prototype term, with the prototypes of the model that was given."""

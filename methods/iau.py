@@ -21,13 +21,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._fisher import mean_gradient
 from forgetbench.methods._training import check_finite, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.hyperparameters import Scalar
+from forgetbench.options import Scalar
 from forgetbench.training import LossFunction, classification_loss, make_optimizer
 
 
+@methods.register("iau")
 @dataclass(frozen=True, kw_only=True)
 class IAU(Method):
     """Take one Adam step along the difference of the mean gradients."""
@@ -35,26 +37,20 @@ class IAU(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="iau",
         title="Influence Approximation Unlearning: one Adam step on the difference of mean gradients",
-        authors="Jiawei Liu, Chenwang Wu, Defu Lian, Enhong Chen",
-        year=2025,
-        venue="arXiv",
-        link="https://arxiv.org/abs/2507.23257",
-        bibtex="@misc{liu2025efficient, title={Efficient Machine Unlearning via Influence Approximation}, author={Liu, "
-        "Jiawei and Wu, Chenwang and Lian, Defu and Chen, Enhong}, year={2025}, eprint={2507.23257}, "
-        "archivePrefix={arXiv}}",
+        papers=("liu2025efficient",),
         family="influence",
-        needs=frozenset({"forget", "retain"}),
+        needs=("forget", "retain"),
         changes_training=True,
         random=False,
-        fails_at="strength: the step is as long for one example as for a thousand, since Adam normalizes it",
+        known_limitations="Strength: Adam normalizes the step, so one example moves the weights as far as a thousand.",
     )
 
-    lr: float = param(1e-3, above=0, search=(1e-5, 1e-2), help="Learning rate: how far each weight moves.")
+    lr: float = param(1e-3, gt=0, search=(1e-5, 1e-2), help="Learning rate: how far each weight moves.")
     gradient_restriction: bool = param(
-        False, authors=True, help="Whether the original is trained with small gradients."
+        False, paper_default=True, help="Whether the original is trained with small gradients."
     )
-    restriction: float = param(0.005, low=0, high=1, help="alpha: weight of the gradient norms in that training.")
-    batch_size: int = param(256, low=1, help="Examples per backward; does not shape the result.")
+    restriction: float = param(0.005, ge=0, le=1, help="alpha: weight of the gradient norms in that training.")
+    batch_size: int = param(256, ge=1, help="Examples per backward; does not shape the result.")
 
     @property
     def training_loss(self) -> LossFunction | None:

@@ -18,12 +18,14 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._curvature import conjugate_gradients, hessian_product
 from forgetbench.methods._fisher import mean_gradient
 from forgetbench.methods._training import check_finite, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 
 
+@methods.register("influence")
 @dataclass(frozen=True, kw_only=True)
 class Influence(Method):
     """Take the Newton step that removes the forget set's influence."""
@@ -31,23 +33,17 @@ class Influence(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="influence",
         title="A Newton step by influence functions, solved with conjugate gradients",
-        authors="Pang Wei Koh, Percy Liang; Alexander Warnecke, Lukas Pirch, Christian Wressnegger, Konrad Rieck",
-        year=2023,
-        venue="NDSS",
-        link="https://arxiv.org/abs/2108.11577",
-        bibtex="@inproceedings{warnecke2023machine, title={Machine Unlearning of Features and Labels}, "
-        "author={Warnecke, Alexander and Pirch, Lukas and Wressnegger, Christian and Rieck, Konrad}, "
-        "booktitle={NDSS}, year={2023}}",
+        papers=("warnecke2023machine", "koh2017understanding"),
         family="influence",
-        needs=frozenset({"forget", "retain"}),
-        fails_at="networks fitted to zero loss: the gradient of the forget set is zero there, and so is the step",
+        needs=("forget", "retain"),
+        known_limitations="Networks with zero training loss: the forget set's gradient is zero, and so is the step.",
     )
 
-    damping: float = param(0.03, above=0, authors=1e-4, search=(1e-3, 1.0), help="Added to the Hessian's diagonal.")
-    strength: float = param(10.0, above=0, authors=1.0, search=(1.0, 100.0), help="Factor of the step.")
-    iterations: int = param(5, low=1, help="Most iterations of conjugate gradients.")
-    hessian_examples: int = param(256, low=1, help="Retain examples that the Hessian is taken over, drawn at random.")
-    batch_size: int = param(128, low=1, help="Examples per backward; does not shape the result.")
+    damping: float = param(0.03, gt=0, paper_default=1e-4, search=(1e-3, 1.0), help="Added to the Hessian's diagonal.")
+    strength: float = param(10.0, gt=0, paper_default=1.0, search=(1.0, 100.0), help="Factor of the step.")
+    iterations: int = param(5, ge=1, help="Most iterations of conjugate gradients.")
+    hessian_examples: int = param(256, ge=1, help="Retain examples that the Hessian is taken over, drawn at random.")
+    batch_size: int = param(128, ge=1, help="Examples per backward; does not shape the result.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, one Newton step on."""

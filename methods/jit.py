@@ -20,6 +20,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import make_optimizer
@@ -51,6 +52,7 @@ def lipschitz(
     return total / len(noises)
 
 
+@methods.register("jit")
 @dataclass(frozen=True, kw_only=True)
 class JiT(Method):
     """Smooth the model around the forget set by a Lipschitz penalty."""
@@ -58,29 +60,23 @@ class JiT(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="jit",
         title="Flattens the model around each forgotten image, without retained data or labels",
-        authors="Jack Foster, Kyle Fogarty, Stefan Schoepf, Zack Dugue, Cengiz Öztireli, Alexandra Brintrup",
-        year=2025,
-        venue="TMLR",
-        link="https://arxiv.org/abs/2402.01401",
-        bibtex="@article{foster2025information, title={An Information Theoretic Approach to Machine Unlearning}, "
-        'author={Foster, Jack and Fogarty, Kyle and Schoepf, Stefan and Dugue, Zack and {\\"O}ztireli, Cengiz and '
-        "Brintrup, Alexandra}, journal={Transactions on Machine Learning Research}, year={2025}}",
+        papers=("foster2025information",),
         family="smoothing",
-        needs=frozenset({"forget"}),
-        fails_at="stability: lr and sigma are tuned for each network and scenario, and a little too much breaks it",
+        needs=("forget",),
+        known_limitations="Stability: lr and sigma need tuning per network and scenario; too much breaks the model.",
     )
 
-    epochs: int = param(1, low=1, search=(1, 3), help="Passes over the forget set.")
+    epochs: int = param(1, ge=1, search=(1, 3), help="Passes over the forget set.")
     lr: float = param(
-        1e-4, above=0, authors=3e-4, search=(1e-5, 1e-2), help="Learning rate of plain SGD, on the sum over a batch."
+        1e-4, gt=0, paper_default=3e-4, search=(1e-5, 1e-2), help="Learning rate of plain SGD, on the sum over a batch."
     )
     sigma: float = param(
-        0.5, above=0, search=(0.05, 2.0), help="Standard deviation of the noise, in units of the channels' own."
+        0.5, gt=0, search=(0.05, 2.0), help="Standard deviation of the noise, in units of the channels' own."
     )
-    samples: int = param(25, low=1, help="Noises per image.")
-    batch_size: int = param(64, low=1, help="Examples per step.")
+    samples: int = param(25, ge=1, help="Noises per image.")
+    batch_size: int = param(64, ge=1, help="Examples per step.")
     constant: bool = param(True, help="Whether the answers at the neighbors take no gradients.")
-    accumulate: bool = param(False, authors=True, help="Whether gradients of earlier batches are left in.")
+    accumulate: bool = param(False, paper_default=True, help="Whether gradients of earlier batches are left in.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, flatter around the forget set."""

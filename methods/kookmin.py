@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from forgetbench.methods import methods
 from forgetbench.methods.base import MethodCard, param
-from forgetbench.methods.msg import CHALLENGE, MaskedSmallGradients
+from forgetbench.methods.msg import MaskedSmallGradients
 
 
+@methods.register("kookmin")
 @dataclass(frozen=True, kw_only=True)
 class Kookmin(MaskedSmallGradients):
     """Masked small gradients with the values of its authors."""
@@ -21,17 +23,12 @@ class Kookmin(MaskedSmallGradients):
     card: ClassVar[MethodCard] = MethodCard(
         name="kookmin",
         title="Draws anew the kernels with the smallest gradients and trains on the retain set",
-        authors="Team of Kookmin University",
-        year=2023,
-        venue="NeurIPS 2023 Machine Unlearning Challenge",
-        link=CHALLENGE,
-        bibtex="@misc{kookmin2023unlearning, title={Targeted Re-initialization and Retraining, third place of the "
-        "NeurIPS 2023 Machine Unlearning Challenge}, author={{Kookmin University}}, year={2023}}",
+        papers=("kookmin2023unlearning",),
         family="re-initialization",
-        needs=frozenset({"forget", "retain"}),
+        needs=("forget", "retain"),
         networks=("cnn", "resnet18"),
-        fails_at="small sets: its rate is that of 32,000 images, and too low to repair a network on some hundred",
+        known_limitations="Small data sets: its learning rate suits 32,000 images and is too low for a few hundred.",
     )
 
-    epochs: int = param(5, low=1, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(1e-3, above=0, search=(1e-4, 1e-2), help="Highest learning rate.")
+    epochs: int = param(5, ge=1, search=(2, 10), help="Passes over the retain set.")
+    lr: float = param(1e-3, gt=0, search=(1e-4, 1e-2), help="Highest learning rate.")

@@ -16,11 +16,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
+@methods.register("l1-sparse")
 @dataclass(frozen=True, kw_only=True)
 class L1Sparse(Method):
     """Fine-tune on the retain set with a fading L1 penalty."""
@@ -28,27 +30,20 @@ class L1Sparse(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="l1-sparse",
         title="Fine-tunes on the retain set with a fading L1 penalty on all weights",
-        authors="Jinghan Jia, Jiancheng Liu, Parikshit Ram, Yuguang Yao, Gaowen Liu, Yang Liu, Pranay Sharma, "
-        "Sijia Liu",
-        year=2023,
-        venue="NeurIPS",
-        link="https://arxiv.org/abs/2304.04934",
-        bibtex="@inproceedings{jia2023model, title={Model Sparsity Can Simplify Machine Unlearning}, author={Jia, "
-        "Jinghan and Liu, Jiancheng and Ram, Parikshit and Yao, Yuguang and Liu, Gaowen and Liu, Yang and Sharma, "
-        "Pranay and Liu, Sijia}, booktitle={NeurIPS}, year={2023}}",
+        papers=("jia2023model",),
         family="fine-tuning",
-        needs=frozenset({"retain"}),
-        fails_at="small networks, where the penalty costs utility before it forgets",
+        needs=("retain",),
+        known_limitations="Small networks, where the penalty costs accuracy before it forgets.",
     )
 
-    epochs: int = param(5, low=1, authors=10, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.05, above=0, authors=0.01, search=(5e-3, 0.2), help="Learning rate.")
+    epochs: int = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the retain set.")
+    lr: float = param(0.05, gt=0, paper_default=0.01, search=(5e-3, 0.2), help="Learning rate.")
     alpha: float = param(
-        1e-3, low=0, authors=0.2, search=(1e-5, 1e-2), help="Weight of the penalty in the first epoch."
+        1e-3, ge=0, paper_default=0.2, search=(1e-5, 1e-2), help="Weight of the penalty in the first epoch."
     )
-    batch_size: int = param(128, low=2, authors=256, help="Examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+    batch_size: int = param(128, ge=2, paper_default=256, help="Examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained further and sparser."""

@@ -16,12 +16,14 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._dampening import class_sorted, dampen, warn_of_bound, weighted
 from forgetbench.methods._fisher import Importance, absolute_batch_means, per_example
 from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 
 
+@methods.register("lfssd")
 @dataclass(frozen=True, kw_only=True)
 class LFSSD(Method):
     """Dampen the parameters that move the outputs on the forget set most."""
@@ -29,26 +31,24 @@ class LFSSD(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="lfssd",
         title="Loss-free SSD: dampens by the gradient of the squared output norm, without labels",
-        authors="Jack Foster, Stefan Schoepf, Alexandra Brintrup",
-        year=2024,
-        venue="ICLR Tiny Papers",
-        link="https://arxiv.org/abs/2402.19308",
-        bibtex="@inproceedings{foster2024loss, title={Loss-Free Machine Unlearning}, author={Foster, Jack and "
-        "Schoepf, Stefan and Brintrup, Alexandra}, booktitle={ICLR Tiny Papers}, year={2024}}",
+        papers=("foster2024loss",),
         family="damping",
-        needs=frozenset({"forget", "retain"}),
+        needs=("forget", "retain"),
         random=False,
-        fails_at="its threshold, as SSD; and single examples of a class that stays",
+        known_limitations="Threshold, as for SSD; and single examples of retained classes.",
     )
 
     alpha: float = param(
-        4.0, above=0, authors=10.0, search=(1.0, 50.0), help="How many times more a weight must matter for D_f."
+        4.0, gt=0, paper_default=10.0, search=(1.0, 50.0), help="How many times more a weight must matter for D_f."
     )
-    dampening: float = param(1.0, above=0, search=(0.1, 1.0), help="lambda: strength of the shrinking.")
+    dampening: float = param(1.0, gt=0, search=(0.1, 1.0), help="lambda: strength of the shrinking.")
     importance: str = param(
-        "per-sample", choices=("per-sample", "batch"), authors="batch", help="By example, or by batch as published."
+        "per-sample",
+        choices=("per-sample", "batch"),
+        paper_default="batch",
+        help="Per example, or per batch as published.",
     )
-    batch_size: int = param(64, low=1, help="Examples per backward; shapes the result with importance=batch only.")
+    batch_size: int = param(64, ge=1, help="Examples per backward; shapes the result with importance=batch only.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, dampened."""

@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._distillation import choices, teacher_of
 from forgetbench.methods._training import accuracy, descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
@@ -39,6 +40,7 @@ def tempered(logits: Tensor, gumbel: Tensor, forgotten: Tensor, temperature: flo
     return torch.where(forgotten[:, None, None], (noisy / temperature).softmax(2), hard)
 
 
+@methods.register("lotus")
 @dataclass(frozen=True, kw_only=True)
 class LoTUS(Method):
     """Distil the original with a temperature that follows what is left to forget."""
@@ -46,29 +48,22 @@ class LoTUS(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="lotus",
         title="Distils the original, smoothed on the forget set up to a bound from unseen images",
-        authors="Christoforos N. Spartalis, Theodoros Semertzidis, Efstratios Gavves, Petros Daras",
-        year=2025,
-        venue="CVPR",
-        link="https://arxiv.org/abs/2503.18314",
-        bibtex="@inproceedings{spartalis2025lotus, title={LoTUS: Large-Scale Machine Unlearning with a Taste of "
-        "Uncertainty}, author={Spartalis, Christoforos N. and Semertzidis, Theodoros and Gavves, Efstratios and "
-        "Daras, Petros}, booktitle={CVPR}, pages={10046--10055}, year={2025}}",
+        papers=("spartalis2025lotus",),
         family="distillation",
-        needs=frozenset({"forget", "retain", "validation"}),
-        fails_at="models that generalize: where accuracy on unseen images is near that on the forget set it stops "
-        "at once",
+        needs=("forget", "retain", "validation"),
+        known_limitations="Models that generalize: it stops at once if unseen images do as well as the forget set.",
     )
 
-    epochs: int = param(10, low=1, search=(3, 15), help="Most passes over the forget set and a part of the retain set.")
-    lr: float = param(1e-3, above=0, authors=1e-4, search=(1e-4, 1e-2), help="Learning rate of AdamW.")
+    epochs: int = param(10, ge=1, search=(3, 15), help="Most passes over the forget set and a part of the retain set.")
+    lr: float = param(1e-3, gt=0, paper_default=1e-4, search=(1e-4, 1e-2), help="Learning rate of AdamW.")
     alpha: float = param(
-        8.0, low=0, search=(2.0, 32.0), help="How fast the temperature rises with the gap of accuracies; 2 to 32."
+        8.0, ge=0, search=(2.0, 32.0), help="How fast the temperature rises with the gap of accuracies; 2 to 32."
     )
-    retain_share: float = param(0.3, above=0, high=1, help="Share of the retain set that is used, drawn once.")
+    retain_share: float = param(0.3, gt=0, le=1, help="Share of the retain set that is used, drawn once.")
     gumbel: bool = param(True, help="Whether Gumbel noise is added to the teacher's logits.")
-    tolerance: float = param(0.01, low=0, help="How far below the bound the accuracy stops the loop.")
-    batch_size: int = param(64, low=2, authors=128, help="Examples per step.")
-    weight_decay: float = param(5e-4, low=0, help="Weight decay of AdamW.")
+    tolerance: float = param(0.01, ge=0, help="How far below the bound the accuracy stops the loop.")
+    batch_size: int = param(64, ge=2, paper_default=128, help="Examples per step.")
+    weight_decay: float = param(5e-4, ge=0, help="Weight decay of AdamW.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student."""

@@ -22,17 +22,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._finetuning import Repair, triangle
 from forgetbench.methods._fisher import mean_gradient, smallest
 from forgetbench.methods._training import editable
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, TaskFacts, param
-
-CHALLENGE = "https://www.kaggle.com/competitions/neurips-2023-machine-unlearning"
-DEEP_UNLEARN = (
-    "@article{cadet2024deep, title={Deep Unlearn: Benchmarking Machine Unlearning for Image Classification}, "
-    "author={Cadet, Xavier F. and Borovykh, Anastasia and Malekzadeh, Mohammad and Ahmadi-Abhari, Sara and Haddadi, "
-    "Hamed}, journal={arXiv:2410.01276}, year={2024}}"
-)
 
 
 def screened(network: nn.Module, layers: str) -> list[nn.Conv2d | nn.Linear]:
@@ -67,6 +61,7 @@ def slowed(masks: dict[Tensor, Tensor], factor: float) -> Iterator[None]:
             handle.remove()
 
 
+@methods.register("msg")
 @dataclass(frozen=True, kw_only=True)
 class MaskedSmallGradients(Method):
     """Initialize the weights with the smallest gradients anew and train on the retain set."""
@@ -74,29 +69,22 @@ class MaskedSmallGradients(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="msg",
         title="Draws anew the weights with the smallest gradients and trains on the retain set",
-        authors="Team of Kookmin University; Xavier F. Cadet, Anastasia Borovykh, Mohammad Malekzadeh, Sara "
-        "Ahmadi-Abhari, Hamed Haddadi",
-        year=2024,
-        venue="arXiv",
-        link="https://arxiv.org/abs/2410.01276",
-        bibtex=DEEP_UNLEARN,
+        papers=("cadet2024deep", "kookmin2023unlearning"),
         family="re-initialization",
-        needs=frozenset({"forget", "retain"}),
-        fails_at="short repairs: what was drawn anew costs utility until the retain set has been seen often enough",
+        needs=("forget", "retain"),
+        known_limitations="Short training: new weights cost accuracy until the retain set has been seen often enough.",
     )
 
-    epochs: int = param(10, low=1, authors=5, search=(4, 15), help="Passes over the retain set.")
-    lr: float = param(0.05, above=0, authors=1e-3, search=(5e-3, 0.2), help="Highest learning rate.")
-    share: float = param(
-        0.3, low=0, high=1, search=(0.1, 0.6), help="Share of each layer's weights that is drawn anew."
-    )
+    epochs: int = param(10, ge=1, paper_default=5, search=(4, 15), help="Passes over the retain set.")
+    lr: float = param(0.05, gt=0, paper_default=1e-3, search=(5e-3, 0.2), help="Highest learning rate.")
+    share: float = param(0.3, ge=0, le=1, search=(0.1, 0.6), help="Share of each layer's weights that is drawn anew.")
     slow: float = param(
-        0.1, low=0, high=1, search=(1e-2, 1.0), help="Factor of the gradients of the weights that were kept."
+        0.1, ge=0, le=1, search=(1e-2, 1.0), help="Factor of the gradients of the weights that were kept."
     )
     layers: str = param("convolutions", choices=("convolutions", "all"), help="Layers whose weights are screened.")
-    batch_size: int = param(64, low=2, help="Examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+    batch_size: int = param(64, ge=2, help="Examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
 
     def applies_to(self, facts: TaskFacts) -> str | None:
         """Not to networks without convolutions, unless linear layers are screened too."""

@@ -16,11 +16,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
+@methods.register("neggrad-plus")
 @dataclass(frozen=True, kw_only=True)
 class NegGradPlus(Method):
     """Descend on the retain set and ascend on the forget set together."""
@@ -28,24 +30,18 @@ class NegGradPlus(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="neggrad-plus",
         title="Descends on the retain set while ascending on the forget set",
-        authors="Meghdad Kurmanji, Peter Triantafillou, Jamie Hayes, Eleni Triantafillou",
-        year=2023,
-        venue="NeurIPS",
-        link="https://arxiv.org/abs/2302.09880",
-        bibtex="@inproceedings{kurmanji2023toward, title={Toward Unbounded Machine Unlearning}, "
-        "author={Kurmanji, Meghdad and Triantafillou, Peter and Hayes, Jamie and Triantafillou, Eleni}, "
-        "booktitle={NeurIPS}, year={2023}}",
+        papers=("kurmanji2023toward",),
         family="ascent",
-        needs=frozenset({"forget", "retain"}),
-        fails_at="balance: the weight of the ascent is tuned for each task, and too much of it over-forgets",
+        needs=("forget", "retain"),
+        known_limitations="Balance: the weight of the ascent needs tuning per task; too much of it over-forgets.",
     )
 
-    epochs: int = param(5, low=1, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.02, above=0, authors=0.01, search=(1e-3, 1e-1), help="Learning rate.")
-    alpha: float = param(0.9, low=0, high=1, authors=0.9999, search=(0.2, 0.99), help="Weight of the retain loss.")
-    batch_size: int = param(128, low=2, help="Retain examples per step; as many forget examples, or all there are.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+    epochs: int = param(5, ge=1, search=(2, 10), help="Passes over the retain set.")
+    lr: float = param(0.02, gt=0, paper_default=0.01, search=(1e-3, 1e-1), help="Learning rate.")
+    alpha: float = param(0.9, ge=0, le=1, paper_default=0.9999, search=(0.2, 0.99), help="Weight of the retain loss.")
+    batch_size: int = param(128, ge=2, help="Retain examples per step; as many forget examples, or all there are.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, pushed and pulled."""

@@ -19,11 +19,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._training import descend, editable, endless, outputs_of, random_labels
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
+@methods.register("random-label")
 @dataclass(frozen=True, kw_only=True)
 class RandomLabel(Method):
     """Train on random wrong labels for the forget set."""
@@ -31,24 +33,19 @@ class RandomLabel(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="random-label",
         title="Teaches random wrong labels for the forget set",
-        authors="Eric Zhang, Leshem Choshen, Jacob Andreas; Laura Graves, Vineel Nagisetty, Vijay Ganesh",
-        year=2024,
-        venue="COLM",
-        link="https://arxiv.org/abs/2409.02228",
-        bibtex="@inproceedings{zhang2024unforgettable, title={Unforgettable Generalization in Language Models}, "
-        "author={Zhang, Eric and Choshen, Leshem and Andreas, Jacob}, booktitle={COLM}, year={2024}}",
+        papers=("zhang2024unforgettable", "graves2021amnesiac"),
         family="relabelling",
-        needs=frozenset({"forget", "retain"}),
-        fails_at="privacy: wrong answers on the forget set give it away; and what is forgotten may not generalize",
+        needs=("forget", "retain"),
+        known_limitations="Privacy: wrong answers reveal the forget set; and forgetting may not generalize.",
     )
 
-    epochs: int = param(10, low=1, search=(3, 15), help="Passes over the forget set.")
-    lr: float = param(0.005, above=0, authors=0.01, search=(1e-3, 1e-1), help="Learning rate.")
-    batch_size: int = param(64, low=2, authors=256, help="Forget examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
-    retain: int = param(3, low=0, authors=0, help="Retained examples per forget example in a step; 0 = none.")
-    over: str = param("other", choices=("other", "all"), help="Classes that labels are drawn from.")
+    epochs: int = param(10, ge=1, search=(3, 15), help="Passes over the forget set.")
+    lr: float = param(0.005, gt=0, paper_default=0.01, search=(1e-3, 1e-1), help="Learning rate.")
+    batch_size: int = param(64, ge=2, paper_default=256, help="Forget examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    retain: int = param(3, ge=0, paper_default=0, help="Retained examples per forget example in a step; 0 = none.")
+    over: str = param("other", choices=("other", "all"), help="Classes to draw labels from.")
     redraw: bool = param(False, help="Whether labels are drawn anew in each epoch.")
 
     def relabelled(self, model: nn.Module, request: ForgetRequest, epoch: int) -> Examples:

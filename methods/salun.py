@@ -18,12 +18,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._fisher import mean_gradient, smallest
 from forgetbench.methods._training import descend, editable, outputs_of, random_labels
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
+@methods.register("salun")
 @dataclass(frozen=True, kw_only=True)
 class SalUn(Method):
     """Learn random labels with the most salient weights."""
@@ -31,27 +33,21 @@ class SalUn(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="salun",
         title="SalUn: random labels learned by the weights with the largest gradient on the forget set",
-        authors="Chongyu Fan, Jiancheng Liu, Yihua Zhang, Eric Wong, Dennis Wei, Sijia Liu",
-        year=2024,
-        venue="ICLR",
-        link="https://arxiv.org/abs/2310.12508",
-        bibtex="@inproceedings{fan2024salun, title={SalUn: Empowering Machine Unlearning via Gradient-based Weight "
-        "Saliency in Both Image Classification and Generation}, author={Fan, Chongyu and Liu, Jiancheng and Zhang, "
-        "Yihua and Wong, Eric and Wei, Dennis and Liu, Sijia}, booktitle={ICLR}, year={2024}}",
+        papers=("fan2024salun",),
         family="relabelling",
-        needs=frozenset({"forget", "retain"}),
-        fails_at="privacy: random labels give the forget set away; and its best learning rate is narrow",
+        needs=("forget", "retain"),
+        known_limitations="Privacy: random labels reveal the forget set. The range of good learning rates is narrow.",
     )
 
-    epochs: int = param(3, low=1, authors=10, search=(1, 6), help="Passes over all examples.")
-    lr: float = param(0.01, above=0, authors=0.013, search=(1e-3, 1e-1), help="Learning rate.")
-    share: float = param(0.5, above=0, high=1, search=(0.1, 0.9), help="Share of the weights that may move.")
-    batch_size: int = param(128, low=2, authors=256, help="Examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
-    over: str = param("other", choices=("other", "all"), authors="all", help="Classes that labels are drawn from.")
-    redraw: bool = param(False, authors=True, help="Whether labels are drawn anew in each epoch.")
-    as_published: bool = param(False, authors=True, help="Mask gradients alone, so that weight decay moves all.")
+    epochs: int = param(3, ge=1, paper_default=10, search=(1, 6), help="Passes over all examples.")
+    lr: float = param(0.01, gt=0, paper_default=0.013, search=(1e-3, 1e-1), help="Learning rate.")
+    share: float = param(0.5, gt=0, le=1, search=(0.1, 0.9), help="Share of the weights that may move.")
+    batch_size: int = param(128, ge=2, paper_default=256, help="Examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    over: str = param("other", choices=("other", "all"), paper_default="all", help="Classes to draw labels from.")
+    redraw: bool = param(False, paper_default=True, help="Whether labels are drawn anew in each epoch.")
+    as_published: bool = param(False, paper_default=True, help="Mask gradients alone, so that weight decay moves all.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model of which only salient weights have moved."""

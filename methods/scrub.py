@@ -20,12 +20,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._distillation import clip_gradients, divergence, teacher_of
 from forgetbench.methods._training import descend, editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
+@methods.register("scrub")
 @dataclass(frozen=True, kw_only=True)
 class Scrub(Method):
     """Alternate away from the teacher on the forget set and toward it on the retain set."""
@@ -33,32 +35,26 @@ class Scrub(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="scrub",
         title="A student that disobeys its teacher on the forget set and obeys it on the retain set",
-        authors="Meghdad Kurmanji, Peter Triantafillou, Jamie Hayes, Eleni Triantafillou",
-        year=2023,
-        venue="NeurIPS",
-        link="https://arxiv.org/abs/2302.09880",
-        bibtex="@inproceedings{kurmanji2023toward, title={Toward Unbounded Machine Unlearning}, "
-        "author={Kurmanji, Meghdad and Triantafillou, Peter and Hayes, Jamie and Triantafillou, Eleni}, "
-        "booktitle={NeurIPS}, year={2023}}",
+        papers=("kurmanji2023toward",),
         family="distillation",
-        needs=frozenset({"forget", "retain"}),
-        fails_at="balance: the divergence has no ceiling, and the end of the max-passes is tuned for each task",
+        needs=("forget", "retain"),
+        known_limitations="Balance: the divergence is unbounded, and the number of max-passes needs tuning per task.",
     )
 
-    epochs: int = param(5, low=1, authors=10, search=(2, 8), help="Passes over the retain set.")
+    epochs: int = param(5, ge=1, paper_default=10, search=(2, 8), help="Passes over the retain set.")
     max_epochs: int = param(
-        3, low=0, search=(1, 5), help="Epochs, from the first, that begin with a pass over the forget set."
+        3, ge=0, search=(1, 5), help="Epochs, from the first, that begin with a pass over the forget set."
     )
-    lr: float = param(0.005, above=0, authors=5e-4, search=(5e-4, 1e-1), help="Learning rate.")
-    decay: float = param(0.1, above=0, high=1, help="Factor of the learning rate after the last max-pass.")
-    alpha: float = param(0.5, low=0, help="Weight of the divergence on the retain set.")
-    gamma: float = param(1.0, low=0, help="Weight of the classification loss on the retain set.")
-    temperature: float = param(2.0, above=0, authors=4.0, help="Temperature of the divergences.")
-    clip: float = param(1.0, above=0, help="Largest norm of a gradient.")
-    forget_batch_size: int = param(16, low=1, authors=512, help="Forget examples per max-step.")
-    batch_size: int = param(64, low=2, authors=128, help="Retain examples per min-step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+    lr: float = param(0.005, gt=0, paper_default=5e-4, search=(5e-4, 1e-1), help="Learning rate.")
+    decay: float = param(0.1, gt=0, le=1, help="Factor of the learning rate after the last max-pass.")
+    alpha: float = param(0.5, ge=0, help="Weight of the divergence on the retain set.")
+    gamma: float = param(1.0, ge=0, help="Weight of the classification loss on the retain set.")
+    temperature: float = param(2.0, gt=0, paper_default=4.0, help="Temperature of the divergences.")
+    clip: float = param(1.0, gt=0, help="Largest norm of a gradient.")
+    forget_batch_size: int = param(16, ge=1, paper_default=512, help="Forget examples per max-step.")
+    batch_size: int = param(64, ge=2, paper_default=128, help="Retain examples per min-step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student; the optimizer holds its weights, and the teacher's cannot move."""

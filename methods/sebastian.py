@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from forgetbench.methods import methods
 from forgetbench.methods._distillation import entropy, teacher_of
 from forgetbench.methods._finetuning import Repair, constant
 from forgetbench.methods._fisher import smallest
 from forgetbench.methods._training import editable, outputs_of
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.msg import CHALLENGE
 from forgetbench.training import classification_loss
 
 
@@ -54,6 +54,7 @@ def rarity_weights(examples: Examples, outputs: int, power: float) -> Tensor | N
     return examples.labels.bincount(minlength=outputs).clamp_min(1).float() ** power
 
 
+@methods.register("sebastian")
 @dataclass(frozen=True, kw_only=True)
 class Sebastian(Method):
     """Draw the smallest weights anew and train on the retain set, entropies held to the original's."""
@@ -61,27 +62,22 @@ class Sebastian(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="sebastian",
         title="Draws the smallest weights anew and trains to the original's entropies on the retain set",
-        authors="Sebastian Oleszko",
-        year=2023,
-        venue="NeurIPS 2023 Machine Unlearning Challenge",
-        link=CHALLENGE,
-        bibtex="@misc{oleszko2023unlearning, title={Solution of Sebastian Oleszko, NeurIPS 2023 Machine Unlearning "
-        "Challenge}, author={Oleszko, Sebastian}, year={2023}}",
+        papers=("oleszko2023unlearning",),
         family="re-initialization",
-        needs=frozenset({"retain"}),
-        fails_at="cost: with most weights drawn anew it is nearly a retraining, and needs as long a one",
+        needs=("retain",),
+        known_limitations="Cost: with most weights new, it is nearly a retraining and needs about as long.",
     )
 
-    epochs: int = param(5, low=1, authors=3, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.02, above=0, authors=5e-4, search=(1e-3, 1e-1), help="Learning rate.")
+    epochs: int = param(5, ge=1, paper_default=3, search=(2, 10), help="Passes over the retain set.")
+    lr: float = param(0.02, gt=0, paper_default=5e-4, search=(1e-3, 1e-1), help="Learning rate.")
     share: float = param(
-        0.9, low=0, high=1, authors=0.99, search=(0.3, 0.99), help="Share of the weights that is drawn anew."
+        0.9, ge=0, le=1, paper_default=0.99, search=(0.3, 0.99), help="Share of the weights that is drawn anew."
     )
-    entropy_weight: float = param(1.0, low=0, help="Weight of the squared difference of entropies.")
+    entropy_weight: float = param(1.0, ge=0, help="Weight of the squared difference of entropies.")
     rarity: float = param(-0.1, help="Power of a class's count that is its weight.")
-    batch_size: int = param(64, low=2, help="Examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+    batch_size: int = param(64, ge=2, help="Examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, mostly drawn anew and trained."""

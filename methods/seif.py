@@ -17,10 +17,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._finetuning import Repair
 from forgetbench.methods._training import editable, outputs_of
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.msg import CHALLENGE, screened
+from forgetbench.methods.msg import screened
 from forgetbench.training import classification_loss
 
 
@@ -51,6 +52,7 @@ def class_weights(examples: Examples, outputs: int, kind: str) -> Tensor | None:
     return len(examples) / ((counts > 0).sum() * counts.clamp_min(1))
 
 
+@methods.register("seif")
 @dataclass(frozen=True, kw_only=True)
 class Seif(Method):
     """Add noise to the kernels and train on the retain set."""
@@ -58,31 +60,26 @@ class Seif(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="seif",
         title="Adds noise to the kernels and trains on the retain set with weighted classes",
-        authors="Seif Achour",
-        year=2023,
-        venue="NeurIPS 2023 Machine Unlearning Challenge",
-        link=CHALLENGE,
-        bibtex="@misc{achour2023unlearning, title={Solution of Seif Achour, NeurIPS 2023 Machine Unlearning "
-        "Challenge}, author={Achour, Seif}, year={2023}}",
+        papers=("achour2023unlearning",),
         family="re-initialization",
-        needs=frozenset({"retain"}),
+        needs=("retain",),
         networks=("cnn", "resnet18"),
-        fails_at="scale: the same noise drowns small weights and passes large ones by",
+        known_limitations="Scale: the same noise overwhelms small weights and hardly changes large ones.",
     )
 
-    epochs: int = param(5, low=1, authors=4, search=(2, 10), help="Passes over the retain set.")
+    epochs: int = param(5, ge=1, paper_default=4, search=(2, 10), help="Passes over the retain set.")
     lr: float = param(
-        0.05, above=0, authors=7e-4, search=(5e-3, 0.2), help="Highest learning rate; it falls by a cosine."
+        0.05, gt=0, paper_default=7e-4, search=(5e-3, 0.2), help="Highest learning rate; it falls by a cosine."
     )
     noise: float = param(
-        0.1, low=0, authors=0.6, search=(1e-2, 0.6), help="Standard deviation of the noise at the start."
+        0.1, ge=0, paper_default=0.6, search=(1e-2, 0.6), help="Standard deviation of the noise at the start."
     )
-    last_noise: float = param(0.005, low=0, help="Standard deviation of the noise before the last epoch.")
+    last_noise: float = param(0.005, ge=0, help="Standard deviation of the noise before the last epoch.")
     layers: str = param("all", choices=("all", "first"), help="Kernels that get noise.")
     weights: str = param("balanced", choices=("balanced", "published", "none"), help="Weights of the classes.")
-    batch_size: int = param(64, low=2, help="Examples per step.")
-    momentum: float = param(0.9, low=0, below=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, low=0, help="Weight decay of SGD.")
+    batch_size: int = param(64, ge=2, help="Examples per step.")
+    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, disturbed and trained."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._training import (
     accuracy,
     check_finite,
@@ -22,32 +23,20 @@ from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard
 from forgetbench.training import classification_loss, make_optimizer
 
 
-def _card(name: str, title: str, needs: set[str], fails_at: str, **facts: object) -> MethodCard:
-    return MethodCard.model_validate(
-        {
-            "name": name,
-            "title": title,
-            "authors": "",
-            "year": None,
-            "venue": "this benchmark",
-            "link": "",
-            "bibtex": "",
-            "family": "sentinel",
-            "needs": frozenset(needs),
-            "sentinel": True,
-            "fails_at": fails_at,
-            **facts,
-        }
-    )
-
-
+@methods.register("sham")
 @dataclass(frozen=True, kw_only=True)
 class Sham(Method):
     """A random update of a small relative norm: must not be separable from no unlearning."""
 
-    card: ClassVar[MethodCard] = _card("sham", "A random update of 1 % relative norm", set(), "forgetting anything")
+    card: ClassVar[MethodCard] = MethodCard(
+        name="sham",
+        title="A random update of 1 % relative norm",
+        family="sentinel",
+        known_limitations="Forgets nothing.",
+        sentinel=True,
+    )
 
-    size: float = param(0.01, low=0, help="Norm of the update over the norm of each parameter tensor.")
+    size: float = param(0.01, ge=0, help="Norm of the update over the norm of each parameter tensor.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, nudged."""
@@ -60,21 +49,24 @@ class Sham(Method):
         return edited.eval()
 
 
+@methods.register("collapse")
 @dataclass(frozen=True, kw_only=True)
 class Collapse(Method):
     """Gradient ascent until validation accuracy is at chance: must be gated, and flagged over-forgotten."""
 
-    card: ClassVar[MethodCard] = _card(
-        "collapse",
-        "Gradient ascent until validation accuracy is at chance",
-        {"forget", "validation"},
-        "keeping anything",
+    card: ClassVar[MethodCard] = MethodCard(
+        name="collapse",
+        title="Gradient ascent until validation accuracy is at chance",
+        family="sentinel",
+        needs=("forget", "validation"),
+        known_limitations="Destroys the model.",
+        sentinel=True,
     )
 
-    lr: float = param(0.05, above=0, help="Length of a step; gradients longer than 1 are cut to 1.")
-    steps: int = param(2000, low=1, help="Most steps.")
-    batch_size: int = param(64, low=1, help="Forget examples per step.")
-    margin: float = param(0.02, low=0, high=1, help="How near to chance is near enough.")
+    lr: float = param(0.05, gt=0, help="Length of a step; gradients longer than 1 are cut to 1.")
+    steps: int = param(2000, ge=1, help="Most steps.")
+    batch_size: int = param(64, ge=1, help="Forget examples per step.")
+    margin: float = param(0.02, ge=0, le=1, help="How near to chance is near enough.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A broken copy of the model."""
@@ -105,17 +97,23 @@ def _best_constant(examples: Examples, outputs: int) -> float:
     return int(labels.bincount(minlength=outputs).max()) / len(labels)
 
 
+@methods.register("relabelled")
 @dataclass(frozen=True, kw_only=True)
 class Relabelled(Method):
     """The forget set driven to uniform outputs: must be flagged over-forgotten on match-oracle boards."""
 
-    card: ClassVar[MethodCard] = _card(
-        "relabelled", "Drives the forget set to uniform outputs", {"forget", "retain"}, "being like an oracle"
+    card: ClassVar[MethodCard] = MethodCard(
+        name="relabelled",
+        title="Drives the forget set to uniform outputs",
+        family="sentinel",
+        needs=("forget", "retain"),
+        known_limitations="Differs from an oracle.",
+        sentinel=True,
     )
 
-    epochs: int = param(20, low=1, help="Passes over the forget set.")
-    lr: float = param(0.01, above=0, help="Learning rate.")
-    batch_size: int = param(64, low=2, help="Forget examples per step; as many retained ones.")
+    epochs: int = param(20, ge=1, help="Passes over the forget set.")
+    lr: float = param(0.01, gt=0, help="Learning rate.")
+    batch_size: int = param(64, ge=2, help="Forget examples per step; as many retained ones.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model that has no opinion on the forget set."""
@@ -151,21 +149,24 @@ def _distance_to_uniform(logits: Tensor, attributes: bool) -> Tensor:
     return -logits.log_softmax(1).mean()
 
 
+@methods.register("head-mask")
 @dataclass(frozen=True, kw_only=True)
 class HeadMask(Method):
     """The forgotten classes' logits set to -10,000: forgotten accuracy 0, and about 1 on the probe."""
 
-    card: ClassVar[MethodCard] = _card(
-        "head-mask",
-        "Sets the logits of the forgotten classes to -10,000",
-        {"forget", "retain"},
-        "forgetting in the features",
+    card: ClassVar[MethodCard] = MethodCard(
+        name="head-mask",
+        title="Sets the logits of the forgotten classes to -10,000",
+        family="sentinel",
+        needs=("forget", "retain"),
+        scenarios=("class",),
         attributes=False,
         random=False,
-        scenarios=("class",),
+        known_limitations="Forgets nothing in the features.",
+        sentinel=True,
     )
 
-    logit: float = param(-10_000.0, below=0, help="What a forgotten class's logit becomes.")
+    logit: float = param(-10_000.0, lt=0, help="What a forgotten class's logit becomes.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model that cannot name the forgotten classes."""

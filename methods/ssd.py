@@ -20,12 +20,14 @@ from typing import ClassVar
 
 from torch import nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._dampening import class_sorted, dampen, warn_of_bound, weighted
 from forgetbench.methods._fisher import Importance, per_example, squared_batch_means
 from forgetbench.methods._training import editable
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 
 
+@methods.register("ssd")
 @dataclass(frozen=True, kw_only=True)
 class SSD(Method):
     """Dampen the parameters that matter most for the forget set."""
@@ -33,30 +35,24 @@ class SSD(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="ssd",
         title="Selective Synaptic Dampening: shrinks the weights that matter most for the forget set",
-        authors="Jack Foster, Stefan Schoepf, Alexandra Brintrup",
-        year=2024,
-        venue="AAAI",
-        link="https://arxiv.org/abs/2308.07707",
-        bibtex="@inproceedings{foster2024fast, title={Fast Machine Unlearning Without Retraining Through Selective "
-        "Synaptic Dampening}, author={Foster, Jack and Schoepf, Stefan and Brintrup, Alexandra}, booktitle={AAAI}, "
-        "year={2024}}",
+        papers=("foster2024fast",),
         family="damping",
-        needs=frozenset({"forget", "retain"}),
+        needs=("forget", "retain"),
         random=False,
-        fails_at="its threshold: between no effect and collapse lies a narrow alpha, another one for each class",
+        known_limitations="Threshold: too small an alpha destroys the model, a slightly larger one does nothing.",
     )
 
     alpha: float = param(
-        6.0, above=0, authors=10.0, search=(1.0, 50.0), help="How many times more a weight must matter for D_f."
+        6.0, gt=0, paper_default=10.0, search=(1.0, 50.0), help="How many times more a weight must matter for D_f."
     )
-    dampening: float = param(1.0, above=0, search=(0.1, 1.0), help="lambda: strength of the shrinking.")
+    dampening: float = param(1.0, gt=0, search=(0.1, 1.0), help="lambda: strength of the shrinking.")
     importance: str = param(
         "per-sample",
         choices=("per-sample", "batch"),
-        authors="batch",
-        help="Fisher by example, or by batch as published.",
+        paper_default="batch",
+        help="Per example, or per batch as published.",
     )
-    batch_size: int = param(64, low=1, help="Examples per backward; shapes the result with importance=batch only.")
+    batch_size: int = param(64, ge=1, help="Examples per backward; shapes the result with importance=batch only.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, dampened."""

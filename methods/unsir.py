@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from forgetbench.methods import methods
 from forgetbench.methods._training import descend, editable, endless
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
@@ -33,6 +34,7 @@ Batch = tuple[Tensor, Tensor]
 Batches = Callable[[int], Iterator[Batch]]
 
 
+@methods.register("unsir")
 @dataclass(frozen=True, kw_only=True)
 class UNSIR(Method):
     """Impair with error-maximizing noise, then repair on the retain set."""
@@ -40,35 +42,27 @@ class UNSIR(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="unsir",
         title="Impairs the model with noise that it gets wrong, and repairs it on retained images",
-        authors="Ayush K. Tarun, Vikram S. Chundawat, Murari Mandal, Mohan Kankanhalli",
-        year=2023,
-        venue="IEEE TNNLS",
-        link="https://arxiv.org/abs/2111.08947",
-        bibtex="@article{tarun2023fast, title={Fast Yet Effective Machine Unlearning}, author={Tarun, Ayush K and "
-        "Chundawat, Vikram S and Mandal, Murari and Kankanhalli, Mohan}, journal={IEEE Transactions on Neural "
-        "Networks and Learning Systems}, year={2023}}",
+        papers=("tarun2023fast",),
         family="noise",
-        needs=frozenset({"forget", "retain"}),
+        needs=("forget", "retain"),
         scenarios=("class", "identity"),
-        fails_at="people, when the task is not who they are: the noise knows nothing of a person",
+        known_limitations="Identities in tasks with other labels: the noise holds no information on a person.",
     )
 
     lr: float = param(
-        0.01, above=0, authors=0.02, search=(1e-3, 5e-2), help="Learning rate of Adam in the impair step."
+        0.01, gt=0, paper_default=0.02, search=(1e-3, 5e-2), help="Learning rate of Adam in the impair step."
     )
     repair_lr: float = param(
-        0.005, above=0, authors=0.01, search=(5e-4, 2e-2), help="Learning rate of Adam in the repair step."
+        0.005, gt=0, paper_default=0.01, search=(5e-4, 2e-2), help="Learning rate of Adam in the repair step."
     )
-    epochs: int = param(1, low=1, help="Passes of the impair step.")
-    repair_epochs: int = param(2, low=0, authors=1, search=(1, 4), help="Passes of the repair step.")
-    noise_lr: float = param(0.1, above=0, help="Learning rate of Adam on the noise.")
-    noise_steps: int = param(40, low=1, help="Steps on the noise of a class; in a batch's own noise an eighth of it.")
-    penalty: float = param(0.1, low=0, help="Weight of the square of the noise.")
-    noise_ratio: float = param(
-        0.5, above=0, search=(0.1, 1.0), help="Noises in an impair step, for one retained image."
-    )
-    per_class: int = param(1000, low=1, help="Most retained images of a class that are used.")
-    batch_size: int = param(64, low=2, authors=256, help="Retained images per step; noises of a class.")
+    epochs: int = param(1, ge=1, help="Passes of the impair step.")
+    repair_epochs: int = param(2, ge=0, paper_default=1, search=(1, 4), help="Passes of the repair step.")
+    noise_lr: float = param(0.1, gt=0, help="Learning rate of Adam on the noise.")
+    noise_steps: int = param(40, ge=1, help="Steps on the noise of a class; in a batch's own noise an eighth of it.")
+    penalty: float = param(0.1, ge=0, help="Weight of the square of the noise.")
+    noise_ratio: float = param(0.5, gt=0, search=(0.1, 1.0), help="Noises in an impair step, for one retained image.")
+    per_class: int = param(1000, ge=1, help="Most retained images of a class that are used.")
+    batch_size: int = param(64, ge=2, paper_default=256, help="Retained images per step; noises of a class.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, impaired and repaired."""

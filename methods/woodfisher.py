@@ -18,12 +18,14 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from forgetbench.methods import methods
 from forgetbench.methods._curvature import Vector, conjugate_gradients, fisher_product
 from forgetbench.methods._fisher import losses_of_labels, mean_gradient
 from forgetbench.methods._training import check_finite, editable
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 
 
+@methods.register("woodfisher")
 @dataclass(frozen=True, kw_only=True)
 class WoodFisher(Method):
     """Take the step that WoodFisher's inverse gives the difference of mean gradients."""
@@ -31,26 +33,19 @@ class WoodFisher(Method):
     card: ClassVar[MethodCard] = MethodCard(
         name="woodfisher",
         title="Influence unlearning with the WoodFisher inverse (IU)",
-        authors="Jinghan Jia, Jiancheng Liu, Parikshit Ram, Yuguang Yao, Gaowen Liu, Yang Liu, Pranay Sharma, "
-        "Sijia Liu",
-        year=2023,
-        venue="NeurIPS",
-        link="https://arxiv.org/abs/2304.04934",
-        bibtex="@inproceedings{jia2023model, title={Model Sparsity Can Simplify Machine Unlearning}, author={Jia, "
-        "Jinghan and Liu, Jiancheng and Ram, Parikshit and Yao, Yuguang and Liu, Gaowen and Liu, Yang and Sharma, "
-        "Pranay and Liu, Sijia}, booktitle={NeurIPS}, year={2023}}",
+        papers=("jia2023model",),
         family="influence",
-        needs=frozenset({"forget", "retain"}),
+        needs=("forget", "retain"),
         random=False,
-        fails_at="strength: published alphas reach from 0.2 to 20, and beyond some value it breaks the network",
+        known_limitations="Strength: published values of alpha range from 0.2 to 20, and large ones break the network.",
     )
 
-    alpha: float = param(10.0, above=0, authors=0.2, search=(0.5, 50.0), help="Factor of the step.")
-    damping: float = param(1.0, above=0, search=(0.1, 10.0), help="Added to the Fisher matrix's diagonal.")
-    fisher_examples: int = param(256, low=1, authors=1002, help="m: retain examples, spread evenly over the set.")
-    iterations: int = param(5, low=1, help="Most iterations of conjugate gradients.")
-    as_published: bool = param(False, authors=True, help="Use the released, degenerate recursion.")
-    batch_size: int = param(128, low=1, help="Examples per backward; does not shape the result.")
+    alpha: float = param(10.0, gt=0, paper_default=0.2, search=(0.5, 50.0), help="Factor of the step.")
+    damping: float = param(1.0, gt=0, search=(0.1, 10.0), help="Added to the Fisher matrix's diagonal.")
+    fisher_examples: int = param(256, ge=1, paper_default=1002, help="m: retain examples, spread evenly over the set.")
+    iterations: int = param(5, ge=1, help="Most iterations of conjugate gradients.")
+    as_published: bool = param(False, paper_default=True, help="Use the released, degenerate recursion.")
+    batch_size: int = param(128, ge=1, help="Examples per backward; does not shape the result.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, one step on."""

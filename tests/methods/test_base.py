@@ -42,7 +42,7 @@ def test_values_are_read_and_typed():
         ("ssd:importance=both", ["importance", "per-sample | batch", "both"]),
         ("ssd:batch_size=1.5", ["batch_size", "int", "1.5"]),
         ("ssd:batch_size=true", ["batch_size"]),
-        ("ssd:alpha", ["ssd:PARAMETER=VALUE"]),
+        ("ssd:alpha", ["alpha", "ssd:PARAMETER=VALUE"]),
         ("finetune:momentum=1", ["momentum", "[0, 1)"]),
     ],
 )
@@ -114,7 +114,7 @@ def test_every_card_agrees_with_its_class(name):
     if kind.card.year is not None:
         assert kind.card.authors
         assert kind.card.link.startswith("https://")
-        assert f"year={{{kind.card.year}}}" in kind.card.bibtex
+        assert f"year = {{{kind.card.year}}}" in kind.card.bibtex
 
 
 def test_the_hash_follows_the_files_that_a_method_is_made_of(tmp_path):
@@ -174,7 +174,7 @@ def test_a_broken_promise_is_found():
     class InPlace(Method):
         """Edits the model that it was given."""
 
-        size: float = param(0.1, above=0, help="How much.")
+        size: float = param(0.1, gt=0, help="How much.")
 
         def unlearn(self, model, request):  # noqa: ARG002
             with torch.no_grad():
@@ -214,7 +214,7 @@ def test_a_given_model_in_another_mode_is_found(deed, words):
 def test_values_out_of_range_that_are_not_refused_are_found(passed):
     @dataclass(frozen=True, kw_only=True)
     class Lenient(methods.get("none")):
-        size: float = param(0.1, above=0, high=1, help="How much.")
+        size: float = param(0.1, gt=0, le=1, help="How much.")
         way: str = param("up", choices=("up", "down"), help="Where to.")
 
         @classmethod
@@ -229,7 +229,7 @@ def test_values_out_of_range_that_are_not_refused_are_found(passed):
 def test_a_refusal_without_the_range_is_found():
     @dataclass(frozen=True, kw_only=True)
     class Curt(methods.get("none")):
-        size: float = param(0.1, above=0, high=1, help="How much.")
+        size: float = param(0.1, gt=0, le=1, help="How much.")
 
         @classmethod
         def from_dict(cls, values):

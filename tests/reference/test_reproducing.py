@@ -75,7 +75,7 @@ def test_a_reference_is_reproduced_bit_by_bit_until_a_learning_rate_is_changed(
     @dataclass(frozen=True, kw_only=True)
     class Changed(methods.get("finetune")):  # type: ignore[misc]
         card = methods.get("finetune").card
-        lr: float = param(0.2, above=0)
+        lr: float = param(0.2, gt=0)
 
     monkeypatch.setitem(methods._targets, "finetune", Changed)
     changed = reproduce(board, elsewhere, rows=["finetune", "random-label"])

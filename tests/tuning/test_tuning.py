@@ -41,7 +41,7 @@ from forgetbench.methods import Method, param
 @dataclass(frozen=True, kw_only=True)
 class Silent(Method):
     "Says nothing of what to search."
-    lr: float = param(0.1, above=0)
+    lr: float = param(0.1, gt=0)
 
     def unlearn(self, model, request):
         raise RuntimeError("no good")

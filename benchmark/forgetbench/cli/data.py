@@ -155,7 +155,7 @@ def prune(*, dry_run: Flag = False, images: Flag = False) -> None:
 
 def _options(words: list[str] | None) -> dict[str, object]:
     from forgetbench.errors import UsageError
-    from forgetbench.methods.hyperparameters import parse_value
+    from forgetbench.options import parse_value
 
     options: dict[str, object] = {}
     for word in words or []:

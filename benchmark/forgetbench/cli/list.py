@@ -142,7 +142,7 @@ def _method(name: str) -> dict[str, Any]:
             "name": each.name,
             "default": each.default,
             "range": each.range,
-            "authors' default": each.authors,
+            "authors' default": each.paper_default,
             "searched by tune": searched(each),
             "meaning": each.help,
         }

@@ -12,7 +12,7 @@ from typing import Any
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.arrays import write_arrays
-from forgetbench.methods.hyperparameters import TaskFacts
+from forgetbench.methods._card import TaskFacts
 from forgetbench.runner.artifacts import (
     ANSWERS,
     LABELS,

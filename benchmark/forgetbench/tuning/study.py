@@ -95,7 +95,7 @@ class Study:
         if trials > 1 and not self.space:
             raise UsageError(
                 f"{self.facts['method']} does not say what to search: give a hyper-parameter its range, as in "
-                "`lr: float = param(0.01, above=0, search=(1e-4, 1e-1))`, or ask for one trial, which is its defaults."
+                "`lr: float = param(0.01, gt=0, search=(1e-4, 1e-1))`, or ask for one trial, which is its defaults."
             )
 
     def trials(self) -> list[Trial]:

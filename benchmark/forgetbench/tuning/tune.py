@@ -17,8 +17,8 @@ import numpy as np
 
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.arrays import Array, Logits
+from forgetbench.methods import _card as cards
 from forgetbench.methods import base
-from forgetbench.methods import hyperparameters as cards
 from forgetbench.runner.artifacts import LABELS
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.context import load_context
