@@ -22,9 +22,9 @@ from leaderboard_kills import kill_at_random
 from leaderboard_processes import free_port, start_server
 from leaderboard_world import COUNTS, TASK, World, fill
 
+from forgetbench.leaderboard.admin import create_token, install_bundle
 from forgetbench.leaderboard.client.submit import submit
 from forgetbench.leaderboard.db.session import Database
-from forgetbench.leaderboard.serve import create_token, install_pack
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.worker.worker import Worker
 
@@ -70,7 +70,7 @@ def submitters(world: World, folder: Path, base: str, tokens: list[str], each: i
     runs = [world.write_run(folder / f"run-{number}", number) for number in range(len(tokens) * each)]
 
     def send(number: int) -> str:
-        return str(submit(runs[number], base, tokens[number % len(tokens)], wait_seconds=0).document["id"])
+        return str(submit(runs[number], base, tokens[number % len(tokens)], wait_seconds=0).document.id)
 
     started = time.monotonic()
     with ThreadPoolExecutor(len(tokens)) as pool:
@@ -91,7 +91,7 @@ def scoring(folder: Path) -> None:
     """How long one submission of the size of CIFAR-10 takes the worker."""
     world = World(CIFAR)
     settings = Settings(server_folder=folder / "server")
-    install_pack(settings, world.write_pack(folder / "pack"))
+    install_bundle(settings, world.write_pack(folder / "pack"))
     token = create_token(settings, "Ada")
     database = Database(settings.database)
     worker = Worker(settings, database)
@@ -169,7 +169,7 @@ def main() -> None:
         folder = Path(name)
         settings = Settings(server_folder=folder / "server", database_url=chosen.database)
         world = World(COUNTS)
-        install_pack(settings, world.write_pack(folder / "pack"))
+        install_bundle(settings, world.write_pack(folder / "pack"))
         tokens = [create_token(settings, f"Submitter {number}", ["submit"]) for number in range(10)]
         database = Database(settings.database)
         Worker(settings, database).drain()

@@ -37,7 +37,7 @@ def kill_at_random(settings: Settings, world: World, folder: Path, tokens: list[
             time.sleep(0.5)
             while True:  # as a person would: the same run again until the server takes it
                 try:
-                    answers.append((run, str(submit(run, base, tokens[number], wait_seconds=0).document["id"])))
+                    answers.append((run, str(submit(run, base, tokens[number], wait_seconds=0).document.id)))
                     break
                 except ForgetBenchError as error:
                     if "cannot be reached" not in str(error):
@@ -81,7 +81,7 @@ def _wait_for(base: str, ids: set[str]) -> None:
 
 def _count(settings: Settings, ids: set[str]) -> None:
     database = Database(settings.database)
-    with database.reading() as session:
+    with database.read_session() as session:
         states = dict(session.execute(select(Entry.id, Entry.state).where(Entry.tier != "reference")).tuples().all())
         listed = dict(
             session.execute(

@@ -13,7 +13,7 @@ from forgetbench.evidence.arrays import encode, index_digest, write_arrays
 from forgetbench.evidence.reference import write_pack
 from forgetbench.evidence.run import Manifest, MethodRecord, ModelRecord, describe
 from forgetbench.evidence.run import write_manifest as write
-from forgetbench.leaderboard.db import queue as jobs
+from forgetbench.leaderboard.db import queue
 from forgetbench.leaderboard.db.models import Board, Entry, Event, MetricValue, Score, Token, utc_now
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.db.states import new_id
@@ -103,7 +103,7 @@ def fill(settings: Settings, rows: int) -> None:
     """List many copies of the reference row, each with numbers of its own, and rank them."""
     database = Database(settings.database)
     generator = random.Random(2)  # noqa: S311 - numbers to sort by
-    with database.writing() as session:
+    with database.write_session() as session:
         board = session.scalars(select(Board)).one()
         example = session.scalars(select(Score)).first()
         entry = session.get_one(Entry, example.entry_id)
@@ -168,7 +168,7 @@ def fill(settings: Settings, rows: int) -> None:
             )
         for table, lines in ((Entry, entries), (Score, scores), (MetricValue, numbers), (Event, events)):
             session.execute(insert(table), lines)
-        jobs.request(session, "rank", str(board.id))
+        queue.enqueue(session, "rank", str(board.id))
     started = time.monotonic()
     Worker(settings, database).drain()
     print(f"ranking {rows} rows: {time.monotonic() - started:.1f} s")

@@ -1,15 +1,15 @@
-"""What an operator does on the server's machine: tokens, moderation, recounts, backup, export."""
+"""Operator functions on the server's machine: boards, tokens, moderation, rescoring, backup and export."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from pydantic import ValidationError
 from sqlalchemy import select
@@ -17,24 +17,24 @@ from sqlalchemy.orm import Session
 
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.leaderboard.auth import tokens
-from forgetbench.leaderboard.db import queue as jobs
-from forgetbench.leaderboard.db import states
-from forgetbench.leaderboard.db.models import Board, Entry, Job, Score, Token, Verification
-from forgetbench.leaderboard.db.session import Database, parse_url
-from forgetbench.leaderboard.db.states import PUBLIC
+from forgetbench.leaderboard.boards import queries
+from forgetbench.leaderboard.db import queue, states
+from forgetbench.leaderboard.db.models import Board, Entry, Job, Score, Token, Verification, utc_now
+from forgetbench.leaderboard.db.session import open_database, parse_url
 from forgetbench.leaderboard.errors import Problem
-from forgetbench.leaderboard.render import dump as dumps
-from forgetbench.leaderboard.render import static_site as plain
+from forgetbench.leaderboard.render import dump, static_site
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import moderation, verification
-from forgetbench.leaderboard.submissions.moderation import StateChange, Wanted
-from forgetbench.leaderboard.web.app import prepare
+from forgetbench.leaderboard.submissions import moderation, reference, verification
+from forgetbench.leaderboard.submissions.moderation import StateChange, TargetState
 
 OPERATOR = "operator"
+"""Actor of an operator's changes."""
+DATABASE_FILE = "leaderboard.sqlite"
+"""Name of the database in a backup."""
 
 
-class TokenLine(NamedTuple):
-    """A token as an operator sees it; never its secret."""
+class TokenInfo(NamedTuple):
+    """A token without its secret."""
 
     id: str
     name: str
@@ -46,20 +46,20 @@ class TokenLine(NamedTuple):
     daily_submissions: int | None
 
 
-class QueueLine(NamedTuple):
-    """Something that waits for a moderator."""
+class QueueItem(NamedTuple):
+    """An item of the moderation queue: an entry, or a failed job."""
 
-    entry: str
-    """Its id; of a job that failed ``job`` and its number."""
+    id: str
+    """Id of an entry; for a failed job, "job" and its number."""
     task: str
     label: str
     submitter: str
     state: str
-    why: str
+    reason: str
 
 
-class Change(NamedTuple):
-    """What became of an entry."""
+class StateChangeResult(NamedTuple):
+    """A change of an entry's state."""
 
     label: str
     submitter: str
@@ -68,22 +68,55 @@ class Change(NamedTuple):
     after: str
 
 
-@contextmanager
-def opened(settings: Settings) -> Iterator[Database]:
-    """The server's database, its schema brought up to date."""
-    database = Database(settings.database)
-    try:
-        prepare(settings, database)
-        yield database
-    finally:
-        database.close()
+def install_bundle(settings: Settings, folder: Path) -> Board:
+    """Create a board from a reference bundle; the worker then scores its reference rows.
+
+    Raises:
+        UsageError: The folder holds no reference bundle.
+        ForgetBenchError: The bundle is damaged.
+    """
+    with open_database(settings) as database:
+        return reference.install_bundle(database, settings, folder)
 
 
-def list_tokens(settings: Settings) -> list[TokenLine]:
-    """All tokens, the newest first."""
-    with opened(settings) as database, database.reading() as session:
+def has_boards(settings: Settings) -> bool:
+    """Whether the server has any board."""
+    with open_database(settings) as database, database.read_session() as session:
+        return bool(queries.versions(session))
+
+
+def create_token(
+    settings: Settings,
+    name: str,
+    scopes: Iterable[str] = ("submit",),
+    *,
+    days: int | None = None,
+    daily_submissions: int | None = None,
+) -> str:
+    """Create a token and return its text, which is not stored.
+
+    Args:
+        settings: Configuration of the server.
+        name: Name of the owner, shown as the submitter.
+        scopes: Permissions: submit, verify, moderate.
+        days: Days until the token expires; None for never.
+        daily_submissions: Submissions in 24 hours; None for the server's quota.
+
+    Raises:
+        UsageError: The name, a scope, the days or the quota is invalid.
+    """
+    if days is not None and days < 1:
+        raise UsageError(f"Invalid number of days {days}: a token is valid for at least one day.")
+    expires = utc_now() + timedelta(days=days) if days is not None else None
+    with open_database(settings) as database, database.write_session() as session:
+        return tokens.create_token(session, name, scopes, expires_at=expires, daily_submissions=daily_submissions)
+
+
+def list_tokens(settings: Settings) -> list[TokenInfo]:
+    """List all tokens, newest first."""
+    with open_database(settings) as database, database.read_session() as session:
         return [
-            TokenLine(
+            TokenInfo(
                 row.id,
                 row.name,
                 tuple(row.scopes),
@@ -97,235 +130,232 @@ def list_tokens(settings: Settings) -> list[TokenLine]:
         ]
 
 
-def revoke_token(settings: Settings, identity: str) -> str:
-    """Revoke a token, by its id or the whole token; returns its name.
+def revoke_token(settings: Settings, token: str) -> str:
+    """Revoke a token, given its id or text; returns its name.
 
     Raises:
-        UsageError: There is none of that id.
+        UsageError: The token is unknown.
     """
-    with opened(settings) as database, database.writing() as session:
-        return tokens.revoke(session, identity).name
+    with open_database(settings) as database, database.write_session() as session:
+        return tokens.revoke_token(session, token).name
 
 
-def set_quota(settings: Settings, identity: str, daily_submissions: int | None) -> str:
-    """Give a token a quota of its own, or with None the server's; returns its name.
+def set_quota(settings: Settings, token: str, daily_submissions: int | None) -> str:
+    """Set the quota of a token, given its id or text; returns its name.
+
+    Args:
+        settings: Configuration of the server.
+        token: Id or text of the token.
+        daily_submissions: Submissions in 24 hours; None for the server's quota.
 
     Raises:
-        UsageError: There is no such token, or the quota is negative.
+        UsageError: The token is unknown, or the quota is negative.
     """
-    tokens.check_quota(daily_submissions)
-    with opened(settings) as database, database.writing() as session:
-        token = tokens.find(session, identity)
-        token.daily_submissions = daily_submissions
-        return token.name
+    tokens.validate_quota(daily_submissions)
+    with open_database(settings) as database, database.write_session() as session:
+        row = tokens.get_token(session, token)
+        row.daily_submissions = daily_submissions
+        return row.name
 
 
-def queue(settings: Settings) -> list[QueueLine]:
-    """What a moderator should look at: alarms, flagged and quarantined entries, and failed jobs."""
-    waiting = (
+def moderation_queue(settings: Settings) -> list[QueueItem]:
+    """List what needs a moderator: entries with alarms, flagged and quarantined entries, and failed jobs."""
+    queued = (
         select(Entry.id, Board.task, Entry.label, Entry.submitter, Entry.state, Entry.note, Entry.alarms)
         .join(Board, Board.id == Entry.board_id)
         .where(Entry.queued)
         .order_by(Entry.received_at)
     )
-    with opened(settings) as database, database.reading() as session:
-        lines = [
-            QueueLine(identity, task, label, submitter, state, "; ".join(filter(None, [note, *(alarms or ())])))
-            for identity, task, label, submitter, state, note, alarms in session.execute(waiting)
+    with open_database(settings) as database, database.read_session() as session:
+        items = [
+            QueueItem(entry_id, task, label, submitter, state, "; ".join(filter(None, [note, *(alarms or ())])))
+            for entry_id, task, label, submitter, state, note, alarms in session.execute(queued)
         ]
         failed = session.scalars(select(Job).where(Job.state == "failed").order_by(Job.id))
-        return lines + [_job_line(session, job) for job in failed]
+        return items + [_failed_job_item(session, job) for job in failed]
 
 
-def _job_line(session: Session, job: Job) -> QueueLine:
-    """A job that failed, with the row or the board that it was for."""
+def _failed_job_item(session: Session, job: Job) -> QueueItem:
     record = session.get(Verification, job.subject) if job.kind == "verify" else None
     entry = session.get(Entry, record.entry_id if record else job.subject) if job.kind != "rank" else None
     board = session.get(Board, entry.board_id if entry else int(job.subject)) if entry or job.kind == "rank" else None
     label, submitter = (entry.label, entry.submitter) if entry else ("", "")
     task = board.task if board else job.subject
-    return QueueLine(f"job {job.id}", task, label, submitter, f"{job.kind} failed", job.error or "")
+    return QueueItem(f"job {job.id}", task, label, submitter, f"{job.kind} failed", job.error or "")
 
 
-def acknowledge(settings: Settings, identity: str, reason: str) -> Change:
-    """Take an entry off the queue: somebody has looked at it, and it stays as it is.
+def acknowledge(settings: Settings, entry_id: str, reason: str) -> StateChangeResult:
+    """Remove an entry from the moderation queue without changing its state.
 
     Raises:
-        UsageError: It is not in the queue, or the reason is empty.
+        UsageError: The entry is not in the queue, or the reason is empty.
     """
-    with opened(settings) as database, database.writing() as session:
-        entry = session.get(Entry, identity)
+    with open_database(settings) as database, database.write_session() as session:
+        entry = session.get(Entry, entry_id)
         if entry is not None:
-            states.lock(session, entry)
+            states.lock_entry(session, entry)
         if entry is None or not entry.queued:
-            raise UsageError(f"{identity!r} is not in the queue; `forgetbench admin queue` shows what is.")
+            raise UsageError(f"{entry_id!r} is not in the moderation queue; `forgetbench admin queue` shows the queue.")
         entry.queued = False
-        states.record(session, entry, entry.state, OPERATOR, f"looked at: {_reason(reason)}")
-        return Change(entry.label, entry.submitter, entry.board.task, entry.state, entry.state)
+        states.record_event(session, entry, entry.state, OPERATOR, f"acknowledged: {_validate_reason(reason)}")
+        return StateChangeResult(entry.label, entry.submitter, entry.board.task, entry.state, entry.state)
 
 
-def _reason(text: str) -> str:
-    """A reason as it may stand in the history.
-
-    Raises:
-        UsageError: It is empty or too long.
-    """
+def _validate_reason(text: str) -> str:
     try:
         return StateChange(state="listed", reason=text).reason
     except ValidationError:
-        raise UsageError("A reason is needed, of 1 to 2000 characters: it stands in the public history.") from None
+        raise UsageError("A reason of 1 to 2000 characters is required; it appears in the public history.") from None
 
 
-def change_state(settings: Settings, identity: str, state: Wanted, reason: str) -> Change:
-    """Bring an entry into a state, as the operator.
+def change_state(settings: Settings, entry_id: str, state: TargetState, reason: str) -> StateChangeResult:
+    """Change the state of an entry as the operator.
 
     Raises:
-        UsageError: There is no such entry, or that state does not follow the present one.
+        UsageError: The entry is unknown, the transition is not allowed, or the reason is empty.
     """
-    wanted = StateChange(state=state, reason=_reason(reason))
-    with opened(settings) as database, database.writing() as session:
-        entry = session.get(Entry, identity)
+    requested = StateChange(state=state, reason=_validate_reason(reason))
+    with open_database(settings) as database, database.write_session() as session:
+        entry = session.get(Entry, entry_id)
         before = entry.state if entry else ""
         try:
-            entry = moderation.change(session, settings, identity, wanted, OPERATOR, token=None)
-        except Problem as error:
-            raise UsageError(error.detail) from error
-        return Change(entry.label, entry.submitter, entry.board.task, before, entry.state)
+            entry = moderation.change_state(session, settings, entry_id, requested, OPERATOR, token=None)
+        except Problem as problem:
+            raise UsageError(problem.detail) from problem
+        return StateChangeResult(entry.label, entry.submitter, entry.board.task, before, entry.state)
 
 
-def retry(settings: Settings, job: str) -> list[str]:
-    """Ask again for a job that failed, by its number, or for all of them; returns what they are.
+def retry_jobs(settings: Settings, job: str) -> list[str]:
+    """Enqueue a failed job again, by its number, or ``all`` failed jobs; returns their keys.
 
     Raises:
-        UsageError: No such job has failed, or its entry may not be scored again.
+        UsageError: There is no such failed job, or its entry cannot be scored again.
     """
     failed = select(Job.id).where(Job.state == "failed").order_by(Job.id)
     if job != "all":
         failed = failed.where(Job.id == (int(job) if job.isascii() and job.isdigit() and len(job) < 10 else 0))
-    asked = []
-    with opened(settings) as database:
-        with database.reading() as session:
-            found = session.scalars(failed).all()
-        if not found and job != "all":
-            raise UsageError(f"No job {job!r} has failed; `forgetbench admin queue` shows those that have.")
-        for number in found:
-            with database.writing() as session:
+    keys = []
+    with open_database(settings) as database:
+        with database.read_session() as session:
+            numbers = session.scalars(failed).all()
+        if not numbers and job != "all":
+            raise UsageError(f"No failed job {job!r}; `forgetbench admin queue` lists failed jobs.")
+        for number in numbers:
+            with database.write_session() as session:
                 try:
-                    asked.append(_ask_again(session, settings, session.get_one(Job, number)))
-                except Problem as error:
-                    raise UsageError(f"job {number}: {error.detail}") from error
-    return asked
+                    keys.append(_retry_job(session, settings, session.get_one(Job, number)))
+                except Problem as problem:
+                    raise UsageError(f"job {number}: {problem.detail}") from problem
+    return keys
 
 
-def _ask_again(session: Session, settings: Settings, job: Job) -> str:
+def _retry_job(session: Session, settings: Settings, job: Job) -> str:
     if job.kind == "verify":
-        verification.score_again(session, job.subject)
+        verification.retry_verification(session, job.subject)
     elif job.kind == "score":
-        moderation.score_again(session, settings, session.get_one(Entry, job.subject), OPERATOR, "asked for again")
+        moderation.score_again(session, settings, session.get_one(Entry, job.subject), OPERATOR, "retried")
     elif job.kind == "rescore":
-        jobs.request(session, "rescore", job.subject)
+        queue.enqueue(session, "rescore", job.subject)
     elif job.kind == "rank":
-        jobs.request(session, "rank", job.subject)
+        queue.enqueue(session, "rank", job.subject)
     job.state = "done"
     return job.key
 
 
-def recount(settings: Settings, task: str | None = None) -> int:
-    """Have every entry scored again that other scoring code scored; returns how many were asked for.
+def rescore(settings: Settings, task: str | None = None) -> int:
+    """Enqueue every entry that other scoring code scored; returns their number.
 
-    Quarantined entries too: they may be listed again one day, among the new numbers of the others.
+    Quarantined entries are included, because they may be listed again next to the new scores of the others.
 
     Args:
-        settings: Where everything is.
-        task: One board; None: all.
+        settings: Configuration of the server.
+        task: Task of one board; None for all boards.
 
     Raises:
         UsageError: There is no board of that task.
     """
     from forgetbench.scoring.scorer import scoring_code
 
-    present = scoring_code()
-    with opened(settings) as database, database.writing() as session:
+    current_code = scoring_code()
+    with open_database(settings) as database, database.write_session() as session:
         tasks = session.scalars(select(Board.task).distinct().order_by(Board.task)).all()
         if task is not None and task not in tasks:
-            raise UsageError(f"There is no board of {task!r} here. There is: {', '.join(tasks) or 'none yet'}.")
+            raise UsageError(f"No board for task {task!r}. Available: {', '.join(tasks) or 'none yet'}.")
         query = select(Entry.id, Score.software).join(Score).join(Board).order_by(Entry.id)
-        query = query.where(Entry.state.in_((*PUBLIC, "quarantined")))
+        query = query.where(Entry.state.in_((*states.PUBLIC_STATES, "quarantined")))
         if task is not None:
             query = query.where(Board.task == task)
-        stale = [row.id for row in session.execute(query) if row.software.get("code") != present]
-        for identity in stale:
-            jobs.request(session, "rescore", identity)
-        return len(stale)
+        outdated = [row.id for row in session.execute(query) if row.software.get("code") != current_code]
+        for entry_id in outdated:
+            queue.enqueue(session, "rescore", entry_id)
+        return len(outdated)
 
 
 def backup(settings: Settings, target: Path) -> Path:
-    """The whole server in one tar file: a consistent copy of the database, and all files.
+    """Write the whole server into one tar file: a consistent copy of the database, and all files.
 
     Raises:
-        UsageError: The database is not SQLite, or the file exists.
+        UsageError: The database is not SQLite, or the file exists or is not writable.
     """
     source = _sqlite_file(settings)
     if target.exists():
-        raise UsageError(f"{target} exists; a backup overwrites nothing.")
-    copy, fresh = settings.server_folder / ".backup.sqlite", target.with_name(f".{target.name}.{os.getpid()}")
-    with opened(settings):  # files of a submission are there before its row: the database is copied first
+        raise UsageError(f"{target} already exists; choose another file.")
+    copy = settings.server_folder / ".backup.sqlite"
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    with open_database(settings):  # before the files, because a submission's files are stored before its row
         _copy_database(source, copy)
     try:
-        with _new_file(fresh, "wb") as file:
+        with _create_private_file(partial) as file:
             with tarfile.open(fileobj=file, mode="w") as archive:
-                archive.add(copy, "leaderboard.sqlite")
+                archive.add(copy, DATABASE_FILE)
                 for folder in (settings.packs, settings.evidence):
                     archive.add(folder, folder.name)
             file.flush()
             os.fsync(file.fileno())
-        fresh.rename(target)
+        partial.rename(target)
     finally:
-        fresh.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         copy.unlink(missing_ok=True)
     return target
 
 
 @contextmanager
-def _new_file(path: Path, mode: str) -> Iterator[IO[Any]]:
-    """A new file that its owner alone may read.
-
-    Raises:
-        UsageError: It cannot be made there.
-    """
+def _create_private_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that only its owner may read."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise UsageError(f"{path.parent} is no folder that can be written to: {error.strerror}.") from error
-    with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+        raise UsageError(f"Cannot write to {path.parent}: {error.strerror}.") from error
+    with os.fdopen(handle, "wb") as file:
         yield file
 
 
 def restore(settings: Settings, source: Path) -> None:
-    """A server from its backup, into an empty folder.
+    """Restore a server from its backup into an empty folder.
 
     Raises:
-        UsageError: The folder is not empty, or the file is no backup.
+        UsageError: The database is not SQLite, the folder is not empty, or the file is not a backup.
+        ForgetBenchError: The backup is unreadable.
     """
     _sqlite_file(settings)
     if settings.server_folder.exists() and any(settings.server_folder.iterdir()):
-        raise UsageError(f"{settings.server_folder} is not empty; restore into a new folder.")
+        raise UsageError(f"{settings.server_folder} is not empty; choose another folder.")
     settings.server_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with tarfile.open(source) as archive:
-            if "leaderboard.sqlite" not in archive.getnames():
-                raise UsageError(f"{source} is no backup of a leaderboard.")
+            if DATABASE_FILE not in archive.getnames():
+                raise UsageError(f"{source} is not a backup of a leaderboard.")
             archive.extractall(settings.server_folder, filter="data")
     except (tarfile.TarError, OSError) as error:
-        raise ForgetBenchError(f"{source} cannot be read as a backup: {error}") from error
-    with opened(settings):
-        return
+        raise ForgetBenchError(f"Cannot read {source} as a backup: {error}") from error
+    with open_database(settings):
+        pass  # upgrades the schema of an older version
 
 
 def _sqlite_file(settings: Settings) -> Path:
     url = parse_url(settings.database)
     if url.get_backend_name() != "sqlite" or not url.database:
-        raise UsageError("This copies SQLite servers; for PostgreSQL use pg_dump, and copy the folder after it.")
+        raise UsageError("Backups support SQLite only. For PostgreSQL, run pg_dump, then copy the server's folder.")
     return Path(url.database)
 
 
@@ -338,20 +368,20 @@ def _copy_database(source: Path, target: Path) -> None:
     copy.close()
 
 
-def dump(settings: Settings, target: Path) -> int:
-    """Everything that is listed as JSON lines, behind a head that says what it is; returns how many entries.
+def write_dump(settings: Settings, target: Path) -> int:
+    """Write all listed entries as JSON lines after a header line; returns their number.
 
     Raises:
-        UsageError: The file cannot be written.
+        UsageError: The file is not writable.
     """
-    with opened(settings) as database:
+    with open_database(settings) as database:
         try:
-            return dumps.write(database, settings, target)
+            return dump.write(database, settings, target)
         except OSError as error:
-            raise UsageError(f"{target} cannot be written: {error.strerror}.") from error
+            raise UsageError(f"Cannot write {target}: {error.strerror}.") from error
 
 
 def export_static(settings: Settings, folder: Path, base: str) -> Sequence[Path]:
-    """The boards as plain files that outlive the server, as ``plain.export`` writes them."""
-    with opened(settings) as database, database.reading() as session:
-        return plain.export(session, settings, folder, base)
+    """Write the boards as static files (see `render.static_site.export`); returns pages and tables."""
+    with open_database(settings) as database, database.read_session() as session:
+        return static_site.export(session, settings, folder, base)

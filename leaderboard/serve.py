@@ -1,4 +1,4 @@
-"""Running the leaderboard: the web process, and the scoring process beside it."""
+"""Run the leaderboard: the web server with its scoring worker, or a worker alone."""
 
 from __future__ import annotations
 
@@ -6,42 +6,39 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from pathlib import Path
 from types import FrameType
 
 import uvicorn
 
-from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.leaderboard import logging as logs
-from forgetbench.leaderboard.auth import tokens
-from forgetbench.leaderboard.boards import queries as boards
-from forgetbench.leaderboard.db.models import Board, utc_now
-from forgetbench.leaderboard.db.session import Database
+from forgetbench.errors import ForgetBenchError
+from forgetbench.leaderboard import logging as leaderboard_logging
+from forgetbench.leaderboard.db.session import open_database
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import reference as packs
-from forgetbench.leaderboard.web.app import create_app, prepare
-from forgetbench.leaderboard.worker.supervisor import STOP_SECONDS, ScoringProcess
+from forgetbench.leaderboard.web.app import create_app
+from forgetbench.leaderboard.worker.supervisor import STOP_SECONDS, WorkerSupervisor
 
 
 def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with_worker: bool = True) -> None:
-    """Serve the site until told to stop (SIGINT, SIGTERM); requests under way are answered first.
+    """Serve the site until SIGINT or SIGTERM; running requests are answered first.
 
     Args:
-        settings: Where everything is.
+        settings: Configuration of the server.
         host: Address to listen on.
         port: Port to listen on.
-        with_worker: Start a scoring process beside the web process, and stop it with it.
+        with_worker: Whether to run a scoring worker in a child process.
 
     Raises:
-        ForgetBenchError: The port is taken, or the server could not start.
+        ForgetBenchError: The port is in use, or the server could not start.
     """
-    logs.configure(settings.log_level)
-    database = _opened(settings)
-    database.close()
-    worker = ScoringProcess(settings) if with_worker else None
+    leaderboard_logging.configure(settings.log_level)
+    with open_database(settings):
+        pass  # report a database that is not usable before anything starts
+    supervisor = WorkerSupervisor(settings) if with_worker else None
+    port_error = ForgetBenchError(
+        f"Cannot listen on {host}:{port}. The port is probably in use: choose another with --port."
+    )
     try:
         config = uvicorn.Config(
             create_app(settings),
@@ -55,120 +52,53 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with
             forwarded_allow_ips=settings.trusted_proxies,
         )
         server = uvicorn.Server(config)
-        with _signals_end_quietly():
+        with _ignored_stop_signals():
             server.run()
         if not server.started:
-            raise ForgetBenchError(f"The server could not listen on {host}:{port}; is the port taken? Choose another.")
+            raise port_error
     except SystemExit as error:
-        raise ForgetBenchError(
-            f"The server could not listen on {host}:{port}; is the port taken? Choose another with --port."
-        ) from error
+        raise port_error from error
     finally:
-        if worker is not None:
-            worker.stop()
+        if supervisor is not None:
+            supervisor.stop()
 
 
 @contextmanager
-def _signals_end_quietly() -> Iterator[None]:
-    """Uvicorn raises the signal that stopped it once more when it is done; here it has done its work by then."""
+def _ignored_stop_signals() -> Iterator[None]:
+    """Ignore the stop signal that uvicorn raises again after its shutdown; it would end this process too early."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.signal(kind, lambda *_: None) for kind in kinds}
+    previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def run_worker(settings: Settings, *, parent: int | None = None) -> None:
-    """Score submissions until told to stop (SIGINT, SIGTERM); the job at hand is finished first.
+    """Score submissions until SIGINT or SIGTERM; the current job is finished first.
 
     Args:
-        settings: Where everything is.
-        parent: Process to stop with: a worker that `serve` started does not outlive it.
+        settings: Configuration of the server.
+        parent: Id of the parent process, with which the worker ends; None for a worker that runs alone.
     """
     from forgetbench.leaderboard.worker.worker import Worker
 
-    logs.configure(settings.log_level)
-    database = _opened(settings)
-    worker = Worker(settings, database, parent=parent)
+    leaderboard_logging.configure(settings.log_level)
+    with open_database(settings) as database:
+        worker = Worker(settings, database, parent=parent)
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        worker.stop()
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            worker.stop()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    try:
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
         worker.run()
-    finally:
-        database.close()
 
 
-def create_token(
-    settings: Settings,
-    name: str,
-    scopes: Iterable[str] = ("submit",),
-    *,
-    days: int | None = None,
-    daily_submissions: int | None = None,
-) -> str:
-    """Make a token; it is shown this once.
-
-    Args:
-        settings: Where the database is.
-        name: Who gets it; shown as the submitter.
-        scopes: What it may do: submit, verify, moderate.
-        days: Days until it expires; None: never.
-        daily_submissions: A quota of its own.
-
-    Raises:
-        UsageError: The name or a scope is not allowed.
-    """
-    if days is not None and days < 1:
-        raise UsageError(f"A token lives at least one day, not {days}.")
-    database = _opened(settings)
-    expires = utc_now() + timedelta(days=days) if days is not None else None
-    try:
-        with database.writing() as session:
-            return tokens.create(session, name, scopes, expires_at=expires, daily_submissions=daily_submissions)
-    finally:
-        database.close()
-
-
-def install_pack(settings: Settings, pack: Path) -> Board:
-    """Make a board of a pack; the worker then scores its reference rows.
-
-    Raises:
-        UsageError: There is no pack in that folder.
-        ForgetBenchError: It is damaged.
-    """
-    database = _opened(settings)
-    try:
-        return packs.install(database, settings, pack)
-    finally:
-        database.close()
-
-
-def has_boards(settings: Settings) -> bool:
-    """Whether anything can be submitted to here."""
-    database = _opened(settings)
-    try:
-        with database.reading() as session:
-            return bool(boards.versions(session))
-    finally:
-        database.close()
-
-
-def _opened(settings: Settings) -> Database:
-    database = Database(settings.database)
-    prepare(settings, database)
-    return database
-
-
-def worker_process() -> None:
-    """What the process that ``serve`` starts does: it reads its settings, and whom to stop with, from stdin."""
-    told = json.load(sys.stdin)
-    run_worker(Settings.model_validate(told["settings"]), parent=told["parent"])
+def run_supervised_worker() -> None:
+    """Entry point of the process that `WorkerSupervisor` starts: settings and parent id come from standard input."""
+    message = json.load(sys.stdin)
+    run_worker(Settings.model_validate(message["settings"]), parent=message["parent"])

@@ -15,8 +15,8 @@ from tempfile import TemporaryFile
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import read_run
+from forgetbench.leaderboard.admin import create_token, install_bundle
 from forgetbench.leaderboard.client.submit import submit
-from forgetbench.leaderboard.serve import create_token, install_pack
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import choose
@@ -43,7 +43,7 @@ def run_demo(
     settings = Settings(server_folder=options.home / "leaderboard")
     for task_run in done:
         if task_run.pack is not None:
-            install_pack(settings, task_run.pack.folder)
+            install_bundle(settings, task_run.pack.folder)
     token = _token(settings)
     with _server(options.home) as address:
         say(f"posting to a local leaderboard at {address}")

@@ -13,10 +13,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import platformdirs
 
+JsonObject: TypeAlias = dict[str, Any]
+"""A JSON document whose fields are defined elsewhere."""
 CARD = "artifact.json"
 
 

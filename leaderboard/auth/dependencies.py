@@ -1,4 +1,4 @@
-"""Who asks: the bearer token of a request, and what it may do."""
+"""FastAPI dependencies: database, settings, and the bearer token of a request with its scopes."""
 
 from __future__ import annotations
 
@@ -18,80 +18,76 @@ _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="forgetbench"'}
 _bearer = HTTPBearer(auto_error=False, description="A token `fb_<id>_<secret>` of this server.")
 
 
-def database_of(request: Request) -> Database:
+def get_database(request: Request) -> Database:
     """The application's database."""
-    found: Database = request.app.state.database
-    return found
+    database: Database = request.app.state.database
+    return database
 
 
-def settings_of(request: Request) -> Settings:
+def get_settings(request: Request) -> Settings:
     """The application's settings."""
-    found: Settings = request.app.state.settings
-    return found
+    settings: Settings = request.app.state.settings
+    return settings
 
 
-DatabaseDep = Annotated[Database, Depends(database_of)]
-SettingsDep = Annotated[Settings, Depends(settings_of)]
+DatabaseDep = Annotated[Database, Depends(get_database)]
+SettingsDep = Annotated[Settings, Depends(get_settings)]
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-def reader(request: Request, database: DatabaseDep, credentials: Credentials) -> Token | None:
-    """The token of a request; None where it brings none.
+def current_token(request: Request, database: DatabaseDep, credentials: Credentials) -> Token | None:
+    """The token of a request; None for an anonymous request.
 
     Raises:
-        Problem: 401, it brings one that is wrong.
+        Problem: 401, the token is invalid.
     """
     if credentials is None:
         if "authorization" in request.headers:
             raise Problem(401, "The Authorization header must be `Bearer fb_<id>_<secret>`.", headers=_CHALLENGE)
         return None
-    with database.reading() as session:
+    with database.read_session() as session:
         token = tokens.authenticate(session, credentials.credentials)
         if token is None:
-            raise Problem(
-                401, "The token is wrong, expired or revoked; ask the operator for another.", headers=_CHALLENGE
-            )
+            detail = "The token is wrong, expired or revoked; ask the operator for another."
+            raise Problem(401, detail, headers=_CHALLENGE)
         session.expunge(token)
-    if tokens.needs_note_of_use(token):
-        with database.writing() as session:
+    if tokens.last_use_is_outdated(token):
+        with database.write_session() as session:
             session.get_one(Token, token.id).last_used_at = utc_now()
     return token
 
 
-ReaderDep = Annotated[Token | None, Depends(reader)]
+OptionalToken = Annotated[Token | None, Depends(current_token)]
 
 
-def require(scope: str) -> Callable[[Token | None], Token]:
-    """A dependency: a token with this scope.
-
-    Raises:
-        Problem: 401, no token; 403, it has not this scope.
-    """
-
-    def check(token: ReaderDep) -> Token:
-        if token is None:
-            raise Problem(401, f"This needs a token with the scope {scope!r}.", headers=_CHALLENGE)
-        if scope not in token.scopes:
-            raise Problem(403, f"This token has not the scope {scope!r}.")
-        return token
-
-    return check
-
-
-Submitter = Annotated[Token, Depends(require("submit"))]
-Verifier = Annotated[Token, Depends(require("verify"))]
-Moderator = Annotated[Token, Depends(require("moderate"))]
-
-
-def known(token: ReaderDep) -> Token:
-    """Any token.
+def require_token(token: OptionalToken) -> Token:
+    """Dependency: any valid token.
 
     Raises:
-        Problem: 401, there is none.
+        Problem: 401, the request has no token.
     """
     if token is None:
-        raise Problem(401, "This needs a token.", headers=_CHALLENGE)
+        raise Problem(401, "This request needs a token.", headers=_CHALLENGE)
     return token
 
 
-Known = Annotated[Token, Depends(known)]
+AnyToken = Annotated[Token, Depends(require_token)]
+
+
+def require_scope(scope: str) -> Callable[[Token], Token]:
+    """Make a dependency that requires a token with a scope.
+
+    Raises:
+        Problem: 401, the request has no token; 403, the token lacks the scope.
+    """
+
+    def check_scope(token: AnyToken) -> Token:
+        if scope not in token.scopes:
+            raise Problem(403, f"This token lacks the scope {scope!r}.")
+        return token
+
+    return check_scope
+
+
+SubmitToken = Annotated[Token, Depends(require_scope("submit"))]
+VerifyToken = Annotated[Token, Depends(require_scope("verify"))]

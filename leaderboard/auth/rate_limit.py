@@ -1,4 +1,4 @@
-"""How many requests an address and a token may make; counted in the database where several processes serve."""
+"""Rate limits per address and per token, counted in the database where several web processes share a limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class DatabaseStorage(Storage):
-    """Counters as rows; ``limits`` does the rest."""
+    """Storage backend of ``limits`` whose counters are rows of the database."""
 
     STORAGE_SCHEME = None
 
@@ -32,29 +32,29 @@ class DatabaseStorage(Storage):
 
     @property
     def base_exceptions(self) -> type[Exception]:
-        """What may go wrong."""
+        """Exceptions of the backend."""
         return SQLAlchemyError
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Count, and return the count of the window."""
+        """Increment a counter, and return its value."""
         now = time.time()
         insert = postgresql_insert if self.database.engine.dialect.name == "postgresql" else sqlite_insert
-        with self.database.writing() as session:
+        with self.database.write_session() as session:
             session.execute(delete(RateCount).where(RateCount.expires_at < now - 60))
             row = insert(RateCount).values(key=key, count=amount, expires_at=now + expiry)
-            counted = row.on_conflict_do_update(
+            upsert = row.on_conflict_do_update(
                 index_elements=[RateCount.key], set_={"count": RateCount.count + amount}
             ).returning(RateCount.count)
-            return int(session.execute(counted).scalar_one())
+            return int(session.execute(upsert).scalar_one())
 
     def get(self, key: str) -> int:
-        """The count of a window."""
-        with self.database.reading() as session:
+        """Value of a counter."""
+        with self.database.read_session() as session:
             return session.scalar(select(RateCount.count).where(RateCount.key == key)) or 0
 
     def get_expiry(self, key: str) -> float:
-        """When a window ends."""
-        with self.database.reading() as session:
+        """End of a counter's window, in seconds since 1970."""
+        with self.database.read_session() as session:
             return session.scalar(select(RateCount.expires_at).where(RateCount.key == key)) or time.time()
 
     def check(self) -> bool:
@@ -62,48 +62,49 @@ class DatabaseStorage(Storage):
         return self.get("") == 0
 
     def reset(self) -> int | None:
-        """Forget all counts."""
-        with self.database.writing() as session:
+        """Delete all counters."""
+        with self.database.write_session() as session:
             session.execute(delete(RateCount))
         return None
 
     def clear(self, key: str) -> None:
-        """Forget one count."""
-        with self.database.writing() as session:
+        """Delete one counter."""
+        with self.database.write_session() as session:
             session.execute(delete(RateCount).where(RateCount.key == key))
 
 
-class Limits:
-    """The limits of one application."""
+class RateLimits:
+    """Read and write limits of one application."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         shared = database.engine.dialect.name == "postgresql"
-        self._reads = FixedWindowRateLimiter(MemoryStorage())
-        self._writes = FixedWindowRateLimiter(DatabaseStorage(database) if shared else MemoryStorage())
-        self._read = RateLimitItemPerMinute(settings.reads_per_minute)
-        self._write = RateLimitItemPerMinute(settings.writes_per_minute)
+        self._read_limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._write_limiter = FixedWindowRateLimiter(DatabaseStorage(database) if shared else MemoryStorage())
+        self._read_limit = RateLimitItemPerMinute(settings.reads_per_minute)
+        self._write_limit = RateLimitItemPerMinute(settings.writes_per_minute)
 
-    def read(self, *who: str) -> int | None:
-        """Count a reading request for an address, and a token where there is one; seconds to wait after too many.
+    def count_read(self, *clients: str) -> None:
+        """Count a read request of an address, and of a token if there is one.
 
-        These are counted in each process, for a count in the database would cost more than the page.
-        """
-        waits = (self._count(self._reads, self._read, name) for name in who)
-        return next((wait for wait in waits if wait is not None), None)
-
-    def write(self, *who: str) -> None:
-        """Count a writing request for an address and a token.
+        Reads are counted per process: a count in the database would cost more than most pages.
 
         Raises:
-            Problem: 429, there were too many.
+            Problem: 429, a client exceeded the limit.
         """
-        for name in who:
-            wait = self._count(self._writes, self._write, name)
-            if wait is not None:
-                raise Problem(429, "Too many requests; wait a little.", headers={"Retry-After": str(wait)})
+        self._count(self._read_limiter, self._read_limit, clients)
+
+    def count_write(self, *clients: str) -> None:
+        """Count a write request of an address and a token.
+
+        Raises:
+            Problem: 429, a client exceeded the limit.
+        """
+        self._count(self._write_limiter, self._write_limit, clients)
 
     @staticmethod
-    def _count(limiter: FixedWindowRateLimiter, item: RateLimitItemPerMinute, name: str) -> int | None:
-        if limiter.hit(item, name):
-            return None
-        return max(1, int(limiter.get_window_stats(item, name).reset_time - time.time()) + 1)
+    def _count(limiter: FixedWindowRateLimiter, limit: RateLimitItemPerMinute, clients: tuple[str, ...]) -> None:
+        for client in clients:
+            if not limiter.hit(limit, client):
+                seconds = max(1, int(limiter.get_window_stats(limit, client).reset_time - time.time()) + 1)
+                detail = f"Too many requests; try again in {seconds} s."
+                raise Problem(429, detail, headers={"Retry-After": str(seconds)})

@@ -1,4 +1,4 @@
-"""Bearer tokens ``fb_<id>_<secret>``: only the hash of the secret is kept, and it is shown once."""
+"""Bearer tokens ``fb_<id>_<secret>``: only the SHA-256 of the secret is stored; the token is shown once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from hmac import compare_digest
 from sqlalchemy.orm import Session
 
 from forgetbench.errors import UsageError
-from forgetbench.leaderboard.db.models import SCOPES, Token, utc_now
+from forgetbench.leaderboard.db.models import TOKEN_SCOPES, Token, utc_now
 
 _TOKEN = re.compile(r"fb_([0-9a-f]{16})_([0-9a-f]{64})")
-_USE_RESOLUTION = timedelta(minutes=1)
 _NAME = re.compile(r"[\w .,:()@'&+/-]{1,80}")
+_LAST_USED_RESOLUTION = timedelta(minutes=1)
+"""``last_used_at`` is updated at most this often, because every update takes the write lock of SQLite."""
 
 
-def create(
+def create_token(
     session: Session,
     name: str,
     scopes: Iterable[str],
@@ -27,83 +28,85 @@ def create(
     expires_at: datetime | None = None,
     daily_submissions: int | None = None,
 ) -> str:
-    """Make a token and return it; this is the only time that it can be seen.
+    """Create a token and return its text, which is not stored.
 
     Raises:
-        UsageError: The name, a scope or the quota is not allowed.
+        UsageError: The name, a scope or the quota is invalid.
     """
-    chosen = sorted(set(scopes))
-    if not chosen or not set(chosen) <= set(SCOPES):
-        raise UsageError(f"A token's scopes are one or more of {', '.join(SCOPES)}; got {', '.join(chosen) or 'none'}.")
+    requested = sorted(set(scopes))
+    if not requested or not set(requested) <= set(TOKEN_SCOPES):
+        scope_text = ", ".join(requested) or "none"
+        raise UsageError(f"Invalid token scopes: {scope_text}. Choose one or more of {', '.join(TOKEN_SCOPES)}.")
     name = name.strip()
     if not _NAME.fullmatch(name):
-        raise UsageError(f"A token's name is 1 to 80 letters, digits, spaces or . , : ( ) @ ' & + / - _; got {name!r}.")
-    check_quota(daily_submissions)
-    identity, secret = secrets.token_hex(8), secrets.token_hex(32)
+        raise UsageError(f"Invalid token name {name!r}: use 1 to 80 letters, digits, spaces or . , : ( ) @ ' & + / - _")
+    validate_quota(daily_submissions)
+    token_id, secret = secrets.token_hex(8), secrets.token_hex(32)
     session.add(
         Token(
-            id=identity,
+            id=token_id,
             name=name,
-            scopes=chosen,
+            scopes=requested,
             secret_sha256=_hash(secret),
             created_at=utc_now(),
             expires_at=expires_at,
             daily_submissions=daily_submissions,
         )
     )
-    return f"fb_{identity}_{secret}"
+    return f"fb_{token_id}_{secret}"
 
 
-def authenticate(session: Session, presented: str) -> Token | None:
-    """The token's row; None where it is unknown, wrong, expired or revoked. Takes the same time for a wrong secret."""
-    match = _TOKEN.fullmatch(presented)
+def authenticate(session: Session, text: str) -> Token | None:
+    """Find the token with this text; None if it is unknown, wrong, expired or revoked.
+
+    Unknown ids and wrong secrets take the same time.
+    """
+    match = _TOKEN.fullmatch(text)
     if match is None:
         return None
     token = session.get(Token, match[1])
-    known = token.secret_sha256 if token else "0" * 64
-    if not compare_digest(known, _hash(match[2])) or token is None:
+    expected = token.secret_sha256 if token else "0" * 64
+    if not compare_digest(expected, _hash(match[2])) or token is None:
         return None
-    now = utc_now()
-    if token.revoked_at is not None or (token.expires_at is not None and token.expires_at <= now):
-        return None
-    return token
+    expired = token.expires_at is not None and token.expires_at <= utc_now()
+    return None if expired or token.revoked_at is not None else token
 
 
-def check_quota(daily_submissions: int | None) -> None:
-    """Refuse a quota that is none.
+def validate_quota(daily_submissions: int | None) -> None:
+    """Check a quota; None is the server's default.
 
     Raises:
         UsageError: It is negative.
     """
     if daily_submissions is not None and daily_submissions < 0:
-        raise UsageError(f"A quota is 0 (nothing may be submitted) or more, not {daily_submissions}.")
+        raise UsageError(f"Invalid quota {daily_submissions}: it must be 0 (no submissions) or more.")
 
 
-def find(session: Session, identity: str) -> Token:
-    """A token by its id, or by the whole token.
+def get_token(session: Session, text: str) -> Token:
+    """Find a token by its id, or by the whole token.
 
     Raises:
-        UsageError: There is none of that id.
+        UsageError: The id is unknown.
     """
-    match = _TOKEN.fullmatch(identity)
-    token = session.get(Token, match[1] if match else identity)
+    match = _TOKEN.fullmatch(text)
+    token = session.get(Token, match[1] if match else text)
     if token is None:
-        raise UsageError(f"There is no token of id {identity!r}; `forgetbench admin token list` shows them.")
+        raise UsageError(f"Unknown token {text!r}. `forgetbench admin token list` shows all tokens.")
     return token
 
 
-def needs_note_of_use(token: Token) -> bool:
-    """Whether ``last_used_at`` is so old that it is worth a write."""
-    return token.last_used_at is None or utc_now() - token.last_used_at > _USE_RESOLUTION
+def last_use_is_outdated(token: Token) -> bool:
+    """Whether ``last_used_at`` needs an update."""
+    return token.last_used_at is None or utc_now() - token.last_used_at > _LAST_USED_RESOLUTION
 
 
-def revoke(session: Session, identity: str) -> Token:
+def revoke_token(session: Session, text: str) -> Token:
     """Revoke a token by its id, or by the whole token.
 
     Raises:
-        UsageError: There is none of that id.
+        UsageError: The id is unknown.
     """
-    token = find(session, identity)
+    token = get_token(session, text)
     token.revoked_at = token.revoked_at or utc_now()
     return token
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from forgetbench.leaderboard.boards.queries import Column, columns_of
 from forgetbench.leaderboard.db.models import Board, Entry, MetricValue
-from forgetbench.leaderboard.db.states import PUBLIC
+from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import FieldError, Problem
 
 MOST = 300
@@ -135,7 +135,7 @@ def points_of(session: Session, board: Board, x: Axis, y: Axis) -> list[Point]:
             numbers.append(cast("ColumnElement[Any]", value.value))
     rows = session.execute(
         query.add_columns(*numbers)
-        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC), *(number.is_not(None) for number in numbers))
+        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), *(number.is_not(None) for number in numbers))
         .order_by(Entry.distance.is_(None), Entry.distance, Entry.id)
         .limit(MOST)
     )

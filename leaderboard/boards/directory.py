@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, contains_eager
 from forgetbench.datasets import datasets
 from forgetbench.leaderboard.boards.queries import current, light_columns
 from forgetbench.leaderboard.db.models import Board, Entry, Placing
-from forgetbench.leaderboard.db.states import PUBLIC
+from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import Link, Problem
 from forgetbench.tasks.task import names, read_task
 
@@ -52,7 +52,7 @@ def methods(session: Session) -> list[MethodLine]:
             func.max(Entry.received_at),
         )
         .join(Board, Board.id == Entry.board_id)
-        .where(Entry.state.in_(PUBLIC), Board.superseded_at.is_(None))
+        .where(Entry.state.in_(PUBLIC_STATES), Board.superseded_at.is_(None))
         .group_by(Entry.method)
         .order_by(Entry.method)
     )
@@ -81,7 +81,7 @@ def placed(session: Session, condition: ColumnElement[bool], size: int | None, p
     Raises:
         Problem: 404, there is no such page.
     """
-    public = (Entry.state.in_(PUBLIC), condition)
+    public = (Entry.state.in_(PUBLIC_STATES), condition)
     total = session.scalar(select(func.count()).select_from(Entry).where(*public)) or 0
     last = max(1, -(-total // size)) if size is not None else 1
     if page > last:
@@ -105,7 +105,7 @@ def placed(session: Session, condition: ColumnElement[bool], size: int | None, p
 
 def is_method(session: Session, name: str) -> bool:
     """Whether an entry of that method is listed here."""
-    query = select(Entry.id).where(Entry.method == name.replace("\0", ""), Entry.state.in_(PUBLIC)).limit(1)
+    query = select(Entry.id).where(Entry.method == name.replace("\0", ""), Entry.state.in_(PUBLIC_STATES)).limit(1)
     return session.scalar(query) is not None
 
 
@@ -117,7 +117,7 @@ def first_of_method(session: Session, name: str) -> Entry:
     """
     query = (
         select(Entry)
-        .where(Entry.method == name.replace("\0", ""), Entry.state.in_(PUBLIC))
+        .where(Entry.method == name.replace("\0", ""), Entry.state.in_(PUBLIC_STATES))
         .order_by(Entry.listed_at, Entry.id)
         .limit(1)
     )

@@ -25,7 +25,7 @@ from forgetbench.leaderboard.db.models import (
     Token,
     Verification,
 )
-from forgetbench.leaderboard.db.states import PUBLIC
+from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.methods import methods
 
@@ -92,7 +92,7 @@ def shown(whole: EntryDetail, base: str) -> dict[str, Any]:
 
 def visible(entry: Entry, token: Token | None) -> bool:
     """Whether a reader may see an entry: everybody what is listed, its submitter and moderators the rest."""
-    if entry.state in PUBLIC:
+    if entry.state in PUBLIC_STATES:
         return True
     return token is not None and (token.id == entry.token_id or "moderate" in token.scopes)
 

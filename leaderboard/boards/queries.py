@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, load_only
 from forgetbench.leaderboard.boards.ordering import Order, order_of
 from forgetbench.leaderboard.boards.view import FIXED_KEYS, View
 from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing
-from forgetbench.leaderboard.db.states import PUBLIC
+from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import FieldError, Link, Problem
 from forgetbench.metrics.registry import Display, metrics
 
@@ -217,7 +217,7 @@ def page(session: Session, board: Board, view: View, size: int | None, cursor: s
     entries = _entries(session, view, chosen)
     pinned = session.scalars(
         select(Entry)
-        .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.state.in_(PUBLIC))
+        .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.state.in_(PUBLIC_STATES))
         .order_by(Entry.method.desc())
         .options(light_columns())
     ).all()
@@ -280,7 +280,7 @@ def counts(session: Session, board: Board) -> dict[str, int]:
     """Status -> number of public rows of a board, reference rows apart."""
     query = (
         select(Entry.status, func.count())
-        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC), Entry.tier != "reference")
+        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference")
         .group_by(Entry.status)
     )
     return {str(status): number for status, number in session.execute(query)}
@@ -290,7 +290,7 @@ def families(session: Session, board: Board) -> list[str]:
     """The families of methods on a board."""
     query = (
         select(Entry.family)
-        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC), Entry.tier != "reference")
+        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference")
         .distinct()
         .order_by(Entry.family)
     )
@@ -310,7 +310,7 @@ def light_columns() -> Any:
 
 def _filters(board: Board, view: View, columns: list[Column]) -> Iterator[ColumnElement[bool]]:
     yield Entry.board_id == board.id
-    yield Entry.state.in_(PUBLIC)
+    yield Entry.state.in_(PUBLIC_STATES)
     if view.tier == "reproduced":
         yield Entry.tier == "reproduced"
     if view.q:
@@ -376,7 +376,7 @@ def summaries(session: Session) -> list[Summary]:
     """All current boards with their leading entries."""
     found = []
     for board in current(session):
-        public = (Entry.board_id == board.id, Entry.state.in_(PUBLIC), Entry.tier != "reference")
+        public = (Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference")
         leaders = session.execute(
             select(Entry, Placing)
             .join(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "all"))

@@ -1,42 +1,50 @@
-"""Submitting a run: checked here by the server's own code, uploaded, and waited for."""
+"""Submit runs: check them with the server's own code, upload them, and wait for the score."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import httpx2
 
 from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.evidence.reference import PUBLIC_FILES
 from forgetbench.evidence.run import MANIFEST, Run, read_run
-from forgetbench.leaderboard.client.http import ANONYMOUS, CHUNK, Client, Progress
+from forgetbench.leaderboard.client.http import ANONYMOUS, CHUNK, LeaderboardClient, UploadProgress
+from forgetbench.leaderboard.errors import Problem
+from forgetbench.leaderboard.render.schemas import (
+    DryRunDocument,
+    EntryDocument,
+    SubmissionDocument,
+    VerificationDocument,
+    VerificationReceived,
+)
+from forgetbench.leaderboard.submissions.uploads import check_headers, parse_manifest
 
-_PACK_FILE = re.compile(r"pack\.json|(originals|models)/[\w.-]+|(rows|index|indices)-d\d+\.npz")
-REFUSED = ("rejected", "quarantined", "withdrawn")
-"""States in which a submission does not stand on its board."""
-_FINAL = ("listed", "flagged", *REFUSED)
+REFUSED_STATES = ("rejected", "quarantined", "withdrawn")
+"""States in which a submission is not on its board."""
+_FINAL_STATES = ("listed", "flagged", *REFUSED_STATES)
 
 
 class Outcome(NamedTuple):
-    """What became of a submission."""
+    """Result of a submission."""
 
     state: str
-    """``listed``, ``rejected``, ...; ``accepted`` for a dry run; the last state seen where the wait was too short."""
+    """State of the entry; ``accepted`` for a dry run. Not final if the wait was too short."""
     task: str
-    """The board."""
+    """Task of the board."""
     detail: str
-    """One sentence: the place and its interval, or why not."""
+    """One sentence: the rank with its interval, or the reason."""
     url: str
-    """The entry's page; "" for a dry run."""
-    document: dict[str, Any]
-    """The server's whole answer."""
+    """Page of the entry; "" for a dry run."""
+    document: SubmissionDocument | DryRunDocument
+    """The server's response."""
 
 
 def submit(
@@ -46,106 +54,107 @@ def submit(
     *,
     dry_run: bool = False,
     wait_seconds: float = 600.0,
-    progress: Progress | None = None,
+    progress: UploadProgress | None = None,
     transport: httpx2.BaseTransport | None = None,
 ) -> Outcome:
-    """Submit a run to a leaderboard and wait for the verdict.
+    """Submit a run to a leaderboard, and wait for its score.
 
     Args:
         run_folder: The run: ``manifest.json`` and its evidence files.
-        server: The server's address, such as ``https://board.example.org``.
-        token: The token; None: from the environment or the private file.
-        dry_run: Only find out what the server would say.
-        wait_seconds: How long to wait for the score.
-        progress: Is told how far the upload is.
-        transport: Stands in for the network in tests.
+        server: Address of the server, such as ``https://board.example.org``.
+        token: The token; None to read it from the environment or the private file.
+        dry_run: Validate without submitting.
+        wait_seconds: Longest wait for the score.
+        progress: Called with the progress of the upload.
+        transport: Replacement of the network in tests.
 
     Raises:
-        UsageError: The run, the address or the token is wrong; the message says what to do.
-        ForgetBenchError: The server cannot be reached, or refuses the run; the message lists every reason.
+        UsageError: The run, the address or the token is invalid.
+        ForgetBenchError: The server cannot be reached, or refuses the run for the listed reasons.
     """
-    run = check_locally(run_folder)
-    with Client(server, token, transport=transport) as client:
-        client.introduce()
+    run = validate_run(run_folder)
+    with LeaderboardClient(server, token, transport=transport) as client:
+        client.whoami()
         with TemporaryDirectory(prefix="forgetbench-") as folder:
-            body = pack_body(run, Path(folder) / "run.zip")
-            answer = client.upload(body, dry_run=dry_run, progress=progress)
-        if dry_run:
-            return Outcome("accepted", answer["task"], answer["detail"], "", answer)
-        return wait(client, answer["id"], wait_seconds)
+            body = write_body(run, Path(folder) / "run.zip")
+            if dry_run:
+                accepted = client.upload(_SUBMISSIONS, body, DryRunDocument, dry_run=True, progress=progress)
+                return Outcome("accepted", accepted.task, accepted.detail, "", accepted)
+            received = client.upload(_SUBMISSIONS, body, SubmissionDocument, progress=progress)
+        return _wait_for_score(client, received.id, wait_seconds)
 
 
 def withdraw(
-    identity: str, reason: str, server: str, token: str | None = None, *, transport: httpx2.BaseTransport | None = None
+    submission_id: str,
+    reason: str,
+    server: str,
+    token: str | None = None,
+    *,
+    transport: httpx2.BaseTransport | None = None,
 ) -> str:
-    """Withdraw one's own submission; returns its new state. A tombstone stays, and the attempt counts.
+    """Withdraw your own submission; returns its new state. A tombstone stays, and the attempt counts.
 
     Raises:
-        UsageError: The token is wrong, or not the submitter's.
-        ForgetBenchError: There is no such submission, or it cannot be withdrawn.
+        UsageError: The token is invalid, or not the submitter's.
+        ForgetBenchError: The submission is unknown, or cannot be withdrawn.
     """
-    with Client(server, token, transport=transport) as client:
-        wanted = {"state": "withdrawn", "reason": reason}
-        return str(client.post(f"/api/v1/submissions/{quote(identity, safe='')}/state", wanted)["state"])
+    with LeaderboardClient(server, token, transport=transport) as client:
+        change = {"state": "withdrawn", "reason": reason}
+        return client.post(f"{_submission_path(submission_id)}/state", change, SubmissionDocument).state
 
 
 def post_verification(
-    identity: str,
+    submission_id: str,
     run_folder: Path,
     server: str,
     token: str | None = None,
     *,
     wait_seconds: float = 600.0,
-    progress: Progress | None = None,
+    progress: UploadProgress | None = None,
     transport: httpx2.BaseTransport | None = None,
-) -> dict[str, Any]:
+) -> VerificationDocument:
     """Post a second run of a listed submission's recipe, and wait for the comparison.
 
-    Returns:
-        The verification: ``verdict`` (``reproduced``, ``not reproduced``) and ``comparison`` by ranking metric.
-
     Raises:
-        UsageError: The token has not the scope ``verify``.
-        ForgetBenchError: The server refuses the run, or cannot be reached.
+        UsageError: The token lacks the scope ``verify``.
+        ForgetBenchError: The server cannot be reached, or refuses the run.
     """
-    run = check_locally(run_folder)
-    with Client(server, token, transport=transport) as client:
-        client.introduce()
+    run = validate_run(run_folder)
+    with LeaderboardClient(server, token, transport=transport) as client:
+        client.whoami()
         with TemporaryDirectory(prefix="forgetbench-") as folder:
-            body = pack_body(run, Path(folder) / "run.zip")
-            path = f"/api/v1/submissions/{quote(identity, safe='')}/verifications"
-            name = client.upload(body, path=path, progress=progress)["id"]
-        until, pause = time.monotonic() + wait_seconds, 0.2
+            body = write_body(run, Path(folder) / "run.zip")
+            path = f"{_submission_path(submission_id)}/verifications"
+            received = client.upload(path, body, VerificationReceived, progress=progress)
+        pause = _Backoff(wait_seconds)
         while True:
-            found = client.get(f"/api/v1/entries/{quote(identity, safe='')}")
-            [record] = [item for item in found["verifications"] if item["id"] == name]
-            if record["verdict"] != "received" or time.monotonic() > until:
-                return dict(record)
-            time.sleep(pause)
-            pause = min(pause * 1.5, 3.0)
+            entry = client.get(_entry_path(submission_id), EntryDocument)
+            [record] = [item for item in entry.verifications if item.id == received.id]
+            if record.verdict != "received" or not pause.sleep():
+                return record
 
 
-def fetch_entry(identity: str, server: str, *, transport: httpx2.BaseTransport | None = None) -> dict[str, Any]:
-    """An entry, whole, without a token: its manifest holds method, parameters, source and command.
+def fetch_entry(entry_id: str, server: str, *, transport: httpx2.BaseTransport | None = None) -> EntryDocument:
+    """Fetch an entry without a token; its manifest has method, parameters, source and command.
 
     Raises:
-        ForgetBenchError: There is none of that id, or the server cannot be reached.
+        ForgetBenchError: The entry is unknown, or the server cannot be reached.
     """
-    with Client(server, ANONYMOUS, transport=transport) as client:
-        return client.get(f"/api/v1/entries/{quote(identity, safe='')}")
+    with LeaderboardClient(server, ANONYMOUS, transport=transport) as client:
+        return client.get(_entry_path(entry_id), EntryDocument)
 
 
-def pull_pack(
+def pull_bundle(
     task: str, server: str, folder: Path, *, pack: str = "", transport: httpx2.BaseTransport | None = None
 ) -> Path:
-    """Fetch the public part of a board's pack into a folder: card, originals and their evidence.
+    """Fetch the public part of a board's reference bundle: manifest, originals and their evidence.
 
     Args:
-        task: The board's task.
-        server: The leaderboard's address.
-        folder: Where to put it.
-        pack: The beginning of a pack's hash, of a board that may be superseded; "" is the present board's.
-        transport: Stands in for the network in tests.
+        task: Task of the board.
+        server: Address of the server.
+        folder: Folder to create, or an empty one.
+        pack: Beginning of a bundle's hash, for a superseded board; "" for the current board.
+        transport: Replacement of the network in tests.
 
     Raises:
         UsageError: The folder is not empty.
@@ -153,36 +162,40 @@ def pull_pack(
     """
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty; choose another folder.")
-    with Client(server, ANONYMOUS, transport=transport) as client, TemporaryDirectory(prefix="forgetbench-") as place:
-        chosen = f"?pack={quote(pack)}" if pack else ""
-        path = client.download(f"/api/v1/tasks/{quote(task, safe='/')}/pack{chosen}", Path(place) / "pack.zip")
+    query = f"?pack={quote(pack)}" if pack else ""
+    path = f"/api/v1/tasks/{quote(task, safe='/')}/pack{query}"
+    with (
+        LeaderboardClient(server, ANONYMOUS, transport=transport) as client,
+        TemporaryDirectory(prefix="forgetbench-") as temporary,
+    ):
         try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-                if any(not _PACK_FILE.fullmatch(name) for name in names) or "pack.json" not in names:
-                    raise ForgetBenchError(f"{server} sent something that is no pack.")
-                card = json.loads(archive.read("pack.json"))
-                for name in names:
-                    content = archive.read(name)
-                    if name != "pack.json" and hashlib.sha256(content).hexdigest() != card["files"].get(name):
-                        raise ForgetBenchError(f"{name} of the pack was damaged on its way; fetch it again.")
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    (folder / name).write_bytes(content)
+            with zipfile.ZipFile(client.download(path, Path(temporary) / "pack.zip")) as archive:
+                _extract_bundle(archive, folder)
         except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ForgetBenchError(f"{server} sent no readable pack; fetch it again.") from error
+            raise ForgetBenchError(f"{server} sent an unreadable pack; fetch it again.") from error
     return folder
 
 
-def check_locally(folder: Path) -> Run:
-    """Read a run and check all of it that needs no pack: the manifest, its files and the hash of every array.
+def _extract_bundle(archive: zipfile.ZipFile, folder: Path) -> None:
+    names = archive.namelist()
+    if any(not PUBLIC_FILES.fullmatch(name) for name in names) or "pack.json" not in names:
+        raise ForgetBenchError("The server sent a file that is not a pack.")
+    hashes = json.loads(archive.read("pack.json"))["files"]
+    for name in names:
+        content = archive.read(name)
+        if name != "pack.json" and hashlib.sha256(content).hexdigest() != hashes.get(name):
+            raise ForgetBenchError(f"{name} of the pack was damaged in transfer; fetch the pack again.")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def validate_run(folder: Path) -> Run:
+    """Read a run, and check everything that needs no bundle: manifest, files, and the hash of every array.
 
     Raises:
-        UsageError: There is no run, or its manifest is not valid.
+        UsageError: There is no complete run, or its manifest is invalid.
         ForgetBenchError: A file is missing or damaged.
     """
-    from forgetbench.leaderboard.errors import Problem
-    from forgetbench.leaderboard.submissions.uploads import check_headers, parse_manifest
-
     run = read_run(folder)
     if run.manifest.status != "ok":
         raise UsageError(f"{folder} holds no complete run ({run.manifest.status}): {run.manifest.reason}")
@@ -191,20 +204,20 @@ def check_locally(folder: Path) -> Run:
     except Problem as problem:
         lines = [f"{error.field}: {error.message}" for error in problem.errors]
         raise UsageError("\n".join([f"{folder / MANIFEST}: {problem.detail}", *lines])) from problem
-    problems = [f"{error.field}: {error.message}" for error in check_headers(run)]
-    if not problems:
+    errors = [f"{error.field}: {error.message}" for error in check_headers(run)]
+    if not errors:
         for record in run.manifest.evidence:
             try:
                 run.answers(record)
             except ForgetBenchError as error:
-                problems.append(str(error))
-    if problems:
-        raise ForgetBenchError("\n".join([f"{folder} cannot be submitted; make the run again:", *problems]))
+                errors.append(str(error))
+    if errors:
+        raise ForgetBenchError("\n".join([f"{folder} cannot be submitted; make the run again:", *errors]))
     return run
 
 
-def pack_body(run: Run, path: Path) -> Path:
-    """The body of a submission: the run's files in a zip without compression; the same run gives the same bytes."""
+def write_body(run: Run, path: Path) -> Path:
+    """Write a run's files as an uncompressed zip; the same run gives the same bytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in (MANIFEST, *sorted(record.file for record in run.manifest.evidence)):
             member = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
@@ -214,30 +227,54 @@ def pack_body(run: Run, path: Path) -> Path:
     return path
 
 
-def wait(client: Client, identity: str, seconds: float) -> Outcome:
-    """Wait until a submission is listed or rejected, and its rank is known."""
-    until, pause = time.monotonic() + seconds, 0.2
+_SUBMISSIONS = "/api/v1/submissions"
+
+
+def _submission_path(submission_id: str) -> str:
+    return f"{_SUBMISSIONS}/{quote(submission_id, safe='')}"
+
+
+def _entry_path(entry_id: str) -> str:
+    return f"/api/v1/entries/{quote(entry_id, safe='')}"
+
+
+class _Backoff:
+    """Pauses between polls, from 0.2 to 3 seconds, until a deadline."""
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline, self._pause = time.monotonic() + seconds, 0.2
+
+    def sleep(self) -> bool:
+        """Pause; False without a pause once the deadline has passed."""
+        if time.monotonic() > self._deadline:
+            return False
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 1.5, 3.0)
+        return True
+
+
+def _wait_for_score(client: LeaderboardClient, submission_id: str, seconds: float) -> Outcome:
+    """Poll until a submission is ranked or refused, or the time is over."""
+    pause = _Backoff(seconds)
     while True:
-        found = client.get(f"/api/v1/submissions/{quote(identity, safe='')}")
-        decided = found["state"] in _FINAL and (found["state"] != "listed" or found["rank"] or found["reasons"])
-        if decided or time.monotonic() > until:
-            return Outcome(found["state"], found["task"], describe(found), found["url"], found)
-        time.sleep(pause)
-        pause = min(pause * 1.5, 3.0)
+        document = client.get(_submission_path(submission_id), SubmissionDocument)
+        decided = document.rank is not None or document.reasons or document.state != "listed"
+        if (document.state in _FINAL_STATES and decided) or not pause.sleep():
+            return Outcome(document.state, document.task, describe_state(document), document.url, document)
 
 
-def describe(found: dict[str, Any]) -> str:
-    """A submission's state in one sentence."""
-    state, note = found["state"], found["note"]
-    if state in REFUSED:
-        return f"{state}: {note or 'no reason given'}"
+def describe_state(submission: SubmissionDocument) -> str:
+    """State and rank of a submission in one sentence."""
+    state, note = submission.state, submission.note or "no reason given"
+    if state in REFUSED_STATES:
+        return f"{state}: {note}"
     if state not in {"listed", "flagged"}:
-        return f"{state}; {found.get('waits') or 'the server is still at work'}"
-    review = f"; under review: {note or 'no reason given'}" if state == "flagged" else ""
-    if found["rank"] is None:
-        reason = "; ".join(found["reasons"]) or "the ranking is being brought up to date"
+        return f"{state}; {submission.waits or 'waiting for the scoring worker'}"
+    review = f"; under review: {note}" if state == "flagged" else ""
+    if submission.rank is None:
+        reason = "; ".join(submission.reasons) or "the ranking is being updated"
         return f"listed, not ranked: {reason}{review}"
-    low, high = found["rank"]["low"], found["rank"]["high"]
+    low, high = submission.rank.low, submission.rank.high
     place = f"rank {low}" if low == high else f"rank {low} to {high} (tied)"
-    inside = "; not told from retraining" if found["inside"] else ""
-    return f"{place} of {found['ranked']}, distance {found['distance']:.2f}{inside}{review}"
+    inside = "; indistinguishable from retraining" if submission.inside else ""
+    return f"{place} of {submission.ranked}, distance {submission.distance:.2f}{inside}{review}"

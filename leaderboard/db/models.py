@@ -1,4 +1,7 @@
-"""The tables, typed. Nothing that was submitted is ever deleted; every change of state is a row of ``events``."""
+"""Typed database models.
+
+No row of a submission is ever deleted, and every change of an entry's state is a row of ``events``.
+"""
 
 from __future__ import annotations
 
@@ -23,46 +26,48 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from forgetbench.store import JsonObject
+
 STATES = ("received", "scoring", "listed", "rejected", "flagged", "quarantined", "withdrawn")
-"""States of an entry: the life of a submission."""
+"""States of an entry; `db.states` has the transitions."""
 TIERS = ("reference", "recomputed", "reproduced")
-"""How far an entry has been checked: an explicit field, never inferred."""
+"""How far an entry was checked; always set explicitly, never inferred."""
 VERDICTS = ("received", "reproduced", "not reproduced", "failed")
-"""What became of a verification."""
-CHOICES = ("all", "reproduced")
-"""Choices of tiers; each is ranked on its own."""
-SCOPES = ("submit", "verify", "moderate")
-"""What a token may do."""
+"""Outcomes of a verification."""
+RANKING_SCOPES = ("all", "reproduced")
+"""Selections of tiers; each has its own ranking."""
+TOKEN_SCOPES = ("submit", "verify", "moderate")
+"""Permissions of a token."""
 
 
 def utc_now() -> datetime:
-    """The time, in UTC."""
+    """The current time in UTC."""
     return datetime.now(UTC)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A time with its zone, always UTC; SQLite, which keeps no zone, gives it back as well."""
+    """Time in UTC with its zone, which SQLite does not store."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - its signature
-        """Refuse a time without a zone."""
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - signature of the base class
+        """Convert to UTC; a naive time is an error."""
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a time without a zone")
+            raise ValueError("The time has no zone; use utc_now().")
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Give the zone back."""
+        """Restore the zone."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Base(DeclarativeBase):
-    """Base of all tables: constraints have names, so that migrations can change them."""
+    """Base of all models; constraints are named, so that migrations can change them."""
 
     metadata = MetaData(
         naming_convention={
@@ -75,18 +80,19 @@ class Base(DeclarativeBase):
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         datetime: UtcDateTime(),
-        dict[str, Any]: JSON(),
+        JsonObject: JSON(),
         list[str]: JSON(),
         str: Text(),
     }
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:
+    """SQL condition of a check constraint: the column has one of these values."""
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
 
 class Board(Base):
-    """A task on this server: one installed pack. A newer pack of the same task supersedes it; both stay readable."""
+    """A task on this server, from one reference bundle; a newer bundle supersedes it, and both stay readable."""
 
     __tablename__ = "boards"
     __table_args__ = (
@@ -110,19 +116,20 @@ class Board(Base):
     scenario: Mapped[str]
     seeds: Mapped[int]
     draws: Mapped[int]
-    image_set: Mapped[dict[str, Any]]
-    definition: Mapped[dict[str, Any]]
+    image_set: Mapped[JsonObject]
+    definition: Mapped[JsonObject]
     installed_at: Mapped[datetime]
     superseded_at: Mapped[datetime | None]
-    summary: Mapped[dict[str, Any] | None]
-    """What the worker found out about the board as a whole: which metrics rank, bands, why it does not rank."""
+    summary: Mapped[JsonObject | None]
+    """Columns with their oracle bands, ranking metrics, and why the board does not rank, if so; None before the first
+    ranking. `worker.scoring.board_summary` writes it."""
     ranked_at: Mapped[datetime | None]
     revision: Mapped[int] = mapped_column(default=0)
-    """Goes up with every visible change: it is the ETag of the board's pages."""
+    """Incremented with every visible change; part of the ETag of the board's pages."""
 
 
 class Token(Base):
-    """Who may write. The secret is shown once and never stored."""
+    """A bearer token. The secret is shown once and never stored."""
 
     __tablename__ = "tokens"
 
@@ -135,11 +142,11 @@ class Token(Base):
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     daily_submissions: Mapped[int | None]
-    """A quota of its own; None: the server's."""
+    """Submissions in 24 hours; None for the server's quota."""
 
 
 class Entry(Base):
-    """A submission, on its way to a board or there; also the server's own reference rows."""
+    """A submission in any state, or a reference row of the server."""
 
     __tablename__ = "entries"
     __table_args__ = (
@@ -159,13 +166,13 @@ class Entry(Base):
     state: Mapped[str] = mapped_column(String(16))
     tier: Mapped[str] = mapped_column(String(16))
     note: Mapped[str] = mapped_column(default="")
-    """Reason of the present state, where it needs one."""
+    """Reason of the current state, or ""."""
     received_at: Mapped[datetime]
     listed_at: Mapped[datetime | None]
 
     method: Mapped[str]
     label: Mapped[str]
-    """The row's name: the method, with the parameters that set it apart."""
+    """Name of the row: the method, with the hyper-parameters that differ from the defaults."""
     family: Mapped[str]
     needs_retain: Mapped[bool]
     changes_training: Mapped[bool]
@@ -173,52 +180,52 @@ class Entry(Base):
     manifest_sha256: Mapped[str] = mapped_column(String(64))
 
     status: Mapped[str | None] = mapped_column(String(32))
-    """``ranked``, or why not; None while it is not scored."""
+    """``ranked``, or the short reason why not; None before it is scored."""
     reasons: Mapped[list[str] | None]
     flags: Mapped[list[str] | None]
     distance: Mapped[float | None]
     distance_low: Mapped[float | None]
     distance_high: Mapped[float | None]
     cost: Mapped[float | None]
-    """FLOPs over retraining's, as the submitter measured them."""
+    """FLOPs divided by those of retraining, as the submitter measured them."""
     budget: Mapped[int | None]
-    """Budget class of the cost: 1, 5, 20 or 100 per cent; 101 above."""
+    """Smallest of 1, 5, 20 and 100 percent that the cost does not exceed; 101 above retraining."""
     inside: Mapped[bool | None]
-    """Whether its distance is within the family band: not told from retraining."""
+    """Whether the distance is within the family band: indistinguishable from retraining."""
     alarms: Mapped[list[str] | None]
-    """What a moderator should know, one sentence each; it changes no rank. None where older code scored it."""
+    """Sentences for moderators; alarms change no rank. None if a version without alarms scored the entry."""
     queued: Mapped[bool] = mapped_column(default=False, server_default=false())
-    """Whether it waits for a moderator's look: by an alarm or its state, until acknowledged."""
+    """Whether it is in the moderation queue, because of an alarm or its state, until acknowledged."""
     search_text: Mapped[str]
-    manifest: Mapped[dict[str, Any]]
-    """Last of the columns: a scan for the others does not read it."""
+    manifest: Mapped[JsonObject]
+    """The last column, because it is large: a scan of the other columns does not read it."""
 
     board: Mapped[Board] = relationship()
 
 
 class Score(Base):
-    """The scorecard of an entry, whole. Its primary key keeps an entry from being scored twice."""
+    """The scorecard of an entry. The primary key prevents a second score."""
 
     __tablename__ = "scores"
 
     entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"), primary_key=True)
-    card: Mapped[dict[str, Any]]
-    """The scorecard, every number of it."""
-    brief: Mapped[dict[str, Any]]
-    """What of it the ranking reads, so that ranking a large board does not read the rest."""
-    software: Mapped[dict[str, Any]]
-    """Versions that computed it."""
+    card: Mapped[JsonObject]
+    """The complete scorecard."""
+    brief: Mapped[JsonObject]
+    """The part that the ranking needs, so that ranking a large board reads little."""
+    software: Mapped[JsonObject]
+    """Versions of the packages that computed it, and the hash of the scoring code."""
     seconds: Mapped[float]
     scored_at: Mapped[datetime]
-    phi: Mapped[dict[str, Any] | None]
-    """Where phi of the forgotten examples lies, as shares in the bins of the board; None where older code scored it."""
+    phi: Mapped[JsonObject | None]
+    """Histogram of phi on the forgotten examples, in the bins of the board; None for scores of older versions."""
 
 
 class MetricValue(Base):
-    """One number of a scorecard, in a row of its own, so that boards are sorted and filtered by the database."""
+    """One value of a scorecard, as a row, so that the database sorts and filters boards."""
 
     __tablename__ = "metric_values"
-    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - a sort by a metric looks up one value for each row
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - a sort by a metric looks up one value per row
 
     entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"), primary_key=True)
     metric: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -228,15 +235,15 @@ class MetricValue(Base):
     high: Mapped[float | None]
     z: Mapped[float | None]
     note: Mapped[str] = mapped_column(default="")
-    """Why there is no value."""
+    """Reason of a missing value, or ""."""
 
 
 class Placing(Base):
-    """The place of a ranked entry among the rows of one choice of tiers."""
+    """Rank of an entry among the rows of one selection of tiers."""
 
     __tablename__ = "placings"
     __table_args__ = (
-        CheckConstraint(_one_of("scope", CHOICES), name="scope"),
+        CheckConstraint(_one_of("scope", RANKING_SCOPES), name="scope"),
         Index("ix_placings_board_id_scope_position", "board_id", "scope", "position"),
     )
 
@@ -244,17 +251,17 @@ class Placing(Base):
     scope: Mapped[str] = mapped_column(String(16), primary_key=True)
     board_id: Mapped[int] = mapped_column(ForeignKey("boards.id"))
     position: Mapped[int]
-    """Place by distance, from 1."""
+    """Rank by distance, from 1."""
     low: Mapped[int]
-    """First place that its tie group spans."""
+    """Best rank of its tie group."""
     high: Mapped[int]
-    """Last place that its tie group spans."""
+    """Worst rank of its tie group."""
     tie_group: Mapped[int]
     """Number of its tie group, from 1."""
 
 
 class EvidenceFile(Base):
-    """One evidence file of an entry; its answers may stand on a board only once."""
+    """An evidence file of an entry; the same logits are accepted only once per board."""
 
     __tablename__ = "evidence_files"
     __table_args__ = (
@@ -274,13 +281,13 @@ class EvidenceFile(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     size: Mapped[int] = mapped_column(BigInteger)
     answers: Mapped[str] = mapped_column(String(64))
-    """Hash of the answers themselves, however the file was packed."""
+    """Hash of the logits, independent of how the file is compressed (`submissions.uploads.logits_digest`)."""
     counted: Mapped[bool]
-    """Whether it counts as used: not for a rejected entry, and not where the model is the untouched original."""
+    """Whether the logits count as used: not for rejected entries, and not if the model is the unchanged original."""
 
 
 class Event(Base):
-    """One change of an entry's state or tier. Rows are added and never changed (a trigger holds this)."""
+    """A change of an entry's state or tier. Append-only, enforced by a trigger."""
 
     __tablename__ = "events"
     __table_args__ = (Index("ix_events_entry_id", "entry_id"),)
@@ -295,7 +302,7 @@ class Event(Base):
 
 
 class Job(Base):
-    """Work for the scoring process. Of one key at most one waits and one runs: what is asked for twice is done once."""
+    """A job of the scoring worker. At most one job of a key is waiting and one running, so requests coalesce."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -321,11 +328,11 @@ class Job(Base):
     key: Mapped[str]
     kind: Mapped[str] = mapped_column(String(16))
     subject: Mapped[str]
-    """The id of the entry, the verification or the board."""
+    """Id of the entry, the verification or the board."""
     priority: Mapped[int] = mapped_column(default=0)
-    """Lower first."""
+    """Lower values run first."""
     state: Mapped[str] = mapped_column(String(16))
-    """``failed`` until the same is asked for again; then it is ``done``."""
+    """``failed`` becomes ``done`` when the same job is enqueued again."""
     attempts: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None]
     lease_until: Mapped[datetime | None]
@@ -335,7 +342,7 @@ class Job(Base):
 
 
 class Verification(Base):
-    """A second record of an entry: a verifier ran the recipe again. Both records are kept."""
+    """A second record of an entry, from another person who ran the recipe again. Both records are stored."""
 
     __tablename__ = "verifications"
     __table_args__ = (
@@ -348,20 +355,20 @@ class Verification(Base):
     token_id: Mapped[str] = mapped_column(ForeignKey("tokens.id"))
     verifier: Mapped[str]
     received_at: Mapped[datetime]
-    manifest: Mapped[dict[str, Any]]
+    manifest: Mapped[JsonObject]
     body_sha256: Mapped[str] = mapped_column(String(64))
     verdict: Mapped[str] = mapped_column(String(16))
-    card: Mapped[dict[str, Any] | None]
-    comparison: Mapped[dict[str, Any] | None]
-    """Ranking metric -> difference of the two records, with its 95 % interval."""
+    card: Mapped[JsonObject | None]
+    comparison: Mapped[JsonObject | None]
+    """Ranking metric -> difference of the two records (`submissions.verification.MetricComparison`)."""
     identical: Mapped[bool] = mapped_column(default=False, server_default=false())
-    """Whether it holds the very answers of the first record, to the bit: run alike, or copied."""
+    """Whether its logits equal those of the first record bit by bit: a deterministic rerun, or a copy."""
     note: Mapped[str | None]
-    """Why it failed, where it did."""
+    """Reason of a failure."""
 
 
 class ScoringProcess(Base):
-    """A worker and when it was last heard of, so that the site can say that nothing is scored."""
+    """Heartbeat of a scoring worker, so that the site can warn when none is running."""
 
     __tablename__ = "scoring_processes"
 
@@ -372,7 +379,7 @@ class ScoringProcess(Base):
 
 
 class RateCount(Base):
-    """Requests counted in a window of time, where several web processes share the count."""
+    """Counter of a rate limit that several web processes share."""
 
     __tablename__ = "rate_counts"
 
@@ -383,7 +390,7 @@ class RateCount(Base):
 
 
 class IdempotencyKey(Base):
-    """The first answer to a request, which its repetition gets again."""
+    """The first response to a request, which a repetition receives again."""
 
     __tablename__ = "idempotency_keys"
 

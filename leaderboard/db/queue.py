@@ -1,7 +1,7 @@
-"""Jobs in the database: a worker leases one, renews the lease while it works, and gives it back done or failed.
+"""Job queue in the database: a worker leases a job, renews the lease while it works, then completes it.
 
-A worker that dies lets its lease run out, and another does the job again. What a job changes is committed in the
-transaction that marks it done, and only while the lease is held: nothing is lost and nothing is done twice.
+The lease of a worker that died expires, and another worker takes the job. The results of a job are committed in the
+transaction that completes it, and only while the lease is held, so no result is lost or written twice.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from sqlalchemy.orm import Session, aliased
 from forgetbench.leaderboard.db.models import Job, ScoringProcess, utc_now
 from forgetbench.leaderboard.db.session import Database
 
-Kind = Literal["score", "rescore", "verify", "rank"]
-_FORGOTTEN = timedelta(days=7)
-_PRIORITY: dict[str, int] = {"score": 10, "verify": 12, "rescore": 15, "rank": 20}
+JobKind = Literal["score", "rescore", "verify", "rank"]
+_PRIORITY: dict[JobKind, int] = {"score": 10, "verify": 12, "rescore": 15, "rank": 20}
+_HEARTBEAT_RETENTION = timedelta(days=7)
 
 
-class LeaseLost(Exception):  # noqa: N818 - it says what happened
-    """Another worker has the job by now; whatever was done for it must not be kept."""
+class LeaseLostError(Exception):
+    """Another worker holds the job; the caller must roll back."""
 
 
-def request(session: Session, kind: Kind, subject: str) -> None:
-    """Ask for a job, unless the same one waits already; whatever failed of it before is settled by that.
+def enqueue(session: Session, kind: JobKind, subject: str) -> None:
+    """Add a job unless the same one is waiting; earlier failures of the same job count as settled.
 
-    One that waits is held until this transaction ends: a worker that took it before would not see what it is asked for.
+    A waiting job is locked until this transaction ends. A worker that took it before the commit would not see the rows
+    that the job is about.
     """
     key = f"{kind}:{subject}"
     session.execute(update(Job).where(Job.key == key, Job.state == "failed").values(state="done"))
-    same = select(Job.id).where(Job.key == key, Job.state == "waiting").limit(1).with_for_update()
-    while session.scalar(same) is None:
+    waiting = select(Job.id).where(Job.key == key, Job.state == "waiting").limit(1).with_for_update()
+    while session.scalar(waiting) is None:
         job = Job(
             key=key,
             kind=kind,
@@ -47,26 +48,26 @@ def request(session: Session, kind: Kind, subject: str) -> None:
             with session.begin_nested():
                 session.add(job)
         except IntegrityError:
-            continue  # someone else asked for it at the same moment; it may be taken already
+            continue  # another transaction added it at the same time, and a worker may have taken it already
         return
 
 
 def claim(database: Database, worker: str, lease: float) -> Job | None:
-    """Lease the most urgent job that waits, or whose worker let its lease run out; None where there is none.
+    """Lease the most urgent job that is waiting or whose lease has expired; None if there is none.
 
     Args:
-        database: Where the jobs are.
-        worker: Name of the one who asks, unique.
+        database: The server's database.
+        worker: Unique name of the worker.
         lease: Seconds until the job counts as abandoned.
     """
     other = aliased(Job)
     now = utc_now()
-    running = exists().where(other.key == Job.key, other.state == "running", other.id != Job.id)
+    same_key_is_running = exists().where(other.key == Job.key, other.state == "running", other.id != Job.id)
     candidate = (
         select(Job.id)
         .where(
             or_(
-                and_(Job.state == "waiting", ~running),
+                and_(Job.state == "waiting", ~same_key_is_running),
                 and_(Job.state == "running", Job.lease_until < now),
             )
         )
@@ -75,9 +76,9 @@ def claim(database: Database, worker: str, lease: float) -> Job | None:
         .with_for_update(skip_locked=True)
     )
     try:
-        with database.writing() as session:
-            identity = session.scalar(candidate)
-            job = session.get(Job, identity) if identity is not None else None
+        with database.write_session() as session:
+            job_id = session.scalar(candidate)
+            job = session.get(Job, job_id) if job_id is not None else None
             if job is None:
                 return None
             job.state, job.worker, job.attempts = "running", worker, job.attempts + 1
@@ -85,61 +86,66 @@ def claim(database: Database, worker: str, lease: float) -> Job | None:
             session.flush()
             session.expunge(job)
             return job
-    except IntegrityError:  # PostgreSQL: another worker took a job of this key at the same moment
+    except IntegrityError:  # PostgreSQL: another worker took a job of this key at the same time
         return None
 
 
-def renew(database: Database, job: Job, lease: float) -> bool:
-    """Heartbeat: hold the job for longer. False where the lease is lost."""
-    with database.writing() as session:
-        until = utc_now() + timedelta(seconds=lease)
-        return _change_held(session, job, lease_until=until)
+def renew_lease(database: Database, job: Job, lease: float) -> bool:
+    """Extend the lease of a job; False if it was lost."""
+    with database.write_session() as session:
+        return _update_leased(session, job, lease_until=utc_now() + timedelta(seconds=lease))
 
 
-def finish(session: Session, job: Job, *, error: str | None = None) -> None:
-    """Mark the job done (or failed) within the transaction that keeps its result.
+def complete(session: Session, job: Job, *, error: str | None = None) -> None:
+    """Mark a job as done (or failed) within the transaction that writes its results.
 
     Raises:
-        LeaseLost: Someone else has it; the transaction must not be committed.
+        LeaseLostError: Another worker holds the job; the transaction must not be committed.
     """
     state = "done" if error is None else "failed"
-    if not _change_held(session, job, state=state, error=error, finished_at=utc_now(), lease_until=None):
-        raise LeaseLost(f"job {job.id} is no longer held by {job.worker}")
+    if not _update_leased(session, job, state=state, error=error, finished_at=utc_now(), lease_until=None):
+        raise LeaseLostError(f"job {job.id} is no longer held by {job.worker}")
 
 
-def retry(session: Session, job: Job, error: str, delay: float) -> None:
-    """Let the job be tried again after some seconds: its lease runs out then."""
-    _change_held(session, job, error=error, lease_until=utc_now() + timedelta(seconds=delay))
+def retry_later(session: Session, job: Job, error: str, delay: float) -> None:
+    """Let a job be tried again in ``delay`` seconds, when its lease expires."""
+    _update_leased(session, job, error=error, lease_until=utc_now() + timedelta(seconds=delay))
 
 
-def note_process(database: Database, name: str, code: str) -> None:
-    """Write down that a scoring process was heard of now."""
-    with database.writing() as session:
-        process = session.get(ScoringProcess, name)
+def record_heartbeat(database: Database, worker: str, code: str) -> None:
+    """Record that a worker is running.
+
+    Args:
+        database: The server's database.
+        worker: Unique name of the worker.
+        code: Hash of its scoring code.
+    """
+    with database.write_session() as session:
+        process = session.get(ScoringProcess, worker)
         if process is None:
-            session.execute(delete(ScoringProcess).where(ScoringProcess.seen_at < utc_now() - _FORGOTTEN))
-            session.add(ScoringProcess(name=name, code=code, seen_at=utc_now()))
+            session.execute(delete(ScoringProcess).where(ScoringProcess.seen_at < utc_now() - _HEARTBEAT_RETENTION))
+            session.add(ScoringProcess(name=worker, code=code, seen_at=utc_now()))
         else:
             process.seen_at = utc_now()
 
 
-def trouble(session: Session, lease: float) -> str:
-    """Why nothing is scored: no scoring process was heard of for two leases; "" where one was.
+def worker_warning(session: Session, lease: float) -> str:
+    """Explain that no worker is running: none has sent a heartbeat for two leases; "" if one is running.
 
     Args:
-        session: Where to read.
+        session: Session to read with.
         lease: Seconds until a job counts as abandoned.
     """
-    seen = session.scalar(select(func.max(ScoringProcess.seen_at)))
-    if seen is not None and utc_now() - seen < timedelta(seconds=2 * lease):
+    last_seen = session.scalar(select(func.max(ScoringProcess.seen_at)))
+    if last_seen is not None and utc_now() - last_seen < timedelta(seconds=2 * lease):
         return ""
-    asked = select(func.count()).where(Job.state.in_(("waiting", "running")), Job.kind.in_(("score", "verify")))
-    since = f"since {seen:%Y-%m-%d %H:%M} UTC" if seen is not None else "yet"
-    return f"no scoring process has been heard of {since}; {session.scalar(asked)} wait for a score"
+    unscored = select(func.count()).where(Job.state.in_(("waiting", "running")), Job.kind.in_(("score", "verify")))
+    since = f"has been running since {last_seen:%Y-%m-%d %H:%M} UTC" if last_seen is not None else "has started yet"
+    return f"no scoring worker {since}; submissions waiting for a score: {session.scalar(unscored)}"
 
 
-def _change_held(session: Session, job: Job, **values: Any) -> bool:
-    """Change a job if it is still held as it was when it was claimed."""
+def _update_leased(session: Session, job: Job, **values: Any) -> bool:
+    """Update a job if this worker still holds it; whether it did."""
     held = and_(Job.id == job.id, Job.state == "running", Job.worker == job.worker, Job.attempts == job.attempts)
     statement = update(Job).where(held).values(**values).returning(Job.id)
     return session.scalar(statement.execution_options(synchronize_session=False)) is not None

@@ -1,7 +1,7 @@
-"""The database: one engine, sessions that read, sessions that write, and migration to the newest schema.
+"""Database engine, read and write sessions, and schema migration, for SQLite and PostgreSQL.
 
-SQLite runs with a write-ahead log, so that readers never wait for the writer; a writing session takes the write lock
-when it begins, so that it never fails half-way for a lock. PostgreSQL is chosen by its URL.
+SQLite uses a write-ahead log, so that readers never wait for the writer. A write session takes the write lock when it
+begins, so that it never fails half-way on a lock.
 """
 
 from __future__ import annotations
@@ -22,38 +22,40 @@ from forgetbench.errors import ForgetBenchError, UsageError
 if TYPE_CHECKING:
     from alembic.config import Config
 
+    from forgetbench.leaderboard.settings import Settings
+
 LOCK_SECONDS = 30
-"""How long a writer waits for another."""
+"""Longest wait for another writer."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x466F7267
-"""Key of PostgreSQL's advisory lock: two processes that start at once migrate one after the other."""
+"""Key of PostgreSQL's advisory lock: processes that start at the same time migrate one after the other."""
 
 
 def parse_url(url: str) -> URL:
-    """The URL of a database that a leaderboard runs on.
+    """Parse and check a database URL.
 
     Raises:
-        UsageError: It is no URL, or of another database.
+        UsageError: The URL is malformed, or the database is neither SQLite nor PostgreSQL.
     """
-    how = "write sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
+    forms = "write sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise UsageError(f"The database is given by a URL, and this is none: {how}.") from None
+        raise UsageError(f"Malformed database URL: {forms}.") from None
     if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
-        raise UsageError(f"A leaderboard runs on SQLite or PostgreSQL, not on {parsed.get_backend_name()}: {how}.")
+        raise UsageError(f"A leaderboard runs on SQLite or PostgreSQL, not on {parsed.get_backend_name()}: {forms}.")
     return parsed
 
 
 def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
-    """An engine for a SQLite file or a PostgreSQL server.
+    """Make an engine for a SQLite file or a PostgreSQL server.
 
     Args:
         url: SQLAlchemy URL.
-        foreign_keys: Whether SQLite holds foreign keys; only migrations, which copy tables, turn it off.
+        foreign_keys: Whether SQLite enforces foreign keys; only migrations, which copy tables, turn this off.
 
     Raises:
-        UsageError: The URL is none, its driver is not installed, or the file cannot be written.
+        UsageError: The URL is malformed, its driver is not installed, or the file is not writable.
     """
     parsed = parse_url(url)
     if parsed.get_backend_name() != "sqlite":
@@ -65,15 +67,15 @@ def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
                 "`pip install forgetbench[postgresql]`, and write postgresql+psycopg://USER@HOST/NAME."
             ) from error
     if parsed.database:
-        _make_private(Path(parsed.database))
+        _create_private_file(Path(parsed.database))
     engine = create_engine(
         parsed, pool_size=10, max_overflow=40, connect_args={"timeout": LOCK_SECONDS}, hide_parameters=True
     )
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # transactions begin below, and not when the driver thinks best
-        _keep_a_log(connection)
+        connection.isolation_level = None  # transactions begin in _begin below, not implicitly in the driver
+        _enable_wal(connection)
         for pragma in (
             "synchronous=FULL",
             f"foreign_keys={'ON' if foreign_keys else 'OFF'}",
@@ -89,40 +91,42 @@ def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
     return engine
 
 
-def _make_private(file: Path) -> None:
-    """Make a database's file, which its owner alone may read: it holds what is not listed. SQLite's log follows it.
+def _create_private_file(file: Path) -> None:
+    """Create a database file that only its owner may read, because it holds unlisted entries.
+
+    SQLite creates its log with the same permissions.
 
     Raises:
-        UsageError: It cannot be made there.
+        UsageError: The file is not writable.
     """
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.touch(mode=0o600)
     except OSError as error:
         raise UsageError(f"The database {file} cannot be written: {error.strerror}.") from error
-    with suppress(PermissionError):  # somebody else's, who lets us write
+    with suppress(PermissionError):  # the file has another owner, who lets us write
         file.chmod(0o600)
 
 
-def _keep_a_log(connection: sqlite3.Connection) -> None:
-    """Turn the write-ahead log on; where two processes do so at once, SQLite refuses one of them without waiting."""
-    until = time.monotonic() + LOCK_SECONDS
+def _enable_wal(connection: sqlite3.Connection) -> None:
+    """Turn on the write-ahead log; if two processes do so at once, SQLite refuses one of them without waiting."""
+    deadline = time.monotonic() + LOCK_SECONDS
     while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
 
-def newest_revision() -> str:
-    """The revision that this version needs: migrations are files that begin with their number."""
+def latest_revision() -> str:
+    """The schema revision of this version; names of migration files begin with it."""
     return max(path.name for path in (MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
 
 
 class Database:
-    """Sessions on one database."""
+    """A database: sessions and schema migration."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -130,56 +134,58 @@ class Database:
         self._writer = self.engine.execution_options(writes=True)
 
     @contextmanager
-    def reading(self) -> Iterator[Session]:
-        """A session that sees one state of the database and changes nothing."""
+    def read_session(self) -> Iterator[Session]:
+        """Open a session on a consistent snapshot of the database; nothing is committed."""
         with Session(self.engine, autoflush=False) as session:
             yield session
 
     @contextmanager
-    def writing(self) -> Iterator[Session]:
-        """A session whose changes are kept, all of them, when the block ends without an error."""
+    def write_session(self) -> Iterator[Session]:
+        """Open a session that commits when the block ends, and rolls back on an exception."""
         with Session(self._writer) as session, session.begin():
             yield session
 
     def upgrade(self, revision: str = "head") -> None:
-        """Bring the schema to a revision; does nothing where it is there.
+        """Upgrade the schema to a revision, if necessary.
 
         Raises:
-            ForgetBenchError: The database does not answer, or its schema is of a newer version.
+            ForgetBenchError: The database does not answer, or a newer version created its schema.
         """
-        if revision == "head" and self.revision() == newest_revision():
-            return  # as at most starts: alembic takes half a second to import
+        if revision == "head" and self.revision() == latest_revision():
+            return  # the usual case at a start: importing alembic takes half a second
         from alembic import command
         from alembic.util.exc import CommandError
 
         try:
-            with self._migrating() as config:
+            with self._migration_config() as config:
                 command.upgrade(config, revision)
         except DBAPIError as error:
             raise ForgetBenchError(
-                f"The database cannot be used: {' '.join(str(error.orig).split())}. Does it run, and is its URL right?"
+                f"Cannot use the database: {' '.join(str(error.orig).split())}. Check that it is running and that the "
+                "URL is correct."
             ) from error
         except CommandError as error:
             raise ForgetBenchError(
-                f"The database's schema is none that this version knows ({error}); did a newer version make it?"
+                f"Unknown database schema ({error}); it was probably created by a newer version of forgetbench. "
+                "Upgrade forgetbench."
             ) from error
 
     def downgrade(self, revision: str = "base") -> None:
-        """Take the schema back to a revision."""
+        """Downgrade the schema to a revision."""
         from alembic import command
 
-        with self._migrating() as config:
+        with self._migration_config() as config:
             command.downgrade(config, revision)
 
     def check(self) -> None:
-        """Raise if models and migrations differ (``alembic check``)."""
+        """Raise an error if models and migrations differ (``alembic check``)."""
         from alembic import command
 
-        with self._migrating() as config:
+        with self._migration_config() as config:
             command.check(config)
 
     def revision(self) -> str | None:
-        """The schema's revision; None where there is none yet."""
+        """The schema's revision; None for an empty or unreachable database."""
         try:
             with self.engine.connect() as connection:
                 return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
@@ -187,7 +193,8 @@ class Database:
             return None
 
     @contextmanager
-    def _migrating(self) -> Iterator[Config]:
+    def _migration_config(self) -> Iterator[Config]:
+        """Alembic configuration with a connection that holds the migration lock."""
         from alembic.config import Config
 
         engine = make_engine(self.url, foreign_keys=False)
@@ -203,5 +210,37 @@ class Database:
             engine.dispose()
 
     def close(self) -> None:
-        """Give back all connections."""
+        """Close all connections."""
         self.engine.dispose()
+
+
+def prepare_server(settings: Settings, database: Database) -> None:
+    """Create the server's folders, readable by their owner only, and upgrade the schema.
+
+    Raises:
+        ForgetBenchError: A folder cannot be created, or the database is not usable.
+    """
+    try:
+        settings.server_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (settings.evidence, settings.incoming, settings.packs):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.stat().st_mode & 0o077:  # from an older version; the parent may belong to the operator
+                folder.chmod(0o700)
+    except OSError as error:
+        raise UsageError(f"Cannot use {settings.server_folder} as the server's folder: {error.strerror}.") from error
+    database.upgrade()
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """Open the server's database, with folders and schema prepared, and close it afterwards.
+
+    Raises:
+        ForgetBenchError: A folder cannot be created, or the database is not usable.
+    """
+    database = Database(settings.database)
+    try:
+        prepare_server(settings, database)
+        yield database
+    finally:
+        database.close()

@@ -1,4 +1,4 @@
-"""The life of an entry: which change of state may follow which, each one recorded with who, when and why."""
+"""Entry state machine: allowed transitions, each recorded with actor, time and reason."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from forgetbench.errors import UsageError
 from forgetbench.leaderboard.db.models import Board, Entry, Event, EvidenceFile, Score, utc_now
 
-SERVER = "server"
-"""The actor of changes that nobody asked for."""
-PUBLIC = ("listed", "flagged")
-"""States in which everybody sees an entry; a flagged one is marked as under review."""
-FOLLOWING: dict[str, tuple[str, ...]] = {
+SERVER_ACTOR = "server"
+"""Actor of the server's own changes."""
+PUBLIC_STATES = ("listed", "flagged")
+"""States in which everyone sees an entry; a flagged entry is marked as under review."""
+TRANSITIONS: Mapping[str, tuple[str, ...]] = {
     "received": ("scoring", "rejected", "withdrawn"),
     "scoring": ("listed", "rejected", "withdrawn"),
     "listed": ("flagged", "quarantined", "withdrawn"),
@@ -24,28 +24,29 @@ FOLLOWING: dict[str, tuple[str, ...]] = {
     "rejected": ("scoring",),
     "withdrawn": (),
 }
-"""State -> the states that may follow it."""
-BY_HAND: dict[str, tuple[str, ...]] = {
-    **FOLLOWING,
+"""State -> states that may follow it."""
+MODERATOR_TRANSITIONS: Mapping[str, tuple[str, ...]] = {
+    **TRANSITIONS,
     "received": ("rejected", "withdrawn"),
     "scoring": ("rejected", "withdrawn"),
 }
-"""State -> the states that people may bring it into: only the worker scores, and lists what it scored."""
-_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+"""State -> states that submitters and moderators may set: only the worker starts scoring and lists what it scored."""
+_ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+"""Letters and digits that are not mistaken for each other."""
 
 
 def new_id() -> str:
-    """An id that nobody guesses: 18 letters and digits that are not mistaken for each other, 89 bits."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(18))
+    """An unguessable id of 18 characters (89 bits)."""
+    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(18))
 
 
-def lock(session: Session, entry: Entry) -> None:
-    """Read an entry as it is now, and keep it so for others until this transaction ends; every change begins here."""
+def lock_entry(session: Session, entry: Entry) -> None:
+    """Reload an entry and lock its row until the transaction ends; call it before every change."""
     session.refresh(entry, with_for_update=True)
 
 
-def record(session: Session, entry: Entry, after: str, actor: str, reason: str = "") -> None:
-    """Write a change into the history, without making it."""
+def record_event(session: Session, entry: Entry, after: str, actor: str, reason: str = "") -> None:
+    """Add an event to an entry's history, without changing the entry."""
     session.add(
         Event(
             entry_id=entry.id,
@@ -58,34 +59,42 @@ def record(session: Session, entry: Entry, after: str, actor: str, reason: str =
     )
 
 
-def move(
+def transition(
     session: Session,
     entry: Entry,
     after: str,
     actor: str,
     reason: str = "",
-    following: Mapping[str, tuple[str, ...]] = FOLLOWING,
+    transitions: Mapping[str, tuple[str, ...]] = TRANSITIONS,
 ) -> None:
     """Change the state of an entry that this transaction has locked.
 
+    Args:
+        session: Session to write with.
+        entry: The entry, locked with `lock_entry`.
+        after: The new state.
+        actor: Name in the history.
+        reason: Reason in the history.
+        transitions: Allowed transitions of the actor.
+
     Raises:
-        UsageError: That state does not follow the present one, or it would be listed without a score.
+        UsageError: The transition is not allowed, or an entry without a score would be listed.
     """
-    if after not in following[entry.state]:
-        possible = ", ".join(following[entry.state]) or "none"
-        raise UsageError(f"An entry that is {entry.state} cannot become {after}; possible: {possible}.")
+    if after not in transitions[entry.state]:
+        allowed = ", ".join(transitions[entry.state]) or "none"
+        raise UsageError(f"An entry that is {entry.state} cannot become {after}; possible: {allowed}.")
     if after == "listed" and session.scalar(select(Score.entry_id).where(Score.entry_id == entry.id)) is None:
-        raise UsageError("An entry that has no score cannot be listed; the worker lists what it scored.")
-    record(session, entry, after, actor, reason)
+        raise UsageError("An entry that has no score cannot be listed; the worker lists it after scoring.")
+    record_event(session, entry, after, actor, reason)
     entry.state, entry.note = after, reason
     entry.queued = after in {"flagged", "quarantined"}
     if after == "listed" and entry.listed_at is None:
         entry.listed_at = utc_now()
     if after == "rejected":
         session.execute(update(EvidenceFile).where(EvidenceFile.entry_id == entry.id).values(counted=False))
-    touch(session, entry.board_id)
+    bump_revision(session, entry.board_id)
 
 
-def touch(session: Session, board: int) -> None:
-    """Note that a board looks different now."""
+def bump_revision(session: Session, board: int) -> None:
+    """Record that a board's pages changed, which changes their ETags."""
     session.execute(update(Board).where(Board.id == board).values(revision=Board.revision + 1))

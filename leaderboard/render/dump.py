@@ -14,7 +14,7 @@ from sqlalchemy.orm import joinedload
 from forgetbench.leaderboard.boards.queries import Row
 from forgetbench.leaderboard.db.models import Board, Entry, Score, utc_now
 from forgetbench.leaderboard.db.session import Database
-from forgetbench.leaderboard.db.states import PUBLIC
+from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.render import serializers as documents
 from forgetbench.leaderboard.settings import Settings
 
@@ -28,9 +28,9 @@ def lines(database: Database, settings: Settings) -> Iterator[str]:
     Each batch is read by itself, so that nothing is held while a slow reader takes the rest; what is quarantined
     meanwhile is left out.
     """
-    with database.reading() as session:
+    with database.read_session() as session:
         protocols = sorted(session.scalars(select(Board.protocol).distinct()))
-        ids = list(session.scalars(select(Entry.id).where(Entry.state.in_(PUBLIC)).order_by(Entry.id)))
+        ids = list(session.scalars(select(Entry.id).where(Entry.state.in_(PUBLIC_STATES)).order_by(Entry.id)))
     head = {
         "title": f"{settings.site_title} leaderboard",
         "license": settings.data_license,
@@ -40,11 +40,11 @@ def lines(database: Database, settings: Settings) -> Iterator[str]:
     }
     yield _line(head)
     for start in range(0, len(ids), _AT_ONCE):
-        with database.reading() as session:
+        with database.read_session() as session:
             query = (
                 select(Entry, Score)
                 .outerjoin(Score, Score.entry_id == Entry.id)
-                .where(Entry.id.in_(ids[start : start + _AT_ONCE]), Entry.state.in_(PUBLIC))
+                .where(Entry.id.in_(ids[start : start + _AT_ONCE]), Entry.state.in_(PUBLIC_STATES))
                 .order_by(Entry.id)
                 .options(joinedload(Entry.board))
             )

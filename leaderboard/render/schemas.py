@@ -178,8 +178,17 @@ class EntryDocument(Document):
     history: list[EventDocument]
 
 
+class MetricDifferenceDocument(Document):
+    """Difference of a ranking metric between two records, with its 95 % interval; ``agrees``: it contains 0."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    agrees: bool | None
+
+
 class VerificationDocument(Document):
-    """A second record of an entry; ``identical``: it holds the very answers of the first, to the bit."""
+    """A second record of an entry; ``identical``: its logits equal those of the first record bit by bit."""
 
     id: str
     verifier: str
@@ -187,7 +196,7 @@ class VerificationDocument(Document):
     verdict: str
     note: str | None
     identical: bool
-    comparison: dict[str, Any] | None
+    comparison: dict[str, MetricDifferenceDocument] | None
 
 
 class VerificationReceived(Document):
@@ -223,6 +232,14 @@ class MetricDocument(Document):
     formula: str
     example: str
     source: str
+
+
+class TokenDocument(Document):
+    """The token of a request."""
+
+    name: str
+    scopes: list[str]
+    expires_at: datetime | None
 
 
 class Health(Document):

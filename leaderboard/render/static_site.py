@@ -14,7 +14,7 @@ from forgetbench.leaderboard.boards import charts, entries
 from forgetbench.leaderboard.boards import queries as boards
 from forgetbench.leaderboard.boards.view import View
 from forgetbench.leaderboard.db.models import Board, Entry, utc_now
-from forgetbench.leaderboard.db.states import PUBLIC
+from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.render import board_export as exports
 from forgetbench.leaderboard.render.templates import STATIC, Pages
 from forgetbench.leaderboard.settings import Settings
@@ -44,7 +44,7 @@ def export(session: Session, settings: Settings, folder: Path, base: str) -> Seq
     for board in found:
         written += _board(session, pages, board, names[board.id], folder, base)
         written += _entries(session, pages, board, names[board.id], folder, base)
-    listed = select(Entry.board_id, func.count()).where(Entry.state.in_(PUBLIC)).group_by(Entry.board_id)
+    listed = select(Entry.board_id, func.count()).where(Entry.state.in_(PUBLIC_STATES)).group_by(Entry.board_id)
     counts = {row[0]: row[1] for row in session.execute(listed)}
     index = folder / "index.html"
     index.write_bytes(pages.render("static_index.html", boards=found, names=names, counts=counts, base=base, now=now))
@@ -85,7 +85,7 @@ def _entries(session: Session, pages: Pages, board: Board, name: str, folder: Pa
         return f'{attribute}="../index.html"' if not address else f'{attribute}="{base}/{address}"'
 
     written = []
-    query = select(Entry.id).where(Entry.board_id == board.id, Entry.state.in_(PUBLIC)).order_by(Entry.id)
+    query = select(Entry.id).where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES)).order_by(Entry.id)
     for identity in session.scalars(query).all():
         whole = entries.find(session, identity)
         body = pages.render("entry.html", alone=True, **entries.shown(whole, base))

@@ -1,7 +1,7 @@
-"""Alarms for a moderator: what may be faked, or tried too often. An alarm is shown to moderators and changes no rank.
+"""Alarms for moderators: results that may be forged, or that were tried too often. Alarms change no rank.
 
-Two of them read the answers to the forgotten examples. The board's distance would not do for the first: its interval
-on the control oracles reaches below zero on most boards, so that nothing is ever clearly below it.
+Two alarms compare the logits of the forgotten examples directly. The board's distance cannot replace the first one: its
+interval on the control oracles reaches below zero on most boards, so that no entry is ever clearly below it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from forgetbench.leaderboard.settings import Settings
 from forgetbench.metrics.logit_statistics import confidence, phi, softmax
 from forgetbench.scoring.scorer import Scorer
 
-NEARER = 0.7
-"""Share of the control oracles' distance to the nearest reference oracle, below which answers look taken from oracles.
-Independent models lie at 1; copies with little noise near 0, averages of two oracles at 0.5, of ten below 0.7."""
-FLAT = 0.05
-"""Share of the reference oracles' spread of phi, below which the losses count as identical."""
+MIN_ORACLE_DISTANCE = 0.7
+"""Alarm threshold of the distance to the nearest reference oracle, relative to that of the control oracles.
+
+Independent models have about 1; copies with little noise near 0, averages of two oracles 0.5, of ten below 0.7."""
+MIN_SPREAD = 0.05
+"""Alarm threshold of the spread of phi, relative to that of the reference oracles; lower means identical losses."""
 
 
-def write(session: Session, settings: Settings, entry: Entry, found: Sequence[str]) -> None:
-    """Keep the alarms of an entry that has just been scored; one of a kind that was not there before asks for a look.
+def update_alarms(session: Session, settings: Settings, entry: Entry, alarms: Sequence[str]) -> None:
+    """Set the alarms of an entry after scoring; a new kind of alarm puts the entry into the moderation queue.
 
     Args:
-        session: Where to write.
-        settings: From how many attempts on there is an alarm.
-        entry: It, with the flags of its scorecard.
-        found: What ``of_answers`` found.
+        session: Session to write with.
+        settings: Threshold of attempts.
+        entry: The entry, with the flags of its scorecard.
+        alarms: Alarms from `logits_alarms`.
     """
-    alarms = [*found, *_of_flags(entry), *_of_history(session, settings, entry)]
+    alarms = [*alarms, *_flag_alarms(entry), *_attempt_alarms(session, settings, entry)]
     known = {_kind(alarm) for alarm in entry.alarms or ()}
     entry.queued = entry.queued or any(_kind(alarm) not in known for alarm in alarms)
     entry.alarms = alarms
@@ -46,62 +47,66 @@ def _kind(alarm: str) -> str:
     return alarm.partition(":")[0]
 
 
-def of_answers(judge: Scorer, population: list[Logits]) -> list[str]:
-    """The alarms that a contestant's answers to the forgotten examples raise, one sentence each."""
-    found = []
-    near = _nearest(judge, population)
-    control = _nearest(judge, judge.pack.population("controls"))
-    if near < NEARER * control:
-        share = f"its nearest lies at {near / control:.0%} of their distance"
-        found.append(f"closer to the reference oracles than the control oracles are: {share}")
-    spread, usual = _spread(judge, population), _spread(judge, judge.references)
-    if spread < FLAT * usual:
-        found.append(f"identical losses: phi of the forgotten spreads {spread:.2g} nats, the oracles' {usual:.2g}")
-    return found
+def logits_alarms(scorer: Scorer, population: list[Logits]) -> list[str]:
+    """Alarms raised by the logits of the forgotten examples, one sentence each.
+
+    Args:
+        scorer: Scorer of the board.
+        population: Logits of the entry's models, for each draw.
+    """
+    alarms = []
+    distance = _oracle_distance(scorer, population)
+    usual = _oracle_distance(scorer, scorer.pack.population("controls"))
+    if distance < MIN_ORACLE_DISTANCE * usual:
+        ratio = f"the distance to its nearest oracle is {distance / usual:.0%} of theirs"
+        alarms.append(f"closer to the reference oracles than the control oracles are: {ratio}")
+    spread, oracle_spread = _spread(scorer, population), _spread(scorer, scorer.references)
+    if spread < MIN_SPREAD * oracle_spread:
+        alarms.append(
+            f"identical losses: the spread of phi on forgotten examples is {spread:.2g} nats, of the oracles "
+            f"{oracle_spread:.2g}"
+        )
+    return alarms
 
 
-def _of_history(session: Session, settings: Settings, entry: Entry) -> list[str]:
-    """The alarm that a submitter's attempts with one method on one board raise, where they are many."""
-    same = select(func.count()).where(
+def _attempt_alarms(session: Session, settings: Settings, entry: Entry) -> list[str]:
+    query = select(func.count()).where(
         Entry.board_id == entry.board_id,
         Entry.method == entry.method,
         Entry.submitter == entry.submitter,
         Entry.received_at <= entry.received_at,
     )
-    attempts = session.scalar(same) or 0
+    attempts = session.scalar(query) or 0
     if attempts <= settings.alarm_attempts:
         return []
     return [f"many attempts: number {attempts} of {entry.submitter} with {entry.method} on this board"]
 
 
-def _of_flags(entry: Entry) -> list[str]:
-    """The alarm that a scorecard's flags raise."""
-    return (
-        ["suspicious: lira.forget or js lies below the band of the oracles"]
-        if "suspicious" in (entry.flags or ())
-        else []
-    )
+def _flag_alarms(entry: Entry) -> list[str]:
+    if "suspicious" not in (entry.flags or ()):
+        return []
+    return ["suspicious: lira.forget or js is below the band of the oracles"]
 
 
-def _nearest(judge: Scorer, population: list[Logits]) -> float:
-    """How far a model's probabilities lie from its nearest reference oracle's: total variation, the median model's."""
-    found = []
-    for ours, theirs, labels in zip(population, judge.references, judge.pack.labels, strict=True):
-        models, oracles = (_probabilities(answers["forget"], labels["forget"]) for answers in (ours, theirs))
-        found += [min(np.abs(model - oracle).mean() for oracle in oracles) for model in models]
-    return float(np.median(found))
+def _oracle_distance(scorer: Scorer, population: list[Logits]) -> float:
+    """Total variation between a model's probabilities and those of its nearest reference oracle; median over models."""
+    distances = []
+    for logits, oracle_logits, labels in zip(population, scorer.references, scorer.pack.labels, strict=True):
+        models, oracles = (_probabilities(item["forget"], labels["forget"]) for item in (logits, oracle_logits))
+        distances += [min(np.abs(model - oracle).mean() for oracle in oracles) for model in models]
+    return float(np.median(distances))
 
 
 def _probabilities(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float32]:
-    """(S, n, K) of the classes; of attributes (S, n, A), each by itself."""
+    """Probabilities of the classes (S, n, K), or of each binary attribute (S, n, A)."""
     return (confidence(logits, labels) if labels.ndim == 2 else softmax(logits)).astype(np.float32)
 
 
-def _spread(judge: Scorer, population: list[Logits]) -> float:
-    """Standard deviation of phi over the forgotten examples, the median model's."""
-    found = [
+def _spread(scorer: Scorer, population: list[Logits]) -> float:
+    """Standard deviation of phi over the forgotten examples; median over models."""
+    deviations = [
         deviation
-        for answers, labels in zip(population, judge.pack.labels, strict=True)
-        for deviation in phi(answers["forget"], labels["forget"]).std(axis=-1)
+        for logits, labels in zip(population, scorer.pack.labels, strict=True)
+        for deviation in phi(logits["forget"], labels["forget"]).std(axis=-1)
     ]
-    return float(np.median(found))
+    return float(np.median(deviations))

@@ -1,88 +1,81 @@
-"""What the server hands out as files: an entry's evidence, and the public part of a board's pack."""
+"""Zip files that the server offers: the evidence of an entry, and the public part of a board's reference bundle."""
 
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from forgetbench.evidence.reference import PACK
+from forgetbench.evidence.reference import PACK, PUBLIC_FILES
 from forgetbench.leaderboard.db.models import Board, Entry
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import reference as packs
+from forgetbench.leaderboard.submissions import reference
 
-PUBLIC = "public.zip"
+PUBLIC_ZIP = "public.zip"
+"""File next to a bundle with its public part."""
 _CHUNK = 2**20
-_SHOWN = re.compile(r"pack\.json|(originals|models)/[\w.-]+|(rows|index|indices)-d\d+\.npz")
-"""Files of a pack that leave the server: never labels, groups, or an oracle's evidence."""
 
 
-def evidence(settings: Settings, entry: Entry) -> Iterator[bytes]:
-    """An entry's run as a zip, made while it is sent: nothing of it is written down.
+def stream_evidence(settings: Settings, entry: Entry) -> Iterator[bytes]:
+    """Stream the run of an entry as a zip, without a temporary file.
 
     Raises:
-        Problem: 404, the entry is a reference row: an oracle's evidence stays here.
+        Problem: 404, the entry is a reference row, whose evidence is secret.
     """
     if entry.tier == "reference":
-        raise Problem(404, "The evidence of reference rows stays on the server.")
+        raise Problem(404, "The evidence of reference rows is not public.")
     folder = settings.evidence / entry.id
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return _streamed(paths)
+    return _stream_zip({path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()})
 
 
-class _Outlet:
-    """A file that is written forwards only, and gives what was written since it was last asked."""
+class _ZipBuffer:
+    """Write-only file whose content is taken out piece by piece."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
     def write(self, data: bytes, /) -> int:
-        """Keep data until it is taken."""
+        """Append data."""
         self._parts.append(bytes(data))
         return len(data)
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Do nothing; ``ZipFile`` requires the method."""
 
     def close(self) -> None:
-        """It stays, for what is left to be taken."""
+        """Do nothing; ``ZipFile`` requires the method."""
 
-    def taken(self) -> bytes:
-        """What was written since the last time."""
+    def take(self) -> bytes:
+        """Remove and return the data written since the last call."""
         data = b"".join(self._parts)
         self._parts.clear()
         return data
 
 
-def _streamed(files: dict[str, Path]) -> Iterator[bytes]:
-    outlet = _Outlet()
-    with zipfile.ZipFile(outlet, "w", zipfile.ZIP_STORED) as archive:
+def _stream_zip(files: dict[str, Path]) -> Iterator[bytes]:
+    buffer = _ZipBuffer()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
             with files[name].open("rb") as source, archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as target:
                 while chunk := source.read(_CHUNK):
                     target.write(chunk)
-                    yield outlet.taken()
-    yield outlet.taken()
+                    yield buffer.take()
+    yield buffer.take()
 
 
-def public_pack(settings: Settings, board: Board) -> Path:
-    """The part of a board's pack that a submitter needs: its card, originals and row numbers, as a zip that is kept."""
-    folder = packs.folder(settings, board)
-    path = folder / PUBLIC
+def public_bundle(settings: Settings, board: Board) -> Path:
+    """Zip with the public part of a board's bundle: manifest, originals and row numbers. Created once, then reused."""
+    folder = reference.board_folder(settings, board)
+    path = folder / PUBLIC_ZIP
     if not path.is_file():
-        names = [name for name in (PACK, *packs.pack_of(settings, board).card.files) if _SHOWN.fullmatch(name)]
-        handle, fresh = tempfile.mkstemp(dir=folder, prefix=".public-")
-        os.close(handle)
-        _zip(Path(fresh), {name: folder / "pack" / name for name in names})
-        Path(fresh).replace(path)
+        names = (PACK, *reference.load_bundle(settings, board).card.files)
+        public = sorted(name for name in names if PUBLIC_FILES.fullmatch(name))
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".public-")
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for name in public:
+                archive.write(folder / "pack" / name, name)
+        Path(temporary).replace(path)
     return path
-
-
-def _zip(target: Path, files: dict[str, Path]) -> None:
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(files):
-            archive.write(files[name], name)

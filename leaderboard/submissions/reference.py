@@ -1,4 +1,4 @@
-"""The packs of this server: where they lie, and which answers are known from them."""
+"""Reference bundles of this server: installation, folders, the boards and reference rows made from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import shutil
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, NamedTuple
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -15,98 +15,121 @@ from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import read_arrays
 from forgetbench.evidence.reference import ReferenceBundle, read_pack
 from forgetbench.evidence.run import Manifest, MethodRecord, ModelRecord, describe
-from forgetbench.leaderboard.db import queue as jobs
-from forgetbench.leaderboard.db import states
+from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import Board, Entry, Token, utc_now
 from forgetbench.leaderboard.db.session import Database
-from forgetbench.leaderboard.db.states import new_id
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions.uploads import answers_digest
+from forgetbench.leaderboard.submissions.uploads import logits_digest
 from forgetbench.store import digest, replace_folder, write_atomically
 
 Role = Literal["originals", "references", "controls"]
-ANSWERS = "answers.json"
+ROLES: tuple[Role, ...] = ("originals", "references", "controls")
+DIGESTS = "answers.json"
+"""File next to a bundle: digest of each model's logits -> its role and file."""
+REFERENCE_SUBMITTER = "ForgetBench"
+"""Submitter of the reference rows."""
 
 
-def folder(settings: Settings, board: Board) -> Path:
-    """The folder of a board's pack; what is computed from the pack lies beside it."""
+class ReferenceRow(NamedTuple):
+    """A board's row that the server makes from its reference bundle."""
+
+    method: str
+    title: str
+    description: str
+    needs: tuple[str, ...]
+    """Subsets that the method reads."""
+
+
+REFERENCE_ROWS: dict[Role, ReferenceRow] = {
+    "controls": ReferenceRow(
+        "retrain", "Retrain", "Trained from scratch without the forget set: the control oracles.", ("retain",)
+    ),
+    "originals": ReferenceRow("none", "No unlearning", "The original models, untouched.", ()),
+}
+"""Role in the bundle -> its row."""
+
+
+def board_folder(settings: Settings, board: Board) -> Path:
+    """Folder of a board's bundle (in ``pack``) and of the files that are computed from it."""
     return settings.packs / board.pack_sha256
 
 
-def pack_of(settings: Settings, board: Board) -> ReferenceBundle:
-    """The pack of a board; its files were checked when it was installed."""
-    return _read(folder(settings, board) / "pack")
+def bundle_folder(settings: Settings, board: Board) -> Path:
+    """Folder of a board's bundle."""
+    return board_folder(settings, board) / "pack"
+
+
+def load_bundle(settings: Settings, board: Board) -> ReferenceBundle:
+    """The bundle of a board, cached; its files were checked when it was installed."""
+    return _load_bundle(bundle_folder(settings, board))
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path) -> ReferenceBundle:
-    return read_pack(path, verify=False)
+def _load_bundle(folder: Path) -> ReferenceBundle:
+    return read_pack(folder, verify=False)
 
 
-def known_answers(settings: Settings, board: Board) -> dict[str, str]:
-    """Digest of answers -> the role and file in the pack that gave them."""
-    return _answers(folder(settings, board) / ANSWERS)
+def known_digests(settings: Settings, board: Board) -> dict[str, str]:
+    """Digest of the logits of each model of a bundle -> its role and file, such as ``originals/d0-s0.npz``."""
+    return _load_digests(board_folder(settings, board) / DIGESTS)
 
 
 @lru_cache(maxsize=32)
-def _answers(path: Path) -> dict[str, str]:
-    found: dict[str, str] = json.loads(path.read_bytes())
-    return found
+def _load_digests(path: Path) -> dict[str, str]:
+    digests: dict[str, str] = json.loads(path.read_bytes())
+    return digests
 
 
-def install(database: Database, settings: Settings, source: Path) -> Board:
-    """Take a pack into the server: its board appears, with the reference rows Retrain and No unlearning.
+def install_bundle(database: Database, settings: Settings, source: Path) -> Board:
+    """Copy a bundle to the server, and create its board with the reference rows Retrain and No unlearning.
 
-    A newer pack of a task supersedes the older one, whose board stays readable. Installing the same pack again changes
+    A newer bundle of a task supersedes the older one, whose board stays readable. Installing a bundle again changes
     nothing.
 
     Raises:
-        UsageError: There is no pack in that folder.
-        ForgetBenchError: It is damaged.
+        UsageError: The folder holds no bundle, or the bundle has fewer than two seeds.
+        ForgetBenchError: The bundle is damaged.
     """
-    pack = read_pack(source)
-    if pack.card.seeds < 2:
-        raise UsageError(f"The pack of {pack.card.task} has {pack.card.seeds} seed; a board needs at least 2.")
-    sha = digest(pack.card.model_dump(mode="json"))
-    place = settings.packs / sha
-    models = {role: _models(pack, role) for role in get_args(Role)}
-    if not (place / ANSWERS).is_file():
-        replace_folder(place / "pack", lambda fresh: _copy(pack, fresh))
-        answers = {
-            answers_digest(model): f"{role}/{model.file}" for role, records in models.items() for model in records
-        }
-        write_atomically(place / ANSWERS, json.dumps(answers).encode())
-    with database.writing() as session:
-        board = session.scalar(select(Board).where(Board.task == pack.card.task, Board.pack_sha256 == sha))
+    bundle = read_pack(source)
+    if bundle.card.seeds < 2:
+        raise UsageError(f"The pack of {bundle.card.task} has {bundle.card.seeds} seed; a board needs at least 2.")
+    sha = digest(bundle.card.model_dump(mode="json"))
+    folder = settings.packs / sha
+    models = {role: _model_records(bundle, role) for role in ROLES}
+    if not (folder / DIGESTS).is_file():
+        replace_folder(folder / "pack", lambda new: _copy(bundle, new))
+        digests = {logits_digest(model): f"{role}/{model.file}" for role in ROLES for model in models[role]}
+        write_atomically(folder / DIGESTS, json.dumps(digests).encode())
+    with database.write_session() as session:
+        board = session.scalar(select(Board).where(Board.task == bundle.card.task, Board.pack_sha256 == sha))
         if board is not None and board.superseded_at is None:
             session.expunge(board)
             return board
-        now = utc_now()
         session.execute(
             update(Board)
-            .where(Board.task == pack.card.task, Board.superseded_at.is_(None))
-            .values(superseded_at=now, revision=Board.revision + 1)
+            .where(Board.task == bundle.card.task, Board.superseded_at.is_(None))
+            .values(superseded_at=utc_now(), revision=Board.revision + 1)
         )
         if board is None:
-            board = _new_board(session, pack, sha)
-            _add_reference_rows(session, board, pack, models)
+            board = _new_board(session, bundle, sha)
+            _add_reference_rows(session, board, bundle, models)
         else:
             board.superseded_at = None
-            states.touch(session, board.id)
+            states.bump_revision(session, board.id)
         session.flush()
         session.refresh(board)
         session.expunge(board)
         return board
 
 
-def _copy(pack: ReferenceBundle, target: Path) -> None:
-    for name in (*pack.card.files, "pack.json"):
+def _copy(bundle: ReferenceBundle, target: Path) -> None:
+    for name in (*bundle.card.files, "pack.json"):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(pack.folder / name, target / name)
+        shutil.copyfile(bundle.folder / name, target / name)
 
 
-def _new_board(session: Session, pack: ReferenceBundle, sha: str) -> Board:
-    card = pack.card
+def _new_board(session: Session, bundle: ReferenceBundle, sha: str) -> Board:
+    card = bundle.card
     board = Board(
         task=card.task,
         protocol=card.protocol,
@@ -126,15 +149,15 @@ def _new_board(session: Session, pack: ReferenceBundle, sha: str) -> Board:
     return board
 
 
-def _models(pack: ReferenceBundle, role: Role) -> tuple[ModelRecord, ...]:
-    card = pack.card
+def _model_records(bundle: ReferenceBundle, role: Role) -> tuple[ModelRecord, ...]:
+    card = bundle.card
     return tuple(
         ModelRecord(
             draw=draw,
             seed=seed,
             file=f"d{draw}-s{seed}.npz",
             original=card.originals[seed],
-            arrays=describe(read_arrays(pack.folder / role / f"d{draw}-s{seed}.npz")),
+            arrays=describe(read_arrays(bundle.folder / role / f"d{draw}-s{seed}.npz")),
         )
         for draw in range(card.draws)
         for seed in range(card.seeds)
@@ -142,45 +165,38 @@ def _models(pack: ReferenceBundle, role: Role) -> tuple[ModelRecord, ...]:
 
 
 def _add_reference_rows(
-    session: Session, board: Board, pack: ReferenceBundle, models: dict[Role, tuple[ModelRecord, ...]]
+    session: Session, board: Board, bundle: ReferenceBundle, models: dict[Role, tuple[ModelRecord, ...]]
 ) -> None:
-    for role in ("controls", "originals"):
-        manifest = reference_manifest(pack, role, models[role])
+    for role, row in REFERENCE_ROWS.items():
+        manifest = _reference_manifest(bundle, role, row, models[role])
         entry = new_entry(board, manifest, digest(manifest.model_dump(mode="json")), token=None)
         session.add(entry)
         session.flush()
-        states.record(session, entry, "received", states.SERVER, "the server's own row")
-        jobs.request(session, "score", entry.id)
+        states.record_event(session, entry, "received", states.SERVER_ACTOR, "reference row of the server")
+        queue.enqueue(session, "score", entry.id)
 
 
-REFERENCE_ROWS: dict[str, tuple[str, str, str]] = {
-    "controls": ("retrain", "Retrain", "Trained from scratch without the forget set: the control oracles."),
-    "originals": ("none", "No unlearning", "The original models, untouched."),
-}
-"""Role in the pack -> name, title and description of the row that it becomes."""
-
-
-def reference_manifest(pack: ReferenceBundle, role: str, models: tuple[ModelRecord, ...]) -> Manifest:
-    """The manifest of a reference row, as if someone had submitted it."""
-    name, title, description = REFERENCE_ROWS[role]
-    card = pack.card
-    needs: dict[str, Any] = {"controls": ("retain",), "originals": ()}
+def _reference_manifest(
+    bundle: ReferenceBundle, role: Role, row: ReferenceRow, models: tuple[ModelRecord, ...]
+) -> Manifest:
+    """Manifest of a reference row, with the fields of a submission."""
+    card = bundle.card
     return Manifest(
         protocol=card.protocol,
         task=card.task,
         task_key=card.task_key,
         method=MethodRecord(
-            name=name,
-            label=title,
-            title=title,
+            name=row.method,
+            label=row.title,
+            title=row.title,
             family="reference",
-            needs=needs[role],
+            needs=row.needs,
             parameters={},
             source_sha256=digest({"reference": role}),
             link=None,
             source=None,
         ),
-        reason=description,
+        reason=row.description,
         draws=card.draws,
         seeds=card.seeds,
         index_hashes=card.index_hashes,
@@ -191,16 +207,13 @@ def reference_manifest(pack: ReferenceBundle, role: str, models: tuple[ModelReco
     )
 
 
-REFERENCE_SUBMITTER = "ForgetBench"
-
-
 def new_entry(board: Board, manifest: Manifest, manifest_sha256: str, token: Token | None) -> Entry:
-    """The row of a submission that has just been received; without a token it is the server's own reference row."""
+    """Make the row of a received submission, or of a reference row if there is no token."""
     submitter = token.name if token else REFERENCE_SUBMITTER
-    label = label_of(manifest)
+    label = manifest.row[:120].strip() or "unnamed"
     method = manifest.method
     return Entry(
-        id=new_id(),
+        id=states.new_id(),
         board_id=board.id,
         token_id=token.id if token else None,
         submitter=submitter,
@@ -217,8 +230,3 @@ def new_entry(board: Board, manifest: Manifest, manifest_sha256: str, token: Tok
         manifest=manifest.model_dump(mode="json"),
         manifest_sha256=manifest_sha256,
     )
-
-
-def label_of(manifest: Manifest) -> str:
-    """The name of a row, at most 120 characters."""
-    return manifest.row[:120].strip() or "unnamed"

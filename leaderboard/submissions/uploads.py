@@ -1,8 +1,8 @@
-"""From the body of a request to a run's folder on disk, with limits that hold while it streams in.
+"""From an uploaded zip to a checked run folder; independent of the web framework, so that clients run the same checks.
 
-The body is a zip, stored without compression, of ``manifest.json`` and one evidence file for each model (and, below
-``originals/``, for each original that a method trained for itself): the run's folder and nothing else. Only names of
-that form are ever used as paths, and nothing in the zip is executed or unpickled.
+The zip is stored without compression and holds ``manifest.json`` and one evidence file per model (and, in
+``originals/``, one per original that a method trained itself): the files of a run folder and nothing else. Only member
+names of that form are used as paths, and nothing in the zip is executed or unpickled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import shutil
 import struct
 import zipfile
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,6 @@ from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.run import MANIFEST, AnswersRecord, Manifest, Run
@@ -35,91 +34,64 @@ MEDIA_TYPE = "application/zip"
 _MEMBER = re.compile(r"manifest\.json|(originals/)?d\d{1,4}-s\d{1,4}\.npz")
 _CHUNK = 2**20
 _ENCRYPTED = 1
-"""The flag of an encrypted member."""
-_SMALLEST_RECORD = 128
-"""Bytes of a manifest that the record of one file takes at least."""
-_MOST_FAULTS = 100
-"""So many faults of a zip are told."""
+"""Flag bit of an encrypted zip member."""
+_MIN_RECORD_BYTES = 128
+"""Least bytes that one evidence file takes in a manifest: the limit of a manifest's size also limits its files."""
+_MAX_ERRORS = 100
+"""Errors of one zip that are reported."""
 _NPY_HEADER = 4096
-"""More than any header of a float16 array takes."""
+"""Upper bound of the header of a float16 array, in bytes."""
 
 
-class Body(NamedTuple):
-    """A body that was received whole."""
+class UploadedBody(NamedTuple):
+    """Body of an upload, on disk."""
 
     path: Path
-    """The file that holds it."""
+    """File with the body."""
     sha256: str
-    """Its hash."""
+    """Hash of the body."""
     size: int
-    """Its length in bytes."""
-
-
-async def receive(stream: AsyncIterator[bytes], path: Path, limit: int, announced: int | None) -> Body:
-    """Write a body to a file as it comes in.
-
-    Args:
-        stream: The body.
-        path: File to write.
-        limit: Largest length that is accepted, in bytes.
-        announced: The length that the client announced, where it did.
-
-    Raises:
-        Problem: 413, too large; 400, it ended early.
-    """
-    too_large = Problem(
-        413, f"A submission may have at most {limit} bytes on this server.", headers={"Connection": "close"}
-    )
-    if announced is not None and announced > limit:
-        raise too_large
-    digest, size = hashlib.sha256(), 0
-    try:
-        with path.open("xb") as file:
-            async for chunk in stream:
-                size += len(chunk)
-                if size > limit:
-                    raise too_large
-                digest.update(chunk)
-                file.write(chunk)
-    except ClientDisconnect as error:
-        raise Problem(400, "The upload ended early; nothing was stored. Submit again.") from error
-    if announced is not None and size != announced:
-        raise Problem(400, f"The upload ended after {size} of {announced} bytes; nothing was stored. Submit again.")
-    return Body(path, digest.hexdigest(), size)
+    """Length in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
-class Received(Run):
-    """A run that was unpacked, as far as it could be."""
+class UnpackedRun(Run):
+    """Run folder from a zip; files with errors are missing in it."""
 
-    faults: tuple[FieldError, ...] = ()
-    """What is wrong with the zip; files of which that is said are not in the folder."""
+    errors: tuple[FieldError, ...] = ()
+    """Errors of the zip and its members."""
 
 
-def unpack(body: Body, folder: Path, manifest_limit: int) -> Received:
-    """Unpack a body into a run's folder, its manifest validated first; files that cannot be are told in ``faults``.
+def unpack(body: UploadedBody, folder: Path, manifest_limit: int) -> UnpackedRun:
+    """Unpack an uploaded zip into a run folder, after validating its manifest.
+
+    Args:
+        body: The upload.
+        folder: Folder to create.
+        manifest_limit: Largest manifest, in bytes.
 
     Raises:
-        Problem: 400, it is no such zip; 422, there is no manifest that could be read.
+        Problem: 400, the body is not a zip of a run; 413, the manifest is too large; 422, the manifest is missing or
+            invalid. Errors of other files are returned in ``errors``.
     """
     try:
-        with opened(body.path, 1 + manifest_limit // _SMALLEST_RECORD) as archive:
-            members, faults = _members(archive)
-            manifest = _manifest(archive, members, manifest_limit, faults)
-            faults += _compare_files(manifest, set(members) - {MANIFEST})
-            faulty = {fault.field for fault in faults}
-            good = {name: member for name, member in members.items() if name not in faulty}
-            _extract(archive, good, folder, body.size)
+        with open_zip(body.path, 1 + manifest_limit // _MIN_RECORD_BYTES) as archive:
+            members, errors = _check_members(archive)
+            manifest = _read_manifest(archive, members, manifest_limit, errors)
+            errors += _compare_files(manifest, set(members) - {MANIFEST})
+            invalid = {error.field for error in errors}
+            valid = {name: member for name, member in members.items() if name not in invalid}
+            _extract(archive, valid, folder, body.size)
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
         raise Problem(
             400, f"The body is not a complete zip of a run ({error}); nothing was stored. Use `forgetbench submit`."
         ) from error
-    return Received(folder, manifest, tuple(faults[:_MOST_FAULTS]))
+    return UnpackedRun(folder, manifest, tuple(errors[:_MAX_ERRORS]))
 
 
 def _extract(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path, limit: int) -> None:
     if sum(member.file_size for member in members.values()) > limit:
-        raise zipfile.BadZipFile("its files are longer than it is")
+        raise zipfile.BadZipFile("its files are longer than the zip")
     folder.mkdir(parents=True)
     for name, member in members.items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -127,62 +99,61 @@ def _extract(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], fold
             shutil.copyfileobj(source, target, _CHUNK)
 
 
-def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[FieldError]]:
-    """The zip's files that may belong to a run, and what is wrong with these and with others."""
+def _check_members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[FieldError]]:
+    """Members that may belong to a run, and the errors of all members."""
     members: dict[str, zipfile.ZipInfo] = {}
-    faults = []
+    errors = []
     for member in archive.infolist():
         name = member.filename
         if not _MEMBER.fullmatch(name):
-            faults.append(FieldError(field=repr(name)[:200], message="belongs to no run: leave it out"))
+            errors.append(FieldError(field=repr(name)[:200], message="is not a file of a run: remove it"))
             continue
         if name in members:
-            faults.append(FieldError(field=name, message="stands in the zip twice"))
+            errors.append(FieldError(field=name, message="is in the zip twice"))
         elif member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
-            message = "must be stored as it is, without compression and encryption"
-            faults.append(FieldError(field=name, message=message))
+            errors.append(FieldError(field=name, message="must be stored without compression and encryption"))
         members.setdefault(name, member)
-    return members, faults
+    return members, errors
 
 
-def _manifest(
-    archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], limit: int, faults: list[FieldError]
+def _read_manifest(
+    archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], limit: int, errors: list[FieldError]
 ) -> Manifest:
     member = members.get(MANIFEST)
     if member is None:
         missing = FieldError(field=MANIFEST, message="is missing")
-        raise Problem(422, "The submission has no manifest.", [missing, *faults[:_MOST_FAULTS]])
+        raise Problem(422, "The submission has no manifest.", [missing, *errors[:_MAX_ERRORS]])
     if member.file_size > limit:
         raise Problem(413, f"A manifest may have at most {limit} bytes.")
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
-        raise Problem(422, "The manifest cannot be read.", faults[:_MOST_FAULTS])
+        raise Problem(422, "The manifest cannot be read.", errors[:_MAX_ERRORS])
     try:
         return parse_manifest(archive.read(member))
     except Problem as problem:
-        raise Problem(problem.status, problem.detail, [*faults[:_MOST_FAULTS], *problem.errors]) from problem
+        raise Problem(problem.status, problem.detail, [*errors[:_MAX_ERRORS], *problem.errors]) from problem
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """A manifest from JSON that a stranger wrote.
+    """Parse and validate an untrusted manifest.
 
     Raises:
-        Problem: 422, with every field that is wrong.
+        Problem: 422, with every invalid field.
     """
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
-        fields = [FieldError(field=_place(item["loc"]), message=item["msg"]) for item in error.errors()[:100]]
+        fields = [FieldError(field=_join_location(item["loc"]), message=item["msg"]) for item in error.errors()[:100]]
         raise Problem(422, "The manifest does not follow the schema.", fields) from error
     content = manifest.model_dump(mode="json")
     errors = [
-        FieldError(field=field, message="holds a NUL character or half a surrogate pair")
-        for field, text in _texts(content)
+        FieldError(field=field, message="contains a NUL character or half a surrogate pair")
+        for field, text in _iter_texts(content)
         if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
     ]
     try:
         canonical_json(content)
     except (ValueError, RecursionError):
-        errors.append(FieldError(field="manifest", message="holds a number that is not finite, or too long"))
+        errors.append(FieldError(field="manifest", message="contains a number that is not finite, or too long"))
     try:
         datetime.fromisoformat(manifest.created)
     except ValueError:
@@ -190,49 +161,50 @@ def parse_manifest(data: bytes) -> Manifest:
     if len({record.file for record in manifest.evidence}) != len(manifest.evidence):
         errors.append(FieldError(field="models", message="name a file twice"))
     if errors:
-        raise Problem(422, "The manifest holds values that cannot be kept.", errors)
+        raise Problem(422, "The manifest has values that cannot be stored.", errors)
     return manifest
 
 
-def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+def _iter_texts(value: object, location: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a JSON value, keys included, with its location."""
     if isinstance(value, str):
-        yield place, value
+        yield location, value
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield f"{place}.{key!r}", str(key)
-            yield from _texts(item, f"{place}.{key}".lstrip("."))
+            yield f"{location}.{key!r}", str(key)
+            yield from _iter_texts(item, f"{location}.{key}".lstrip("."))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _texts(item, f"{place}.{index}")
+            yield from _iter_texts(item, f"{location}.{index}")
 
 
-def _place(location: tuple[int | str, ...]) -> str:
+def _join_location(location: tuple[int | str, ...]) -> str:
     return ".".join(map(str, location))[:200] or "manifest"
 
 
-def _compare_files(manifest: Manifest, given: set[str]) -> list[FieldError]:
+def _compare_files(manifest: Manifest, members: set[str]) -> list[FieldError]:
     named = {record.file for record in manifest.evidence}
-    errors = [FieldError(field=name, message="is named in the manifest and missing") for name in sorted(named - given)]
-    errors += [FieldError(field=name, message="is not named in the manifest") for name in sorted(given - named)]
-    return errors
+    missing, unknown = sorted(named - members), sorted(members - named)
+    errors = [FieldError(field=name, message="is named in the manifest but missing") for name in missing]
+    return errors + [FieldError(field=name, message="is not named in the manifest") for name in unknown]
 
 
-def check_headers(run: Run, unread: Collection[str] = ()) -> list[FieldError]:
-    """What is wrong with the evidence files before an array of them is unpacked.
+def check_headers(run: Run, skip: Collection[str] = ()) -> list[FieldError]:
+    """Check the evidence files before any array is unpacked.
 
-    A file announces its shapes twice, in the zip's directory and in each array's header; both must be what the manifest
-    says, so that no file can claim a gigabyte or an object array.
+    A file declares its shapes twice, in the zip's directory and in the header of each array. Both must agree with the
+    manifest, so that no file can claim a gigabyte or an object array.
 
     Args:
         run: The run.
-        unread: Files that are left out: what is wrong with them is known.
+        skip: Files that are not checked, because their errors are known.
     """
     errors = []
     for model in run.manifest.evidence:
-        if model.file in unread:
+        if model.file in skip:
             continue
         try:
-            _check_file(run.folder / model.file, model)
+            _check_evidence_file(run.folder / model.file, model)
         except (
             ForgetBenchError,
             zipfile.BadZipFile,
@@ -246,46 +218,45 @@ def check_headers(run: Run, unread: Collection[str] = ()) -> list[FieldError]:
     return errors
 
 
-def _check_file(path: Path, model: AnswersRecord) -> None:
-    with opened(path, len(model.arrays)) as archive:
+def _check_evidence_file(path: Path, model: AnswersRecord) -> None:
+    with open_zip(path, len(model.arrays)) as archive:
         members = {member.filename: member for member in archive.infolist()}
         if len(members) != len(archive.infolist()) or set(members) != {f"{name}.npy" for name in model.arrays}:
-            raise ForgetBenchError("does not hold exactly the arrays that the manifest names")
+            raise ForgetBenchError("does not contain exactly the arrays that the manifest names")
         for name, record in model.arrays.items():
             member = members[f"{name}.npy"]
             if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-                raise ForgetBenchError(f"{name} is compressed otherwise than numpy does it")
+                raise ForgetBenchError(f"{name} uses a compression that numpy does not write")
             rows, columns = record.shape
             if rows < 0 or columns < 1 or not rows * columns * 2 < member.file_size <= rows * columns * 2 + _NPY_HEADER:
-                raise ForgetBenchError(f"{name} has not the size of {rows} x {columns} float16")
+                raise ForgetBenchError(f"{name} does not have the size of {rows} x {columns} float16")
             with archive.open(member) as stream:
-                _check_header(stream, name, (rows, columns))
+                _check_array_header(stream, name, (rows, columns))
 
 
-def _check_header(stream: IO[bytes], name: str, shape: tuple[int, int]) -> None:
+def _check_array_header(stream: IO[bytes], name: str, expected: tuple[int, int]) -> None:
     start = io.BytesIO(stream.read(_NPY_HEADER))
-    version = np.lib.format.read_magic(start)
-    if version != (1, 0):
-        raise ForgetBenchError(f"{name} is no array of the plain .npy format 1.0")
-    found, fortran, dtype = np.lib.format.read_array_header_1_0(start)
-    if tuple(found) != shape or fortran or dtype != np.dtype("<f2"):
-        raise ForgetBenchError(f"{name} is {dtype} {found}, expected float16 {shape} in C order")
+    if np.lib.format.read_magic(start) != (1, 0):
+        raise ForgetBenchError(f"{name} is not an array in the .npy format 1.0")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(start)
+    if tuple(shape) != expected or fortran or dtype != np.dtype("<f2"):
+        raise ForgetBenchError(f"{name} is {dtype} {shape}, expected float16 {expected} in C order")
 
 
-def answers_digest(model: AnswersRecord) -> str:
-    """Hash of what a model answered, from the hashes of its arrays: the same however the file is packed."""
+def logits_digest(model: AnswersRecord) -> str:
+    """Hash of a model's logits, from the hashes of its arrays: independent of how the file is compressed."""
     named = sorted((name, record.sha256) for name, record in model.arrays.items())
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
-def make_durable(folder: Path) -> None:
-    """Force a folder's files, and its folders, to the disk."""
+def sync_folder(folder: Path) -> None:
+    """Flush a folder and all files and folders in it to the disk."""
     for path in (*folder.rglob("*"), folder):
         sync(path)
 
 
 def sync(path: Path) -> None:
-    """Force a file, or a folder's list of names, to the disk."""
+    """Flush a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -294,14 +265,14 @@ def sync(path: Path) -> None:
 
 
 _END = struct.Struct("<4s8xLLH")
-"""The last record of a zip: signature, size and start of the directory, length of the comment."""
+"""Last record of a zip: signature, size and start of the directory, length of the comment."""
 _LOCATOR = struct.Struct("<4s4xQ4x")
-"""Stands before it where the directory is described in 64 bits: signature, and where the description begins."""
+"""Record before it in 64-bit zips: signature, and start of the 64-bit end record."""
 _END_64 = struct.Struct("<4s36xQQ")
-"""That description: signature, size and start of the directory."""
+"""64-bit end record: signature, size and start of the directory."""
 _CENTRAL_HEADER = b"PK\x01\x02"
-_LONGEST = 256
-"""Bytes of the directory that one file may take: 46, its name, and what sizes of 64 bits add."""
+_MAX_ENTRY_BYTES = 256
+"""Upper bound of one file's entry in the directory: 46 bytes, its name, and its 64-bit sizes."""
 
 
 class _Directory(NamedTuple):
@@ -310,45 +281,46 @@ class _Directory(NamedTuple):
 
 
 @contextmanager
-def opened(path: Path, most: int) -> Iterator[zipfile.ZipFile]:
-    """Open a zip that lists at most ``most`` files.
+def open_zip(path: Path, max_files: int) -> Iterator[zipfile.ZipFile]:
+    """Open a zip that lists at most ``max_files`` files.
 
-    ``ZipFile`` makes an object for each file that the directory lists, before it can be asked how many there are: ten
-    bytes of memory for each byte that was sent. Here the directory is found and counted first.
+    ``ZipFile`` creates an object for each file of the directory before their number is known: ten bytes of memory for
+    each byte that was uploaded. This function finds the directory and counts its entries first.
 
     Raises:
-        zipfile.BadZipFile: It lists more than that, or it is no zip.
+        zipfile.BadZipFile: The zip lists more files, or is invalid.
     """
     with path.open("rb") as file:
-        found = _directory(file)
-        file.seek(found.start)
-        if found.size > most * _LONGEST or file.read(found.size).count(_CENTRAL_HEADER) > most:
-            raise zipfile.BadZipFile(f"it lists more than {most} files, or names too long for them")
+        directory = _find_directory(file)
+        file.seek(directory.start)
+        too_large = directory.size > max_files * _MAX_ENTRY_BYTES
+        if too_large or file.read(directory.size).count(_CENTRAL_HEADER) > max_files:
+            raise zipfile.BadZipFile(f"it lists more than {max_files} files, or names that are too long")
         with zipfile.ZipFile(file) as archive:
             yield archive
 
 
-def _directory(file: BinaryIO) -> _Directory:
-    """Where the directory lies, by the same records that ``ZipFile`` reads, in the one place where they may stand."""
+def _find_directory(file: BinaryIO) -> _Directory:
+    """Locate the directory by the same records as ``ZipFile``, which must be at the very end of the file."""
     length = file.seek(0, 2)
-    signature, size, start, comment = _record(file, _END, length - _END.size)
+    signature, size, start, comment = _read_record(file, _END, length - _END.size)
     if signature != b"PK\x05\x06" or comment:
-        raise zipfile.BadZipFile("it does not end where a zip without a comment ends")
+        raise zipfile.BadZipFile("it does not end like a zip without a comment")
     end = length - _END.size
-    signature, described = _record(file, _LOCATOR, end - _LOCATOR.size)
+    signature, start_64 = _read_record(file, _LOCATOR, end - _LOCATOR.size)
     if signature == b"PK\x06\x07":
         end -= _LOCATOR.size + _END_64.size
-        signature, size, start = _record(file, _END_64, end)
-        if signature != b"PK\x06\x06" or described != end:
-            raise zipfile.BadZipFile("its 64-bit records do not lie where they say")
+        signature, size, start = _read_record(file, _END_64, end)
+        if signature != b"PK\x06\x06" or start_64 != end:
+            raise zipfile.BadZipFile("its 64-bit end record is not where its locator says")
     if start + size != end:
-        raise zipfile.BadZipFile("its directory does not lie where it says")
+        raise zipfile.BadZipFile("its directory is not where its end record says")
     return _Directory(start, size)
 
 
-def _record(file: BinaryIO, form: struct.Struct, place: int) -> tuple[Any, ...]:
-    """A record of the file; of zeros where the file is too short for it."""
-    if place < 0:
+def _read_record(file: BinaryIO, form: struct.Struct, offset: int) -> tuple[Any, ...]:
+    """A record of the file; zeros if the file is too short."""
+    if offset < 0:
         return form.unpack(bytes(form.size))
-    file.seek(place)
+    file.seek(offset)
     return form.unpack(file.read(form.size))

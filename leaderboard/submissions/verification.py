@@ -1,58 +1,87 @@
-"""Verification: a second run of the same recipe, compared with the first metric by metric."""
+"""Verifications: second records of an entry by other people, compared with the first metric by metric.
+
+This is the server's part. ``forgetbench verify`` (`remote.verify`) runs the recipe again and posts the record;
+``forgetbench reproduce`` (`reproduction`) compares a rerun locally and posts nothing.
+"""
 
 from __future__ import annotations
 
 import shutil
-from typing import Any
+from typing import TypedDict
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from forgetbench.evidence.run import Run
 from forgetbench.leaderboard.boards.compare import difference
-from forgetbench.leaderboard.db import queue as jobs
-from forgetbench.leaderboard.db import states
-from forgetbench.leaderboard.db.models import Board, Entry, EvidenceFile, Job, Score, Token, Verification, utc_now
+from forgetbench.leaderboard.db import queue, states
+from forgetbench.leaderboard.db.models import (
+    Board,
+    Entry,
+    EvidenceFile,
+    Job,
+    Score,
+    Token,
+    Verification,
+    utc_now,
+)
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.errors import FieldError, Problem
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import receive as submissions
-from forgetbench.leaderboard.submissions.uploads import Body, answers_digest, unpack
+from forgetbench.leaderboard.submissions import receive
+from forgetbench.leaderboard.submissions.uploads import UploadedBody, logits_digest, unpack
+from forgetbench.store import JsonObject
 
 
-def receive(database: Database, settings: Settings, token: Token, identity: str, body: Body) -> str:
-    """Check and keep a verifier's record of an entry; returns the verification's id.
+class MetricComparison(TypedDict):
+    """Difference of a ranking metric between two records, second minus first."""
+
+    value: float | None
+    """Difference of the values; None if a record lacks the metric."""
+    low: float | None
+    """Lower end of the 95 % interval."""
+    high: float | None
+    """Upper end of the 95 % interval."""
+    agrees: bool | None
+    """Whether the interval contains 0; None if both records lack the metric."""
+
+
+def receive_verification(
+    database: Database, settings: Settings, token: Token, entry_id: str, body: UploadedBody
+) -> str:
+    """Check and store a second record of an entry; returns the verification's id.
 
     Raises:
-        Problem: It is refused: not listed, another method, one's own entry, or evidence that is wrong.
+        Problem: 404, the entry is not listed; 403, it is the verifier's own; 422, the record is of another method, or
+            its evidence is invalid.
     """
     folder = body.path.with_suffix(".run")
     try:
         run = unpack(body, folder, settings.max_manifest_bytes)
-        with database.reading() as session:
-            entry = session.get(Entry, identity)
-            if entry is None or entry.state not in states.PUBLIC or entry.tier == "reference":
-                raise Problem(404, "There is no listed submission of that id.")
+        with database.read_session() as session:
+            entry = session.get(Entry, entry_id)
+            if entry is None or entry.state not in states.PUBLIC_STATES or entry.tier == "reference":
+                raise Problem(404, "There is no listed submission with that id.")
             if entry.token_id == token.id:
-                raise Problem(403, "A submission is verified by somebody else than its submitter.")
-            same = select(Verification.id).where(
-                Verification.entry_id == identity, Verification.body_sha256 == body.sha256
+                raise Problem(403, "You cannot verify your own submission; another person must.")
+            same_body = select(Verification.id).where(
+                Verification.entry_id == entry_id, Verification.body_sha256 == body.sha256
             )
-            earlier = session.scalars(same.limit(1)).first()
+            earlier = session.scalars(same_body.limit(1)).first()
             board = session.get_one(Board, entry.board_id)
-            errors = _other_method(entry, run) or submissions.check_evidence(settings, board, run)
-            identical = _answers_of(session, entry) == {
-                model.file: answers_digest(model) for model in run.manifest.evidence
-            }
+            errors = _check_method(entry, run) or receive.check_evidence(settings, board, run)
+            digests = {model.file: logits_digest(model) for model in run.manifest.evidence}
+            identical = _logits_digests(session, entry) == digests
         if earlier is not None:
-            with database.writing() as session:
-                score_again(session, earlier)
+            with database.write_session() as session:
+                retry_verification(session, earlier)
             return earlier
         if errors:
-            raise Problem(422, f"This is no second record of {identity}; nothing was stored.", errors)
+            raise Problem(422, f"This is not a second record of {entry_id}; nothing was stored.", errors)
+        verification_id = states.new_id()
         verification = Verification(
-            id=states.new_id(),
-            entry_id=identity,
+            id=verification_id,
+            entry_id=entry_id,
             token_id=token.id,
             verifier=token.name,
             received_at=utc_now(),
@@ -61,111 +90,116 @@ def receive(database: Database, settings: Settings, token: Token, identity: str,
             verdict="received",
             identical=identical,
         )
-        name = verification.id
-        submissions.put_in_place(run, settings.evidence / name)
-        with database.writing() as session:
+        receive.store_evidence(run, settings.evidence / verification_id)
+        with database.write_session() as session:
             session.add(verification)
-            jobs.request(session, "verify", name)
-        return name
+            queue.enqueue(session, "verify", verification_id)
+        return verification_id
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def score_again(session: Session, identity: str) -> None:
-    """Ask for the score of a verification once more, where it failed."""
-    verification = session.get_one(Verification, identity, with_for_update=True)
-    if verification.verdict == "failed":
-        verification.verdict, verification.note = "received", None
-        jobs.request(session, "verify", identity)
-
-
-def give_up(session: Session, identity: str) -> None:
-    """Note that a verification could not be scored."""
-    verification = session.get_one(Verification, identity)
-    entry = session.get_one(Entry, verification.entry_id)
-    states.lock(session, entry)
-    verification.verdict, verification.note = "failed", "The server could not score it; this is the server's fault."
-    reason = "a second run could not be scored, which is the server's fault; it may be posted again"
-    states.record(session, entry, entry.state, verification.verifier, reason)
-    states.touch(session, entry.board_id)
-
-
-def _answers_of(session: Session, entry: Entry) -> dict[str, str]:
+def _logits_digests(session: Session, entry: Entry) -> dict[str, str]:
     files = select(EvidenceFile.name, EvidenceFile.answers).where(EvidenceFile.entry_id == entry.id)
     return {row.name: row.answers for row in session.execute(files)}
 
 
-def _other_method(entry: Entry, run: Run) -> list[FieldError]:
-    ours, theirs = entry.manifest["method"], run.manifest.model_dump(mode="json")["method"]
+def _check_method(entry: Entry, run: Run) -> list[FieldError]:
+    first, second = entry.manifest["method"], run.manifest.model_dump(mode="json")["method"]
     return [
-        FieldError(field=f"method.{field}", message="is not that of the submission")
+        FieldError(field=f"method.{field}", message="differs from the submission")
         for field in ("name", "parameters", "source_sha256")
-        if ours[field] != theirs[field]
+        if first[field] != second[field]
     ]
 
 
-def comparison_of(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Second record minus first, for each metric that ranks: value, interval, and whether the interval contains 0.
+def retry_verification(session: Session, verification_id: str) -> None:
+    """Enqueue a failed verification again; does nothing if it has not failed."""
+    verification = session.get_one(Verification, verification_id, with_for_update=True)
+    if verification.verdict == "failed":
+        verification.verdict, verification.note = "received", None
+        queue.enqueue(session, "verify", verification_id)
 
-    A metric that one of the records lacks does not agree; one that both lack cannot tell, and ``agrees`` is None.
+
+def mark_failed(session: Session, verification_id: str) -> None:
+    """Record that a verification could not be scored."""
+    verification = session.get_one(Verification, verification_id)
+    entry = session.get_one(Entry, verification.entry_id)
+    states.lock_entry(session, entry)
+    verification.verdict, verification.note = "failed", "The server could not score it; this is the server's fault."
+    reason = "a second run could not be scored, which is the server's fault; it may be posted again"
+    states.record_event(session, entry, entry.state, verification.verifier, reason)
+    states.bump_revision(session, entry.board_id)
+
+
+def compare_scorecards(first: JsonObject, second: JsonObject) -> dict[str, MetricComparison]:
+    """Compare the ranking metrics of two scorecards: second minus first, with an interval over seeds.
+
+    A metric that one of the records lacks does not agree. If both lack it, ``agrees`` is None.
     """
-    found: dict[str, Any] = {}
+    comparison: dict[str, MetricComparison] = {}
     for name in first["ranking"]:
-        one, other = second["metrics"].get(name), first["metrics"].get(name)
-        apart = difference(one, other)
-        if apart is None or apart.low is None or apart.high is None:
-            lacking = [record is None or record["value"] is None or not record["pseudo"] for record in (one, other)]
-            found[name] = {"value": None, "low": None, "high": None, "agrees": None if all(lacking) else False}
+        values = second["metrics"].get(name), first["metrics"].get(name)
+        delta = difference(*values)
+        if delta is None or delta.low is None or delta.high is None:
+            lacking = [value is None or value["value"] is None or not value["pseudo"] for value in values]
+            agrees = None if all(lacking) else False
+            comparison[name] = {"value": None, "low": None, "high": None, "agrees": agrees}
         else:
-            agrees = apart.low <= 0 <= apart.high
-            found[name] = {"value": apart.value, "low": apart.low, "high": apart.high, "agrees": agrees}
-    return found
+            agrees = delta.low <= 0 <= delta.high
+            comparison[name] = {"value": delta.value, "low": delta.low, "high": delta.high, "agrees": agrees}
+    return comparison
 
 
-def conclude(
-    database: Database, identity: str, card: dict[str, Any], job: Job, first: dict[str, Any] | None = None
+def complete_verification(
+    database: Database, verification_id: str, card: JsonObject, job: Job, first: JsonObject | None = None
 ) -> None:
-    """Keep a scored verification, and what it makes of the entry: reproduced, flagged, or as it was.
+    """Store a scored verification, and update its entry: reproduced, flagged, or unchanged.
 
     Args:
-        database: Where rows are.
-        identity: The verification.
+        database: The server's database.
+        verification_id: The verification.
         card: Its scorecard.
         job: The job that scored it.
-        first: The entry's scorecard by the same code, where other code wrote the one that is kept.
+        first: The entry's scorecard by the current code, if other code computed the stored one.
     """
-    with database.writing() as session:
-        jobs.finish(session, job)
-        verification = session.get_one(Verification, identity)
+    with database.write_session() as session:
+        queue.complete(session, job)
+        verification = session.get_one(Verification, verification_id)
         entry = session.get_one(Entry, verification.entry_id)
-        states.lock(session, entry)
-        comparison = comparison_of(first or session.get_one(Score, entry.id).card, card)
-        verification.card, verification.comparison = card, comparison
-        _judge(session, entry, verification, comparison)
-        states.touch(session, entry.board_id)
+        states.lock_entry(session, entry)
+        comparison = compare_scorecards(first or session.get_one(Score, entry.id).card, card)
+        verification.card, verification.comparison = card, dict(comparison)
+        _apply_verdict(session, entry, verification, comparison)
+        states.bump_revision(session, entry.board_id)
         if first is not None:
-            jobs.request(session, "rescore", entry.id)
-        jobs.request(session, "rank", str(entry.board_id))
+            queue.enqueue(session, "rescore", entry.id)
+        queue.enqueue(session, "rank", str(entry.board_id))
 
 
-def _judge(session: Session, entry: Entry, verification: Verification, comparison: dict[str, Any]) -> None:
-    """The verdict of a comparison, with its events: a row that a second run differs from is reproduced no longer."""
-    apart = [name for name, item in comparison.items() if item["agrees"] is False]
-    silent = [name for name, item in comparison.items() if item["agrees"] is None]
-    verification.verdict = "not reproduced" if apart else "failed" if silent or not comparison else "reproduced"
-    if verification.verdict == "failed":
-        missing = ", ".join(silent) or "every ranking metric"
-        verification.note = f"A second run tells nothing: {missing} is missing in both records."
-        reason = f"a second run tells nothing: {missing} is missing in both records"
-        states.record(session, entry, entry.state, verification.verifier, reason)
-    elif verification.verdict == "reproduced":
-        how = "agrees to the bit" if verification.identical else "agrees"
-        states.record(session, entry, entry.state, verification.verifier, f"tier: reproduced; a second run {how}")
-        entry.tier = "reproduced"
-    else:
-        reason = f"a second run differs in {', '.join(apart)}"
+def _apply_verdict(
+    session: Session, entry: Entry, verification: Verification, comparison: dict[str, MetricComparison]
+) -> None:
+    """Set the verdict, with its events; an entry that a second run differs from loses the tier ``reproduced``."""
+    differing = [name for name, item in comparison.items() if item["agrees"] is False]
+    undecided = [name for name, item in comparison.items() if item["agrees"] is None]
+    verifier = verification.verifier
+    if differing:
+        verification.verdict = "not reproduced"
+        reason = f"a second run differs in {', '.join(differing)}"
         if entry.tier == "reproduced":
-            states.record(session, entry, entry.state, verification.verifier, f"tier: recomputed; {reason}")
+            states.record_event(session, entry, entry.state, verifier, f"tier: recomputed; {reason}")
             entry.tier = "recomputed"
         if entry.state == "listed":
-            states.move(session, entry, "flagged", verification.verifier, reason)
+            states.transition(session, entry, "flagged", verifier, reason)
+    elif undecided or not comparison:
+        verification.verdict = "failed"
+        missing = ", ".join(undecided) or "every ranking metric"
+        reason = f"a second run is inconclusive: {missing} is missing in both records"
+        verification.note = f"{reason[0].upper()}{reason[1:]}."
+        states.record_event(session, entry, entry.state, verifier, reason)
+    else:
+        verification.verdict = "reproduced"
+        agreement = "is bit-identical" if verification.identical else "agrees"
+        states.record_event(session, entry, entry.state, verifier, f"tier: reproduced; a second run {agreement}")
+        entry.tier = "reproduced"

@@ -13,16 +13,14 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
-from forgetbench.errors import UsageError
-from forgetbench.leaderboard import errors as problems
-from forgetbench.leaderboard.auth.rate_limit import Limits
-from forgetbench.leaderboard.db.session import Database
-from forgetbench.leaderboard.logging import AccessLog
+from forgetbench.leaderboard.auth.rate_limit import RateLimits
+from forgetbench.leaderboard.db.session import Database, prepare_server
 from forgetbench.leaderboard.render.templates import Pages
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.web import openapi
 from forgetbench.leaderboard.web.caching import Cache, salt_of
-from forgetbench.leaderboard.web.middleware import Head, ReadLimit, SecurityHeaders
+from forgetbench.leaderboard.web.errors import add_error_handlers
+from forgetbench.leaderboard.web.middleware import AccessLog, Head, ReadLimit, SecurityHeaders
 from forgetbench.leaderboard.web.routes import api, feeds, health
 from forgetbench.leaderboard.web.routes import boards as pages
 from forgetbench.leaderboard.web.routes import pages as reading
@@ -45,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
-        await run_in_threadpool(prepare, chosen, database)
+        await run_in_threadpool(prepare_server, chosen, database)
         yield
         await run_in_threadpool(database.close)
 
@@ -59,14 +57,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings, app.state.database, app.state.cache = chosen, database, Cache()
-    app.state.pages, app.state.limits = Pages(chosen), Limits(chosen, database)
+    app.state.pages, app.state.limits = Pages(chosen), RateLimits(chosen, database)
     app.state.salt = salt_of(app.version, app.state.pages, chosen)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(Head)
     app.add_middleware(ReadLimit, limits=app.state.limits)
     app.add_middleware(AccessLog)
     app.add_middleware(SecurityHeaders)
-    problems.install(app)
+    add_error_handlers(app)
     app.include_router(api.router)
     app.include_router(writing.router)
     app.include_router(health.router)
@@ -76,20 +74,3 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     return app
-
-
-def prepare(settings: Settings, database: Database) -> None:
-    """Make the folders, which their owner alone may read, and bring the database's schema up to date.
-
-    Raises:
-        ForgetBenchError: A folder cannot be made, or the database cannot be used.
-    """
-    try:
-        settings.server_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (settings.evidence, settings.incoming, settings.packs):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            if folder.stat().st_mode & 0o077:  # made by an older version; the folder around them may be the operator's
-                folder.chmod(0o700)
-    except OSError as error:
-        raise UsageError(f"{settings.server_folder} is no folder for a server: {error.strerror}.") from error
-    database.upgrade()

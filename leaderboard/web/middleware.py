@@ -1,14 +1,22 @@
-"""What stands before every route: security headers, and the limit on reading."""
+"""Middleware of all routes: access log, security headers, read limits, and HEAD requests."""
 
 from __future__ import annotations
 
+import logging
+import secrets
+import time
 from hashlib import sha256
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from forgetbench.leaderboard.auth.rate_limit import Limits
-from forgetbench.leaderboard.errors import answer
+from forgetbench.leaderboard.auth.rate_limit import RateLimits
+from forgetbench.leaderboard.errors import Problem
+from forgetbench.leaderboard.web.errors import internal_error_response, problem_response
+
+access_log = logging.getLogger("forgetbench.access")
+REQUEST_ID = "X-Request-Id"
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -29,7 +37,7 @@ _UNCOUNTED = ("/static/", "/vega.js", "/health", "/ready")
 class ReadLimit:
     """Answers 429 to an address, or to a token wherever it comes from, that reads too much."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: RateLimits) -> None:
         self.app, self.limits = app, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,10 +45,10 @@ class ReadLimit:
         if scope["type"] == "http" and not scope["path"].startswith(_UNCOUNTED):
             address = scope["client"][0] if scope["client"] else "unknown"
             token = Headers(scope=scope).get("authorization")
-            wait = self.limits.read(address, *([sha256(token.encode()).hexdigest()] if token else []))
-            if wait is not None:
-                refusal = answer(429, "Too many requests; wait a little.", headers={"Retry-After": str(wait)})
-                await refusal(scope, receive, send)
+            try:
+                self.limits.count_read(address, *([sha256(token.encode()).hexdigest()] if token else []))
+            except Problem as problem:
+                await problem_response(problem)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
@@ -80,3 +88,45 @@ class SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+class AccessLog:
+    """Logs every request under an id that the response has too, and the traceback of unexpected exceptions.
+
+    The log has method, path, status and duration, but not the query, headers, body or client.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and log it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, request_id, status = time.perf_counter(), secrets.token_hex(8), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception:
+            access_log.exception("a request failed", extra={"fields": {"request": request_id}})
+            if status:
+                raise  # part of the response was sent: the server can only close the connection
+            response = internal_error_response(Request(scope), request_id)
+            await response(scope, receive, send_with_id)
+        finally:
+            fields = {
+                "request": request_id,
+                "method": scope["method"],
+                "path": scope["path"][:500],
+                "status": status,
+                "seconds": round(time.perf_counter() - started, 4),
+            }
+            access_log.info("%s %d", scope["method"], status, extra={"fields": fields})

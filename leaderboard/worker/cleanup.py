@@ -1,4 +1,4 @@
-"""Tidying up: what an interrupted upload left behind."""
+"""Remove the files of interrupted uploads."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from forgetbench.leaderboard.db.models import Entry, Verification
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.settings import Settings
 
-LEFT_AFTER_SECONDS = 6 * 3600.0
+MIN_AGE_SECONDS = 6 * 3600.0
+"""Younger files may belong to an upload in progress."""
 
 
-def remove_leftovers(settings: Settings, database: Database, older_than: float = LEFT_AFTER_SECONDS) -> int:
-    """Remove uploads that were cut off, and evidence whose row was never written; returns how many.
+def remove_leftovers(settings: Settings, database: Database, min_age: float = MIN_AGE_SECONDS) -> int:
+    """Remove interrupted uploads, and evidence without a row; returns their number.
 
-    Evidence is on disk before its row exists, so a server that dies between the two leaves a folder without an owner.
+    Evidence is stored before its row, so a server that dies between the two leaves a folder without a row.
 
     Args:
-        settings: Where the folders are.
-        database: Where the rows are.
-        older_than: Seconds that a leftover must have lain there; uploads under way are younger.
+        settings: Folders of the server.
+        database: The server's database.
+        min_age: Least age of a leftover, in seconds.
     """
-    before = time.time() - older_than
+    newest = time.time() - min_age
     removed = 0
     for path in settings.incoming.glob("*") if settings.incoming.is_dir() else ():
-        if path.stat().st_mtime < before:
+        if path.stat().st_mtime < newest:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             removed += 1
     if settings.evidence.is_dir():
-        with database.reading() as session:
+        with database.read_session() as session:
             known = {*session.scalars(select(Entry.id)), *session.scalars(select(Verification.id))}
         for path in settings.evidence.iterdir():
-            if path.name not in known and path.stat().st_mtime < before:
+            if path.name not in known and path.stat().st_mtime < newest:
                 shutil.rmtree(path, ignore_errors=True)
                 removed += 1
     return removed

@@ -1,85 +1,298 @@
-"""From evidence to rows; only the worker imports this, for scores need scipy.
+"""Compute scorecards and rankings from evidence, and write them as rows.
 
-Scores are those of ``forgetbench.scoring.scorer``, which scores runs on a user's machine as well: same bits.
+The scores are those of ``forgetbench.scoring.scorer``, which also scores runs on a user's machine: the same bits.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypedDict
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import Session
 
 from forgetbench.evidence.reference import read_pack
+from forgetbench.evidence.run import Manifest, Run
 from forgetbench.leaderboard.boards import distributions
+from forgetbench.leaderboard.db import states
+from forgetbench.leaderboard.db.models import (
+    RANKING_SCOPES,
+    Board,
+    Entry,
+    MetricValue,
+    Placing,
+    Score,
+    utc_now,
+)
+from forgetbench.leaderboard.settings import Settings
+from forgetbench.leaderboard.submissions import alarms, reference
 from forgetbench.metrics import Cost, metrics
 from forgetbench.scoring.score import rank
-from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
+from forgetbench.scoring.scorecards import Bands, Scorecard, Value
 from forgetbench.scoring.scorer import Scorer, scoring_code
+from forgetbench.store import JsonObject
 
-ORDER = ("efficacy", "harm")
+_ROLE_ORDER = ("efficacy", "harm", None)
 _LIBRARIES = ("forgetbench", "numpy", "scipy", "scikit-learn")
+_BUDGETS = (1, 5, 20, 100)
+_OVER_BUDGET = 101
+
+
+class ScoringResult(NamedTuple):
+    """Everything computed from the evidence of an entry."""
+
+    card: Scorecard
+    phi: list[float]
+    """Histogram of phi on the forgotten examples, in the bins of the board."""
+    alarms: list[str]
+    """Alarms for moderators."""
+
+
+class PlacingRow(TypedDict):
+    """Columns of `db.models.Placing`."""
+
+    entry_id: str
+    scope: str
+    board_id: int
+    position: int
+    low: int | None
+    high: int | None
+    tie_group: int | None
+
+
+class Ranking(NamedTuple):
+    """Ranking of a board."""
+
+    placings: list[PlacingRow]
+    unranked: dict[str, str]
+    """Entry -> reason why it is not ranked."""
+    summary: JsonObject
+    """New value of `db.models.Board.summary`."""
 
 
 @lru_cache(maxsize=1)
-def software() -> dict[str, str]:
-    """Versions of what computes scores, and one hash of the scoring code."""
+def software_versions() -> dict[str, str]:
+    """Versions of the packages that compute scores, and the hash of the scoring code as ``code``."""
     return {**{name: version(name) for name in _LIBRARIES}, "code": scoring_code()}
 
 
+def is_current(score: Score) -> bool:
+    """Whether the present scoring code computed a score."""
+    return bool(score.software.get("code") == software_versions()["code"])
+
+
 @lru_cache(maxsize=8)
-def judge_of(pack: Path) -> Scorer:
-    """What scores against a pack; its bands are kept beside the pack."""
-    return Scorer(read_pack(pack, verify=False), cache=pack.parent)
+def get_scorer(bundle: Path) -> Scorer:
+    """Scorer of a reference bundle; its bands are cached next to the bundle."""
+    return Scorer(read_pack(bundle, verify=False), cache=bundle.parent)
 
 
 @lru_cache(maxsize=32)
-def distributions_of(pack: Path) -> dict[str, Any]:
-    """The bins of a board's distributions of phi, with the oracles' and the originals' shares."""
-    return distributions.of_board(judge_of(pack))
+def phi_histograms(bundle: Path) -> JsonObject:
+    """Bins of a board's histograms of phi, with the shares of oracles and originals."""
+    return distributions.of_board(get_scorer(bundle))
 
 
-def brief(card: Scorecard) -> Scorecard:
-    """A scorecard without what the ranking does not read."""
-    kept = {name: Value(value=card.metrics[name].value) for name in card.ranking if name in card.metrics}
-    return card.model_copy(update={"metrics": kept})
+def score_entry(settings: Settings, board: Board, entry: Entry) -> ScoringResult:
+    """Compute the scorecard of an entry, its histogram of phi, and its alarms.
+
+    Raises:
+        ForgetBenchError: The evidence is damaged.
+    """
+    bundle = reference.bundle_folder(settings, board)
+    scorer, histograms = get_scorer(bundle), phi_histograms(bundle)
+    if entry.tier == "reference":
+        models = scorer.originals if entry.method == "none" else scorer.pack.population("controls")
+        card = scorer.score_reference(entry.label)
+        return ScoringResult(card, distributions.of_models(scorer, histograms, models), [])
+    run = Run(settings.evidence / entry.id, Manifest.model_validate(entry.manifest))
+    card, models = scorer.score(run), run.population(board.draws, board.seeds)
+    phi = distributions.of_models(scorer, histograms, models)
+    return ScoringResult(card, phi, alarms.logits_alarms(scorer, models))
 
 
-def rank_briefs(briefs: Iterable[dict[str, Any]]) -> Board:
-    """The ranking of scorecards as they were stored."""
-    return rank([stored(item) for item in briefs])
-
-
-def summary_of(bands: Bands, example: Scorecard, phi: dict[str, Any]) -> dict[str, Any]:
-    """What a board's pages need besides its rows: the columns with their bands, and whether and how it ranks.
+def write_score(session: Session, entry: Entry, result: ScoringResult, seconds: float) -> None:
+    """Write a scorecard and its histogram into rows.
 
     Args:
-        bands: Of the board.
-        example: Any scorecard of the board: all hold the same metrics and bands.
-        phi: Distributions of the oracles and the originals.
+        session: Session to write with.
+        entry: The entry.
+        result: What was computed of it.
+        seconds: How long that took.
     """
-    specs = [metrics.get(name) for name in metrics.names() if name in example.metrics]
-    columns = []
-    for spec in specs:
-        role, reference, band = spec.role(bands.track), bands.references.get(spec.name), example.metrics[spec.name].band
-        ranks, why = spec.name in bands.ranking, ""
+    card = result.card
+    session.add(
+        Score(
+            entry_id=entry.id,
+            card=card.model_dump(mode="json"),
+            brief=_ranking_card(card).model_dump(mode="json"),
+            software=software_versions(),
+            seconds=seconds,
+            scored_at=utc_now(),
+            phi={"shares": result.phi},
+        )
+    )
+    for name, value in card.metrics.items():
+        session.add(
+            MetricValue(
+                entry_id=entry.id,
+                metric=name,
+                board_id=entry.board_id,
+                value=value.value,
+                low=value.low,
+                high=value.high,
+                z=value.z,
+                note=value.reason,
+            )
+        )
+    distance = card.distance
+    entry.flags = list(card.flags)
+    if distance is not None:
+        entry.distance, entry.distance_low, entry.distance_high = distance.value, distance.low, distance.high
+        entry.inside = distance.inside
+    entry.cost, entry.budget = card.cost.flops, _budget_class(card.cost)
+
+
+def _ranking_card(card: Scorecard) -> Scorecard:
+    """The part of a scorecard that the ranking needs."""
+    values = {name: Value(value=card.metrics[name].value) for name in card.ranking if name in card.metrics}
+    return card.model_copy(update={"metrics": values})
+
+
+def _budget_class(cost: Cost) -> int | None:
+    """Smallest budget in percent of retraining that a cost does not exceed."""
+    if cost.flops is None:
+        return None
+    return next((budget for budget in _BUDGETS if cost.flops * 100 <= budget), _OVER_BUDGET)
+
+
+class RankingRow(NamedTuple):
+    """What the ranking reads of an entry."""
+
+    id: str
+    tier: str
+    sentinel: bool
+    changes_training: bool
+    brief: JsonObject
+
+
+class RankingInput(NamedTuple):
+    """Stored values from which a board is ranked."""
+
+    rows: Sequence[RankingRow]
+    """Public entries, without reference rows, oldest first."""
+    example: JsonObject
+    """Any scorecard of the board: all have the same metrics and bands."""
+    original_accuracy: float | None
+    """Mean test accuracy of the board's originals."""
+
+
+def read_ranking_input(session: Session, board: Board) -> RankingInput:
+    """Read what `rank_board` needs."""
+    rows = session.execute(
+        select(Entry.id, Entry.tier, Entry.sentinel, Entry.changes_training, Score.brief)
+        .join(Score, Score.entry_id == Entry.id)
+        .where(Entry.board_id == board.id, Entry.state.in_(states.PUBLIC_STATES), Entry.tier != "reference")
+        .order_by(Entry.received_at, Entry.id)
+    )
+    example = session.scalars(
+        select(Score.card)
+        .join(Entry, Entry.id == Score.entry_id)
+        .where(Entry.board_id == board.id)
+        .order_by(Entry.tier != "reference")
+        .limit(1)
+    ).one()
+    accuracy = session.scalar(
+        select(MetricValue.value)
+        .join(Entry, Entry.id == MetricValue.entry_id)
+        .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.method == "none")
+        .where(MetricValue.metric == "accuracy.test")
+    )
+    return RankingInput([RankingRow(*row) for row in rows], example, accuracy)
+
+
+def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Ranking:
+    """Rank the entries of a board, for each selection of tiers."""
+    contestants = [row for row in stored.rows if not row.sentinel and not row.changes_training]
+    placings: list[PlacingRow] = []
+    unranked: dict[str, str] = {}
+    for scope in RANKING_SCOPES:
+        selected = [row for row in contestants if scope in {"all", row.tier}]
+        for place in rank([_parse_scorecard(row.brief) for row in selected]).rows:
+            entry_id = selected[place.index].id
+            if place.rank is not None:
+                placings.append(
+                    {
+                        "entry_id": entry_id,
+                        "scope": scope,
+                        "board_id": board.id,
+                        "position": place.rank,
+                        "low": place.low,
+                        "high": place.high,
+                        "tie_group": place.group,
+                    }
+                )
+            elif scope == "all":
+                unranked[entry_id] = place.reason
+    for row in stored.rows:
+        if row.sentinel:
+            unranked[row.id] = "sentinel: audits the metrics, does not compete"
+        elif row.changes_training:
+            unranked[row.id] = own_originals_reason(row.brief, stored.original_accuracy)
+    bundle = reference.bundle_folder(settings, board)
+    summary = board_summary(get_scorer(bundle).bands, _parse_scorecard(stored.example), phi_histograms(bundle))
+    return Ranking(placings, unranked, summary)
+
+
+def _parse_scorecard(document: JsonObject) -> Scorecard:
+    """A stored scorecard; through JSON text, which pydantic parses by JSON's own rules (numbers, lists as tuples)."""
+    return Scorecard.model_validate_json(json.dumps(document))
+
+
+def own_originals_reason(card: JsonObject, accuracy: float | None) -> str:
+    """Why an entry with its own originals is not ranked, with the utility and cost of these originals.
+
+    Args:
+        card: The entry's scorecard.
+        accuracy: Mean test accuracy of the board's originals.
+    """
+    own_accuracy, training_cost = card.get("own_originals"), card["cost"].get("training")
+    if own_accuracy is None or accuracy is None:
+        return "own originals: it changes the original training"
+    cost = f"; trained at {training_cost:.2f} times the FLOPs of retraining" if training_cost else ""
+    return f"own originals: {own_accuracy:.1%} test accuracy, the board's have {accuracy:.1%}{cost}"
+
+
+def board_summary(bands: Bands, example: Scorecard, phi: JsonObject) -> JsonObject:
+    """Everything that a board's pages need besides its rows: columns with bands, and whether and how it ranks.
+
+    Args:
+        bands: Bands of the board.
+        example: Any scorecard of the board, for its metrics and bands.
+        phi: Histograms of oracles and originals.
+    """
+    columns: list[JsonObject] = []
+    for spec in (metrics.get(name) for name in metrics.names() if name in example.metrics):
+        role, reference_value = spec.role(bands.track), bands.references.get(spec.name)
+        band, ranks, reason = example.metrics[spec.name].band, spec.name in bands.ranking, ""
         if role == "efficacy" and not ranks:
-            why = "No unlearning cannot be told from the oracles by it here"
-        if reference is not None and reference.reason:
-            why = reference.reason
+            reason = "it does not distinguish No unlearning from the oracles here"
+        if reference_value is not None and reference_value.reason:
+            reason = reference_value.reason
         columns.append(
             {
                 **spec.model_dump(mode="json", exclude={"efficacy", "harm"}),
                 "role": role,
                 "ranks": ranks,
-                "why": why,
+                "why": reason,
                 "band": band.model_dump(include={"mean", "low", "high", "sd"}) if band else None,
             }
         )
-    places = {name: place for place, name in enumerate((*ORDER, None))}
-    columns.sort(key=lambda column: (places[column["role"]], column["name"]))
+    columns.sort(key=lambda column: (_ROLE_ORDER.index(column["role"]), column["name"]))
     return {
         "columns": columns,
         "ranking": list(bands.ranking),
@@ -91,13 +304,29 @@ def summary_of(bands: Bands, example: Scorecard, phi: dict[str, Any]) -> dict[st
     }
 
 
-def stored(card: dict[str, Any]) -> Scorecard:
-    """A scorecard as it was stored."""
-    return Scorecard.model_validate_json(json.dumps(card))
+def write_ranking(session: Session, board_id: int, ranking: Ranking) -> None:
+    """Replace the placings of a board, and update the status of its entries."""
+    session.execute(delete(Placing).where(Placing.board_id == board_id))
+    if ranking.placings:
+        session.execute(insert(Placing), ranking.placings)
+    if changes := _status_changes(session, board_id, ranking):
+        session.execute(update(Entry), changes)
+    session.execute(
+        update(Board)
+        .where(Board.id == board_id)
+        .values(summary=ranking.summary, ranked_at=utc_now(), revision=Board.revision + 1)
+    )
 
 
-def budget_of(cost: Cost) -> int | None:
-    """The budget class as a number of per cent; 101 beyond retraining."""
-    if cost.flops is None:
-        return None
-    return next((limit for limit in (1, 5, 20, 100) if cost.flops * 100 <= limit), 101)
+def _status_changes(session: Session, board_id: int, ranking: Ranking) -> Sequence[dict[str, object]]:
+    """Entries whose status differs, so that the others are not rewritten."""
+    ranked = {placing["entry_id"] for placing in ranking.placings if placing["scope"] == "all"}
+    rows = session.execute(select(Entry.id, Entry.status, Entry.reasons).where(Entry.board_id == board_id)).all()
+    changes: list[dict[str, object]] = []
+    for row in rows:
+        reason = ranking.unranked.get(row.id, "")
+        status = "ranked" if row.id in ranked else reason.partition(":")[0][:32] if reason else None
+        reasons = [reason] if reason else []
+        if (row.status, row.reasons or []) != (status, reasons):
+            changes.append({"id": row.id, "status": status, "reasons": reasons})
+    return changes

@@ -1,4 +1,4 @@
-"""The scoring process that ``serve`` starts beside the web process, and starts again whenever it ends."""
+"""Supervisor of the scoring worker that `serve` runs in a child process, restarted whenever it ends."""
 
 from __future__ import annotations
 
@@ -14,58 +14,59 @@ from forgetbench.leaderboard.settings import Settings
 
 log = logging.getLogger("forgetbench.server")
 STOP_SECONDS = 15.0
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds before a process that ended is started again: twice as long each time that it ended soon."""
-SETTLED_SECONDS = 60.0
-"""A process that ran for so long did not fail at its start."""
-_CODE = "from forgetbench.leaderboard.serve import worker_process; worker_process()"
+"""Time to finish the current job before the process is killed."""
+MIN_PAUSE, MAX_PAUSE = 1.0, 30.0
+"""Seconds before a restart; the pause doubles each time that the process ended soon."""
+STABLE_SECONDS = 60.0
+"""A process that ran this long did not fail at its start: the pause is reset."""
+_CODE = "from forgetbench.leaderboard.serve import run_supervised_worker; run_supervised_worker()"
 
 
-class ScoringProcess:
-    """A worker in a process of its own, watched by a thread until ``stop``."""
+class WorkerSupervisor:
+    """Starts a worker process and restarts it, in a thread, until `stop`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stopping = threading.Event()
-        self._changing = threading.Lock()
+        self._process_lock = threading.Lock()
         self._process = self._start()
-        self._watcher = threading.Thread(target=self._watch, name="scoring process", daemon=True)
-        self._watcher.start()
+        self._thread = threading.Thread(target=self._supervise, name="worker supervisor", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
-        """Let it finish the job at hand, and end."""
-        with self._changing:
+        """Let the worker finish its current job, and end it."""
+        with self._process_lock:
             self._stopping.set()
             self._process.terminate()
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()  # nothing is lost: its lease runs out, and the job is done after the next start
+            self._process.kill()  # no loss: the lease expires, and the job runs after the next start
             self._process.wait()
-        self._watcher.join()
+        self._thread.join()
 
-    def _watch(self) -> None:
-        pause = FIRST_PAUSE
+    def _supervise(self) -> None:
+        pause = MIN_PAUSE
         while True:
             started = time.monotonic()
             status = self._process.wait()
             if self._stopping.is_set():
                 return
-            if time.monotonic() - started > SETTLED_SECONDS:
-                pause = FIRST_PAUSE
-            log.error("the scoring process ended with status %d; it is started again in %.0f s", status, pause)
+            if time.monotonic() - started > STABLE_SECONDS:
+                pause = MIN_PAUSE
+            log.error("the scoring worker ended with status %d; restarting it in %.0f s", status, pause)
             if self._stopping.wait(pause):
                 return
-            pause = min(2 * pause, LONGEST_PAUSE)
-            with self._changing:
+            pause = min(2 * pause, MAX_PAUSE)
+            with self._process_lock:
                 if self._stopping.is_set():
                     return
                 self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen([sys.executable, "-c", _CODE], stdin=subprocess.PIPE)  # noqa: S603 - our interpreter
-        told = {"parent": os.getpid(), "settings": self._settings.model_dump(mode="json")}
-        if process.stdin is not None:
-            process.stdin.write(json.dumps(told).encode())  # not in its arguments: a database's password may be in it
+        message = {"parent": os.getpid(), "settings": self._settings.model_dump(mode="json")}
+        if process.stdin is not None:  # through a pipe, since arguments are public and the URL may hold a password
+            process.stdin.write(json.dumps(message).encode())
             process.stdin.close()
         return process

@@ -36,8 +36,8 @@ from forgetbench.evidence.run import (
     read_manifest,
     write_manifest,
 )
+from forgetbench.leaderboard.admin import create_token, install_bundle
 from forgetbench.leaderboard.db.session import Database
-from forgetbench.leaderboard.serve import create_token, install_pack
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.web.app import create_app
 from forgetbench.leaderboard.worker.worker import Worker
@@ -318,7 +318,7 @@ def prepared(
 ) -> Settings:
     """A server with the tiny board and its reference rows scored: made once, copied for each test."""
     settings = Settings(server_folder=tmp_path_factory.mktemp("prepared") / "server", database_url=databases.fresh())
-    install_pack(settings, tiny_pack.folder)
+    install_bundle(settings, tiny_pack.folder)
     return settled(settings, world)
 
 

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from forgetbench.errors import UsageError
+from forgetbench.leaderboard.admin import create_token
 from forgetbench.leaderboard.auth import tokens
 from forgetbench.leaderboard.db.models import Token, utc_now
-from forgetbench.leaderboard.serve import create_token
 
 WRONG = {
     "none": None,
@@ -39,17 +39,17 @@ def test_a_token_needs_the_scope(site, world, tmp_path):
 def test_revoked_and_expired_tokens_are_refused(site):
     token = create_token(site.settings, "Ada", ["submit"])
     headers = {"Authorization": f"Bearer {token}"}
-    with site.database.writing() as session:
-        tokens.revoke(session, token)
+    with site.database.write_session() as session:
+        tokens.revoke_token(session, token)
     assert site.client.get("/api/v1/whoami", headers=headers).status_code == 401
-    with site.database.writing() as session:
-        old = tokens.create(session, "Old", ["submit"], expires_at=utc_now() - timedelta(seconds=1))
+    with site.database.write_session() as session:
+        old = tokens.create_token(session, "Old", ["submit"], expires_at=utc_now() - timedelta(seconds=1))
     assert site.client.get("/api/v1/whoami", headers={"Authorization": f"Bearer {old}"}).status_code == 401
 
 
 def test_only_the_hash_of_a_secret_is_stored(site):
     secret = create_token(site.settings, "Ada", ["submit"]).rpartition("_")[2]
-    with site.database.reading() as session:
+    with site.database.read_session() as session:
         row = session.query(Token).filter(Token.name == "Ada").one()
         assert secret not in str({column.name: getattr(row, column.name) for column in Token.__table__.columns})
     for path in site.settings.server_folder.glob("leaderboard.sqlite*"):
@@ -59,7 +59,7 @@ def test_only_the_hash_of_a_secret_is_stored(site):
 def test_the_last_use_is_noted(site):
     headers = site.token(name="Ada")
     site.client.get("/api/v1/whoami", headers=headers)
-    with site.database.reading() as session:
+    with site.database.read_session() as session:
         assert session.query(Token).filter(Token.name == "Ada").one().last_used_at is not None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from forgetbench.evidence.reference import AuditVerdict, read_pack, with_verdict
 from forgetbench.evidence.run import read_run
-from forgetbench.leaderboard.serve import install_pack
+from forgetbench.leaderboard.admin import install_bundle
 from forgetbench.scoring.scorer import Scorer, stand
 
 
@@ -20,7 +20,7 @@ def test_a_metric_that_failed_the_audit_ranks_neither_here_nor_on_the_server(sit
         unfit={"gap.test": "third: z +9.00"},
     )
     audited = with_verdict(pack, verdict)
-    install_pack(site.settings, audited.folder)
+    install_bundle(site.settings, audited.folder)
     runs = [world.write_run(tmp_path / name, name, start=start) for name, start in (("a", 300), ("b", 320))]
     headers = site.token()
     entries = [site.post(folder, headers).json()["id"] for folder in runs]

@@ -14,13 +14,14 @@ import pytest
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.leaderboard.client.http import check_address, find_token
 from forgetbench.leaderboard.client.submit import (
-    describe,
+    describe_state,
     fetch_entry,
     post_verification,
-    pull_pack,
+    pull_bundle,
     submit,
     withdraw,
 )
+from forgetbench.leaderboard.render.schemas import SubmissionDocument
 
 stream = io.BytesIO()
 with zipfile.ZipFile(stream, "w") as archive:
@@ -40,7 +41,7 @@ def test_submit_waits_for_the_verdict_and_prints_the_place(site, world, tmp_path
     verdict = submit(run, SERVER, bare(site.token()), progress=lambda *at: sent.append(at), transport=over)
     assert (verdict.state, verdict.task) == ("listed", world.task)
     assert verdict.detail.startswith("rank 1 of 1, distance")
-    assert verdict.url.endswith(f"/entries/{verdict.document['id']}")
+    assert verdict.url.endswith(f"/entries/{verdict.document.id}")
     assert sent[-1][0] == sent[-1][1]
 
 
@@ -48,7 +49,7 @@ def test_submitting_the_same_run_again_is_the_same_submission(site, world, tmp_p
     run, token = world.write_run(tmp_path / "run"), bare(site.token())
     first = submit(run, SERVER, token, wait_seconds=0, transport=over)
     second = submit(run, SERVER, token, wait_seconds=0, transport=over)
-    assert first.document["id"] == second.document["id"]
+    assert first.document.id == second.document.id
     assert first.state == "received"
 
 
@@ -86,7 +87,7 @@ def test_an_unreachable_server_is_said_to_be_one(world, tmp_path):
 
 def test_something_that_is_no_leaderboard_is_said_to_be_none(world, tmp_path):
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, text="<html>hello"))
-    with pytest.raises(ForgetBenchError, match="not as a leaderboard"):
+    with pytest.raises(ForgetBenchError, match="not like a leaderboard"):
         submit(world.write_run(tmp_path / "run"), SERVER, "fb_x", transport=transport)
 
 
@@ -152,31 +153,43 @@ def working(site):
 
 def test_verify_and_withdraw(site, world, tmp_path, over, working):
     run, token = world.write_run(tmp_path / "run", memory=0.1), bare(site.token())
-    identity = submit(run, SERVER, token, transport=over).document["id"]
-    assert fetch_entry(identity, SERVER, transport=over)["manifest"]["method"]["name"] == "scrub"
+    identity = submit(run, SERVER, token, transport=over).document.id
+    assert fetch_entry(identity, SERVER, transport=over).manifest["method"]["name"] == "scrub"
     second = world.write_run(tmp_path / "second", memory=0.1, start=700)
     grace = bare(site.token("verify", name="Grace"))
     record = post_verification(identity, second, SERVER, grace, transport=over)
-    assert record["verdict"] == "reproduced"
+    assert record.verdict == "reproduced"
     with pytest.raises(UsageError, match="may not"):
         withdraw(identity, "mine", SERVER, grace, transport=over)
     assert withdraw(identity, "a bug", SERVER, token, transport=over) == "withdrawn"
 
 
 def test_pull_brings_the_originals_and_no_more(site, world, tmp_path, over, tiny_pack):
-    folder = pull_pack(world.task, SERVER, tmp_path / "pack", transport=over)
+    folder = pull_bundle(world.task, SERVER, tmp_path / "pack", transport=over)
     assert {path.name for path in folder.iterdir()} == {"pack.json", "originals"}
     for seed in range(6):
         name = f"originals/d0-s{seed}.npz"
         assert (folder / name).read_bytes() == (tiny_pack.folder / name).read_bytes()
     with pytest.raises(UsageError, match="not empty"):
-        pull_pack(world.task, SERVER, folder, transport=over)
+        pull_bundle(world.task, SERVER, folder, transport=over)
     with pytest.raises(ForgetBenchError, match="no board"):
-        pull_pack("none/such", SERVER, tmp_path / "other", transport=over)
+        pull_bundle("none/such", SERVER, tmp_path / "other", transport=over)
     evil = httpx2.MockTransport(lambda _: httpx2.Response(200, content=EVIL))
-    with pytest.raises(ForgetBenchError, match="no pack"):
-        pull_pack(world.task, SERVER, tmp_path / "evil", transport=evil)
+    with pytest.raises(ForgetBenchError, match="not a pack"):
+        pull_bundle(world.task, SERVER, tmp_path / "evil", transport=evil)
     assert not (tmp_path / "evil").exists()
+
+
+def submission(**changes):
+    """A ranked submission."""
+    fields = {
+        **dict.fromkeys(("id", "task", "label", "state", "tier", "note", "url", "waits"), ""),
+        **{name: [] for name in ("reasons", "flags", "history")},
+        **{"status": None, "distance": 0.5, "distance_low": None, "distance_high": None, "inside": False, "ranked": 3},
+        "rank": {"position": 1, "low": 1, "high": 1, "tie_group": 1},
+        **changes,
+    }
+    return SubmissionDocument(**fields)
 
 
 @pytest.mark.parametrize(
@@ -186,17 +199,16 @@ def test_pull_brings_the_originals_and_no_more(site, world, tmp_path, over, tiny
         ("quarantined", "quarantined: because"),
         ("withdrawn", "withdrawn: because"),
         ("flagged", "rank 1 of 3, distance 0.50; under review: because"),
-        ("scoring", "scoring; the server is still at work"),
+        ("scoring", "scoring; waiting for the scoring worker"),
     ],
 )
-def test_a_state_is_told_as_it_is(state, words):
-    found = {"state": state, "note": "because", "rank": {"low": 1, "high": 1}, "reasons": [], "ranked": 3}
-    assert describe({**found, "distance": 0.5, "inside": False}) == words
+def test_describe_state_names_state_and_reason(state, words):
+    assert describe_state(submission(state=state, note="because")) == words
 
 
-def test_a_submission_that_nothing_scores_says_so():
-    waits = "no scoring process has been heard of yet; 1 wait for a score"
-    assert describe({"state": "received", "note": None, "waits": waits}) == f"received; {waits}"
+def test_describe_state_without_worker_has_the_warning():
+    warning = "no scoring worker has started yet; submissions waiting for a score: 1"
+    assert describe_state(submission(state="received", waits=warning)) == f"received; {warning}"
 
 
 def test_a_finished_run_is_submitted_where_torch_cannot_be_imported(world, tmp_path):

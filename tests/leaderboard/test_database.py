@@ -11,14 +11,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.leaderboard.db.models import Base, Entry, Token, utc_now
-from forgetbench.leaderboard.db.session import Database, newest_revision
+from forgetbench.leaderboard.db.session import Database, latest_revision
 
 
 def test_migrations_go_up_and_down_and_agree_with_the_models(make_settings):
     database = Database(make_settings().database)
     assert database.revision() is None
     database.upgrade()
-    assert database.revision() == newest_revision()
+    assert database.revision() == latest_revision()
     database.check()
     assert set(inspect(database.engine).get_table_names()) == {*Base.metadata.tables, "alembic_version"}
     database.downgrade()
@@ -29,17 +29,17 @@ def test_migrations_go_up_and_down_and_agree_with_the_models(make_settings):
 
 
 def test_the_alarms_of_an_older_schema_are_kept(site):
-    with site.database.writing() as session:
+    with site.database.write_session() as session:
         values = {"tier": "recomputed", "token_id": "0" * 16, "flags": ["suspicious"]}
         create = {"id": "0" * 16, "name": "x", "scopes": [], "secret_sha256": "0" * 64, "created_at": utc_now()}
         session.execute(insert(Token), create)
         session.execute(update(Entry).where(Entry.method == "none").values(**values))
     site.database.downgrade("0002")
     site.database.upgrade()
-    with site.database.reading() as session:
+    with site.database.read_session() as session:
         found = session.execute(select(Entry.method, Entry.queued, Entry.alarms).order_by(Entry.method)).all()
     assert [tuple(row) for row in found] == [
-        ("none", True, ["suspicious: lira.forget or js lies below the band of the oracles"]),
+        ("none", True, ["suspicious: lira.forget or js is below the band of the oracles"]),
         ("retrain", False, None),
     ]
 
@@ -76,9 +76,10 @@ def test_a_start_on_a_migrated_database_imports_no_alembic(make_settings):
     database.upgrade()
     database.close()
     code = (
-        "import sys; from forgetbench.leaderboard.serve import _opened;"
+        "import sys; from forgetbench.leaderboard.db.session import Database, prepare_server;"
         "from forgetbench.leaderboard.settings import Settings;"
-        "_opened(Settings()).close(); print('alembic' in sys.modules)"
+        "settings = Settings(); prepare_server(settings, Database(settings.database));"
+        "print('alembic' in sys.modules)"
     )
     environment = {
         **os.environ,

@@ -47,7 +47,7 @@ def test_the_entry_page_shows_it_beside_oracles_and_originals(full):
 
 def test_no_answer_to_an_example_leaves_the_server(full, tiny_pack):
     """Neither the API nor a page holds the oracles' shares per example: 40 numbers for all models, and no more."""
-    with full.database.reading() as session:
+    with full.database.read_session() as session:
         from forgetbench.leaderboard.boards.queries import current
 
         [board] = current(session)

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from forgetbench.leaderboard import logging as logs
-from forgetbench.leaderboard.logging import without_secrets
+from forgetbench.leaderboard.logging import remove_secrets
 from forgetbench.leaderboard.web.routes import boards as pages
 from forgetbench.leaderboard.web.routes import submissions as writing
 
@@ -71,7 +71,7 @@ def test_a_failure_is_logged_under_the_id_that_the_answer_gives(site, lines, wor
     def broken(*_args, **_kinds):
         raise RuntimeError(f"Authorization: Bearer {token} at postgresql://ada:hunter2@host/name")
 
-    monkeypatch.setattr(writing.submissions, "receive", broken)
+    monkeypatch.setattr(writing.receive, "receive_submission", broken)
     answer = site.post(world.write_run(tmp_path / "run"), headers)
     assert answer.status_code == 500
     assert answer.headers["Content-Security-Policy"]
@@ -84,11 +84,11 @@ def test_a_failure_is_logged_under_the_id_that_the_answer_gives(site, lines, wor
     monkeypatch.setattr(pages.boards, "summaries", broken)
     page = site.client.get("/", headers={"Accept": "text/html"})
     assert page.status_code == 500
-    assert "The server made a mistake" in page.text
+    assert "Internal server error" in page.text
 
 
 def test_what_a_database_refuses_is_logged_without_its_values(site):
-    with pytest.raises(SQLAlchemyError) as error, site.database.reading() as session:
+    with pytest.raises(SQLAlchemyError) as error, site.database.read_session() as session:
         session.execute(text("SELECT * FROM nothing WHERE name = :name"), {"name": "XYZZY"})
     assert "XYZZY" not in str(error.value)
 
@@ -105,7 +105,7 @@ def test_what_a_database_refuses_is_logged_without_its_values(site):
     ],
 )
 def test_secrets_are_taken_out_wherever_they_stand(said):
-    clean = without_secrets(f"before {said} after")
+    clean = remove_secrets(f"before {said} after")
     assert not re.search(r"7{8}|hunter2|aHVudGVyMg", clean)
     assert clean.startswith("before ")
     assert clean.endswith("after")

@@ -12,8 +12,9 @@ from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import write_arrays
 from forgetbench.evidence.run import MANIFEST, describe
 from forgetbench.leaderboard import admin
-from forgetbench.leaderboard.db import queue as jobs
+from forgetbench.leaderboard.db import queue
 from forgetbench.leaderboard.db.models import Entry, EvidenceFile, Job, Score, ScoringProcess, utc_now
+from forgetbench.leaderboard.worker import scoring
 from forgetbench.leaderboard.worker.worker import Worker
 from tests.leaderboard.test_states import entry, move, verify
 
@@ -35,7 +36,7 @@ def impatient(site):
 
 
 def of(site, identity, *columns):
-    with site.database.reading() as session:
+    with site.database.read_session() as session:
         return tuple(session.execute(select(*columns).where(Entry.id == identity)).one())
 
 
@@ -47,18 +48,18 @@ def test_nobody_lists_what_was_not_scored(site, world, tmp_path, monkeypatch):
     identity = site.post(world.write_run(tmp_path / "run"), site.token()).json()["id"]
     moderator = site.token("moderate", name="Moderator")
     assert [move(site, identity, state, moderator).status_code for state in ("scoring", "listed")] == [409, 409]
-    scored, answers = site.worker._scorecard, []
+    scored, answers = scoring.score_entry, []
 
     def score_slowly(*words):
         answers.append(move(site, identity, "listed", moderator))
         return scored(*words)
 
-    monkeypatch.setattr(site.worker, "_scorecard", score_slowly)
+    monkeypatch.setattr(scoring, "score_entry", score_slowly)
     site.work()
     assert [answer.status_code for answer in answers] == [409]
     assert "possible: rejected, withdrawn" in answers[0].text
     assert entry(site, identity)["row"]["rank"]["low"] == 1
-    with site.database.writing() as session:
+    with site.database.write_session() as session:
         session.execute(update(Entry).where(Entry.id == identity).values(state="quarantined"))
         session.delete(session.get_one(Score, identity))
     assert "has no score" in move(site, identity, "listed", moderator).text
@@ -68,7 +69,7 @@ def rejected(site, run, headers, worker, monkeypatch):
     """Id of a submission that the server failed to score."""
     identity = site.post(run, headers).json()["id"]
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "_scorecard", boom)
+        patch.setattr(scoring, "score_entry", boom)
         worker.drain()
     assert of(site, identity, Entry.state) == ("rejected",)
     return identity
@@ -82,7 +83,7 @@ def test_evidence_that_is_scored_again_counts_as_used_again(site, world, tmp_pat
     assert site.post(run, site.token(name="Other")).status_code == 422
     site.work()
     assert of(site, identity, Entry.state) == ("listed",)
-    with site.database.reading() as session:
+    with site.database.read_session() as session:
         assert all(session.scalars(select(EvidenceFile.counted).where(EvidenceFile.entry_id == identity)))
 
 
@@ -91,11 +92,11 @@ def test_evidence_that_another_brought_since_is_not_scored_again(site, world, tm
     identity = rejected(site, run, site.token(), impatient, monkeypatch)
     assert site.post(run, site.token(name="Other")).status_code == 202
     answer = move(site, identity, "scoring", site.token("moderate", name="Moderator"))
-    assert (answer.status_code, "another entry" in answer.text) == (409, True)
+    assert (answer.status_code, "Another entry" in answer.text) == (409, True)
     assert of(site, identity, Entry.state) == ("rejected",)
-    [line] = admin.queue(site.settings)
-    with pytest.raises(UsageError, match="another entry"):
-        admin.retry(site.settings, line.entry.removeprefix("job "))
+    [line] = admin.moderation_queue(site.settings)
+    with pytest.raises(UsageError, match="Another entry"):
+        admin.retry_jobs(site.settings, line.id.removeprefix("job "))
 
 
 def test_a_verification_that_could_not_be_scored_may_be_posted_again(
@@ -104,7 +105,7 @@ def test_a_verification_that_could_not_be_scored_may_be_posted_again(
     grace, second = site.token("verify", name="Grace"), world.write_run(tmp_path / "second", memory=0.1, start=700)
     first = verify(site, listed, second, grace).json()["id"]
     with monkeypatch.context() as patch:
-        patch.setattr("forgetbench.leaderboard.submissions.verification.conclude", boom)
+        patch.setattr("forgetbench.leaderboard.submissions.verification.complete_verification", boom)
         impatient.drain()
     [found] = entry(site, listed)["verifications"]
     assert (found["verdict"], "server's fault" in found["note"]) == ("failed", True)
@@ -113,53 +114,53 @@ def test_a_verification_that_could_not_be_scored_may_be_posted_again(
     site.work()
     [found] = entry(site, listed)["verifications"]
     assert (found["verdict"], found["note"]) == ("reproduced", None)
-    assert admin.queue(site.settings) == []
+    assert admin.moderation_queue(site.settings) == []
 
 
 def test_failed_jobs_are_asked_for_again(site, world, listed, tmp_path, impatient, monkeypatch):
     second = world.write_run(tmp_path / "second", memory=0.1, start=700)
     verify(site, listed, second, site.token("verify", name="Grace"))
-    with site.database.writing() as session:
+    with site.database.write_session() as session:
         board = str(session.get_one(Entry, listed).board_id)
         session.execute(update(Score).values(software={"code": "old"}))
-        jobs.request(session, "rank", board)
-        jobs.request(session, "rescore", listed)
+        queue.enqueue(session, "rank", board)
+        queue.enqueue(session, "rescore", listed)
     waiting = rejected(site, world.write_run(tmp_path / "other", start=800), site.token(), impatient, monkeypatch)
     with monkeypatch.context() as patch:
         for kind in ("score", "rank", "rescore", "verify"):
-            patch.setitem(impatient._kinds, kind, boom)
-        with site.database.writing() as session:
-            jobs.request(session, "rank", board)
+            patch.setitem(impatient._handlers, kind, boom)
+        with site.database.write_session() as session:
+            queue.enqueue(session, "rank", board)
         impatient.drain()
-    found = {line.state: line for line in admin.queue(site.settings)}
+    found = {line.state: line for line in admin.moderation_queue(site.settings)}
     assert set(found) == {"score failed", "rank failed", "rescore failed", "verify failed"}
     assert (found["verify failed"].task, found["rank failed"].task) == (world.task, world.task)
-    with pytest.raises(UsageError, match="No job '999' has failed"):
-        admin.retry(site.settings, "999")
-    assert admin.retry(site.settings, found["score failed"].entry.removeprefix("job ")) == [f"score:{waiting}"]
-    assert len(admin.retry(site.settings, "all")) == 3
+    with pytest.raises(UsageError, match="No failed job '999'"):
+        admin.retry_jobs(site.settings, "999")
+    assert admin.retry_jobs(site.settings, found["score failed"].id.removeprefix("job ")) == [f"score:{waiting}"]
+    assert len(admin.retry_jobs(site.settings, "all")) == 3
     site.work()
-    assert admin.queue(site.settings) == []
-    assert admin.retry(site.settings, "all") == []
+    assert admin.moderation_queue(site.settings) == []
+    assert admin.retry_jobs(site.settings, "all") == []
     assert (of(site, waiting, Entry.state), of(site, listed, Entry.tier)) == (("listed",), ("reproduced",))
-    with site.database.reading() as session:
+    with site.database.read_session() as session:
         assert set(session.scalars(select(Job.state))) == {"done"}
 
 
 def test_a_reference_row_that_failed_is_asked_for_again(make_settings, world, tiny_pack, monkeypatch):
+    from forgetbench.leaderboard.admin import install_bundle
     from forgetbench.leaderboard.db.session import Database
-    from forgetbench.leaderboard.serve import install_pack
 
     settings = make_settings(job_attempts=1)
-    install_pack(settings, tiny_pack.folder)
+    install_bundle(settings, tiny_pack.folder)
     database = Database(settings.database)
     worker = Worker(settings, database)
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "_scorecard", boom)
+        patch.setattr(scoring, "score_entry", boom)
         worker.drain()
-    assert len(admin.retry(settings, "all")) == 2
+    assert len(admin.retry_jobs(settings, "all")) == 2
     worker.drain()
-    with database.reading() as session:
+    with database.read_session() as session:
         assert set(session.scalars(select(Entry.state))) == {"listed"}
     database.close()
 
@@ -186,12 +187,12 @@ def test_a_second_run_that_is_the_first_to_the_bit_is_said_to_be(site, world, li
         ("reproduced", True),
         ("reproduced", False),
     ]
-    assert "agrees to the bit" in json.dumps(found["history"])
+    assert "is bit-identical" in json.dumps(found["history"])
     assert "those of the first record, to the bit" in site.client.get(f"/entries/{listed}").text
 
 
 def test_a_verification_compares_scores_of_the_same_code(site, world, listed, tmp_path):
-    with site.database.writing() as session:
+    with site.database.write_session() as session:
         score = session.get_one(Score, listed)
         card = json.loads(json.dumps(score.card))
         for name in card["ranking"]:
@@ -205,23 +206,23 @@ def test_a_verification_compares_scores_of_the_same_code(site, world, listed, tm
 
 def test_a_recount_reaches_what_is_quarantined_and_names_unknown_boards(site, world, listed):
     admin.change_state(site.settings, listed, "quarantined", "a look")
-    with site.database.writing() as session:
+    with site.database.write_session() as session:
         session.execute(update(Score).where(Score.entry_id == listed).values(software={"code": "old"}))
-    with pytest.raises(UsageError, match=rf"no board of 'nope' here. There is: {world.task}"):
-        admin.recount(site.settings, "nope")
-    assert admin.recount(site.settings, world.task) == 1
+    with pytest.raises(UsageError, match=rf"No board for task 'nope'. Available: {world.task}"):
+        admin.rescore(site.settings, "nope")
+    assert admin.rescore(site.settings, world.task) == 1
     site.work()
-    with site.database.reading() as session:
+    with site.database.read_session() as session:
         assert session.get_one(Score, listed).software["code"] != "old"
     assert of(site, listed, Entry.state) == ("quarantined",)
 
 
 def test_what_older_code_scored_says_so_and_is_scored_again_when_restored(site, listed):
-    with site.database.writing() as session:
+    with site.database.write_session() as session:
         session.add(ScoringProcess(name="w", code="new" * 10, seen_at=utc_now()))
     assert entry(site, listed)["outdated"]
     assert "This server scores with code newnewnewnew by now" in site.client.get(f"/entries/{listed}").text
-    with site.database.writing() as session:
+    with site.database.write_session() as session:
         session.execute(update(Score).where(Score.entry_id == listed).values(software={"code": "new" * 10}))
     assert not entry(site, listed)["outdated"]
     admin.change_state(site.settings, listed, "quarantined", "a look")
@@ -257,10 +258,10 @@ def test_answers_that_are_made_of_oracles_raise_an_alarm(site, world, listed, tm
     answer = site.post(made_of(world, tmp_path / "fake", answers), site.token(name="Eve"))
     assert answer.status_code == 202, answer.text
     site.work()
-    [line] = admin.queue(site.settings)
-    assert (line.entry, line.state, ALARM in line.why) == (answer.json()["id"], "listed", True)
-    assert entry(site, line.entry)["row"]["rank"] is not None  # an alarm changes no rank
-    assert ALARM not in json.dumps(entry(site, line.entry))  # and is the moderators' alone
+    [line] = admin.moderation_queue(site.settings)
+    assert (line.id, line.state, ALARM in line.reason) == (answer.json()["id"], "listed", True)
+    assert entry(site, line.id)["row"]["rank"] is not None  # an alarm changes no rank
+    assert ALARM not in json.dumps(entry(site, line.id))  # and is the moderators' alone
 
 
 def test_identical_losses_raise_an_alarm(site, world, tmp_path):
@@ -272,8 +273,8 @@ def test_identical_losses_raise_an_alarm(site, world, tmp_path):
 
     assert site.post(made_of(world, tmp_path / "flat", answers), site.token()).status_code == 202
     site.work()
-    [line] = admin.queue(site.settings)
-    assert "identical losses" in line.why
+    [line] = admin.moderation_queue(site.settings)
+    assert "identical losses" in line.reason
 
 
 def test_many_attempts_raise_an_alarm_until_somebody_looked(site, world, tmp_path):
@@ -282,25 +283,28 @@ def test_many_attempts_raise_an_alarm_until_somebody_looked(site, world, tmp_pat
     runs = [world.write_run(tmp_path / str(number), memory=0.1, start=300 + 20 * number) for number in range(3)]
     ids = [site.post(run, headers).json()["id"] for run in runs]
     site.work()
-    assert [(line.entry, line.why) for line in admin.queue(site.settings)] == [
+    assert [(line.id, line.reason) for line in admin.moderation_queue(site.settings)] == [
         (ids[2], "many attempts: number 3 of Ada with scrub on this board")
     ]
-    for identity, reason, message in ((ids[2], " ", "A reason is needed"), (ids[0], "x", "not in the queue")):
+    for identity, reason, message in (
+        (ids[2], " ", "A reason of 1 to 2000 characters"),
+        (ids[0], "x", "not in the moderation queue"),
+    ):
         with pytest.raises(UsageError, match=message):
             admin.acknowledge(site.settings, identity, reason)
     admin.acknowledge(site.settings, ids[2], "a sweep that was announced")
-    assert admin.queue(site.settings) == []
+    assert admin.moderation_queue(site.settings) == []
     last = entry(site, ids[2])["history"][-1]
-    assert (last["after"], last["reason"]) == ("listed", "looked at: a sweep that was announced")
-    with site.database.writing() as session:
+    assert (last["after"], last["reason"]) == ("listed", "acknowledged: a sweep that was announced")
+    with site.database.write_session() as session:
         session.execute(update(Score).values(software={"code": "old"}))
-    admin.recount(site.settings)
+    admin.rescore(site.settings)
     site.work()
-    assert admin.queue(site.settings) == []  # the same alarm again asks for no second look
+    assert admin.moderation_queue(site.settings) == []  # the same alarm again asks for no second look
 
 
 def test_an_honest_row_raises_no_alarm(full_site):
-    with full_site.database.reading() as session:
+    with full_site.database.read_session() as session:
         found = session.execute(select(Entry.method, Entry.alarms, Entry.queued).where(Entry.tier != "reference")).all()
     assert len(found) == 5
     assert [row for row in found if row.alarms != [] or row.queued] == []

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from forgetbench.evidence.run import MethodRecord
-from forgetbench.leaderboard.serve import create_token
+from forgetbench.leaderboard.admin import create_token
 from forgetbench.methods import methods
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from forgetbench.evidence.arrays import read_arrays
 from forgetbench.evidence.run import describe
-from forgetbench.leaderboard.client.submit import check_locally, pack_body
+from forgetbench.leaderboard.client.submit import validate_run, write_body
 
 
 def expected_accuracy(world, folder):
@@ -23,7 +23,7 @@ def expected_accuracy(world, folder):
 def test_own_originals_are_kept_and_shown_and_take_no_place(site, world, tmp_path):
     run = world.write_run(tmp_path / "own", "iau", own=900, start=300)
     plain = world.write_run(tmp_path / "plain", "finetune", start=400, memory=0.2)
-    body = pack_body(check_locally(run), tmp_path / "body.zip").read_bytes()
+    body = write_body(validate_run(run), tmp_path / "body.zip").read_bytes()
     identity = site.post(body, site.token()).json()["id"]
     site.post(plain, site.token())
     site.work()
@@ -32,7 +32,7 @@ def test_own_originals_are_kept_and_shown_and_take_no_place(site, world, tmp_pat
     assert rows[0]["rank"]["high"] == 1
     assert (rows[1]["rank"], rows[1]["status"]) == (None, "own originals")
     accuracy = expected_accuracy(world, run)
-    assert f"right on {accuracy:.1%} of the test images" in rows[1]["reasons"][0]
+    assert f"{accuracy:.1%} test accuracy" in rows[1]["reasons"][0]
     page = site.client.get(f"/boards/{world.task}").text
     assert page.index("finetune</a>") < page.index("Originals of their own, not ranked") < page.index("iau</a>")
     entry = site.client.get(f"/api/v1/entries/{identity}").json()

@@ -164,7 +164,7 @@ def test_an_address_that_is_not_there_is_named_with_where_to_go(full):
     told = full.client.get("/api/v1/nowhere").json()["detail"]
     assert "/api/v1/nowhere" in told
     assert "openapi.json" in told
-    assert "POST is not to be had" in full.client.post("/methods").json()["detail"]
+    assert "POST is not supported" in full.client.post("/methods").json()["detail"]
 
 
 def test_the_command_that_runs_it_again_is_ours(site, world, tmp_path):
@@ -208,7 +208,7 @@ def test_an_empty_server_says_what_to_do(make_settings):
         assert client.get("/tasks/digits/cnn/nothing").status_code == 404
         assert client.get("/api/v1/boards").json() == []
         assert client.get("/health").json() == {"status": "ok"}
-        nothing = "no scoring process has been heard of yet; 0 wait for a score"
+        nothing = "no scoring worker has started yet; submissions waiting for a score: 0"
         assert client.get("/ready").json() == {"status": "ready", "scoring": nothing}
 
 
@@ -230,7 +230,7 @@ def test_the_web_process_imports_neither_torch_nor_what_scores():
 
     code = (
         "import sys; from forgetbench.leaderboard.web.app import create_app;"
-        "from forgetbench.leaderboard import client, server;"
+        "from forgetbench.leaderboard import client, serve;"
         "print([name for name in ('torch', 'sklearn', 'scipy', 'altair', 'pandas') if name in sys.modules])"
     )
     assert (
@@ -241,11 +241,11 @@ def test_the_web_process_imports_neither_torch_nor_what_scores():
 def test_a_board_can_be_read_before_anything_is_scored(make_settings, world, tiny_pack):
     from fastapi.testclient import TestClient
 
-    from forgetbench.leaderboard.serve import install_pack
+    from forgetbench.leaderboard.admin import install_bundle
     from forgetbench.leaderboard.web.app import create_app
 
     settings = make_settings()
-    install_pack(settings, tiny_pack.folder)
+    install_bundle(settings, tiny_pack.folder)
     with TestClient(create_app(settings)) as client:
         for path in ("/", f"/boards/{world.task}"):
             assert "being scored" in client.get(path).text

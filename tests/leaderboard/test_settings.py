@@ -38,7 +38,7 @@ def test_a_wrong_setting_is_named_and_explained(monkeypatch, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert ended.value.code == 2
     assert "FORGETBENCH_TRUSTED_PROXIES" in said
-    assert "'10.0.0.300' is no address or network" in said
+    assert "'10.0.0.300' is not an address or network" in said
     assert "FORGETBENCH_READS_PER_MINUTE: Input should be greater than or equal to 1" in said
 
 

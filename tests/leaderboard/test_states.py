@@ -13,7 +13,7 @@ from forgetbench.errors import UsageError
 from forgetbench.leaderboard import admin
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import verification
-from forgetbench.leaderboard.submissions.verification import comparison_of
+from forgetbench.leaderboard.submissions.verification import compare_scorecards
 from forgetbench.leaderboard.web.app import create_app
 
 
@@ -174,7 +174,7 @@ def test_every_route_with_every_role(site, world, listed, tmp_path):
 
 
 def test_too_many_requests_are_told_when_to_come_back(site, make_settings, world, databases, tmp_path):
-    from forgetbench.leaderboard.auth.rate_limit import Limits
+    from forgetbench.leaderboard.auth.rate_limit import RateLimits
 
     slow = Settings(**{**site.settings.model_dump(), "reads_per_minute": 3, "writes_per_minute": 2})
     site.client.app.state.limits.__init__(slow, site.database)
@@ -185,7 +185,7 @@ def test_too_many_requests_are_told_when_to_come_back(site, make_settings, world
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 61
     assert site.client.get("/health").status_code == 200
-    assert isinstance(site.client.app.state.limits, Limits)
+    assert isinstance(site.client.app.state.limits, RateLimits)
 
 
 def test_the_database_counts_as_the_memory_does(site):
@@ -212,11 +212,11 @@ def test_an_operator_sees_tokens_and_the_queue_and_moderates(site, listed):
     names = {line.name: line for line in admin.list_tokens(site.settings)}
     assert names["Ada"].scopes == ("submit",)
     assert admin.revoke_token(site.settings, names["Ada"].id) == "Ada"
-    with pytest.raises(UsageError, match="no token"):
+    with pytest.raises(UsageError, match="Unknown token"):
         admin.revoke_token(site.settings, "nope")
-    assert admin.queue(site.settings) == []
+    assert admin.moderation_queue(site.settings) == []
     assert admin.change_state(site.settings, identity, "quarantined", "a look").label == "scrub"
-    assert [(line.entry, line.state, line.why) for line in admin.queue(site.settings)] == [
+    assert [(line.id, line.state, line.reason) for line in admin.moderation_queue(site.settings)] == [
         (identity, "quarantined", "a look")
     ]
     with pytest.raises(UsageError, match="cannot become"):
@@ -228,11 +228,11 @@ def test_a_recount_scores_again_what_older_code_scored(site, world, listed):
 
     from forgetbench.leaderboard.db.models import Score
 
-    assert admin.recount(site.settings) == 0
+    assert admin.rescore(site.settings) == 0
     before = entry(site, listed[0])
-    with site.database.writing() as session:
+    with site.database.write_session() as session:
         session.execute(update(Score).values(software={"code": "old"}))
-    assert admin.recount(site.settings, world.task) == 3
+    assert admin.rescore(site.settings, world.task) == 3
     assert site.work() == 3 + 1
     after = entry(site, listed[0])
     assert after["scorecard"] == before["scorecard"]
@@ -246,7 +246,7 @@ def test_a_backup_gives_the_same_server(site, world, listed, tmp_path):
             admin.backup(site.settings, tmp_path / "x.tar")
         return
     target = admin.backup(site.settings, tmp_path / "server.tar")
-    with pytest.raises(UsageError, match="overwrites nothing"):
+    with pytest.raises(UsageError, match="already exists"):
         admin.backup(site.settings, target)
     other = Settings(server_folder=tmp_path / "restored")
     admin.restore(other, target)
@@ -273,7 +273,7 @@ def test_a_token_reads_no_more_from_many_addresses(site):
 
 
 def test_a_dump_and_a_static_export_outlive_the_server(full, tmp_path):
-    assert admin.dump(full.settings, tmp_path / "all.jsonl") == 7
+    assert admin.write_dump(full.settings, tmp_path / "all.jsonl") == 7
     head, *lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     assert (head["license"], head["protocols"], set(head)) == ("CC-BY-4.0", [1], set(head) | {"version", "date"})
     assert {line["row"]["method"] for line in lines} >= {"alpha", "retrain", "none"}
@@ -301,14 +301,14 @@ def test_a_metric_that_both_records_lack_cannot_tell():
     lacks = {"value": 1.0, "pseudo": []}
     first = {"ranking": ["a", "b", "c"], "metrics": {"a": there, "b": lacks, "c": there}}
     second = {"ranking": ["a", "b", "c"], "metrics": {"a": there, "b": lacks, "c": lacks}}
-    found = comparison_of(first, second)
+    found = compare_scorecards(first, second)
     assert {name: item["agrees"] for name, item in found.items()} == {"a": True, "b": None, "c": False}
 
 
 def test_a_verification_that_cannot_tell_leaves_the_row_as_it_was(site, world, listed, tmp_path, monkeypatch):
     identity, _ = listed
     monkeypatch.setattr(verification, "difference", lambda *_: None)
-    cards = verification.comparison_of
+    cards = verification.compare_scorecards
 
     def without_pseudo_values(first, second):
         for card in (first, second):
@@ -316,12 +316,12 @@ def test_a_verification_that_cannot_tell_leaves_the_row_as_it_was(site, world, l
                 card["metrics"][name]["pseudo"] = []
         return cards(first, second)
 
-    monkeypatch.setattr(verification, "comparison_of", without_pseudo_values)
+    monkeypatch.setattr(verification, "compare_scorecards", without_pseudo_values)
     run = world.write_run(tmp_path / "second", memory=0.1, start=700)
     verify(site, identity, run, site.token("verify", name="Grace"))
     site.work()
     found = entry(site, identity)
     assert (found["row"]["state"], found["row"]["tier"]) == ("listed", "recomputed")
     assert found["verifications"][0]["verdict"] == "failed"
-    assert "tells nothing" in found["history"][-1]["reason"]
+    assert "inconclusive" in found["history"][-1]["reason"]
     assert "cannot be told" in site.client.get(f"/entries/{identity}").text

@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from forgetbench.evidence.run import read_run
 from forgetbench.leaderboard.db.models import Entry, Event, Job
 from forgetbench.leaderboard.errors import Problem
-from forgetbench.leaderboard.submissions.uploads import Body, check_headers, unpack
+from forgetbench.leaderboard.submissions.uploads import UploadedBody, check_headers, unpack
+from forgetbench.leaderboard.worker import scoring
 from forgetbench.scoring.scorer import Scorer
 
 
@@ -30,7 +31,7 @@ def zip_of(folder, **changes):
 
 
 def count(site, kind):
-    with site.database.reading() as session:
+    with site.database.read_session() as session:
         return session.scalar(select(func.count()).select_from(kind))
 
 
@@ -222,7 +223,7 @@ HOSTILE = {
     "cut off": (lambda run: zip_of(run)[:-100], 400, "not a complete zip"),
     "empty": (lambda _: b"", 400, "not a complete zip"),
     "compressed": (lambda run: zip_of(run, compression=zipfile.ZIP_DEFLATED), 422, "without compression"),
-    "a path": (lambda run: zip_of(run, files={"../../evil.npz": b"x"}), 422, "belongs to no run"),
+    "a path": (lambda run: zip_of(run, files={"../../evil.npz": b"x"}), 422, "is not a file of a run"),
     "an additional file": (lambda run: zip_of(run, files={"d0-s9.npz": b"x"}), 422, "not named"),
     "NaN logits": (lambda run: damaged_array(run, lambda a: a * np.float16(np.nan)), 422, "SHA-256 differs"),
     "objects": (lambda run: damaged_array(run, lambda _: np.array([print], object)), 422, "size"),
@@ -241,7 +242,7 @@ def test_a_crowded_zip_costs_no_memory(make, world, tmp_path):
     (run.folder / "d0-s0.npz").write_bytes(content)
     tracemalloc.start()
     with pytest.raises(Problem, match="lists more than"):
-        unpack(Body(body, "", len(content)), tmp_path / "unpacked", 4 * 2**20)
+        unpack(UploadedBody(body, "", len(content)), tmp_path / "unpacked", 4 * 2**20)
     [error] = check_headers(run)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -267,8 +268,8 @@ def test_every_fault_is_told_at_once(site, world, tmp_path, change_manifest):
     assert answer.status_code == 422
     told = {(error["field"], error["message"]) for error in answer.json()["errors"]}
     for field, words in (
-        ("'notes.txt'", "belongs to no run"),
-        ("d0-s0.npz", "does not end where a zip"),
+        ("'notes.txt'", "is not a file of a run"),
+        ("d0-s0.npz", "does not end like a zip"),
         ("manifest", "another definition"),
         ("manifest", "seeds [2] were not unlearned from this board's originals"),
         ("d0-s1.npz", "SHA-256 differs"),
@@ -340,7 +341,7 @@ def test_another_media_type_is_refused(site):
 
 
 def test_the_quota_holds_and_says_when_to_come_back(make_settings, site, world, tmp_path):
-    from forgetbench.leaderboard.serve import create_token
+    from forgetbench.leaderboard.admin import create_token
 
     token = create_token(site.settings, "Eager", ["submit"], daily_submissions=1)
     headers = {"Authorization": f"Bearer {token}"}
@@ -364,21 +365,21 @@ def test_damaged_evidence_is_rejected_with_the_reason(site, world, tmp_path):
 
 def test_history_cannot_be_rewritten(site):
     for statement in ("UPDATE events SET actor = 'me'", "DELETE FROM events"):
-        with pytest.raises(DBAPIError, match="append-only"), site.database.writing() as session:
+        with pytest.raises(DBAPIError, match="append-only"), site.database.write_session() as session:
             session.execute(text(statement))
     assert count(site, Event) == 6
 
 
 def test_a_worker_that_dies_loses_its_lease_and_nothing_else(site, world, tmp_path, monkeypatch):
-    from forgetbench.leaderboard.db import queue as jobs
+    from forgetbench.leaderboard.db import queue
 
     identity = site.post(world.write_run(tmp_path / "run"), site.token()).json()["id"]
-    dead = jobs.claim(site.database, "dead", lease=0.05)
+    dead = queue.claim(site.database, "dead", lease=0.05)
     assert dead is not None
     threading.Event().wait(0.1)
     assert site.work() == 2
-    with pytest.raises(jobs.LeaseLost), site.database.writing() as session:
-        jobs.finish(session, dead)
+    with pytest.raises(queue.LeaseLostError), site.database.write_session() as session:
+        queue.complete(session, dead)
     history = site.client.get(f"/api/v1/submissions/{identity}").json()["history"]
     assert [event["after"] for event in history] == ["received", "scoring", "listed"]
 
@@ -390,7 +391,7 @@ def test_a_job_that_always_fails_ends_with_a_reason(site, world, tmp_path, monke
     def boom(*_):
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(site.worker, "_scorecard", boom)
+    monkeypatch.setattr(scoring, "score_entry", boom)
     object.__setattr__(site.settings, "poll_seconds", 0.001)
     for _ in range(200):
         if not site.worker.work_once():
@@ -399,7 +400,7 @@ def test_a_job_that_always_fails_ends_with_a_reason(site, world, tmp_path, monke
         if got["state"] == "rejected":
             break
     assert "server's fault" in got["note"]
-    with site.database.reading() as session:
+    with site.database.read_session() as session:
         job = session.scalars(select(Job).where(Job.subject == identity)).one()
         assert (job.state, job.attempts, job.error) == ("failed", 3, "RuntimeError: boom")
 
@@ -410,7 +411,7 @@ def test_leftovers_of_interrupted_uploads_are_removed(site):
     (site.settings.incoming / "abc").write_bytes(b"half")
     (site.settings.evidence / "nobody").mkdir()
     assert remove_leftovers(site.settings, site.database) == 0  # they may be under way
-    assert remove_leftovers(site.settings, site.database, older_than=-1) == 2
+    assert remove_leftovers(site.settings, site.database, min_age=-1) == 2
 
 
 def test_one_rank_job_is_enough_for_many_submissions(site, world, tmp_path):
@@ -421,11 +422,11 @@ def test_one_rank_job_is_enough_for_many_submissions(site, world, tmp_path):
 
 
 def test_a_newer_pack_supersedes_and_the_old_board_stays(site, world, tmp_path):
-    from forgetbench.leaderboard.serve import install_pack
+    from forgetbench.leaderboard.admin import install_bundle
 
     old = site.client.get(f"/api/v1/boards/{world.task}").json()
-    install_pack(site.settings, world.write_pack(tmp_path / "new", title="Once more"))
-    install_pack(site.settings, tmp_path / "new")  # twice is once
+    install_bundle(site.settings, world.write_pack(tmp_path / "new", title="Once more"))
+    install_bundle(site.settings, tmp_path / "new")  # twice is once
     new = site.client.get(f"/api/v1/boards/{world.task}").json()
     assert new["title"] == "Once more"
     again = site.client.get(f"/api/v1/boards/{world.task}?pack={old['pack'][:12]}").json()

@@ -8,15 +8,15 @@ import pytest
 
 from forgetbench.evidence.reference import read_pack
 from forgetbench.leaderboard import admin
-from forgetbench.leaderboard.client.submit import pull_pack
-from forgetbench.leaderboard.serve import install_pack
+from forgetbench.leaderboard.admin import install_bundle
+from forgetbench.leaderboard.client.submit import pull_bundle
 
 
 @pytest.fixture
 def superseded(full_site, tmp_path):
     """A server whose full board was superseded; and the beginning of the old pack's hash."""
     old = full_site.client.get(f"/api/v1/boards/{full_site.world.task}").json()["pack"][:12]
-    install_pack(full_site.settings, full_site.world.write_pack(tmp_path / "new", title="Once more"))
+    install_bundle(full_site.settings, full_site.world.write_pack(tmp_path / "new", title="Once more"))
     full_site.work()
     return full_site, old
 
@@ -82,9 +82,9 @@ def test_the_api_lists_them_where_they_are_asked_for(superseded):
 def test_the_pack_of_an_old_board_is_to_be_had(superseded, tmp_path, over):
     site, old = superseded
     address = "http://127.0.0.1:8000"
-    there = pull_pack(site.world.task, address, tmp_path / "old", pack=old, transport=over)
+    there = pull_bundle(site.world.task, address, tmp_path / "old", pack=old, transport=over)
     assert read_pack(there, verify=False).card.title == "A made-up task of three classes"
-    now = pull_pack(site.world.task, address, tmp_path / "now", transport=over)
+    now = pull_bundle(site.world.task, address, tmp_path / "now", transport=over)
     assert read_pack(now, verify=False).card.title == "Once more"
 
 

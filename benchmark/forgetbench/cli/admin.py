@@ -59,7 +59,7 @@ def create(
     daily
         Submissions that it may make in 24 hours, if other than the server's quota; 0: none.
     """
-    from forgetbench.leaderboard.serve import create_token
+    from forgetbench.leaderboard.admin import create_token
 
     chosen = settings(database, data)
     token = create_token(chosen, name, scope or ["submit"], days=days, daily_submissions=daily)
@@ -130,15 +130,15 @@ def queue(*, database: Database = None, data: Data = None) -> None:
 
     Example: forgetbench admin queue
     """
-    from forgetbench.leaderboard.admin import queue as waiting
+    from forgetbench.leaderboard.admin import moderation_queue
 
-    lines = waiting(settings(database, data))
+    lines = moderation_queue(settings(database, data))
     print_table("", ("entry", "task", "row", "submitter", "state", "why"), lines)
     if not lines:
         remark("Nothing waits for a look.")
-    if any(line.entry.startswith("job ") for line in lines):
+    if any(line.id.startswith("job ") for line in lines):
         remark("`forgetbench admin retry NUMBER` (or `all`) asks for a failed job again.")
-    if any(not line.entry.startswith("job ") for line in lines):
+    if any(not line.id.startswith("job ") for line in lines):
         remark('`forgetbench admin acknowledge ID --reason "..."` takes an entry off this list as it is.')
 
 
@@ -190,7 +190,7 @@ def retry(job: str, *, database: Database = None, data: Data = None) -> None:
     job
         Its number in the queue, or `all`.
     """
-    from forgetbench.leaderboard.admin import retry as ask
+    from forgetbench.leaderboard.admin import retry_jobs as ask
 
     asked = ask(settings(database, data), job)
     out().print("\n".join(f"asked again: {key}" for key in asked) or "No job has failed.", markup=False)
@@ -206,7 +206,7 @@ def rescore(task: str | None = None, *, database: Database = None, data: Data = 
     task
         One board; all, if left out.
     """
-    from forgetbench.leaderboard.admin import recount as ask
+    from forgetbench.leaderboard.admin import rescore as ask
 
     out().print(f"{ask(settings(database, data), task)} entries will be scored again.", markup=False)
 
@@ -253,7 +253,7 @@ def dump(target: Path, *, database: Database = None, data: Data = None) -> None:
     target
         The file.
     """
-    from forgetbench.leaderboard.admin import dump as write
+    from forgetbench.leaderboard.admin import write_dump as write
 
     out().print(f"{write(settings(database, data), target)} entries written.", markup=False)
 

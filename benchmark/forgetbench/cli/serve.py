@@ -79,7 +79,7 @@ def serve(
     no_worker
         Start no scoring process; run `forgetbench worker` for that.
     """
-    from forgetbench.leaderboard.serve import has_boards
+    from forgetbench.leaderboard.admin import has_boards
     from forgetbench.leaderboard.serve import serve as serve_site
 
     chosen = settings(database, data)
@@ -164,9 +164,9 @@ def install_here(folder: Path, *, database: str | None = None, data: Path | None
     data
         The server's folder.
     """
-    from forgetbench.leaderboard.serve import install_pack
+    from forgetbench.leaderboard.admin import install_bundle
 
-    board = install_pack(settings(database, data), folder)
+    board = install_bundle(settings(database, data), folder)
     out().print(f"The board of {board.task} is installed.", markup=False)
 
 
@@ -214,14 +214,14 @@ def pull(
     """
     from tempfile import TemporaryDirectory
 
-    from forgetbench.leaderboard.client.submit import pull_pack
+    from forgetbench.leaderboard.client.submit import pull_bundle
     from forgetbench.remote.pull import adopt_originals
     from forgetbench.runner.config import RunConfig
     from forgetbench.tasks.task import read_task
 
     wanted = read_task(task)
     with TemporaryDirectory(prefix="forgetbench-") as place:
-        folder = pull_pack(task, server, to or Path(place) / "pack", pack=pack)
+        folder = pull_bundle(task, server, to or Path(place) / "pack", pack=pack)
         done = adopt_originals(wanted, folder, RunConfig(root=root, device=device))
     out().print(f"{done.count} originals of {task} are in the store.", markup=False)
     if done.replaced:
@@ -246,5 +246,6 @@ def settings(database: str | None, data: Path | None) -> Settings:
     try:
         return Settings.model_validate({name: value for name, value in chosen.items() if value is not None})
     except ValidationError as error:
-        said = "; ".join(f"FORGETBENCH_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
+        names = [str(item["loc"][0]).upper().removeprefix("FORGETBENCH_") for item in error.errors()]
+        said = "; ".join(f"FORGETBENCH_{name}: {item['msg']}" for name, item in zip(names, error.errors(), strict=True))
         raise UsageError(f"{said}. Set or unset the variable; docs/run-a-leaderboard.md lists them.") from None

@@ -51,7 +51,7 @@ def submit(
     json
         Print the server's answer as JSON.
     """
-    from forgetbench.leaderboard.client.submit import REFUSED
+    from forgetbench.leaderboard.client.submit import REFUSED_STATES
     from forgetbench.leaderboard.client.submit import submit as submit_run
     from forgetbench.remote.submit import find_run
     from forgetbench.runner.config import RunConfig
@@ -61,12 +61,12 @@ def submit(
     with UploadBar() as bar:
         verdict = submit_run(folder, server, dry_run=dry_run, progress=bar)
     if json:
-        print_json(verdict.document)
+        print_json(verdict.document.model_dump(mode="json"))
     else:
         out().print(f"{verdict.task}: {verdict.detail}", markup=False)
         if verdict.url:
             out().print(verdict.url, markup=False)
-    return 1 if verdict.state in REFUSED else 0
+    return 1 if verdict.state in REFUSED_STATES else 0
 
 
 def withdraw(submission: str, *, server: str, reason: str) -> None:
@@ -111,15 +111,15 @@ def verify(submission: str, *, server: str, root: Path | None = None, allow_sour
         record = rerun(submission, server, root, watcher, remark, allow_source=allow_source)
     words = {True: "yes", False: "no", None: "cannot be told"}
     rows = []
-    for name, apart in (record["comparison"] or {}).items():
+    for name, item in (record.comparison or {}).items():
         value, interval = "–", ""
-        if apart["value"] is not None:
-            value, interval = f"{apart['value']:+.4f}", f"{apart['low']:+.4f} … {apart['high']:+.4f}"
-        rows.append((name, value, interval, words[apart["agrees"]]))
+        if item.value is not None:
+            value, interval = f"{item.value:+.4f}", f"{item.low:+.4f} … {item.high:+.4f}"
+        rows.append((name, value, interval, words[item.agrees]))
     print_table(
-        f"{submission}: {record['verdict']}",
+        f"{submission}: {record.verdict}",
         ("ranking metric", "second record minus first", "95 % interval", "agrees"),
         rows,
         right=(1,),
     )
-    return 0 if record["verdict"] == "reproduced" else 1
+    return 0 if record.verdict == "reproduced" else 1

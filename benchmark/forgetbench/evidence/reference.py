@@ -31,6 +31,8 @@ from forgetbench.evidence.run import (
 from forgetbench.store import canonical_json, digest, file_digest, write_atomically
 
 PACK = "pack.json"
+PUBLIC_FILES = re.compile(r"pack\.json|(originals|models)/[\w.-]+|(rows|index|indices)-d\d+\.npz")
+"""Files of a pack that a server gives to submitters: never labels, groups, or an oracle's evidence."""
 VERDICT = "audit.json"
 """What an audit found out of place; a pack holds it only where there is something, for it then is another board."""
 PROBED = ("forget", "retain", "validation", "test-forgotten")

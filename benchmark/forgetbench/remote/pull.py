@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.reference import read_pack
-from forgetbench.leaderboard.client.submit import pull_pack
+from forgetbench.leaderboard.client.submit import pull_bundle
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.train import adopt
 from forgetbench.store import digest
@@ -34,7 +34,7 @@ def bring(name: str, server: str, options: RunConfig, *, pack: str = "") -> tupl
         ForgetBenchError: The server has no such board, or cannot be reached.
     """
     with TemporaryDirectory(prefix="forgetbench-") as place:
-        folder = pull_pack(name, server, Path(place) / "pack", pack=pack)
+        folder = pull_bundle(name, server, Path(place) / "pack", pack=pack)
         card = read_pack(folder, verify=False).card
         here = replace(options, home=options.home / "boards" / digest(card.model_dump(mode="json"))[:12])
         task = read_task(name).with_counts(seeds=card.seeds, draws=card.draws)

@@ -10,8 +10,8 @@ from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.reference import read_pack
 from forgetbench.evidence.run import read_run
 from forgetbench.importers.logits import is_elsewhere, make_run
-from forgetbench.leaderboard.client.http import Client
-from forgetbench.leaderboard.client.submit import pull_pack
+from forgetbench.leaderboard.client.http import LeaderboardClient
+from forgetbench.leaderboard.client.submit import pull_bundle
 from forgetbench.remote.pull import bring
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import choose
@@ -53,8 +53,8 @@ def _named(task: str | None, what: str) -> str:
 def _run_first(what: str, server: str, name: str, options: RunConfig, watcher: ProgressCallback) -> Path:
     task = read_task(name)
     choose([], [what], task.network.name)  # the file and its parameters are found to be good before anything is sent
-    with Client(server) as client:
-        client.introduce()
+    with LeaderboardClient(server) as client:
+        client.whoami()
         task, options = bring(name, server, options)
         [done] = run([task], lambda one: choose([], [what], one.network.name), options, watcher)
     manifest = read_run(done.runs[0]).manifest
@@ -65,5 +65,5 @@ def _run_first(what: str, server: str, name: str, options: RunConfig, watcher: P
 
 def _gather_first(folder: Path, server: str, name: str, options: RunConfig) -> Path:
     with TemporaryDirectory(prefix="forgetbench-") as place:
-        pack = read_pack(pull_pack(name, server, Path(place) / "pack"), verify=False)
+        pack = read_pack(pull_bundle(name, server, Path(place) / "pack"), verify=False)
         return make_run(folder, pack, Results(options.home).runs / name / f"elsewhere-{folder.resolve().name}")

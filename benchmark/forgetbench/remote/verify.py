@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.run import Manifest, read_run
-from forgetbench.leaderboard.client.http import Client
+from forgetbench.leaderboard.client.http import LeaderboardClient
 from forgetbench.leaderboard.client.submit import fetch_entry, post_verification
+from forgetbench.leaderboard.render.schemas import EntryDocument, VerificationDocument
 from forgetbench.methods import load_method_file, methods
 from forgetbench.methods.base import Method
 from forgetbench.remote.pull import bring
@@ -33,7 +33,7 @@ def rerun(
     say: Callable[[str], None],
     *,
     allow_source: bool = False,
-) -> dict[str, Any]:
+) -> VerificationDocument:
     """Fetch a submission's recipe and the board's originals, unlearn again, and post the evidence.
 
     Args:
@@ -55,8 +55,8 @@ def rerun(
 
 def _check_scope(server: str) -> None:
     """Find out before anything is trained whether the record could be posted."""
-    with Client(server) as client:
-        if "verify" not in client.introduce()["scopes"]:
+    with LeaderboardClient(server) as client:
+        if "verify" not in client.whoami().scopes:
             raise UsageError(f"This token has not the scope 'verify' on {server}; ask its operator for one that has.")
 
 
@@ -82,9 +82,9 @@ def compare_rerun(
         ForgetBenchError: The recipe cannot be run here, or the server cannot be reached.
     """
     with _made_again(submission, server, root, watcher, say, allow_source=allow_source) as again:
-        if not again.entry.get("scorecard"):
+        if not again.entry.scorecard:
             raise UsageError(f"{submission} has no scorecard yet; ask again when it is listed.")
-        recorded = Scorecard.model_validate(again.entry["scorecard"])
+        recorded = Scorecard.model_validate(again.entry.scorecard)
         row = row_of(again.manifest.row, recorded, again.manifest)
         same = evidence_digest(read_run(again.run()).manifest) == row.evidence
         card = recorded if same else again.score()
@@ -95,7 +95,7 @@ def compare_rerun(
 class _Again:
     """A submission that is made again, in the home of its board: none of the verifier's own originals takes part."""
 
-    entry: dict[str, Any]
+    entry: EntryDocument
     manifest: Manifest
     task: Task
     contestant: MethodSpec
@@ -126,7 +126,7 @@ def _made_again(
     allow_source: bool,
 ) -> Iterator[_Again]:
     entry = fetch_entry(submission, server)
-    manifest = Manifest.model_validate(entry["manifest"])
+    manifest = Manifest.model_validate(entry.manifest)
     if manifest.method.observed:
         raise UsageError(f"{manifest.row} was unlearned elsewhere: there is no program here that could be run again.")
     if manifest.method.source is not None and not allow_source:
@@ -136,7 +136,7 @@ def _made_again(
         )
     with TemporaryDirectory(prefix="forgetbench-verify-") as place:
         options = RunConfig(root=root, device="cpu", skip_oracles=True)
-        task, options = bring(manifest.task, server, options, pack=entry["pack"])
+        task, options = bring(manifest.task, server, options, pack=entry.pack)
         yield _Again(entry, manifest, task, _contestant(manifest, Path(place)), options, watcher)
 
 

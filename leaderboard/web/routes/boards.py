@@ -70,7 +70,7 @@ def board(
         return _export(request, database, name, ending, query)
     if ending in {"svg", "vega"}:
         return _chart_file(request, database, name, ending, query)
-    with database.reading() as session:
+    with database.read_session() as session:
         identity, _ = boards.version(session, task, query.pack or None)
         told = (identity, boards.versions(session, task), query.model_dump(), base_url(request), vega.address(settings))
         etag = etag_of(request, "board", *told)
@@ -95,7 +95,7 @@ def board(
 
 def _export(request: Request, database: Database, task: str, ending: str, query: BoardView) -> Response:
     media_type, write = exports.FORMATS[ending]
-    with database.reading() as session:
+    with database.read_session() as session:
         found = boards.find(session, task, query.pack or None)
         etag = etag_of(request, "export", ending, found.id, found.revision, query.model_dump(), base_url(request))
         name = re.sub(r"[^\w-]+", "-", task)
@@ -126,7 +126,7 @@ def _charts(request: Request, session: Session, board: Board, query: BoardView) 
 
 
 def _chart_file(request: Request, database: Database, task: str, ending: str, query: BoardView) -> Response:
-    with database.reading() as session:
+    with database.read_session() as session:
         found = boards.find(session, task, query.pack or None)
         first = charts.default_axes(found)[0]
         x, y = query.x or first[0], query.y or first[1]
@@ -168,7 +168,7 @@ def entry(request: Request, database: DatabaseDep, identity: str) -> Response:
     """An entry, whole; with ``.csv``, ``.json``, ``.md`` or ``.tex`` behind its id, its tables as a file."""
     identity, _, ending = identity.partition(".")
     url = f"{base_url(request)}/entries/{identity}"
-    with database.reading() as session:
+    with database.read_session() as session:
         whole = entries.find(session, identity)
         if ending:
             if ending not in sheets.WRITERS:

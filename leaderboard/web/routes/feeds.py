@@ -13,7 +13,7 @@ from forgetbench.leaderboard.auth.dependencies import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.boards import entries
 from forgetbench.leaderboard.boards import queries as boards
 from forgetbench.leaderboard.db.models import Board, Entry
-from forgetbench.leaderboard.db.states import PUBLIC
+from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.render import dump as dumps
 from forgetbench.leaderboard.render import formatting
 from forgetbench.leaderboard.web.caching import conditional, etag_of, kept, unchanged
@@ -29,14 +29,14 @@ _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 @router.get("/feed.atom")
 def feed(request: Request, database: DatabaseDep) -> Response:
     """The newest entries of all boards."""
-    with database.reading() as session:
+    with database.read_session() as session:
         etag = etag_of(request, "feed", boards.versions(session), base_url(request))
 
         def make() -> bytes:
             query = (
                 select(Entry)
                 .join(Entry.board)
-                .where(Entry.state.in_(PUBLIC), Entry.tier != "reference", Board.superseded_at.is_(None))
+                .where(Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference", Board.superseded_at.is_(None))
                 .order_by(Entry.listed_at.desc(), Entry.id)
                 .options(contains_eager(Entry.board), boards.light_columns())
                 .limit(NEWEST)
@@ -51,7 +51,7 @@ def feed(request: Request, database: DatabaseDep) -> Response:
 @router.get("/dump.jsonl")
 def dump(request: Request, database: DatabaseDep, settings: SettingsDep) -> Response:
     """Everything that is listed, one entry on each line, behind a head that says what it is."""
-    with database.reading() as session:
+    with database.read_session() as session:
         etag = etag_of(request, "dump", boards.versions(session))
     if (same := unchanged(request, etag)) is not None:
         return same
@@ -62,7 +62,7 @@ def dump(request: Request, database: DatabaseDep, settings: SettingsDep) -> Resp
 @router.get("/badges/{identity}.svg")
 def badge(request: Request, database: DatabaseDep, identity: str) -> Response:
     """An entry's place and tier as a small picture, for a README."""
-    with database.reading() as session:
+    with database.read_session() as session:
         whole = entries.find(session, identity)
         place = whole.placing
         rank = f"rank {formatting.rank_text(place.low, place.high)} of {whole.ranked}" if place else "not ranked"

@@ -24,14 +24,14 @@ from forgetbench.leaderboard.boards import compare as comparing
 from forgetbench.leaderboard.boards import directory, entries
 from forgetbench.leaderboard.boards import directory as planned
 from forgetbench.leaderboard.boards import queries as boards
-from forgetbench.leaderboard.db import queue as jobs
+from forgetbench.leaderboard.db import queue
 from forgetbench.leaderboard.db.models import Entry
 from forgetbench.leaderboard.errors import Link, Problem
 from forgetbench.leaderboard.render import table_export as tabling
 from forgetbench.leaderboard.render.board_export import FORMATS
 from forgetbench.leaderboard.render.table_export import WRITERS, Sheet, Table
 from forgetbench.leaderboard.render.templates import Pages
-from forgetbench.leaderboard.submissions import reference as packs
+from forgetbench.leaderboard.submissions import reference
 from forgetbench.leaderboard.web import openapi as apidocs
 from forgetbench.leaderboard.web.caching import conditional, etag_of
 from forgetbench.leaderboard.web.routes.api import PackHash, base_url
@@ -94,7 +94,7 @@ def _split(name: str, known: Callable[[str], bool]) -> tuple[str, str]:
 @router.get("/boards.{ending}")
 def overview(request: Request, database: DatabaseDep, ending: str = "") -> Response:
     """Every board with its leading entries."""
-    with database.reading() as session:
+    with database.read_session() as session:
 
         def make() -> dict[str, Any]:
             found = boards.summaries(session)
@@ -110,7 +110,7 @@ def compare(request: Request, database: DatabaseDep, ids: Ids, ending: str = "")
     chosen = list(dict.fromkeys(part for text in ids for part in text.split(",") if part))
     if len(chosen) > comparing.MOST:
         raise Problem(422, f"Choose at most {comparing.MOST} entries to compare.")
-    with database.reading() as session:
+    with database.read_session() as session:
 
         def make() -> dict[str, Any]:
             found = comparing.compare([entries.find(session, identity) for identity in chosen])
@@ -123,7 +123,7 @@ def compare(request: Request, database: DatabaseDep, ids: Ids, ending: str = "")
 @router.get("/methods.{ending}")
 def methods(request: Request, database: DatabaseDep, ending: str = "") -> Response:
     """Every method that is listed."""
-    with database.reading() as session:
+    with database.read_session() as session:
 
         def make() -> dict[str, Any]:
             return {"methods": directory.methods(session)}
@@ -134,7 +134,7 @@ def methods(request: Request, database: DatabaseDep, ending: str = "") -> Respon
 @router.get("/methods/{name:path}")
 def method(request: Request, database: DatabaseDep, settings: SettingsDep, name: str, page: PageNumber = 1) -> Response:
     """One method on all boards."""
-    with database.reading() as session:
+    with database.read_session() as session:
         name, ending = _split(name, partial(directory.is_method, session))
 
         def make() -> dict[str, Any]:
@@ -150,7 +150,7 @@ def method(request: Request, database: DatabaseDep, settings: SettingsDep, name:
 @router.get("/metrics.{ending}")
 def metrics(request: Request, database: DatabaseDep, ending: str = "") -> Response:
     """Every metric."""
-    with database.reading() as session:
+    with database.read_session() as session:
 
         def make() -> dict[str, Any]:
             return {"specs": directory.metric_specs(session)}
@@ -161,7 +161,7 @@ def metrics(request: Request, database: DatabaseDep, ending: str = "") -> Respon
 @router.get("/metrics/{name}")
 def metric(request: Request, database: DatabaseDep, name: str) -> Response:
     """One metric: what it means, what it misses, and the oracle band on each board."""
-    with database.reading() as session:
+    with database.read_session() as session:
         name, ending = _split(name, lambda whole: bool(directory.boards_of_metric(session, whole)))
 
         def make() -> dict[str, Any]:
@@ -180,7 +180,7 @@ def metric(request: Request, database: DatabaseDep, name: str) -> Response:
 @router.get("/tasks/{task:path}")
 def task(request: Request, database: DatabaseDep, settings: SettingsDep, task: str, pack: PackHash = "") -> Response:
     """One task: images, license, recipe, and the hashes of the lists that were forgotten; of any pack."""
-    with database.reading() as session:
+    with database.read_session() as session:
         task, ending = _split(task, partial(boards.exists, session))
         if not ending and not boards.exists(session, task) and (known := planned.find(task)) is not None:
             pages: Pages = request.app.state.pages
@@ -189,7 +189,7 @@ def task(request: Request, database: DatabaseDep, settings: SettingsDep, task: s
         def make() -> dict[str, Any]:
             board = boards.find(session, task, pack or None)
             others = [other for other in boards.of_task(session, task) if other.id != board.id]
-            return {"board": board, "card": packs.pack_of(settings, board).card, "versions": others}
+            return {"board": board, "card": reference.load_bundle(settings, board).card, "versions": others}
 
         return _view(request, session, "task.html", ending, make, lambda it: tabling.task(it["board"], it["card"]))
 
@@ -199,7 +199,7 @@ def submitter(
     request: Request, database: DatabaseDep, settings: SettingsDep, name: str, page: PageNumber = 1
 ) -> Response:
     """One submitter: what is listed, and how many attempts there were."""
-    with database.reading() as session:
+    with database.read_session() as session:
         name, ending = _split(name, partial(directory.is_submitter, session))
 
         def make() -> dict[str, Any]:
@@ -220,14 +220,14 @@ def submitter(
 @router.get("/submit.{ending}")
 def submit(request: Request, database: DatabaseDep, settings: SettingsDep, ending: str = "") -> Response:
     """How to submit: made from the manifest's own schema and this server's limits."""
-    with database.reading() as session:
-        trouble = jobs.trouble(session, settings.lease_seconds)
+    with database.read_session() as session:
+        warning = queue.worker_warning(session, settings.lease_seconds)
 
         def make() -> dict[str, Any]:
             tasks = [board.task for board in boards.current(session)]
-            return {"tasks": tasks, "settings": settings, "tables": schema_tables(Manifest), "trouble": trouble}
+            return {"tasks": tasks, "settings": settings, "tables": schema_tables(Manifest), "warning": warning}
 
-        return _view(request, session, "submit.html", ending, make, lambda it: tabling.submit(it["tables"]), trouble)
+        return _view(request, session, "submit.html", ending, make, lambda it: tabling.submit(it["tables"]), warning)
 
 
 @router.get("/api")

@@ -1,52 +1,87 @@
-"""The writing routes of the API: submitting, verifying, changing states."""
+"""Write routes of the API: submit a run, post a verification, change a state."""
 
 from __future__ import annotations
 
+import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
-from forgetbench.leaderboard.auth.dependencies import DatabaseDep, Known, SettingsDep, Submitter, Verifier
+from forgetbench.leaderboard.auth.dependencies import AnyToken, DatabaseDep, SettingsDep, SubmitToken, VerifyToken
 from forgetbench.leaderboard.db.models import Token
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.render.schemas import DryRunDocument, SubmissionDocument, VerificationReceived
-from forgetbench.leaderboard.submissions import moderation, uploads, verification
-from forgetbench.leaderboard.submissions import receive as submissions
+from forgetbench.leaderboard.submissions import moderation, receive, verification
 from forgetbench.leaderboard.submissions.moderation import StateChange
-from forgetbench.leaderboard.submissions.uploads import Body
+from forgetbench.leaderboard.submissions.uploads import MEDIA_TYPE, UploadedBody
 from forgetbench.leaderboard.web.routes.api import WRITE_ERRORS, submission_document
 
 router = APIRouter(prefix="/api/v1")
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {uploads.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
-    }
+_ZIP_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 }
-Taken = TypeVar("Taken")
-Key = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
+IdempotencyKeyHeader = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
+Result = TypeVar("Result")
 
 
-async def _with_body(request: Request, token: Token, take: Callable[[Body], Taken]) -> Taken:
-    """Receive a body into a file, hand it on, and remove it, whatever happens."""
+async def _process_body(request: Request, token: Token, process: Callable[[UploadedBody], Result]) -> Result:
+    """Write the body of a request to a temporary file, and process the file in a thread."""
     settings = request.app.state.settings
-    address = request.client.host if request.client else "unknown"
-    await run_in_threadpool(request.app.state.limits.write, address, token.id)
-    if request.headers.get("content-type", "").partition(";")[0].strip() != uploads.MEDIA_TYPE:
-        raise Problem(415, f"Send the run as {uploads.MEDIA_TYPE}; `forgetbench submit` does.")
-    length = request.headers.get("content-length", "")
+    await run_in_threadpool(request.app.state.limits.count_write, _address(request), token.id)
+    if request.headers.get("content-type", "").partition(";")[0].strip() != MEDIA_TYPE:
+        raise Problem(415, f"Send the run as {MEDIA_TYPE}; `forgetbench submit` does so.")
     settings.incoming.mkdir(parents=True, exist_ok=True)
     path = settings.incoming / secrets.token_hex(16)
+    length = request.headers.get("content-length", "")
     announced = int(length) if length.isascii() and length.isdigit() else None
     try:
-        body = await uploads.receive(request.stream(), path, settings.max_upload_bytes, announced)
-        return await run_in_threadpool(take, body)
+        body = await _save_body(request.stream(), path, settings.max_upload_bytes, announced)
+        return await run_in_threadpool(process, body)
     finally:
         path.unlink(missing_ok=True)
+
+
+async def _save_body(stream: AsyncIterator[bytes], path: Path, max_bytes: int, announced: int | None) -> UploadedBody:
+    """Write a body to a file while it arrives.
+
+    Args:
+        stream: The body.
+        path: File to create.
+        max_bytes: Largest length that is accepted.
+        announced: The request's Content-Length, if any.
+
+    Raises:
+        Problem: 413, the body is too large; 400, it ended early.
+    """
+    too_large = Problem(
+        413, f"A submission may have at most {max_bytes} bytes on this server.", headers={"Connection": "close"}
+    )
+    if announced is not None and announced > max_bytes:
+        raise too_large
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("xb") as file:
+            async for chunk in stream:
+                size += len(chunk)
+                if size > max_bytes:
+                    raise too_large
+                digest.update(chunk)
+                file.write(chunk)
+    except ClientDisconnect as error:
+        raise Problem(400, "The upload ended early; nothing was stored. Submit again.") from error
+    if announced is not None and size != announced:
+        raise Problem(400, f"The upload ended after {size} of {announced} bytes; nothing was stored. Submit again.")
+    return UploadedBody(path, digest.hexdigest(), size)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
 
 
 @router.post(
@@ -54,54 +89,63 @@ async def _with_body(request: Request, token: Token, take: Callable[[Body], Take
     status_code=202,
     response_model=SubmissionDocument,
     responses={
-        200: {"model": SubmissionDocument | DryRunDocument, "description": "A dry run, or the first answer again"},
+        200: {
+            "model": SubmissionDocument | DryRunDocument,
+            "description": "A dry run, or the first response to a repeated request",
+        },
         **WRITE_ERRORS,
     },
-    openapi_extra=_BODY,
+    openapi_extra=_ZIP_BODY,
 )
 async def submit(
     request: Request,
     database: DatabaseDep,
     settings: SettingsDep,
-    token: Submitter,
+    token: SubmitToken,
     dry_run: bool = False,
-    idempotency_key: Key = None,
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     """Submit a run: a zip, stored without compression, of its manifest and evidence files.
 
-    With ``dry_run=true`` everything is checked and nothing kept. With an ``Idempotency-Key`` the same body again gets
-    the first answer, another body 409.
+    With ``dry_run=true``, all checks are made and nothing is stored. With an ``Idempotency-Key``, the same body gets
+    the first response again, and another body gets 409.
     """
 
-    def take(body: Body) -> submissions.Reception:
-        return submissions.receive(database, settings, token, body, key=idempotency_key, dry_run=dry_run)
+    def process(body: UploadedBody) -> receive.Receipt:
+        return receive.receive_submission(database, settings, token, body, key=idempotency_key, dry_run=dry_run)
 
-    got = await _with_body(request, token, take)
-    if got.entry_id is None:
-        detail = "Everything is as it must be; nothing was stored."
-        return JSONResponse({"task": got.task, "accepted": True, "detail": detail})
-    answer = await run_in_threadpool(submission_document, request, database, got.entry_id)
-    return JSONResponse(answer, 200 if got.repeated else 202, {"Location": f"/api/v1/submissions/{got.entry_id}"})
+    receipt = await _process_body(request, token, process)
+    if receipt.entry_id is None:
+        detail = "All checks passed; nothing was stored."
+        return JSONResponse(DryRunDocument(task=receipt.task, accepted=True, detail=detail).model_dump())
+    content = await run_in_threadpool(submission_document, request, database, receipt.entry_id)
+    location = {"Location": f"/api/v1/submissions/{receipt.entry_id}"}
+    return JSONResponse(content, 200 if receipt.repeated else 202, location)
 
 
-@router.post("/submissions/{identity}/verifications", status_code=202, responses=WRITE_ERRORS, openapi_extra=_BODY)
+@router.post("/submissions/{identity}/verifications", status_code=202, responses=WRITE_ERRORS, openapi_extra=_ZIP_BODY)
 async def verify(
-    request: Request, database: DatabaseDep, settings: SettingsDep, token: Verifier, identity: str
+    request: Request, database: DatabaseDep, settings: SettingsDep, token: VerifyToken, identity: str
 ) -> VerificationReceived:
     """Post a second run of a listed submission's recipe; the row becomes reproduced, or flagged."""
 
-    def take(body: Body) -> str:
-        return verification.receive(database, settings, token, identity, body)
+    def process(body: UploadedBody) -> str:
+        return verification.receive_verification(database, settings, token, identity, body)
 
-    return VerificationReceived(id=await _with_body(request, token, take), entry=identity)
+    return VerificationReceived(id=await _process_body(request, token, process), entry=identity)
 
 
 @router.post("/submissions/{identity}/state", responses=WRITE_ERRORS)
 def change_state(
-    request: Request, database: DatabaseDep, settings: SettingsDep, token: Known, identity: str, wanted: StateChange
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    token: AnyToken,
+    identity: str,
+    requested: StateChange,
 ) -> SubmissionDocument:
-    """Withdraw one's own submission, or moderate anyone's."""
-    request.app.state.limits.write(request.client.host if request.client else "unknown", token.id)
-    with database.writing() as session:
-        moderation.change(session, settings, identity, wanted, token.name, token)
+    """Withdraw your own submission, or moderate any submission."""
+    request.app.state.limits.count_write(_address(request), token.id)
+    with database.write_session() as session:
+        moderation.change_state(session, settings, identity, requested, token.name, token)
     return SubmissionDocument(**submission_document(request, database, identity))

@@ -1,4 +1,4 @@
-"""Distributions of phi: a histogram beside each scorecard."""
+"""A histogram of phi for each scorecard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alarms for moderators, verifications that are the same to the bit, and scoring processes that were heard of."""
+"""Alarms for moderators, flags of identical verifications, and heartbeats of scoring workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUEUED = (
     "OR (state = 'listed' AND CAST(flags AS TEXT) LIKE '%suspicious%'))"
 )
 ALARMS = (
-    """UPDATE entries SET alarms = '["suspicious: lira.forget or js lies below the band of the oracles"]' """
+    """UPDATE entries SET alarms = '["suspicious: lira.forget or js is below the band of the oracles"]' """
     "WHERE tier <> 'reference' AND CAST(flags AS TEXT) LIKE '%suspicious%'"
 )
 
