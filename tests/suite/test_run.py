@@ -304,7 +304,7 @@ def test_a_boards_originals_lie_apart_from_ones_own(
     store = tmp_path / "ours" / "store"
     before = {path: path.read_bytes() for path in store.rglob("*.*")}
     monkeypatch.setattr(afar, "read_task", lambda _: task)
-    monkeypatch.setattr(afar, "pull_pack", lambda *given, **_: shutil.copytree(theirs, given[2]))
+    monkeypatch.setattr(afar, "pull_bundle", lambda *given, **_: shutil.copytree(theirs, given[2]))
     found, options = afar.bring(task.name, "http://board", RunConfig(home=tmp_path / "ours", device="cpu"))
     assert found.seeds == 2
     assert options.home.parent == tmp_path / "ours" / "boards"
