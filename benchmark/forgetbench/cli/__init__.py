@@ -38,7 +38,8 @@ def make_app() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit status."""
-    sys.exit(_call(list(sys.argv[1:] if arguments is None else arguments)))
+    # not list(...): importing forgetbench.cli.list binds that name in this module
+    sys.exit(_call([*(sys.argv[1:] if arguments is None else arguments)]))
 
 
 def _call(arguments: list[str]) -> int:
