@@ -48,5 +48,5 @@ for name in card.ranking:
     value = card.metrics[name]
     print(f"{metrics.get(name).title:<16} {value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}]  z {value.z:+.1f}")
 distance = card.distance
-print(f"\ndistance {distance.value:.1f} (decided by {distance.metric}), inside the oracle band: {distance.inside}")
+print(f"\ndistance {distance.value:.1f} (decided by {distance.metric}), inside the oracle band: {distance.within_band}")
 print(f"flags: {', '.join(card.flags) or 'none'}")

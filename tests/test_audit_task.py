@@ -12,7 +12,7 @@ from forgetbench.tasks.task import read_task
 
 def test_every_ranking_metric_of_a_demo_task_places_the_sentinels(own_home: Path) -> None:
     audited = audit_task(read_task("digits/cnn/mislabelled-20"), RunConfig(home=own_home, device="cpu", workers=2))
-    assert audited.audit.unfit == ()
+    assert audited.audit.excluded_metrics == ()
     ranking = [one.metric for one in audited.audit.metrics if one.ranks]
     assert ranking == ["gap.forget", "gap.retain", "gap.test", "lira.forget", "lira.retain"]
     found = {one.metric: one.fit for one in audited.audit.metrics}
@@ -25,7 +25,7 @@ def test_every_ranking_metric_of_a_demo_task_places_the_sentinels(own_home: Path
     whole = {finding.sentinel: finding.passed for finding in audited.audit.findings if finding.metric is None}
     assert {"retrain", "third", "none", "collapse", "line"} <= set(whole)
     assert all(whole[name] for name in ("none", "collapse", "line"))
-    retrain, untouched = audited.standing.card_of[:2]
+    retrain, untouched = audited.standing.scorecards[:2]
     assert retrain.distance is not None
     assert untouched.distance is not None
     assert retrain.distance.value < untouched.distance.value

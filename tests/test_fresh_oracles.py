@@ -28,7 +28,7 @@ def is_outside(pool, labels, originals, track, seeds, board):
     )
     bands = reference_bands(labels, references, controls, originals, track, ranking_only=True)
     card = score(fresh, name="fresh", references=references, labels=labels, bands=bands, ranking_only=True)
-    return not card.distance.inside
+    return not card.distance.within_band
 
 
 @pytest.fixture(scope="module")

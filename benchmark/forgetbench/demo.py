@@ -21,7 +21,7 @@ from forgetbench.leaderboard.settings import Settings
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import choose
 from forgetbench.runner.run import run
-from forgetbench.scoring.scorer import RankedRuns, stand
+from forgetbench.scoring.scorer import RankedRuns, rank_runs
 from forgetbench.store import write_atomically
 from forgetbench.tasks.task import read_task
 
@@ -56,7 +56,7 @@ def run_demo(
     for task_run in done:
         runs = [read_run(folder) for folder in task_run.runs]
         judge = options.results.judge_of(runs[0].manifest)
-        standings.append((stand(judge, runs), judge.pack.card))
+        standings.append((rank_runs(judge, runs), judge.pack.card))
     return standings
 
 

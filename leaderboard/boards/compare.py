@@ -110,7 +110,7 @@ def difference(one: dict[str, Any] | None, other: dict[str, Any] | None) -> Diff
     if one is None or other is None or one["value"] is None or other["value"] is None:
         return None
     value = one["value"] - other["value"]
-    left, right = one["pseudo"], other["pseudo"]
+    left, right = one["pseudo_values"], other["pseudo_values"]
     count = len(left)
     if count < 2 or count != len(right):
         return Difference(value, None, None)

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from forgetbench.scoring.scorecards import with_current_names
 from forgetbench.store import JsonObject
 
 STATES = ("received", "scoring", "listed", "rejected", "flagged", "quarantined", "withdrawn")
@@ -64,6 +65,17 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class ScorecardJSON(TypeDecorator[JsonObject]):
+    """A scorecard as JSON; one that an earlier version stored is read with the current names of its fields."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_result_value(self, value: JsonObject | None, dialect: Dialect) -> JsonObject | None:  # noqa: ARG002
+        """Rename the fields of an earlier version."""
+        return with_current_names(value) if value else value
 
 
 class Base(DeclarativeBase):
@@ -209,7 +221,7 @@ class Score(Base):
     __tablename__ = "scores"
 
     entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"), primary_key=True)
-    card: Mapped[JsonObject]
+    card: Mapped[JsonObject] = mapped_column(ScorecardJSON)
     """The complete scorecard."""
     brief: Mapped[JsonObject]
     """The part that the ranking needs, so that ranking a large board reads little."""
@@ -358,7 +370,7 @@ class Verification(Base):
     manifest: Mapped[JsonObject]
     body_sha256: Mapped[str] = mapped_column(String(64))
     verdict: Mapped[str] = mapped_column(String(16))
-    card: Mapped[JsonObject | None]
+    card: Mapped[JsonObject | None] = mapped_column(ScorecardJSON)
     comparison: Mapped[JsonObject | None]
     """Ranking metric -> difference of the two records (`submissions.verification.MetricComparison`)."""
     identical: Mapped[bool] = mapped_column(default=False, server_default=false())

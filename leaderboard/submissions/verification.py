@@ -142,7 +142,7 @@ def compare_scorecards(first: JsonObject, second: JsonObject) -> dict[str, Metri
         values = second["metrics"].get(name), first["metrics"].get(name)
         delta = difference(*values)
         if delta is None or delta.low is None or delta.high is None:
-            lacking = [value is None or value["value"] is None or not value["pseudo"] for value in values]
+            lacking = [value is None or value["value"] is None or not value["pseudo_values"] for value in values]
             agrees = None if all(lacking) else False
             comparison[name] = {"value": None, "low": None, "high": None, "agrees": agrees}
         else:

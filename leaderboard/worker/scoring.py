@@ -153,7 +153,7 @@ def write_score(session: Session, entry: Entry, result: ScoringResult, seconds: 
     entry.flags = list(card.flags)
     if distance is not None:
         entry.distance, entry.distance_low, entry.distance_high = distance.value, distance.low, distance.high
-        entry.inside = distance.inside
+        entry.inside = distance.within_band
     entry.cost, entry.budget = card.cost.flops, _budget_class(card.cost)
 
 
@@ -297,9 +297,9 @@ def board_summary(bands: Bands, example: Scorecard, phi: JsonObject) -> JsonObje
         "columns": columns,
         "ranking": list(bands.ranking),
         "family_limit": bands.family_limit,
-        "informational": bands.informational,
+        "informational": bands.unranked_reason,
         "seeds": bands.seeds,
-        "halvings": bands.halvings,
+        "halvings": bands.split_halves,
         "phi": phi,
     }
 

@@ -27,7 +27,9 @@ def audit_of(**changes):
         why=("none: x",),
     )
     told = Finding(sentinel="third", metric=None, passed=True, detail="distance 1.25")
-    return Audit(**{"metrics": (fit, blind), "findings": (told,), "unfit": (), "contestants": 2, "taus": {}} | changes)
+    return Audit(
+        **{"metrics": (fit, blind), "findings": (told,), "excluded_metrics": (), "contestants": 2, "taus": {}} | changes
+    )
 
 
 def printed(monkeypatch, capsys, found):
@@ -49,7 +51,7 @@ def test_the_third_set_stands_in_the_table_and_a_missing_tau_is_said(monkeypatch
 
 def test_what_is_unfit_is_said_to_rank_no_longer(monkeypatch, capsys):
     taus = {"gap.test": {"mia.loss": 0.5}, "mia.loss": {"gap.test": 0.5}}
-    code, said = printed(monkeypatch, capsys, audit_of(unfit=("gap.test",), contestants=3, taus=taus))
+    code, said = printed(monkeypatch, capsys, audit_of(excluded_metrics=("gap.test",), contestants=3, taus=taus))
     assert code == 1
     assert "gap.test: shown, and ranking no longer on digits/cnn/mislabelled-20, here and in its pack." in said
     assert "left out" not in said

@@ -30,7 +30,7 @@ def row(name, distance, rank=None, value=0.1):
         seeds=3,
         draws=1,
         distance=Distance(
-            value=distance, low=distance - 1, high=distance + 1, metric="gap.test", pseudo=(), inside=False
+            value=distance, low=distance - 1, high=distance + 1, metric="gap.test", pseudo_values=(), within_band=False
         ),
         metrics={
             "gap.forget": Value(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from forgetbench.evidence.reference import AuditVerdict, read_pack, with_verdict
 from forgetbench.evidence.run import read_run
 from forgetbench.leaderboard.admin import install_bundle
-from forgetbench.scoring.scorer import Scorer, stand
+from forgetbench.scoring.scorer import Scorer, rank_runs
 
 
 def test_a_metric_that_failed_the_audit_ranks_neither_here_nor_on_the_server(site, world, tmp_path):
@@ -26,10 +26,10 @@ def test_a_metric_that_failed_the_audit_ranks_neither_here_nor_on_the_server(sit
     entries = [site.post(folder, headers).json()["id"] for folder in runs]
     site.work()
 
-    local = stand(Scorer(audited), [read_run(folder) for folder in runs])
+    local = rank_runs(Scorer(audited), [read_run(folder) for folder in runs])
     expected = tuple(name for name in whole.ranking if name != "gap.test")
     assert local.bands.ranking == expected
-    for entry, card in zip(entries, local.card_of[2:], strict=True):
+    for entry, card in zip(entries, local.scorecards[2:], strict=True):
         on_server = site.client.get(f"/api/v1/entries/{entry}").json()["scorecard"]
         assert on_server == card.model_dump(mode="json")
         assert on_server["ranking"] == list(expected)

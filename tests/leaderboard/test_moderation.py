@@ -196,7 +196,7 @@ def test_a_verification_compares_scores_of_the_same_code(site, world, listed, tm
         score = session.get_one(Score, listed)
         card = json.loads(json.dumps(score.card))
         for name in card["ranking"]:
-            card["metrics"][name]["pseudo"] = [value + 1000 for value in card["metrics"][name]["pseudo"]]
+            card["metrics"][name]["pseudo_values"] = [value + 1000 for value in card["metrics"][name]["pseudo_values"]]
         score.card, score.software = card, {"code": "old"}
     verify(site, listed, world.write_run(tmp_path / "second", memory=0.1, start=700), site.token("verify", name="G"))
     site.work()

@@ -297,8 +297,8 @@ def test_a_dump_and_a_static_export_outlive_the_server(full, tmp_path):
 
 
 def test_a_metric_that_both_records_lack_cannot_tell():
-    there = {"value": 1.0, "pseudo": [1.0, 1.1, 0.9]}
-    lacks = {"value": 1.0, "pseudo": []}
+    there = {"value": 1.0, "pseudo_values": [1.0, 1.1, 0.9]}
+    lacks = {"value": 1.0, "pseudo_values": []}
     first = {"ranking": ["a", "b", "c"], "metrics": {"a": there, "b": lacks, "c": there}}
     second = {"ranking": ["a", "b", "c"], "metrics": {"a": there, "b": lacks, "c": lacks}}
     found = compare_scorecards(first, second)
@@ -313,7 +313,7 @@ def test_a_verification_that_cannot_tell_leaves_the_row_as_it_was(site, world, l
     def without_pseudo_values(first, second):
         for card in (first, second):
             for name in card["ranking"]:
-                card["metrics"][name]["pseudo"] = []
+                card["metrics"][name]["pseudo_values"] = []
         return cards(first, second)
 
     monkeypatch.setattr(verification, "compare_scorecards", without_pseudo_values)

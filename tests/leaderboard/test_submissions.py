@@ -70,7 +70,7 @@ def test_the_servers_scores_are_the_local_ones_to_the_bit(site, world, tiny_pack
 
 
 def test_the_board_ranks_as_local_scoring_does(site, world, tiny_pack, tmp_path):
-    from forgetbench.scoring.scorer import stand
+    from forgetbench.scoring.scorer import rank_runs
 
     folders = [
         world.write_run(tmp_path / name, name, start=300 + 20 * place, memory=memory)
@@ -81,7 +81,7 @@ def test_the_board_ranks_as_local_scoring_does(site, world, tiny_pack, tmp_path)
         site.post(folder, headers)
     site.work()
     rows = site.client.get(f"/api/v1/boards/{world.task}").json()["rows"]
-    local = stand(Scorer(tiny_pack), [read_run(folder) for folder in folders]).board.rows
+    local = rank_runs(Scorer(tiny_pack), [read_run(folder) for folder in folders]).board.rows
     assert [(row["label"], row["rank"]["low"], row["rank"]["high"]) for row in rows] == [
         (row.name, row.low, row.high) for row in local
     ]

@@ -127,7 +127,7 @@ def card(value: float, noise: float = 0.0) -> Scorecard:
     """A board of one metric, whose pseudo-values differ from the record's by a known wave."""
     band = MetricBand(mean=0.0, low=-0.04, high=0.04, sd=0.02, floor=0.005)
     pseudo = tuple((value + WAVE[::-1] * 2 + noise * WAVE).tolist())
-    metric = Value(value=value, low=value - 0.03, high=value + 0.03, pseudo=pseudo, band=band, z=value / 0.02)
+    metric = Value(value=value, low=value - 0.03, high=value + 0.03, pseudo_values=pseudo, band=band, z=value / 0.02)
     return Scorecard(name="one", track="erase", seeds=10, draws=1, ranking=("gap.test",), metrics={"gap.test": metric})
 
 
@@ -138,7 +138,7 @@ def record(value: float, *, decides: bool = True) -> ReferenceRow:
 
 def test_z_is_the_paired_difference_over_its_standard_error_but_never_below_the_floor() -> None:
     error = 3 * WAVE.std(ddof=1) / 10**0.5
-    paired = ttest_rel(card(0.12, 3).metrics["gap.test"].pseudo, record(0.1).pseudo["gap.test"])
+    paired = ttest_rel(card(0.12, 3).metrics["gap.test"].pseudo_values, record(0.1).pseudo["gap.test"])
     [found] = compare(record(0.1), card(0.12, 3), comparisons=1, changed=False)
     assert found.z == pytest.approx(0.02 / error, rel=1e-5)
     assert found.z == pytest.approx(paired.statistic, rel=1e-5)

@@ -40,7 +40,7 @@ def board(request):
 def test_ranking_metrics_pass_on_a_task_where_all_is_as_it_should_be(board):
     bands, sentinels, line = board
     found = audit(sentinels, bands, line=line, contestants=list(sentinels.values()))
-    assert found.unfit == ()
+    assert found.excluded_metrics == ()
     whole = {item.sentinel: item.passed for item in found.findings if item.metric is None}
     assert whole == {
         "retrain": True,
@@ -61,7 +61,7 @@ def test_a_metric_that_misplaces_a_sentinel_is_named(board):
     card = sentinels["third"]
     broken = card.metrics | {"gap.test": card.metrics["gap.test"].model_copy(update={"z": 9.0})}
     found = audit(sentinels | {"third": card.model_copy(update={"metrics": broken})}, bands)
-    assert found.unfit == ("gap.test",)
+    assert found.excluded_metrics == ("gap.test",)
     fitness = {item.metric: item for item in found.metrics}["gap.test"]
     assert (fitness.fit, fitness.third) == ("UNFIT", 9.0)
     assert fitness.why == ("third: z +9.00",)
@@ -79,7 +79,7 @@ def test_sentinels_that_are_not_out_of_place_fail(board):
     found = audit(swapped, bands)
     whole = {item.sentinel: item.passed for item in found.findings if item.metric is None}
     assert whole == {"retrain": False, "third": True, "none": False, "collapse": False, "relabelled": False}
-    assert set(found.unfit) >= {"gap.forget", "lira.forget"}
+    assert set(found.excluded_metrics) >= {"gap.forget", "lira.forget"}
 
 
 def test_a_metric_about_forgetting_that_does_not_tell_no_unlearning_is_blind(board):
@@ -180,15 +180,17 @@ def test_a_line_that_falls_fails(board):
 def test_an_unfit_metric_ranks_no_longer(simulate):
     task = simulate(seed=2)
     populations = task.models(), task.models(), task.models(memory=2.0)
-    bands = reference_bands(task.labels, *populations, "match-oracle", unfit={"gap.forget": "third: z +9.00"})
+    bands = reference_bands(
+        task.labels, *populations, "match-oracle", excluded_metrics={"gap.forget": "third: z +9.00"}
+    )
     assert "gap.forget" not in bands.ranking
     assert "gap.forget" in bands.bands
-    assert bands.unfit == ("gap.forget",)
+    assert bands.excluded_metrics == ("gap.forget",)
     assert bands.references["gap.forget"].reason == "failed the audit: third: z +9.00"
     none = reference_bands(
-        task.labels, *populations, "match-oracle", unfit=dict.fromkeys(("gap.forget", "lira.forget"), "z")
+        task.labels, *populations, "match-oracle", excluded_metrics=dict.fromkeys(("gap.forget", "lira.forget"), "z")
     )
-    assert none.informational == "every metric that could tell No unlearning from the oracles failed the audit"
+    assert none.unranked_reason == "every metric that could tell No unlearning from the oracles failed the audit"
 
 
 def test_head_mask_of_a_class_task(simulate):

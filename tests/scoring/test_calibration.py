@@ -44,9 +44,9 @@ def outcome(simulate, seeds, equal, memory, board):
     bands = reference_bands(task.labels, references, controls, originals, "match-oracle", ranking_only=True)
     scored = partial(score, name="x", references=references, labels=task.labels, bands=bands, ranking_only=True)
     found = Outcome(
-        false=not scored(fresh).distance.inside,
-        feasible=not bands.informational,
-        found=not scored(originals).distance.inside,
+        false=not scored(fresh).distance.within_band,
+        feasible=not bands.unranked_reason,
+        found=not scored(originals).distance.within_band,
     )
     cards = [scored(task.models(memory=0.7)) for _ in range(max(equal, default=0))]
     for count in equal if found.feasible else ():

@@ -35,15 +35,15 @@ def test_with_everything_it_is_a_board(task):
     others = {name: value for name, value in found.metrics.items() if name not in expected.metrics}
     assert others["h-mean"].reason == "not computable: needs test-forgotten"
     assert all(value.value is None and value.reason for value in others.values())
-    assert found.unranked == ""
+    assert found.exclusion_reason == ""
 
 
 def test_without_originals_nobody_knows_what_is_feasible(task):
     found = score_logits(task.models(memory=1.0)[0], both(task.models(), task.models()), task.labels[0])
-    assert found.informational.startswith("no originals were given")
+    assert found.unranked_reason.startswith("no originals were given")
     assert found.ranking[:2] == ("gap.forget", "lira.forget")
     assert found.distance is not None
-    assert not found.distance.inside
+    assert not found.distance.within_band
     assert found.metrics["h-mean"].reason == "not computable: needs test-forgotten, originals"
     assert found.metrics["aus"].value is None
 
@@ -51,7 +51,7 @@ def test_without_originals_nobody_knows_what_is_feasible(task):
 def test_without_controls_there_are_values_and_no_bands(task):
     found = score_logits(task.models(memory=1.0)[0], task.models()[0], task.labels[0])
     assert found.distance is None
-    assert found.informational.startswith("6 oracles")
+    assert found.unranked_reason.startswith("6 oracles")
     assert found.metrics["lira.forget"].value > 0.55
     assert found.metrics["lira.forget"].band is None
     assert found.metrics["nomus"].value is not None
@@ -89,7 +89,7 @@ def test_one_oracle_says_little_of_what_a_collapse_is(simulate):
     worse["test"] = np.roll(worse["test"], 1, axis=2)
     card = score_logits(worse, task.models()[0], task.labels[0])
     assert "collapsed" in card.flags
-    assert card.informational.startswith("1 oracle for 1 unlearned model: bands need twice as many")
+    assert card.unranked_reason.startswith("1 oracle for 1 unlearned model: bands need twice as many")
 
 
 def test_one_model_against_one_oracle(task):
@@ -267,7 +267,7 @@ def test_how_many_oracles_there_are_is_said(task):
     nine = {name: array[:9] for name, array in arrays["oracle"].items()}
     found = score_logits(arrays["unlearned"], nine, arrays["labels"])
     told = "9 oracles for 6 unlearned models: bands need twice as many oracles as unlearned models, 12"
-    assert found.informational == told
+    assert found.unranked_reason == told
 
 
 def test_attributes_are_no_one_hot_labels(task):

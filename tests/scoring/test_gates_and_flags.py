@@ -113,4 +113,4 @@ def test_collapse_is_flagged(board):
     task, scored = board
     card = scored(task.models(memory=-3.0, retain=-1.0, test=-1.0))
     assert {"collapsed", "over-forgotten", "unstable"} <= set(card.flags)
-    assert card.unranked.startswith("collapsed: test accuracy")
+    assert card.exclusion_reason.startswith("collapsed: test accuracy")

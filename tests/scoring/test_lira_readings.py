@@ -22,7 +22,7 @@ def test_balanced_accuracy_and_worst_decile_have_the_interval_of_pseudo_values(s
         half = stats.t.ppf(0.975, 6) * pseudo.std(ddof=1) / np.sqrt(7)
         value = found[metric]
         assert value.value == getattr(whole, field)
-        assert value.pseudo == pytest.approx(tuple(pseudo))
+        assert value.pseudo_values == pytest.approx(tuple(pseudo))
         assert (value.low, value.high) == pytest.approx((value.value - half, value.value + half))
 
 

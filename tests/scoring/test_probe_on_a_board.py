@@ -60,10 +60,10 @@ def test_probe_reads_what_the_head_hides(board):
     masked = cards["head mask"]
     assert masked.metrics["accuracy.test-forgotten"].value == 0.0
     assert masked.metrics["probe"].value == pytest.approx(1.0, abs=0.1)
-    assert not masked.metrics["probe"].inside
+    assert not masked.metrics["probe"].within_band
     assert 0.1 < cards["half"].metrics["probe"].value < 0.95
     assert cards["Retrain"].metrics["probe"].value == pytest.approx(0.0, abs=0.15)
-    assert cards["Retrain"].distance.inside
+    assert cards["Retrain"].distance.within_band
     assert masked.metrics["probe.shuffled"].value < 0.8
     low, high = masked.metrics["probe"].low, masked.metrics["probe"].high
     assert low < masked.metrics["probe"].value < high

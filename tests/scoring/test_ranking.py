@@ -21,7 +21,7 @@ def card(name, distance=None, noise=NOISE, **fields):
     if distance is not None:
         noise = noise - noise.mean()
         given["distance"] = Distance(
-            value=distance, low=None, high=None, metric="js", pseudo=tuple(distance + noise), inside=False
+            value=distance, low=None, high=None, metric="js", pseudo_values=tuple(distance + noise), within_band=False
         )
     return Scorecard(name=name, **given)
 
@@ -69,8 +69,8 @@ def test_order_of_the_scorecards_does_not_matter():
 
 def test_an_informational_board_ranks_nobody_and_says_why():
     why = "5 seeds: a board needs 6 for ranks"
-    board = rank([card("b", 2.0, informational=why), card("a", 1.0, informational=why)])
-    assert board.informational == why
+    board = rank([card("b", 2.0, unranked_reason=why), card("a", 1.0, unranked_reason=why)])
+    assert board.unranked_reason == why
     assert [(row.name, row.rank, row.reason) for row in board.rows] == [("a", None, why), ("b", None, why)]
     assert board.detectable is not None
 
@@ -112,7 +112,7 @@ def scored(noise, **shift):
     metrics = {}
     for name in ("gap.test", "lira.forget"):
         value = shift.get(name.replace(".", "_"), 0.0)
-        metrics[name] = Value(value=value, pseudo=tuple(noise + value))
+        metrics[name] = Value(value=value, pseudo_values=tuple(noise + value))
     return card("x", 1.0, noise, ranking=("gap.test", "lira.forget"), metrics=metrics)
 
 

@@ -14,7 +14,7 @@ from forgetbench.metrics import loss as cross_entropy
 from forgetbench.scoring.per_model import single_values
 from forgetbench.scoring.score import reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Scorecard
-from forgetbench.scoring.statistics import halvings
+from forgetbench.scoring.statistics import split_halves
 
 
 class Board:
@@ -78,13 +78,13 @@ def test_the_loss_attack_of_a_board_is_balanced_whichever_side_is_larger(rows):
 def test_band_is_the_distribution_over_halvings(board):
     labels = board.labels[0]["retain"]
     pool = phi(np.concatenate([board.references[0]["retain"], board.controls[0]["retain"]]), labels)
-    values = [lira_auc(pool[left], pool[right]) for left, right in halvings(6)]
+    values = [lira_auc(pool[left], pool[right]) for left, right in split_halves(6)]
     band = board.bands.bands["lira.retain"]
     assert band.mean == pytest.approx(np.mean(values))
     assert band.sd == pytest.approx(np.std(values))
     assert (band.low, band.high) == pytest.approx(tuple(np.quantile(values * 2, [0.025, 0.975])))
     assert band.floor == 0.05
-    assert board.bands.halvings == 924
+    assert board.bands.split_halves == 924
 
 
 def test_z_respects_the_floor(board):
@@ -125,7 +125,7 @@ def test_distance_is_the_largest_z_and_its_pseudo_values_leave_out_both_sides(bo
             parts.append(abs(value - band.mean) / band.width)
         left_out.append(max(parts))
     expected = card.distance.value + 5 * (np.mean(left_out) - np.array(left_out))
-    np.testing.assert_allclose(card.distance.pseudo, expected, rtol=1e-9)
+    np.testing.assert_allclose(card.distance.pseudo_values, expected, rtol=1e-9)
     half = stats.t.ppf(0.975, 5) * np.std(expected, ddof=1) / np.sqrt(6)
     assert card.distance.high - card.distance.value == pytest.approx(half)
 
@@ -134,10 +134,10 @@ def test_order_of_harm_is_the_order_of_distance(board):
     cards = [board.score(board.task.models(memory=memory)) for memory in (0.0, 0.5, 1.0, 2.0)]
     distances = [card.distance.value for card in cards]
     assert distances == sorted(distances)
-    assert cards[0].distance.inside
-    assert not cards[2].distance.inside
+    assert cards[0].distance.within_band
+    assert not cards[2].distance.within_band
     harmed = board.score(board.task.models(retain=0.5))
-    assert not harmed.distance.inside
+    assert not harmed.distance.within_band
     assert harmed.distance.metric in {"gap.retain", "lira.retain"}
 
 
@@ -172,11 +172,11 @@ def test_changes_that_cancel_in_the_shift_still_count(simulate):
 
 def test_a_board_on_which_nothing_was_remembered_is_informational(simulate):
     board = Board(simulate(), originals=0.0)
-    assert "No unlearning is not told from the oracles" in board.bands.informational
+    assert "No unlearning is not told from the oracles" in board.bands.unranked_reason
     assert board.bands.ranking == ("gap.retain", "gap.test", "lira.retain")
     card = board.score(board.controls)
     assert card.distance is not None
-    assert card.unranked == board.bands.informational
+    assert card.exclusion_reason == board.bands.unranked_reason
 
 
 def test_what_ranks_does_not_depend_on_what_does_not(board):
@@ -222,7 +222,7 @@ def test_an_efficacy_metric_ranks_only_where_it_is_feasible(board):
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
 def test_few_seeds_show_scores_and_no_ranks(simulate, seeds):
     board = Board(simulate(seeds=seeds))
-    assert board.bands.informational.startswith(f"{seeds} seeds")
+    assert board.bands.unranked_reason.startswith(f"{seeds} seeds")
     card = board.score(board.task.models(memory=1.0))
     assert card.metrics["gap.forget"].value is not None
     assert (card.metrics["lira.forget"].value is None) == (seeds < 3)
@@ -241,7 +241,7 @@ def test_draws_are_averaged(simulate):
     ]
     assert card.metrics["lira.forget"].value == pytest.approx(np.mean(parts))
     assert card.draws == 2
-    assert len(card.distance.pseudo) == 6
+    assert len(card.distance.pseudo_values) == 6
 
 
 def test_records_survive_json_to_the_last_bit(board):

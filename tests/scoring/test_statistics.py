@@ -17,11 +17,11 @@ from forgetbench.scoring.statistics import (
     Band,
     band_of,
     family_limit,
-    halvings,
-    over_halvings,
+    over_split_halves,
     pseudo_interval,
     pseudo_values,
     sign_flips,
+    split_halves,
     tie_groups,
     z_score,
 )
@@ -29,7 +29,7 @@ from forgetbench.scoring.statistics import (
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6])
 def test_all_halvings_of_small_pools(size):
-    pairs = halvings(size)
+    pairs = split_halves(size)
     both = {tuple(left) for left, _ in pairs} | {tuple(right) for _, right in pairs}
     assert both == set(combinations(range(2 * size), size))
     assert 2 * len(pairs) == comb(2 * size, size) == len(both)
@@ -37,7 +37,7 @@ def test_all_halvings_of_small_pools(size):
 
 @pytest.mark.parametrize("size", [7, 10, 20])
 def test_a_thousand_halvings_of_larger_pools(size):
-    pairs = halvings(size)
+    pairs = split_halves(size)
     assert len({tuple(left) for left, _ in pairs}) == len(pairs) == 1000
     for left, right in pairs:
         assert len(left) == len(right) == size
@@ -49,11 +49,11 @@ def test_a_thousand_halvings_of_larger_pools(size):
 
 
 def test_halvings_are_the_same_every_time():
-    first = [left.tolist() for left, _ in halvings(10)]
-    halvings.cache_clear()
-    assert [left.tolist() for left, _ in halvings(10)] == first
+    first = [left.tolist() for left, _ in split_halves(10)]
+    split_halves.cache_clear()
+    assert [left.tolist() for left, _ in split_halves(10)] == first
     with pytest.raises(ValueError, match="read-only"):
-        halvings(10)[0][0][0] = 3
+        split_halves(10)[0][0][0] = 3
 
 
 def test_symmetry_saves_work_and_changes_nothing():
@@ -65,9 +65,9 @@ def test_symmetry_saves_work_and_changes_nothing():
     def distance(left, right):
         return abs(gap(left, right))
 
-    np.testing.assert_array_equal(over_halvings(gap, 4, "odd"), over_halvings(gap, 4))
-    np.testing.assert_array_equal(over_halvings(distance, 4, "even"), over_halvings(distance, 4))
-    band = band_of(over_halvings(gap, 4))
+    np.testing.assert_array_equal(over_split_halves(gap, 4, "odd"), over_split_halves(gap, 4))
+    np.testing.assert_array_equal(over_split_halves(distance, 4, "even"), over_split_halves(distance, 4))
+    band = band_of(over_split_halves(gap, 4))
     assert band.mean == pytest.approx(0, abs=1e-15)
     assert band.low == pytest.approx(-band.high)
     everything = [gap(list(left), sorted(set(range(8)) - set(left))) for left in combinations(range(8), 4)]

@@ -21,7 +21,7 @@ from forgetbench.runner.config import RunConfig
 from forgetbench.runner.context import TaskContext
 from forgetbench.runner.method_spec import choose
 from forgetbench.runner.run import TaskRun, run
-from forgetbench.scoring.scorer import Scorer, stand
+from forgetbench.scoring.scorer import Scorer, rank_runs
 from forgetbench.tasks.task import Task
 
 
@@ -95,10 +95,10 @@ def test_the_run_says_what_was_measured_and_the_report_shows_it(done: TaskRun) -
     assert done.pack is not None
     found = [read_run(folder) for folder in done.runs]
     assert all(check_run(one, done.pack) == [] for one in found)
-    standing = stand(Scorer(done.pack), found)
+    standing = rank_runs(Scorer(done.pack), found)
     oracles = [[model.measured["relearn.oracle"] for model in one.manifest.models] for one in found]
     assert oracles[0] == oracles[1]  # the same oracles beside every method
-    for card, one in zip(standing.card_of[2:], found, strict=True):
+    for card, one in zip(standing.scorecards[2:], found, strict=True):
         steps = [model.measured["relearn"] for model in one.manifest.models]
         assert card.metrics["relearn"].value == pytest.approx(np.mean(steps))
         assert card.metrics["ain"].value == pytest.approx((np.mean(steps) + 1) / (np.mean(oracles[0]) + 1))
@@ -156,8 +156,8 @@ def test_what_never_came_back_is_no_measurement(
         for model, u, r in zip(run_.manifest.models, mine, oracle, strict=True)
     )
     run_ = replace(run_, manifest=run_.manifest.model_copy(update={"models": models}))
-    standing = stand(Scorer(done.pack), [run_])
-    card = standing.card_of[-1]
+    standing = rank_runs(Scorer(done.pack), [run_])
+    card = standing.scorecards[-1]
     for name, expected in (("relearn", relearn), ("ain", ain)):
         value = card.metrics[name]
         if isinstance(expected, float):

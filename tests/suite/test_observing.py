@@ -20,7 +20,7 @@ from forgetbench.runner.artifacts import WEIGHTS
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.method_spec import choose
 from forgetbench.runner.run import run
-from forgetbench.scoring.scorer import Scorer, stand
+from forgetbench.scoring.scorer import Scorer, rank_runs
 from forgetbench.tasks.task import Task
 
 
@@ -68,8 +68,8 @@ def test_observed_models_give_the_bits_that_they_gave_where_they_were_made(
     assert (cost.flops, cost.seconds) == (None, None)
     pack = read_pack(next(options.home.glob("packs/**/pack.json")).parent)
     assert check_run(seen, pack) == []
-    standing = stand(Scorer(pack), [made, seen])
-    mine, theirs = standing.card_of[3], standing.card_of[2]
+    standing = rank_runs(Scorer(pack), [made, seen])
+    mine, theirs = standing.scorecards[3], standing.scorecards[2]
     assert mine.metrics == theirs.metrics
     assert mine.cost.flops is None
 

@@ -27,7 +27,7 @@ from forgetbench.reporting.tables import board_table
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.method_spec import choose
 from forgetbench.runner.run import TaskRun, run
-from forgetbench.scoring.scorer import Scorer, stand
+from forgetbench.scoring.scorer import Scorer, rank_runs
 from forgetbench.tasks.task import Task, read_task
 
 
@@ -152,8 +152,8 @@ def test_a_failing_method_is_a_row_with_its_error_and_stops_nobody(task: Task, t
     assert (bad.status, bad.reason, bad.models) == ("failed", "ValueError: no luck", ())
     assert bad.method.source is not None
     assert "no luck" in bad.method.source
-    standing = stand(Scorer(pack_of(done)), [read_run(folder) for folder in done.runs])
-    assert [card.status for card in standing.card_of] == ["ok", "ok", "ok", "failed"]
+    standing = rank_runs(Scorer(pack_of(done)), [read_run(folder) for folder in done.runs])
+    assert [card.status for card in standing.scorecards] == ["ok", "ok", "ok", "failed"]
 
 
 OWN = (
@@ -182,8 +182,8 @@ def test_originals_of_a_methods_own_stop_nobody(
     assert good.status == "ok"
     assert own.status == status
     assert reason in own.reason
-    standing = stand(Scorer(pack_of(done)), [read_run(folder) for folder in done.runs])
-    assert [card.status for card in standing.card_of] == ["ok", "ok", "ok", status]
+    standing = rank_runs(Scorer(pack_of(done)), [read_run(folder) for folder in done.runs])
+    assert [card.status for card in standing.scorecards] == ["ok", "ok", "ok", status]
 
 
 def test_a_run_from_other_originals_is_a_failed_row_and_stops_nobody(task: Task, tmp_path: Path) -> None:
@@ -193,9 +193,9 @@ def test_a_run_from_other_originals_is_a_failed_row_and_stops_nobody(task: Task,
     for model in manifest["models"]:
         model["original"] = "0" * 64
     path.write_text(json.dumps(manifest))
-    standing = stand(Scorer(pack_of(done)), [read_run(folder) for folder in done.runs])
-    assert [card.status for card in standing.card_of] == ["ok", "ok", "ok", "failed"]
-    assert "not unlearned from this board's originals" in standing.card_of[-1].reason
+    standing = rank_runs(Scorer(pack_of(done)), [read_run(folder) for folder in done.runs])
+    assert [card.status for card in standing.scorecards] == ["ok", "ok", "ok", "failed"]
+    assert "not unlearned from this board's originals" in standing.scorecards[-1].reason
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
@@ -254,11 +254,11 @@ def test_a_kept_scorecard_is_the_same_and_does_not_hide_damage(task: Task, tmp_p
 def test_retrain_and_no_unlearning_stand_on_every_board(task: Task, tmp_path: Path) -> None:
     done = go(task.with_counts(seeds=6), tmp_path, "none", "retrain", "random-label")
     assert len(done.runs) == 1
-    standing = stand(Scorer(pack_of(done), tmp_path), [read_run(folder) for folder in done.runs])
-    retrain, untouched, _ = standing.card_of
+    standing = rank_runs(Scorer(pack_of(done), tmp_path), [read_run(folder) for folder in done.runs])
+    retrain, untouched, _ = standing.scorecards
     assert (retrain.name, untouched.name) == ("Retrain", "No unlearning")
     assert untouched.distance is not None
-    assert not untouched.distance.inside
+    assert not untouched.distance.within_band
     assert "under-forgotten" in untouched.flags
     cached = json.loads(next(tmp_path.glob("bands-*.json")).read_bytes())
     assert cached["family_limit"] == standing.bands.family_limit
@@ -358,9 +358,9 @@ def test_originals_of_a_methods_own_are_in_the_run_and_beside_the_boards_in_the_
     assert cost.training_flops is not None
     assert cost.retrain_flops is not None
     assert cost.training_flops > 2 * cost.retrain_flops  # gradients of gradients, and the forgotten rows too
-    standing = stand(Scorer(pack), [read_run(folder) for folder in done.runs])
-    assert standing.card_of[2].own_originals == pytest.approx(right)
-    assert standing.card_of[3].own_originals is None
+    standing = rank_runs(Scorer(pack), [read_run(folder) for folder in done.runs])
+    assert standing.scorecards[2].own_originals == pytest.approx(right)
+    assert standing.scorecards[3].own_originals is None
     table = board_table(standing, pack.card)
     assert any(f"originals of its own (test accuracy {100 * right:.1f} % beside" in note for note in table.notes)
     assert table.records[2]["own_originals_accuracy"] == pytest.approx(right)

@@ -16,7 +16,7 @@ from forgetbench.reporting.tables import board_table
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.method_spec import choose
 from forgetbench.runner.run import TaskRun, run
-from forgetbench.scoring.scorer import RankedRuns, Scorer, stand
+from forgetbench.scoring.scorer import RankedRuns, Scorer, rank_runs
 from forgetbench.tasks.task import Task
 
 
@@ -37,7 +37,7 @@ def go(task: Task, options: RunConfig) -> tuple[TaskRun, ReferenceBundle]:
 
 
 def standing_of(done: TaskRun, pack: ReferenceBundle) -> RankedRuns:
-    return stand(Scorer(pack), [read_run(folder) for folder in done.runs])
+    return rank_runs(Scorer(pack), [read_run(folder) for folder in done.runs])
 
 
 def found_out(pack: ReferenceBundle, *names: str) -> AuditVerdict:
@@ -65,15 +65,15 @@ def test_a_metric_that_fails_the_audit_is_shown_and_ranks_no_longer(
         auditing, "train_audit_oracles", memorizing
     )  # oracles that know the forgotten, and nothing else
     audited = auditing.audit_task(task, options)
-    assert efficacy | {"gap.test"} <= set(audited.audit.unfit)
+    assert efficacy | {"gap.test"} <= set(audited.audit.excluded_metrics)
     assert set(before.bands.ranking) == set(audited.standing.bands.ranking)  # the audit judges what might rank
 
     after = standing_of(done, read_pack(pack.folder))
-    assert not set(audited.audit.unfit) & set(after.bands.ranking)
-    for card in after.card_of:
+    assert not set(audited.audit.excluded_metrics) & set(after.bands.ranking)
+    for card in after.scorecards:
         assert card.ranking == after.bands.ranking
         assert all(card.metrics[name].value is not None for name in efficacy)
-    assert after.board.informational == "every metric that could tell No unlearning from the oracles failed the audit"
+    assert after.board.unranked_reason == "every metric that could tell No unlearning from the oracles failed the audit"
     notes = board_table(after, pack.card).notes
     assert any(note.startswith("Not ranking: gap.forget failed the audit: third: z +") for note in notes)
 
@@ -82,8 +82,10 @@ def test_a_metric_that_fails_the_audit_is_shown_and_ranks_no_longer(
     assert auditing.audit_task(task, options).audit == audited.audit
     monkeypatch.undo()
     mended = auditing.audit_task(task, options)
-    assert "gap.test" not in mended.audit.unfit
-    assert set(Scorer(read_pack(pack.folder)).bands.ranking) == set(before.bands.ranking) - set(mended.audit.unfit)
+    assert "gap.test" not in mended.audit.excluded_metrics
+    assert set(Scorer(read_pack(pack.folder)).bands.ranking) == set(before.bands.ranking) - set(
+        mended.audit.excluded_metrics
+    )
 
 
 def test_a_pack_without_anything_out_of_place_stays_to_the_bit(task: Task, options: RunConfig) -> None:

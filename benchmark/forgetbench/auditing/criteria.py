@@ -67,9 +67,9 @@ class Audit(Record):
     """All metrics, those that rank first."""
     findings: tuple[Finding, ...]
     """Every judgment."""
-    unfit: tuple[str, ...]
-    """Metrics that rank, or stand in for one that does, and failed: given to ``reference_bands(unfit=...)`` they rank
-    no longer."""
+    excluded_metrics: tuple[str, ...]
+    """Ranking metrics, and their fallbacks, that failed: ``reference_bands(excluded_metrics=...)`` keeps them from
+    ranking."""
     contestants: int
     """Methods of the board that took part in the agreement between metrics."""
     taus: dict[str, dict[str, float]]
@@ -127,7 +127,7 @@ def audit(
     return Audit(
         metrics=tuple(fitness),
         findings=tuple(findings),
-        unfit=tuple(item.metric for item in fitness if item.metric in ranks and item.fit == "UNFIT"),
+        excluded_metrics=tuple(item.metric for item in fitness if item.metric in ranks and item.fit == "UNFIT"),
         contestants=len(contestants),
         taus=agreement(contestants, ordered),
     )

@@ -70,10 +70,12 @@ def whole(name: str, card: Scorecard, bands: Bands) -> list[Finding]:
     )
     feasible = any(reference.feasible for reference in bands.references.values())
     if name in {"retrain", "third"}:
-        return [say(passed=distance.inside if distance else None, detail=away)]
+        return [say(passed=distance.within_band if distance else None, detail=away)]
     if name == "none":
         passed = (
-            (distance is not None and not distance.inside and "under-forgotten" in card.flags) if feasible else None
+            (distance is not None and not distance.within_band and "under-forgotten" in card.flags)
+            if feasible
+            else None
         )
         return [say(passed=passed, detail=f"{away}; flags: {', '.join(card.flags) or 'none'}")]
     if name == "collapse":
@@ -203,7 +205,7 @@ def _away(metric: str, value: Value, retrain: Value, bands: Bands) -> tuple[floa
         band = bands.bands[metric]
         z = z_in(value.value * band.mean, band)
         return z, metric_limit(bands), f"z {z:+.2f}"
-    sides = [np.array(one.pseudo or one.seeds) for one in (value, retrain)]
+    sides = [np.array(one.pseudo_values or one.seeds) for one in (value, retrain)]
     if len({len(side) for side in sides}) > 1 or len(sides[0]) < 2:
         return None
     difference: FloatArray = sides[0] - sides[1]
@@ -213,9 +215,14 @@ def _away(metric: str, value: Value, retrain: Value, bands: Bands) -> tuple[floa
 
 def _same(sham: Value, untouched: Value | None) -> tuple[bool | None, str]:
     """Whether two records cannot be told apart: a paired 99 % interval of pseudo-values, or the band's width."""
-    if untouched is None or not sham.pseudo or len(sham.pseudo) != len(untouched.pseudo) or sham.band is None:
+    if (
+        untouched is None
+        or not sham.pseudo_values
+        or len(sham.pseudo_values) != len(untouched.pseudo_values)
+        or sham.band is None
+    ):
         return None, "no intervals"
-    difference = np.array(sham.pseudo) - np.array(untouched.pseudo)
+    difference = np.array(sham.pseudo_values) - np.array(untouched.pseudo_values)
     mean, margin = float(difference.mean()), max(half_width(difference, SURE), sham.band.width)
     return abs(mean) <= margin, f"differs from No unlearning by {mean:+.4f}, {margin:.4f} allowed"
 

@@ -15,7 +15,7 @@ from forgetbench.runner.method_spec import choose
 from forgetbench.runner.run import run, train_audit_oracles
 from forgetbench.scoring.score import score
 from forgetbench.scoring.scorecards import Scorecard
-from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN, RankedRuns, scoring_code, stand
+from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN, RankedRuns, rank_runs, scoring_code
 from forgetbench.tasks.task import Task
 
 
@@ -63,10 +63,10 @@ def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None 
         between = [dict(draw) for draw in interpolate(controls, originals, share)]
         line.append(scored(between, f"{share:.2f}"))
     folders = [*done.runs, *options.results.finished([task.name]).get(done.pack.folder, [])]
-    standing = stand(judge, [read_run(folder) for folder in dict.fromkeys(folders)])
+    standing = rank_runs(judge, [read_run(folder) for folder in dict.fromkeys(folders)])
     names = {RETRAIN: "retrain", NO_UNLEARNING: "none"}
     contestants = []
-    for card, manifest in zip(standing.card_of, standing.manifests, strict=True):
+    for card, manifest in zip(standing.scorecards, standing.manifests, strict=True):
         name = names.get(card.name, card.name)
         if card.status == "ok" and name in SENTINELS:
             cards[name] = card
@@ -83,7 +83,7 @@ def _keep(found: Audit, pack: ReferenceBundle, options: RunConfig) -> None:
         task_key=pack.card.task_key,
         pack=pack.unaudited.digest,
         code=scoring_code(),
-        unfit={one.metric: "; ".join(one.why) for one in found.metrics if one.metric in found.unfit},
+        unfit={one.metric: "; ".join(one.why) for one in found.metrics if one.metric in found.excluded_metrics},
     )
     options.results.keep_verdict(verdict, pack.card)
     with_verdict(pack, verdict)

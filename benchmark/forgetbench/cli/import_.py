@@ -70,7 +70,7 @@ def import_checkpoints(
     from forgetbench.importers.checkpoints import observe as observe_models
     from forgetbench.reporting.tables import board_table
     from forgetbench.runner.config import RunConfig
-    from forgetbench.scoring.scorer import stand
+    from forgetbench.scoring.scorer import rank_runs
     from forgetbench.tasks.task import read_task
 
     wanted = read_task(task).with_counts(seeds=seeds, draws=draws)
@@ -89,5 +89,5 @@ def import_checkpoints(
     except UsageError as missing:
         remark(f"not scored: {missing}")
     else:
-        print_tables([board_table(stand(judge, [run]), judge.pack.card)], "table")
+        print_tables([board_table(rank_runs(judge, [run]), judge.pack.card)], "table")
     remark(f"evidence: {run.folder}")

@@ -103,7 +103,7 @@ def _published(board: Drawn) -> list[Table]:
     from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN
 
     cards: dict[str, Scorecard] = {}
-    for card, manifest in zip(board.standing.card_of, board.standing.manifests, strict=True):
+    for card, manifest in zip(board.standing.scorecards, board.standing.manifests, strict=True):
         name = manifest.method.name if manifest else {RETRAIN: "retrain", NO_UNLEARNING: "none"}[card.name]
         cards.setdefault(name, card)
     tables = beside(board.task, cards)

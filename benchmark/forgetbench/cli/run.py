@@ -89,7 +89,7 @@ def run(
     from forgetbench.runner.config import RunConfig
     from forgetbench.runner.method_spec import MethodSpec, choose
     from forgetbench.runner.run import run as run_tasks
-    from forgetbench.scoring.scorer import stand
+    from forgetbench.scoring.scorer import rank_runs
     from forgetbench.tasks.task import Task, find_tasks
     from forgetbench.tuning.tune import tuned as tuned_ones
 
@@ -119,7 +119,7 @@ def run(
             for task_run in done
             if task_run.pack
         ]
-        tables = [table for judge, runs in boards for table in tables_of(stand(judge, runs), judge.pack, runs)]
+        tables = [table for judge, runs in boards for table in tables_of(rank_runs(judge, runs), judge.pack, runs)]
         print_tables(tables, "json" if json else "table")
     remark("\n".join(f"evidence: {folder}" for task_run in done for folder in task_run.runs))
 
@@ -198,14 +198,14 @@ def score(
 def _caption(card: Scorecard) -> Iterator[str]:
     """What the whole scorecard says, each thing once."""
     if card.distance is not None:
-        inside = "inside" if card.distance.inside else "outside"
-        told = ": not told from retraining" if card.distance.inside else ""
+        inside = "inside" if card.distance.within_band else "outside"
+        told = ": not told from retraining" if card.distance.within_band else ""
         yield f"distance {card.distance.value:.2f}, decided by {card.distance.metric}, {inside} the family band{told}"
-    if card.unranked:
-        yield card.unranked
-    if card.informational and card.informational != card.unranked:
-        yield card.informational
-    yield from (flag for flag in card.flags if not card.unranked.startswith(flag))
+    if card.exclusion_reason:
+        yield card.exclusion_reason
+    if card.unranked_reason and card.unranked_reason != card.exclusion_reason:
+        yield card.unranked_reason
+    yield from (flag for flag in card.flags if not card.exclusion_reason.startswith(flag))
 
 
 def audit(
@@ -245,7 +245,7 @@ def audit(
     found = audited.audit
     if json:
         print_json(found.model_dump(mode="json"))
-        return 1 if found.unfit else 0
+        return 1 if found.excluded_metrics else 0
 
     def signed(z: float | None) -> str:
         return "–" if z is None else f"{z:+.2f}"
@@ -278,9 +278,11 @@ def audit(
             f"Kendall's tau between metrics is left out: it needs {CONTESTANTS} contestants, and {found.contestants} "
             f"were run here (`forgetbench run {wanted.name}`)."
         )
-    if found.unfit:
-        remark(f"{', '.join(found.unfit)}: shown, and ranking no longer on {wanted.name}, here and in its pack.")
-    return 1 if found.unfit else 0
+    if found.excluded_metrics:
+        remark(
+            f"{', '.join(found.excluded_metrics)}: shown, and ranking no longer on {wanted.name}, here and in its pack."
+        )
+    return 1 if found.excluded_metrics else 0
 
 
 def check_method(method_file: str, *, network: list[str] | None = None) -> int:

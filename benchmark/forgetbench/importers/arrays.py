@@ -137,21 +137,21 @@ def _without_bands(
         track=track,
         seeds=seeds,
         draws=1,
-        halvings=0,
+        split_halves=0,
         bands={},
         references={},
         ranking=(),
         family_limit=None,
         gate=gate_of(None, [references], labels),
-        singles={
+        per_model={
             name: SingleModels(
                 references=tuple(tuple(row) for row in values.tolist()),
                 originals=tuple(tuple(row) for row in before[name].tolist()) if name in before else (),
             )
             for name, values in alone.items()
         },
-        informational=f"{_counted(available, 'oracle')} for {_counted(seeds, 'unlearned model')}: bands need twice as "
-        f"many oracles as unlearned models, {2 * seeds}",
+        unranked_reason=f"{_counted(available, 'oracle')} for {_counted(seeds, 'unlearned model')}: bands need "
+        f"twice as many oracles as unlearned models, {2 * seeds}",
     )
 
 

@@ -58,7 +58,7 @@ def rows_in_order(standing: RankedRuns) -> list[Row]:
     order = [index for index, row in places.items() if row.rank is not None]
     order += [index for index, manifest in enumerate(standing.manifests) if manifest is None]
     order += [index for index in range(len(standing.manifests)) if index not in order]
-    return [Row(standing.card_of[index], places.get(index)) for index in order]
+    return [Row(standing.scorecards[index], places.get(index)) for index in order]
 
 
 def board_table(standing: RankedRuns, card: ReferenceManifest) -> Table:
@@ -83,7 +83,7 @@ def board_table(standing: RankedRuns, card: ReferenceManifest) -> Table:
 
 
 def _computed(standing: RankedRuns) -> set[str]:
-    return {name for card in standing.card_of for name, value in card.metrics.items() if value.value is not None}
+    return {name for card in standing.scorecards for name, value in card.metrics.items() if value.value is not None}
 
 
 def _head(name: str) -> str:
@@ -101,7 +101,7 @@ def _distance(card: Scorecard) -> str:
         return "–"
     value, low, high = card.distance.value, card.distance.low, card.distance.high
     half = f" ±{(high - low) / 2:.1f}" if low is not None and high is not None else ""
-    return f"{value:.1f}{half}{' in' if card.distance.inside else ''}"
+    return f"{value:.1f}{half}{' in' if card.distance.within_band else ''}"
 
 
 def _cell(name: str, value: Value | None) -> str:
@@ -126,7 +126,7 @@ def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> di
         "distance_low": card.distance.low if card.distance else None,
         "distance_high": card.distance.high if card.distance else None,
         "decided_by": card.distance.metric if card.distance else None,
-        "inside_family_band": card.distance.inside if card.distance else None,
+        "inside_family_band": card.distance.within_band if card.distance else None,
     }
     for name in shown:
         value = card.metrics.get(name, Value())
@@ -137,25 +137,25 @@ def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> di
         "own_originals_accuracy": card.own_originals,
         "training_flops_share": card.cost.training,
         "flags": " ".join(card.flags),
-        "reason": card.reason or card.unranked,
+        "reason": card.reason or card.exclusion_reason,
     }
     return record
 
 
 def _notes(standing: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
     bands, notes = standing.bands, []
-    if standing.board.informational:
-        notes.append(f"Informational board, nobody is ranked: {standing.board.informational}.")
+    if standing.board.unranked_reason:
+        notes.append(f"Informational board, nobody is ranked: {standing.board.unranked_reason}.")
     if bands.family_limit is not None:
         notes.append(
             f"{card.seeds} seeds, track {card.track}. Distance is the largest |z| over {', '.join(bands.ranking)}; "
             f"'in' marks what is inside the family band ({bands.family_limit:.2f}): not told from retraining."
         )
-    notes += [f"Not ranking: {name} {bands.references[name].reason}." for name in bands.unfit]
+    notes += [f"Not ranking: {name} {bands.references[name].reason}." for name in bands.excluded_metrics]
     infeasible = [
         f"{name} ({reference.reason})" if reference.reason else name
         for name, reference in bands.references.items()
-        if reference.feasible is False and name not in bands.unfit
+        if reference.feasible is False and name not in bands.excluded_metrics
     ]
     if infeasible:
         notes.append(f"Not ranking, since No unlearning is not told from retraining by it: {', '.join(infeasible)}.")
@@ -163,8 +163,8 @@ def _notes(standing: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
         notes.append(
             f"Differences of distances below {standing.board.detectable:.2f} are missed more than one time in five."
         )
-    if standing.board.informational:
-        silent = [(card.name, f"{card.status}: {card.reason}") for card in standing.card_of if card.status != "ok"]
+    if standing.board.unranked_reason:
+        silent = [(card.name, f"{card.status}: {card.reason}") for card in standing.scorecards if card.status != "ok"]
     else:
         silent = [(row.name, row.reason) for row in standing.board.rows if row.rank is None]
     notes += [f"{name}: {reason}." for name, reason in silent]
@@ -173,9 +173,9 @@ def _notes(standing: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
 
 def _notes_on_originals(standing: RankedRuns) -> tuple[str, ...]:
     """Utility and cost of the originals that methods trained for themselves."""
-    board = next(card for card in standing.card_of if card.name == NO_UNLEARNING).metrics["accuracy.test"].value
+    board = next(card for card in standing.scorecards if card.name == NO_UNLEARNING).metrics["accuracy.test"].value
     notes = []
-    for card in standing.card_of:
+    for card in standing.scorecards:
         if card.own_originals is None or board is None:
             continue
         cost = f", trained with {card.cost.training:.2f} times the FLOPs of retraining" if card.cost.training else ""
@@ -189,7 +189,7 @@ def _notes_on_originals(standing: RankedRuns) -> tuple[str, ...]:
 def _notes_on_relearning(standing: RankedRuns) -> tuple[str, ...]:
     """How fast the forgotten comes back, as whoever made the runs measured it."""
     notes = []
-    for card, manifest in zip(standing.card_of, standing.manifests, strict=True):
+    for card, manifest in zip(standing.scorecards, standing.manifests, strict=True):
         ain = card.metrics.get("ain", Value())
         if not (manifest and manifest.models) or not all(
             "relearn.oracle" in model.measured for model in manifest.models

@@ -159,10 +159,10 @@ def board_of(
         environment: Where.
     """
     asked = [*REFERENCES, *labels]
-    pairs = list(zip(asked, standing.card_of, standing.manifests, strict=True))
+    pairs = list(zip(asked, standing.scorecards, standing.manifests, strict=True))
     ranked = [scorecard for label, scorecard, _ in pairs if label in tried]
     places = {ranked[row.index].name: row for row in rank(ranked).rows}
-    untouched = standing.card_of[REFERENCES.index(NO_UNLEARNING)]
+    untouched = standing.scorecards[REFERENCES.index(NO_UNLEARNING)]
     rows = []
     for label, scorecard, manifest in pairs:
         row = row_of(label, scorecard, manifest).model_copy(
@@ -183,7 +183,7 @@ def board_of(
         draws=card.draws,
         ranking=bands.ranking,
         family_limit=_short(bands.family_limit),
-        informational=bands.informational,
+        informational=bands.unranked_reason,
         bands={name: _band(band) for name, band in sorted(bands.bands.items())},
         originals=digest(card.originals),
         index=digest(card.index_hashes),
@@ -270,17 +270,17 @@ def row_of(label: str, card: Scorecard, manifest: Manifest | None) -> ReferenceR
     """A scorecard and its manifest as a row that is kept."""
     found = _figures(card)
     distance = found.pop("distance", None)
-    pseudo = {name: card.metrics[name].pseudo for name in card.ranking if card.status == "ok"}
+    pseudo = {name: card.metrics[name].pseudo_values for name in card.ranking if card.status == "ok"}
     if card.distance is not None:
-        pseudo["distance"] = card.distance.pseudo
+        pseudo["distance"] = card.distance.pseudo_values
     costs = {name: getattr(card.cost, name) for name in ("flops", "changed", "seconds")}
     row = ReferenceRow(
         label=label,
         status=card.status,
-        reason=card.unranked,
+        reason=card.exclusion_reason,
         distance=distance,
         decided_by=card.distance.metric if card.distance else "",
-        inside=card.distance.inside if card.distance else None,
+        inside=card.distance.within_band if card.distance else None,
         flags=card.flags,
         metrics=found,
         pseudo={name: _all(values) for name, values in pseudo.items() if values},
@@ -326,7 +326,13 @@ def _z(row: ReferenceRow, card: Scorecard, name: str, then: Figures, now: Figure
         return None
     value = card.metrics.get(name)
     band = value.band if value is not None else None
-    pseudo = (card.distance.pseudo if card.distance else ()) if name == "distance" else value.pseudo if value else ()
+    pseudo = (
+        (card.distance.pseudo_values if card.distance else ())
+        if name == "distance"
+        else value.pseudo_values
+        if value
+        else ()
+    )
     before = row.pseudo.get(name, ())
     if len(before) == len(pseudo) > 1:
         scatter = float(np.std(np.subtract(pseudo, before), ddof=1) / np.sqrt(len(before)))

@@ -25,7 +25,7 @@ from forgetbench.reproduction.reference_board import (
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import MethodSpec, choose
 from forgetbench.runner.run import run
-from forgetbench.scoring.scorer import REFERENCES, RankedRuns, stand
+from forgetbench.scoring.scorer import REFERENCES, RankedRuns, rank_runs
 from forgetbench.tasks.task import Task, read_task
 from forgetbench.tuning.tune import tune
 
@@ -94,7 +94,7 @@ def make_reference(
     [done] = run([task], lambda _: rows, options, watcher)
     if done.pack is None:
         raise UsageError("reference results need the oracles; leave out --skip-oracles.")
-    standing = stand(options.results.judge(done.pack), [read_run(path) for path in done.runs])
+    standing = rank_runs(options.results.judge(done.pack), [read_run(path) for path in done.runs])
     tried = {
         one.contestant.label: [
             TrialRecord(parameters=trial.parameters, status=trial.status, value=trial.value) for trial in one.trials
@@ -150,7 +150,7 @@ def reproduce(
     [done] = run([task], lambda _: contestants, aside, watcher)
     if done.pack is None:
         raise UsageError("a comparison needs the oracles; leave out --skip-oracles.")
-    standing = stand(aside.results.judge(done.pack), [read_run(path) for path in done.runs])
+    standing = rank_runs(aside.results.judge(done.pack), [read_run(path) for path in done.runs])
     return _compared(board, wanted, standing, contestants, _here(options))
 
 
@@ -200,7 +200,7 @@ def _compared(
         changed[row.label] = {name: values for name, values in found.items() if values[0] != values[1]}
     comparisons = sum(len(row.pseudo) for row in pairs)
     differences: list[Difference] = []
-    for row, card in zip(pairs, standing.card_of, strict=True):
+    for row, card in zip(pairs, standing.scorecards, strict=True):
         differences += compare(row, card, comparisons=comparisons, changed=bool(changed.get(row.label)))
     manifests = [manifest for manifest in standing.manifests if manifest is not None]
     both = list(zip(wanted, manifests, strict=True))

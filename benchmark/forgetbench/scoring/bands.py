@@ -17,7 +17,7 @@ from forgetbench.scoring.gates import gate_of
 from forgetbench.scoring.pairwise import Comparison, Labels, Population, Singles, compare
 from forgetbench.scoring.per_model import single_values
 from forgetbench.scoring.scorecards import Bands, MetricBand, Reference, SingleModels
-from forgetbench.scoring.statistics import Band, band_of, family_limit, halvings, over_halvings, z_score
+from forgetbench.scoring.statistics import Band, band_of, family_limit, over_split_halves, split_halves, z_score
 
 SEEDS_TO_RANK = 6
 """A board with fewer seeds shows scores but no ranks."""
@@ -43,7 +43,7 @@ def reference_bands(
     originals: Population | None,
     track: Track,
     *,
-    unfit: Mapping[str, str] = MappingProxyType({}),
+    excluded_metrics: Mapping[str, str] = MappingProxyType({}),
     ranking_only: bool = False,
 ) -> Bands:
     """Bands, feasibility, family limit and gate of a board.
@@ -55,7 +55,7 @@ def reference_bands(
         originals: The originals, as many: the contestant No unlearning. Without them nothing tells what is feasible,
             and the board is informational.
         track: What the task asks for.
-        unfit: Metrics that an audit found out of place here -> what was; they are shown, and rank nothing.
+        excluded_metrics: Metric to the reason why it failed the audit of the task: it is shown but does not rank.
         ranking_only: Leave out what never ranks: for tuning, where only the distance counts.
 
     Raises:
@@ -75,7 +75,7 @@ def reference_bands(
     values = {role: found for role, (found, _) in alone.items()}
     singles = Singles(values["references"], values["controls"], values["originals"])
     oracles, missing = compare(references, controls, labels, singles, ranking_only=ranking_only)
-    halves, undefined = _over_halvings(oracles, seeds)
+    halves, undefined = _over_split_halves(oracles, seeds)
     missing |= alone["references"][1] | undefined
     bands = {name: _band(name, values) for name, values in halves.items()}
     untouched: dict[str, Comparison] = {}
@@ -86,25 +86,25 @@ def reference_bands(
     for name, array in values["originals"].items():
         if name != "probe" and name in found:  # compared as a gap, shown as it is
             found[name] = found[name].model_copy(update={"original": float(array.mean())})
-    for name in set(unfit) & set(found):
-        found[name] = found[name].model_copy(update={"reason": f"failed the audit: {unfit[name]}"})
-    ranking = _ranking(found, bands, track, unfit, known=originals is not None)
+    for name in set(excluded_metrics) & set(found):
+        found[name] = found[name].model_copy(update={"reason": f"failed the audit: {excluded_metrics[name]}"})
+    ranking = _ranking(found, bands, track, excluded_metrics, known=originals is not None)
     return Bands(
         track=track,
         seeds=seeds,
         draws=len(labels),
-        halvings=2 * len(halvings(seeds)),
+        split_halves=2 * len(split_halves(seeds)),
         bands=bands,
         references=found,
         ranking=ranking,
-        unfit=tuple(sorted(set(unfit) & set(found))),
+        excluded_metrics=tuple(sorted(set(excluded_metrics) & set(found))),
         family_limit=_family(ranking, halves, bands, seeds),
         gate=gate_of(originals, [references, controls], labels),
-        singles={
+        per_model={
             name: _single_models(array, values["originals"].get(name))
             for name, array in sorted(values["references"].items())
         },
-        informational=_informational(seeds, found, ranking, track) if originals is not None else NO_ORIGINALS,
+        unranked_reason=_unranked_reason(seeds, found, ranking, track) if originals is not None else NO_ORIGINALS,
     )
 
 
@@ -113,12 +113,12 @@ def _single_models(references: FloatArray, originals: FloatArray | None) -> Sing
     return SingleModels(references=rows[0], originals=rows[1] if len(rows) > 1 else ())
 
 
-def _over_halvings(oracles: Mapping[str, Comparison], seeds: int) -> tuple[dict[str, FloatArray], dict[str, str]]:
+def _over_split_halves(oracles: Mapping[str, Comparison], seeds: int) -> tuple[dict[str, FloatArray], dict[str, str]]:
     halves: dict[str, FloatArray] = {}
     undefined: dict[str, str] = {}
     for name, comparison in oracles.items():
         try:
-            halves[name] = over_halvings(comparison.value, seeds, comparison.symmetry, comparison.halvings)
+            halves[name] = over_split_halves(comparison.value, seeds, comparison.symmetry, comparison.halvings)
         except UsageError as error:
             undefined[name] = str(error)
     return halves, undefined
@@ -133,12 +133,12 @@ def _ranking(
     found: Mapping[str, Reference],
     bands: Mapping[str, MetricBand],
     track: Track,
-    unfit: Mapping[str, str],
+    excluded_metrics: Mapping[str, str],
     *,
     known: bool,
 ) -> tuple[str, ...]:
     """Feasible efficacy metrics, then harm metrics; all efficacy metrics where feasibility is not known."""
-    fit = [spec for spec in ranking_metrics(track) if spec.name in bands and spec.name not in unfit]
+    fit = [spec for spec in ranking_metrics(track) if spec.name in bands and spec.name not in excluded_metrics]
     return tuple(spec.name for spec in fit if spec.role(track) == "harm" or found[spec.name].feasible or not known)
 
 
@@ -244,7 +244,7 @@ def _absolute_z(values: FloatArray, band: MetricBand) -> FloatArray:
     return off / band.width if band.width > 0 else np.zeros_like(off)
 
 
-def _informational(seeds: int, found: Mapping[str, Reference], ranking: Sequence[str], track: Track) -> str:
+def _unranked_reason(seeds: int, found: Mapping[str, Reference], ranking: Sequence[str], track: Track) -> str:
     if seeds < SEEDS_TO_RANK:
         return f"{seeds} seeds: a board needs {SEEDS_TO_RANK} for ranks"
     efficacy = [spec.name for spec in ranking_metrics(track) if spec.role(track) == "efficacy"]

@@ -50,16 +50,16 @@ def accuracies(
 def singles(values: SingleValues, gaps: Mapping[str, Value], bands: Bands) -> dict[str, Value]:
     """What single models score, with t intervals over seeds; the probe stays the ratio that it is."""
     return {
-        metric: absolute(array.mean(axis=0), np.array(bands.singles[metric].references).mean(axis=0), gaps[metric])
+        metric: absolute(array.mean(axis=0), np.array(bands.per_model[metric].references).mean(axis=0), gaps[metric])
         for metric, array in values.items()
-        if metric != "probe" and metric in gaps and metric in bands.singles
+        if metric != "probe" and metric in gaps and metric in bands.per_model
     }
 
 
 def absolute(values: FloatArray, oracle: FloatArray, gap: Value) -> Value:
     """A value of its own in place of its gap: the band is the gap's, moved to the oracles' value."""
     band = _moved(gap.band, float(oracle.mean())) if gap.band is not None else None
-    return over_seeds(values).model_copy(update={"band": band, "z": gap.z, "inside": gap.inside})
+    return over_seeds(values).model_copy(update={"band": band, "z": gap.z, "within_band": gap.within_band})
 
 
 def relative(values: Mapping[str, Value]) -> dict[str, Value]:
@@ -79,7 +79,7 @@ def relative(values: Mapping[str, Value]) -> dict[str, Value]:
                     "value": value.value + by,
                     "low": ends[0],
                     "high": ends[1],
-                    "pseudo": tuple(part + by for part in value.pseudo),
+                    "pseudo_values": tuple(part + by for part in value.pseudo_values),
                     "band": _moved(value.band, by),
                 }
             )
@@ -189,7 +189,7 @@ def _reading(metric: str, value: float | None, parts: Sequence[float | None], sc
         low, high = clopper_pearson(round(value * scores), scores)
     elif len(pseudo):
         _, low, high = pseudo_interval(value, pseudo)
-    return Value(value=value, low=low, high=high, pseudo=tuple(pseudo.tolist()))
+    return Value(value=value, low=low, high=high, pseudo_values=tuple(pseudo.tolist()))
 
 
 def erasure(contestant: Population, originals: Population, labels: Labels) -> dict[str, Value]:
@@ -243,7 +243,7 @@ def _generalization(contestant: Population, originals: Population, labels: Label
         return Value(value=whole)
     pseudo = pseudo_values(whole, defined)
     _, low, high = pseudo_interval(whole, pseudo)
-    return Value(value=whole, low=low, high=high, pseudo=tuple(pseudo.tolist()))
+    return Value(value=whole, low=low, high=high, pseudo_values=tuple(pseudo.tolist()))
 
 
 def _has(labels: Labels, subset: str) -> bool:

@@ -113,14 +113,14 @@ def flags_of(values: Mapping[str, Value], bands: Bands, gate: GateResult) -> tup
     flags = set()
     for name in ("gap.forget", "shift.forget"):
         value = values.get(name)
-        if value is None or value.z is None or value.inside is not False:
+        if value is None or value.z is None or value.within_band is not False:
             continue
         original = bands.references[name].original_z
         side = np.sign(original) if original is not None and abs(original) > 3 else 1.0
         flags.add("under-forgotten" if np.sign(value.z) == side else "over-forgotten")
     for name in ("lira.forget", "js"):
         value = values.get(name)
-        if value is not None and value.inside is False and value.z is not None and value.z < 0:
+        if value is not None and value.within_band is False and value.z is not None and value.z < 0:
             flags.add("suspicious")
     if gate.collapsed:
         flags.add("collapsed")

@@ -27,12 +27,12 @@ def rank(scorecards: Sequence[Scorecard]) -> Board:
     Raises:
         UsageError: The scorecards are not all of one board.
     """
-    boards = {(card.track, card.seeds, card.draws, card.ranking, card.informational) for card in scorecards}
+    boards = {(card.track, card.seeds, card.draws, card.ranking, card.unranked_reason) for card in scorecards}
     if len(boards) > 1:
         raise UsageError("These scorecards are of different boards (track, seeds, draws or ranking metrics differ).")
     order = sorted(range(len(scorecards)), key=lambda index: _key(scorecards[index]))
-    live = [index for index in order if not scorecards[index].unranked]
-    rest = [index for index in order if scorecards[index].unranked]
+    live = [index for index in order if not scorecards[index].exclusion_reason]
+    rest = [index for index in order if scorecards[index].exclusion_reason]
     pseudo = np.array([_pseudo(scorecards[index]) for index in live], dtype=np.float64)
     placed = tie_groups(pseudo) if live else []
     placings = dict(zip(live, placed, strict=True))
@@ -40,7 +40,7 @@ def rank(scorecards: Sequence[Scorecard]) -> Board:
     rows += [_row(index, scorecards[index], None) for index in rest]
     return Board(
         rows=tuple(rows),
-        informational=scorecards[0].informational if scorecards else "",
+        unranked_reason=scorecards[0].unranked_reason if scorecards else "",
         detectable=_detectable(scorecards, pseudo, [placing.group for placing in placed]),
     )
 
@@ -77,7 +77,7 @@ def differences(one: Scorecard, other: Scorecard, level: float = 0.05) -> dict[s
     if (one.track, one.seeds, one.draws, one.ranking) != (other.track, other.seeds, other.draws, other.ranking):
         raise UsageError("These scorecards are of different boards.")
     shared = [name for name in one.ranking if name in one.metrics and name in other.metrics]
-    pairs = {name: (one.metrics[name].pseudo, other.metrics[name].pseudo) for name in shared}
+    pairs = {name: (one.metrics[name].pseudo_values, other.metrics[name].pseudo_values) for name in shared}
     pairs["distance"] = (_pseudo(one), _pseudo(other))
     found = {}
     for name, (left, right) in pairs.items():
@@ -108,12 +108,12 @@ def _key(card: Scorecard) -> tuple[int, bool, float, str, tuple[float, ...]]:
         distance is None,
         distance.value if distance is not None else 0.0,
         card.name,
-        distance.pseudo if distance is not None else (),
+        distance.pseudo_values if distance is not None else (),
     )
 
 
 def _pseudo(card: Scorecard) -> tuple[float, ...]:
-    return card.distance.pseudo if card.distance is not None else ()
+    return card.distance.pseudo_values if card.distance is not None else ()
 
 
 def _row(index: int, card: Scorecard, placing: Placing | None) -> BoardRow:
@@ -124,7 +124,7 @@ def _row(index: int, card: Scorecard, placing: Placing | None) -> BoardRow:
         low=placing.low if placing else None,
         high=placing.high if placing else None,
         group=placing.group if placing else None,
-        reason=card.unranked,
+        reason=card.exclusion_reason,
     )
 
 

@@ -82,7 +82,7 @@ def score(
         gate=gate,
         flags=flags_of(values, bands, gate),
         cost=cost or Cost(),
-        informational=bands.informational,
+        unranked_reason=bands.unranked_reason,
     )
 
 
@@ -129,12 +129,12 @@ def unscored(name: str, status: Status, reason: str, bands: Bands, cost: Cost | 
         ranking=bands.ranking,
         flags=(status,),
         cost=cost or Cost(),
-        informational=bands.informational,
+        unranked_reason=bands.unranked_reason,
     )
 
 
 def _of_bands(bands: Bands, role: Literal["references", "originals"]) -> SingleValues:
-    found = {metric: np.array(getattr(models, role)) for metric, models in bands.singles.items()}
+    found = {metric: np.array(getattr(models, role)) for metric, models in bands.per_model.items()}
     return {metric: values for metric, values in found.items() if values.size}
 
 
@@ -159,10 +159,10 @@ def _value(metric: str, comparison: Comparison, bands: Bands) -> Value:
         low=low,
         high=high,
         seeds=tuple(by_seed.tolist()),
-        pseudo=pseudo,
+        pseudo_values=pseudo,
         band=band,
         z=z if z is not None and np.isfinite(z) else None,
-        inside=_inside(value, band) if band is not None and metrics.get(metric).calibrated else None,
+        within_band=_inside(value, band) if band is not None and metrics.get(metric).calibrated else None,
     )
 
 
@@ -181,7 +181,7 @@ def _distance(comparisons: Mapping[str, Comparison], values: Mapping[str, Value]
         if value is None:
             return None
         other = stand_in(metric, value)
-        other = None if other in bands.unfit else other
+        other = None if other in bands.excluded_metrics else other
         used[metric] = (metric,) if other is None else (metric, other)
 
     def farthest(without: int | None) -> tuple[float, str]:
@@ -194,10 +194,15 @@ def _distance(comparisons: Mapping[str, Comparison], values: Mapping[str, Value]
     whole, metric = farthest(None)
     low = high = None
     pseudo: tuple[float, ...] = ()
-    if all(values[name].pseudo for names in used.values() for name in names):
+    if all(values[name].pseudo_values for names in used.values() for name in names):
         found = pseudo_values(whole, [farthest(seed)[0] for seed in range(bands.seeds)])
         _, low, high = pseudo_interval(whole, found)
         pseudo = tuple(found.tolist())
     return Distance(
-        value=whole, low=low, high=high, metric=metric, pseudo=pseudo, inside=bool(whole < bands.family_limit)
+        value=whole,
+        low=low,
+        high=high,
+        metric=metric,
+        pseudo_values=pseudo,
+        within_band=bool(whole < bands.family_limit),
     )

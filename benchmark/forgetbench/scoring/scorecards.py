@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from forgetbench.metrics.cost import Cost
 from forgetbench.metrics.registry import Track
+from forgetbench.store import JsonObject
 
 PROTOCOL: Literal[1] = 1
 """Version of the protocol that these numbers follow."""
@@ -100,24 +101,24 @@ class Bands(Record):
     """Models on each side, S."""
     draws: int
     """Forget sets, G."""
-    halvings: int
-    """Halvings behind each band, mirrors included."""
+    split_halves: int = Field(validation_alias=AliasChoices("split_halves", "halvings"))
+    """Splits of the pooled oracles behind each band, mirrored ones included."""
     bands: dict[str, MetricBand]
     """Metric name to its band."""
     references: dict[str, Reference]
     """Metric name to what is known of it without any contestant."""
     ranking: tuple[str, ...]
     """The metrics that rank here: feasible efficacy metrics, then harm metrics."""
-    unfit: tuple[str, ...] = ()
-    """Metrics that failed the audit of the task, and so rank nothing; the reason stands in their reference."""
+    excluded_metrics: tuple[str, ...] = Field(default=(), validation_alias=AliasChoices("excluded_metrics", "unfit"))
+    """Metrics that failed the audit of the task and do not rank; ``references`` has the reasons."""
     family_limit: float | None
     """A contestant is inside when its distance is below this; None where nothing ranks."""
     gate: Gate
     """Thresholds of the utility gate."""
-    singles: dict[str, SingleModels] = {}
-    """Metric name to what each model of the reference rows scores by itself."""
-    informational: str = ""
-    """Why the board shows scores and no ranks; "" where it ranks."""
+    per_model: dict[str, SingleModels] = Field(default={}, validation_alias=AliasChoices("per_model", "singles"))
+    """Metric name to the value of each single model of the reference rows."""
+    unranked_reason: str = Field(default="", validation_alias=AliasChoices("unranked_reason", "informational"))
+    """Why the board shows scores but no ranks; "" if it ranks."""
 
 
 class Value(Record):
@@ -131,14 +132,14 @@ class Value(Record):
     """Upper end."""
     seeds: tuple[float, ...] = ()
     """One value per seed, for dots; their mean need not be the value."""
-    pseudo: tuple[float, ...] = ()
+    pseudo_values: tuple[float, ...] = Field(default=(), validation_alias=AliasChoices("pseudo_values", "pseudo"))
     """Pseudo-values, whose mean is the value: differences between two records are taken from these."""
     band: MetricBand | None = None
     """The oracle band; None where the metric has none."""
     z: float | None = None
     """(value - band mean) / max(sd, floor)."""
-    inside: bool | None = None
-    """Whether the value lies in its own band (95 %, floor respected); None where halvings do not calibrate it."""
+    within_band: bool | None = Field(default=None, validation_alias=AliasChoices("within_band", "inside"))
+    """Whether the value is in its own band (95 %, floor respected); None if the band does not calibrate the metric."""
     reason: str = ""
     """Why there is no value."""
 
@@ -154,10 +155,10 @@ class Distance(Record):
     """Upper end."""
     metric: str
     """The metric that decides it: one that ranks, or the shift that stands in for it where it is saturated."""
-    pseudo: tuple[float, ...]
+    pseudo_values: tuple[float, ...] = Field(validation_alias=AliasChoices("pseudo_values", "pseudo"))
     """Pseudo-values, one per seed; empty with too few seeds."""
-    inside: bool
-    """Whether it is below the family band: not told from retraining."""
+    within_band: bool = Field(validation_alias=AliasChoices("within_band", "inside"))
+    """Whether it is below the family limit: not distinguishable from retraining."""
 
 
 class GateResult(Record):
@@ -208,23 +209,28 @@ class Scorecard(Record):
     """What it cost, as it was given."""
     own_originals: float | None = None
     """Mean test accuracy of the originals that the method trained for itself; None where it takes the board's."""
-    informational: str = ""
-    """Why the board shows no ranks; "" where it does."""
+    unranked_reason: str = Field(default="", validation_alias=AliasChoices("unranked_reason", "informational"))
+    """Why the board shows no ranks; "" if it does."""
 
     @property
-    def unranked(self) -> str:
-        """Why this row takes no place; "" where it takes one."""
+    def exclusion_reason(self) -> str:
+        """Why this row is not ranked; "" if it is."""
         if self.status != "ok":
             return f"{self.status}: {self.reason}" if self.reason else self.status
         if self.gate is not None and self.gate.collapsed:
             more = f"; and {len(self.gate.reasons) - 2} more" if len(self.gate.reasons) > 2 else ""
             return "collapsed: " + "; ".join(self.gate.reasons[:2]) + more
-        if self.informational:
-            return self.informational
+        if self.unranked_reason:
+            return self.unranked_reason
         if self.distance is None:
             missing = [name for name in self.ranking if self.metrics[name].value is None]
             return f"incomplete: no {', '.join(missing)}"
-        return "" if self.distance.pseudo else "too few seeds for pseudo-values"
+        return "" if self.distance.pseudo_values else "too few seeds for pseudo-values"
+
+
+def with_current_names(card: JsonObject) -> JsonObject:
+    """A stored scorecard as JSON, with the current names of its fields instead of those of earlier versions."""
+    return Scorecard.model_validate(card).model_dump(mode="json") if "informational" in card else card
 
 
 class BoardRow(Record):
@@ -253,7 +259,7 @@ class Board(Record):
     """Version of the protocol."""
     rows: tuple[BoardRow, ...]
     """Ranked rows by distance, then the rest."""
-    informational: str
-    """Why nobody is ranked; "" where somebody is."""
+    unranked_reason: str = Field(validation_alias=AliasChoices("unranked_reason", "informational"))
+    """Why no row is ranked; "" if rows are."""
     detectable: float | None
     """Smallest difference of two distances that this board finds four times in five; None where it cannot be told."""

@@ -73,7 +73,7 @@ class Scorer:
             self.pack.population("controls"),
             self.originals,
             self.pack.card.track,
-            unfit=self.pack.unfit,
+            excluded_metrics=self.pack.unfit,
         )
         if path is not None:
             write_atomically(path, bands.model_dump_json().encode())
@@ -145,7 +145,7 @@ class Scorer:
 class RankedRuns:
     """A board in memory: scorecards, their manifests where they have one, and the ranking."""
 
-    card_of: tuple[Scorecard, ...]
+    scorecards: tuple[Scorecard, ...]
     """The reference rows first, then the contestants as they were given."""
     manifests: tuple[Manifest | None, ...]
     """The manifest of each; None for the reference rows."""
@@ -155,21 +155,21 @@ class RankedRuns:
     """The board's bands."""
 
 
-def stand(judge: Scorer, runs: Sequence[Run]) -> RankedRuns:
+def rank_runs(scorer: Scorer, runs: Sequence[Run]) -> RankedRuns:
     """Score runs and rank the contestants among them. A run that is no evidence for the task is a failed row."""
-    references = [judge.score_reference(name) for name in REFERENCES]
-    cards = [_score_or_say(judge, run) for run in runs]
+    references = [scorer.score_reference(name) for name in REFERENCES]
+    cards = [_score_or_say(scorer, run) for run in runs]
     ranked = [card for card, run in zip(cards, runs, strict=True) if contends(run.manifest)]
     manifests = (*(None for _ in references), *(run.manifest for run in runs))
-    return RankedRuns((*references, *cards), manifests, rank(ranked), judge.bands)
+    return RankedRuns((*references, *cards), manifests, rank(ranked), scorer.bands)
 
 
-def _score_or_say(judge: Scorer, run: Run) -> Scorecard:
+def _score_or_say(scorer: Scorer, run: Run) -> Scorecard:
     try:
-        return judge.score(run)
+        return scorer.score(run)
     except ForgetBenchError as error:
         cost = cost_of(run.manifest.cost, run.manifest.models)
-        return unscored(run.manifest.row, "failed", str(error), judge.bands, cost)
+        return unscored(run.manifest.row, "failed", str(error), scorer.bands, cost)
 
 
 def contends(manifest: Manifest) -> bool:

@@ -18,7 +18,7 @@ from scipy.stats import t as student
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray, IntArray
 
-HALVINGS = 1000
+MAX_SPLITS = 1000
 """All halvings are used up to this many; beyond, this many are drawn, each with its mirror."""
 
 SEED = 20260801
@@ -64,7 +64,7 @@ class Placing(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def halvings(size: int, limit: int = HALVINGS) -> tuple[tuple[IntArray, IntArray], ...]:
+def split_halves(size: int, limit: int = MAX_SPLITS) -> tuple[tuple[IntArray, IntArray], ...]:
     """Halvings of 2 * size pooled models, one of each mirror pair, as (left, right) sorted index arrays.
 
     All C(2S, S) / 2 of them where C(2S, S) is at most ``limit``; else ``limit`` distinct ones, drawn from the
@@ -79,7 +79,7 @@ def halvings(size: int, limit: int = HALVINGS) -> tuple[tuple[IntArray, IntArray
     if comb(2 * size, size) <= limit:
         lefts: Iterator[tuple[int, ...]] = ((0, *rest) for rest in combinations(everyone, size - 1))
     else:
-        lefts = _drawn_halvings(size, limit)
+        lefts = _drawn_splits(size, limit)
     pairs = []
     for left in lefts:
         chosen = np.zeros(2 * size, dtype=np.bool_)
@@ -91,7 +91,7 @@ def halvings(size: int, limit: int = HALVINGS) -> tuple[tuple[IntArray, IntArray
     return tuple(pairs)
 
 
-def _drawn_halvings(size: int, count: int) -> Iterator[tuple[int, ...]]:
+def _drawn_splits(size: int, count: int) -> Iterator[tuple[int, ...]]:
     generator = np.random.default_rng(SEED)
     seen = {tuple(range(size))}
     yield from seen
@@ -104,7 +104,7 @@ def _drawn_halvings(size: int, count: int) -> Iterator[tuple[int, ...]]:
             yield left
 
 
-def over_halvings(
+def over_split_halves(
     value: Callable[[IntArray, IntArray], float], size: int, symmetry: str | None = None, at_most: int | None = None
 ) -> FloatArray:
     """A metric over all halvings and their mirrors: (2, H), the mirrors in the second row.
@@ -115,7 +115,7 @@ def over_halvings(
         symmetry: "even" or "odd" where exchanging the sides keeps the value or turns its sign: saves half the work.
         at_most: Take no more halvings than this, evenly spread; for metrics that are slow and rank nothing.
     """
-    pairs = halvings(size)
+    pairs = split_halves(size)
     if at_most is not None:
         pairs = pairs[:: -(-len(pairs) // at_most)]
     straight = np.array([value(left, right) for left, right in pairs], dtype=np.float64)

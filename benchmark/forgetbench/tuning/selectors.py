@@ -83,7 +83,7 @@ def development_bands(
     Raises:
         UsageError: Nothing tells No unlearning from the oracles there, so that the distance would favor doing nothing.
     """
-    bands = reference_bands(labels, references, controls, originals, track, unfit=unfit, ranking_only=True)
+    bands = reference_bands(labels, references, controls, originals, track, excluded_metrics=unfit, ranking_only=True)
     efficacy = [spec.name for spec in ranking_metrics(track) if spec.role(track) == "efficacy"]
     if not set(efficacy) & set(bands.ranking):
         if any(bands.references[name].feasible for name in efficacy):

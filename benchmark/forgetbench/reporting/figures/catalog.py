@@ -16,7 +16,7 @@ from forgetbench.reporting.figures.points import Interval, Point, forgetting_met
 from forgetbench.reporting.streams import StreamCurves, stream_curves
 from forgetbench.reporting.tables import Row, rows_in_order
 from forgetbench.scoring.scorecards import Value
-from forgetbench.scoring.scorer import REFERENCES, RankedRuns, Scorer, stand
+from forgetbench.scoring.scorer import REFERENCES, RankedRuns, Scorer, rank_runs
 
 LINES = 40
 """Up to so many rows a picture with a line for each shows all of them."""
@@ -45,7 +45,7 @@ class Drawn:
     @cached_property
     def standing(self) -> RankedRuns:
         """Scorecards and ranking."""
-        return stand(self.judge, self.runs)
+        return rank_runs(self.judge, self.runs)
 
     @cached_property
     def whole(self) -> list[Row]:
