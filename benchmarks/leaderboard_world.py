@@ -81,7 +81,7 @@ class World:
             write_arrays(folder / name, arrays)
             models.append(ModelRecord(draw=0, seed=seed, file=name, original=digest(seed), arrays=describe(arrays)))
         method = MethodRecord(
-            name=f"m{number}", title="A method", family="made-up", needs=(), parameters={}, source_sha256=digest(number)
+            name=f"m{number}", title="A method", family="made-up", needs=(), parameters={}, fingerprint=digest(number)
         )
         manifest = Manifest(
             protocol=1,

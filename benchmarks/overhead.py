@@ -29,7 +29,7 @@ def pipeline(task: Task) -> float:
     """Seconds of a run without methods in an empty home."""
     with tempfile.TemporaryDirectory() as home:
         start = time.perf_counter()
-        run([task], lambda _: [], RunConfig(home=Path(home), device="cpu", executor="local"))
+        run([task], lambda _: [], RunConfig(home=Path(home), device="cpu", engine="local"))
         return time.perf_counter() - start
 
 
@@ -38,18 +38,18 @@ def bare(task: Task) -> float:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as home:
         bench = TaskContext(task, ExecutionEnv(home))
-        split, rows = bench.split(0), bench.rows(0)
-    images = torch.tensor(bench.partition.train.images, dtype=torch.float32) / 255
+        split, rows = bench.data.split(0), bench.data.rows(0)
+    images = torch.tensor(bench.data.partition.train.images, dtype=torch.float32) / 255
     labels = torch.tensor(split.train_labels)
     asked = {
-        name: torch.tensor(getattr(bench.partition, part.part).images[part.index], dtype=torch.float32) / 255
+        name: torch.tensor(getattr(bench.data.partition, part.part).images[part.index], dtype=torch.float32) / 255
         for name, part in rows.items()
     }
     retain = torch.tensor(split.retain.copy())
     everything = torch.arange(len(images))
     for rows_of, models in ((everything, task.seeds), (retain, 2 * task.seeds)):
         for seed in range(models):
-            network = bench.spec.build(seed)
+            network = bench.data.network_spec.build(seed)
             train(network, images[rows_of], labels[rows_of], task)
             network.eval()
             with torch.inference_mode():

@@ -274,9 +274,9 @@ def rescore(settings: Settings, task: str | None = None) -> int:
     Raises:
         UsageError: There is no board of that task.
     """
-    from forgetbench.scoring.scorer import scoring_code
+    from forgetbench.fingerprints import scoring_fingerprint
 
-    current_code = scoring_code()
+    current_code = scoring_fingerprint()
     with open_database(settings) as database, database.write_session() as session:
         tasks = session.scalars(select(Board.task).distinct().order_by(Board.task)).all()
         if task is not None and task not in tasks:

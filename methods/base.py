@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -123,40 +119,3 @@ class Method(Options, ABC):
     def parameters(cls) -> list[OptionDoc]:
         """The hyper-parameters with their types, defaults, ranges and meaning."""
         return cls.options()
-
-    @classmethod
-    def source_hash(cls) -> str:
-        """SHA-256 of the method's own file and of the files of this package that it is made of (base.py not).
-
-        The name of a file that is not of this package does not count, nor how its lines end: its text, wherever it is
-        written down again, has the same hash.
-        """
-        modules = {base.__module__ for base in cls.__mro__ if issubclass(base, Method) and base is not Method}
-        for name in list(modules):
-            _add_imported(name, modules)
-        digest = hashlib.sha256()
-        ours = {_source(name) for name in modules if name.startswith("forgetbench.")}
-        for path in sorted({_source(name) for name in modules}, key=lambda path: (path in ours, path.name)):
-            name, text = (path.name, path.read_bytes()) if path in ours else ("", path.read_text("utf-8").encode())
-            digest.update(name.encode() + b"\0" + text + b"\0")
-        return digest.hexdigest()
-
-
-_NOT_HASHED = {f"forgetbench.methods{name}" for name in ("", ".base", "._card", "._references")}
-
-
-def _add_imported(name: str, found: set[str]) -> None:
-    for thing in list(vars(sys.modules[name]).values()):
-        module = thing.__name__ if inspect.ismodule(thing) else getattr(thing, "__module__", None)
-        if (
-            isinstance(module, str)
-            and module.startswith("forgetbench.methods.")
-            and module not in found | _NOT_HASHED
-            and module in sys.modules
-        ):
-            found.add(module)
-            _add_imported(module, found)
-
-
-def _source(module: str) -> Path:
-    return Path(str(sys.modules[module].__file__))

@@ -43,9 +43,10 @@ def outside(options, seeds):
     [done] = run([task], lambda _: [], options)
     [pool] = train_audit_oracles(task.with_counts(seeds=POOL), options)
     originals = [
-        {name: logits for name, logits in draw.items() if name in pool} for draw in done.pack.population("originals")
+        {name: logits for name, logits in draw.items() if name in pool}
+        for draw in done.reference.population("originals")
     ]
-    work = partial(is_outside, pool, done.pack.labels, originals, done.pack.card.track, seeds)
+    work = partial(is_outside, pool, done.reference.labels, originals, done.reference.card.track, seeds)
     with multiprocessing.get_context("fork").Pool() as processes:
         return float(np.mean(processes.map(work, range(BOARDS), chunksize=10)))
 

@@ -19,9 +19,9 @@ from forgetbench.leaderboard.admin import create_token, install_bundle
 from forgetbench.leaderboard.client.submit import submit
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.runner.config import ProgressCallback, RunConfig
-from forgetbench.runner.method_spec import choose
+from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.run import run
-from forgetbench.scoring.scorer import RankedRuns, rank_runs
+from forgetbench.scoring.scorer import RankedRuns
 from forgetbench.store import write_atomically
 from forgetbench.tasks.task import read_task
 
@@ -39,11 +39,11 @@ def run_demo(
         ForgetBenchError: A job or the server failed, or the server's scores are not the local ones.
     """
     tasks = [read_task(name) for name in TASKS]
-    done = run(tasks, lambda task: choose(METHODS, (), task.network.name), options, watcher)
+    done = run(tasks, lambda task: parse_methods(METHODS, (), task.network.name), options, watcher)
     settings = Settings(server_folder=options.home / "leaderboard")
     for task_run in done:
-        if task_run.pack is not None:
-            install_bundle(settings, task_run.pack.folder)
+        if task_run.reference is not None:
+            install_bundle(settings, task_run.reference.folder)
     token = _token(settings)
     with _server(options.home) as address:
         say(f"posting to a local leaderboard at {address}")
@@ -55,7 +55,7 @@ def run_demo(
     standings = []
     for task_run in done:
         runs = [read_run(folder) for folder in task_run.runs]
-        judge = options.results.judge_of(runs[0].manifest)
+        judge = options.results.scorer_of(runs[0].manifest)
         standings.append((rank_runs(judge, runs), judge.pack.card))
     return standings
 

@@ -125,7 +125,7 @@ def _parameters(entries: Sequence[EntryDetail]) -> list[tuple[str, list[str], bo
     tables = []
     for whole in entries:
         method = whole.entry.manifest["method"]
-        table = {"method": method["name"], "source": method["source_sha256"][:12], **method["parameters"]}
+        table = {"method": method["name"], "source": method["fingerprint"][:12], **method["parameters"]}
         tables.append({name: _text(value) for name, value in table.items()})
     names = list(dict.fromkeys(name for table in tables for name in table))
     rows = [(name, [table.get(name, "–") for table in tables]) for name in names]

@@ -192,7 +192,7 @@ def _reference_manifest(
             family="reference",
             needs=row.needs,
             parameters={},
-            source_sha256=digest({"reference": role}),
+            fingerprint=digest({"reference": role}),
             link=None,
             source=None,
         ),

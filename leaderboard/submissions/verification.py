@@ -108,7 +108,7 @@ def _check_method(entry: Entry, run: Run) -> list[FieldError]:
     first, second = entry.manifest["method"], run.manifest.model_dump(mode="json")["method"]
     return [
         FieldError(field=f"method.{field}", message="differs from the submission")
-        for field in ("name", "parameters", "source_sha256")
+        for field in ("name", "parameters", "fingerprint")
         if first[field] != second[field]
     ]
 

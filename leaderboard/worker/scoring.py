@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from forgetbench.evidence.reference import read_pack
 from forgetbench.evidence.run import Manifest, Run
+from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.leaderboard.boards import distributions
 from forgetbench.leaderboard.db import states
 from forgetbench.leaderboard.db.models import (
@@ -33,7 +34,7 @@ from forgetbench.leaderboard.submissions import alarms, reference
 from forgetbench.metrics import Cost, metrics
 from forgetbench.scoring.score import rank
 from forgetbench.scoring.scorecards import Bands, Scorecard, Value
-from forgetbench.scoring.scorer import Scorer, scoring_code
+from forgetbench.scoring.scorer import Scorer
 from forgetbench.store import JsonObject
 
 _ROLE_ORDER = ("efficacy", "harm", None)
@@ -77,7 +78,7 @@ class Ranking(NamedTuple):
 @lru_cache(maxsize=1)
 def software_versions() -> dict[str, str]:
     """Versions of the packages that compute scores, and the hash of the scoring code as ``code``."""
-    return {**{name: version(name) for name in _LIBRARIES}, "code": scoring_code()}
+    return {**{name: version(name) for name in _LIBRARIES}, "code": scoring_fingerprint()}
 
 
 def is_current(score: Score) -> bool:

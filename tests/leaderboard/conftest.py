@@ -141,7 +141,7 @@ class World:
             "family": "teacher",
             "needs": ("forget", "retain"),
             "parameters": {"epochs": 5, "lr": 0.01},
-            "source_sha256": digest({"source": name}),
+            "fingerprint": digest({"source": name}),
             **changes.pop("method", {}),
         }
         fields: dict[str, Any] = {

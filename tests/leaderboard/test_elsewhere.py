@@ -7,7 +7,7 @@ import pytest
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.run import read_run
-from forgetbench.importers.logits import is_elsewhere, make_run
+from forgetbench.importers.logits import import_logits, is_logits_folder
 
 SHEET = """
 name = "scrub"
@@ -31,9 +31,9 @@ def logits(world, tmp_path):
 
 
 def test_the_scores_are_those_of_the_same_answers_from_here(site, world, tiny_pack, logits, tmp_path):
-    assert is_elsewhere(logits)
-    made = make_run(logits, tiny_pack, tmp_path / "made")
-    assert not is_elsewhere(made)
+    assert is_logits_folder(logits)
+    made = import_logits(logits, tiny_pack, tmp_path / "made")
+    assert not is_logits_folder(made)
     method = read_run(made).manifest.method
     assert (method.observed, method.parameters) == (True, {"lr": 0.01, "steps": [1, 2]})
     first = site.post(made, site.token())
@@ -79,5 +79,5 @@ def test_what_is_wrong_is_said(logits, tiny_pack, tmp_path, damage, message):
     if damage != "no file":
         np.savez(logits / "d0-s3.npz", **arrays)
     with pytest.raises(UsageError, match=message):
-        make_run(logits, tiny_pack, tmp_path / "made")
+        import_logits(logits, tiny_pack, tmp_path / "made")
     assert not (tmp_path / "made").exists()

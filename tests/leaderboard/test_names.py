@@ -11,7 +11,7 @@ from forgetbench.methods import methods
 
 
 def record(name, **changes):
-    fields = {"title": "", "family": "own", "needs": (), "parameters": {}, "source_sha256": "0" * 64}
+    fields = {"title": "", "family": "own", "needs": (), "parameters": {}, "fingerprint": "0" * 64}
     return MethodRecord(name=name, **{**fields, **changes})
 
 

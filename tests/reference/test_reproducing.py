@@ -23,7 +23,7 @@ from forgetbench.reproduction.reference_board import (
     reference_tasks,
     write_board,
 )
-from forgetbench.reproduction.reproduce import make_reference, reproduce
+from forgetbench.reproduction.reproduce import record_reference, reproduce
 from forgetbench.runner.config import RunConfig
 from forgetbench.scoring.scorecards import MetricBand, Scorecard, Value
 from forgetbench.tasks.task import Task, read_task
@@ -49,12 +49,12 @@ def task(tmp_path: Path) -> Task:
 @pytest.fixture
 def made(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ReferenceBoard, RunConfig]:
     """Reference results, and options of another home."""
-    options = RunConfig(home=tmp_path / "home", device="cpu", executor="local")
+    options = RunConfig(home=tmp_path / "home", device="cpu", engine="local")
     names = ["finetune", "random-label", "gs-lora"]
-    make_reference(task, options, methods=names, seeds=SEEDS, trials=2, folder=tmp_path / "reference")
+    record_reference(task, options, methods=names, seeds=SEEDS, trials=2, folder=tmp_path / "reference")
     monkeypatch.setattr("forgetbench.reproduction.reproduce.read_task", lambda _: task)
     board = read_board(task.name, tmp_path / "reference")
-    return board, RunConfig(home=tmp_path / "elsewhere", device="cpu", executor="local")
+    return board, RunConfig(home=tmp_path / "elsewhere", device="cpu", engine="local")
 
 
 def test_a_reference_is_reproduced_bit_by_bit_until_a_learning_rate_is_changed(

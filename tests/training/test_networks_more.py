@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from forgetbench.errors import UsageError
-from forgetbench.networks import Network, build_network, networks
-from forgetbench.networks.base import source_files
+from forgetbench.networks.base import Network, build_network, networks, source_modules
 from forgetbench.networks.fast import Whitening
 
 
@@ -118,10 +117,13 @@ def test_families_are_listed_by_their_pattern_alone():
 
 
 def test_store_keys_know_the_files_of_the_networks_that_use_them():
-    assert source_files("cnn", {}) == source_files("resnet18", {}) == ()
-    assert [path.name for path in source_files("fast", {})] == ["networks_fast.py"]
+    assert source_modules("cnn", {}) == source_modules("resnet18", {}) == ()
+    assert source_modules("fast", {}) == ("forgetbench.networks.fast",)
     checkpoint = {"checkpoint": "x", "sha256": "y"}
-    assert [path.name for path in source_files("timm/resnet18", checkpoint)] == ["checkpoints.py", "networks_timm.py"]
+    assert source_modules("timm/resnet18", checkpoint) == (
+        "forgetbench.networks.pretrained",
+        "forgetbench.networks.timm",
+    )
 
 
 def test_whitening_decorrelates_patches_that_correlate_as_it_says():

@@ -16,14 +16,14 @@ from forgetbench.cli import main
 from forgetbench.errors import UsageError
 from forgetbench.evidence.reference import AuditVerdict
 from forgetbench.evidence.run import read_run
+from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.runner.config import RunConfig
-from forgetbench.runner.method_spec import MethodSpec, choose
+from forgetbench.runner.method_spec import MethodSpec, parse_methods
 from forgetbench.runner.run import run
-from forgetbench.scoring.scorer import scoring_code
 from forgetbench.store import Store
 from forgetbench.tasks.task import Task, read_task
 from forgetbench.tuning.study import Trial
-from forgetbench.tuning.tune import Tuned, choose_trial, tune, tuned
+from forgetbench.tuning.tune import TunedMethod, choose_trial, load_best, tune
 
 TOML = """
 name = "test/mlp/mislabelled"
@@ -55,13 +55,13 @@ def task(tmp_path: Path) -> Path:
     return path
 
 
-def go(task: Path, home: Path, *names: str, trials: int, files: tuple[str, ...] = ()) -> list[Tuned]:
+def go(task: Path, home: Path, *names: str, trials: int, files: tuple[str, ...] = ()) -> list[TunedMethod]:
     one = read_task(str(task))
-    options = RunConfig(home=home, device="cpu", executor="local")
-    return tune(one, choose(names, files, one.network.name), options, trials=trials)
+    options = RunConfig(home=home, device="cpu", engine="local")
+    return tune(one, parse_methods(names, files, one.network.name), options, trials=trials)
 
 
-def record(found: list[Tuned]) -> list[list[Trial]]:
+def record(found: list[TunedMethod]) -> list[list[Trial]]:
     return [list(one.trials) for one in found]
 
 
@@ -85,19 +85,19 @@ def test_every_method_gets_the_same_trials_and_the_first_is_its_defaults(task: P
     assert len({str(trial.parameters) for trial in finetune.trials}) == 4
     assert finetune.best is not None
     assert finetune.best.value == min(trial.value for trial in finetune.trials if trial.status == "ok")
-    assert relabelled.contestant.label.startswith("random-label:epochs=2")
+    assert relabelled.spec.label.startswith("random-label:epochs=2")
     # more trials later continue the same study
     more = go(task, tmp_path / "home", "finetune", trials=5)
     assert record(more)[0][:4] == record(found)[0]
 
 
 def test_a_tuned_row_takes_the_best_trial_and_says_what_it_cost(task: Path, tmp_path: Path) -> None:
-    one, options = read_task(str(task)), RunConfig(home=tmp_path / "home", device="cpu", executor="local")
-    asked = choose(("finetune", "gs-lora"), (), "mlp")
+    one, options = read_task(str(task)), RunConfig(home=tmp_path / "home", device="cpu", engine="local")
+    asked = parse_methods(("finetune", "gs-lora"), (), "mlp")
     with pytest.raises(UsageError, match=r"forgetbench tune test/mlp/mislabelled --method finetune --trials 10"):
-        tuned(one, asked, options, "oracle-free")
+        load_best(one, asked, options, "oracle-free")
     [finetune, _] = go(task, tmp_path / "home", "finetune", "gs-lora", trials=3)
-    rows = tuned(one, asked, options, "oracle-free")
+    rows = load_best(one, asked, options, "oracle-free")
     [done] = run([one], lambda _: rows, options)
     manifest = read_run(done.runs[0]).manifest
     assert finetune.best is not None
@@ -105,23 +105,27 @@ def test_a_tuned_row_takes_the_best_trial_and_says_what_it_cost(task: Path, tmp_
     assert (manifest.cost.tuning_trials, manifest.cost.tuning_selector) == (3, "oracle-free")
     assert read_run(done.runs[1]).manifest.status == "not-applicable"
     # the label asks for the same row again, without the study
-    [again] = choose((manifest.row,), (), "mlp")
+    [again] = parse_methods((manifest.row,), (), "mlp")
     assert again.method.to_dict() == manifest.method.parameters
 
 
 def test_the_oracle_selector_has_a_study_of_its_own(task: Path, tmp_path: Path) -> None:
-    short, options = read_task(str(task)), RunConfig(home=tmp_path / "home", device="cpu", executor="local")
-    asked = choose(("finetune",), (), "mlp")
+    short, options = read_task(str(task)), RunConfig(home=tmp_path / "home", device="cpu", engine="local")
+    asked = parse_methods(("finetune",), (), "mlp")
     with pytest.raises(UsageError, match="would favor doing nothing"):  # three epochs learn no wrong label by heart
         tune(short, asked, options, trials=1, selector="oracle", seeds=3)
     one = Task.model_validate({**short.model_dump(), "recipe": {"epochs": 80, "batch_size": 20, "lr": 0.1}})
     [found] = tune(one, asked, options, trials=1, selector="oracle", seeds=3)
     assert found.trials[0].parts.keys() >= {"gap.forget", "gap.retain", "gap.test"}
     with pytest.raises(UsageError, match="not tuned"):
-        tuned(one, asked, options, "oracle-free")
+        load_best(one, asked, options, "oracle-free")
     # what an audit of the task found out of place chooses no trial: the same trial is judged anew
     said = AuditVerdict(
-        task=one.name, task_key=one.key, pack="0" * 64, code=scoring_code(), unfit={"gap.test": "third: out of place"}
+        task=one.name,
+        task_key=one.key,
+        pack="0" * 64,
+        code=scoring_fingerprint(),
+        unfit={"gap.test": "third: out of place"},
     )
     path = options.results.verdict_file(one.name, one.key, one.draws, 10)  # whatever the board's count of seeds
     path.parent.mkdir(parents=True)
@@ -142,7 +146,7 @@ def test_what_fails_is_kept_and_counted_and_nothing_to_search_is_refused(task: P
     [found] = go(task, tmp_path / "home", trials=1, files=(str(file),))
     assert found.trials[0].status == "failed"
     assert "no good" in found.trials[0].reason
-    assert found.contestant.label == "silent"
+    assert found.spec.label == "silent"
 
 
 def test_a_model_that_answers_nan_is_a_trial_and_a_row_that_diverged(task: Path, tmp_path: Path) -> None:
@@ -153,8 +157,8 @@ def test_a_model_that_answers_nan_is_a_trial_and_a_row_that_diverged(task: Path,
     [found] = go(task, tmp_path / "home", trials=1, files=(str(file),))
     assert found.trials[0].status == "diverged"
     assert "NaN" in found.trials[0].reason
-    options = RunConfig(home=tmp_path / "home", device="cpu", executor="local")
-    [done] = run([read_task(str(task))], lambda _: [found.contestant], options)
+    options = RunConfig(home=tmp_path / "home", device="cpu", engine="local")
+    [done] = run([read_task(str(task))], lambda _: [found.spec], options)
     assert read_run(done.runs[0]).manifest.status == "diverged"
 
 
@@ -169,13 +173,13 @@ def test_a_trial_that_does_not_hold_is_never_chosen_while_another_is_left() -> N
 
 
 def test_labels_name_what_differs_and_are_read_back() -> None:
-    [plain] = choose(("salun:epochs=2",), (), "cnn")
+    [plain] = parse_methods(("salun:epochs=2",), (), "cnn")
     other = type(plain.method).from_dict({**plain.method.to_dict(), "lr": 1.5e-05, "redraw": True})
-    row = MethodSpec("salun", other).over(plain)
+    row = MethodSpec.of(other).with_label_diff(plain)
     assert row.label == "salun:epochs=2,lr=1.5e-05,redraw=True"
-    assert choose((row.label,), (), "cnn")[0].method == other
+    assert parse_methods((row.label,), (), "cnn")[0].method == other
     assert row.named == ("epochs", "lr", "redraw")
-    assert plain.over(plain).label == "salun:epochs=2"
+    assert plain.with_label_diff(plain).label == "salun:epochs=2"
 
 
 @pytest.mark.slow

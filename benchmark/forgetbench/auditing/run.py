@@ -10,12 +10,13 @@ from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import Logits
 from forgetbench.evidence.reference import AuditVerdict, ReferenceBundle, with_verdict
 from forgetbench.evidence.run import read_run
+from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.runner.config import ProgressCallback, RunConfig
-from forgetbench.runner.method_spec import choose
+from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.run import run, train_audit_oracles
 from forgetbench.scoring.score import score
 from forgetbench.scoring.scorecards import Scorecard
-from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN, RankedRuns, rank_runs, scoring_code
+from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN, RankedRuns, rank_runs
 from forgetbench.tasks.task import Task
 
 
@@ -44,13 +45,13 @@ def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None 
     Raises:
         UsageError: The image set or an option is wrong.
     """
-    [done] = run([task], lambda one: choose(["sentinels"], [], one.network.name), options, watcher)
-    if done.pack is None:
-        raise UsageError("an audit needs the oracles; leave out --skip-oracles.")
-    judge = options.results.judge(done.pack.unaudited)
+    [done] = run([task], lambda one: parse_methods(["sentinels"], [], one.network.name), options, watcher)
+    if done.reference is None:
+        raise UsageError("an audit needs the oracles; omit --skip-oracles.")
+    judge = options.results.scorer(done.reference.unaudited)
     third = train_audit_oracles(task, options, watcher)
-    controls, originals = done.pack.population("controls"), done.pack.population("originals")
-    bands, labels = judge.bands, done.pack.labels
+    controls, originals = done.reference.population("controls"), done.reference.population("originals")
+    bands, labels = judge.bands, done.reference.labels
 
     def scored(population: list[Logits], name: str) -> Scorecard:
         return score(
@@ -62,7 +63,7 @@ def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None 
     for share in LINE:
         between = [dict(draw) for draw in interpolate(controls, originals, share)]
         line.append(scored(between, f"{share:.2f}"))
-    folders = [*done.runs, *options.results.finished([task.name]).get(done.pack.folder, [])]
+    folders = [*done.runs, *options.results.finished([task.name]).get(done.reference.folder, [])]
     standing = rank_runs(judge, [read_run(folder) for folder in dict.fromkeys(folders)])
     names = {RETRAIN: "retrain", NO_UNLEARNING: "none"}
     contestants = []
@@ -73,7 +74,7 @@ def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None 
         elif card.status == "ok" and manifest is not None:
             contestants.append(card)
     found = audit(cards, bands, line=line, contestants=contestants)
-    _keep(found, done.pack, options)
+    _keep(found, done.reference, options)
     return Audited(found, standing)
 
 
@@ -82,8 +83,8 @@ def _keep(found: Audit, pack: ReferenceBundle, options: RunConfig) -> None:
         task=pack.card.task,
         task_key=pack.card.task_key,
         pack=pack.unaudited.digest,
-        code=scoring_code(),
+        code=scoring_fingerprint(),
         unfit={one.metric: "; ".join(one.why) for one in found.metrics if one.metric in found.excluded_metrics},
     )
-    options.results.keep_verdict(verdict, pack.card)
+    options.results.write_verdict(verdict, pack.card)
     with_verdict(pack, verdict)

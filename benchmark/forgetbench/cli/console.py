@@ -100,12 +100,12 @@ class ProgressBar:
         if self._progress.disable:
             remark(f"{task}: {jobs} jobs")
 
-    def done(self, what: str, *, fresh: bool) -> None:
+    def done(self, title: str, *, from_cache: bool) -> None:
         """A job ended."""
         self._jobs += 1
-        self._fresh += fresh
+        self._fresh += not from_cache
         if self._task is not None:
-            self._progress.update(self._task, advance=1, what=what)
+            self._progress.update(self._task, advance=1, what=title)
 
     def end(self, task: str) -> None:
         """A task ended."""

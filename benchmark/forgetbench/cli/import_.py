@@ -66,8 +66,8 @@ def import_checkpoints(
         Processes that train originals; one for each core if left out.
     """
     from forgetbench.evidence.run import read_run
-    from forgetbench.importers.checkpoints import ExternalMethod, export
-    from forgetbench.importers.checkpoints import observe as observe_models
+    from forgetbench.importers.checkpoints import ExternalMethod, import_checkpoints
+    from forgetbench.importers.checkpoints import export_originals as write_originals
     from forgetbench.reporting.tables import board_table
     from forgetbench.runner.config import RunConfig
     from forgetbench.scoring.scorer import rank_runs
@@ -77,15 +77,15 @@ def import_checkpoints(
     options = RunConfig(root=root, device=device, workers=workers)
     if export_originals is not None and checkpoints is None:
         with ProgressBar() as watcher:
-            export(wanted, export_originals, options, watcher)
+            write_originals(wanted, export_originals, options, watcher)
         out().print(f"{export_originals / 'README.md'} says how to go on.", markup=False)
         return
     if checkpoints is None or name is None or export_originals is not None:
         raise UsageError("give --checkpoints DIR and --name NAME to record models, or --export-originals DIR alone.")
     told = ExternalMethod(name, title=title, link=link, flops=flops, seconds=seconds)
-    run = read_run(observe_models(wanted, checkpoints, told, options))
+    run = read_run(import_checkpoints(wanted, checkpoints, told, options))
     try:
-        judge = options.results.judge_of(run.manifest)
+        judge = options.results.scorer_of(run.manifest)
     except UsageError as missing:
         remark(f"not scored: {missing}")
     else:

@@ -85,7 +85,7 @@ def _boards(tasks: tuple[str, ...], methods: list[str]) -> list[Drawn]:
         runs = [read_run(folder) for folder in folders]
         kept = [run for run in runs if any(fnmatch.fnmatch(run.manifest.row, pattern) for pattern in methods)]
         if kept:
-            boards.append(Drawn(results.judge(read_pack(pack)), kept))
+            boards.append(Drawn(results.scorer(read_pack(pack)), kept))
     if not boards:
         raise UsageError("Nothing was run here yet that matches. `forgetbench run TASK` runs a task.")
     return boards

@@ -12,7 +12,7 @@ from forgetbench.cli.run import Device, ExecutorName, Flag
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from forgetbench.reproduction.reproduce import Reproduced
+    from forgetbench.reproduction.reproduce import Reproduction
 
 
 def add_commands(app: App) -> None:
@@ -47,14 +47,14 @@ def reference(
         Processes; one for each core if left out.
     """
     from forgetbench.reproduction.reference_board import SHIPPED
-    from forgetbench.reproduction.reproduce import TASKS, make_reference
+    from forgetbench.reproduction.reproduce import TASKS, record_reference
     from forgetbench.runner.config import RunConfig
     from forgetbench.tasks.task import find_tasks
 
-    options = RunConfig(root=root, device=device, executor=executor, workers=workers)
+    options = RunConfig(root=root, device=device, engine=executor, workers=workers)
     for one in find_tasks(task or TASKS):
         with ProgressBar() as watcher:
-            path = make_reference(one, options, watcher=watcher, folder=output or SHIPPED)
+            path = record_reference(one, options, progress=watcher, folder=output or SHIPPED)
         remark(f"written: {path}")
 
 
@@ -106,7 +106,7 @@ def reproduce(
         Print every comparison as JSON.
     """
     from forgetbench.reproduction.reference_board import SHIPPED, read_board, reference_tasks
-    from forgetbench.reproduction.reproduce import QUICK, QUICK_ROWS, forget_reproduced
+    from forgetbench.reproduction.reproduce import QUICK, QUICK_ROWS, remove_reproduced
     from forgetbench.reproduction.reproduce import reproduce as reproduce_board
     from forgetbench.runner.config import RunConfig
 
@@ -121,20 +121,20 @@ def reproduce(
     if not names:
         raise UsageError(f"There are no reference results in {folder}; `forgetbench reference` makes them.")
     rows = QUICK_ROWS if quick else method
-    options = RunConfig(root=root, device=device, executor=executor, workers=workers)
+    options = RunConfig(root=root, device=device, engine=executor, workers=workers)
     boards = [read_board(name, folder) for name in names]
     if again:
-        forget_reproduced(options)
+        remove_reproduced(options)
     found = []
     for board in boards:
         with ProgressBar() as watcher:
-            found.append(reproduce_board(board, options, rows=rows, watcher=watcher))
+            found.append(reproduce_board(board, options, rows=rows, progress=watcher))
     if json:
         print_json([_record(one) for one in found])
     else:
         for one in found:
             _print(one)
-    return 1 if any(one.beyond for one in found) else 0
+    return 1 if any(one.exceeding for one in found) else 0
 
 
 def _reproduce_submission(submission: str, server: str, root: Path | None, *, allow_source: bool, json: bool) -> int:
@@ -142,12 +142,18 @@ def _reproduce_submission(submission: str, server: str, root: Path | None, *, al
 
     with ProgressBar() as watcher:
         same, differences = compare_rerun(submission, server, root, watcher, remark, allow_source=allow_source)
-    beyond = [difference for difference in differences if difference.beyond]
+    beyond = [difference for difference in differences if difference.exceeds_tolerance]
     if json:
         print_json({"same_bits": same, "differences": [one.model_dump(mode="json") for one in differences]})
     else:
         rows = [
-            (one.metric, "BEYOND" if one.beyond else "", _figure(one.recorded), _figure(one.found), _figure(one.z))
+            (
+                one.metric,
+                "BEYOND" if one.exceeds_tolerance else "",
+                _figure(one.recorded),
+                _figure(one.measured),
+                _figure(one.z),
+            )
             for one in differences
         ]
         print_table(f"{submission} of {server}", ("metric", "", "listed", "found", "z"), rows, right=(2, 3, 4))
@@ -160,40 +166,40 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def _print(one: Reproduced) -> None:
+def _print(one: Reproduction) -> None:
     rows = []
     for label in dict.fromkeys(difference.row for difference in one.differences):
         mine = [difference for difference in one.differences if difference.row == label]
-        worst = max(mine, key=lambda difference: (difference.beyond, abs(difference.z or 0.0)))
+        worst = max(mine, key=lambda difference: (difference.exceeds_tolerance, abs(difference.z or 0.0)))
         z = "–" if worst.z is None else f"{worst.z:+.2f}"
-        verdict = "BEYOND" if worst.beyond else "same bits" if label in one.same_bits else "ok"
-        figures = [_figure(value) for value in (worst.recorded, worst.found)]
+        verdict = "BEYOND" if worst.exceeds_tolerance else "same bits" if label in one.same_bits else "ok"
+        figures = [_figure(value) for value in (worst.recorded, worst.measured)]
         rows.append((label, verdict, str(len(mine)), worst.metric if worst.z else "", *figures, z))
     header = ("row", "", "metrics", "farthest", "recorded", "found", "z")
     print_table(f"{one.board.task}, run again", header, rows, right=(2, 4, 5, 6))
     say = out()
-    for difference in one.beyond:
+    for difference in one.exceeding:
         z = "no z" if difference.z is None else f"z {difference.z:+.1f}"
-        then, now = difference.recorded, difference.found
+        then, now = difference.recorded, difference.measured
         say.print(f"  beyond tolerance: {difference.row}: {difference.metric} was {then}, is {now} ({z})", markup=False)
     for label, values in one.changed.items():
         listed = ", ".join(f"{name} was {then}, is {now}" for name, (then, now) in values.items())
         say.print(f"  another recipe: {label}: {listed}", markup=False)
-    if one.sources:
-        say.print(f"  another source, for information: {', '.join(one.sources)}", markup=False)
+    if one.other_behavior:
+        say.print(f"  another source, for information: {', '.join(one.other_behavior)}", markup=False)
     if not one.same_platform:
         say.print("  another platform than the record's: equal bits are not expected", markup=False)
-    say.print(f"  {'NOT reproduced' if one.beyond else 'reproduced'}", markup=False)
+    say.print(f"  {'NOT reproduced' if one.exceeding else 'reproduced'}", markup=False)
     say.print()
 
 
-def _record(one: Reproduced) -> dict[str, object]:
+def _record(one: Reproduction) -> dict[str, object]:
     return {
         "task": one.board.task,
-        "reproduced": not one.beyond,
+        "reproduced": not one.exceeding,
         "same_platform": one.same_platform,
         "same_bits": one.same_bits,
         "changed_parameters": one.changed,
-        "changed_sources": one.sources,
+        "changed_sources": one.other_behavior,
         "differences": [difference.model_dump(mode="json") for difference in one.differences],
     }

@@ -87,11 +87,11 @@ def run(
     from forgetbench.evidence.run import read_run
     from forgetbench.reporting.streams import tables_of
     from forgetbench.runner.config import RunConfig
-    from forgetbench.runner.method_spec import MethodSpec, choose
+    from forgetbench.runner.method_spec import MethodSpec, parse_methods
     from forgetbench.runner.run import run as run_tasks
     from forgetbench.scoring.scorer import rank_runs
     from forgetbench.tasks.task import Task, find_tasks
-    from forgetbench.tuning.tune import tuned as tuned_ones
+    from forgetbench.tuning.tune import load_best
 
     found = [one.with_counts(seeds=seeds, draws=draws) for one in find_tasks(task)]
     if forget_indices is not None:
@@ -100,7 +100,7 @@ def run(
     options = RunConfig(
         root=root,
         device=device,
-        executor=executor,
+        engine=executor,
         workers=workers,
         keep_models=keep_models,
         measure_relearning=measure_relearning,
@@ -108,16 +108,16 @@ def run(
     )
 
     def rows(one: Task) -> list[MethodSpec]:
-        chosen = choose(names or [], method_file or [], one.network.name)
-        return tuned_ones(one, chosen, options, selector) if tuned else chosen
+        chosen = parse_methods(names or [], method_file or [], one.network.name)
+        return load_best(one, chosen, options, selector) if tuned else chosen
 
     with ProgressBar() as watcher:
         done = run_tasks(found, rows, options, watcher)
     if not skip_oracles:
         boards = [
-            (options.results.judge(task_run.pack), [read_run(folder) for folder in task_run.runs])
+            (options.results.scorer(task_run.reference), [read_run(folder) for folder in task_run.runs])
             for task_run in done
-            if task_run.pack
+            if task_run.reference
         ]
         tables = [table for judge, runs in boards for table in tables_of(rank_runs(judge, runs), judge.pack, runs)]
         print_tables(tables, "json" if json else "table")
@@ -169,7 +169,7 @@ def score(
         if logits or oracle or labels or originals or track:
             raise UsageError("give the folder of a run, or --logits, --oracle and --labels (--track); not both.")
         run_ = read_run(run_folder)
-        card, title = Results().judge_of(run_.manifest, pack).score(run_), run_.manifest.task
+        card, title = Results().scorer_of(run_.manifest, pack).score(run_), run_.manifest.task
     elif logits and oracle and labels:
         card, title = score_files(logits, oracle, labels, originals, track=track or "match-oracle"), str(logits)
     else:

@@ -46,7 +46,7 @@ def demo(*, workers: int | None = None, executor: Literal["auto", "processes", "
     from forgetbench.reporting.tables import board_table
     from forgetbench.runner.config import RunConfig
 
-    options = RunConfig(device="cpu", executor=executor, workers=workers)
+    options = RunConfig(device="cpu", engine=executor, workers=workers)
     with ProgressBar() as watcher:
         standings = run_demo(options, watcher, remark)
     print_tables([board_table(standing, card) for standing, card in standings], "table")
@@ -141,11 +141,11 @@ def build(
     wanted = read_task(task).with_counts(seeds=seeds, draws=draws)
     with ProgressBar() as watcher:
         [done] = run([wanted], lambda _: [], RunConfig(root=root), watcher)
-    if done.pack is None:
+    if done.reference is None:
         return
-    out().print(str(done.pack.folder), markup=False)
+    out().print(str(done.reference.folder), markup=False)
     if install:
-        install_here(done.pack.folder)
+        install_here(done.reference.folder)
     else:
         remark("On the server's machine, `forgetbench pack install FOLDER` makes a board of it.")
 
@@ -215,14 +215,14 @@ def pull(
     from tempfile import TemporaryDirectory
 
     from forgetbench.leaderboard.client.submit import pull_bundle
-    from forgetbench.remote.pull import adopt_originals
+    from forgetbench.remote.pull import import_originals
     from forgetbench.runner.config import RunConfig
     from forgetbench.tasks.task import read_task
 
     wanted = read_task(task)
     with TemporaryDirectory(prefix="forgetbench-") as place:
         folder = pull_bundle(task, server, to or Path(place) / "pack", pack=pack)
-        done = adopt_originals(wanted, folder, RunConfig(root=root, device=device))
+        done = import_originals(wanted, folder, RunConfig(root=root, device=device))
     out().print(f"{done.count} originals of {task} are in the store.", markup=False)
     if done.replaced:
         remark(

@@ -53,11 +53,11 @@ def submit(
     """
     from forgetbench.leaderboard.client.submit import REFUSED_STATES
     from forgetbench.leaderboard.client.submit import submit as submit_run
-    from forgetbench.remote.submit import find_run
+    from forgetbench.remote.submit import prepare_submission
     from forgetbench.runner.config import RunConfig
 
     with ProgressBar() as watcher:
-        folder = find_run(what, server, task, RunConfig(root=root, device=device, skip_oracles=True), watcher)
+        folder = prepare_submission(what, server, task, RunConfig(root=root, device=device, skip_oracles=True), watcher)
     with UploadBar() as bar:
         verdict = submit_run(folder, server, dry_run=dry_run, progress=bar)
     if json:
@@ -105,10 +105,10 @@ def verify(submission: str, *, server: str, root: Path | None = None, allow_sour
         Run the source that was submitted. It is a stranger's program: read it first.
     """
     from forgetbench.cli.console import print_table
-    from forgetbench.remote.verify import rerun
+    from forgetbench.remote.verify import post_rerun
 
     with ProgressBar() as watcher:
-        record = rerun(submission, server, root, watcher, remark, allow_source=allow_source)
+        record = post_rerun(submission, server, root, watcher, remark, allow_source=allow_source)
     words = {True: "yes", False: "no", None: "cannot be told"}
     rows = []
     for name, item in (record.comparison or {}).items():

@@ -12,7 +12,7 @@ from forgetbench.cli.run import Device, ExecutorName, Flag, Selector
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from forgetbench.tuning.tune import Tuned
+    from forgetbench.tuning.tune import TunedMethod
 
 
 def add_commands(app: App) -> None:
@@ -58,19 +58,19 @@ def tune(
     from importlib.util import find_spec
 
     from forgetbench.runner.config import RunConfig
-    from forgetbench.runner.method_spec import choose
+    from forgetbench.runner.method_spec import parse_methods
     from forgetbench.tasks.task import find_tasks
     from forgetbench.tuning.tune import tune as tune_task
 
     if find_spec("optuna") is None:
         raise UsageError("tune needs optuna: pip install 'forgetbench[tune]'")
     names = method if method or method_file else ["all"]
-    options = RunConfig(root=root, device=device, executor=executor, workers=workers)
-    wanted = [(one, choose(names or [], method_file or [], one.network.name)) for one in find_tasks(task)]
+    options = RunConfig(root=root, device=device, engine=executor, workers=workers)
+    wanted = [(one, parse_methods(names or [], method_file or [], one.network.name)) for one in find_tasks(task)]
     found = {}
     with ProgressBar() as watcher:
         for one, contestants in wanted:
-            found[one.name] = tune_task(one, contestants, options, trials=trials, selector=selector, watcher=watcher)
+            found[one.name] = tune_task(one, contestants, options, trials=trials, selector=selector, progress=watcher)
     if json:
         print_json([_record(name, one) for name, tuned in found.items() for one in tuned])
         return
@@ -81,21 +81,21 @@ def tune(
     remark("`forgetbench run TASK --method NAME --tuned` takes what was chosen.")
 
 
-def _row(one: Tuned) -> tuple[str, ...]:
+def _row(one: TunedMethod) -> tuple[str, ...]:
     if one.best is None:
-        return (one.contestant.label, "does not apply", "", "", "")
-    name, _, chosen = one.contestant.label.partition(":")
+        return (one.spec.label, "does not apply", "", "", "")
+    name, _, chosen = one.spec.label.partition(":")
     values = (one.best.value, one.trials[0].value)
     bad = sum(trial.status != "ok" for trial in one.trials)
     return (name, chosen or "the defaults", *("–" if value is None else f"{value:.3f}" for value in values), str(bad))
 
 
-def _record(task: str, one: Tuned) -> dict[str, object]:
+def _record(task: str, one: TunedMethod) -> dict[str, object]:
     return {
         "task": task,
-        "method": one.contestant.label,
-        "parameters": one.contestant.method.to_dict(),
-        "selector": one.contestant.selector,
+        "method": one.spec.label,
+        "parameters": one.spec.method.to_dict(),
+        "selector": one.spec.selector,
         "chosen": one.best.number if one.best else None,
         "trials": [trial.__dict__ for trial in one.trials],
     }

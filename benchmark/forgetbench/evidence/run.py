@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from forgetbench.errors import ForgetBenchError, UsageError, validation_message
 from forgetbench.evidence.arrays import Array, Logits, array_digest, read_arrays, stack
@@ -123,8 +123,10 @@ class MethodRecord(Record):
     """Whether its models were unlearned elsewhere, and only observed here."""
     sentinel: bool = False
     """Whether it is a sentinel of the audit, not a contestant."""
-    source_sha256: Hash
-    """SHA-256 of the file that defines it."""
+    fingerprint: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]+(\+[0-9a-f]+)?$", max_length=80)] = Field(
+        validation_alias=AliasChoices("fingerprint", "source_sha256")
+    )
+    """What identifies its behavior: its version in this package, or the hash of a foreign file's syntax tree."""
     source: Annotated[str, StringConstraints(max_length=200_000)] | None = None
     """The source text of a method that is not part of the package."""
     link: Text | None = None

@@ -1,7 +1,8 @@
-"""Models that were unlearned elsewhere: their originals and index lists go out, and their checkpoints come in.
+"""Import models that other code unlearned: originals and index lists are exported, checkpoints are imported.
 
-Somebody with code of his own takes the originals (`export`), unlearns them, and hands in one state dict for each draw
-and seed (`observe`). What comes of it is a run like any other, marked as observed, without a cost unless it is told.
+Authors of other code export the originals (`export_originals`), unlearn them, and import one state dict for each draw
+and seed (`import_checkpoints`). The result is a run like any other, marked as imported, with the cost that its author
+states.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.arrays import Array, write_arrays
 from forgetbench.evidence.run import CostRecord, MethodRecord, describe
 from forgetbench.methods import methods
-from forgetbench.runner.artifacts import ANSWERS, WEIGHTS, load_model, read_meta, require_artifact, write_meta
-from forgetbench.runner.collect import Entry, Unlearned, write_run
+from forgetbench.runner.artifacts import PREDICTIONS, WEIGHTS, read_meta, require_artifact, write_meta
+from forgetbench.runner.collect import RunInfo, RunOutcome, write_run
 from forgetbench.runner.config import ProgressCallback, RunConfig
-from forgetbench.runner.context import TaskContext
+from forgetbench.runner.context import TaskContext, load_context
+from forgetbench.runner.jobs import CountTrainingJob, PrepareJob, UnlearnedModel, UnlearnOutcome
 from forgetbench.runner.method_spec import folder_name
 from forgetbench.runner.run import train_originals
-from forgetbench.runner.train import count, prepare
+from forgetbench.runner.train import count_training, prepare_task
 from forgetbench.runner.unlearn import share_changed
 from forgetbench.store import digest, file_digest, write_atomically
 from forgetbench.tasks.task import Task
@@ -34,14 +36,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FAMILY = "observed"
+"""The family of imported rows."""
 
 
 @dataclass(frozen=True)
 class ExternalMethod:
-    """A row whose models were unlearned elsewhere, as its author describes it.
+    """A row whose models other code unlearned, as its author describes it.
 
     Raises:
-        UsageError: The name is empty, too long, or that of a method of the package.
+        UsageError: The name is empty, too long, or that of a method of this package.
     """
 
     name: str
@@ -51,46 +54,46 @@ class ExternalMethod:
     link: str | None = None
     """Paper or code."""
     flops: float | None = None
-    """FLOPs of one unlearning, as told."""
+    """FLOPs of one unlearning, as stated by the author."""
     seconds: float | None = None
-    """Wall time of one unlearning, as told."""
+    """Wall time of one unlearning in seconds, as stated by the author."""
 
     def __post_init__(self) -> None:
         if not self.method or len(self.name) > 200:
-            raise UsageError("give the row a name of at most 200 characters with a letter or digit in it (--name).")
+            raise UsageError("The row needs a name (--name) of at most 200 characters with a letter or digit in it.")
         if self.method in methods.names():
             raise UsageError(
-                f"{self.name!r} is a method of this package, and these models are not made by it: choose another name, "
+                f"{self.name!r} is a method of this package, which did not make these models. Choose another name, "
                 f"such as '{self.name}, own code'."
             )
 
     @property
     def method(self) -> str:
-        """The method's name: the row's, with dashes for what no name may hold."""
+        """The method's name: the row's, with dashes for characters that a name cannot contain."""
         return re.sub(r"[^\w+]+", "-", self.name).strip("-+")[:80]
 
 
-def export(task: Task, folder: Path, options: RunConfig, watcher: ProgressCallback | None = None) -> None:
-    """Write what somebody with code of his own starts from: originals, index lists, and how to use them.
+def export_originals(task: Task, folder: Path, config: RunConfig, progress: ProgressCallback | None = None) -> None:
+    """Write what other code starts from: originals, index lists, and instructions.
 
     Args:
-        task: The task with its counts of seeds and draws; originals that are not there are trained.
-        folder: A folder that is empty or not there yet.
-        options: Where and how.
-        watcher: Is told what goes on.
+        task: The task with its counts of seeds and draws; missing originals are trained.
+        folder: A folder that is empty or does not exist.
+        config: Where and how.
+        progress: Progress callback.
 
     Raises:
-        UsageError: The folder holds something, or the task cannot be loaded.
+        UsageError: The folder is not empty, or the task cannot be loaded.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is not empty; name a folder that is not there yet.")
-    bench = TaskContext(task, options.site())
-    originals = train_originals(task, options, watcher)
+        raise UsageError(f"{folder} is not empty. Give a new folder.")
+    data = TaskContext(task, config.env()).data
+    originals = train_originals(task, config, progress)
     (folder / "originals").mkdir(parents=True)
     for seed, original in enumerate(originals):
         shutil.copyfile(original / WEIGHTS, folder / "originals" / f"s{seed}.safetensors")
     for draw in range(task.draws):
-        split = bench.split(draw)
+        split = data.split(draw)
         lists: dict[str, Array] = {
             "forget": split.forget,
             "retain": split.retain,
@@ -103,73 +106,76 @@ def export(task: Task, folder: Path, options: RunConfig, watcher: ProgressCallba
     write_atomically(folder / "README.md", _guide(task, len(originals)).encode())
 
 
-def observe(task: Task, checkpoints: Path, observed: ExternalMethod, options: RunConfig) -> Path:
-    """Ask models that were unlearned elsewhere what every unlearned model is asked; returns the run's folder.
+def import_checkpoints(task: Task, checkpoints: Path, method: ExternalMethod, config: RunConfig) -> Path:
+    """Evaluate models that other code unlearned on the rows that every unlearned model is evaluated on.
 
     Args:
         task: The task with its counts of seeds and draws.
         checkpoints: A folder of state dicts, ``d<draw>-s<seed>.safetensors``, one for each draw and seed.
-        observed: What is known of the method.
-        options: Where and how.
+        method: The row.
+        config: Where and how.
+
+    Returns:
+        The run's folder.
 
     Raises:
         UsageError: A checkpoint or an original is missing, or a checkpoint does not fit the task's network.
-        ForgetBenchError: A model gives answers that are not finite.
+        ForgetBenchError: The predictions of a model are not finite.
     """
-    bench = TaskContext(task, options.site())
+    env = config.env()
+    context = load_context(task, env)
+    store = context.store
     files = _files(task, checkpoints)
-    originals = _originals(bench, task)
-    common = {"task": task.model_dump(mode="json"), "site": bench.site.__dict__}
+    originals = _originals(context, task)
     weights = {place: file_digest(path) for place, path in files.items()}
     _check_different(files, weights)
-    results = []
+    results: list[tuple[int, int, UnlearnOutcome]] = []
     for (draw, seed), path in files.items():
-        made_from = bench.made_from(
-            "observed", weights=weights[draw, seed], original=originals[seed][1], draw=draw, asked=bench.asked(draw)
-        )
-        if bench.store.read(bench.store.key(made_from)) is None:
-            network = _load(bench, path)
+        folder, original = originals[seed]
+        key = context.keys.imported(weights[draw, seed], original, draw)
+        if store.read(store.key(key)) is None:
+            network = _load(context, path)
             meta = {
-                "original": originals[seed][1],
+                "original": original,
                 "weights": weights[draw, seed],
-                "share_changed": share_changed(network, load_model(bench, originals[seed][0])),
+                "share_changed": share_changed(network, context.load_model(folder)),
             }
-            arrays = _answers(bench, network, draw, path)
-            bench.store.write(made_from, lambda place, arrays=arrays, meta=meta: _write(place, arrays, meta))  # type: ignore[misc]
-        key = bench.store.key(made_from)
-        results.append(({"draw": draw, "seed": seed}, {"status": "ok", "key": key, "steps": []}))
-    folder = options.results.runs / task.name / folder_name(observed.name)
-    method = MethodRecord(
-        name=observed.method,
-        label=observed.name,
-        title=observed.title or f"{observed.name}, unlearned elsewhere",
+            arrays = _predictions(context, network, draw, path)
+            store.write(key, lambda place, arrays=arrays, meta=meta: _write(place, arrays, meta))  # type: ignore[misc]
+        results.append((draw, seed, UnlearnedModel(key=store.key(key))))
+    record = MethodRecord(
+        name=method.method,
+        label=method.name,
+        title=method.title or f"{method.name}, unlearned by other code",
         family=FAMILY,
         needs=(),
         parameters={},
         observed=True,
-        source_sha256=digest([weights[place] for place in sorted(weights)]),
-        link=observed.link,
+        fingerprint=digest([weights[place] for place in sorted(weights)]),
+        link=method.link,
     )
-    cost = CostRecord(flops=observed.flops, seconds=observed.seconds, retrain_flops=count(common)["flops"])
-    words = shlex.join(
-        ["forgetbench", "import-checkpoints", task.name, "--checkpoints", "DIR", "--name", observed.name]
+    retrain_flops = count_training(CountTrainingJob(task=task, env=env)).flops
+    cost = CostRecord(flops=method.flops, seconds=method.seconds, retrain_flops=retrain_flops)
+    command = shlex.join(
+        ["forgetbench", "import-checkpoints", task.name, "--checkpoints", "DIR", "--name", method.name]
         + ["--seeds", str(task.seeds)]
         + (["--draws", str(task.draws)] if task.draws > 1 else [])
     )
-    facts = prepare({**common, "methods": []})
-    device = bench.site.device
-    write_run(bench.store, folder, task, Entry(method, words), Unlearned(results, cost), facts=facts, device=device)
-    return folder
+    run = config.results.runs / task.name / folder_name(method.name)
+    facts = prepare_task(PrepareJob(task=task, env=env))
+    info, outcome = RunInfo(record, command), RunOutcome(results, cost)
+    write_run(store, run, task, info, outcome, facts=facts, device=env.device)
+    return run
 
 
 def _files(task: Task, folder: Path) -> dict[tuple[int, int], Path]:
     """(draw, seed) -> its file.
 
     Raises:
-        UsageError: The folder is not there, a file is missing, or there is one that nobody asked for.
+        UsageError: The folder does not exist, a file is missing, or there is one too many.
     """
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}.")
+        raise UsageError(f"Folder {folder} does not exist. Give the folder of the checkpoints.")
     files = {
         (draw, seed): folder / f"d{draw}-s{seed}.safetensors"
         for draw in range(task.draws)
@@ -179,33 +185,34 @@ def _files(task: Task, folder: Path) -> dict[tuple[int, int], Path]:
     if missing:
         raise UsageError(
             f"{folder} lacks {', '.join(missing)}: one state dict is needed for each of {task.draws} draws and "
-            f"{task.seeds} seeds (--draws and --seeds say how many)."
+            f"{task.seeds} seeds. Add the files, or change --draws and --seeds."
         )
     known = {path.name for path in files.values()}
     extra = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in known)
     if extra:
         raise UsageError(
-            f"{folder} also holds {', '.join(extra)}, which {task.draws} draws and {task.seeds} seeds do not ask for: "
-            "raise --seeds or --draws, or take them away."
+            f"{folder} also contains {', '.join(extra)}, but the run has {task.draws} draws and {task.seeds} seeds. "
+            "Raise --seeds or --draws, or remove the files."
         )
     return files
 
 
-def _originals(bench: TaskContext, task: Task) -> list[tuple[Path, str]]:
+def _originals(context: TaskContext, task: Task) -> list[tuple[Path, str]]:
     """The originals' folders and the hashes of their weights, by seed.
 
     Raises:
         UsageError: One is not in the store: the checkpoints then cannot have come from it.
     """
-    keys = [bench.store.key(bench.model_facts("original", 0, seed, None)) for seed in range(task.seeds)]
-    missing = [seed for seed, key in enumerate(keys) if bench.store.read(key) is None]
+    store = context.store
+    keys = [store.key(context.keys.model("original", 0, seed)) for seed in range(task.seeds)]
+    missing = [seed for seed, key in enumerate(keys) if store.read(key) is None]
     if missing:
         raise UsageError(
-            f"the originals of seeds {missing} of {task.name} are not in the store. Unlearn from those that "
-            f"`forgetbench import-checkpoints {task.name} --export-originals DIR --seeds {task.seeds}` "
-            f"writes; a board's are fetched before it with `forgetbench pack pull {task.name} --server URL`."
+            f"The originals of seeds {missing} of {task.name} are not in the store. Unlearn from those that "
+            f"`forgetbench import-checkpoints {task.name} --export-originals DIR --seeds {task.seeds}` writes; fetch "
+            f"a board's originals first with `forgetbench pack pull {task.name} --server URL`."
         )
-    folders = [require_artifact(bench.store, key) for key in keys]
+    folders = [require_artifact(store, key) for key in keys]
     return [(folder, read_meta(folder)["weights"]) for folder in folders]
 
 
@@ -214,14 +221,14 @@ def _check_different(files: dict[tuple[int, int], Path], weights: dict[tuple[int
     for place, path in files.items():
         twin = seen.setdefault(weights[place], path.name)
         if twin != path.name:
-            raise UsageError(f"{path.name} is the same file as {twin}: every seed needs a model of its own.")
+            raise UsageError(f"{path.name} is the same file as {twin}. Every seed needs its own model.")
 
 
-def _load(bench: TaskContext, path: Path) -> nn.Module:
+def _load(context: TaskContext, path: Path) -> nn.Module:
     """The task's network with the weights of a file.
 
     Raises:
-        UsageError: It is no state dict of this network, or holds numbers that are not finite.
+        UsageError: It is no state dict of this network, or contains values that are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -230,19 +237,19 @@ def _load(bench: TaskContext, path: Path) -> nn.Module:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
-    network = bench.spec.build(0, start=False)
-    problems = _misfits(state, network.state_dict())
+    network = context.data.network_spec.build(0, start=False)
+    problems = _state_dict_errors(state, network.state_dict())
     if problems:
-        raise UsageError(f"{path.name} does not fit the network of {bench.task.name}: {'; '.join(problems)}.")
+        raise UsageError(f"{path.name} does not fit the network of {context.task.name}: {'; '.join(problems)}.")
     network.load_state_dict(state)
-    return network.to(bench.device).eval()
+    return network.to(context.data.device).eval()
 
 
-def _misfits(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
+def _state_dict_errors(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
     """What is wrong with a state dict, in phrases."""
     missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
-    problems = [f"missing {_some(missing)}"] if missing else []
-    problems += [f"unknown {_some(extra)}"] if extra else []
+    problems = [f"missing {_first(missing)}"] if missing else []
+    problems += [f"unknown {_first(extra)}"] if extra else []
     common = sorted(set(state) & set(expected))
     problems += [
         f"{name} has shape {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
@@ -250,65 +257,67 @@ def _misfits(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]
         if state[name].shape != expected[name].shape
     ][:5]
     problems += [
-        f"{name} holds numbers that are not finite"
+        f"{name} contains values that are not finite"
         for name in common
         if state[name].is_floating_point() and not bool(state[name].isfinite().all())
     ][:5]
     return problems
 
 
-def _some(names: list[str]) -> str:
+def _first(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _answers(bench: TaskContext, network: nn.Module, draw: int, path: Path) -> dict[str, Array]:
-    arrays = bench.observe(network, draw)
+def _predictions(context: TaskContext, network: nn.Module, draw: int, path: Path) -> dict[str, Array]:
+    arrays = context.predict(network, draw)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise ForgetBenchError(f"{path.name}: the model's answers on {name} are not finite; it diverged.")
+            raise ForgetBenchError(f"{path.name}: the predictions on {name} are not finite; the model diverged.")
     return arrays
 
 
-def _write(place: Path, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
-    write_arrays(place / ANSWERS, arrays)
+def _write(folder: Path, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
+    write_arrays(folder / PREDICTIONS, arrays)
     described = {name: record.model_dump(mode="json") for name, record in describe(arrays).items()}
-    write_meta(place, {**meta, "arrays": described})
+    write_meta(folder, {**meta, "arrays": described})
 
 
 def _guide(task: Task, seeds: int) -> str:
-    return re.sub(r"\n +", "\n", _GUIDE).format(task=task.name, seeds=seeds, last=seeds - 1).lstrip()
+    return _GUIDE.format(task=task.name, seeds=seeds, last=seeds - 1).lstrip()
 
 
 _GUIDE = """
 # The originals of {task}
 
-`originals/s<seed>.safetensors` are the {seeds} models that were trained on everything, `split-d<draw>.npz` the row
-numbers of the training set: `forget`, `retain` (what a method may keep), `withheld` (given to nobody), `validation`
-(row numbers of the validation set), `labels` (of all training rows, as trained on), and for a stream `request-<k>`.
-Load a model and the images they count in:
+- `originals/s<seed>.safetensors`: the {seeds} models that were trained on all training images.
+- `split-d<draw>.npz`: row numbers of the training set: `forget`, `retain` (available to a method), `withheld`
+  (available to no method), `validation` (row numbers of the validation set), `labels` (of all training rows, as trained
+  on), and for a stream `request-<k>`.
+
+Load a model and the images:
 
 ```python
 import numpy as np
-from forgetbench.runner.context import TaskContext
-from forgetbench.runner.config import RunConfig
-from forgetbench.tasks.task import read_task
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-bench = TaskContext(read_task("{task}"), RunConfig(device="cpu").site())
-network = bench.spec.build(0)
+import forgetbench
+from forgetbench.runner.context import TaskContext
+
+config = forgetbench.RunConfig(device="cpu")
+data = TaskContext(forgetbench.load_task("{task}"), config.env()).data
+network = data.network_spec.build(0)
 network.load_state_dict(load_file("originals/s0.safetensors"))
 split = np.load("split-d0.npz")
-images = bench.partition.train.images[split["forget"]]  # uint8 (n, C, H, W); the network takes floats in [0, 1]
+images = data.partition.train.images[split["forget"]]  # uint8 (n, C, H, W); the network takes floats in [0, 1]
 ```
 
-Unlearn every original for every draw with seeds of your own, in whatever code, and write one state dict for each,
-with the names and shapes of the original's: `save_file(network.state_dict(), "unlearned/d0-s0.safetensors")`, and so on
-to seed {last}. Then
+Unlearn every original for every draw, in any code, and write one state dict for each with the names and shapes of the
+original: `save_file(network.state_dict(), "unlearned/d0-s0.safetensors")`, and so on to seed {last}. Then run
 
 ```
 forgetbench import-checkpoints {task} --checkpoints unlearned --name "my method" --seeds {seeds}
 ```
 
-makes the run, which is scored, reported and submitted like any other, marked as observed. Nothing of test images may
-have been used, and no oracle.
+It writes a run, which is scored, reported and submitted like any other, marked as imported. Test images and oracles
+must not have been used.
 """

@@ -1,8 +1,8 @@
-"""A run from logits that were made elsewhere: by the method's own code, in any framework, from a board's originals.
+"""Import logits that other code computed, in any framework, from the models that it unlearned from a board's originals.
 
-The folder holds one ``d<draw>-s<seed>.npz`` for each forget set and original: the unlearned model's logits on every
-list of rows of the board, as arrays ``forget``, ``retain``, ... (the lists are ``rows-d<draw>.npz`` of the pack).
-Beside them lies ``method.toml``, which says what the method is.
+The folder contains one ``d<draw>-s<seed>.npz`` for each forget set and original: the unlearned model's logits on every
+list of rows of the board, as arrays ``forget``, ``retain``, ... (the lists are ``rows-d<draw>.npz`` of the reference
+bundle), and ``method.toml``, which describes the method.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from forgetbench.evidence.run import (
 )
 from forgetbench.store import digest, file_digest, replace_folder
 
-SHEET, SOURCE = "method.toml", "method.py"
+METHOD_TOML, SOURCE = "method.toml", "method.py"
 EXAMPLE = 'name = "my-method", title = "...", family = "...", needs = ["forget", "retain"], [parameters], [cost]'
 
 
 class MethodInfo(Record):
-    """``method.toml``: what an author says of a method."""
+    """``method.toml``: how an author describes a method."""
 
     name: MethodName
     """The row's name."""
     title: Text = ""
-    """The method in words; its name where nothing is said."""
+    """The method in words; by default its name."""
     family: Name = "other"
-    """What it is like: a word to filter by."""
+    """Its family: a word to filter by."""
     needs: tuple[Literal["forget", "retain", "validation"], ...] = ("forget", "retain")
-    """What it reads."""
+    """The data that it reads."""
     parameters: dict[str, Any] = Field(default={})
     """Hyper-parameters, all of them."""
     link: Text | None = None
@@ -56,35 +56,38 @@ class MethodInfo(Record):
     bibtex: Text | None = None
     """How to cite it."""
     cost: CostRecord = CostRecord()
-    """What unlearning cost: ``flops`` and ``seconds`` of one model."""
+    """The cost of unlearning: ``flops`` and ``seconds`` of one model."""
     device: Text = ""
-    """Where it ran."""
+    """The device on which it ran."""
 
 
-def is_elsewhere(folder: Path) -> bool:
-    """Whether a folder holds logits, and no run yet."""
+def is_logits_folder(folder: Path) -> bool:
+    """Whether a folder contains logits and no run."""
     return folder.is_dir() and not (folder / MANIFEST).exists() and any(folder.glob("d*-s*.npz"))
 
 
-def make_run(folder: Path, pack: ReferenceBundle, target: Path) -> Path:
-    """Make a run of saved logits; what lay at ``target`` is replaced.
+def import_logits(folder: Path, pack: ReferenceBundle, target: Path) -> Path:
+    """Write a run from saved logits; a run at ``target`` is replaced.
 
     Args:
-        folder: Logits and ``method.toml``; a ``method.py`` beside them is submitted as the method's source.
-        pack: The board's pack, its public part.
+        folder: Logits and ``method.toml``; a ``method.py`` in it is submitted as the method's source.
+        pack: The public part of the board's reference bundle.
         target: The run's folder.
 
+    Returns:
+        The run's folder.
+
     Raises:
-        UsageError: A file is missing, or holds other arrays than the board asks for; the message lists all of it.
+        UsageError: A file is missing, or its arrays are not those of the board; the message lists all differences.
     """
-    sheet, card = _read_sheet(folder / SHEET), pack.card
+    info, card = _read_info(folder / METHOD_TOML), pack.card
     wanted = [(draw, seed) for draw in range(card.draws) for seed in range(card.seeds)]
     missing = [name for draw, seed in wanted if not (folder / (name := f"d{draw}-s{seed}.npz")).is_file()]
     if missing:
         raise UsageError(
-            f"{folder} lacks {', '.join(missing)}: {card.task} asks for {card.draws} draws x {card.seeds} seeds."
+            f"{folder} lacks {', '.join(missing)}: {card.task} needs {card.draws} draws x {card.seeds} seeds."
         )
-    answers = {place: _read_logits(folder / f"d{place[0]}-s{place[1]}.npz", pack, place[0]) for place in wanted}
+    logits = {place: _read_logits(folder / f"d{place[0]}-s{place[1]}.npz", pack, place[0]) for place in wanted}
     source = folder / SOURCE
     known = source.is_file()
     manifest = Manifest(
@@ -92,16 +95,16 @@ def make_run(folder: Path, pack: ReferenceBundle, target: Path) -> Path:
         task=card.task,
         task_key=card.task_key,
         method=MethodRecord(
-            name=sheet.name,
-            title=sheet.title or sheet.name,
-            family=sheet.family,
-            needs=sheet.needs,
-            parameters=sheet.parameters,
+            name=info.name,
+            title=info.title or info.name,
+            family=info.family,
+            needs=info.needs,
+            parameters=info.parameters,
             observed=True,
-            source_sha256=file_digest(source) if known else digest(sheet.model_dump(mode="json")),
+            fingerprint=file_digest(source) if known else digest(info.model_dump(mode="json")),
             source=source.read_text(encoding="utf-8") if known else None,
-            link=sheet.link,
-            bibtex=sheet.bibtex,
+            link=info.link,
+            bibtex=info.bibtex,
         ),
         draws=card.draws,
         seeds=card.seeds,
@@ -113,17 +116,17 @@ def make_run(folder: Path, pack: ReferenceBundle, target: Path) -> Path:
                 file=f"d{draw}-s{seed}.npz",
                 original=card.originals[seed],
                 arrays=describe(arrays),
-                seconds=sheet.cost.seconds,
+                seconds=info.cost.seconds,
             )
-            for (draw, seed), arrays in answers.items()
+            for (draw, seed), arrays in logits.items()
         ),
-        cost=sheet.cost.model_copy(update={"retrain_flops": card.retrain_flops}),
-        environment={"device": sheet.device} if sheet.device else environment("cpu"),
+        cost=info.cost.model_copy(update={"retrain_flops": card.retrain_flops}),
+        environment={"device": info.device} if info.device else environment("cpu"),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 
     def fill(place: Path) -> None:
-        for (draw, seed), arrays in answers.items():
+        for (draw, seed), arrays in logits.items():
             write_arrays(place / f"d{draw}-s{seed}.npz", arrays)
         write_manifest(place, manifest)
 
@@ -131,9 +134,9 @@ def make_run(folder: Path, pack: ReferenceBundle, target: Path) -> Path:
     return target
 
 
-def _read_sheet(path: Path) -> MethodInfo:
+def _read_info(path: Path) -> MethodInfo:
     if not path.is_file():
-        raise UsageError(f"{path} is missing: it says what the method is, such as {EXAMPLE}.")
+        raise UsageError(f"{path} is missing. It describes the method, for example: {EXAMPLE}.")
     try:
         return MethodInfo.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -143,23 +146,23 @@ def _read_sheet(path: Path) -> MethodInfo:
 
 
 def _read_logits(path: Path, pack: ReferenceBundle, draw: int) -> dict[str, Array]:
-    """The answers of one model as evidence: float16, encoded as protocol section 1 says."""
+    """The logits of one model as evidence: float16, encoded by protocol section 1."""
     shapes = pack.shapes(draw)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{path} is no .npz of arrays: {error}") from error
-    found = {name: tuple(array.shape) for name, array in arrays.items()}
+        raise UsageError(f"{path} is not an .npz file of arrays: {error}") from error
+    given = {name: tuple(array.shape) for name, array in arrays.items()}
     wrong = [
-        f"{name} {shapes.get(name, 'is not asked for')}{f', not {found[name]}' if name in found else ''}"
-        for name in sorted({*shapes, *found})
-        if shapes.get(name) != found.get(name)
+        f"{name} {shapes.get(name, 'is not expected')}{f', not {given[name]}' if name in given else ''}"
+        for name in sorted({*shapes, *given})
+        if shapes.get(name) != given.get(name)
     ]
     if wrong:
-        raise UsageError(f"{path}: {pack.card.task} asks for other arrays: {'; '.join(wrong)}")
+        raise UsageError(f"{path}: {pack.card.task} needs other arrays: {'; '.join(wrong)}.")
     kinds = [name for name, array in arrays.items() if array.dtype.kind != "f" or not np.isfinite(array).all()]
     if kinds:
-        raise UsageError(f"{path}: {', '.join(kinds)} must be finite floats: logits, before any softmax")
+        raise UsageError(f"{path}: {', '.join(kinds)} must be finite floats. Save logits, before any softmax.")
     attributes = pack.card.attributes
     return {name: encode(array, attributes=attributes or name.startswith(FEATURES)) for name, array in arrays.items()}

@@ -12,7 +12,6 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -173,12 +172,12 @@ def build_network(
     return network.eval()
 
 
-def source_files(name: str, options: Mapping[str, Any]) -> tuple[Path, ...]:
-    """The files beside this one that shape a network, or none."""
-    found = {Path(inspect.getfile(inspect.unwrap(networks.get(name))))}
+def source_modules(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The modules other than this one that shape a network."""
+    modules = {inspect.unwrap(networks.get(name)).__module__}
     if {"checkpoint", "sha256"} & set(options):
-        found.add(Path(__file__).with_name("pretrained.py"))
-    return tuple(sorted(found - {Path(__file__)}))
+        modules.add("forgetbench.networks.pretrained")
+    return tuple(sorted(modules - {__name__}))
 
 
 class _Stages(Body):

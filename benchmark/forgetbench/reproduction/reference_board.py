@@ -1,7 +1,7 @@
-"""Reference results: what boards of this package looked like, as small JSON files that a later run is compared with.
+"""Reference results: recorded boards of this package, as small JSON files that a later run is compared with.
 
-A file holds one task: its bands, and for each row the recipe, the score of every metric, the cost and the hashes.
-Figures are kept to six digits, so that files stay small; a run that gives the same bits gives the same six digits.
+A file contains one task: its bands, and for each row the recipe, the score of every metric, the cost and the hashes.
+Values have six digits, so that files stay small; a run with equal bits has the same six digits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 from scipy.stats import t as student
 
 from forgetbench.errors import UsageError, validation_message
@@ -24,7 +24,7 @@ from forgetbench.scoring.scorer import NO_UNLEARNING, REFERENCES, RankedRuns
 from forgetbench.store import digest, write_atomically
 
 SHIPPED = Path(__file__).parents[1] / "reference"
-"""Our own reference results; what papers published lies in a folder below."""
+"""The reference results of this package; published results of papers are in a folder below."""
 DIGITS = 6
 
 Figures = tuple[float | None, float | None, float | None, float | None]
@@ -37,7 +37,7 @@ class TrialRecord(Record):
     parameters: dict[str, Any]
     """The hyper-parameters that were searched."""
     status: Literal["ok", "collapsed", "diverged", "failed"]
-    """Whether it held."""
+    """Whether it could be chosen."""
     value: float | None
     """What the selector minimized."""
 
@@ -46,41 +46,43 @@ class ReferenceRow(Record):
     """One row of a board."""
 
     label: str
-    """What asks for the row: the method, and the hyper-parameters that differ from the network's defaults."""
+    """The row's label: the method, and the hyper-parameters that differ from the network's defaults."""
     parameters: dict[str, Any] = Field(default={})
     """All hyper-parameters; empty for the reference rows."""
     trials: int = 1
-    """Trials that were spent on the hyper-parameters; 1 = they are the defaults."""
+    """Trials spent on the hyper-parameters; 1 means the defaults."""
     selector: Literal["none", "oracle-free", "oracle"] = "none"
-    """By what the trial was chosen."""
+    """How the trial was chosen."""
     tried: tuple[TrialRecord, ...] = ()
     """The trials, in order; the first is the defaults."""
     status: str = "ok"
-    """Whether there was something to score."""
+    """Whether the row has a score."""
     reason: str = ""
-    """Why it takes no place."""
+    """Why it is not ranked."""
     rank: tuple[int, int] | None = None
-    """First and last place of its tie group, among the tuned rows."""
+    """First and last rank of its tie group, among the tuned rows."""
     group: int | None = None
     """Its tie group."""
     distance: Figures | None = None
-    """The ranking number; its z is left out."""
+    """The distance, by which rows are ranked; its z is None."""
     decided_by: str = ""
-    """The metric that decides the distance."""
-    inside: bool | None = None
-    """Whether it is inside the family band: not told from retraining."""
-    over_none: tuple[float, ...] | None = None
+    """The metric that determines the distance."""
+    within_band: bool | None = Field(default=None, validation_alias=AliasChoices("within_band", "inside"))
+    """Whether it is within the family band: not distinguishable from retraining."""
+    delta_vs_no_unlearning: tuple[float, ...] | None = Field(
+        default=None, validation_alias=AliasChoices("delta_vs_no_unlearning", "over_none")
+    )
     """Distance minus No unlearning's, and its paired 95 % interval over seeds."""
     flags: tuple[str, ...] = ()
-    """As on the board."""
+    """The flags of the board."""
     metrics: dict[str, Figures] = Field(default={})
     """Every metric that could be computed."""
     pseudo: dict[str, tuple[float, ...]] = Field(default={})
     """Pseudo-values of the distance and of the ranking metrics, one per seed."""
     cost: dict[str, float] = Field(default={})
     """Shares of retraining's FLOPs and of the parameters, and seconds on the machine that made it."""
-    source: str = ""
-    """SHA-256 of the method's source files when it was made; for information, since the figures decide."""
+    fingerprint: str = Field(default="", validation_alias=AliasChoices("fingerprint", "source"))
+    """The fingerprint of the method when it was recorded; for information, since the values decide."""
     evidence: str = ""
     """SHA-256 over the hashes of all its arrays."""
 
@@ -97,17 +99,17 @@ class ReferenceBoard(Record):
     task_key: str
     """Hash of all that shapes the task's models."""
     track: Literal["match-oracle", "erase"]
-    """What is asked for."""
+    """What a good method does."""
     seeds: int
-    """Originals, and oracles in each of the two sets."""
+    """Number of originals, and of oracles in each of the two sets."""
     draws: int
-    """Forget sets."""
+    """Number of forget sets."""
     ranking: tuple[str, ...]
     """The metrics that rank."""
     family_limit: float | None
     """The family band."""
-    informational: str
-    """Why nobody is ranked, where nobody is."""
+    unranked_reason: str = Field(validation_alias=AliasChoices("unranked_reason", "informational"))
+    """Why the board ranks no row; "" if it ranks."""
     bands: dict[str, tuple[float, float, float, float, float]]
     """Metric -> mean, 2.5 % and 97.5 % points, standard deviation and floor of its oracle band."""
     originals: str
@@ -115,32 +117,32 @@ class ReferenceBoard(Record):
     index: str
     """SHA-256 over the hashes of all lists of rows."""
     command: str
-    """What made the file."""
+    """The command that wrote the file."""
     environment: dict[str, str]
-    """Where."""
+    """The environment in which it ran."""
     rows: tuple[ReferenceRow, ...]
     """Retrain and No unlearning, then the others by distance."""
 
 
 class Difference(Record):
-    """One metric of a row, then and now."""
+    """One metric of a row: recorded and measured again."""
 
     row: str
     """The row's label."""
     metric: str
     """The metric, or ``distance``, or ``status``."""
     recorded: float | None
-    """Then."""
-    found: float | None
-    """Now."""
+    """The recorded value."""
+    measured: float | None
+    """The new value."""
     z: float | None
-    """The difference over its expected scatter; 0 where they are equal, None where one is missing."""
-    beyond: bool
-    """Whether it is beyond tolerance."""
+    """The difference over its expected scatter; 0 if they are equal, None if one is missing."""
+    exceeds_tolerance: bool
+    """Whether it exceeds the tolerance."""
 
 
 def board_of(
-    standing: RankedRuns,
+    ranked: RankedRuns,
     card: ReferenceManifest,
     labels: Sequence[str],
     tried: Mapping[str, Sequence[TrialRecord]],
@@ -148,32 +150,31 @@ def board_of(
     command: str,
     environment: Mapping[str, str],
 ) -> ReferenceBoard:
-    """A standing as a reference board. Ranks are among the rows that were tuned, since their budgets are equal.
+    """A ranked board as a reference board. Ranks are among the rows that were tuned, since their budgets are equal.
 
     Args:
-        standing: The board.
-        card: Its pack's card.
-        labels: What asks for each row, the reference rows not counted.
+        ranked: The board.
+        card: The manifest of its reference bundle.
+        labels: The label of each row, without the reference rows.
         tried: Label -> its trials, for the rows that were tuned.
-        command: What made it.
-        environment: Where.
+        command: The command that makes the board.
+        environment: The environment in which it ran.
     """
-    asked = [*REFERENCES, *labels]
-    pairs = list(zip(asked, standing.scorecards, standing.manifests, strict=True))
-    ranked = [scorecard for label, scorecard, _ in pairs if label in tried]
-    places = {ranked[row.index].name: row for row in rank(ranked).rows}
-    untouched = standing.scorecards[REFERENCES.index(NO_UNLEARNING)]
+    pairs = list(zip([*REFERENCES, *labels], ranked.scorecards, ranked.manifests, strict=True))
+    tuned = [scorecard for label, scorecard, _ in pairs if label in tried]
+    places = {tuned[row.index].name: row for row in rank(tuned).rows}
+    untouched = ranked.scorecards[REFERENCES.index(NO_UNLEARNING)]
     rows = []
     for label, scorecard, manifest in pairs:
         row = row_of(label, scorecard, manifest).model_copy(
-            update={"tried": tuple(tried.get(label, ())), "over_none": _over(scorecard, untouched)}
+            update={"tried": tuple(tried.get(label, ())), "delta_vs_no_unlearning": _delta(scorecard, untouched)}
         )
         place = places.get(scorecard.name) if label in tried else None
         if place is not None and place.low is not None and place.high is not None:
             row = row.model_copy(update={"rank": (place.low, place.high), "group": place.group})
         rows.append(row)
     rows[len(REFERENCES) :] = sorted(rows[len(REFERENCES) :], key=_order)
-    bands = standing.bands
+    bands = ranked.bands
     return ReferenceBoard(
         task=card.task,
         title=card.title,
@@ -183,7 +184,7 @@ def board_of(
         draws=card.draws,
         ranking=bands.ranking,
         family_limit=_short(bands.family_limit),
-        informational=bands.unranked_reason,
+        unranked_reason=bands.unranked_reason,
         bands={name: _band(band) for name, band in sorted(bands.bands.items())},
         originals=digest(card.originals),
         index=digest(card.index_hashes),
@@ -194,7 +195,7 @@ def board_of(
 
 
 def write_board(board: ReferenceBoard, folder: Path = SHIPPED) -> Path:
-    """Write a board's file, a line for each row."""
+    """Write a board's file, one line per row."""
     about = board.model_dump(mode="json", exclude={"rows"})
     lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in about.items()]
     rows = ",\n".join(json.dumps(row.model_dump(mode="json", exclude_defaults=True)) for row in board.rows)
@@ -206,8 +207,8 @@ def write_board(board: ReferenceBoard, folder: Path = SHIPPED) -> Path:
 
 def reference_tasks(folder: Path = SHIPPED) -> list[str]:
     """The tasks that have reference results, sorted."""
-    found = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json"))
-    return sorted(name for name in found if not name.startswith("published/"))
+    names = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json"))
+    return sorted(name for name in names if not name.startswith("published/"))
 
 
 def read_board(task: str, folder: Path = SHIPPED) -> ReferenceBoard:
@@ -219,7 +220,7 @@ def read_board(task: str, folder: Path = SHIPPED) -> ReferenceBoard:
     path = folder / f"{task}.json"
     if not path.is_file():
         known = ", ".join(reference_tasks(folder)) or "none"
-        raise UsageError(f"There are no reference results of {task}; there are: {known}.")
+        raise UsageError(f"No reference results of {task}. Available: {known}.")
     try:
         return ReferenceBoard.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -227,32 +228,36 @@ def read_board(task: str, folder: Path = SHIPPED) -> ReferenceBoard:
 
 
 def compare(row: ReferenceRow, card: Scorecard, *, comparisons: int, changed: bool) -> list[Difference]:
-    """A row metric by metric: how far it is from what was recorded, in units of the expected scatter.
+    """A row metric by metric: the difference from the record, in units of the expected scatter.
 
-    The ranking metrics and the distance decide: their pseudo-values are paired by seed, and a difference may not exceed
-    what it scatters by (nor the metric's margin of practical indifference) so far that a whole comparison meets it in
-    one of twenty cases. The others are told beside them, by the scatter of both intervals. Where the recipe itself was
-    changed there is nothing to scatter: every difference of any metric is beyond tolerance.
+    The ranking metrics and the distance decide: their pseudo-values are paired by seed, and the tolerance is such that
+    a whole comparison exceeds it by chance in one of twenty cases (it is never below the metric's margin of practical
+    indifference). The other metrics are informative; their scatter is that of both intervals. If a hyper-parameter
+    changed, every difference of any metric exceeds the tolerance.
 
     Args:
-        row: What was recorded.
-        card: What was found.
-        comparisons: Figures that decide, in all rows that are compared.
-        changed: Whether a hyper-parameter is another one than recorded.
+        row: The record.
+        card: The new scorecard.
+        comparisons: Number of deciding values in all rows that are compared.
+        changed: Whether a hyper-parameter differs from the record.
     """
     if card.status != row.status:
-        return [Difference(row=row.label, metric="status", recorded=None, found=None, z=None, beyond=True)]
+        return [
+            Difference(row=row.label, metric="status", recorded=None, measured=None, z=None, exceeds_tolerance=True)
+        ]
     limit = float(student.ppf(1 - 0.025 / max(comparisons, 1), max(card.seeds - 1, 1)))
-    found = _figures(card)
-    then = dict(row.metrics) | ({"distance": row.distance} if row.distance else {})
+    values = _figures(card)
+    recorded = dict(row.metrics) | ({"distance": row.distance} if row.distance else {})
     result = []
-    for name, figures in then.items():
-        now = found.get(name, (None, None, None, None))
+    for name, figures in recorded.items():
+        now = values.get(name, (None, None, None, None))
         same = now[0] == figures[0]
         z = 0.0 if same else _z(row, card, name, figures, now)
         decides = name in row.pseudo or now[0] is None
-        beyond = not same and (changed or (decides and (z is None or abs(z) > limit)))
-        result.append(Difference(row=row.label, metric=name, recorded=figures[0], found=now[0], z=z, beyond=beyond))
+        exceeds = not same and (changed or (decides and (z is None or abs(z) > limit)))
+        result.append(
+            Difference(row=row.label, metric=name, recorded=figures[0], measured=now[0], z=z, exceeds_tolerance=exceeds)
+        )
     return result
 
 
@@ -280,7 +285,7 @@ def row_of(label: str, card: Scorecard, manifest: Manifest | None) -> ReferenceR
         reason=card.exclusion_reason,
         distance=distance,
         decided_by=card.distance.metric if card.distance else "",
-        inside=card.distance.within_band if card.distance else None,
+        within_band=card.distance.within_band if card.distance else None,
         flags=card.flags,
         metrics=found,
         pseudo={name: _all(values) for name, values in pseudo.items() if values},
@@ -293,13 +298,13 @@ def row_of(label: str, card: Scorecard, manifest: Manifest | None) -> ReferenceR
             "parameters": manifest.method.parameters,
             "trials": manifest.cost.tuning_trials,
             "selector": manifest.cost.tuning_selector,
-            "source": manifest.method.source_sha256,
+            "fingerprint": manifest.method.fingerprint,
             "evidence": evidence_digest(manifest),
         }
     )
 
 
-def _over(card: Scorecard, untouched: Scorecard) -> tuple[float, ...] | None:
+def _delta(card: Scorecard, untouched: Scorecard) -> tuple[float, ...] | None:
     """Its distance minus No unlearning's, and the paired interval."""
     if card is untouched or card.distance is None:
         return None

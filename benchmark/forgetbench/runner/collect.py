@@ -1,4 +1,4 @@
-"""What a task's jobs left in the store, gathered into the folders that are scored and submitted: pack and runs."""
+"""Collects artifacts from the store into the folders that are scored and submitted: reference bundle and runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import read_arrays
@@ -26,68 +26,69 @@ from forgetbench.evidence.run import (
     read_run,
     write_manifest,
 )
-from forgetbench.runner.artifacts import ANSWERS, LABELS, REQUESTS, ROWS, WEIGHTS, read_meta, require_artifact
-from forgetbench.runner.engines import Job, Result
+from forgetbench.runner.artifacts import LABELS, PREDICTIONS, REQUESTS, ROWS, WEIGHTS, read_meta, require_artifact
+from forgetbench.runner.jobs import MethodFailure, PreparedTask, TrainedModel, UnlearnedModel, UnlearnOutcome
 from forgetbench.runner.method_spec import MethodSpec
+from forgetbench.scoring.scorecards import PROTOCOL
 from forgetbench.store import Store, replace_folder
-from forgetbench.tasks.task import INDICES, PROTOCOL, Task
+from forgetbench.tasks.task import INDICES, Task
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The models of one task, as results of ``train`` jobs."""
+class TrainedPopulations:
+    """The trained models of one task."""
 
-    originals: Sequence[Result]
+    originals: Sequence[TrainedModel]
     """By seed."""
-    references: Sequence[Sequence[Result]]
+    references: Sequence[Sequence[TrainedModel]]
     """By draw, then by seed."""
-    controls: Sequence[Sequence[Result]]
+    controls: Sequence[Sequence[TrainedModel]]
     """By draw, then by seed."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What the manifest says of a row, whoever made it."""
+class RunInfo:
+    """What the manifest says of a row, whatever produced it."""
 
     method: MethodRecord
     """The method."""
     command: str
-    """The command that makes the run again."""
+    """The command that repeats the run."""
     refusal: str = ""
-    """Why the method does not apply to the task; "" where it does."""
+    """Why the method does not apply to the task; "" if it does."""
 
 
 @dataclass(frozen=True)
-class Unlearned:
-    """What came of one row on one task."""
+class RunOutcome:
+    """What one row produced on one task."""
 
-    results: Sequence[tuple[Job, Result]]
-    """Its ``unlearn`` jobs and what came of them."""
+    results: Sequence[tuple[int, int, UnlearnOutcome]]
+    """Draw, seed and outcome of each unlearning."""
     cost: CostRecord
-    """What is known of its cost; mean wall times that were measured are filled in when it is gathered."""
-    own: Sequence[Result] = ()
-    """The originals that it trained for itself, by seed, as results of ``train`` jobs."""
+    """The known costs; the mean wall times that were measured are added when the run is written."""
+    own_originals: Sequence[TrainedModel] = ()
+    """The originals that the method trained for itself, by seed."""
 
 
 def write_reference(
     store: Store,
     folder: Path,
     task: Task,
-    facts: Result,
-    trained: Trained,
+    facts: PreparedTask,
+    trained: TrainedPopulations,
     retrain_flops: float | None,
     verdict: AuditVerdict | None = None,
 ) -> ReferenceBundle:
-    """Write a task's pack: labels, row numbers, the originals with their answers, and the answers of all oracles.
+    """Write a task's reference bundle: labels, row numbers, originals, and the predictions of originals and oracles.
 
     Args:
-        store: Where the artifacts are.
-        folder: The pack's folder; what was there is replaced.
+        store: The artifact store.
+        folder: The bundle's folder; previous contents are replaced.
         task: The task.
-        facts: Result of its ``prepare`` job.
+        facts: Its facts.
         trained: Its models.
         retrain_flops: FLOPs of training one oracle.
-        verdict: What an audit found; it goes into the pack if it was this one that was audited.
+        verdict: The verdict of an audit; it is written into the bundle if it is this bundle that was audited.
 
     Raises:
         ForgetBenchError: An artifact was damaged since it was made.
@@ -97,23 +98,24 @@ def write_reference(
         for name in ("originals", "references", "controls", "models"):
             (place / name).mkdir()
         for seed, model in enumerate(trained.originals):
-            shutil.copyfile(
-                require_artifact(store, model["model"]) / WEIGHTS, place / "models" / f"s{seed}.safetensors"
-            )
+            shutil.copyfile(require_artifact(store, model.model) / WEIGHTS, place / "models" / f"s{seed}.safetensors")
         for draw in range(task.draws):
-            lists = require_artifact(store, facts["labels"][draw])
+            lists = require_artifact(store, facts.labels[draw])
             shutil.copyfile(lists / LABELS, place / f"labels-d{draw}.npz")
             shutil.copyfile(lists / ROWS, place / f"rows-d{draw}.npz")
-            if facts["requests"]:
+            if facts.requests:
                 shutil.copyfile(lists / REQUESTS, place / f"requests-d{draw}.npz")
             for seed in range(task.seeds):
                 name = f"d{draw}-s{seed}.npz"
-                original = trained.originals[seed]["answers"][str(draw)]
-                shutil.copyfile(require_artifact(store, original) / ANSWERS, place / "originals" / name)
-                for role in ("references", "controls"):
-                    oracle = getattr(trained, role)[draw][seed]["answers"][str(draw)]
-                    shutil.copyfile(require_artifact(store, oracle) / ANSWERS, place / role / name)
-        originals = [model["weights"] for model in trained.originals]
+                models = {
+                    "originals": trained.originals[seed],
+                    "references": trained.references[draw][seed],
+                    "controls": trained.controls[draw][seed],
+                }
+                for role, model in models.items():
+                    source = require_artifact(store, model.predictions[draw]) / PREDICTIONS
+                    shutil.copyfile(source, place / role / name)
+        originals = [model.weights for model in trained.originals]
         about = {**_about(task, facts), "originals": originals, "retrain_flops": retrain_flops}
         with_verdict(ReferenceBundle(place, write_pack(place, about)), verdict)
 
@@ -125,101 +127,102 @@ def write_run(
     store: Store,
     folder: Path,
     task: Task,
-    entry: Entry,
-    unlearned: Unlearned,
+    info: RunInfo,
+    outcome: RunOutcome,
     *,
-    facts: Result,
+    facts: PreparedTask,
     device: str,
 ) -> None:
-    """Write one row's run. A run that says the same already stays as it is.
+    """Write one row's run. A run with the same content stays untouched.
 
     Args:
-        store: Where the artifacts are.
-        folder: The run's folder; another run that was there is replaced.
+        store: The artifact store.
+        folder: The run's folder; another run in it is replaced.
         task: The task.
-        entry: What the manifest says of the row.
-        unlearned: What came of it.
-        facts: Result of the task's ``prepare`` job.
-        device: Where it ran.
+        info: What the manifest says of the row.
+        outcome: What the row produced.
+        facts: The task's facts.
+        device: The device on which it ran.
 
     Raises:
         ForgetBenchError: An artifact was damaged since it was made.
     """
-    bad = next((result for _, result in unlearned.results if result["status"] != "ok"), None)
-    status: Status = "not-applicable" if entry.refusal else bad["status"] if bad else "ok"
+    failure = next((result for _, _, result in outcome.results if isinstance(result, MethodFailure)), None)
+    status: Status = "not-applicable" if info.refusal else failure.status if failure else "ok"
     files: list[tuple[ModelRecord | OriginalRecord | StepRecord, Path]] = []
     if status == "ok":
-        files += [file for job, result in unlearned.results for file in _models(store, job, result)]
+        for draw, seed, result in outcome.results:
+            files += _models(store, draw, seed, cast("UnlearnedModel", result))
         files += [
             _original(store, draw, seed, original)
             for draw in range(task.draws)
-            for seed, original in enumerate(unlearned.own)
+            for seed, original in enumerate(outcome.own_originals)
         ]
     records = [record for record, _ in files]
     models = tuple(record for record in records if isinstance(record, ModelRecord))
     steps = tuple(record for record in records if isinstance(record, StepRecord))
-    cost = unlearned.cost.model_copy(
+    cost = outcome.cost.model_copy(
         update={
-            "seconds": _mean(record.seconds for record in (*models, *steps)) or unlearned.cost.seconds,
-            "training_seconds": _mean(original["seconds"] for original in unlearned.own),
+            "seconds": _mean(record.seconds for record in (*models, *steps)) or outcome.cost.seconds,
+            "training_seconds": _mean(original.seconds for original in outcome.own_originals),
         }
     )
     manifest = Manifest(
         protocol=PROTOCOL,
         task=task.name,
         task_key=task.key,
-        method=entry.method,
+        method=info.method,
         status=status,
-        reason=entry.refusal or (bad["reason"] if bad else ""),
+        reason=info.refusal or (failure.reason if failure else ""),
         draws=task.draws,
         seeds=task.seeds,
-        index_hashes=facts["index_hashes"],
+        index_hashes=facts.index_hashes,
         models=models,
         originals=tuple(record for record in records if isinstance(record, OriginalRecord)),
         steps=steps,
         cost=cost,
         environment=environment(device),
-        command=entry.command,
+        command=info.command,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    if _is_kept(folder, manifest):
+    if _is_current(folder, manifest):
         return
 
     def fill(place: Path) -> None:
-        for record, answers in files:
+        for record, source in files:
             (place / record.file).parent.mkdir(exist_ok=True)
-            shutil.copyfile(answers, place / record.file)
+            shutil.copyfile(source, place / record.file)
         write_manifest(place, manifest)
 
     replace_folder(folder, fill)
 
 
-def _models(store: Store, job: Job, result: Result) -> list[tuple[ModelRecord | StepRecord, Path]]:
+def _models(
+    store: Store, draw: int, seed: int, result: UnlearnedModel
+) -> list[tuple[ModelRecord | OriginalRecord | StepRecord, Path]]:
     """The unlearned model; of a stream also those after each request before the last."""
-    place = f"d{job['draw']}-s{job['seed']}.npz"
-    about = {"draw": job["draw"], "seed": job["seed"]}
-    folder = require_artifact(store, result["key"])
-    found: list[tuple[ModelRecord | StepRecord, Path]] = [
-        (ModelRecord(**about, file=place, **read_meta(folder), measured=result.get("measured", {})), folder / ANSWERS)
-    ]
-    for step, key in enumerate(result["steps"]):
+    name = f"d{draw}-s{seed}.npz"
+    folder = require_artifact(store, result.key)
+    model = ModelRecord(draw=draw, seed=seed, file=name, **read_meta(folder), measured=result.measured)
+    files: list[tuple[ModelRecord | OriginalRecord | StepRecord, Path]] = [(model, folder / PREDICTIONS)]
+    for step, key in enumerate(result.steps):
         folder = require_artifact(store, key)
-        meta = {name: value for name, value in read_meta(folder).items() if name != "original"}
-        record = StepRecord(**about, step=step, file=f"steps/k{step}-{place}", **meta)
-        found.append((record, folder / ANSWERS))
-    return found
+        meta = {field: value for field, value in read_meta(folder).items() if field != "original"}
+        record = StepRecord(draw=draw, seed=seed, step=step, file=f"steps/k{step}-{name}", **meta)
+        files.append((record, folder / PREDICTIONS))
+    return files
 
 
-def _original(store: Store, draw: int, seed: int, trained: Result) -> tuple[OriginalRecord, Path]:
-    answers = require_artifact(store, trained["answers"][str(draw)]) / ANSWERS
+def _original(store: Store, draw: int, seed: int, model: TrainedModel) -> tuple[OriginalRecord, Path]:
+    source = require_artifact(store, model.predictions[draw]) / PREDICTIONS
     record = OriginalRecord(
         draw=draw,
         seed=seed,
         file=f"originals/d{draw}-s{seed}.npz",
-        weights=trained["weights"],
-        arrays=describe(read_arrays(answers)),
+        weights=model.weights,
+        arrays=describe(read_arrays(source)),
     )
-    return record, answers
+    return record, source
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -227,8 +230,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _about(task: Task, facts: Result) -> dict[str, Any]:
-    known = ("track", "features", "requests", "attributes", "classes", "image_set", "counts", "index_hashes")
+def _about(task: Task, facts: PreparedTask) -> dict[str, Any]:
+    fields = ("track", "features", "requests", "attributes", "classes", "image_set", "counts", "index_hashes")
     return {
         "protocol": PROTOCOL,
         "task": task.name,
@@ -238,52 +241,52 @@ def _about(task: Task, facts: Result) -> dict[str, Any]:
         "scenario": task.scenario.name,
         "draws": task.draws,
         "seeds": task.seeds,
-        **{name: facts[name] for name in known},
+        **{name: getattr(facts, name) for name in fields},
     }
 
 
-def _is_kept(folder: Path, manifest: Manifest) -> bool:
-    """Whether a run says the same already: it then stays as it is, and so does its upload.
+def _is_current(folder: Path, manifest: Manifest) -> bool:
+    """Whether a folder holds the same run already: it then stays untouched, and so does its upload.
 
-    The time of writing does not count, nor that a second run, which trains nothing, cannot time retraining, nor that
-    hyper-parameters which tuning found were now given by hand: what was spent on them stays told.
+    Ignored are the time of writing, the missing time of retraining in a second run, which trains nothing, and that
+    tuned hyper-parameters were now given by hand: the trials spent on them stay in the record.
     """
     try:
-        kept = read_run(folder).manifest
+        current = read_run(folder).manifest
     except UsageError:
         return False
     costs: dict[str, object] = {}
     if manifest.cost.retrain_seconds is None:
         costs["retrain_seconds"] = None
-    if kept.cost.tuning_trials > manifest.cost.tuning_trials:
+    if current.cost.tuning_trials > manifest.cost.tuning_trials:
         costs |= {name: getattr(manifest.cost, name) for name in ("tuning_trials", "tuning_selector")}
-    update: dict[str, object] = {"created": manifest.created, "cost": kept.cost.model_copy(update=costs)}
-    files = (record.file for record in (*kept.evidence, *kept.steps))
-    return kept.model_copy(update=update) == manifest and all((folder / file).is_file() for file in files)
+    update: dict[str, object] = {"created": manifest.created, "cost": current.cost.model_copy(update=costs)}
+    files = (record.file for record in (*current.evidence, *current.steps))
+    return current.model_copy(update=update) == manifest and all((folder / file).is_file() for file in files)
 
 
-def method_record(method: MethodSpec) -> MethodRecord:
+def method_record(spec: MethodSpec) -> MethodRecord:
     """What the manifest says of a method."""
-    card = method.method.card
+    card = spec.kind.card
     return MethodRecord(
         name=card.name,
-        label=method.label,
+        label=spec.label,
         title=card.title,
         family=card.family,
         needs=tuple(sorted(card.needs)),
-        parameters=method.method.to_dict(),
-        changes_training=method.trains_originals,
+        parameters=dict(spec.parameters),
+        changes_training=spec.trains_originals,
         sentinel=card.sentinel,
-        source_sha256=method.method.source_hash(),
-        source=method.source,
+        fingerprint=spec.fingerprint,
+        source=spec.source,
         link=card.link or None,
         bibtex=card.bibtex or None,
     )
 
 
-def command(task: Task, method: MethodSpec, root: Path | None) -> str:
-    """The command that makes a run again."""
-    words = ["forgetbench", "run", task.name.partition(INDICES)[0], *method.arguments(), "--seeds", str(task.seeds)]
+def repeat_command(task: Task, spec: MethodSpec, root: Path | None) -> str:
+    """The command that repeats a run."""
+    words = ["forgetbench", "run", task.name.partition(INDICES)[0], *spec.arguments(), "--seeds", str(task.seeds)]
     if INDICES in task.name:
         words += ["--forget-indices", Path(task.scenario.options["path"]).name]
     if task.draws > 1:

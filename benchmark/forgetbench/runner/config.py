@@ -1,4 +1,4 @@
-"""Where and how a run works, and who is told what goes on; nothing here changes a result."""
+"""Where and how a run works, and who is informed of its progress; nothing here changes a result."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from pathlib import Path
 from typing import Protocol
 
 from forgetbench.errors import UsageError
-from forgetbench.runner.context import ExecutionEnv
-from forgetbench.runner.engines import Executor, make_executor
+from forgetbench.runner.data import ExecutionEnv
+from forgetbench.runner.engines import Engine, make_engine
 from forgetbench.runner.results import Results
 from forgetbench.store import Store, home
 
 
 class ProgressCallback(Protocol):
-    """Is told what goes on."""
+    """Progress callback."""
 
     def begin(self, task: str, jobs: int) -> None:
-        """A task begins, with so many jobs as far as is known."""
+        """A task begins; ``jobs`` is the number of its jobs as far as it is known."""
 
-    def done(self, what: str, *, fresh: bool) -> None:
-        """A job ended; ``fresh`` says that it was not in the store already."""
+    def done(self, title: str, *, from_cache: bool) -> None:
+        """A job ended; ``from_cache`` says that its result was in the store already."""
 
     def end(self, task: str) -> None:
         """A task ended."""
 
 
 class NullProgress:
-    """A watcher that says nothing."""
+    """A progress callback that does nothing."""
 
     def begin(self, task: str, jobs: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
-    def done(self, what: str, *, fresh: bool) -> None:
-        """Say nothing."""
+    def done(self, title: str, *, from_cache: bool) -> None:
+        """Do nothing."""
 
     def end(self, task: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -46,54 +46,53 @@ class RunConfig:
     root: Path | None = None
     """Folder of the image sets on disk."""
     device: str = "auto"
-    """torch device, or ``auto``: the GPU where there is one."""
-    executor: str = "auto"
+    """torch device, or ``auto``: the GPU if there is one."""
+    engine: str = "auto"
     """``processes``, ``local`` or ``auto``."""
     workers: int | None = None
-    """Processes; None takes one for each core."""
+    """Number of worker processes; None is one per core."""
     keep_models: bool = False
     """Keep the weights of unlearned models in the store."""
     skip_oracles: bool = False
-    """Train no oracle and no original; the originals must be in the store."""
+    """Train no oracle and no original: only write evidence, from originals that are in the store."""
     measure_relearning: bool = False
-    """On erase boards, measure how fast what was forgotten is learned again; keeps the models for it."""
+    """On erase boards, measure how fast the forget set is learned again; keeps the models for it."""
     home: Path = field(default_factory=home)
-    """Folder of store, packs and runs."""
+    """Folder of the store, reference bundles and runs."""
 
     @property
     def store(self) -> Store:
-        """The artifacts."""
+        """The artifact store."""
         return Store(self.home / "store")
 
     @property
     def results(self) -> Results:
-        """Packs and runs."""
+        """Reference bundles and runs."""
         return Results(self.home)
 
-    def site(self) -> ExecutionEnv:
-        """Where jobs work.
+    def env(self) -> ExecutionEnv:
+        """Where jobs run.
 
         Raises:
-            UsageError: There is no such device here.
+            UsageError: The device is not available.
         """
-        return ExecutionEnv(
-            str(self.store.root), str(self.root.resolve()) if self.root else None, pick_device(self.device)
-        )
+        root = str(self.root.resolve()) if self.root else None
+        return ExecutionEnv(str(self.store.root), root, pick_device(self.device))
 
-    def open_executor(self) -> Executor:
-        """What runs jobs; a context manager.
+    def open_engine(self) -> Engine:
+        """The engine that runs jobs; a context manager.
 
         Raises:
-            UsageError: There is no such device here, or no such executor.
+            UsageError: The device is not available, or the engine is unknown.
         """
-        return make_executor(self.executor, self.workers, self.site().device)
+        return make_engine(self.engine, self.workers, self.env().device)
 
 
 def pick_device(name: str) -> str:
-    """The torch device of a name; ``auto`` takes the GPU where there is one.
+    """The torch device of a name; ``auto`` is the GPU if there is one.
 
     Raises:
-        UsageError: There is no such device here.
+        UsageError: The device is not available.
     """
     if name == "cpu":
         return name
@@ -104,5 +103,6 @@ def pick_device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r} is not to be had here ({str(error).splitlines()[0]}); use cpu") from error
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"Device {name!r} is not available ({reason}). Use --device cpu.") from error
     return name

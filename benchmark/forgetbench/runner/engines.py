@@ -1,13 +1,11 @@
-"""Where jobs run: here in order, or side by side in processes of one thread each.
+"""Engines: where jobs run. In this process one after another, or side by side in processes of one thread each.
 
-A job is a JSON object and ``work`` a function of one, named ``"module:function"``, so that an executor of another kind
-(a cluster's) can take its place. Results come back in the order of the jobs. Nothing is scheduled here: jobs of one
-call do not depend on each other, and the store makes all of them resumable.
+An engine maps a function over jobs that do not depend on each other and returns the results in their order. It
+schedules nothing: the store makes all jobs resumable.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
 import time
@@ -16,23 +14,25 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from forgetbench.errors import ForgetBenchError, UsageError
 
-Job = dict[str, Any]
-Result = dict[str, Any]
-Done = Callable[[int, Result], None]
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
+OnDone = Callable[[int, ResultT], None]
 """Called in the caller's process with the number of a finished job and its result."""
 
 
-class Executor(Protocol):
-    """Runs independent jobs."""
+class Engine(Protocol):
+    """Runs independent jobs; a context manager."""
 
-    alone: bool
-    """Nothing runs beside a job, so that its wall time means something."""
+    @property
+    def exclusive(self) -> bool:
+        """Whether no other job runs at the same time, so that wall times mean something."""
+        ...
 
-    def __call__(self, work: str, jobs: Sequence[Job], on_done: Done) -> list[Result]:
+    def map(self, function: Callable[[JobT], ResultT], jobs: Sequence[JobT], on_done: OnDone[ResultT]) -> list[ResultT]:
         """Results in the order of the jobs; the first exception of a job is raised here."""
         ...
 
@@ -47,14 +47,13 @@ class Executor(Protocol):
         ...
 
 
-class Local:
-    """In order, in this process: the default on one GPU."""
+class LocalEngine:
+    """One job after another, in this process: the default on one GPU."""
 
-    alone = True
+    exclusive = True
 
-    def __call__(self, work: str, jobs: Sequence[Job], on_done: Done) -> list[Result]:
+    def map(self, function: Callable[[JobT], ResultT], jobs: Sequence[JobT], on_done: OnDone[ResultT]) -> list[ResultT]:
         """Run the jobs one after another."""
-        function = _resolve(work)
         results = []
         for number, job in enumerate(jobs):
             results.append(function(job))
@@ -71,25 +70,28 @@ class Local:
         """Nothing to stop."""
 
 
-class Processes:
-    """In spawned processes with one thread each: the default on a CPU.
+class ProcessesEngine:
+    """Spawned processes with one thread each: the default on a CPU.
 
-    The processes live as long as the executor, since importing torch costs seconds, and end when their parent does.
+    The processes live as long as the engine, since importing torch costs seconds, and end when their parent does.
+
+    Args:
+        workers: Number of processes.
     """
 
-    alone = False
+    exclusive = False
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
 
-    def __call__(self, work: str, jobs: Sequence[Job], on_done: Done) -> list[Result]:
+    def map(self, function: Callable[[JobT], ResultT], jobs: Sequence[JobT], on_done: OnDone[ResultT]) -> list[ResultT]:
         """Run the jobs side by side."""
         if self._pool is None:
-            raise ForgetBenchError("the executor is not open; use it in a with statement")
-        results: list[Result] = [{}] * len(jobs)
-        numbers: dict[Future[Result], int] = {
-            self._pool.submit(_perform, work, job): number for number, job in enumerate(jobs)
+            raise ForgetBenchError("The engine is not open: use it in a with statement.")
+        results: dict[int, ResultT] = {}
+        numbers: dict[Future[ResultT], int] = {
+            self._pool.submit(function, job): number for number, job in enumerate(jobs)
         }
         pending = set(numbers)
         try:
@@ -100,13 +102,13 @@ class Processes:
                     on_done(numbers[future], future.result())
         except BrokenProcessPool as error:
             raise ForgetBenchError(
-                "A worker process was killed, most often for want of memory. Run the same command again with "
+                "A worker process was killed, most often because memory ran out. Run the same command again with "
                 f"--workers {max(1, self.workers - 1)}: finished jobs are not repeated."
             ) from error
         finally:
             for future in pending:
                 future.cancel()
-        return results
+        return [results[number] for number in range(len(jobs))]
 
     def __enter__(self) -> Self:
         """Make the pool; its processes start with the first jobs."""
@@ -118,38 +120,28 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for what runs, drop what waits."""
+        """Wait for running jobs and drop waiting ones."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def make_executor(name: str, workers: int | None, device: str) -> Executor:
-    """An executor by name; ``auto`` takes processes on a CPU and local on a GPU.
+def make_engine(name: str, workers: int | None, device: str) -> Engine:
+    """An engine by name; ``auto`` is processes on a CPU and local on a GPU.
 
     Raises:
-        UsageError: There is no such executor.
+        UsageError: The name is unknown.
     """
     if name == "auto":
         name = "processes" if device == "cpu" else "local"
     if name == "local":
-        return Local()
+        return LocalEngine()
     if name == "processes":
-        return Processes(workers or os.cpu_count() or 1)
-    raise UsageError(f"There is no executor {name!r}. There are: auto, local, processes.")
-
-
-def _resolve(work: str) -> Callable[[Job], Result]:
-    module, _, attribute = work.partition(":")
-    function: Callable[[Job], Result] = getattr(importlib.import_module(module), attribute)
-    return function
-
-
-def _perform(work: str, job: Job) -> Result:
-    return _resolve(work)(job)
+        return ProcessesEngine(workers or os.cpu_count() or 1)
+    raise UsageError(f"Unknown engine {name!r}. Available: auto, local, processes.")
 
 
 def _start_worker(parent: int) -> None:
-    """One thread for the numeric libraries, and an end when the parent is gone (a killed parent sends no word)."""
+    """Limit the numeric libraries to one thread, and end when the parent is gone (a killed parent sends no signal)."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = "1"
 
@@ -159,8 +151,3 @@ def _start_worker(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
-
-
-def echo(job: Job) -> Result:
-    """A job that gives itself back, to try an executor with."""
-    return job

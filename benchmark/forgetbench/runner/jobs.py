@@ -1,100 +1,335 @@
-"""A task's jobs: asked of an executor, told to a watcher, counted, and the answers that they made read back."""
+"""Jobs and their results: typed values that cross process boundaries, and the runner that executes a task's jobs.
+
+A job names its task, where it runs and what it makes; a job function takes one job and returns one result. Job
+functions look into the store first, so an interrupted run resumes. Results name artifacts by their keys in the store.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeVar
 
 from forgetbench.evidence.arrays import Logits, read_arrays, stack
-from forgetbench.runner.artifacts import ANSWERS, require_artifact
+from forgetbench.runner.artifacts import PREDICTIONS, require_artifact
 from forgetbench.runner.config import NullProgress, ProgressCallback, RunConfig
-from forgetbench.runner.engines import Executor, Job, Result
+from forgetbench.runner.data import ExecutionEnv
+from forgetbench.runner.engines import Engine
+from forgetbench.runner.keys import Role
+from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.tasks.task import Task
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Base of jobs."""
+
+    task: Task
+    """The task with its counts of seeds and draws."""
+    env: ExecutionEnv
+    """Where the job runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareJob(Job):
+    """Load the images, draw the splits, store labels and row numbers, and check which methods apply."""
+
+    methods: tuple[MethodSpec, ...] = ()
+    """The rows of the board."""
+
+    @property
+    def title(self) -> str:
+        """What progress shows."""
+        return "images and splits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob(Job):
+    """Train an original or an oracle and record its predictions."""
+
+    role: Role
+    """What the model is trained for."""
+    seed: int
+    """Position in its population."""
+    draw: int = 0
+    """The forget set that an oracle is trained without; originals are the same for all draws."""
+    trainer: MethodSpec | None = None
+    """The method that trains this original with a loss of its own."""
+
+    @property
+    def title(self) -> str:
+        """What progress shows."""
+        return f"{self.role} {self.seed}" + (f", draw {self.draw}" if self.draw else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountTrainingJob(Job):
+    """Count the FLOPs of training one oracle, or one original that a method trains for itself."""
+
+    trainer: MethodSpec | None = None
+    """The method; None counts an oracle."""
+
+    @property
+    def title(self) -> str:
+        """What progress shows."""
+        return f"FLOPs of training for {self.trainer.name}" if self.trainer else "FLOPs of retraining"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlearnJob(Job):
+    """Let a method unlearn from one original and record the predictions after each request."""
+
+    method: MethodSpec
+    """The method."""
+    draw: int
+    """The forget set."""
+    seed: int
+    """The original's position."""
+    original: str
+    """The original's key in the store."""
+    keep_model: bool = False
+    """Whether the weights of the unlearned model stay in the store."""
+
+    @property
+    def title(self) -> str:
+        """What progress shows."""
+        return f"{self.method.label}, seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountUnlearningJob(Job):
+    """Count the FLOPs of ``unlearn`` in a separate, untimed run on the first seed."""
+
+    method: MethodSpec
+    """The method."""
+    original: str
+    """The original's key in the store."""
+
+    @property
+    def title(self) -> str:
+        """What progress shows."""
+        return f"FLOPs of {self.method.label}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelearnJob(Job):
+    """Measure how many steps a model needs to learn its forget set again."""
+
+    model: str
+    """The model's key in the store."""
+    original: str
+    """The original's key in the store."""
+    draw: int
+    """The forget set."""
+    seed: int
+    """The original's position."""
+
+    @property
+    def title(self) -> str:
+        """What progress shows."""
+        return f"relearning, seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedTask:
+    """Facts of a task that need its images."""
+
+    labels: tuple[str, ...]
+    """By draw, the key of labels and row numbers in the store."""
+    refusals: dict[str, str]
+    """`MethodSpec.key` -> why the method does not apply to the task."""
+    track: Literal["match-oracle", "erase"]
+    """What a good method does."""
+    features: int
+    """Number of penultimate features that are recorded; 0 if none are."""
+    requests: int
+    """Number of requests of a stream; 0 for a task that is no stream."""
+    attributes: bool
+    """Whether labels are several binary attributes rather than one class."""
+    classes: tuple[str, ...]
+    """Names of the classes or attributes."""
+    counts: dict[str, dict[str, int]]
+    """Draw -> subset -> number of rows."""
+    index_hashes: dict[str, dict[str, str]]
+    """Draw -> subset -> SHA-256 of its row numbers."""
+    image_set: dict[str, str]
+    """Name, title, license, homepage and SHA-256 of the image set."""
+    from_cache: bool = True
+    """Whether the result was in the store already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A trained original or oracle."""
+
+    model: str
+    """Its key in the store."""
+    weights: str
+    """SHA-256 of its weights."""
+    predictions: dict[int, str]
+    """Draw -> the key of its predictions in the store."""
+    seconds: float | None
+    """Wall time of training; None for a model that was imported."""
+    from_cache: bool
+    """Whether the result was in the store already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlearnedModel:
+    """The outcome of unlearning from one original."""
+
+    key: str
+    """The key of the final predictions in the store, with the weights if they are kept."""
+    steps: tuple[str, ...] = ()
+    """For a stream, the keys after each request but the last."""
+    from_cache: bool = False
+    """Whether the result was in the store already."""
+    measured: dict[str, float] = field(default_factory=dict)
+    """Measurements on the model itself, which cannot be computed from evidence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodFailure:
+    """A method raised an error: the state of its row."""
+
+    status: Literal["failed", "diverged"]
+    """``diverged`` if the weights or predictions became infinite or NaN."""
+    reason: str
+    """The error in words."""
+    from_cache: bool = False
+    """Failures are never cached."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlopCount:
+    """A count of floating-point operations."""
+
+    flops: float | None
+    """The count; None if counting failed, which never fails a row."""
+    reason: str = ""
+    """Why counting failed."""
+    from_cache: bool = True
+    """Counting is not reported as work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelearnTime:
+    """Steps until a model's accuracy on its forget set is back."""
+
+    steps: int
+    """The number of steps; the limit if the accuracy did not come back."""
+    back: bool
+    """Whether the accuracy came back."""
+    from_cache: bool
+    """Whether the result was in the store already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPresence:
+    """Whether a model is in the store."""
+
+    present: bool
+    """Whether it is."""
+    from_cache: bool = True
+    """Looking is not reported as work."""
+
+
+class _Titled(Protocol):
+    @property
+    def title(self) -> str: ...
+
+
+class _Result(Protocol):
+    @property
+    def from_cache(self) -> bool: ...
+
+
+JobT = TypeVar("JobT", bound=_Titled)
+ResultT = TypeVar("ResultT", bound=_Result)
+TrainOutcome = TrainedModel | MethodFailure
+UnlearnOutcome = UnlearnedModel | MethodFailure
+
+
 class JobRunner:
-    """Does the jobs of one task.
+    """Executes the jobs of one task: passes them to an engine, reports progress, and counts.
 
     Args:
         task: The task with its counts of seeds and draws.
-        options: Where and how.
-        executor: Runs the jobs.
-        watcher: Is told of each.
+        config: Where and how.
+        engine: Runs the jobs.
+        progress: Progress callback.
 
     Raises:
-        UsageError: There is no such device here.
+        UsageError: The device is not available.
     """
 
-    def __init__(
-        self, task: Task, options: RunConfig, executor: Executor, watcher: ProgressCallback | None = None
-    ) -> None:
-        self.task, self.options = task, options
-        self.site = options.site()
-        self.watcher = watcher or NullProgress()
-        self.alone = executor.alone
-        """Nothing runs beside a job, so that its wall time means something."""
+    def __init__(self, task: Task, config: RunConfig, engine: Engine, progress: ProgressCallback | None = None) -> None:
+        self.task, self.config = task, config
+        self.env = config.env()
+        self.progress = progress or NullProgress()
+        self.exclusive = engine.exclusive
+        """Whether no other job runs at the same time, so that wall times mean something."""
         self.jobs = 0
-        """Jobs that were done."""
-        self.fresh = 0
-        """Those of them that were not in the store already."""
-        self._executor = executor
-        self._common: Job = {"task": task.model_dump(mode="json"), "site": self.site.__dict__}
+        """Number of jobs done."""
+        self.computed = 0
+        """Number of jobs whose result was not in the store."""
+        self._engine = engine
 
-    def do(self, work: str, jobs: Iterable[Job], names: Sequence[str]) -> list[Result]:
-        """The results of jobs that do not depend on each other, in their order.
+    def map(self, function: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> list[ResultT]:
+        """The results of jobs that do not depend on each other, in the order of the jobs.
 
         Args:
-            work: ``module:function`` of this package.
-            jobs: What each asks for, beside the task and where to work.
-            names: What the watcher is told of each.
+            function: A job function: importable by its name, since other processes call it.
+            jobs: The jobs.
         """
-        full = [{**self._common, **job} for job in jobs]
+        jobs = list(jobs)
 
-        def done(number: int, result: Result) -> None:
-            fresh = bool(result.get("fresh", False))
+        def on_done(number: int, result: ResultT) -> None:
             self.jobs += 1
-            self.fresh += fresh
-            self.watcher.done(names[number], fresh=fresh)
+            self.computed += not result.from_cache
+            self.progress.done(jobs[number].title, from_cache=result.from_cache)
 
-        return self._executor(f"forgetbench.{work}", full, done)
+        return self._engine.map(function, jobs, on_done)
 
-    def train(self, jobs: Sequence[Job]) -> list[Result]:
-        """Train what is not there of `originals` and `oracles`."""
-        return self.do("runner.train:train", jobs, [training_name(job) for job in jobs])
-
-    def originals(self, method: Job | None = None) -> list[Job]:
+    def originals(self, trainer: MethodSpec | None = None) -> list[TrainJob]:
         """The jobs of the originals, by seed: the task's, or those that a method trains for itself."""
-        own = {} if method is None else {"method": method}
-        return [{"role": "original", "seed": seed, **own} for seed in range(self.task.seeds)]
+        return [
+            TrainJob(task=self.task, env=self.env, role="original", seed=seed, trainer=trainer)
+            for seed in range(self.task.seeds)
+        ]
 
-    def oracles(self, *roles: str) -> list[Job]:
+    def oracles(self, *roles: Role) -> list[TrainJob]:
         """The jobs of sets of oracles, by role, draw and seed."""
-        return [{"role": role, **place} for role in roles for place in self.places()]
+        return [
+            TrainJob(task=self.task, env=self.env, role=role, draw=draw, seed=seed)
+            for role in roles
+            for draw, seed in self.places()
+        ]
 
-    def places(self) -> list[Job]:
+    def places(self) -> list[tuple[int, int]]:
         """Draw and seed of every model of a population, in the order of `population`."""
-        return [{"draw": draw, "seed": seed} for draw in range(self.task.draws) for seed in range(self.task.seeds)]
+        return [(draw, seed) for draw in range(self.task.draws) for seed in range(self.task.seeds)]
 
     def population(self, keys: Sequence[str]) -> list[Logits]:
-        """Answers of a population: for each draw, subset -> logits (S, n, K).
+        """The predictions of a population: for each draw, subset -> logits (S, n, K).
 
         Args:
-            keys: Its models' answers in the store, in the order of `places`.
+            keys: The keys of its models' predictions in the store, in the order of `places`.
 
         Raises:
             ForgetBenchError: An artifact was damaged since it was made.
         """
-        answers = [read_arrays(require_artifact(self.options.store, key) / ANSWERS) for key in keys]
+        arrays = [read_arrays(require_artifact(self.config.store, key) / PREDICTIONS) for key in keys]
         seeds = self.task.seeds
-        return [stack(answers[start : start + seeds]) for start in range(0, len(answers), seeds)]
+        return [stack(arrays[start : start + seeds]) for start in range(0, len(arrays), seeds)]
 
-    def answers_of(self, models: Sequence[Result]) -> list[Logits]:
+    def predictions_of(self, models: Sequence[TrainedModel]) -> list[Logits]:
         """The `population` of trained models: oracles, one for each place, or originals, which serve all draws."""
         places = self.places()
-        each = [*models] * (len(places) // len(models))
-        return self.population([model["answers"][str(at["draw"])] for model, at in zip(each, places, strict=True)])
+        repeated = [*models] * (len(places) // len(models))
+        return self.population([model.predictions[draw] for model, (draw, _) in zip(repeated, places, strict=True)])
 
 
-def training_name(job: Job) -> str:
-    """What a watcher is told of a model that is trained."""
-    where = f", draw {job['draw']}" if job.get("draw") else ""
-    return f"{job['role']} {job['seed']}{where}"
+def trained(outcomes: Iterable[TrainOutcome]) -> list[TrainedModel]:
+    """The models of `train_model` jobs without a trainer, which fail by raising and never by their result."""
+    return [outcome for outcome in outcomes if isinstance(outcome, TrainedModel)]

@@ -1,76 +1,130 @@
-"""Contestants: methods with the hyper-parameters that were asked for, each a row of its own on a board."""
+"""Method specifications: a method with its hyper-parameters, as one row of a board names it.
+
+A label is ``name[:parameter=value,...]``; a file is ``file.py:Class[:parameter=value,...]``. Both are parsed, printed
+and identified here and nowhere else.
+"""
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from forgetbench.errors import UsageError
+from forgetbench.fingerprints import method_fingerprint
 from forgetbench.methods import load_method_file, methods, parse_method, parse_method_file
 from forgetbench.store import digest
 
-if TYPE_CHECKING:  # importing it takes torch, which whoever submits a finished run need not have
+if TYPE_CHECKING:  # importing it takes torch, which is not needed to submit a finished run
     from forgetbench.methods.base import Method
+    from forgetbench.options import Scalar
+
+Selector = Literal["none", "oracle-free", "oracle"]
 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """One row: a method, as it was asked for."""
+    """One row of a board: a method by name or file, with all its hyper-parameters. Picklable; `method` builds it."""
 
     label: str
-    """The row's name: the method's, and behind it the hyper-parameters that were asked for."""
-    method: Method
-    """The method with all its hyper-parameters."""
+    """The row's name: the method's, followed by the hyper-parameters that were given."""
+    name: str
+    """The method's name."""
+    parameters: Mapping[str, Scalar] = field(hash=False)
+    """All hyper-parameters."""
     file: str | None = None
-    """``file.py:Class`` where the method is not part of the package."""
+    """``file.py:Class`` of a method that is not part of this package."""
     trials: int = 1
-    """Trials that were spent on its hyper-parameters; 1 = they are the defaults."""
-    selector: Literal["none", "oracle-free", "oracle"] = "none"
-    """By what the trial was chosen."""
+    """Trials spent on the hyper-parameters; 1 means the defaults."""
+    selector: Selector = "none"
+    """How the trial was chosen."""
+
+    @classmethod
+    def of(cls, method: Method, label: str = "", file: str | None = None) -> Self:
+        """The specification of a method object.
+
+        Args:
+            method: The method.
+            label: The row's name; "" is the method's name.
+            file: ``file.py:Class`` of a method that is not part of this package.
+        """
+        return cls(label or method.card.name, method.card.name, method.to_dict(), file)
+
+    @property
+    def method(self) -> Method:
+        """The method.
+
+        Raises:
+            UsageError: Its file is gone, or has changed so that it no longer takes these hyper-parameters.
+        """
+        kind = load_method_file(self.file) if self.file else methods.get(self.name)
+        return kind.from_dict(self.parameters)
+
+    @property
+    def kind(self) -> type[Method]:
+        """The method's class."""
+        return type(self.method)
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The hyper-parameters that its label names."""
+        """The hyper-parameters that the label names."""
         return tuple(part.partition("=")[0] for part in self.label.partition(":")[2].split(",") if part)
 
-    def over(self, other: MethodSpec) -> MethodSpec:
-        """This row under the name of another with the hyper-parameters that differ from it."""
-        before = other.method.to_dict()
-        name, _, given = other.label.partition(":")
-        changed = [f"{key}={value}" for key, value in self.method.to_dict().items() if value != before[key]]
-        values = ",".join([*filter(None, [given]), *changed])
-        return replace(self, label=f"{name}:{values}" if values else name)
+    @property
+    def key(self) -> str:
+        """A hash of the row: label, file and hyper-parameters."""
+        return digest([self.label, self.name, self.file, dict(self.parameters)])
 
     @property
     def trains_originals(self) -> bool:
-        """Whether its originals are trained with a loss of its own."""
+        """Whether the method's originals are trained with a loss of its own."""
         return self.method.training_loss is not None
 
     @property
     def folder(self) -> str:
-        """A name for its folder of evidence."""
+        """The name of the row's folder of evidence."""
         return folder_name(self.label)
 
     @property
     def source(self) -> str | None:
-        """The source text of a method that is not part of the package."""
-        return Path(inspect.getfile(type(self.method))).read_text(encoding="utf-8") if self.file else None
+        """The source text of a method that is not part of this package."""
+        if self.file is None:
+            return None
+        return Path(self.file.rpartition(".py:")[0] + ".py").read_text(encoding="utf-8")
 
-    def as_json(self) -> dict[str, Any]:
-        """What a worker process needs to build the method again."""
-        return {
-            "label": self.label,
-            "name": self.method.card.name,
-            "file": self.file,
-            "parameters": self.method.to_dict(),
-        }
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the method's behavior."""
+        return method_fingerprint(self.kind)
+
+    def identity(self) -> dict[str, Any]:
+        """What shapes the results: name, hyper-parameters and behavior, but not the label or the file's path."""
+        return {"name": self.name, "parameters": dict(self.parameters), "fingerprint": self.fingerprint}
+
+    def training_identity(self) -> dict[str, Any]:
+        """What shapes the originals that the method trains for itself: without what only its unlearning reads."""
+        parameters = self.method.training_parameters()
+        return {"name": self.name, "parameters": dict(parameters), "fingerprint": self.fingerprint}
+
+    def with_parameters(self, values: Mapping[str, Scalar]) -> Self:
+        """The same row with other hyper-parameters, checked.
+
+        Raises:
+            UsageError: A name is unknown, or a value out of range.
+        """
+        return replace(self, parameters=self.kind.from_dict({**self.parameters, **values}).to_dict())
+
+    def with_label_diff(self, base: MethodSpec) -> Self:
+        """This row under the label of another, followed by the hyper-parameters that differ from it."""
+        name, _, given = base.label.partition(":")
+        changed = [f"{key}={value}" for key, value in self.parameters.items() if value != base.parameters[key]]
+        values = ",".join([*filter(None, [given]), *changed])
+        return replace(self, label=f"{name}:{values}" if values else name)
 
     def arguments(self) -> list[str]:
-        """The words of the command line that ask for this row."""
+        """The command-line arguments that name this row."""
         if self.file is None:
             return ["--method", self.label]
         values = self.label.partition(":")[2]
@@ -83,70 +137,57 @@ def folder_name(label: str) -> str:
     return plain if len(plain) <= 80 else f"{plain[:60]}-{digest(label)[:12]}"
 
 
-def build(spec: Mapping[str, Any]) -> Method:
-    """The method of a contestant's JSON.
-
-    Raises:
-        UsageError: The method's file is gone or has changed so that it no longer takes these hyper-parameters.
-    """
-    kind = load_method_file(spec["file"]) if spec["file"] else methods.get(spec["name"])
-    return kind.from_dict(spec["parameters"])
-
-
-def made_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a contestant shapes its results: name, hyper-parameters and source, not its label or the file's path."""
-    return {"name": spec["name"], "parameters": spec["parameters"], "source": build(spec).source_hash()}
-
-
-def trained_by(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a contestant shapes the originals that it trains for itself: not what only its unlearning reads."""
-    method = build(spec)
-    return {"name": spec["name"], "parameters": method.training_parameters(), "source": method.source_hash()}
-
-
-def choose(names: Sequence[str], files: Sequence[str], network: str) -> list[MethodSpec]:
-    """The contestants that a command line asks for.
+def parse_methods(names: Sequence[str], files: Sequence[str], network: str) -> list[MethodSpec]:
+    """The rows that a command line names.
 
     Args:
-        names: ``name[:parameter=value,...]``; ``all`` is every contestant, ``sentinels`` those of the audit. The
-            reference rows (none, retrain) stand on every board, so that naming them adds nothing.
+        names: ``name[:parameter=value,...]``; ``all`` is every method, ``sentinels`` are those of the audit. The
+            reference rows (none, retrain) are part of every board, so naming them adds nothing.
         files: ``file.py:Class[:parameter=value,...]``.
         network: The task's network, for which a method may have defaults of its own.
 
     Raises:
-        UsageError: A name, file or hyper-parameter is wrong, or a row is asked for twice.
+        UsageError: A name, file or hyper-parameter is wrong, or a row is named twice.
     """
-    chosen: list[MethodSpec] = []
+    specs: list[MethodSpec] = []
     for name in names:
-        if name == "all":
-            wanted = [known for known in methods.names() if not _is(known, sentinel=True)]
-        elif name == "sentinels":
-            wanted = [known for known in methods.names() if _is(known, sentinel=True)]
-        else:
-            wanted = [name]
-        chosen += [MethodSpec(_label(text), parse_method(text, network)) for text in wanted]
+        selected = [name]
+        if name in ("all", "sentinels"):
+            selected = [known for known in methods.names() if _is_row(known, sentinel=name == "sentinels")]
+        specs += [MethodSpec.of(parse_method(text, network), _label(text)) for text in selected]
     for text in files:
         method = parse_method_file(text)
         file, _, values = text.partition(".py")
         class_name, _, values = values.removeprefix(":").partition(":")
         address = f"{Path(file + '.py').resolve()}:{class_name or type(method).__name__}"
         label = method.card.name + (f":{values}" if values else "")
-        chosen.append(MethodSpec(_label(label), method, address))
-    rows = [contestant for contestant in chosen if not contestant.method.card.reference]
-    labels = [contestant.label for contestant in rows]
-    recipes = [digest({**contestant.as_json(), "label": ""}) for contestant in rows]
-    twice = sorted(
-        {label for label, made in zip(labels, recipes, strict=True) if labels.count(label) + recipes.count(made) > 2}
-    )
-    if twice:
-        raise UsageError(f"asked for twice: {', '.join(twice)}. A method may stand twice with other hyper-parameters.")
+        specs.append(MethodSpec.of(method, _label(label), address))
+    rows = [spec for spec in specs if not spec.kind.card.reference]
+    check_distinct(rows)
     return rows
+
+
+def check_distinct(rows: Sequence[MethodSpec]) -> None:
+    """Refuse two rows with the same label or the same hyper-parameters.
+
+    Raises:
+        UsageError: A row is given twice; the message names it.
+    """
+    labels = [spec.label for spec in rows]
+    recipes = [digest([spec.name, spec.file, dict(spec.parameters)]) for spec in rows]
+    twice = {
+        label for label, recipe in zip(labels, recipes, strict=True) if labels.count(label) + recipes.count(recipe) > 2
+    }
+    if twice:
+        raise UsageError(
+            f"Duplicate method: {', '.join(sorted(twice))}. To run a method twice, give different hyper-parameters."
+        )
 
 
 def _label(text: str) -> str:
     return "".join(text.split())
 
 
-def _is(name: str, *, sentinel: bool) -> bool:
+def _is_row(name: str, *, sentinel: bool) -> bool:
     card = methods.get(name).card
     return card.sentinel is sentinel and not card.reference

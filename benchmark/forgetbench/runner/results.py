@@ -1,4 +1,4 @@
-"""Packs and runs on this machine: where they lie, and who judges them. Needs no torch."""
+"""Reference bundles, runs and audit verdicts in ForgetBench's folder, and the scorers of runs. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from forgetbench.store import canonical_json, home, write_atomically
 
 @dataclass(frozen=True)
 class Results:
-    """The packs and runs below one folder."""
+    """Reference bundles, runs and audit verdicts below one folder."""
 
     home: Path = field(default_factory=home)
     """ForgetBench's folder."""
 
     @property
     def runs(self) -> Path:
-        """Runs lie here, in a folder for each task."""
+        """The folder of runs, with a folder for each task."""
         return self.home / "runs"
 
-    def pack_folder(self, task: str, key: str, draws: int, seeds: int) -> Path:
-        """Where a task's pack lies: one folder for each definition and each count of draws and seeds."""
+    def reference_folder(self, task: str, key: str, draws: int, seeds: int) -> Path:
+        """The folder of a task's reference bundle: one for each definition and each count of draws and seeds."""
         return self.home / "packs" / task / f"{key[:12]}-g{draws}-s{seeds}"
 
     def verdict_file(self, task: str, key: str, draws: int, seeds: int) -> Path:
-        """Where the verdict of a task's audit lies: one file for each folder that a pack may have."""
+        """The file of a task's audit verdict: one for each folder of a reference bundle."""
         return self.home / "audits" / task / f"{key[:12]}-g{draws}-s{seeds}.json"
 
     def verdict(self, task: str, key: str, draws: int, seeds: int) -> AuditVerdict | None:
-        """What the last audit of a task found; None where there was none.
+        """The verdict of a task's last audit; None if it was not audited.
 
         Raises:
             ForgetBenchError: The file is damaged.
@@ -45,14 +45,8 @@ class Results:
         path = self.verdict_file(task, key, draws, seeds)
         return self._read_verdict(path, task) if path.is_file() else None
 
-    def _read_verdict(self, path: Path, task: str) -> AuditVerdict:
-        try:
-            return AuditVerdict.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise ForgetBenchError(f"{path} is damaged: remove it, and `forgetbench audit {task}` again.") from error
-
     def verdicts(self, task: str, key: str) -> list[AuditVerdict]:
-        """What the last audits of a task found, whatever the counts of draws and seeds.
+        """The verdicts of a task's last audits, for all counts of draws and seeds.
 
         Raises:
             ForgetBenchError: A file is damaged.
@@ -60,40 +54,50 @@ class Results:
         folder = self.home / "audits" / task
         return [self._read_verdict(path, task) for path in sorted(folder.glob(f"{key[:12]}-*.json"))]
 
-    def keep_verdict(self, verdict: AuditVerdict, card: ReferenceManifest) -> None:
-        """Keep what an audit found; runs that are made later put it into the pack again."""
-        path = self.verdict_file(card.task, card.task_key, card.draws, card.seeds)
+    def write_verdict(self, verdict: AuditVerdict, manifest: ReferenceManifest) -> None:
+        """Keep the verdict of an audit; later runs write it into the reference bundle again."""
+        path = self.verdict_file(manifest.task, manifest.task_key, manifest.draws, manifest.seeds)
         write_atomically(path, canonical_json(verdict.model_dump(mode="json")))
 
-    def judge(self, pack: ReferenceBundle) -> Scorer:
-        """Scores runs against a pack; bands and scorecards are kept."""
-        return Scorer(pack, self.home / "bands", self.home / "scores")
+    def scorer(self, reference: ReferenceBundle) -> Scorer:
+        """Scores runs against a reference bundle; bands and scorecards are cached."""
+        return Scorer(reference, self.home / "bands", self.home / "scores")
 
-    def judge_of(self, manifest: Manifest, pack: Path | None = None) -> Scorer:
-        """The judge of a run's task: of the pack given, or of the one that was made here.
+    def scorer_of(self, manifest: Manifest, folder: Path | None = None) -> Scorer:
+        """The scorer of a run's task.
+
+        Args:
+            manifest: The run's manifest.
+            folder: The folder of the reference bundle; None is the one that was made here.
 
         Raises:
-            UsageError: There is no such pack.
+            UsageError: There is no such bundle.
         """
-        folder = pack or self._pack_of(manifest)
+        folder = folder or self._reference_of(manifest)
         if not folder.is_dir():
             counts = f"{manifest.seeds} seeds and {manifest.draws} draws"
             raise UsageError(
-                f"There is no pack of {manifest.task} with {counts} here. Make it with `forgetbench run "
-                f"{manifest.task} --seeds {manifest.seeds}`, or name its folder with --pack."
+                f"No reference bundle of {manifest.task} with {counts} here. Make it with `forgetbench run "
+                f"{manifest.task} --seeds {manifest.seeds}`, or give its folder with --pack."
             )
-        return self.judge(read_pack(folder))
+        return self.scorer(read_pack(folder))
 
     def finished(self, patterns: Iterable[str]) -> dict[Path, list[Path]]:
-        """Every run that was made here: the pack's folder -> the folders of its runs, sorted."""
-        wanted, found = tuple(patterns), dict[Path, list[Path]]()
+        """Every run that was made here: folder of the reference bundle -> folders of its runs, sorted."""
+        wanted, runs = tuple(patterns), dict[Path, list[Path]]()
         for path in sorted(self.runs.rglob(MANIFEST)):
             task = path.parent.parent.relative_to(self.runs).as_posix()
             if any(fnmatch.fnmatch(task, pattern) for pattern in wanted):
-                pack = self._pack_of(read_run(path.parent).manifest)
-                if pack.is_dir():
-                    found.setdefault(pack, []).append(path.parent)
-        return found
+                reference = self._reference_of(read_run(path.parent).manifest)
+                if reference.is_dir():
+                    runs.setdefault(reference, []).append(path.parent)
+        return runs
 
-    def _pack_of(self, manifest: Manifest) -> Path:
-        return self.pack_folder(manifest.task, manifest.task_key, manifest.draws, manifest.seeds)
+    def _read_verdict(self, path: Path, task: str) -> AuditVerdict:
+        try:
+            return AuditVerdict.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ForgetBenchError(f"{path} is damaged. Remove it and run `forgetbench audit {task}` again.") from error
+
+    def _reference_of(self, manifest: Manifest) -> Path:
+        return self.reference_folder(manifest.task, manifest.task_key, manifest.draws, manifest.seeds)

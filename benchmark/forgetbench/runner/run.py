@@ -1,12 +1,12 @@
-"""The main job as a function: train what is missing, let methods unlearn, gather pack and runs, score them.
+"""Run methods on tasks: train what is missing, unlearn, and write the reference bundle and the runs.
 
-`run` is what ``forgetbench run`` calls. It speaks through a `ProgressCallback` only, so that it is quiet in a notebook.
+`run` is what ``forgetbench run`` calls. It reports through a `ProgressCallback` only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forgetbench.errors import UsageError
@@ -14,246 +14,284 @@ from forgetbench.evidence.arrays import Logits
 from forgetbench.evidence.reference import ReferenceBundle
 from forgetbench.evidence.run import CostRecord
 from forgetbench.runner.artifacts import require_artifact
-from forgetbench.runner.collect import Entry, Trained, Unlearned, command, method_record, write_reference, write_run
+from forgetbench.runner.collect import (
+    RunInfo,
+    RunOutcome,
+    TrainedPopulations,
+    method_record,
+    repeat_command,
+    write_reference,
+    write_run,
+)
 from forgetbench.runner.config import ProgressCallback, RunConfig
-from forgetbench.runner.engines import Job, Result
-from forgetbench.runner.jobs import JobRunner, training_name
-from forgetbench.runner.method_spec import MethodSpec, trained_by
+from forgetbench.runner.jobs import (
+    CountTrainingJob,
+    CountUnlearningJob,
+    JobRunner,
+    MethodFailure,
+    PreparedTask,
+    PrepareJob,
+    RelearnJob,
+    TrainedModel,
+    TrainOutcome,
+    UnlearnedModel,
+    UnlearnJob,
+    UnlearnOutcome,
+    trained,
+)
+from forgetbench.runner.keys import Role
+from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.store import digest
 from forgetbench.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class TaskRun:
-    """What one task's run left on disk."""
+    """What the run of one task left on disk."""
 
     task: Task
-    pack: ReferenceBundle | None
-    """What its runs are scored against; None where only evidence was asked for."""
+    """The task."""
+    reference: ReferenceBundle | None
+    """What its runs are scored against; None if oracles were skipped."""
     runs: tuple[Path, ...]
-    """One folder for each method, in the order in which they were asked for."""
+    """One folder for each method, in the order of the methods."""
     jobs: int
-    """Jobs in all."""
-    fresh: int
-    """Jobs that were not in the store already."""
+    """Number of jobs."""
+    computed: int
+    """Number of jobs whose result was not in the store already."""
 
 
 def run(
     tasks: Sequence[Task],
-    contestants: Callable[[Task], Sequence[MethodSpec]],
-    options: RunConfig,
-    watcher: ProgressCallback | None = None,
+    methods: Callable[[Task], Sequence[MethodSpec]],
+    config: RunConfig,
+    progress: ProgressCallback | None = None,
 ) -> list[TaskRun]:
-    """Run methods on tasks; whatever is in the store is not made again.
+    """Run methods on tasks; nothing that is in the store is computed again.
 
     Args:
         tasks: Tasks with their counts of seeds and draws.
-        contestants: The rows of a task; a method may have defaults of its own for a network.
-        options: Where and how.
-        watcher: Is told what goes on.
+        methods: The rows of a task; a method may have other defaults for another network.
+        config: Where and how.
+        progress: Progress callback.
 
     Raises:
-        UsageError: A name, an option or a file is wrong; found before anything is trained.
+        UsageError: A name, an option or a file is wrong; raised before anything is trained.
         ForgetBenchError: A worker died, or an artifact was damaged while it was needed.
     """
-    if options.measure_relearning and options.skip_oracles:
-        raise UsageError("--measure-relearning compares with the oracles, which --skip-oracles does not train.")
-    rows = [contestants(task) for task in tasks]  # all names are checked before anything is trained
-    with options.open_executor() as executor:
+    if config.measure_relearning and config.skip_oracles:
+        raise UsageError(
+            "--measure-relearning compares with oracles, which --skip-oracles does not train. Omit one of the two."
+        )
+    rows = [methods(task) for task in tasks]  # all names are checked before anything is trained
+    with config.open_engine() as engine:
         return [
-            _TaskRunner(JobRunner(task, options, executor, watcher), methods).run()
-            for task, methods in zip(tasks, rows, strict=True)
+            _TaskRunner(JobRunner(task, config, engine, progress), specs).run()
+            for task, specs in zip(tasks, rows, strict=True)
         ]
 
 
-def train_audit_oracles(task: Task, options: RunConfig, watcher: ProgressCallback | None = None) -> list[Logits]:
-    """The answers of a third set of oracles, which is in no band: for each draw, subset -> logits (S, n, K)."""
-    with options.open_executor() as executor:
-        crew = JobRunner(task, options, executor, watcher)
-        return crew.answers_of(_train(crew, "third oracles", crew.oracles("third")))
+def train_audit_oracles(task: Task, config: RunConfig, progress: ProgressCallback | None = None) -> list[Logits]:
+    """The predictions of a third set of oracles, which is in no band: for each draw, subset -> logits (S, n, K)."""
+    with config.open_engine() as engine:
+        jobs = JobRunner(task, config, engine, progress)
+        return jobs.predictions_of(_train_alone(jobs, "audit oracles", "audit"))
 
 
-def train_originals(task: Task, options: RunConfig, watcher: ProgressCallback | None = None) -> list[Path]:
-    """Train the originals of a task that are not there; returns the folder of each in the store, by seed."""
-    with options.open_executor() as executor:
-        crew = JobRunner(task, options, executor, watcher)
-        return [require_artifact(options.store, made["model"]) for made in _train(crew, "originals", crew.originals())]
+def train_originals(task: Task, config: RunConfig, progress: ProgressCallback | None = None) -> list[Path]:
+    """Train the originals of a task that are missing; returns the folder of each in the store, by seed."""
+    with config.open_engine() as engine:
+        jobs = JobRunner(task, config, engine, progress)
+        models = _train_alone(jobs, "originals", "original")
+    return [require_artifact(config.store, model.model) for model in models]
 
 
-def _train(crew: JobRunner, what: str, jobs: Sequence[Job]) -> list[Result]:
-    """Train models for themselves, as a piece of work that the watcher is told of."""
-    crew.watcher.begin(f"{crew.task.name}, {what}", len(jobs))
-    results = crew.train(jobs)
-    crew.watcher.end(crew.task.name)
-    return results
+def _train_alone(runner: JobRunner, title: str, role: Role) -> list[TrainedModel]:
+    """Train one population as a piece of work of its own."""
+    from forgetbench.runner.train import train_model
+
+    jobs = runner.originals() if role == "original" else runner.oracles(role)
+    runner.progress.begin(f"{runner.task.name}, {title}", len(jobs))
+    models = trained(runner.map(train_model, jobs))
+    runner.progress.end(runner.task.name)
+    return models
+
+
+ModelKey = tuple[Role, int, int, str]
+"""Role, draw, seed and, for a method's own original, the hash of what trains it."""
 
 
 class _TaskRunner:
     """One task: its jobs in the order in which they depend on each other."""
 
-    def __init__(self, crew: JobRunner, methods: Sequence[MethodSpec]) -> None:
-        self.crew, self.methods = crew, methods
-        self.task, self.options = crew.task, crew.options
-        first: dict[str, Job] = {}
+    def __init__(self, runner: JobRunner, methods: Sequence[MethodSpec]) -> None:
+        self.runner, self.methods = runner, methods
+        self.task, self.config, self.env = runner.task, runner.config, runner.env
+        first: dict[str, MethodSpec] = {}
         self.trainers = {
-            digest(spec): first.setdefault(digest(trained_by(spec)), spec)
-            for spec, method in ((method.as_json(), method) for method in methods)
-            if method.trains_originals
+            spec.key: first.setdefault(digest(spec.training_identity()), spec)
+            for spec in methods
+            if spec.trains_originals
         }
-        """MethodSpec -> the one whose job trains its originals: what only unlearning reads makes no others."""
+        """Row -> the row whose job trains its originals: parameters that only unlearning reads change no original."""
+        self.models: dict[ModelKey, TrainOutcome] = {}
 
     def run(self) -> TaskRun:
-        """All jobs, then the pack and one folder for each method."""
-        specs = [method.as_json() for method in self.methods]
-        own = list({digest(spec): spec for spec in self.trainers.values()}.values())
-        oracles = [] if self.options.skip_oracles else self.crew.oracles("reference", "control")
+        """All jobs, then the reference bundle and one folder for each method."""
+        from forgetbench.runner.train import count_training, prepare_task, train_model
+
+        runner, config = self.runner, self.config
+        own = list({spec.key: spec for spec in self.trainers.values()}.values())
+        oracles = [] if config.skip_oracles else runner.oracles("reference", "control")
         models_each = self.task.seeds * self.task.draws + 1
-        self.crew.watcher.begin(
-            self.task.name, 2 + len(own) + self.task.seeds * (1 + len(own)) + len(oracles) + models_each * len(specs)
-        )
-        [facts] = self.crew.do("runner.train:prepare", [{"methods": specs}], ["images and splits"])
-        train = self.crew.originals()
-        if self.options.skip_oracles:
-            self._demand_originals(train)
-        train += [job for spec in own for job in self.crew.originals(spec)] + oracles
-        trained = self.crew.train(train)
-        models = {_training_key(job): result for job, result in zip(train, trained, strict=True)}
-        counted, *counted_own = self.crew.do(
-            "runner.train:count",
-            [{}, *({"method": spec} for spec in own)],
-            ["FLOPs of retraining", *(f"FLOPs of training for {spec['name']}" for spec in own)],
-        )
-        training_flops = {digest(spec): result["flops"] for spec, result in zip(own, counted_own, strict=True)}
-        pack = None
-        if not self.options.skip_oracles:
-            results, place = self.options.results, (self.task.name, self.task.key, self.task.draws, self.task.seeds)
-            pack = write_reference(
-                self.options.store,
-                results.pack_folder(*place),
-                self.task,
-                facts,
-                self._trained(models),
-                counted["flops"],
-                results.verdict(*place),
-            )
-        seconds = [models[_training_key(job)]["seconds"] for job in oracles]
-        alone = self.crew.alone and seconds and all(result["fresh"] for result in trained)
-        cost = CostRecord(
-            retrain_flops=counted["flops"], retrain_seconds=sum(seconds) / len(seconds) if alone else None
-        )
-        runs = self._unlearn(facts, models, cost, training_flops)
-        self.crew.watcher.end(self.task.name)
-        return TaskRun(self.task, pack, tuple(runs), self.crew.jobs, self.crew.fresh)
+        total = 2 + len(own) + self.task.seeds * (1 + len(own)) + len(oracles) + models_each * len(self.methods)
+        runner.progress.begin(self.task.name, total)
+        prepare = PrepareJob(task=self.task, env=self.env, methods=tuple(self.methods))
+        [facts] = runner.map(prepare_task, [prepare])
+        originals = runner.originals()
+        if config.skip_oracles:
+            self._require_originals()
+        jobs = [*originals, *(job for spec in own for job in runner.originals(spec)), *oracles]
+        outcomes = runner.map(train_model, jobs)
+        self.models = {
+            (job.role, job.draw, job.seed, job.trainer.key if job.trainer else ""): outcome
+            for job, outcome in zip(jobs, outcomes, strict=True)
+        }
+        counts = [CountTrainingJob(task=self.task, env=self.env, trainer=trainer) for trainer in (None, *own)]
+        counted, *counted_own = [count.flops for count in runner.map(count_training, counts)]
+        reference = None if config.skip_oracles else self._write_reference(facts, counted)
+        seconds = [model.seconds for model in trained(outcomes[len(outcomes) - len(oracles) :])] if oracles else []
+        timed = runner.exclusive and seconds and not any(outcome.from_cache for outcome in outcomes)
+        retrain_seconds = sum(second or 0.0 for second in seconds) / len(seconds) if timed else None
+        cost = CostRecord(retrain_flops=counted, retrain_seconds=retrain_seconds)
+        runs = self._unlearn(facts, cost, {spec.key: flops for spec, flops in zip(own, counted_own, strict=True)})
+        runner.progress.end(self.task.name)
+        return TaskRun(self.task, reference, tuple(runs), runner.jobs, runner.computed)
 
-    def _trained(self, models: dict[str, Result]) -> Trained:
-        def oracles(role: str) -> list[list[Result]]:
-            found = [models[_training_key(job)] for job in self.crew.oracles(role)]
-            return [found[start : start + self.task.seeds] for start in range(0, len(found), self.task.seeds)]
+    def _population(self, role: Role) -> list[list[TrainedModel]]:
+        """The models of a set of oracles, by draw and seed."""
+        models = trained(self.models[role, draw, seed, ""] for draw, seed in self.runner.places())
+        return [models[start : start + self.task.seeds] for start in range(0, len(models), self.task.seeds)]
 
-        originals = [models[_training_key(job)] for job in self.crew.originals()]
-        return Trained(originals, oracles("reference"), oracles("control"))
+    def _originals(self, spec: MethodSpec | None = None) -> list[TrainOutcome]:
+        """By seed, the originals that a row starts from: the board's, or its own."""
+        trainer = self.trainers.get(spec.key) if spec else None
+        return [self.models["original", 0, seed, trainer.key if trainer else ""] for seed in range(self.task.seeds)]
 
-    def _demand_originals(self, jobs: Sequence[Job]) -> None:
-        """Refuse to train originals where only evidence is asked for."""
-        present = self.crew.do("runner.train:find", jobs, [training_name(job) for job in jobs])
-        missing = [job["seed"] for job, result in zip(jobs, present, strict=True) if not result["present"]]
+    def _write_reference(self, facts: PreparedTask, retrain_flops: float | None) -> ReferenceBundle:
+        results, place = self.config.results, (self.task.name, self.task.key, self.task.draws, self.task.seeds)
+        populations = TrainedPopulations(
+            trained(self._originals()), self._population("reference"), self._population("control")
+        )
+        folder, verdict = results.reference_folder(*place), results.verdict(*place)
+        return write_reference(self.config.store, folder, self.task, facts, populations, retrain_flops, verdict)
+
+    def _require_originals(self) -> None:
+        """Refuse to train originals where only evidence is wanted."""
+        from forgetbench.runner.train import find_model
+
+        jobs = self.runner.originals()
+        presences = self.runner.map(find_model, jobs)
+        missing = [job.seed for job, presence in zip(jobs, presences, strict=True) if not presence.present]
         if missing:
             raise UsageError(
                 f"--skip-oracles trains nothing, and the originals of seeds {missing} of {self.task.name} are not in "
-                f"the store. Fetch a board's with `forgetbench pack pull {self.task.name} --server URL`."
+                f"the store. Fetch a board's originals with `forgetbench pack pull {self.task.name} --server URL`."
             )
 
-    def _unlearn(
-        self, facts: Result, models: dict[str, Result], cost: CostRecord, training_flops: dict[str, float | None]
-    ) -> list[Path]:
-        jobs: list[Job] = []
-        untrained: dict[str, list[tuple[Job, Result]]] = {}
-        for method in self.methods:
-            spec = method.as_json()
-            if digest(spec) in facts["refusals"]:
+    def _unlearn(self, facts: PreparedTask, cost: CostRecord, training_flops: Mapping[str, float | None]) -> list[Path]:
+        from forgetbench.runner.unlearn import count_unlearning, unlearn
+
+        relearns = self.config.measure_relearning and facts.track == "erase"
+        jobs: list[UnlearnJob] = []
+        results: dict[str, list[tuple[int, int, UnlearnOutcome]]] = {}
+        for spec in self.methods:
+            if spec.key in facts.refusals:
                 continue
-            originals = self._originals(spec, models)
-            if bad := next((result for result in originals if "reason" in result), None):
-                untrained[digest(spec)] = [({}, bad)]
+            originals = self._originals(spec)
+            failure = next((model for model in originals if isinstance(model, MethodFailure)), None)
+            if failure is not None:
+                results[spec.key] = [(0, 0, failure)]
                 continue
+            keys = [model.model for model in trained(originals)]
             jobs += [
-                {"method": spec, **place, "original": originals[place["seed"]]["model"]} for place in self.crew.places()
+                UnlearnJob(
+                    task=self.task,
+                    env=self.env,
+                    method=spec,
+                    draw=draw,
+                    seed=seed,
+                    original=keys[seed],
+                    keep_model=self.config.keep_models or relearns,
+                )
+                for draw, seed in self.runner.places()
             ]
-        failed, results = set(untrained), untrained
-        relearns = self.options.measure_relearning and facts["track"] == "erase"
-        for job in jobs:
-            job["keep_model"] = self.options.keep_models or relearns
-        unlearned = self.crew.do(
-            "runner.unlearn:unlearn", jobs, [f"{job['method']['label']}, seed {job['seed']}" for job in jobs]
-        )
+        untrained = set(results)
+        outcomes = self.runner.map(unlearn, jobs)
         if relearns:
-            self._relearn(jobs, unlearned, models)
-        first = [job for job in jobs if job["draw"] == job["seed"] == 0]
-        counted = self.crew.do("runner.unlearn:count", first, [f"FLOPs of {job['method']['label']}" for job in first])
-        for job, result in zip(jobs, unlearned, strict=True):
-            results.setdefault(digest(job["method"]), []).append((job, result))
-        flops = {digest(job["method"]): result["flops"] for job, result in zip(first, counted, strict=True)}
+            outcomes = self._relearn(jobs, outcomes)
+        first = [job for job in jobs if job.draw == job.seed == 0]
+        counts = self.runner.map(
+            count_unlearning,
+            [CountUnlearningJob(task=job.task, env=job.env, method=job.method, original=job.original) for job in first],
+        )
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            results.setdefault(job.method.key, []).append((job.draw, job.seed, outcome))
+        flops = {job.method.key: count.flops for job, count in zip(first, counts, strict=True)}
         folders = []
-        for method in self.methods:
-            key = digest(method.as_json())
-            trainer = self.trainers.get(key)
-            training = training_flops[digest(trainer)] if trainer else None
-            folders.append(self.options.results.runs / self.task.name / method.folder)
+        for spec in self.methods:
+            trainer = self.trainers.get(spec.key)
+            row_cost = cost.model_copy(
+                update={
+                    "flops": flops.get(spec.key),
+                    "training_flops": training_flops[trainer.key] if trainer else None,
+                    "tuning_trials": spec.trials,
+                    "tuning_selector": spec.selector,
+                }
+            )
+            own = trained(self._originals(spec)) if trainer and spec.key not in untrained else []
+            folders.append(self.config.results.runs / self.task.name / spec.folder)
             write_run(
-                self.options.store,
+                self.config.store,
                 folders[-1],
                 self.task,
-                Entry(
-                    method_record(method),
-                    command(self.task, method, self.options.root),
-                    facts["refusals"].get(key, ""),
+                RunInfo(
+                    method_record(spec),
+                    repeat_command(self.task, spec, self.config.root),
+                    facts.refusals.get(spec.key, ""),
                 ),
-                Unlearned(
-                    results.get(key, []),
-                    cost.model_copy(
-                        update={
-                            "flops": flops.get(key),
-                            "training_flops": training,
-                            "tuning_trials": method.trials,
-                            "tuning_selector": method.selector,
-                        }
-                    ),
-                    self._originals(method.as_json(), models) if trainer and key not in failed else (),
-                ),
+                RunOutcome(results.get(spec.key, []), row_cost, own),
                 facts=facts,
-                device=self.crew.site.device,
+                device=self.env.device,
             )
         return folders
 
-    def _relearn(self, jobs: Sequence[Job], unlearned: Sequence[Result], models: dict[str, Result]) -> None:
-        """Teach unlearned models and reference oracles their forget set again; results are kept in ``measured``."""
-        pairs: list[tuple[Result, Job, Job]] = []
-        for job, result in zip(jobs, unlearned, strict=True):
-            if result["status"] != "ok":
-                continue
-            place = {"draw": job["draw"], "seed": job["seed"], "original": job["original"]}
-            oracle = models[_training_key({"role": "reference", "draw": job["draw"], "seed": job["seed"]})]
-            pairs.append((result, {**place, "model": result["key"]}, {**place, "model": oracle["model"]}))
-        asked = {
-            digest(job): job for _, mine, oracle in pairs for job in (mine, oracle)
-        }  # oracles once for all methods
-        found = self.crew.do(
-            "runner.relearn:relearn", asked.values(), [f"relearning, seed {job['seed']}" for job in asked.values()]
-        )
-        measured = dict(zip(asked, found, strict=True))
-        for result, *sides in pairs:
-            mine, oracle = (measured[digest(job)] for job in sides)
-            result["measured"] = {
-                "relearn": mine["steps"],
-                "relearn.back": mine["back"],
-                "relearn.oracle": oracle["steps"],
-                "relearn.oracle.back": oracle["back"],
+    def _relearn(self, jobs: Sequence[UnlearnJob], outcomes: Sequence[UnlearnOutcome]) -> list[UnlearnOutcome]:
+        """The outcomes with the relearning times of the unlearned models and of the reference oracles."""
+        from forgetbench.runner.relearn import relearn
+
+        def measure(job: UnlearnJob, model: str) -> RelearnJob:
+            return RelearnJob(
+                task=self.task, env=self.env, model=model, original=job.original, draw=job.draw, seed=job.seed
+            )
+
+        pairs: dict[int, tuple[RelearnJob, RelearnJob]] = {}
+        for number, (job, outcome) in enumerate(zip(jobs, outcomes, strict=True)):
+            if isinstance(outcome, UnlearnedModel):
+                oracle = self.models["reference", job.draw, job.seed, ""]
+                pairs[number] = (measure(job, outcome.key), measure(job, trained([oracle])[0].model))
+        places = {(one.model, one.original, one.draw, one.seed): one for pair in pairs.values() for one in pair}
+        times = dict(zip(places, self.runner.map(relearn, places.values()), strict=True))
+        measured = list(outcomes)
+        for number, pair in pairs.items():
+            mine, theirs = (times[one.model, one.original, one.draw, one.seed] for one in pair)
+            figures: dict[str, float] = {
+                "relearn": mine.steps,
+                "relearn.back": mine.back,
+                "relearn.oracle": theirs.steps,
+                "relearn.oracle.back": theirs.back,
             }
-
-    def _originals(self, spec: Job, models: dict[str, Result]) -> list[Result]:
-        """By seed, the originals that a contestant starts from: the board's, or those of its own."""
-        return [models[_training_key(job)] for job in self.crew.originals(self.trainers.get(digest(spec)))]
-
-
-def _training_key(job: Job) -> str:
-    return digest({name: job.get(name) for name in ("role", "draw", "seed", "method")})
+            unlearned = outcomes[number]
+            if isinstance(unlearned, UnlearnedModel):
+                measured[number] = replace(unlearned, measured=figures)
+        return measured

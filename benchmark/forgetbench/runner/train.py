@@ -1,12 +1,9 @@
-"""A task's jobs but unlearning: prepare, train originals and oracles, count FLOPs. Each takes one JSON object.
-
-Every job looks into the store first, so a killed run continues where it stopped. A result is a small JSON object that
-names artifacts by their keys.
-"""
+"""Job functions for everything but unlearning: prepare a task, train originals and oracles, count FLOPs."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,186 +11,222 @@ from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.arrays import write_arrays
 from forgetbench.methods._card import TaskFacts
 from forgetbench.runner.artifacts import (
-    ANSWERS,
     LABELS,
+    PREDICTIONS,
     REQUESTS,
     ROWS,
     WEIGHTS,
-    cached_flops,
-    failure,
-    load_model,
     read_meta,
     write_meta,
     write_weights,
 )
-from forgetbench.runner.context import Role, TaskContext, load_context
-from forgetbench.runner.engines import Job, Result
-from forgetbench.runner.method_spec import build, trained_by
-from forgetbench.store import digest, file_digest
+from forgetbench.runner.context import TaskContext, load_context
+from forgetbench.runner.jobs import (
+    CountTrainingJob,
+    FlopCount,
+    MethodFailure,
+    ModelPresence,
+    PreparedTask,
+    PrepareJob,
+    TrainedModel,
+    TrainJob,
+    TrainOutcome,
+)
+from forgetbench.runner.keys import Role
+from forgetbench.runner.method_spec import MethodSpec
+from forgetbench.store import file_digest
+
+STREAM_OF_ROLE: dict[Role, str] = {
+    "original": "original",
+    "reference": "reference",
+    "control": "control",
+    "audit": "third",
+}
+"""Role -> the name of its random streams. Seeds derive from these names, so they never change."""
 
 
-def prepare(job: Job) -> Result:
-    """Load the image set, draw the splits, store the labels; say which methods do not apply, before any training.
-
-    Args:
-        job: ``task``, ``site``, and ``methods``: a list of method specifications.
-    """
-    bench = load_context(job)
-    draws = range(bench.task.draws)
+def prepare_task(job: PrepareJob) -> PreparedTask:
+    """Load the image set, draw the splits, store the labels, and check which methods apply, before any training."""
+    context = load_context(job.task, job.env)
+    data, draws = context.data, range(job.task.draws)
     labels = []
     for draw in draws:
-        made_from = bench.made_from("labels", rows=bench.row_hashes(draw), labels=bench.labels_hash(draw))
-        key = bench.store.key(made_from)
-        if bench.store.read(key) is None:
-            bench.store.write(made_from, lambda folder, draw=draw: _write_lists(bench, draw, folder))  # type: ignore[misc]
-        labels.append(key)
-    card, images = bench.partition.card, bench.partition.train
-    network = bench.spec.build(0)
+        key = context.keys.labels(draw)
+        if context.store.read(context.store.key(key)) is None:
+            context.store.write(key, lambda folder, draw=draw: _write_lists(context, draw, folder))  # type: ignore[misc]
+        labels.append(context.store.key(key))
+    card, network = data.partition.card, context.blank_network
     facts = TaskFacts(
-        network=bench.task.network.name,
+        network=job.task.network.name,
         like=network.body.like,
-        scenario=bench.task.scenario.name,
-        attributes=images.attributes,
-        outputs=len(images.classes),
+        scenario=job.task.scenario.name,
+        attributes=data.attributes,
+        outputs=len(data.partition.train.classes),
     )
-    reasons = {digest(spec): build(spec).applies_to(facts) for spec in job["methods"]}
-    return {
-        "labels": labels,
-        "refusals": {spec: reason for spec, reason in reasons.items() if reason},
-        "track": bench.track,
-        "features": network.head.in_features if bench.probes else 0,
-        "requests": bench.requests,
-        "attributes": images.attributes,
-        "classes": list(images.classes),
-        "counts": {str(draw): {name: len(rows.index) for name, rows in bench.rows(draw).items()} for draw in draws},
-        "index_hashes": {str(draw): bench.row_hashes(draw) for draw in draws},
-        "image_set": {
+    reasons = {spec.key: spec.method.applies_to(facts) for spec in job.methods}
+    return PreparedTask(
+        labels=tuple(labels),
+        refusals={key: reason for key, reason in reasons.items() if reason},
+        track=data.track,
+        features=network.head.in_features if data.probed else 0,
+        requests=data.n_requests,
+        attributes=data.attributes,
+        classes=tuple(data.partition.train.classes),
+        counts={str(draw): {name: len(rows.index) for name, rows in data.rows(draw).items()} for draw in draws},
+        index_hashes={str(draw): data.row_hashes(draw) for draw in draws},
+        image_set={
             "name": card.name,
             "title": card.title,
             "license": card.license,
             "homepage": card.homepage,
-            "sha256": bench.partition.sha256,
+            "sha256": data.partition.sha256,
         },
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-    }
+    )
 
 
-def train(job: Job) -> Result:
-    """Train an original or an oracle and record its answers.
-
-    Args:
-        job: ``task``, ``site``, ``role``, ``draw`` (of an oracle), ``seed``; ``method`` where a method trains an
-            original of its own.
-
-    Returns:
-        ``weights`` (SHA-256), ``answers`` (draw -> key), ``seconds`` of training, ``fresh`` (not from the store). Where
-        a method's own training failed, ``status`` and ``reason`` instead.
-    """
-    bench, role, seed = load_context(job), job["role"], job["seed"]
-    draws = range(bench.task.draws) if role == "original" else [job["draw"]]
-    own = job.get("method")
-    facts = bench.model_facts(role, draws[0], seed, trained_by(own) if own else None)
-    key = bench.store.key(facts)
-    folder = bench.store.read(key)
-    fresh = folder is None
+def train_model(job: TrainJob) -> TrainOutcome:
+    """Train an original or an oracle and record its predictions; a method's own training may fail as its row."""
+    context = load_context(job.task, job.env)
+    draws = range(job.task.draws) if job.role == "original" else [job.draw]
+    key = context.keys.model(job.role, job.draw, job.seed, job.trainer)
+    folder = context.store.read(context.store.key(key))
+    from_cache = folder is not None
     if folder is None:
         try:
-            folder = bench.store.write(facts, lambda place: _train(bench, role, draws[0], seed, own, place))
+            folder = context.store.write(key, lambda folder: _train(context, job, folder))
         except Exception as error:
-            if own is None:
+            if job.trainer is None:
                 raise
-            return failure(own["name"], error, "training an original of its own: ")
-    answers = {}
-    for draw in draws:
-        told = bench.answers_facts(read_meta(folder)["weights"], draw)
-        answers[str(draw)] = bench.store.key(told)
-        if bench.store.read(answers[str(draw)]) is None:
-            arrays = bench.observe(load_model(bench, folder), draw)
-            bench.store.write(told, lambda place, arrays=arrays: write_arrays(place / ANSWERS, arrays))  # type: ignore[misc]
+            return method_failure(job.trainer.name, error, "training its own original: ")
     meta = read_meta(folder)
-    return {"model": key, "weights": meta["weights"], "seconds": meta["seconds"], "answers": answers, "fresh": fresh}
+    predictions = {}
+    for draw in draws:
+        wanted = context.keys.predictions(meta["weights"], draw)
+        predictions[draw] = context.store.key(wanted)
+        if context.store.read(predictions[draw]) is None:
+            arrays = context.predict(context.load_model(folder), draw)
+            context.store.write(wanted, lambda folder, arrays=arrays: write_arrays(folder / PREDICTIONS, arrays))  # type: ignore[misc]
+    return TrainedModel(
+        model=context.store.key(key),
+        weights=meta["weights"],
+        predictions=predictions,
+        seconds=meta["seconds"],
+        from_cache=from_cache,
+    )
 
 
-def find(job: Job) -> Result:
-    """Whether a model is in the store; the job is one of ``train``."""
-    bench = load_context(job)
-    facts = bench.model_facts(job["role"], job.get("draw", 0), job["seed"], None)
-    return {"present": bench.store.read(bench.store.key(facts)) is not None}
+def find_model(job: TrainJob) -> ModelPresence:
+    """Whether the model of a job is in the store."""
+    context = load_context(job.task, job.env)
+    key = context.keys.model(job.role, job.draw, job.seed, None)
+    return ModelPresence(present=context.store.read(context.store.key(key)) is not None)
 
 
-def adopt(job: Job) -> Result:
-    """Put an original that was trained elsewhere into the store, in the place of our own.
+def import_original(job: TrainJob, weights: Path, sha256: str) -> bool:
+    """Put an original that was trained elsewhere into the store, in the place of ours.
 
     Args:
-        job: ``task``, ``site``, ``role``, ``seed``, ``weights`` (a file) and their ``sha256``.
+        job: The original's job.
+        weights: The file with its state dict.
+        sha256: SHA-256 of the file.
 
     Returns:
-        ``model`` (key), and whether another original of that seed was ``replaced``.
+        Whether another original of that seed was replaced.
 
     Raises:
         ForgetBenchError: The file is missing or damaged.
     """
-    bench, source = load_context(job), Path(job["weights"])
-    if not source.is_file() or file_digest(source) != job["sha256"]:
-        raise ForgetBenchError(f"{source} is missing or damaged; fetch the pack again.")
-    facts = bench.model_facts(job["role"], 0, job["seed"], None)
-    key = bench.store.key(facts)
-    folder = bench.store.read(key)
+    context = load_context(job.task, job.env)
+    if not weights.is_file() or file_digest(weights) != sha256:
+        raise ForgetBenchError(f"{weights} is missing or damaged. Fetch the reference bundle again.")
+    key = context.keys.model(job.role, 0, job.seed, None)
+    folder = context.store.read(context.store.key(key))
     if folder is not None:
-        if read_meta(folder)["weights"] == job["sha256"]:
-            return {"model": key, "replaced": False}
-        bench.store.remove(folder)
+        if read_meta(folder)["weights"] == sha256:
+            return False
+        context.store.remove(folder)
 
     def fill(place: Path) -> None:
-        shutil.copyfile(source, place / WEIGHTS)
-        write_meta(place, {"seconds": None, "weights": job["sha256"]})
+        shutil.copyfile(weights, place / WEIGHTS)
+        write_meta(place, {"seconds": None, "weights": sha256})
 
-    bench.store.write(facts, fill)
-    return {"model": key, "replaced": folder is not None}
+    context.store.write(key, fill)
+    return folder is not None
 
 
-def count(job: Job) -> Result:
-    """Count the FLOPs of training one model in a separate, untimed run; of a stream's oracles, the mean of a request.
+def count_training(job: CountTrainingJob) -> FlopCount:
+    """Count the FLOPs of training one model in a separate, untimed run; of a stream's oracles, the mean per request."""
+    context, trainer = load_context(job.task, job.env), job.trainer
+    facts = {"loss": trainer.training_identity() if trainer else None}
+    return cached_flops(context, facts, lambda: _count_training(context, trainer))
+
+
+def cached_flops(context: TaskContext, facts: Mapping[str, Any], measure: Callable[[], float]) -> FlopCount:
+    """A count of FLOPs from the store, or measured now.
 
     Args:
-        job: ``task``, ``site``; ``method`` for an original of its own, nothing more for an oracle.
+        context: The task.
+        facts: What is counted.
+        measure: Counts. If it raises, the cost is missing and the row is not affected.
     """
-    bench, own = load_context(job), job.get("method")
-    return cached_flops(bench, {"loss": trained_by(own) if own else None}, lambda: _count_training(bench, own))
+    key = context.keys.flops(facts)
+    folder = context.store.read(context.store.key(key))
+    if folder is None:
+        try:
+            flops = measure()
+        except Exception as error:  # noqa: BLE001 - see above
+            return FlopCount(flops=None, reason=f"{type(error).__name__}: {error}")
+        folder = context.store.write(key, lambda place: write_meta(place, {"flops": flops}))
+    return FlopCount(flops=read_meta(folder)["flops"])
 
 
-def _train(bench: TaskContext, role: Role, draw: int, seed: int, method: dict[str, Any] | None, place: Path) -> None:
+def method_failure(method: str, error: Exception, where: str = "") -> MethodFailure:
+    """The state of a row whose method raised; the reason names the method."""
+    from forgetbench.training import DivergedError
+
+    if not isinstance(error, DivergedError):
+        return MethodFailure(status="failed", reason=f"{where}{type(error).__name__}: {error}")
+    reason = str(error)
+    named = reason if reason.startswith(method) else f"{method}: {reason}"
+    return MethodFailure(status="diverged", reason=where + named)
+
+
+def _train(context: TaskContext, job: TrainJob, folder: Path) -> None:
     from forgetbench.training import fit
 
-    rows = bench.examples("train", draw)
-    if role != "original":
-        rows = rows.take(bench.split(draw).retain)
-    indices = (seed,) if role == "original" else (draw, seed)
-    network = bench.spec.build(bench.task.stream(f"{role}-init", *indices)).to(bench.device)
-    loss = build(method).training_loss if method else None
-    start = bench.now()
-    fit(network, rows, bench.task.recipe, bench.task.stream(f"{role}-order", *indices), loss=loss)
-    seconds = bench.now() - start
-    write_weights(place, network)
-    write_meta(place, {"seconds": seconds, "weights": file_digest(place / WEIGHTS)})
+    data, stream = context.data, STREAM_OF_ROLE[job.role]
+    rows = data.examples("train", job.draw)
+    indices: tuple[int, ...] = (job.seed,)
+    if job.role != "original":
+        rows = rows.take(data.split(job.draw).retain)
+        indices = (job.draw, job.seed)
+    network = data.network_spec.build(job.task.stream(f"{stream}-init", *indices)).to(data.device)
+    loss = job.trainer.method.training_loss if job.trainer else None
+    start = context.clock()
+    fit(network, rows, job.task.recipe, job.task.stream(f"{stream}-order", *indices), loss=loss)
+    seconds = context.clock() - start
+    write_weights(folder, network)
+    write_meta(folder, {"seconds": seconds, "weights": file_digest(folder / WEIGHTS)})
 
 
-def _count_training(bench: TaskContext, own: dict[str, Any] | None) -> float:
+def _count_training(context: TaskContext, trainer: MethodSpec | None) -> float:
     """FLOPs of training one oracle, or one original of a method's own: of one epoch, times the epochs."""
     from forgetbench.training import count_flops, fit
 
-    one = bench.task.recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0.0})
-    everything = bench.examples("train", 0)
-    models = [everything] if own else [everything.take(split.retain) for split in bench.steps(0)]
-    loss = build(own).training_loss if own else None
+    data, recipe = context.data, context.task.recipe
+    one_epoch = recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0.0})
+    everything = data.examples("train", 0)
+    models = [everything] if trainer else [everything.take(split.retain) for split in data.steps(0)]
+    loss = trainer.method.training_loss if trainer else None
     with count_flops() as counted:
         for rows in models:
-            fit(bench.spec.build(0).to(bench.device), rows, one, 0, loss=loss)
-    return float(counted.total) * bench.task.recipe.epochs / len(models)
+            fit(data.network_spec.build(0).to(data.device), rows, one_epoch, 0, loss=loss)
+    return float(counted.total) * recipe.epochs / len(models)
 
 
-def _write_lists(bench: TaskContext, draw: int, place: Path) -> None:
-    write_arrays(place / LABELS, bench.labels(draw))
-    write_arrays(place / ROWS, {name: rows.index for name, rows in bench.rows(draw).items()})
-    if bench.requests:
-        write_arrays(place / REQUESTS, bench.asked_at(draw))
+def _write_lists(context: TaskContext, draw: int, folder: Path) -> None:
+    data = context.data
+    write_arrays(folder / LABELS, data.labels(draw))
+    write_arrays(folder / ROWS, {name: rows.index for name, rows in data.rows(draw).items()})
+    if data.n_requests:
+        write_arrays(folder / REQUESTS, data.request_numbers(draw))

@@ -1,17 +1,17 @@
-"""The jobs in which a method unlearns, request by request, and what it is given for that.
+"""Job functions in which a method unlearns, request by request, and what the method is given.
 
-A stream of requests is a chain: each starts from the model that the method returned for the one before. Every link is
-an artifact of its own, addressed by all links before it: a killed run continues at the request where it stopped.
+A stream of requests is a chain: each starts from the model that the method returned for the one before. Every step is
+an artifact of its own, addressed by all steps before it, so an interrupted run resumes at the request it had reached.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,19 +20,17 @@ from forgetbench.evidence.arrays import write_arrays
 from forgetbench.evidence.run import describe
 from forgetbench.methods.base import ForgetRequest, Method
 from forgetbench.runner.artifacts import (
-    ANSWERS,
+    PREDICTIONS,
     WEIGHTS,
-    cached_flops,
-    failure,
-    load_model,
     read_meta,
     require_artifact,
     write_meta,
     write_weights,
 )
 from forgetbench.runner.context import TaskContext, load_context
-from forgetbench.runner.engines import Job, Result
-from forgetbench.runner.method_spec import build, made_of
+from forgetbench.runner.jobs import CountUnlearningJob, FlopCount, UnlearnedModel, UnlearnJob, UnlearnOutcome
+from forgetbench.runner.keys import CacheKey
+from forgetbench.runner.train import cached_flops, method_failure
 from forgetbench.store import file_digest
 
 if TYPE_CHECKING:
@@ -40,150 +38,141 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Link:
-    """One request of a chain; where there is but one, it is first and last."""
+class StreamStep:
+    """One request of a stream; a single request is both first and last."""
 
     draw: int
     seed: int
     step: int
-    """The request, from 0."""
+    """Position of the request, from 0."""
     last: bool
     original: Path
     """Folder of the original."""
     source: Path
-    """Folder of the model that is to unlearn: the original's, or that of the link before."""
+    """Folder of the model that is to unlearn: the original's, or that of the step before."""
     keep: bool
     """Whether the weights stay in the store."""
 
 
-def unlearn(job: Job) -> Result:
-    """Let a method unlearn from one original, and record what the unlearned model answers, after each request.
+def unlearn(job: UnlearnJob) -> UnlearnOutcome:
+    """Let a method unlearn from one original, and record the predictions after each request.
 
-    Args:
-        job: ``task``, ``site``, ``method``, ``draw``, ``seed``, ``original`` (key), ``keep_model``.
-
-    Returns:
-        ``status`` and, when it is ``ok``, the ``key`` of the answers and those of the ``steps`` before the last
-        request; otherwise the ``reason``.
+    An error that the method raises becomes the state of its row.
     """
-    bench, method = load_context(job), build(job["method"])
-    requests, chain, fresh = len(bench.steps(job["draw"])), list[str](), False
-    for step in range(requests):
-        made_from = _made_from(bench, job, chain, last=step == requests - 1)
-        link = Link(
-            draw=job["draw"],
-            seed=job["seed"],
-            step=step,
-            last=step == requests - 1,
-            original=require_artifact(bench.store, job["original"]),
-            source=require_artifact(bench.store, chain[-1] if chain else job["original"]),
-            keep=bool(job.get("keep_model")) or step < requests - 1,
+    context, method = load_context(job.task, job.env), job.method.method
+    requests = len(context.data.steps(job.draw))
+    step_keys: list[str] = []
+    from_cache = True
+    for number in range(requests):
+        key = _step_key(context, job, step_keys)
+        step = StreamStep(
+            draw=job.draw,
+            seed=job.seed,
+            step=number,
+            last=number == requests - 1,
+            original=require_artifact(context.store, job.original),
+            source=require_artifact(context.store, step_keys[-1] if step_keys else job.original),
+            keep=job.keep_model or number < requests - 1,
         )
-        where = f"request {step + 1} of {requests}: " if requests > 1 else ""
+        where = f"request {number + 1} of {requests}: " if requests > 1 else ""
         try:
-            fresh |= _make(bench, method, link, made_from)
-        except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything; the row says what it was
-            return failure(job["method"]["name"], error, where)
-        chain.append(bench.store.key(made_from))
-    return {"status": "ok", "key": chain[-1], "steps": chain[:-1], "fresh": fresh}
+            from_cache &= not _make_step(context, method, step, key)
+        except Exception as error:  # noqa: BLE001 - a foreign method may raise anything; the row says what it was
+            return method_failure(job.method.name, error, where)
+        step_keys.append(context.store.key(key))
+    return UnlearnedModel(key=step_keys[-1], steps=tuple(step_keys[:-1]), from_cache=from_cache)
 
 
-def count(job: Job) -> Result:
-    """Count the FLOPs of ``unlearn`` in a separate, untimed run on the first seed; of a stream, the mean of a request.
-
-    Args:
-        job: ``task``, ``site``, ``method``, ``original`` (key).
-    """
-    bench, method = load_context(job), build(job["method"])
+def count_unlearning(job: CountUnlearningJob) -> FlopCount:
+    """Count the FLOPs of ``unlearn`` in a separate run on the first seed; for a stream, the mean per request."""
+    context, method = load_context(job.task, job.env), job.method.method
 
     def measure() -> float:
         from forgetbench.training import count_flops
 
-        model, requests = load_model(bench, require_artifact(bench.store, job["original"])), len(bench.steps(0))
-        with _heard(), count_flops() as counted:
+        model = context.load_model(require_artifact(context.store, job.original))
+        requests = len(context.data.steps(0))
+        with _capture_warnings(), count_flops() as counted:
             for step in range(requests):
-                model = method.unlearn(model, make_request(bench, 0, 0, step))
+                model = method.unlearn(model, make_request(context, 0, 0, step))
         return float(counted.total) / requests
 
-    return cached_flops(bench, {"method": made_of(job["method"])}, measure)
+    return cached_flops(context, {"method": job.method.identity()}, measure)
 
 
-def make_request(bench: TaskContext, draw: int, seed: int, step: int = 0) -> ForgetRequest:
-    """What a method is given: never test data, never an oracle, and in a stream nothing of earlier requests."""
-    splits, train_rows = bench.steps(draw), bench.examples("train", draw)
+def make_request(context: TaskContext, draw: int, seed: int, step: int = 0) -> ForgetRequest:
+    """What a method is given: never test data, never an oracle, and in a stream no data of earlier requests."""
+    data, task = context.data, context.task
+    splits, train_rows = data.steps(draw), data.examples("train", draw)
     place = (draw, seed, step) if len(splits) > 1 else (draw, seed)
-    fresh = bench.task.stream("method-init", *place)
+    init_seed = task.stream("method-init", *place)
     return ForgetRequest(
         forget=train_rows.take(splits[step].forget),
         retain=train_rows.take(splits[step].retain),
-        validation=bench.examples("validation", draw).take(splits[step].validation),
-        seed=bench.task.stream("method", *place),
-        recipe=bench.task.recipe,
-        fresh_network=lambda: bench.spec.build(fresh).to(bench.device),
+        validation=data.examples("validation", draw).take(splits[step].validation),
+        seed=task.stream("method", *place),
+        recipe=task.recipe,
+        fresh_network=lambda: data.network_spec.build(init_seed).to(data.device),
         step=step,
     )
 
 
-def _made_from(bench: TaskContext, job: Job, chain: list[str], *, last: bool) -> dict[str, Any]:
-    original = read_meta(require_artifact(bench.store, job["original"]))["weights"]
-    facts = {"original": original, "method": made_of(job["method"]), "draw": job["draw"], "seed": job["seed"]}
-    if len(bench.steps(job["draw"])) > 1:
-        facts["after"] = list(chain)
-    if chain:
-        facts["from"] = file_digest(require_artifact(bench.store, chain[-1]) / WEIGHTS)
-    split = bench.split(job["draw"]).sha256
-    return bench.made_from("unlearned", **facts, split=split, asked=bench.asked(job["draw"], features=last))
+def _step_key(context: TaskContext, job: UnlearnJob, previous: list[str]) -> CacheKey:
+    original = read_meta(require_artifact(context.store, job.original))["weights"]
+    source = file_digest(require_artifact(context.store, previous[-1]) / WEIGHTS) if previous else None
+    return context.keys.unlearned(job.method, original, job.draw, job.seed, previous, source)
 
 
-def _make(bench: TaskContext, method: Method, link: Link, made_from: Mapping[str, Any]) -> bool:
-    """Make one link of a chain unless it is there; returns whether it was made."""
-    folder = bench.store.read(bench.store.key(made_from))
+def _make_step(context: TaskContext, method: Method, step: StreamStep, key: CacheKey) -> bool:
+    """Compute one step of a stream unless it is in the store; returns whether it was computed."""
+    folder = context.store.read(context.store.key(key))
     if folder is not None:
-        if not link.keep or (folder / WEIGHTS).is_file():
+        if not step.keep or (folder / WEIGHTS).is_file():
             return False
-        bench.store.remove(folder)
-    bench.store.write(made_from, lambda place: _unlearn(bench, method, link, place))
+        context.store.remove(folder)
+    context.store.write(key, lambda folder: _unlearn(context, method, step, folder))
     return True
 
 
-def _unlearn(bench: TaskContext, method: Method, link: Link, place: Path) -> None:
+def _unlearn(context: TaskContext, method: Method, step: StreamStep, folder: Path) -> None:
     import torch
 
     from forgetbench.training import DivergedError
 
-    model = load_model(bench, link.source)
-    request = make_request(bench, link.draw, link.seed, link.step)
-    on_gpu = bench.device.type == "cuda"
+    device = context.data.device
+    model = context.load_model(step.source)
+    request = make_request(context, step.draw, step.seed, step.step)
+    on_gpu = device.type == "cuda"
     if on_gpu:
-        torch.cuda.reset_peak_memory_stats(bench.device)
-    with _heard() as warnings:
-        start = bench.now()
+        torch.cuda.reset_peak_memory_stats(device)
+    with _capture_warnings() as warnings:
+        start = context.clock()
         model = method.unlearn(model, request)
-        seconds = bench.now() - start
+        seconds = context.clock() - start
     if warnings:
         request.report("warning", "; ".join(warnings))
-    original = load_model(bench, link.original)
-    if not link.last and set(model.state_dict()) != set(original.state_dict()):
-        raise ForgetBenchError("the next request needs a network with the parameters of the original's, no others.")
-    if link.keep:
-        write_weights(place, model)
-    answers = bench.observe(model, link.draw, features=link.last)
-    if not all(np.isfinite(array).all() for array in answers.values()):
-        raise DivergedError("the unlearned model answers NaN or infinity")
-    write_arrays(place / ANSWERS, answers)
+    original = context.load_model(step.original)
+    if not step.last and set(model.state_dict()) != set(original.state_dict()):
+        raise ForgetBenchError("The next request needs a network with exactly the parameters of the original's.")
+    if step.keep:
+        write_weights(folder, model)
+    arrays = context.predict(model, step.draw, features=step.last)
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise DivergedError("the predictions of the unlearned model are NaN or infinite")
+    write_arrays(folder / PREDICTIONS, arrays)
     meta = {
         "seconds": seconds,
-        "peak_memory": torch.cuda.max_memory_allocated(bench.device) if on_gpu else None,
+        "peak_memory": torch.cuda.max_memory_allocated(device) if on_gpu else None,
         "share_changed": share_changed(model, original),
         "notes": dict(request.notes),
-        "arrays": {name: record.model_dump(mode="json") for name, record in describe(answers).items()},
-        "original": file_digest(link.original / WEIGHTS),
+        "arrays": {name: record.model_dump(mode="json") for name, record in describe(arrays).items()},
+        "original": file_digest(step.original / WEIGHTS),
     }
-    write_meta(place, meta)
+    write_meta(folder, meta)
 
 
 def share_changed(model: nn.Module, original: nn.Module) -> float:
-    """Share of a model's parameters whose value is not the original's."""
+    """Share of a model's parameters whose value differs from the original's."""
     before, changed, total = original.state_dict(), 0, 0
     for name, parameter in model.named_parameters():
         changed += int((parameter.detach() != before[name]).sum())
@@ -192,8 +181,8 @@ def share_changed(model: nn.Module, original: nn.Module) -> float:
 
 
 @contextmanager
-def _heard() -> Iterator[list[str]]:
-    """What methods warn of meanwhile: it goes into the row's notes rather than into a progress bar."""
+def _capture_warnings() -> Iterator[list[str]]:
+    """Collect the warnings of methods for the row's notes, so that they do not break a progress bar."""
     logger, messages = logging.getLogger("forgetbench.methods"), []
 
     class Listener(logging.Handler):

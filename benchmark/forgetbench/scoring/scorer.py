@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,14 @@ from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.arrays import Logits
 from forgetbench.evidence.reference import ReferenceBundle, check_run
 from forgetbench.evidence.run import CostRecord, Manifest, ModelRecord, Run
+from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.metrics import Cost
 from forgetbench.metrics.cost import cost_ratio
 from forgetbench.metrics.erasure import anamnesis_index
 from forgetbench.scoring.derived import accuracy_by_seed, over_seeds
 from forgetbench.scoring.score import rank, reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
-from forgetbench.store import digest, file_digest, source_digest, write_atomically
+from forgetbench.store import digest, file_digest, write_atomically
 
 BEYOND_RECORDS = {
     "ulira": Value(reason="not computable: the originals of this task are not trained on random halves"),
@@ -63,7 +64,7 @@ class Scorer:
     @cached_property
     def bands(self) -> Bands:
         """Oracle bands, feasibility, family limit and gate of the board."""
-        made_of = f"{self.pack.digest}-{scoring_code()}"
+        made_of = f"{self.pack.digest}-{scoring_fingerprint()}"
         path = self.cache / f"bands-{made_of[:16]}-{made_of[-16:]}.json" if self.cache else None
         if path is not None and path.is_file():
             return Bands.model_validate_json(path.read_bytes())
@@ -102,7 +103,7 @@ class Scorer:
         """A scorecard from the folder of those that are kept, or made and kept."""
         if self.kept is None:
             return scored()
-        key = digest([self.pack.digest, scoring_code(), *made_of])
+        key = digest([self.pack.digest, scoring_fingerprint(), *made_of])
         path = self.kept / f"{key}.json"
         if path.is_file():
             return Scorecard.model_validate_json(path.read_bytes())
@@ -218,14 +219,6 @@ def cost_of(record: CostRecord, models: Sequence[ModelRecord]) -> Cost:
         seconds=record.seconds,
         trials=record.tuning_trials,
     )
-
-
-@lru_cache(maxsize=1)
-def scoring_code() -> str:
-    """Hash of the code that shapes a score."""
-    package = Path(__file__).parents[1]
-    files = [*(package / "scoring").glob("*.py"), *(package / "metrics").glob("*.py")]
-    return source_digest(package / "evidence" / "arrays.py", *sorted(files))
 
 
 def _share(value: float | None, of: float | None) -> float | None:

@@ -17,10 +17,6 @@ from forgetbench.store import digest, file_digest
 from forgetbench.tasks.recipe import Recipe
 
 CATALOG = Path(__file__).parents[1] / "catalog"
-PROTOCOL = 1
-"""Version of shared protocol: whoever changes a number changes the version."""
-
-
 PLACES = frozenset({"path", "checkpoint", "scores"})
 """RunConfig that say where a file or a folder lies."""
 
@@ -79,8 +75,14 @@ class Task(Section):
     """Number of forget sets."""
     seeds: int = Field(default=6, ge=2, le=1000)
     """Number of originals, and of oracles in each of the two sets."""
-    protocol: Literal[1] = 1
-    """Version of the protocol."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_protocol(cls, values: Any) -> Any:
+        """Accept files of earlier versions, which named the protocol: it belongs to scores, not to tasks."""
+        return (
+            {key: value for key, value in values.items() if key != "protocol"} if isinstance(values, dict) else values
+        )
 
     @model_validator(mode="after")
     def _files_are_known_by_their_hash(self) -> Task:
@@ -97,7 +99,8 @@ class Task(Section):
     @cached_property
     def key(self) -> str:
         """Hash of all that shapes a model: not of the counts of seeds and draws, the titles, the tier or the track."""
-        whole = self.model_dump(mode="json", exclude={"title", "description", "tier", "track", "draws", "seeds"})
+        silent = {"title", "description", "tier", "track", "draws", "seeds"}
+        whole = self.model_dump(mode="json", exclude=silent, exclude_defaults=True)
         return digest({**whole, **self._shaping()})
 
     def public(self) -> dict[str, Any]:

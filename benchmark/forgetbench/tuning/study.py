@@ -1,13 +1,13 @@
 """One method's trials on one task, kept by optuna in the run's home.
 
-Only finished trials are written, each in one transaction, and what a trial proposes follows from the trials before it
-and its number: a killed study continues as if nothing had happened.
+Only finished trials are written, each in one transaction, and each proposal is a function of the trials before it and
+of its number: an interrupted study resumes with the same trials.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,27 +24,41 @@ Selector = Literal["oracle-free", "oracle"]
 Status = Literal["ok", "collapsed", "diverged", "failed"]
 
 RANDOM_TRIALS = 5
-"""Trials before the sampler begins to learn from those that there are."""
+"""Random trials before the sampler learns from earlier ones."""
 LOGARITHMIC = 5.0
-"""A range of positive numbers is searched on a logarithmic scale where its ends differ by this factor."""
+"""A range of positive numbers is searched on a logarithmic scale if its ends differ by this factor."""
 COLLAPSED = 10.0
-"""Added to what the sampler is told of a collapsed trial, so that it looks elsewhere; the trial keeps its value."""
+"""Added to the value of a collapsed trial that the sampler sees, so that it searches elsewhere."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial, as it is kept."""
+    """One finished trial."""
 
     number: int
-    """From 0, which is the defaults."""
+    """Position, from 0; trial 0 is the defaults."""
     parameters: dict[str, Scalar]
     """The hyper-parameters that were searched."""
     status: Status
-    """Whether it holds, collapsed, diverged or failed."""
+    """Whether it can be chosen, collapsed, diverged or failed."""
     value: float | None
-    """What the selector minimizes; None where there was nothing to judge."""
+    """What the selector minimizes; None if the trial could not be judged."""
     parts: dict[str, float] = field(default_factory=dict)
-    """What the value is made of."""
+    """The terms of the value."""
+    reason: str = ""
+    """Why it diverged or failed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of a trial."""
+
+    status: Status
+    """Whether it can be chosen, collapsed, diverged or failed."""
+    value: float | None = None
+    """What the selector minimizes; None if the trial could not be judged."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """The terms of the value."""
     reason: str = ""
     """Why it diverged or failed."""
 
@@ -58,8 +72,8 @@ class Study:
         name: The study's name in it, with a hash of all that shapes it.
         space: Hyper-parameter -> what is searched.
         defaults: All hyper-parameters of trial 0.
-        seed: Of the sampler; a trial's own seed is derived from it and the trial's number.
-        facts: What the study is about, kept beside its trials.
+        seed: Seed of the sampler; a trial's own seed is derived from it and the trial's number.
+        facts: What shapes the study, kept with its trials.
     """
 
     path: Path
@@ -71,82 +85,75 @@ class Study:
 
     @property
     def selector(self) -> Selector:
-        """By what its trials are judged."""
+        """How its trials are judged."""
         chosen: Selector = self.facts["selector"]
         return chosen
 
     @property
-    def asked(self) -> int:
-        """How many trials were asked for last; 0 where none were made."""
-        return int(self._study.user_attrs.get("asked", 0)) if self.path.is_file() else 0
+    def budget(self) -> int:
+        """The last requested number of trials; 0 before the first."""
+        return int(self._study.user_attrs.get("budget", 0)) if self.path.is_file() else 0
 
     def has(self, trials: int) -> bool:
-        """Whether so many trials were asked for and made, or the method does not apply."""
-        if not self.asked:
+        """Whether that many trials were requested and are finished, or the method does not apply."""
+        if not self.budget:
             return False
-        return "refused" in self._study.user_attrs or (self.asked >= trials <= len(self.trials()))
+        return "refused" in self._study.user_attrs or (self.budget >= trials <= len(self.trials()))
 
     def check(self, trials: int) -> None:
-        """Refuse to search where the method does not say what.
+        """Check that there is something to search.
 
         Raises:
-            UsageError: More than the defaults are asked for, and there is nothing to search.
+            UsageError: More than one trial is requested, and the method declares no search ranges.
         """
         if trials > 1 and not self.space:
             raise UsageError(
-                f"{self.facts['method']} does not say what to search: give a hyper-parameter its range, as in "
-                "`lr: float = param(0.01, gt=0, search=(1e-4, 1e-1))`, or ask for one trial, which is its defaults."
+                f"{self.facts['method']} does not declare what to search. Give a hyper-parameter a range, as in "
+                "`lr: float = param(0.01, gt=0, search=(1e-4, 1e-1))`, or use --trials 1, which is the defaults."
             )
 
     def trials(self) -> list[Trial]:
-        """The trials that were made, in order."""
+        """The finished trials, in order."""
         if not self.path.is_file():
             return []
         return [_trial(frozen) for frozen in self._study.get_trials(deepcopy=False)]
 
-    def ask(self, trials: int) -> None:
-        """Note how many trials were asked for."""
-        self._study.set_user_attr("asked", trials)
+    def set_budget(self, trials: int) -> None:
+        """Record the requested number of trials."""
+        self._study.set_user_attr("budget", trials)
 
     def refuse(self, reason: str) -> None:
-        """Note that the method does not apply to the task."""
+        """Record that the method does not apply to the task."""
         self._study.set_user_attr("refused", reason)
-        self._study.set_user_attr("asked", 1)
+        self._study.set_user_attr("budget", 1)
 
     def propose(self) -> dict[str, Scalar]:
-        """The hyper-parameters of the next trial: first the defaults, then what the sampler makes of those before."""
+        """The hyper-parameters of the next trial: first the defaults, then those that the sampler proposes."""
         import optuna
 
-        made = self._study.get_trials(deepcopy=False)
-        if not made:
+        finished = self._study.get_trials(deepcopy=False)
+        if not finished:
             return {name: self.defaults[name] for name in self.space}
-        seed = int(digest([self.seed, len(made)])[:8], 16)
+        seed = int(digest([self.seed, len(finished)])[:8], 16)
         sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
-        beside = optuna.create_study(sampler=sampler)
-        beside.add_trials(made)
-        proposed = beside.ask(self._distributions).params
-        return {name: _short(value, self._distributions[name]) for name, value in proposed.items()}
+        copy = optuna.create_study(sampler=sampler)
+        copy.add_trials(finished)
+        proposed = copy.ask(self._distributions).params
+        return {name: _rounded(value, self._distributions[name]) for name, value in proposed.items()}
 
-    def tell(
-        self,
-        parameters: Mapping[str, Scalar],
-        *,
-        status: Status,
-        value: float | None = None,
-        parts: Mapping[str, float] | None = None,
-        reason: str = "",
-    ) -> None:
-        """Keep a trial."""
+    def add(self, parameters: Mapping[str, Scalar], outcome: Outcome) -> None:
+        """Record a finished trial."""
         import optuna
 
-        told = None if value is None else value + (COLLAPSED if status == "collapsed" else 0.0)
+        value = outcome.value
+        objective = None if value is None else value + (COLLAPSED if outcome.status == "collapsed" else 0.0)
         self._study.add_trial(
             optuna.trial.create_trial(
-                state=optuna.trial.TrialState.COMPLETE if told is not None else optuna.trial.TrialState.FAIL,
+                state=optuna.trial.TrialState.COMPLETE if objective is not None else optuna.trial.TrialState.FAIL,
                 params=dict(parameters),
                 distributions=self._distributions,
-                value=told,
-                user_attrs={"status": status, "value": value, "parts": dict(parts or {}), "reason": reason},
+                value=objective,
+                user_attrs={**asdict(outcome), "parts": dict(outcome.parts)},
             )
         )
 
@@ -175,7 +182,7 @@ def _storage(path: Path) -> optuna.storages.RDBStorage:
 
 
 def _distribution(values: tuple[Scalar, ...], default: Scalar) -> BaseDistribution:
-    """What optuna searches: a range, widened so that it holds the default, or a choice."""
+    """The distribution that optuna samples: a range, widened to include the default, or a choice."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(default, bool) or not isinstance(default, int | float):
@@ -187,13 +194,20 @@ def _distribution(values: tuple[Scalar, ...], default: Scalar) -> BaseDistributi
     return FloatDistribution(least, largest, log=logarithmic)
 
 
-def _short(value: Scalar, searched: BaseDistribution) -> Scalar:
-    """A float with three digits, so that labels can be read, but within its range, whose ends may have more."""
+def _rounded(value: Scalar, searched: BaseDistribution) -> Scalar:
+    """A float with three digits, for readable labels, clipped to its range, whose ends may have more."""
     if not isinstance(value, float):
         return value
     return min(max(float(f"{value:.3g}"), searched.low), searched.high)  # type: ignore[attr-defined, no-any-return]
 
 
 def _trial(frozen: optuna.trial.FrozenTrial) -> Trial:
-    told = frozen.user_attrs
-    return Trial(frozen.number, dict(frozen.params), told["status"], told["value"], told["parts"], told["reason"])
+    outcome = frozen.user_attrs
+    return Trial(
+        frozen.number,
+        dict(frozen.params),
+        outcome["status"],
+        outcome["value"],
+        outcome["parts"],
+        outcome["reason"],
+    )

@@ -22,10 +22,10 @@ from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.reference import ReferenceBundle, check_run, read_pack
 from forgetbench.evidence.run import read_run
 from forgetbench.remote import pull as afar
-from forgetbench.remote.pull import Adopted, adopt_originals
+from forgetbench.remote.pull import ImportedOriginals, import_originals
 from forgetbench.reporting.tables import board_table
 from forgetbench.runner.config import RunConfig
-from forgetbench.runner.method_spec import choose
+from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.run import TaskRun, run
 from forgetbench.scoring.scorer import Scorer, rank_runs
 from forgetbench.tasks.task import Task, read_task
@@ -42,14 +42,14 @@ def task(task_file: Path) -> Task:
 
 
 def go(task: Task, home: Path, *names: str, files: tuple[str, ...] = (), executor: str = "local") -> TaskRun:
-    options = RunConfig(home=home, device="cpu", executor=executor, workers=2)
-    [done] = run([task], lambda one: choose(names, files, one.network.name), options)
+    options = RunConfig(home=home, device="cpu", engine=executor, workers=2)
+    [done] = run([task], lambda one: parse_methods(names, files, one.network.name), options)
     return done
 
 
 def pack_of(done: TaskRun) -> ReferenceBundle:
-    assert done.pack is not None
-    return done.pack
+    assert done.reference is not None
+    return done.reference
 
 
 def bits(home: Path) -> dict[str, bytes]:
@@ -84,20 +84,20 @@ def test_the_second_run_makes_nothing_and_changes_nothing(task: Task, tmp_path: 
     first = go(task, tmp_path, "finetune")
     manifest = (first.runs[0] / "manifest.json").read_bytes()
     second = go(task, tmp_path, "finetune")
-    assert first.fresh == 3 * 3 + 3
-    assert second.fresh == 0
+    assert first.computed == 3 * 3 + 3
+    assert second.computed == 0
     assert (second.runs[0] / "manifest.json").read_bytes() == manifest
 
 
 def test_more_seeds_later_train_only_what_is_missing(task: Task, tmp_path: Path) -> None:
     go(task, tmp_path, "finetune")
     more = go(task.with_counts(seeds=4), tmp_path, "finetune")
-    assert more.fresh == 3 + 1
+    assert more.computed == 3 + 1
 
 
 def test_processes_and_local_give_the_same_bits(task: Task, tmp_path: Path) -> None:
-    go(task, tmp_path / "a", "finetune", "random-label", executor="local")
-    go(task, tmp_path / "b", "finetune", "random-label", executor="processes")
+    go(task, tmp_path / "a", "finetune", "random-label", engine="local")
+    go(task, tmp_path / "b", "finetune", "random-label", engine="processes")
     first, second = bits(tmp_path / "a"), bits(tmp_path / "b")
     assert first
     assert first == second
@@ -112,7 +112,7 @@ def test_damaged_artifacts_are_made_again_with_the_same_bits(task: Task, tmp_pat
         data[len(data) // 2] ^= 255
         path.write_bytes(data)
     again = go(task, tmp_path, "finetune")
-    assert again.fresh > 0
+    assert again.computed > 0
     assert bits(tmp_path) == before
 
 
@@ -134,7 +134,7 @@ def test_a_killed_run_continues_where_it_stopped(task: Task, tmp_path: Path, aft
     finished = {path: path.stat().st_mtime_ns for path in home.glob(models)}
     assert len(finished) >= after
     done = go(task, home, "finetune")
-    assert done.fresh <= 12 - max(0, len(finished) - 1)
+    assert done.computed <= 12 - max(0, len(finished) - 1)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert bits(home) == bits(tmp_path / "peace")
 
@@ -267,12 +267,12 @@ def test_retrain_and_no_unlearning_stand_on_every_board(task: Task, tmp_path: Pa
 
 def test_evidence_alone_starts_from_a_boards_originals(task: Task, tmp_path: Path) -> None:
     theirs = go(task, tmp_path / "theirs", "finetune")
-    ours = RunConfig(home=tmp_path / "ours", device="cpu", executor="local", skip_oracles=True)
+    ours = RunConfig(home=tmp_path / "ours", device="cpu", engine="local", skip_oracles=True)
     with pytest.raises(UsageError, match="forgetbench pack pull test/mlp/mislabelled"):
-        run([task], lambda one: choose(["finetune"], [], one.network.name), ours)
-    assert adopt_originals(task, pack_of(theirs).folder, ours) == Adopted(3, ())
-    [done] = run([task], lambda one: choose(["finetune"], [], one.network.name), ours)
-    assert done.pack is None
+        run([task], lambda one: parse_methods(["finetune"], [], one.network.name), ours)
+    assert import_originals(task, pack_of(theirs).folder, ours) == ImportedOriginals(3, ())
+    [done] = run([task], lambda one: parse_methods(["finetune"], [], one.network.name), ours)
+    assert done.reference is None
     assert check_run(read_run(done.runs[0]), pack_of(theirs)) == []
     assert bits(tmp_path / "ours") == {
         name: data for name, data in bits(tmp_path / "theirs").items() if name.startswith("runs/")
@@ -281,7 +281,7 @@ def test_evidence_alone_starts_from_a_boards_originals(task: Task, tmp_path: Pat
 
 
 def test_originals_that_were_trained_here_are_said_to_be_replaced(task: Task, tmp_path: Path) -> None:
-    options = RunConfig(home=tmp_path, device="cpu", executor="local")
+    options = RunConfig(home=tmp_path, device="cpu", engine="local")
     [mine] = run([task], lambda _: [], options)
     [pack] = [path.parent for path in tmp_path.rglob("pack.json")]
     others = [(pack / "models" / f"s{seed}.safetensors").read_bytes() for seed in (1, 0, 2)]
@@ -291,8 +291,8 @@ def test_originals_that_were_trained_here_are_said_to_be_replaced(task: Task, tm
         card["originals"][seed] = hashlib.sha256(weights).hexdigest()
     (pack / "pack.json").write_text(json.dumps(card))
     assert mine.pack is not None
-    assert adopt_originals(task, pack, options) == Adopted(3, (0, 1))
-    assert adopt_originals(task, pack, options) == Adopted(3, ())
+    assert import_originals(task, pack, options) == ImportedOriginals(3, (0, 1))
+    assert import_originals(task, pack, options) == ImportedOriginals(3, ())
 
 
 def test_a_boards_originals_lie_apart_from_ones_own(
@@ -305,10 +305,10 @@ def test_a_boards_originals_lie_apart_from_ones_own(
     before = {path: path.read_bytes() for path in store.rglob("*.*")}
     monkeypatch.setattr(afar, "read_task", lambda _: task)
     monkeypatch.setattr(afar, "pull_bundle", lambda *given, **_: shutil.copytree(theirs, given[2]))
-    found, options = afar.bring(task.name, "http://board", RunConfig(home=tmp_path / "ours", device="cpu"))
+    found, options = afar.pull_board(task.name, "http://board", RunConfig(home=tmp_path / "ours", device="cpu"))
     assert found.seeds == 2
     assert options.home.parent == tmp_path / "ours" / "boards"
-    assert afar.bring(task.name, "http://board", RunConfig(home=tmp_path / "ours", device="cpu"))[1] == options
+    assert afar.pull_board(task.name, "http://board", RunConfig(home=tmp_path / "ours", device="cpu"))[1] == options
     assert {path: path.read_bytes() for path in store.rglob("*.*")} == before
     assert len(list((options.home / "store").rglob("weights.safetensors"))) == 2
 
@@ -318,11 +318,11 @@ def test_originals_of_another_definition_are_not_taken(task: Task, tmp_path: Pat
     recipe = task.recipe.model_copy(update={"epochs": 7})
     other = Task.model_validate({**task.model_dump(), "recipe": recipe.model_dump()})
     with pytest.raises(UsageError, match="is defined otherwise than the one here"):
-        adopt_originals(other, pack_of(theirs).folder, RunConfig(home=tmp_path / "ours"))
+        import_originals(other, pack_of(theirs).folder, RunConfig(home=tmp_path / "ours"))
     damaged = pack_of(theirs).folder / "models" / "s1.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.raises(ForgetBenchError, match="missing or damaged"):
-        adopt_originals(task, pack_of(theirs).folder, RunConfig(home=tmp_path / "ours"))
+        import_originals(task, pack_of(theirs).folder, RunConfig(home=tmp_path / "ours"))
 
 
 RESTRICTED = "iau:gradient_restriction=true,lr="
@@ -333,12 +333,12 @@ def test_originals_of_a_methods_own_are_made_once_for_all_that_only_unlearning_r
 ) -> None:
     task = task.with_counts(seeds=2)
     done = go(task, tmp_path, f"{RESTRICTED}0.001", f"{RESTRICTED}0.002")
-    assert done.fresh == 2 * (3 + 1 + 2)  # three sets of models, one of their own, two sets unlearned
+    assert done.computed == 2 * (3 + 1 + 2)  # three sets of models, one of their own, two sets unlearned
     slow, fast = (read_run(folder) for folder in done.runs)
     assert slow.manifest.originals == fast.manifest.originals
     assert slow.manifest.models != fast.manifest.models
     more = go(task, tmp_path, f"{RESTRICTED}0.001,restriction=0.01")
-    assert more.fresh == 2 * (1 + 1)
+    assert more.computed == 2 * (1 + 1)
 
 
 def test_originals_of_a_methods_own_are_in_the_run_and_beside_the_boards_in_the_report(

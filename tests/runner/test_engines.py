@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import operator
 import os
 import pickle
 import re
@@ -13,8 +14,9 @@ import pytest
 
 from forgetbench.datasets.problems import FileProblems, Problem
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.runner.engines import Local, Processes, make_executor
-from forgetbench.training import DivergedError
+from forgetbench.runner.engines import LocalEngine, ProcessesEngine, make_engine
+from forgetbench.tasks.task import read_task
+from forgetbench.training.loop import DivergedError
 
 ROOT = Path(__file__).parents[2]
 MORE = (DivergedError, FileProblems)
@@ -22,18 +24,18 @@ MORE = (DivergedError, FileProblems)
 
 
 def test_results_come_in_the_order_of_the_jobs_whatever_the_executor() -> None:
-    jobs = [{"obj": {"n": number}} for number in range(7)]
+    jobs = list(range(7))
     told: list[int] = []
-    with Processes(2) as several, Local() as one:
-        side_by_side = several("forgetbench.runner.engines:echo", jobs, lambda number, _: told.append(number))
-        in_order = one("forgetbench.runner.engines:echo", jobs, lambda *_: None)
-    assert side_by_side == in_order == jobs
+    with ProcessesEngine(2) as several, LocalEngine() as one:
+        side_by_side = several.map(operator.neg, jobs, lambda number, _: told.append(number))
+        in_order = one.map(operator.neg, jobs, lambda *_: None)
+    assert side_by_side == in_order == [0, -1, -2, -3, -4, -5, -6]
     assert sorted(told) == list(range(7))
 
 
 def test_an_error_of_a_job_reaches_the_caller_with_its_kind() -> None:
-    with Processes(1) as executor, pytest.raises(UsageError, match="no task"):
-        executor("forgetbench.tasks.task:read_task", ["nothing/such"], lambda *_: None)  # type: ignore[list-item]
+    with ProcessesEngine(1) as executor, pytest.raises(UsageError, match="task"):
+        executor.map(read_task, ["nothing/such"], lambda *_: None)
 
 
 def every_error(kind: type[ForgetBenchError] = ForgetBenchError) -> list[type[ForgetBenchError]]:
@@ -59,24 +61,24 @@ def test_no_error_is_left_out_above() -> None:
 
 
 def test_a_killed_worker_is_explained() -> None:
-    with Processes(1) as executor, pytest.raises(ForgetBenchError, match="finished jobs are not repeated"):
-        executor("os:_exit", [3], lambda *_: None)  # type: ignore[list-item]
+    with ProcessesEngine(1) as executor, pytest.raises(ForgetBenchError, match="finished jobs are not repeated"):
+        executor.map(os._exit, [3], lambda *_: None)
 
 
 def test_an_executor_has_a_name() -> None:
-    assert isinstance(make_executor("auto", 1, "cuda"), Local)
-    assert isinstance(make_executor("auto", 1, "cpu"), Processes)
-    with pytest.raises(UsageError, match="There are: auto, local, processes"):
-        make_executor("ray", None, "cpu")
+    assert isinstance(make_engine("auto", 1, "cuda"), LocalEngine)
+    assert isinstance(make_engine("auto", 1, "cpu"), ProcessesEngine)
+    with pytest.raises(UsageError, match="Available: auto, local, processes"):
+        make_engine("ray", None, "cpu")
 
 
 def test_workers_end_with_their_killed_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        "from forgetbench.runner.engines import Processes\n"
+        "from forgetbench.runner.engines import ProcessesEngine\n"
         "if __name__ == '__main__':\n"
-        "    with Processes(1) as executor:\n"
-        "        [result] = executor('forgetbench.runner.engines:echo', [{}], lambda *_: None)\n"
+        "    with ProcessesEngine(1) as executor:\n"
+        "        [result] = executor.map(abs, [-1], lambda *_: None)\n"
         "        print(next(iter(executor._pool._processes)), flush=True)\n"
         "        import time; time.sleep(60)\n"
     )

@@ -24,7 +24,7 @@ from forgetbench.methods.base import ForgetRequest
 from forgetbench.reporting.streams import StreamCurves, stream_curves, stream_table
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.context import TaskContext
-from forgetbench.runner.method_spec import choose
+from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.run import TaskRun, run
 from forgetbench.runner.unlearn import make_request
 from forgetbench.scoring.scorer import Scorer
@@ -61,8 +61,8 @@ class World:
 
     @property
     def pack(self) -> ReferenceBundle:
-        assert self.done.pack is not None
-        return self.done.pack
+        assert self.done.reference is not None
+        return self.done.reference
 
     @property
     def run(self) -> Run:
@@ -70,10 +70,10 @@ class World:
 
     @property
     def bench(self) -> TaskContext:
-        return TaskContext(self.task, RunConfig(home=self.home, device="cpu").site())
+        return TaskContext(self.task, RunConfig(home=self.home, device="cpu").env())
 
     def original(self, seed: int) -> torch.nn.Module:
-        network = self.bench.spec.build(0)
+        network = self.bench.data.network_spec.build(0)
         network.load_state_dict(load_file(self.pack.folder / "models" / f"s{seed}.safetensors"))
         return network.eval()
 
@@ -96,8 +96,8 @@ def go(task: Task, folder: Path, home: Path, *names: str, parameters: str = "") 
     folder.mkdir(exist_ok=True)
     (folder / "stepwise.py").write_text(STEPWISE)
     files = [] if names else [f"{folder / 'stepwise.py'}:Stepwise{parameters}"]
-    options = RunConfig(home=home, device="cpu", executor="local")
-    [done] = run([task], lambda one: choose(names, files, one.network.name), options)
+    options = RunConfig(home=home, device="cpu", engine="local")
+    [done] = run([task], lambda one: parse_methods(names, files, one.network.name), options)
     return World(task, done, home)
 
 
@@ -119,8 +119,8 @@ def test_every_request_starts_from_what_the_one_before_returned(world: World) ->
             with torch.no_grad():
                 network.head.bias[0] += added
             answers = run.answers(records[step]) if step < 2 else run.logits(0, seed)
-            for subset, rows in world.bench.rows(0).items():
-                images = getattr(world.bench.partition, rows.part).images[rows.index]
+            for subset, rows in world.bench.data.rows(0).items():
+                images = getattr(world.bench.data.partition, rows.part).images[rows.index]
                 with torch.no_grad():
                     logits = network(torch.from_numpy(np.array(images)).float() / 255).numpy()
                 expected = encode(logits, attributes=False).astype(np.float64)
@@ -147,27 +147,36 @@ def test_a_request_holds_what_is_asked_now_and_nothing_that_was_asked_before(wor
 def test_the_oracle_never_saw_anything_that_was_requested(world: World) -> None:
     """Trained here, by hand, on the rows of classes that nobody asked away, it gives the pack's answers."""
     bench = world.bench
-    gone = np.unique(bench.partition.train.labels[bench.split(0).forget])
+    gone = np.unique(bench.data.partition.train.labels[bench.data.split(0).forget])
     assert len(gone) == 3
-    rows = np.flatnonzero(~np.isin(bench.partition.train.labels, gone))
+    rows = np.flatnonzero(~np.isin(bench.data.partition.train.labels, gone))
     for role, folder in (("reference", "references"), ("control", "controls")):
-        network = bench.spec.build(world.task.stream(f"{role}-init", 0, 1))
-        fit(network, bench.examples("train", 0).take(rows), world.task.recipe, world.task.stream(f"{role}-order", 0, 1))
+        network = bench.data.network_spec.build(world.task.stream(f"{role}-init", 0, 1))
+        fit(
+            network,
+            bench.data.examples("train", 0).take(rows),
+            world.task.recipe,
+            world.task.stream(f"{role}-order", 0, 1),
+        )
         stored = np.load(world.pack.folder / folder / "d0-s1.npz")
-        assert np.array_equal(bench.observe(network, 0)["test"], stored["test"])
+        assert np.array_equal(bench.predict(network, 0)["test"], stored["test"])
 
 
 def test_curves_are_accuracies_on_the_test_images_of_each_requests_class(world: World) -> None:
     bench, run = world.bench, world.run
     curves = world.curves(run.manifest.row)
-    asked = [int(bench.partition.train.labels[rows[0]]) for rows in bench.split(0).requests]
-    labels = bench.partition.test.labels
+    asked = [int(bench.data.partition.train.labels[rows[0]]) for rows in bench.data.split(0).requests]
+    labels = bench.data.partition.test.labels
     for seed in range(2):
         for place, added in enumerate((0.0, 1.0, 3.0, 7.0)):
             network = world.original(seed)
             with torch.no_grad():
                 network.head.bias[0] += added
-                right = network(torch.from_numpy(np.array(bench.partition.test.images)).float() / 255).argmax(1).numpy()
+                right = (
+                    network(torch.from_numpy(np.array(bench.data.partition.test.images)).float() / 255)
+                    .argmax(1)
+                    .numpy()
+                )
             for request, label in enumerate(asked):
                 expected = (right == labels)[labels == label].mean()
                 assert curves.requested[place, request, seed] == pytest.approx(expected, abs=0.011)  # float16 ties
@@ -209,11 +218,11 @@ def test_a_task_that_is_no_stream_has_no_such_table_and_no_steps(
     tmp_path: Path, make_task: Callable[..., Task]
 ) -> None:
     task = make_task("class", "classes = [3]", train=200)
-    options = RunConfig(home=tmp_path, device="cpu", executor="local")
-    [done] = run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), options)
-    assert done.pack is not None
+    options = RunConfig(home=tmp_path, device="cpu", engine="local")
+    [done] = run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.network.name), options)
+    assert done.reference is not None
     assert read_run(done.runs[0]).manifest.steps == ()
-    assert stream_table(done.pack, [read_run(done.runs[0])]) is None
+    assert stream_table(done.reference, [read_run(done.runs[0])]) is None
 
 
 def test_flops_are_the_mean_of_a_request_on_both_sides(world: World, tmp_path: Path) -> None:
@@ -266,7 +275,7 @@ def test_a_failing_request_says_which_one_it_was(world: World, tmp_path: Path) -
         "    def unlearn(self, model, request):\n"
         "        if request.step == 1: raise ValueError('no luck')\n        return model\n"
     )
-    options = RunConfig(home=world.home, device="cpu", executor="local")
-    [done] = run([world.task], lambda one: choose([], [f"{file}:Bad"], one.network.name), options)
+    options = RunConfig(home=world.home, device="cpu", engine="local")
+    [done] = run([world.task], lambda one: parse_methods([], [f"{file}:Bad"], one.network.name), options)
     manifest = read_run(done.runs[0]).manifest
     assert (manifest.status, manifest.reason) == ("failed", "request 2 of 3: ValueError: no luck")

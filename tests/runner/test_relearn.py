@@ -19,7 +19,8 @@ from forgetbench.runner import relearn as measuring
 from forgetbench.runner.artifacts import WEIGHTS
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.context import TaskContext
-from forgetbench.runner.method_spec import choose
+from forgetbench.runner.jobs import RelearnJob
+from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.run import TaskRun, run
 from forgetbench.scoring.scorer import Scorer, rank_runs
 from forgetbench.tasks.task import Task
@@ -40,22 +41,24 @@ def task(make_task: Callable[..., Task]) -> Task:
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    return RunConfig(home=tmp_path_factory.mktemp("home"), device="cpu", executor="local", measure_relearning=True)
+    return RunConfig(home=tmp_path_factory.mktemp("home"), device="cpu", engine="local", measure_relearning=True)
 
 
 @pytest.fixture(scope="module")
 def done(task: Task, options: RunConfig) -> TaskRun:
-    [found] = run([task], lambda one: choose(["finetune:epochs=1", "random-label"], [], one.network.name), options)
+    [found] = run(
+        [task], lambda one: parse_methods(["finetune:epochs=1", "random-label"], [], one.network.name), options
+    )
     return found
 
 
 def steps_by_hand(bench: TaskContext, weights: Path, original: Path, seed: int) -> int | None:
     """Adam's formula written out, on the same batches; the accuracy is read before every step."""
     rule = measuring.RULE
-    network, before = bench.spec.build(0), bench.spec.build(0)
+    network, before = bench.data.network_spec.build(0), bench.data.network_spec.build(0)
     network.load_state_dict(load_file(weights))
     before.load_state_dict(load_file(original))
-    rows = bench.partition.train.take(bench.split(0).forget)
+    rows = bench.data.partition.train.take(bench.data.split(0).forget)
     images, labels = torch.from_numpy(np.array(rows.images)).float() / 255, torch.from_numpy(np.array(rows.labels))
     goal = 0.95 * float((before(images).argmax(1) == labels).float().mean())
     first = [torch.zeros_like(parameter) for parameter in network.parameters()]
@@ -75,27 +78,27 @@ def steps_by_hand(bench: TaskContext, weights: Path, original: Path, seed: int) 
 
 
 def test_steps_are_those_of_adam_written_out(task: Task, options: RunConfig, done: TaskRun) -> None:
-    bench = TaskContext(task, options.site())
+    bench = TaskContext(task, options.env())
     store = options.store
-    assert len(bench.split(0).forget) <= measuring.RULE["batch_size"]
-    original = store.key(bench.model_facts("original", 0, 1, None))
-    oracle = store.key(bench.model_facts("reference", 0, 1, None))
-    job = {"task": task.model_dump(mode="json"), "site": bench.site.__dict__, "draw": 0, "seed": 1}
-    found = measuring.relearn({**job, "model": oracle, "original": original})
+    assert len(bench.data.split(0).forget) <= measuring.RULE["batch_size"]
+    original = store.key(bench.keys.model("original", 0, 1))
+    oracle = store.key(bench.keys.model("reference", 0, 1))
+    job = RelearnJob(task=task, env=bench.env, model="", original="", draw=0, seed=1)
+    found = measuring.relearn(replace(job, model=oracle, original=original))
     expected = steps_by_hand(bench, store.path(oracle) / WEIGHTS, store.path(original) / WEIGHTS, 1)
     assert expected is not None
     assert 1 < expected < measuring.RULE["limit"]
-    assert abs(found["steps"] - expected) <= 1  # the fused step rounds otherwise
-    assert found["back"] is True
-    at_once = measuring.relearn({**job, "model": original, "original": original})
-    assert (at_once["steps"], at_once["back"]) == (0, True)  # it was never gone
+    assert abs(found.steps - expected) <= 1  # the fused step rounds otherwise
+    assert found.back is True
+    at_once = measuring.relearn(replace(job, model=original, original=original))
+    assert (at_once.steps, at_once.back) == (0, True)  # it was never gone
 
 
 def test_the_run_says_what_was_measured_and_the_report_shows_it(done: TaskRun) -> None:
-    assert done.pack is not None
+    assert done.reference is not None
     found = [read_run(folder) for folder in done.runs]
-    assert all(check_run(one, done.pack) == [] for one in found)
-    standing = rank_runs(Scorer(done.pack), found)
+    assert all(check_run(one, done.reference) == [] for one in found)
+    standing = rank_runs(Scorer(done.reference), found)
     oracles = [[model.measured["relearn.oracle"] for model in one.manifest.models] for one in found]
     assert oracles[0] == oracles[1]  # the same oracles beside every method
     for card, one in zip(standing.scorecards[2:], found, strict=True):
@@ -103,7 +106,7 @@ def test_the_run_says_what_was_measured_and_the_report_shows_it(done: TaskRun) -
         assert card.metrics["relearn"].value == pytest.approx(np.mean(steps))
         assert card.metrics["ain"].value == pytest.approx((np.mean(steps) + 1) / (np.mean(oracles[0]) + 1))
         assert "relearn" not in card.ranking
-    table = board_table(standing, done.pack.card)
+    table = board_table(standing, done.reference.card)
     assert sum("as measured by whoever ran it" in note for note in table.notes) == 2
 
 
@@ -111,11 +114,11 @@ def test_a_model_that_never_comes_back_counts_as_the_limit(
     task: Task, options: RunConfig, done: TaskRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(measuring.RULE, "limit", 1)
-    bench = TaskContext(task, options.site())
-    keys = {role: options.store.key(bench.model_facts(role, 0, 0, None)) for role in ("reference", "original")}
-    job = {"task": task.model_dump(mode="json"), "site": bench.site.__dict__, "draw": 0, "seed": 0}
-    found = measuring.relearn({**job, "model": keys["reference"], "original": keys["original"]})
-    assert (found["steps"], found["back"]) == (1, False)
+    bench = TaskContext(task, options.env())
+    keys = {role: options.store.key(bench.keys.model(role, 0, 0)) for role in ("reference", "original")}
+    job = RelearnJob(task=task, env=bench.env, model="", original="", draw=0, seed=0)
+    found = measuring.relearn(replace(job, model=keys["reference"], original=keys["original"]))
+    assert (found.steps, found.back) == (1, False)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,7 @@ def test_a_model_that_never_comes_back_counts_as_the_limit(
 def test_what_never_came_back_is_no_measurement(
     done: TaskRun, mine: list[tuple[int, int]], oracle: list[tuple[int, int]], relearn: object, ain: object
 ) -> None:
-    assert done.pack is not None
+    assert done.reference is not None
     run_ = read_run(done.runs[0])
     models = tuple(
         model.model_copy(
@@ -156,7 +159,7 @@ def test_what_never_came_back_is_no_measurement(
         for model, u, r in zip(run_.manifest.models, mine, oracle, strict=True)
     )
     run_ = replace(run_, manifest=run_.manifest.model_copy(update={"models": models}))
-    standing = rank_runs(Scorer(done.pack), [run_])
+    standing = rank_runs(Scorer(done.reference), [run_])
     card = standing.scorecards[-1]
     for name, expected in (("relearn", relearn), ("ain", ain)):
         value = card.metrics[name]
@@ -165,22 +168,20 @@ def test_what_never_came_back_is_no_measurement(
         else:
             assert value.value is value.low is value.high is None
             assert str(expected) in value.reason
-    [note] = [note for note in board_table(standing, done.pack.card).notes if "as measured by whoever ran it" in note]
+    [note] = [
+        note for note in board_table(standing, done.reference.card).notes if "as measured by whoever ran it" in note
+    ]
     assert ("at least" in note or "at most" in note) == any(not back for _, back in (*mine, *oracle))
 
 
 def test_without_it_scorecards_say_why_there_is_no_value(task: Task, options: RunConfig) -> None:
-    plain = RunConfig(home=options.home, device="cpu", executor="local")
-    [done] = run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), plain)
-    assert done.pack is not None
-    card = Scorer(done.pack).score(read_run(done.runs[0]))
-    for name, reason in (
-        ("relearn", "--measure-relearning"),
-        ("ulira", "random halves"),
-        ("zrf", "random network"),
-    ):
+    plain = RunConfig(home=options.home, device="cpu", engine="local")
+    [done] = run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.network.name), plain)
+    assert done.reference is not None
+    card = Scorer(done.reference).score(read_run(done.runs[0]))
+    for name, reason in (("relearn", "--measure-relearning"), ("ulira", "random halves"), ("zrf", "random network")):
         assert card.metrics[name].value is None
         assert reason in card.metrics[name].reason
-    refused = RunConfig(home=options.home, device="cpu", executor="local", measure_relearning=True, skip_oracles=True)
+    refused = RunConfig(home=options.home, device="cpu", engine="local", measure_relearning=True, skip_oracles=True)
     with pytest.raises(UsageError, match="which --skip-oracles does not train"):
         run([task], lambda _: [], refused)

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.reference import check_run, read_pack
 from forgetbench.evidence.run import read_run
-from forgetbench.importers.checkpoints import ExternalMethod, export, observe
+from forgetbench.importers.checkpoints import ExternalMethod, export_originals, import_checkpoints
 from forgetbench.runner.artifacts import WEIGHTS
 from forgetbench.runner.config import RunConfig
-from forgetbench.runner.method_spec import choose
+from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.run import run
 from forgetbench.scoring.scorer import Scorer, rank_runs
 from forgetbench.tasks.task import Task
@@ -32,8 +32,8 @@ def task(make_task: Callable[..., Task]) -> Task:
 @pytest.fixture(scope="module")
 def options(task: Task, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """Where one method has run, and its unlearned models were kept."""
-    found = RunConfig(home=tmp_path_factory.mktemp("home"), device="cpu", executor="local", keep_models=True)
-    run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), found)
+    found = RunConfig(home=tmp_path_factory.mktemp("home"), device="cpu", engine="local", keep_models=True)
+    run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.network.name), found)
     return found
 
 
@@ -55,7 +55,7 @@ def test_observed_models_give_the_bits_that_they_gave_where_they_were_made(
     task: Task, options: RunConfig, checkpoints: Path
 ) -> None:
     made = read_run(options.results.runs / task.name / "finetune-epochs=1")
-    seen = read_run(observe(task, checkpoints, ExternalMethod("my own code"), options))
+    seen = read_run(import_checkpoints(task, checkpoints, ExternalMethod("my own code"), options))
     for theirs, ours in zip(made.manifest.models, seen.manifest.models, strict=True):
         assert (theirs.draw, theirs.seed, theirs.arrays) == (ours.draw, ours.seed, ours.arrays)
         assert theirs.share_changed == ours.share_changed
@@ -75,15 +75,15 @@ def test_observed_models_give_the_bits_that_they_gave_where_they_were_made(
 
 
 def test_a_cost_that_is_told_is_kept(task: Task, options: RunConfig, checkpoints: Path) -> None:
-    folder = observe(task, checkpoints, ExternalMethod("told", flops=1e6, seconds=2.5), options)
+    folder = import_checkpoints(task, checkpoints, ExternalMethod("told", flops=1e6, seconds=2.5), options)
     cost = read_run(folder).manifest.cost
     assert (cost.flops, cost.seconds) == (1e6, 2.5)
 
 
 def test_the_same_checkpoints_again_change_nothing(task: Task, options: RunConfig, checkpoints: Path) -> None:
-    folder = observe(task, checkpoints, ExternalMethod("twice"), options)
+    folder = import_checkpoints(task, checkpoints, ExternalMethod("twice"), options)
     before = (folder / "manifest.json").read_bytes()
-    assert observe(task, checkpoints, ExternalMethod("twice"), options) == folder
+    assert import_checkpoints(task, checkpoints, ExternalMethod("twice"), options) == folder
     assert (folder / "manifest.json").read_bytes() == before
 
 
@@ -120,7 +120,7 @@ def test_a_checkpoint_of_another_network_is_refused(
     harm(state)
     save_file(state, path)
     with pytest.raises(UsageError, match=said):
-        observe(task, checkpoints, ExternalMethod("bad"), options)
+        import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
     assert not (options.results.runs / task.name / "bad").exists()
 
 
@@ -130,31 +130,31 @@ def test_a_model_that_overflows_is_refused(task: Task, options: RunConfig, check
     state["head.weight"] = state["head.weight"] * 0 + 3e38
     save_file(state, path)
     with pytest.raises(ForgetBenchError, match=r"d0-s1.safetensors: the model's answers on \w+ are not finite"):
-        observe(task, checkpoints, ExternalMethod("bad"), options)
+        import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
 
 
 def test_files_that_are_missing_damaged_twice_or_too_many_are_named(
     task: Task, options: RunConfig, checkpoints: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"also holds d1-s0.safetensors, d1-s1.safetensors"):
-        observe(task.with_counts(draws=1), checkpoints, ExternalMethod("bad"), options)
+        import_checkpoints(task.with_counts(draws=1), checkpoints, ExternalMethod("bad"), options)
     shutil.copyfile(checkpoints / "d0-s0.safetensors", checkpoints / "d0-s1.safetensors")
     with pytest.raises(UsageError, match=r"d0-s1.safetensors is the same file as d0-s0.safetensors"):
-        observe(task, checkpoints, ExternalMethod("bad"), options)
+        import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
     (checkpoints / "d0-s1.safetensors").write_bytes(b"no such thing")
     with pytest.raises(UsageError, match="is not a readable safetensors file"):
-        observe(task, checkpoints, ExternalMethod("bad"), options)
+        import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
     (checkpoints / "d0-s1.safetensors").unlink()
     with pytest.raises(UsageError, match=r"lacks d0-s1.safetensors"):
-        observe(task, checkpoints, ExternalMethod("bad"), options)
+        import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
     with pytest.raises(UsageError, match="there is no folder"):
-        observe(task, checkpoints / "nowhere", ExternalMethod("bad"), options)
+        import_checkpoints(task, checkpoints / "nowhere", ExternalMethod("bad"), options)
 
 
 def test_without_the_originals_it_says_where_to_get_them(task: Task, checkpoints: Path, tmp_path: Path) -> None:
-    elsewhere = RunConfig(home=tmp_path / "elsewhere", device="cpu", executor="local")
+    elsewhere = RunConfig(home=tmp_path / "elsewhere", device="cpu", engine="local")
     with pytest.raises(UsageError, match=r"originals of seeds \[0, 1\] .* --export-originals DIR --seeds 2"):
-        observe(task, checkpoints, ExternalMethod("x"), elsewhere)
+        import_checkpoints(task, checkpoints, ExternalMethod("x"), elsewhere)
 
 
 @pytest.mark.parametrize("name", ["", "...", "ssd", "x" * 201])
@@ -166,22 +166,22 @@ def test_a_row_needs_a_name_of_its_own(name: str) -> None:
 def test_an_export_is_all_that_somebody_with_his_own_code_needs(task: Task, options: RunConfig, tmp_path: Path) -> None:
     """Follow the guide: load, unlearn (a step up the forget set's loss), save, observe."""
     place = tmp_path / "export"
-    export(task, place, options)
+    export_originals(task, place, options)
     guide = (place / "README.md").read_text()
     assert guide.startswith("# The originals of test/mlp/random\n")
     assert "to seed 1." in guide
     from forgetbench.runner.context import TaskContext
 
-    bench = TaskContext(task, options.site())
+    bench = TaskContext(task, options.env())
     (tmp_path / "unlearned").mkdir()
     for draw in range(2):
         split = np.load(place / f"split-d{draw}.npz")
         assert len(split["forget"]) == 6
         assert sorted(np.concatenate([split["forget"], split["retain"]]).tolist()) == list(range(60))
-        images = torch.from_numpy(np.array(bench.partition.train.images[split["forget"]])).float() / 255
+        images = torch.from_numpy(np.array(bench.data.partition.train.images[split["forget"]])).float() / 255
         labels = torch.from_numpy(split["labels"][split["forget"]])
         for seed in range(2):
-            network = bench.spec.build(0)
+            network = bench.data.network_spec.build(0)
             network.load_state_dict(load_file(place / "originals" / f"s{seed}.safetensors"))
             before = torch.nn.functional.cross_entropy(network(images), labels)
             before.backward()
@@ -191,9 +191,9 @@ def test_an_export_is_all_that_somebody_with_his_own_code_needs(task: Task, opti
                     parameter.add_(0.5 * parameter.grad)
                 assert torch.nn.functional.cross_entropy(network(images), labels) > before
             save_file(network.state_dict(), tmp_path / "unlearned" / f"d{draw}-s{seed}.safetensors")
-    seen = read_run(observe(task, tmp_path / "unlearned", ExternalMethod("ascent by hand"), options))
+    seen = read_run(import_checkpoints(task, tmp_path / "unlearned", ExternalMethod("ascent by hand"), options))
     pack = read_pack(next(options.home.glob("packs/**/pack.json")).parent)
     card = Scorer(pack).score(seen)
     assert card.metrics["shift.forget"].value is not None
     with pytest.raises(UsageError, match="is not empty"):
-        export(task, place, options)
+        export_originals(task, place, options)

@@ -14,7 +14,7 @@ from forgetbench.evidence.reference import VERDICT, AuditVerdict, ReferenceBundl
 from forgetbench.evidence.run import read_run
 from forgetbench.reporting.tables import board_table
 from forgetbench.runner.config import RunConfig
-from forgetbench.runner.method_spec import choose
+from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.run import TaskRun, run
 from forgetbench.scoring.scorer import RankedRuns, Scorer, rank_runs
 from forgetbench.tasks.task import Task
@@ -27,13 +27,13 @@ def task(make_task: Callable[..., Task]) -> Task:
 
 @pytest.fixture
 def options(tmp_path: Path) -> RunConfig:
-    return RunConfig(home=tmp_path / "home", device="cpu", executor="local")
+    return RunConfig(home=tmp_path / "home", device="cpu", engine="local")
 
 
 def go(task: Task, options: RunConfig) -> tuple[TaskRun, ReferenceBundle]:
-    [done] = run([task], lambda one: choose(["finetune:epochs=1"], [], one.network.name), options)
-    assert done.pack is not None
-    return done, done.pack
+    [done] = run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.network.name), options)
+    assert done.reference is not None
+    return done, done.reference
 
 
 def standing_of(done: TaskRun, pack: ReferenceBundle) -> RankedRuns:
@@ -108,7 +108,7 @@ def test_the_verdict_of_another_pack_is_not_taken(task: Task, options: RunConfig
         read_pack(pack.folder)
     with pytest.raises(ForgetBenchError, match=r"the audit of another pack; `forgetbench audit test/mlp"):
         _ = ReferenceBundle(pack.folder, audited.card).unfit
-    options.results.keep_verdict(verdict, pack.card)
+    options.results.write_verdict(verdict, pack.card)
     options.results.verdict_file(task.name, task.key, task.draws, task.seeds).write_text("{}")
     with pytest.raises(ForgetBenchError, match="is damaged: remove it"):
         options.results.verdict(task.name, task.key, task.draws, task.seeds)
