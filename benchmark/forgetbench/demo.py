@@ -21,7 +21,7 @@ from forgetbench.leaderboard.settings import Settings
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.run import run
-from forgetbench.scoring.scorer import RankedRuns
+from forgetbench.scoring.scorer import RankedRuns, rank_runs
 from forgetbench.store import write_atomically
 from forgetbench.tasks.task import read_task
 
