@@ -1,6 +1,6 @@
-"""What a training batch costs: `python benchmarks/input.py`. Ours over torchvision's transforms in two workers.
+"""Cost of a training batch, compared with torchvision's transforms in two workers: `python benchmarks/input.py`.
 
-Both crop with 4 pixels of padding, flip, and make float images of the same bytes; the ratio is of medians in one run.
+Both sides crop with 4 pixels of padding, flip, and make float images of the same bytes. The ratio is of medians.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CASES = {"32x32 in color": (3, 32), "28x28 in grey": (1, 28), "128x128 in color"
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
-    """Images one by one through torchvision's transforms, as training scripts do it."""
+    """Images transformed one at a time by torchvision, as in common training scripts."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         self.images, self.labels = images.permute(0, 2, 3, 1).squeeze(-1).numpy(), labels.tolist()
@@ -36,7 +36,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 
 
 def seconds(batches: Callable[[], object]) -> float:
-    """How long one epoch of batches takes."""
+    """Seconds for one epoch of batches."""
     start = time.perf_counter()
     for _ in batches():  # type: ignore[attr-defined]
         pass

@@ -1,7 +1,7 @@
-"""Load on the leaderboard, over loopback: a board of 10,000 rows, mixed reads, many submitters, kills, and scoring.
+"""Load test of the leaderboard over loopback: a board of 10,000 rows, reads, many submitters, kills, and scoring.
 
-Run it as ``python benchmarks/leaderboard.py``; it makes its own servers in a temporary folder and prints its figures.
-The load comes from this process, on the same cores as the server: the figures are a lower bound.
+Run ``python benchmarks/leaderboard.py``. It starts servers in a temporary folder and prints its results. The load comes
+from this process, on the same cores as the server, so that the results are a lower bound.
 """
 
 from __future__ import annotations
@@ -29,44 +29,44 @@ from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.worker.worker import Worker
 
 CIFAR = {"forget": 5_000, "retain": 10_000, "validation": 5_000, "test": 10_000}
-"""Rows of a submission of the size of CIFAR-10."""
+"""Rows of a submission of CIFAR-10 size."""
 
 
 async def load(
     base: str, server: psutil.Process, paths: list[str], rate: float, seconds: float
 ) -> dict[str, list[float]]:
-    """Requests at a steady rate, whatever the answers take; latencies in milliseconds by path."""
-    found: dict[str, list[float]] = {}
+    """Send requests at a steady rate, however long answers take; return latencies in milliseconds by path."""
+    results: dict[str, list[float]] = {}
     statuses: Counter[int] = Counter()
     async with httpx2.AsyncClient(
         base_url=base, limits=httpx2.Limits(max_connections=64, keepalive_expiry=2), timeout=30
     ) as client:
 
-        async def ask(path: str) -> None:
+        async def request(path: str) -> None:
             before = time.perf_counter()
             answer = await client.get(path)
             statuses[answer.status_code] += 1
-            found.setdefault(path, []).append((time.perf_counter() - before) * 1000)
+            results.setdefault(path, []).append((time.perf_counter() - before) * 1000)
 
         start_at, tasks, used = time.perf_counter(), [], sum(server.cpu_times()[:2])
         for number in range(int(rate * seconds)):
             await asyncio.sleep(max(0.0, start_at + number / rate - time.perf_counter()))
-            tasks.append(asyncio.create_task(ask(paths[number % len(paths)])))
+            tasks.append(asyncio.create_task(request(paths[number % len(paths)])))
         await asyncio.gather(*tasks)
     each = (sum(server.cpu_times()[:2]) - used) / sum(statuses.values()) * 1000
     print(f"  {rate:g} requests a second for {seconds:g} s: statuses {dict(statuses)}, {each:.1f} ms of work each")
-    return found
+    return results
 
 
-def show(found: dict[str, list[float]]) -> None:
-    for path, times in found.items():
+def show(results: dict[str, list[float]]) -> None:
+    for path, times in results.items():
         ordered = sorted(times)
         p95 = ordered[int(0.95 * len(ordered))]
         print(f"    {path[:70]:<70} median {statistics.median(ordered):6.1f} ms  p95 {p95:6.1f} ms  of {len(ordered)}")
 
 
 def submitters(world: World, folder: Path, base: str, tokens: list[str], each: int) -> None:
-    """Ten people submit at once; every one of their runs is there afterwards, listed once."""
+    """Several people submit at once; check that every run is listed exactly once afterwards."""
     runs = [world.write_run(folder / f"run-{number}", number) for number in range(len(tokens) * each)]
 
     def send(number: int) -> str:
@@ -77,18 +77,18 @@ def submitters(world: World, folder: Path, base: str, tokens: list[str], each: i
         ids = list(pool.map(send, range(len(runs))))
     received = time.monotonic() - started
     while True:
-        found = [httpx2.get(f"{base}/api/v1/submissions/{identity}") for identity in ids]
-        if all(answer.status_code == 200 for answer in found):
+        results = [httpx2.get(f"{base}/api/v1/submissions/{identity}") for identity in ids]
+        if all(answer.status_code == 200 for answer in results):
             break
         time.sleep(0.5)
-    once = all([event["after"] for event in answer.json()["history"]].count("listed") == 1 for answer in found)
+    once = all([event["after"] for event in answer.json()["history"]].count("listed") == 1 for answer in results)
     listed = time.monotonic() - started
     print(f"{len(runs)} submissions by {len(tokens)} people at once:")
-    print(f"  received in {received:.1f} s, listed in {listed:.1f} s, each once: {once}")
+    print(f"  received in {received:.1f} s, listed in {listed:.1f} s, each exactly once: {once}")
 
 
 def scoring(folder: Path) -> None:
-    """How long one submission of the size of CIFAR-10 takes the worker."""
+    """Measure how long the worker needs for one submission of CIFAR-10 size."""
     world = World(CIFAR)
     settings = Settings(server_folder=folder / "server")
     install_bundle(settings, world.write_pack(folder / "pack"))
@@ -98,7 +98,7 @@ def scoring(folder: Path) -> None:
     started = time.monotonic()
     worker.drain()
     print(f"scoring, 10 seeds, {CIFAR}, 10 classes:")
-    print(f"  bands and both reference rows, once for a board: {time.monotonic() - started:.1f} s")
+    print(f"  bands and both reference rows, once per board: {time.monotonic() - started:.1f} s")
     run = world.write_run(folder / "run", 0)
     port = free_port()
     process = start_server(settings, port)
@@ -122,18 +122,18 @@ def scoring(folder: Path) -> None:
 
 
 def reads(settings: Settings, rows: int, seconds: float) -> None:
-    """Reads of one board of many rows."""
+    """Measure reads of one board of many rows."""
     port = free_port()
     base, process = f"http://127.0.0.1:{port}", start_server(settings, port)
     server = psutil.Process(process.pid)
     try:
         board, json_of = f"/boards/{TASK}", f"/api/v1/boards/{TASK}"
-        print(f"a board of {rows} rows, the same views again and again:")
+        print(f"a board of {rows} rows, the same views repeatedly:")
         show(asyncio.run(load(base, server, ["/health", board, json_of], 50, min(seconds, 20))))
-        print("views that nobody has asked for before:")
-        fresh = [f"{board}?page={page}&sort=-lira.forget" for page in range(1, 1 + rows // 100)]
+        print("views that are not cached:")
+        uncached = [f"{board}?page={page}&sort=-lira.forget" for page in range(1, 1 + rows // 100)]
         times = asyncio.run(
-            load(base, server, fresh + [f"{json_of}?q=method-{n}&sort=cost" for n in range(100)], 20, 10)
+            load(base, server, uncached + [f"{json_of}?q=method-{n}&sort=cost" for n in range(100)], 20, 10)
         )
         show({"pages": [t for p, ts in times.items() if "page=" in p for t in ts]})
         show({"searches": [t for p, ts in times.items() if "q=" in p for t in ts]})
@@ -156,7 +156,7 @@ def reads(settings: Settings, rows: int, seconds: float) -> None:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=["reads", "submitters", "kills", "scoring"])
     parser.add_argument("--rows", type=int, default=10_000)

@@ -1,4 +1,4 @@
-"""kill -9 of the server and of the worker at random moments, while people submit: what is there afterwards."""
+"""Kill the server and the worker (SIGKILL) at random moments while people submit, then count what is stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from forgetbench.leaderboard.settings import Settings
 
 
 def kill_at_random(settings: Settings, world: World, folder: Path, tokens: list[str], kills: int) -> None:
-    """Kill one of the two processes again and again, and count what was accepted and what is there."""
+    """Kill one of the two processes repeatedly, and count what was accepted and what is stored."""
     moments, port = random.Random(5), free_port()  # noqa: S311 - when to kill
     base, over = f"http://127.0.0.1:{port}", threading.Event()
     answers: list[tuple[Path, str]] = []
@@ -95,7 +95,7 @@ def _count(settings: Settings, ids: set[str]) -> None:
     print(f"  states: {dict(Counter(states.values()))}")
     folders = {path.name for path in settings.evidence.iterdir()}
     print(
-        f"  accepted and there: {len(ids & set(states))} of {len(ids)}; rows that nobody was told of: "
+        f"  accepted and stored: {len(ids & set(states))} of {len(ids)}; rows without an answer to the client: "
         f"{len(set(states) - ids)}"
     )
     print(

@@ -1,4 +1,4 @@
-"""The leaderboard's processes, started for measuring."""
+"""Start the processes of a leaderboard for measurements."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WORK = (
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -34,7 +34,7 @@ def free_port() -> int:
 def start_server(
     settings: Settings, port: int, *, worker: bool = False, quiet: bool = False
 ) -> subprocess.Popen[bytes]:
-    """`serve`, in a process of its own; returns when it is ready, and prints how long that took."""
+    """Start `serve` in a separate process; return when it is ready, and print how long that took."""
     words = [sys.executable, "-c", _SERVE, str(port), "worker" if worker else "none"]
     started = time.monotonic()
     process = subprocess.Popen(words, env=_environment(settings), stderr=subprocess.DEVNULL)
@@ -51,7 +51,7 @@ def start_server(
 
 
 def start_worker(settings: Settings) -> subprocess.Popen[bytes]:
-    """A scoring process, alone."""
+    """Start a scoring worker only."""
     return subprocess.Popen([sys.executable, "-c", _WORK], env=_environment(settings), stderr=subprocess.DEVNULL)
 
 

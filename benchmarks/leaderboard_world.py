@@ -1,4 +1,4 @@
-"""A made-up task, its runs, and a board filled with rows: what the leaderboard's load is measured on."""
+"""An artificial task, runs for it, and a board filled with rows, for load tests of the leaderboard."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COUNTS = {"forget": 60, "retain": 100, "validation": 50, "test": 100}
 
 
 class World:
-    """A made-up task: logits that look like those of classifiers."""
+    """An artificial task with logits that resemble those of classifiers."""
 
     def __init__(self, counts: dict[str, int]) -> None:
         generator = np.random.default_rng(1)
@@ -36,15 +36,15 @@ class World:
 
     def model(self, number: int, memory: float) -> dict[str, np.ndarray]:
         """Evidence of one model."""
-        generator, found = np.random.default_rng(number), {}
+        generator, arrays = np.random.default_rng(number), {}
         for name, labels in self.labels.items():
             logits = generator.normal(0, 1, (len(labels), CLASSES))
             logits[np.arange(len(labels)), labels] += 2 + (memory if name == "forget" else 0)
-            found[name] = encode(logits, attributes=False)
-        return found
+            arrays[name] = encode(logits, attributes=False)
+        return arrays
 
     def write_pack(self, folder: Path) -> Path:
-        """The task's pack."""
+        """Write the reference bundle of the task."""
         folder.mkdir()
         np.savez(folder / "labels-d0.npz", **self.labels)
         for start, role, memory in ((0, "originals", 2.0), (100, "references", 0.0), (200, "controls", 0.0)):
@@ -72,7 +72,7 @@ class World:
         return folder
 
     def write_run(self, folder: Path, number: int) -> Path:
-        """A run of a method that nobody has run before."""
+        """Write a run of a new method."""
         folder.mkdir()
         models = []
         for seed in range(SEEDS):
@@ -100,7 +100,7 @@ class World:
 
 
 def fill(settings: Settings, rows: int) -> None:
-    """List many copies of the reference row, each with numbers of its own, and rank them."""
+    """List many copies of the reference row with different numbers, and rank them."""
     database = Database(settings.database)
     generator = random.Random(2)  # noqa: S311 - numbers to sort by
     with database.write_session() as session:
@@ -120,19 +120,19 @@ def fill(settings: Settings, rows: int) -> None:
                 "name": f"m{number}",
                 "distance": {**example.brief["distance"], "value": distance, "pseudo": pseudo},
             }
-            mine = {
+            changes = {
                 "id": identity,
                 "tier": "recomputed",
                 "token_id": token.id,
                 "submitter": token.name,
                 "method": f"method-{number % 200}",
             }
-            mine |= {
+            changes |= {
                 "label": f"method-{number % 200}:lr={number}",
                 "search_text": f"method-{number % 200}",
                 "distance": distance,
             }
-            entries.append({**plain, **mine, "cost": generator.random(), "family": f"family-{number % 7}"})
+            entries.append({**plain, **changes, "cost": generator.random(), "family": f"family-{number % 7}"})
             scores.append(
                 {
                     "entry_id": identity,

@@ -1,6 +1,6 @@
-"""What methods cost: importances against batches of one, loops against plain ones, and FLOPs in percent of retraining.
+"""Cost of methods: importances, loops compared with plain loops, and FLOPs in percent of retraining.
 
-python benchmarks/methods.py    (ratios of medians, both sides in turn, one thread; a few minutes)
+python benchmarks/methods.py    (ratios of medians, alternating sides, one thread; a few minutes)
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def images(count: int, channels: int, size: int) -> Examples:
 
 
 def ratio(ours: Callable[[], object], plain: Callable[[], object], rounds: int = 5) -> float:
-    """Median seconds of the plain way over ours, run in turn."""
+    """Median seconds of the plain version divided by those of ours, run alternately."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for job, record in zip((ours, plain), times, strict=True):
@@ -54,7 +54,7 @@ def ratio(ours: Callable[[], object], plain: Callable[[], object], rounds: int =
 
 
 def importances() -> None:
-    """Per-example importances against the loop over batches of one that released codes run."""
+    """Per-example importances, compared with the loop over batches of one example in released code."""
     for name, size, count in (
         ("mlp", 8, 256),
         ("cnn", 8, 256),
@@ -81,7 +81,7 @@ def importances() -> None:
 
 
 def loops(request: ForgetRequest, original: nn.Module, facts: TaskFacts) -> None:
-    """A method's own loop against a plain one with the same steps; on a vit, of the methods for it alone."""
+    """A method's loop compared with a plain one of the same steps; on a vit, only methods for transformers."""
     settings: dict[str, dict[str, Scalar]] = {
         "cf-k": {"k": 1},
         "gradient-ascent": {"lr": 1e-6, "floor": 1.0},
@@ -125,12 +125,12 @@ def main() -> None:
     importances()
     for network in ("cnn", "vit"):
         shape, data = spec(network, 1, 8), images(600, 1, 8)
-        gone = data.labels == 3
+        forgotten = data.labels == 3
         recipe = Recipe.model_validate({"epochs": 25, "batch_size": 50, "lr": 0.02})
         request = ForgetRequest(
-            forget=data.take(torch.nonzero(gone)[:, 0]),
-            retain=data.take(torch.nonzero(~gone)[:, 0]),
-            validation=data.take(torch.nonzero(~gone)[:200, 0]),
+            forget=data.take(torch.nonzero(forgotten)[:, 0]),
+            retain=data.take(torch.nonzero(~forgotten)[:, 0]),
+            validation=data.take(torch.nonzero(~forgotten)[:200, 0]),
             seed=0,
             recipe=recipe,
             fresh_network=lambda shape=shape: shape.build(1),

@@ -2,7 +2,7 @@
 
     python benchmarks/metrics.py [--small]
 
-Each size runs in a process of its own, so that its peak memory is its own.
+Each size runs in a separate process, so that its peak memory is measured separately.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def board(title: str, seeds: int, rows: dict[str, int], classes: int = 10) -> No
 
     references, controls, originals = models(0.0), models(0.0), models(3.0)
     bands = timed(
-        f"{title}: bands, once a board",
+        f"{title}: bands, once per board",
         lambda: reference_bands(labels, references, controls, originals, "match-oracle"),
     )
     card = timed(
         f"{title}: one scorecard",
         lambda: score(models(1.0), name="x", references=references, labels=labels, bands=bands, originals=originals),
-        "(to hold at CIFAR-10 size: 20 s)",
+        "(limit at CIFAR-10 size: 20 s)",
     )
     timed(f"{title}: ranking 1,000 rows", lambda: rank([card.model_copy(update={"name": str(i)}) for i in range(1000)]))
     memory(title)
@@ -64,7 +64,7 @@ def slow_parts(examples: int, models: int) -> None:
     timed(
         f"forgetting quality: {examples} examples, {models} + {models} models",
         lambda: quality.forgetting_quality(quality.epsilons(left, right), models),
-        "(to hold at 5,000 and 512: 300 s)",
+        "(limit at 5,000 and 512: 300 s)",
     )
     rows = generator.uniform(size=(3, 10_000))
     timed(
@@ -72,12 +72,12 @@ def slow_parts(examples: int, models: int) -> None:
         lambda: attacks.svc_non_members(rows[0], rows[1] ** 2, rows[2]),
     )
     timed("loss attack on 10,000 rows", lambda: attacks.loss_attack(rows[0], rows[1]))
-    memory("these")
+    memory("slow parts")
 
 
 def memory(title: str) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{title + ': peak memory':<58} {peak:8.2f} GiB (to hold: 2 GiB)", flush=True)
+    print(f"{title + ': peak memory':<58} {peak:8.2f} GiB (limit: 2 GiB)", flush=True)
 
 
 def main() -> None:

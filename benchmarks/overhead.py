@@ -1,10 +1,10 @@
-"""What the harness costs: originals, oracles and evidence through the pipeline against bare training loops, in one run.
+"""Overhead of the harness: originals, oracles and evidence by the pipeline, compared with bare training loops.
 
     .venv/bin/python benchmarks/overhead.py [TASK] [SEEDS] [REPEATS]
 
-Both sides train the same networks on the same rows for the same number of steps, one after another in this process, and
-ask them about the same rows. The bare loop is what anyone would write: a tensor of floats, a permutation, SGD. The
-pipeline adds the store with its checksums, splits, evidence, and the pack. Sides alternate, since machines drift.
+Both sides train the same networks on the same rows for the same number of steps, one after another in this process,
+and compute logits of the same rows. The bare loop uses a tensor of floats, a permutation and SGD. The pipeline adds the
+store with its checksums, splits, evidence, and the reference bundle. The sides alternate, because machines drift.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def pipeline(task: Task) -> float:
 
 
 def bare(task: Task) -> float:
-    """Seconds of the same trainings and questions in plain loops; the images are loaded and the split drawn inside."""
+    """Seconds of the same training and prediction in plain loops, including loading images and drawing the split."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as home:
         bench = TaskContext(task, ExecutionEnv(home))
         split, rows = bench.data.split(0), bench.data.rows(0)
     images = torch.tensor(bench.data.partition.train.images, dtype=torch.float32) / 255
     labels = torch.tensor(split.train_labels)
-    asked = {
+    subsets = {
         name: torch.tensor(getattr(bench.data.partition, part.part).images[part.index], dtype=torch.float32) / 255
         for name, part in rows.items()
     }
@@ -53,7 +53,7 @@ def bare(task: Task) -> float:
             train(network, images[rows_of], labels[rows_of], task)
             network.eval()
             with torch.inference_mode():
-                for batch in asked.values():
+                for batch in subsets.values():
                     network(batch)
     return time.perf_counter() - start
 

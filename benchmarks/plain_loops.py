@@ -1,6 +1,6 @@
-"""Plain loops of nineteen methods, as released codes have them: floats ready in memory, no seeds, no checks.
+"""Plain loops of nineteen methods, as in released code: floats in memory, no seeds, no checks.
 
-Each takes the same steps, of the same sizes, as the method of ours with the same hyper-parameters.
+Each loop takes the same number of steps of the same size as ForgetBench's method with the same hyper-parameters.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Data(NamedTuple):
         for rows in order.split(size):
             yield self.images[rows], self.labels[rows]
 
-    def forever(self, size: int) -> Iterator[Batch]:
+    def cycle(self, size: int) -> Iterator[Batch]:
         while True:
             yield from self.batches(size)
 
@@ -45,7 +45,7 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    loss.item()  # released codes add it to a meter
+    loss.item()  # released code adds it to a meter
 
 
 def softened(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -57,7 +57,7 @@ def softened(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 class Adapter(nn.Module):
-    """Low-rank adapter beside a linear layer."""
+    """Low-rank adapter in parallel to a linear layer."""
 
     def __init__(self, linear: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Adapter(nn.Module):
 
 
 class PlainLoops:
-    """The plain loops over one request, for so many passes."""
+    """The plain loops over one request, for a number of epochs."""
 
     def __init__(self, original: nn.Module, request: ForgetRequest, epochs: int) -> None:
         self.original, self.request, self.epochs = original, request, epochs
@@ -146,20 +146,20 @@ class PlainLoops:
         return network
 
     def neggrad_plus(self) -> nn.Module:
-        network, gone = self.student(), self.forget.forever(128)
+        network, forget_batches = self.student(), self.forget.cycle(128)
         optimizer = sgd(network)
         for _ in range(self.epochs):
             for images, labels in self.retain.batches(128):
-                gone_images, gone_labels = next(gone)
-                away = functional.cross_entropy(network(gone_images), gone_labels)
-                step(optimizer, 0.9 * functional.cross_entropy(network(images), labels) - 0.1 * away)
+                forget_images, forget_labels = next(forget_batches)
+                forget_loss = functional.cross_entropy(network(forget_images), forget_labels)
+                step(optimizer, 0.9 * functional.cross_entropy(network(images), labels) - 0.1 * forget_loss)
         return network
 
     def gradient_ascent(self) -> nn.Module:
-        network, gone = self.student(), self.forget.forever(64)
+        network, forget_batches = self.student(), self.forget.cycle(64)
         optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9)
         for _ in range(self.epochs * -(-len(self.forget.labels) // 64)):
-            images, labels = next(gone)
+            images, labels = next(forget_batches)
             step(optimizer, -functional.cross_entropy(network(images), labels))
             network.eval()
             with torch.no_grad():
@@ -170,13 +170,13 @@ class PlainLoops:
         return network
 
     def random_label(self) -> nn.Module:
-        network, kept = copy.deepcopy(self.original).train(), self.retain.forever(192)
+        network, kept = copy.deepcopy(self.original).train(), self.retain.cycle(192)
         wrong = self.forget._replace(labels=(self.forget.labels + torch.randint(1, 10, self.forget.labels.shape)) % 10)
         optimizer = sgd(network)
         for _ in range(self.epochs):
             for images, labels in wrong.batches(64):
-                more, theirs = next(kept)
-                both, targets = torch.cat([images, more]), torch.cat([labels, theirs])
+                more, retain_labels = next(kept)
+                both, targets = torch.cat([images, more]), torch.cat([labels, retain_labels])
                 step(optimizer, functional.cross_entropy(network(both), targets))
         return network
 
@@ -223,10 +223,10 @@ class PlainLoops:
             for maximize, data, size in ((True, self.forget, 16), (False, self.retain, 64)):
                 for images, labels in data.batches(size):
                     with torch.no_grad():
-                        wanted = teacher(images)
+                        targets = teacher(images)
                     logits = network(images)
-                    apart = 4 * softened(logits, wanted, 2.0)
-                    loss = -apart if maximize else 0.5 * apart + functional.cross_entropy(logits, labels)
+                    kl = 4 * softened(logits, targets, 2.0)
+                    loss = -kl if maximize else 0.5 * kl + functional.cross_entropy(logits, labels)
                     optimizer.zero_grad()
                     loss.backward()
                     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -243,11 +243,11 @@ class PlainLoops:
         )
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
         for _ in range(self.epochs):
-            for images, gone in both.batches(64):
+            for images, is_forget in both.batches(64):
                 with torch.no_grad():
-                    wanted_well, wanted_badly = good(images).softmax(1), bad(images).softmax(1)
-                wanted = gone[:, None] * wanted_badly + (1 - gone[:, None]) * wanted_well
-                step(optimizer, functional.kl_div(network(images).log_softmax(1), wanted, reduction="batchmean"))
+                    good_targets, bad_targets = good(images).softmax(1), bad(images).softmax(1)
+                targets = is_forget[:, None] * bad_targets + (1 - is_forget[:, None]) * good_targets
+                step(optimizer, functional.kl_div(network(images).log_softmax(1), targets, reduction="batchmean"))
         return network
 
     def delete(self) -> nn.Module:
@@ -256,11 +256,11 @@ class PlainLoops:
         for _ in range(self.epochs):
             for images, labels in self.forget.batches(64):
                 with torch.no_grad():
-                    wanted = teacher(images)
-                    wanted[torch.arange(len(labels)), labels] = -1e10
+                    targets = teacher(images)
+                    targets[torch.arange(len(labels)), labels] = -1e10
                 step(
                     optimizer,
-                    functional.kl_div(network(images).log_softmax(1), wanted.softmax(1), reduction="batchmean"),
+                    functional.kl_div(network(images).log_softmax(1), targets.softmax(1), reduction="batchmean"),
                 )
         return network
 
@@ -297,11 +297,11 @@ class PlainLoops:
         kept = {}
         for layer in (layer for layer in network.modules() if isinstance(layer, nn.Conv2d)):
             sizes = layer.weight.grad.abs()
-            anew = sizes <= sizes.flatten().kthvalue(int(0.3 * sizes.numel())).values
+            reset = sizes <= sizes.flatten().kthvalue(int(0.3 * sizes.numel())).values
             fresh = torch.empty_like(layer.weight)
             nn.init.kaiming_normal_(fresh, mode="fan_out", nonlinearity="relu")
-            layer.weight.data = torch.where(anew, fresh, layer.weight.data)
-            kept[layer] = torch.where(anew, 1.0, 0.1)
+            layer.weight.data = torch.where(reset, fresh, layer.weight.data)
+            kept[layer] = torch.where(reset, 1.0, 0.1)
         network.train()
         optimizer = sgd(network, 0.05)
         for _ in range(self.epochs):
@@ -315,7 +315,7 @@ class PlainLoops:
                 loss.item()
         return network
 
-    def right(self, network: nn.Module, data: Data) -> float:
+    def accuracy(self, network: nn.Module, data: Data) -> float:
         network.eval()
         with torch.no_grad():
             return sum(int((network(x).argmax(1) == y).sum()) for x, y in data.batches(512)) / len(data.labels)
@@ -328,21 +328,21 @@ class PlainLoops:
             torch.cat([torch.ones(len(self.forget.labels)), torch.zeros(len(kept))]),
         )
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=5e-4)
-        self.right(teacher, self.validation)  # theirs is the bound wherever no whole class is forgotten
+        self.accuracy(teacher, self.validation)  # its accuracy is the target unless a whole class is forgotten
         for _ in range(self.epochs):
-            temperature = math.exp(8 * self.right(network, self.forget))
+            temperature = math.exp(8 * self.accuracy(network, self.forget))
             network.train()
-            for images, gone in both.batches(64):
+            for images, is_forget in both.batches(64):
                 with torch.no_grad():
                     logits = teacher(images)
                 soft = functional.gumbel_softmax(logits, tau=temperature)
                 hard = functional.gumbel_softmax(logits, tau=1.0, hard=True)
-                wanted = torch.where(gone[:, None].bool(), soft, hard)
-                step(optimizer, -(wanted * network(images).log_softmax(1)).sum(1).mean())
+                targets = torch.where(is_forget[:, None].bool(), soft, hard)
+                step(optimizer, -(targets * network(images).log_softmax(1)).sum(1).mean())
         return network
 
     def fanchuan(self) -> nn.Module:
-        network, others = self.student(), self.retain.forever(64)
+        network, others = self.student(), self.retain.cycle(64)
         first = torch.optim.SGD(network.parameters(), lr=0.005, momentum=0.9)
         for images, _ in self.forget.batches(64):
             logits = network(images)
@@ -369,18 +369,19 @@ class PlainLoops:
         noise = (mean + deviation * noise).detach()
         impairing = torch.optim.Adam(network.parameters(), lr=0.01)
         for _ in range(self.epochs):
-            for images, theirs in self.retain.batches(64):
+            for images, retain_labels in self.retain.batches(64):
                 some = torch.randint(64, (len(images) // 2,))
-                both, targets = torch.cat([images, noise[some]]), torch.cat([theirs, labels[some]])
+                both, targets = torch.cat([images, noise[some]]), torch.cat([retain_labels, labels[some]])
                 step(impairing, functional.cross_entropy(network(both), targets))
         repairing = torch.optim.Adam(network.parameters(), lr=0.005)
         for _ in range(2):
-            for images, theirs in self.retain.batches(64):
-                step(repairing, functional.cross_entropy(network(images), theirs))
+            for images, retain_labels in self.retain.batches(64):
+                step(repairing, functional.cross_entropy(network(images), retain_labels))
         return network
 
     def gs_lora(self) -> nn.Module:
-        network, gone = copy.deepcopy(self.original).requires_grad_(requires_grad=False), self.forget.forever(48)
+        network = copy.deepcopy(self.original).requires_grad_(requires_grad=False)
+        forget_batches = self.forget.cycle(48)
         for block in network.blocks:
             block.mlp.fc1, block.mlp.fc2 = Adapter(block.mlp.fc1, 8), Adapter(block.mlp.fc2, 8)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -388,9 +389,9 @@ class PlainLoops:
         network.train()
         for epoch in range(self.epochs):
             for images, labels in self.retain.batches(48):
-                gone_images, gone_labels = next(gone)
-                away = torch.relu(10.0 - functional.cross_entropy(network(gone_images), gone_labels))
-                loss = functional.cross_entropy(network(images), labels) + 0.15 * away
+                forget_images, forget_labels = next(forget_batches)
+                forget_loss = torch.relu(10.0 - functional.cross_entropy(network(forget_images), forget_labels))
+                loss = functional.cross_entropy(network(images), labels) + 0.15 * forget_loss
                 if epoch >= 1:
                     for block in network.blocks:
                         parts = [m for layer in (block.mlp.fc1, block.mlp.fc2) for m in (layer.down, layer.up)]

@@ -1,4 +1,4 @@
-"""What the training loop costs over a bare one: `python benchmarks/training.py`. Ratios of medians, one thread."""
+"""Overhead of the training loop over a bare loop, ratios of medians on one thread: `python benchmarks/training.py`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CASES = {
 
 
 def bare_loop(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, size: int) -> None:
-    """The least that training can be: float images ready in memory, no augmentation, no seeds, no checks."""
+    """Minimal training: float images in memory, no augmentation, no seeds, no checks."""
     with channels_last(network):
         optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
         network.train()
@@ -35,7 +35,7 @@ def bare_loop(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, si
 
 
 def alternating(first: Callable[[], None], second: Callable[[], None], rounds: int = 9) -> tuple[float, float]:
-    """Median seconds of each, run in turn so that a busy machine slows both."""
+    """Median seconds of both, run alternately so that other load slows both."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for job, record in zip((first, second), times, strict=True):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# forgetbench, with the database's password from a file, so that it stands in no compose file and in no image.
+# Run forgetbench with the database password from a file, so that no compose file and no image contains it.
 set -eu
 
 if [ -n "${FORGETBENCH_DATABASE_PASSWORD_FILE:-}" ]; then

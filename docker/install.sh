@@ -1,10 +1,10 @@
 #!/bin/sh
-# Install ForgetBench into a virtual environment of its own, from the repository's root:
+# Install ForgetBench into a new virtual environment; run it in the repository's root:
 #
 #     docker/install.sh server FOLDER    everything but torch: serving and scoring never import it
 #     docker/install.sh runner FOLDER    everything
 #
-# It needs Python and uv. The Dockerfile's stages call it, and so does the test that has no Docker engine.
+# Requires Python and uv. The Dockerfile calls it, and so does a test that needs no Docker engine.
 set -eu
 
 target=$1

@@ -1,4 +1,4 @@
-"""A method of one's own: fine-tuning on the retain set from a noisy start.
+"""Example of a custom method: fine-tuning on the retain set from a noisy start.
 
 forgetbench run digits/cnn/random-10 --method-file examples/my_method.py:NoisyFineTune
 """
@@ -14,14 +14,14 @@ from forgetbench.training import classification_loss
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyFineTune(Method):
-    """Adds noise to every weight, then trains on what is to be kept."""
+    """Adds noise to every weight, then trains on the retain set."""
 
     noise: float = param(0.1, ge=0, search=(0.01, 1.0), help="Noise, relative to the spread of each weight tensor.")
     lr: float = param(0.02, gt=0, search=(1e-3, 0.1), help="Learning rate.")
     epochs: int = param(3, ge=1, search=(1, 6), help="Passes over the retain set.")
 
     def unlearn(self, model: torch.nn.Module, request: ForgetRequest) -> torch.nn.Module:
-        """Returns a copy; the given model stays as it is."""
+        """Return an unlearned copy; the given model does not change."""
         network = copy.deepcopy(model).train()
         generator = request.generator()
         with torch.no_grad():
