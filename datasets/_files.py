@@ -1,4 +1,4 @@
-"""Reading image files: in parallel, with errors that name the file, and kept once decoded."""
+"""Image files: decoded in parallel into one tensor, with errors that name the file, and cached in the store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from forgetbench.datasets.problems import COPY_AGAIN, FileProblems, Problem, collect, problem_error, some
+from forgetbench.datasets.problems import (
+    COPY_AGAIN,
+    ImageSetError,
+    Problem,
+    collect_or_raise,
+    problem_error,
+    summarize_names,
+)
 from forgetbench.errors import UsageError
 from forgetbench.store import Store
 
@@ -26,131 +33,136 @@ if TYPE_CHECKING:
     import PIL.Image
     from numpy.typing import NDArray
 
+DECODER_VERSION = 1
+"""Part of the key of cached images: increase it when the decoded pixels of any file change."""
+
 Fit = Literal["stretch", "crop"]
-"""How a picture of another shape becomes a square: squeezed whole, or its middle cut out."""
+"""How an image becomes a square: stretched, or cropped to its middle."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp"})
 
-KEEP_FROM = 1000
-"""From so many pictures on, what was decoded is kept in the store."""
+CACHE_MIN_IMAGES = 1000
+"""Least number of images for which decoded pixels are cached in the store: fewer are decoded in about a second."""
 
-ROLE = "images"
-"""What artifacts are called in the store that depend on an image set alone."""
+CACHE_ROLE = "images"
+"""Role in the store of artifacts that depend on an image set alone."""
 
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
-"""What Pillow raises for files that are no image, or half of one."""
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+"""Exceptions that Pillow raises for files that are not images, or are truncated."""
 
 
 class ImageFile(NamedTuple):
     """A file to decode."""
 
     name: str
-    """For messages."""
+    """Name for messages."""
     content: Path | bytes
-    """Where its bytes are, or the bytes."""
+    """Path of the file, or its bytes."""
     row: int = -1
-    """Its row in the tensor; -1: the files come in the order of the rows."""
+    """Row of the tensor; -1: files come in the order of the rows."""
 
 
-class Shape(NamedTuple):
-    """What every picture is made into."""
+class TargetShape(NamedTuple):
+    """Shape that every image is converted to."""
 
     channels: Literal[1, 3]
     side: int
     fit: Fit = "stretch"
 
 
-class Pictures(NamedTuple):
-    """What could be read of some files."""
+class DecodedImages(NamedTuple):
+    """The readable images among some files."""
 
     images: NDArray[np.uint8]
-    """(M, channels, side, side), M of the files."""
+    """(M, channels, side, side); M of the files are readable."""
     rows: NDArray[np.int64]
-    """(M,), which files these are."""
+    """(M,) positions of the readable files."""
 
 
-class _Decoded(NamedTuple):
+class _DecodeResult(NamedTuple):
     images: NDArray[np.uint8]
-    wrong: dict[int, Problem]
-    """Rows that could not be read, which are undefined in the tensor."""
+    errors: dict[int, Problem]
+    """Row -> problem of every unreadable file; its pixels are undefined."""
     transparent: list[int]
-    """Rows of pictures with transparent parts."""
+    """Rows of images with transparent pixels."""
 
 
-class _UnfitError(Exception):
-    """Why a file cannot be read, and what to do about it."""
+class _DecodeError(Exception):
+    """A file cannot be decoded: the reason and how to fix it."""
 
     def __init__(self, reason: str, fix: str = COPY_AGAIN) -> None:
         super().__init__(reason)
         self.reason, self.fix = reason, fix
 
 
-def decode(files: Iterable[ImageFile], count: int, shape: Shape, place: Path | None = None) -> NDArray[np.uint8]:
-    """All pictures as one tensor, decoded by as many threads as there are processors.
+def decode_images(
+    files: Iterable[ImageFile], count: int, shape: TargetShape, path: Path | None = None
+) -> NDArray[np.uint8]:
+    """Decode images into one tensor, with as many threads as there are processors.
 
-    Pictures are turned upright, reduced by the mean of the area, and enlarged bicubically; what is transparent is shown
-    over white.
+    Images are turned upright, reduced by the mean of the area or enlarged bicubically, and shown over white if they are
+    transparent.
 
     Args:
-        files: ``count`` of them; read a few hundred at a time, so that the tensor is nearly all the memory used.
-        count: How many there are.
-        shape: What they are made into.
-        place: A new .npy file in which the tensor then lies, instead of in memory.
+        files: ``count`` files; a few hundred are read at a time, so that little more memory than the tensor's is used.
+        count: Number of files.
+        shape: Shape of every decoded image.
+        path: New .npy file that holds the tensor instead of memory.
 
     Returns:
-        uint8, (count, channels, side, side), in the order of the files or of the rows that they name.
+        uint8, (count, channels, side, side), in the order of the files or of their ``row``.
 
     Raises:
-        FileProblems: Files cannot be read; each is named with the reason.
-        UsageError: There are more or fewer files than were promised.
+        ImageSetError: Files cannot be read; each is named with the reason.
+        UsageError: The number of files is not ``count``.
     """
-    decoded = _decode(files, count, shape, place)
-    if decoded.wrong:
-        raise FileProblems(f"{len(decoded.wrong)} of {count} images cannot be read:", list(decoded.wrong.values()))
-    return decoded.images
+    result = _decode_all(files, count, shape, path)
+    if result.errors:
+        raise ImageSetError(f"{len(result.errors)} of {count} images cannot be read:", list(result.errors.values()))
+    return result.images
 
 
-def _decode(files: Iterable[ImageFile], count: int, shape: Shape, place: Path | None = None) -> _Decoded:
-    """As :func:`decode`, with what cannot be read noted rather than raised."""
+def _decode_all(files: Iterable[ImageFile], count: int, shape: TargetShape, path: Path | None = None) -> _DecodeResult:
+    """Decode images as :func:`decode_images` does, but return unreadable files instead of raising an error."""
     size = (count, shape.channels, shape.side, shape.side)
-    images = np.empty(size, np.uint8) if place is None else np.lib.format.open_memmap(place, "w+", np.uint8, size)
+    images = np.empty(size, np.uint8) if path is None else np.lib.format.open_memmap(path, "w+", np.uint8, size)
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    decoded = _Decoded(images, {}, [])
+    result = _DecodeResult(images, {}, [])
     done = 0
     with ThreadPoolExecutor(workers) as pool:
         for group in _batched(files, 64 * workers):
-            parts = [group[start : start + 32] for start in range(0, len(group), 32)]
-            starts = itertools.accumulate((len(part) for part in parts), initial=done)
-            jobs = zip(parts, starts, strict=False)
-            for found in pool.map(lambda job: _decode_some(job[0], job[1], images, shape), jobs):
-                decoded.wrong.update(found.wrong)
-                decoded.transparent.extend(found.transparent)
+            batches = [group[start : start + 32] for start in range(0, len(group), 32)]
+            starts = itertools.accumulate((len(batch) for batch in batches), initial=done)
+            jobs = zip(batches, starts, strict=False)
+            for part in pool.map(lambda job: _decode_batch(job[0], job[1], images, shape), jobs):
+                result.errors.update(part.errors)
+                result.transparent.extend(part.transparent)
             done += len(group)
-            _let_go(images)
+            _release_pages(images)
     if done != count:
-        raise UsageError(f"{count} images were expected, and {done} are there.")
-    return decoded
+        raise UsageError(f"Expected {count} images, but there are {done}.")
+    return result
 
 
-def open_image(file: ImageFile, shape: Shape | None = None) -> PIL.Image.Image:
-    """One picture, upright and in grey or colors; at its own size where no shape is given.
+def open_image(file: ImageFile, shape: TargetShape | None = None) -> PIL.Image.Image:
+    """Decode one image, upright, in gray or RGB; without a target shape it keeps its own size.
 
     Raises:
-        FileProblems: It cannot be read.
+        ImageSetError: It cannot be read.
     """
     try:
-        image = _opened(file, shape)
-    except _UnfitError as error:
-        raise FileProblems("", [_unreadable(file, error)]) from error
-    return _over_white(image) if shape is None else _shown(image, shape)
+        image = _read_image(file, shape)
+    except _DecodeError as error:
+        raise ImageSetError("", [_decode_problem(file, error)]) from error
+    return _composite_over_white(image) if shape is None else _convert(image, shape)
 
 
-def _unreadable(file: ImageFile, error: _UnfitError) -> Problem:
+def _decode_problem(file: ImageFile, error: _DecodeError) -> Problem:
     return Problem("unreadable image", f"{file.name}: {error.reason}", error.fix)
 
 
-def _opened(file: ImageFile, shape: Shape | None) -> PIL.Image.Image:
-    """A picture in its own colors."""
+def _read_image(file: ImageFile, shape: TargetShape | None) -> PIL.Image.Image:
+    """Read an image, upright, in the color mode of the file."""
     import PIL.Image
     import PIL.ImageOps
 
@@ -158,25 +170,25 @@ def _opened(file: ImageFile, shape: Shape | None) -> PIL.Image.Image:
     try:
         content = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
         if content.startswith(b"P2"):
-            image = _plain_grey(content)
+            image = _read_plain_pgm(content)
         else:
             image = PIL.Image.open(io.BytesIO(content))
             if shape is not None:
-                # JPEG is decoded at half, a quarter or an eighth of its size where that leaves twice what is needed.
+                # A JPEG is decoded at half, a quarter or an eighth of its size if that leaves twice what is needed.
                 image.draft(None, (2 * shape.side, 2 * shape.side))
             image.load()
         image = PIL.ImageOps.exif_transpose(image)
     except PIL.Image.DecompressionBombError as error:
-        raise _UnfitError("it has too many pixels", "Save it smaller.") from error
-    except UNREADABLE as error:
-        raise _UnfitError(_reason(error, content)) from error
+        raise _DecodeError("it has too many pixels", "Save it with fewer pixels.") from error
+    except DECODE_ERRORS as error:
+        raise _DecodeError(_error_reason(error, content)) from error
     if image.mode.startswith(("I", "F")):
-        raise _UnfitError("pixels have more than 8 bits", "Save it with 8 bits per channel.")
+        raise _DecodeError("pixels have more than 8 bits", "Save it with 8 bits per channel.")
     return image
 
 
-def _reason(error: Exception, content: bytes) -> str:
-    """Why Pillow could not read a file, in words that do not speak of Pillow's insides."""
+def _error_reason(error: Exception, content: bytes) -> str:
+    """Explain why Pillow could not read a file, without terms of Pillow's implementation."""
     import PIL
 
     if isinstance(error, OSError) and error.strerror:
@@ -185,147 +197,155 @@ def _reason(error: Exception, content: bytes) -> str:
         return "the file is empty"
     if isinstance(error, PIL.UnidentifiedImageError):
         page = content.lstrip()[:1] == b"<"
-        return f"it is {'a web page or other text' if page else 'of no format that is read'}, not a picture"
+        return "it is a web page or other text, not an image" if page else "its format is not supported"
     if "truncated" in str(error).lower():
         return "it is truncated: its end is missing"
     return f"it is damaged ({error})"
 
 
-def _transparent(image: PIL.Image.Image) -> bool:
-    """Whether any pixel shows what is behind it."""
+def _is_transparent(image: PIL.Image.Image) -> bool:
+    """Check whether any pixel is not opaque."""
     if not image.has_transparency_data:
         return False
     return bool(image.convert("RGBA").getchannel("A").getextrema()[0] != 255)
 
 
-def _over_white(image: PIL.Image.Image) -> PIL.Image.Image:
-    """A picture as it looks on a white page: what is transparent often hides colors that nobody has seen."""
+def _composite_over_white(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Show an image over white: transparent pixels often have arbitrary colors that no viewer shows."""
     import PIL.Image
 
-    if not _transparent(image):
+    if not _is_transparent(image):
         return image
     front = image.convert("RGBA")
     return PIL.Image.alpha_composite(PIL.Image.new("RGBA", front.size, "white"), front).convert("RGB")
 
 
-def image_paths(folder: Path) -> list[Path]:
-    """All image files below a folder, sorted by path; hidden files and folders are passed over."""
+def find_images(folder: Path) -> list[Path]:
+    """Find all image files in a folder and its subfolders, sorted by path; hidden files and folders are ignored."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def content_digest(folder: Path, paths: Iterable[Path]) -> str:
-    """SHA-256 over the names below a folder and the contents of files."""
+    """Compute the SHA-256 of the names (relative to a folder) and contents of files."""
     state = hashlib.sha256()
     ordered = list(paths)
     with ThreadPoolExecutor(4) as pool:
         for path, content in zip(ordered, pool.map(_file_hash, ordered), strict=True):
-            state.update(f"{below(folder, path)}\0{content}\n".encode())
+            state.update(f"{relative_name(folder, path)}\0{content}\n".encode())
     return state.hexdigest()
 
 
-def resident(folder: Path, paths: Sequence[Path], shape: Shape, problems: list[Problem] | None = None) -> Pictures:
-    """The pictures of files as one tensor: decoded, or out of the store where there are many of them.
+def load_images(
+    folder: Path, paths: Sequence[Path], shape: TargetShape, problems: list[Problem] | None = None
+) -> DecodedImages:
+    """Decode image files into one tensor, or map it from the store if there are many and they were decoded before.
 
     Args:
-        folder: The image set's folder.
+        folder: Folder of the image set.
         paths: The files, in the order of the rows.
-        shape: What every picture is made into.
-        problems: Where what is wrong is put, files that cannot be read being left out; none: it is raised.
+        shape: Shape of every decoded image.
+        problems: List to which problems are appended, and unreadable files are skipped; None: an error is raised.
 
     Raises:
-        FileProblems: Files cannot be read, and nobody collects what is wrong.
+        ImageSetError: No file can be read; or, without a list of problems, any file cannot be read.
     """
 
-    def fresh(place: Path | None = None) -> _Decoded:
-        return _decode((ImageFile(str(path), path) for path in paths), len(paths), shape, place)
+    def decode(path: Path | None = None) -> _DecodeResult:
+        return _decode_all((ImageFile(str(file), file) for file in paths), len(paths), shape, path)
 
-    def keep(place: Path) -> dict[str, NDArray[Any]]:
-        decoded = fresh(place / "images.npy")
-        if decoded.wrong:
-            raise FileProblems(f"{len(decoded.wrong)} images cannot be read:", list(decoded.wrong.values()))
-        return {"transparent": np.array(decoded.transparent, dtype=np.int64)}
+    def decode_to_cache(cache: Path) -> dict[str, NDArray[Any]]:
+        result = decode(cache / "images.npy")
+        if result.errors:
+            raise ImageSetError(f"{len(result.errors)} images cannot be read:", list(result.errors.values()))
+        return {"transparent": np.array(result.transparent, dtype=np.int64)}
 
-    if len(paths) >= KEEP_FROM:
-        code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    if len(paths) >= CACHE_MIN_IMAGES:
+        key = {"files": content_digest(folder, paths), "shape": list(shape), "version": DECODER_VERSION}
         try:
-            arrays = kept({"files": content_digest(folder, paths), "shape": list(shape), "code": code}, keep)
-            decoded = _Decoded(arrays["images"], {}, arrays["transparent"].tolist())
-        except FileProblems:
+            arrays = cached_arrays(key, decode_to_cache)
+            result = _DecodeResult(arrays["images"], {}, arrays["transparent"].tolist())
+        except ImageSetError:
             if problems is None:
                 raise
-            decoded = fresh()  # what has gaps is not kept
+            result = decode()  # only complete image sets are cached
     else:
-        decoded = fresh()
-    head = f"{len(decoded.wrong)} of {len(paths)} images cannot be read:"
-    collect([decoded.wrong[row] for row in sorted(decoded.wrong)], problems, head)
-    if problems is not None and decoded.transparent:
-        names = some([below(folder, paths[row]) for row in sorted(decoded.transparent)])
-        where = f"{len(decoded.transparent)} pictures have transparent parts, which are shown over white: {names}"
-        problems.append(Problem("transparent", where, "Save them over the background that you want.", serious=False))
-    rows = np.setdiff1d(np.arange(len(paths)), list(decoded.wrong))
+        result = decode()
+    head = f"{len(result.errors)} of {len(paths)} images cannot be read:"
+    collect_or_raise([result.errors[row] for row in sorted(result.errors)], problems, head)
+    if problems is not None and result.transparent:
+        names = summarize_names([relative_name(folder, paths[row]) for row in sorted(result.transparent)])
+        message = f"{len(result.transparent)} images have transparent pixels, which are shown over white: {names}"
+        fix = "If you want another background, save them with it."
+        problems.append(Problem("transparent", message, fix, serious=False))
+    rows = np.setdiff1d(np.arange(len(paths)), list(result.errors))
     if not len(rows):
-        raise problem_error("no image", f"{folder} has no image that can be read", "Mend what else is wrong, first.")
-    return Pictures(decoded.images[rows] if decoded.wrong else decoded.images, rows)
+        raise problem_error("no image", f"{folder} contains no readable image", "Fix the other problems first.")
+    return DecodedImages(result.images[rows] if result.errors else result.images, rows)
 
 
-def below(folder: Path, path: Path) -> str:
-    """The name of a file below a folder; whole where it lies elsewhere."""
+def relative_name(folder: Path, path: Path) -> str:
+    """Return the path of a file relative to a folder; the whole path if the file is elsewhere."""
     return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
-def kept(made_from: Mapping[str, Any], make: Callable[[Path], Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """Decoded arrays out of the store, where they were kept before; else they are made and kept.
+def cached_arrays(
+    made_from: Mapping[str, Any], make: Callable[[Path], Mapping[str, NDArray[Any]]]
+) -> dict[str, NDArray[Any]]:
+    """Return arrays from the store; if they are not there, make and store them.
 
-    They are mapped, not read: processes that use the same images share the memory.
+    Arrays are memory-mapped and read-only: processes that use the same images share the memory.
 
     Args:
-        made_from: All that the arrays depend on, the hash of their files included.
-        make: Decodes them; names to arrays. Large ones it may rather write, as <name>.npy, into the folder that it is
-            given.
+        made_from: Everything that the arrays depend on, including the hash of their files and the version of the code.
+        make: Function that returns name -> array. It may write large arrays itself, as <name>.npy, into the folder that
+            it receives.
     """
     store = Store()
-    key = {"role": ROLE, **made_from}
+    key = {"role": CACHE_ROLE, **made_from}
     folder = store.read(store.key(key))
     if folder is None:
-        folder = store.write(key, lambda fresh: _save(fresh, make(fresh)))
+        folder = store.write(key, lambda new_folder: _save_arrays(new_folder, make(new_folder)))
     return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
 
 
-def _save(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _save_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
 
-def _let_go(images: NDArray[np.uint8]) -> None:
-    """Let the pages of a tensor that lies in a file leave memory; what was written stays in the file."""
+def _release_pages(images: NDArray[np.uint8]) -> None:
+    """Release the memory of a tensor in a file; the written pixels stay in the file."""
     file: object = images.base
     if isinstance(file, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         file.madvise(mmap.MADV_DONTNEED)
 
 
-def _decode_some(files: Sequence[ImageFile], start: int, images: NDArray[np.uint8], shape: Shape) -> _Decoded:
-    found = _Decoded(images, {}, [])
+def _decode_batch(
+    files: Sequence[ImageFile], start: int, images: NDArray[np.uint8], shape: TargetShape
+) -> _DecodeResult:
+    result = _DecodeResult(images, {}, [])
     for position, file in enumerate(files, start):
-        place = position if file.row < 0 else file.row
+        row = position if file.row < 0 else file.row
         try:
-            image = _opened(file, shape)
-        except _UnfitError as error:
-            found.wrong[place] = _unreadable(file, error)
+            image = _read_image(file, shape)
+        except _DecodeError as error:
+            result.errors[row] = _decode_problem(file, error)
             continue
-        if _transparent(image):
-            found.transparent.append(place)
-        if place < len(images):
-            pixels = np.asarray(_shown(image, shape))
-            images[place] = pixels if shape.channels == 1 else pixels.transpose(2, 0, 1)
-    return found
+        if _is_transparent(image):
+            result.transparent.append(row)
+        if row < len(images):
+            pixels = np.asarray(_convert(image, shape))
+            images[row] = pixels if shape.channels == 1 else pixels.transpose(2, 0, 1)
+    return result
 
 
-def _shown(image: PIL.Image.Image, shape: Shape) -> PIL.Image.Image:
-    return _fitted(_over_white(image).convert("L" if shape.channels == 1 else "RGB"), shape)
+def _convert(image: PIL.Image.Image, shape: TargetShape) -> PIL.Image.Image:
+    """Convert an image to the channels and size of the target shape."""
+    return _resize(_composite_over_white(image).convert("L" if shape.channels == 1 else "RGB"), shape)
 
 
-def _fitted(image: PIL.Image.Image, shape: Shape) -> PIL.Image.Image:
+def _resize(image: PIL.Image.Image, shape: TargetShape) -> PIL.Image.Image:
     import PIL.Image
 
     box: tuple[float, float, float, float] = (0, 0, *image.size)
@@ -336,27 +356,27 @@ def _fitted(image: PIL.Image.Image, shape: Shape) -> PIL.Image.Image:
     target = (shape.side, shape.side)
     if image.size == target:
         return image
-    grows = min(box[2] - box[0], box[3] - box[1]) < shape.side
-    return image.resize(target, PIL.Image.Resampling.BICUBIC if grows else PIL.Image.Resampling.BOX, box=box)
+    enlarging = min(box[2] - box[0], box[3] - box[1]) < shape.side
+    return image.resize(target, PIL.Image.Resampling.BICUBIC if enlarging else PIL.Image.Resampling.BOX, box=box)
 
 
-def _plain_grey(content: bytes) -> PIL.Image.Image:
-    """A PGM file in decimal digits, which Pillow reads a hundred times more slowly."""
+def _read_plain_pgm(content: bytes) -> PIL.Image.Image:
+    """Read a PGM file in decimal digits (P2), a hundred times faster than Pillow."""
     import PIL.Image
 
     digits = b" ".join(line.split(b"#", 1)[0] for line in content[2:].splitlines())
     stray = digits.translate(None, b"0123456789 \t")
     if stray:
-        raise _UnfitError(f"it holds {stray[:8]!r} where decimal digits are expected")
+        raise _DecodeError(f"it contains {stray[:8]!r} where decimal digits are expected")
     numbers = np.fromstring(digits.decode(), dtype=np.int64, sep=" ")
     if len(numbers) < 3 or numbers[:3].min() < 1:
-        raise _UnfitError("it is truncated: width, height or highest level are missing")
+        raise _DecodeError("it is truncated: width, height or highest level are missing")
     width, height, top = (int(number) for number in numbers[:3])
     levels = numbers[3:]
     if top > 255:
-        raise _UnfitError(f"levels go up to {top}", "Save it with 8 bits.")
+        raise _DecodeError(f"levels go up to {top}", "Save it with 8 bits.")
     if len(levels) < width * height:
-        raise _UnfitError(f"it is truncated: {len(levels)} of {width * height} pixels are there")
+        raise _DecodeError(f"it is truncated: it has {len(levels)} of {width * height} pixels")
     pixels = levels[: width * height].astype(np.float64).reshape(height, width)
     return PIL.Image.fromarray(np.round(np.clip(pixels, 0, top) * (255 / top)).astype(np.uint8))
 

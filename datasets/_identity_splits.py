@@ -1,4 +1,4 @@
-"""What image sets of people share: dividing pictures by person, or within each person."""
+"""Image sets of people: splits between people and splits within each person."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forgetbench.datasets._sampling import joined_groups, people_parts, stratified_parts, teach_every_class
-from forgetbench.datasets.base import FileLoader, generator, option
+from forgetbench.datasets._sampling import (
+    connected_groups,
+    ensure_train_covers_classes,
+    split_by_group,
+    stratified_split,
+)
+from forgetbench.datasets.base import FileLoader, make_rng
 from forgetbench.datasets.problems import problem_error
 from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import UsageError
+from forgetbench.options import option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,89 +27,92 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PeopleLoader(FileLoader):
-    """Base of loaders of pictures of people, which come without parts of their own."""
+    """Base of loaders of images of people that come without a split."""
 
-    size: int = option(32, "Side of a picture, pixels.", ge=8, le=512)
-    seed: int = option(0, "Seed of the split into parts.", ge=0)
+    size: int = option(32, "Side of an image in pixels.", ge=8, le=512)
+    seed: int = option(0, "Seed of the split.", ge=0)
 
-    def by_person(self, whole: ImageSet, shares: Sequence[float], rows: NDArray[np.int64] | None = None) -> Partition:
-        """Parts that share nobody, of people drawn at random, so that test people and unseen people are alike.
+    def split_by_person(
+        self, whole: ImageSet, fractions: Sequence[float], rows: NDArray[np.int64] | None = None
+    ) -> Partition:
+        """Split into parts that have no person in common.
 
-        People who share a picture byte for byte stay together.
+        People are drawn at random, so that test people and unseen people have the same distribution. People who share
+        an image byte for byte stay together.
 
         Args:
-            whole: All pictures, with identities.
-            shares: Of the people, for validation, test and unseen; each part gets one person at least.
-            rows: The pictures to use; None: all.
+            whole: All images, with identities.
+            fractions: Fractions of the people for validation, test and unseen; each part has at least one person.
+            rows: Rows to use; None: all.
         """
-        assert whole.identities is not None  # noqa: S101 (sets of people have them)
+        assert whole.identities is not None  # noqa: S101 (image sets of people have identities)
         rows = np.arange(len(whole)) if rows is None else rows
-        groups = np.unique(joined_groups(whole.identities, whole.first_copy)[rows], return_inverse=True)[1]
+        groups = np.unique(connected_groups(whole.identities, whole.first_copy)[rows], return_inverse=True)[1]
         total = int(groups.max()) + 1
-        counts = [max(1, round(share * total)) for share in shares]
+        counts = [max(1, round(fraction * total)) for fraction in fractions]
         try:
-            parts = people_parts(groups, counts, generator("people", self.card.name, self.seed))
+            parts = split_by_group(groups, counts, make_rng("people", self.card.name, self.seed))
         except UsageError as error:
-            fix = "Add people, or give smaller shares to validation and test; every part needs somebody."
+            fix = "Add people, or reduce the fractions for validation and test; every part needs at least one person."
             raise problem_error("too few people", f"{self.option_owner}: {str(error).rstrip('.')}", fix) from None
         if not whole.attributes:
-            parts = teach_every_class(parts, whole.labels[rows], groups, train=3)
+            parts = ensure_train_covers_classes(parts, whole.labels[rows], groups, train=3)
         validation, test, unseen, train = (whole.take(rows[part]) for part in parts)
         return Partition(self.card.name, train, validation, test, unseen, self.card)
 
-    def within_person(self, whole: ImageSet, shares: Sequence[float]) -> Partition:
-        """Parts that share everybody: every person's pictures are divided, and nobody is unseen.
+    def split_within_person(self, whole: ImageSet, fractions: Sequence[float]) -> Partition:
+        """Split the images of every person, so that every part shows everybody and no person is unseen.
 
-        Copies of one picture stay in one part, and every class has something in the training set.
+        Copies of one image stay in one part, and the training set has every class.
 
         Args:
-            whole: All pictures, whose labels are the people.
-            shares: Of the pictures, for validation and test.
+            whole: All images; the labels are the people.
+            fractions: Fractions of the images for validation and test.
         """
-        validation, test = (round(share * len(whole)) for share in shares)
+        validation, test = (round(fraction * len(whole)) for fraction in fractions)
         sizes = [len(whole) - validation - test, validation, test]
-        rng = generator("within", self.card.name, self.seed)
-        parts = stratified_parts(whole.labels, sizes, rng, whole.first_copy)
-        parts = teach_every_class(parts, whole.labels, whole.first_copy, train=0)
-        train, validated, tested = (whole.take(part) for part in parts)
-        return Partition(self.card.name, train, validated, tested, None, self.card)
+        rng = make_rng("within", self.card.name, self.seed)
+        parts = stratified_split(whole.labels, sizes, rng, whole.first_copy)
+        parts = ensure_train_covers_classes(parts, whole.labels, whole.first_copy, train=0)
+        train_set, validation_set, test_set = (whole.take(part) for part in parts)
+        return Partition(self.card.name, train_set, validation_set, test_set, None, self.card)
 
 
-def people_are_classes(images: ImageSet) -> bool:
-    """Whether every person has one label that nobody else has."""
+def identities_are_classes(images: ImageSet) -> bool:
+    """Check whether identities and labels correspond one to one."""
     if images.attributes or images.identities is None:
         return False
     pairs = set(zip(images.identities.tolist(), images.labels.tolist(), strict=True))
-    return len(pairs) == len({who for who, _ in pairs}) == len({label for _, label in pairs})
+    return len(pairs) == len({identity for identity, _ in pairs}) == len({label for _, label in pairs})
 
 
-def held_back(
-    people: NDArray[np.int64], barred: NDArray[np.bool_], share: float, rng: np.random.Generator
+def sample_validation_people(
+    people: NDArray[np.int64], excluded: NDArray[np.bool_], fraction: float, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """All rows of some people drawn at random, who are then neither trained on nor tested on.
+    """Draw people for validation, who are then neither trained on nor tested on.
 
-    So the published test set stays whole, nothing is chosen on it, and what is forgotten stays as published; the price
-    is that fewer rows are retained than were published.
+    This keeps the published test set and the published forget list complete, and no hyper-parameter is chosen on test
+    images. The price is that fewer rows are retained than were published.
 
     Args:
-        people: (N,), who is seen, over all rows of the set.
-        barred: (N,), rows that have to stay where they are, and with them everybody who is seen in one: those to be
-            forgotten, those of the test set, those of unseen people.
-        share: Of the people who are left, at least one.
-        rng: Where the randomness comes from.
+        people: (N,) person of every row of the image set.
+        excluded: (N,) rows that must stay in their part: rows to forget, test rows and rows of unseen people. People
+            who appear in any of them are not drawn.
+        fraction: Fraction of the remaining people to draw; at least one.
+        rng: Source of the randomness.
 
     Returns:
-        Sorted row numbers.
+        Sorted numbers of all rows of the drawn people.
 
     Raises:
-        FileProblems: Fewer than two people are left.
+        ImageSetError: Fewer than two people remain.
     """
-    free = np.flatnonzero(~np.isin(people, people[barred]))
-    count = len(np.unique(people[free]))
+    candidates = np.flatnonzero(~np.isin(people, people[excluded]))
+    count = len(np.unique(people[candidates]))
     if count < 2:
-        where = (
-            f"Validation pictures are those of some people of whom nothing is forgotten or tested, and there are "
-            f"{count} such people; two are needed"
+        message = (
+            "Validation images come from people without an image to forget or to test on, and there "
+            f"{'is 1 such person' if count == 1 else f'are {count} such people'}; at least two are needed"
         )
-        raise problem_error("too few people", where, "Get the whole set, or take another split.")
-    return free[people_parts(people[free], [max(1, round(share * count))], rng)[0]]
+        raise problem_error("too few people", message, "Get the whole image set, or use another split.")
+    return candidates[split_by_group(people[candidates], [max(1, round(fraction * count))], rng)[0]]

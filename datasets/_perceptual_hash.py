@@ -1,29 +1,31 @@
-"""Pictures that are the same but for their bytes: perceptual hashes."""
+"""Perceptual hashes: equal for images that differ only in their encoding."""
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forgetbench.datasets._files import ImageFile, content_digest, kept, open_image
+from forgetbench.datasets._files import DECODER_VERSION, ImageFile, cached_arrays, content_digest, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import PIL.Image
     from numpy.typing import NDArray
 
+PERCEPTUAL_HASH_VERSION = 1
+"""Part of the key of cached hashes: increase it when a hash of the same pixels changes."""
+
 
 def perceptual_hash(image: PIL.Image.Image) -> int:
-    """The perceptual hash of 64 bits that the imagehash library calls ``phash``.
+    """Compute the 64-bit hash that the imagehash library calls ``phash``.
 
-    The picture in grey is reduced to 32x32 (Lanczos); of its discrete cosine transform the 8x8 lowest frequencies are
-    compared with their median, row by row, the first one in the highest bit. Equal hashes mean the same picture, saved
-    again or slightly reduced; LoTUS (Spartalis et al. 2025) cleaned MUFAC by it.
+    The gray image is reduced to 32x32 pixels (Lanczos). The 8x8 lowest frequencies of its discrete cosine transform are
+    compared with their median, row by row, with the first one in the highest bit. Equal hashes mean the same image,
+    saved again or slightly reduced; LoTUS (Spartalis et al. 2025) cleaned MUFAC with it.
     """
     import PIL.Image
     from scipy.fft import dct
@@ -35,25 +37,30 @@ def perceptual_hash(image: PIL.Image.Image) -> int:
 
 
 def perceptual_hashes(folder: Path, paths: Sequence[Path]) -> NDArray[np.uint64]:
-    """The hashes of files below a folder, (N,); kept in the store.
+    """Return the hash of every file, (N,); computed once and then read from the store.
+
+    Args:
+        folder: Folder of the image set.
+        paths: N image files.
 
     Raises:
-        UsageError: A file cannot be read.
+        ImageSetError: A file cannot be read.
     """
 
-    def one(path: Path) -> int:
+    def hash_file(path: Path) -> int:
         return perceptual_hash(open_image(ImageFile(str(path), path)))
 
-    def everyone(_: Path) -> dict[str, NDArray[np.uint64]]:
+    def hash_all(_: Path) -> dict[str, NDArray[np.uint64]]:
         with ThreadPoolExecutor(4) as pool:
-            return {"hashes": np.fromiter(pool.map(one, paths), np.uint64, len(paths))}
+            return {"hashes": np.fromiter(pool.map(hash_file, paths), np.uint64, len(paths))}
 
-    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    return kept({"files": content_digest(folder, paths), "hash": "perceptual", "code": code}, everyone)["hashes"]
+    version = [PERCEPTUAL_HASH_VERSION, DECODER_VERSION]
+    key = {"files": content_digest(folder, paths), "hash": "perceptual", "version": version}
+    return cached_arrays(key, hash_all)["hashes"]
 
 
-def first_of_each(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which rows are the first with their hash."""
+def first_occurrences(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Mark the first row of every hash, (N,)."""
     first = np.zeros(len(hashes), dtype=bool)
     first[np.unique(hashes, return_index=True)[1]] = True
     return first

@@ -1,4 +1,4 @@
-"""Drawing rows: orders, stratified parts, and rows that belong together."""
+"""Random orders, stratified splits, and splits that keep groups of rows together."""
 
 from __future__ import annotations
 
@@ -15,95 +15,98 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def order(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """A random order of ``range(count)``: the ranks of uniform doubles, whose stream numpy keeps between releases."""
+def random_order(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return a random permutation of ``range(count)``.
+
+    It is the ranking of uniform doubles, whose stream stays the same from one numpy release to the next.
+    """
     return np.argsort(rng.random(count), kind="stable").astype(np.int64)
 
 
-def stratified_parts(
+def stratified_split(
     labels: NDArray[np.int64],
     sizes: Sequence[int],
     rng: np.random.Generator,
     groups: NDArray[np.int64] | None = None,
 ) -> list[NDArray[np.int64]]:
-    """Disjoint parts of exactly these sizes, each with the classes in proportion; the rest is left out.
+    """Draw disjoint parts of exactly these sizes, each with the classes in proportion; other rows are unused.
 
-    Every class is put in a random order and spread evenly over [0, 1); cutting the rows, sorted by that place, keeps
-    all classes in proportion, to within one row for every part. Where rows stay together, sizes are met to within a
-    group.
+    Every class is put in a random order and spread evenly over [0, 1). Cutting the rows, sorted by that position, keeps
+    all classes in proportion to within one row for every part. With groups, sizes are met to within one group.
 
     Args:
-        labels: (N,), the classes.
-        sizes: How many rows every part gets.
-        rng: Where the randomness comes from.
-        groups: (N,), rows that stay together, such as :attr:`ImageSet.first_copy`; none: every row is for itself.
+        labels: (N,) classes.
+        sizes: Number of rows of every part.
+        rng: Source of the randomness.
+        groups: (N,) rows with equal numbers stay in one part, such as :attr:`ImageSet.first_copy`; None: no groups.
 
     Returns:
-        Sorted row numbers, one array for each size.
+        Sorted row numbers, one array per size.
 
     Raises:
-        UsageError: The sizes are more than there are rows.
+        UsageError: The sizes add up to more than N.
     """
     if sum(sizes) > len(labels) or min(sizes, default=0) < 0:
         raise UsageError(f"Parts of {', '.join(map(str, sizes))} images cannot be taken from {len(labels)} images.")
-    place = np.empty(len(labels))
+    position = np.empty(len(labels))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        place[rows[order(len(rows), rng)]] = (np.arange(len(rows)) + rng.random()) / len(rows)
+        position[rows[random_order(len(rows), rng)]] = (np.arange(len(rows)) + rng.random()) / len(rows)
     edges = np.cumsum([0, *sizes])
     if groups is None:
-        ranked = np.argsort(place, kind="stable")
+        ranking = np.argsort(position, kind="stable")
     else:
+        # a group is placed where its first row is; edges move to the nearest border between groups
         _, first, members = np.unique(groups, return_index=True, return_inverse=True)
-        ranked = np.lexsort((first[members], place[first][members]))
-        starts = np.flatnonzero(np.diff(members[ranked], prepend=-1))
+        ranking = np.lexsort((first[members], position[first][members]))
+        starts = np.flatnonzero(np.diff(members[ranking], prepend=-1))
         borders = np.append(starts, len(labels))
         edges = borders[np.abs(borders[:, None] - edges).argmin(axis=0)]
-    return [np.sort(ranked[start:stop]) for start, stop in itertools.pairwise(edges)]
+    return [np.sort(ranking[start:stop]) for start, stop in itertools.pairwise(edges)]
 
 
-def teach_every_class(
+def ensure_train_covers_classes(
     parts: Sequence[NDArray[np.int64]], labels: NDArray[np.int64], groups: NDArray[np.int64], train: int
 ) -> list[NDArray[np.int64]]:
-    """Parts in which every class has something to be learned from: a class without has its first row moved to train.
+    """Move the first row of every class without training rows to the training part, with all rows of its group.
 
-    The rows of its group go with it. A part that would be left empty keeps what it has.
+    A move that would leave another part empty is not made.
 
     Args:
         parts: Row numbers of every part.
-        labels: (N,), the classes.
-        groups: (N,), rows that stay together.
-        train: Which part is trained on.
+        labels: (N,) classes.
+        groups: (N,) rows with equal numbers stay together.
+        train: Index of the training part in ``parts``.
 
     Returns:
-        The parts, sorted; as they were where every class is taught.
+        Sorted row numbers of every part; unchanged if the training part already has every class.
     """
     part = np.full(len(labels), -1)
     for number, rows in enumerate(parts):
         part[rows] = number
     for label in np.setdiff1d(labels, labels[part == train]):
-        moved = groups == groups[np.flatnonzero(labels == label)[0]]
-        left = [bool((part[~moved] == number).any()) for number in np.unique(part[moved]) if number >= 0]
-        if all(left):
-            part[moved] = train
+        moving = groups == groups[np.flatnonzero(labels == label)[0]]
+        if all(bool((part[~moving] == number).any()) for number in np.unique(part[moving]) if number >= 0):
+            part[moving] = train
     return [np.flatnonzero(part == number) for number in range(len(parts))]
 
 
-def joined_groups(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Groups of rows that are alike in any column, directly or through others.
+def connected_groups(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Group rows that have equal values in any column, directly or through other rows.
 
-    With identities and :attr:`ImageSet.first_copy` as columns, people who share a picture become one group.
+    With identities and :attr:`ImageSet.first_copy` as columns, people who share an image become one group.
 
     Args:
-        columns: (N,) each; equal numbers in one column belong together.
+        columns: (N,) each.
 
     Returns:
-        (N,) group numbers from 0, in the order in which the groups first appear.
+        (N,) group numbers from 0, in the order of the groups' first rows.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     count = len(columns[0])
+    # a graph of rows (nodes 0 to count - 1) and values (the nodes after them), with an edge for every cell
     nodes, offset = [], count
     for column in columns:
         _, codes = np.unique(column, return_inverse=True)
@@ -116,63 +119,66 @@ def joined_groups(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.argsort(np.argsort(first))[codes].astype(np.int64)
 
 
-def take_groups(groups: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """About ``count`` random rows in whole groups: exactly as many where the groups allow, never more.
+def sample_groups(groups: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw at most ``count`` random rows in whole groups; exactly ``count`` if the sizes of the groups allow it.
 
     Args:
         groups: (N,) group numbers from 0.
-        count: Rows wanted.
-        rng: Where the randomness comes from.
+        count: Number of rows.
+        rng: Source of the randomness.
 
     Returns:
         Sorted row numbers.
     """
-    return take_first_groups(groups, count, order(int(groups.max(initial=-1)) + 1, rng))
+    return take_ranked_groups(groups, count, random_order(int(groups.max(initial=-1)) + 1, rng))
 
 
-def take_first_groups(groups: NDArray[np.int64], count: int, ranking: NDArray[np.int64]) -> NDArray[np.int64]:
-    """At most ``count`` rows in whole groups, visited in the order of a ranking.
+def take_ranked_groups(groups: NDArray[np.int64], count: int, ranking: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Take at most ``count`` rows in whole groups, in the order of a ranking.
 
-    A group that would go beyond the count is left out, and the next ones are tried.
+    A group that would exceed the count is skipped, and the next ones are tried.
 
     Args:
         groups: (N,) group numbers from 0.
-        count: Rows wanted.
-        ranking: The groups, the first to be taken first.
+        count: Number of rows.
+        ranking: Group numbers, the first one to take first.
 
     Returns:
         Sorted row numbers.
     """
     sizes = np.bincount(groups)
     chosen = np.zeros(len(sizes), dtype=bool)
-    left = count
+    remaining = count
     for group in ranking:
-        if sizes[group] <= left:
+        if sizes[group] <= remaining:
             chosen[group] = True
-            left -= int(sizes[group])
-            if left == 0:
+            remaining -= int(sizes[group])
+            if remaining == 0:
                 break
     return np.flatnonzero(chosen[groups])
 
 
-def people_parts(groups: NDArray[np.int64], counts: Sequence[int], rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Parts of whole groups (people), drawn at random, so that all parts are alike; the last one gets all the others.
+def split_by_group(
+    groups: NDArray[np.int64], counts: Sequence[int], rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Split rows into parts of whole groups (people) drawn at random, so that all parts have the same distribution.
 
     Args:
-        groups: (N,), who is seen; equal numbers stay in one part.
-        counts: How many people every part but the last gets.
-        rng: Where the randomness comes from.
+        groups: (N,) rows with equal numbers stay in one part.
+        counts: Number of groups of every part but the last, which gets all others.
+        rng: Source of the randomness.
 
     Returns:
-        Sorted row numbers: one array for each count, and one for the rest.
+        Sorted row numbers: one array per count, and one for the rest.
 
     Raises:
-        UsageError: Nobody would be left for the last part.
+        UsageError: The last part would be empty.
     """
-    people, codes = np.unique(groups, return_inverse=True)
-    if sum(counts) >= len(people):
-        raise UsageError(f"Parts of {', '.join(map(str, counts))} people leave nobody of {len(people)} to train on.")
-    edges = np.cumsum([*counts, len(people) - sum(counts)])
-    part = np.empty(len(people), dtype=np.int64)
-    part[order(len(people), rng)] = np.searchsorted(edges, np.arange(len(people)), side="right")
+    names, codes = np.unique(groups, return_inverse=True)
+    if sum(counts) >= len(names):
+        parts = ", ".join(map(str, counts))
+        raise UsageError(f"Parts of {parts} people leave none of the {len(names)} people for training.")
+    edges = np.cumsum([*counts, len(names) - sum(counts)])
+    part = np.empty(len(names), dtype=np.int64)
+    part[random_order(len(names), rng)] = np.searchsorted(edges, np.arange(len(names)), side="right")
     return [np.flatnonzero(part[codes] == number) for number in range(len(edges))]

@@ -1,4 +1,4 @@
-"""CMU Face Images (UCI repository 124): 20 people in 32 moments each, grey."""
+"""CMU Face Images (UCI repository 124): gray images of 20 people, 32 per person."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 
 from forgetbench.datasets import datasets
-from forgetbench.datasets._files import Shape, below, resident
+from forgetbench.datasets._files import TargetShape, load_images, relative_name
 from forgetbench.datasets._identity_splits import PeopleLoader
-from forgetbench.datasets.base import option
-from forgetbench.datasets.problems import Problem, compared, problem_error
+from forgetbench.datasets.problems import Problem, diff_against_published, problem_error
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
+from forgetbench.options import option
 
 CLASSES = {
     "expression": ("neutral", "happy", "sad", "angry"),
     "pose": ("straight", "left", "right", "up"),
     "sunglasses": ("open", "sunglasses"),
 }
-GRAMMAR = re.compile(
+FILE_NAME = re.compile(
     r"(?P<identity>[a-z0-9]+)_(?P<pose>straight|left|right|up)_(?P<expression>neutral|happy|sad|angry)"
     r"_(?P<sunglasses>open|sunglasses)(?P<reduced>_[24])?\.(?i:pgm)"
 )
@@ -48,6 +48,7 @@ PEOPLE = [
     "sz24",
     "tammo",
 ]
+"""The people of the published image set."""
 DAMAGED = [
     "choon_left_angry_sunglasses",
     "danieln_straight_happy_sunglasses",
@@ -66,32 +67,32 @@ DAMAGED = [
     "tammo_right_happy_open",
     "tammo_right_sad_open",
 ]
-"""The sixteen moments of which the set, as published, has no sound picture."""
+"""Images of which the published image set has only a damaged file."""
 
 
-class Picture(NamedTuple):
-    """A file of the set, and what its name says."""
+class NamedImage(NamedTuple):
+    """An image file and the fields of its name."""
 
     path: Path
-    said: dict[str, str]
+    fields: dict[str, str]
 
 
 @datasets.register("cmu-faces")
 @dataclass(frozen=True, kw_only=True)
 class CmuFaces(PeopleLoader):
-    """CMU Face Images, 128x120 grey pictures reduced to a square.
+    """CMU Face Images, 128x120 gray images stretched to a square.
 
-    File names say all: ``<person>_<pose>_<expression>_<eyes>.pgm``. The archive's copies at half and a quarter of the
-    size (``_2``, ``_4``) and its damaged files (``.bad``) are passed over. For who it is, every person's pictures are
-    divided; for the other labels the people are.
+    Labels are in the file names, ``<person>_<pose>_<expression>_<eyes>.pgm``. Copies at half and a quarter of the size
+    (``_2``, ``_4``) and damaged files (``.bad``) are ignored. With identities as labels, the images of every person are
+    split; with other labels, the people are.
     """
 
-    labels: Literal["identity", "expression", "pose", "sunglasses"] = option("identity", "What is learned.")
+    labels: Literal["identity", "expression", "pose", "sunglasses"] = option("identity", "The label to learn.")
 
     card: ClassVar[DatasetCard] = DatasetCard(
         name="cmu-faces",
         title="CMU Face Images",
-        description="624 grey photographs of 20 people, each in four poses and four expressions, with and without "
+        description="624 gray photographs of 20 people, each in four poses and four expressions, with and without "
         "sunglasses. Small, real, and free to use.",
         license="CC BY 4.0",
         homepage="https://archive.ics.uci.edu/dataset/124",
@@ -102,55 +103,54 @@ class CmuFaces(PeopleLoader):
     )
 
     def read(self, root: Path | None, problems: list[Problem]) -> Partition:
-        """Read the pictures and divide them.
+        """Read the images and split them.
 
         Raises:
-            UsageError: The folder is missing, or holds no picture.
+            ImageSetError: The folder is missing, or contains no image.
         """
-        folder, found = self._folder(root), self._pictures(root, problems)
-        images, rows = resident(folder, [picture.path for picture in found], Shape(1, self.size), problems)
-        pictures = [found[row] for row in rows]
-        names = sorted({picture.said["identity"] for picture in pictures})
+        folder, found = self._folder(root), self._find_images(root, problems)
+        images, rows = load_images(folder, [image.path for image in found], TargetShape(1, self.size), problems)
+        readable = [found[row] for row in rows]
+        names = sorted({image.fields["identity"] for image in readable})
         classes = tuple(names) if self.labels == "identity" else CLASSES[self.labels]
         whole = ImageSet(
             images=images,
-            labels=np.array([classes.index(picture.said[self.labels]) for picture in pictures]),
+            labels=np.array([classes.index(image.fields[self.labels]) for image in readable]),
             classes=classes,
-            identities=np.array([names.index(picture.said["identity"]) for picture in pictures]),
+            identities=np.array([names.index(image.fields["identity"]) for image in readable]),
             people=tuple(names),
-            sources=tuple(below(folder, picture.path) for picture in pictures),
+            sources=tuple(relative_name(folder, image.path) for image in readable),
         )
         if self.labels == "identity":
-            return self.within_person(whole, (0.1, 0.3))
-        return self.by_person(whole, (0.1, 0.2, 0.2))
+            return self.split_within_person(whole, (0.1, 0.3))
+        return self.split_by_person(whole, (0.1, 0.2, 0.2))
 
-    def differences(self, root: Path | None) -> list[str]:
-        """Pictures that are missing of the 624, and others that are there."""
-        there = [picture.path.stem for picture in self._pictures(root, [])]
+    def compare_with_published(self, root: Path | None) -> list[str]:
+        """Report missing and additional images, compared with the 624 published ones."""
+        names = [image.path.stem for image in self._find_images(root, [])]
         grid = itertools.product(PEOPLE, CLASSES["pose"], CLASSES["expression"], CLASSES["sunglasses"])
         published = [name for name in map("_".join, grid) if name not in DAMAGED]
-        return compared(there, published, str(self._folder(root)))
+        return diff_against_published(names, published, str(self._folder(root)))
 
     def _folder(self, root: Path | None) -> Path:
-        return self.folder(root, "cmu_faces", "cmu-faces", expects="faces") / "faces"
+        return self.find_folder(root, "cmu_faces", "cmu-faces", expects="faces") / "faces"
 
-    def _pictures(self, root: Path | None, problems: list[Problem]) -> list[Picture]:
-        """All full-size pictures, sorted by path; names outside the grammar are problems."""
-        pictures = []
+    def _find_images(self, root: Path | None, problems: list[Problem]) -> list[NamedImage]:
+        """Find all full-size images, sorted by path; report wrong file names."""
+        images = []
         folder = self._folder(root)
         for path in sorted(path for path in folder.glob("*/*") if path.suffix.lower() == ".pgm"):
-            match = GRAMMAR.fullmatch(path.name)
+            match = FILE_NAME.fullmatch(path.name)
             if match is None or match["identity"] != path.parent.name:
-                where = (
-                    f"{path} is no name of CMU Face Images: expected is {self.card.layout}, with poses "
+                message = (
+                    f"{path} is not a file name of CMU Face Images. Expected: {self.card.layout}, with poses "
                     f"{', '.join(CLASSES['pose'])}, expressions {', '.join(CLASSES['expression'])} and eyes "
                     f"{', '.join(CLASSES['sunglasses'])}"
                 )
-                problems.append(Problem("wrong name", where, "Rename or remove it."))
-                continue
-            if match["reduced"] is None:
-                pictures.append(Picture(path, match.groupdict()))
-        if not pictures:
-            where = f"There is no picture below {folder}: expected is {self.card.layout}"
-            raise problem_error("missing set", where, self.card.obtain)
-        return pictures
+                problems.append(Problem("wrong name", message, "Rename or remove the file."))
+            elif match["reduced"] is None:
+                images.append(NamedImage(path, match.groupdict()))
+        if not images:
+            message = f"There is no image in {folder}. Expected: {self.card.layout}"
+            raise problem_error("missing image set", message, self.card.obtain)
+        return images

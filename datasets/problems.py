@@ -1,4 +1,4 @@
-"""What is wrong with an image set: single problems, and the error that holds all of them."""
+"""Problems of an image set's files, and the error that reports all of them."""
 
 from __future__ import annotations
 
@@ -10,106 +10,114 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
-SHOWN = 10
-"""So many problems stand in the message of an error; ``data check`` lists all."""
-NAMED = 20
-"""So many files or people are named in one problem."""
-COPY_AGAIN = "Copy the file again from where it comes from, or take it out."
+MAX_PROBLEMS_IN_ERROR = 10
+"""Problems that an error message shows; ``forgetbench data check`` lists all of them."""
+MAX_NAMES = 20
+"""Files or people that one problem names."""
+COPY_AGAIN = "Copy the file from its source again, or remove it."
 
 
 class Problem(NamedTuple):
     """One thing that is wrong with an image set."""
 
-    name: str
-    """What kind of problem, in a word or two."""
-    where: str
-    """Which file, row, part or class; a sentence without full stop."""
+    kind: str
+    """Kind of problem, in a few words: "unreadable image"."""
+    message: str
+    """What is wrong and where (file, row, part or class): a sentence without the full stop."""
     fix: str
-    """What to do about it; a sentence."""
+    """How to fix it: a sentence."""
     serious: bool = True
-    """Whether results would be wrong, rather than only worse."""
+    """Whether results would be wrong; otherwise it is a warning."""
 
 
-class FileProblems(UsageError):  # noqa: N818 (it holds several)
-    """Files or rows that are wrong; the message shows the first ten, and what to do where it is one.
+class ImageSetError(UsageError):
+    """Files or rows of an image set are wrong; the message shows the first ten problems.
+
+    A single problem is shown with its fix.
 
     Attributes:
-        head: The first line of the message where there are several.
-        problems: All of them.
+        head: First line of the message if there are several problems.
+        problems: All problems.
     """
 
     def __init__(self, head: str, problems: Sequence[Problem]) -> None:
         if len(problems) == 1 and not head:
-            message = f"{problems[0].where}. {problems[0].fix}"
+            message = f"{problems[0].message}. {problems[0].fix}"
         else:
-            more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-            lines = [head or f"{len(problems)} problems:", *(one.where for one in problems[:SHOWN]), *more]
+            hidden = len(problems) - MAX_PROBLEMS_IN_ERROR
+            lines = [head or f"{len(problems)} problems:"]
+            lines += [problem.message for problem in problems[:MAX_PROBLEMS_IN_ERROR]]
+            lines += [f"... and {hidden} more"] if hidden > 0 else []
             message = "\n".join(lines)
         super().__init__(message)
         self.head, self.problems = head, tuple(problems)
 
-    def __reduce__(self) -> tuple[type[FileProblems], tuple[str, tuple[Problem, ...]]]:
-        """Made anew from what it was made of, or no worker process could hand it over."""
+    def __reduce__(self) -> tuple[type[ImageSetError], tuple[str, tuple[Problem, ...]]]:
+        """Pickle by the constructor's arguments: worker processes send errors to the main process."""
         return type(self), (self.head, self.problems)
 
 
-def problem_error(name: str, where: str, fix: str) -> FileProblems:
-    """The error of one problem, after which nothing more can be read."""
-    return FileProblems("", [Problem(name, where, fix)])
+def problem_error(kind: str, message: str, fix: str) -> ImageSetError:
+    """Return the error of one problem that makes reading on impossible."""
+    return ImageSetError("", [Problem(kind, message, fix)])
 
 
-def problems_of(error: ForgetBenchError) -> list[Problem]:
-    """The problems that an error tells of."""
-    if isinstance(error, FileProblems):
+def problems_from_error(error: ForgetBenchError) -> list[Problem]:
+    """Return the problems that an error reports."""
+    if isinstance(error, ImageSetError):
         return list(error.problems)
     return [Problem("not as expected", str(error).rstrip("."), "See the message.")]
 
 
-def collect(found: Sequence[Problem], problems: list[Problem] | None, head: str = "") -> None:
-    """Put problems where all are collected, or raise them where nobody collects.
+def collect_or_raise(found: Sequence[Problem], problems: list[Problem] | None, head: str = "") -> None:
+    """Append problems to a list; without a list, raise them.
+
+    Args:
+        found: Problems to report.
+        problems: List to append to, or None.
+        head: First line of the error.
 
     Raises:
-        FileProblems: There are some, and no list for them.
+        ImageSetError: There are problems, and no list for them.
     """
     if problems is not None:
         problems += found
     elif found:
-        raise FileProblems(head, found)
+        raise ImageSetError(head, found)
 
 
-def too_few(name: str, taught: int) -> Problem:
-    """A class that can hardly be learned, or not at all."""
-    where = f"class {name!r} has {taught} training images"
-    return Problem("too few images", where, "Add images to train, or leave the class out.", serious=taught == 0)
+def too_few_images(class_name: str, count: int) -> Problem:
+    """Return the problem of a class with few training images; it is serious if there are none."""
+    message = f"class {class_name!r} has {count} training images"
+    return Problem("too few images", message, "Add training images, or remove the class.", serious=count == 0)
 
 
-def some(names: Sequence[object]) -> str:
-    """The first names, and how many others there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(map(str, names[:NAMED])) + more
+def summarize_names(names: Iterable[object], limit: int = MAX_NAMES) -> str:
+    """Join the first names with commas, and count the others."""
+    texts = [str(name) for name in names]
+    hidden = len(texts) - limit
+    return ", ".join(texts[:limit]) + (f" and {hidden:,} more" if hidden > 0 else "")
 
 
-NAMES_SHOWN = 12
-"""So many names are shown of a longer list."""
-
-
-def compared(there: Sequence[str], published: Iterable[str], where: str) -> list[str]:
-    """What is missing of a published list of names, what is not of it, and what is there twice; a sentence each.
+def diff_against_published(names: Sequence[str], published: Iterable[str], where: str) -> list[str]:
+    """Compare names of images with those of the published image set.
 
     Args:
-        there: The names that were found.
-        published: All names of the set as published, in the order in which they are shown.
-        where: What names them, for the sentence.
+        names: Names of the images on this machine.
+        published: All names of the published set, in the order in which missing ones are shown.
+        where: File or folder that contains the names, for the sentences.
+
+    Returns:
+        A sentence without the full stop for each kind of difference: missing, unexpected and repeated names.
     """
-    wanted, found = dict.fromkeys(published), dict.fromkeys(there)
-    kinds = (
-        ("are missing", [name for name in wanted if name not in found]),
-        ("are not of the published set", [name for name in found if name not in wanted]),
-        ("are there more than once", [name for name in found if len(there) > len(found) and there.count(name) > 1]),
+    expected, actual = dict.fromkeys(published), dict.fromkeys(names)
+    differences = (
+        ("are missing", [name for name in expected if name not in actual]),
+        ("are not in the published set", [name for name in actual if name not in expected]),
+        ("are there more than once", [name for name in actual if len(names) > len(actual) and names.count(name) > 1]),
     )
-    return [f"{where}: {len(names):,} pictures {what}: {_some(names)}" for what, names in kinds if names]
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    return [
+        f"{where}: {len(different):,} images {what}: {summarize_names(different, limit=12)}"
+        for what, different in differences
+        if different
+    ]

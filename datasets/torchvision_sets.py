@@ -1,4 +1,4 @@
-"""CIFAR, SVHN, MNIST and FashionMNIST, read through torchvision and verified by hash."""
+"""CIFAR, SVHN, MNIST and Fashion-MNIST, read through torchvision and verified by hash."""
 
 from __future__ import annotations
 
@@ -10,56 +10,63 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from forgetbench.datasets import datasets
-from forgetbench.datasets._sampling import stratified_parts
-from forgetbench.datasets.base import Loader, generator, option
-from forgetbench.datasets.problems import Problem, collect, problem_error
+from forgetbench.datasets._sampling import stratified_split
+from forgetbench.datasets.base import Loader, make_rng
+from forgetbench.datasets.problems import Problem, collect_or_raise, problem_error
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.errors import ForgetBenchError
+from forgetbench.options import option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-FETCH = "`forgetbench data prepare` fetches it."
+DOWNLOAD = "`forgetbench data prepare` downloads it."
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfficialLoader(Loader):
-    """Base of loaders of sets with an official training and test set.
+    """Base of loaders of image sets with an official training and test set.
 
-    Validation images come out of the test set, so that all of the training set is trained on, and index files that
-    others have published keep their meaning.
+    Validation images are taken from the test set, so that the whole training set is available for training and
+    published index files apply.
     """
 
     train: int | None = option(None, "Training images, stratified by class; none: all.", ge=2)
     test: int | None = option(None, "Test images, stratified by class; none: all that are not for validation.", ge=1)
-    validation: int = option(1000, "Validation images, stratified by class, taken out of the test set.", ge=1)
-    seed: int = option(0, "Seed of what is taken.", ge=0)
+    validation: int = option(1000, "Validation images, stratified by class, taken from the test set.", ge=1)
+    seed: int = option(0, "Seed of the selection.", ge=0)
 
-    def in_parts(self, train: ImageSet, test: ImageSet) -> Partition:
-        """The parts that the options ask for.
+    def split_official(self, train: ImageSet, test: ImageSet) -> Partition:
+        """Split the official sets as the options say.
+
+        Args:
+            train: The official training set.
+            test: The official test set.
 
         Raises:
-            UsageError: More images are asked for than there are.
+            ImageSetError: The options need more images than there are.
         """
-        tested = len(test) - self.validation if self.test is None else self.test
-        asked = (("train", train, self.train or 0), ("test", test, self.validation + max(tested, 1)))
-        for part, images, wanted in asked:
-            if wanted > len(images):
-                where = (
+        test_count = len(test) - self.validation if self.test is None else self.test
+        needs = (("train", train, self.train or 0), ("test", test, self.validation + max(test_count, 1)))
+        for part, images, needed in needs:
+            if needed > len(images):
+                message = (
                     f"{self.option_owner}: the {part} set has {len(images)} images; options train, test and validation "
-                    f"ask for {self.train or 'all'}, {tested} and {self.validation}"
+                    f"need {self.train or 'all'}, {test_count} and {self.validation}"
                 )
-                raise problem_error("too few images", where, "Ask for fewer images.")
-        rng = generator("official", self.card.name, self.seed)
-        validation, kept = stratified_parts(strata(test), [self.validation, tested], rng, test.first_copy)
+                raise problem_error("too few images", message, "Reduce these options.")
+        rng = make_rng("official", self.card.name, self.seed)
+        sizes = [self.validation, test_count]
+        validation_rows, test_rows = stratified_split(_stratification_labels(test), sizes, rng, test.first_copy)
         if self.train is not None and self.train < len(train):
-            train = train.take(stratified_parts(strata(train), [self.train], rng)[0])
-        return Partition(self.card.name, train, test.take(validation), test.take(kept), None, self.card)
+            train = train.take(stratified_split(_stratification_labels(train), [self.train], rng)[0])
+        validation, tested = test.take(validation_rows), test.take(test_rows)
+        return Partition(self.card.name, train, validation, tested, None, self.card)
 
 
-def strata(images: ImageSet) -> np.ndarray:
-    """What parts are stratified by: the finest classes that are known."""
+def _stratification_labels(images: ImageSet) -> np.ndarray:
+    """Return the finest classes that are known."""
     return images.labels if images.fine_labels is None else images.fine_labels
 
 
@@ -85,30 +92,34 @@ SUPERCLASSES = {
     "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
     "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
 }
+"""Superclass of CIFAR-100 -> its classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchvisionLoader(OfficialLoader):
-    """Base of sets that torchvision reads. Loading never downloads; :meth:`prepare` does."""
+    """Base of image sets that torchvision reads. Loading never downloads; :meth:`prepare` does."""
 
-    source: ClassVar[str]
-    """The class in ``torchvision.datasets``."""
-    parts: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]]] = ({"train": True}, {"train": False})
-    """The arguments of that class for the training and the test set."""
-    below: ClassVar[str]
-    """The folder that torchvision makes, or a file of its."""
+    torchvision_class: ClassVar[str]
+    """Name of the class in ``torchvision.datasets``."""
+    split_arguments: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]]] = ({"train": True}, {"train": False})
+    """Arguments of that class for the training and the test set."""
+    expects: ClassVar[str]
+    """Folder that torchvision creates, or a file in it."""
 
     def load(self, root: Path | None) -> Partition:
         """Read both sets.
 
         Raises:
-            UsageError: The files are missing or damaged, or more images are asked for than there are.
+            ImageSetError: Files are missing or damaged, or the options need more images than there are.
         """
         train, test = (self._image_set(data) for data in self._open(self._folder(root), download=False))
-        return self.in_parts(train, test)
+        return self.split_official(train, test)
 
     def prepare(self, root: Path) -> None:
-        """Download what is missing below the data folder, verified by hash.
+        """Download missing files into the data folder, verified by hash.
+
+        Args:
+            root: The data folder.
 
         Raises:
             ForgetBenchError: The download failed.
@@ -116,38 +127,40 @@ class TorchvisionLoader(OfficialLoader):
         try:
             self._open(root, download=True)
         except (OSError, RuntimeError) as error:
-            raise ForgetBenchError(f"{self.option_owner} could not be fetched: {error}") from error
+            raise ForgetBenchError(f"{self.option_owner} could not be downloaded: {error}") from error
 
     def _folder(self, root: Path | None) -> Path:
-        return self.folder(root, self.card.name, expects=self.below)
+        return self.find_folder(root, self.card.name, expects=self.expects)
 
     def _open(self, root: Path, *, download: bool) -> list[Any]:
+        """Return torchvision's training and test set."""
         import torchvision.datasets
 
-        reader = getattr(torchvision.datasets, self.source)
+        reader = getattr(torchvision.datasets, self.torchvision_class)
         try:
-            return [reader(root, download=download, **arguments) for arguments in self.parts]
+            return [reader(root, download=download, **arguments) for arguments in self.split_arguments]
         except RuntimeError as error:
             if download:
                 raise
-            where = f"{self.option_owner}: {str(error).rstrip('.')} ({root})"
-            raise problem_error("damaged file", where, f"Remove the files; {FETCH}") from error
+            message = f"{self.option_owner}: {str(error).rstrip('.')} ({root})"
+            raise problem_error("damaged file", message, f"Remove the files; {DOWNLOAD}") from error
 
     @abstractmethod
-    def _image_set(self, data: Any) -> ImageSet: ...
+    def _image_set(self, data: Any) -> ImageSet:
+        """Convert one of torchvision's sets."""
 
 
 def _cifar_card(name: str, title: str, classes: str, layout: str) -> DatasetCard:
     return DatasetCard(
         name=name,
         title=title,
-        description=f"60,000 color pictures of 32x32 pixels in {classes}.",
+        description=f"60,000 color images of 32x32 pixels in {classes}.",
         license="unknown; cite Krizhevsky 2009",
         homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
         citation="A. Krizhevsky (2009). Learning Multiple Layers of Features from Tiny Images",
         downloads=True,
         layout=layout,
-        obtain=FETCH,
+        obtain=DOWNLOAD,
     )
 
 
@@ -156,8 +169,8 @@ def _cifar_card(name: str, title: str, classes: str, layout: str) -> DatasetCard
 class Cifar10(TorchvisionLoader):
     """CIFAR-10."""
 
-    source: ClassVar[str] = "CIFAR10"
-    below: ClassVar[str] = "cifar-10-batches-py"
+    torchvision_class: ClassVar[str] = "CIFAR10"
+    expects: ClassVar[str] = "cifar-10-batches-py"
     card: ClassVar[DatasetCard] = _cifar_card(
         "cifar10", "CIFAR-10", "ten classes", "cifar-10-batches-py/data_batch_{1..5}, test_batch, batches.meta"
     )
@@ -170,10 +183,10 @@ class Cifar10(TorchvisionLoader):
 @datasets.register("cifar100")
 @dataclass(frozen=True, kw_only=True)
 class Cifar100(Cifar10):
-    """CIFAR-100 with its hundred fine classes."""
+    """CIFAR-100 with its hundred classes."""
 
-    source: ClassVar[str] = "CIFAR100"
-    below: ClassVar[str] = "cifar-100-python"
+    torchvision_class: ClassVar[str] = "CIFAR100"
+    expects: ClassVar[str] = "cifar-100-python"
     card: ClassVar[DatasetCard] = _cifar_card(
         "cifar100", "CIFAR-100", "a hundred classes", "cifar-100-python/train, test, meta"
     )
@@ -182,7 +195,7 @@ class Cifar100(Cifar10):
 @datasets.register("cifar20")
 @dataclass(frozen=True, kw_only=True)
 class Cifar20(Cifar100):
-    """CIFAR-100 with its twenty superclasses as labels, and the hundred classes as subclasses."""
+    """CIFAR-100 with its twenty superclasses as labels and its hundred classes as fine labels."""
 
     card: ClassVar[DatasetCard] = _cifar_card(
         "cifar20",
@@ -194,8 +207,8 @@ class Cifar20(Cifar100):
     def _image_set(self, data: Any) -> ImageSet:
         fine, fine_names = np.array(data.targets, dtype=np.int64), tuple(data.classes)
         names = tuple(SUPERCLASSES)
-        above = {member: number for number, name in enumerate(names) for member in SUPERCLASSES[name]}
-        coarse = np.array([above[name] for name in fine_names], dtype=np.int64)
+        superclass = {member: number for number, name in enumerate(names) for member in SUPERCLASSES[name]}
+        coarse = np.array([superclass[name] for name in fine_names], dtype=np.int64)
         images = data.data.transpose(0, 3, 1, 2)
         return ImageSet(images=images, labels=coarse[fine], classes=names, fine_labels=fine, fine_classes=fine_names)
 
@@ -205,9 +218,12 @@ class Cifar20(Cifar100):
 class Svhn(TorchvisionLoader):
     """Street View House Numbers, cropped digits, without the extra training set."""
 
-    source: ClassVar[str] = "SVHN"
-    parts: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]]] = ({"split": "train"}, {"split": "test"})
-    below: ClassVar[str] = "train_32x32.mat"
+    torchvision_class: ClassVar[str] = "SVHN"
+    split_arguments: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]]] = (
+        {"split": "train"},
+        {"split": "test"},
+    )
+    expects: ClassVar[str] = "train_32x32.mat"
     card: ClassVar[DatasetCard] = DatasetCard(
         name="svhn",
         title="SVHN",
@@ -217,7 +233,7 @@ class Svhn(TorchvisionLoader):
         citation="Y. Netzer et al. (2011). Reading Digits in Natural Images with Unsupervised Feature Learning",
         downloads=True,
         layout="train_32x32.mat, test_32x32.mat",
-        obtain=FETCH,
+        obtain=DOWNLOAD,
     )
 
     def _image_set(self, data: Any) -> ImageSet:
@@ -229,48 +245,48 @@ class Svhn(TorchvisionLoader):
 class Mnist(TorchvisionLoader):
     """MNIST."""
 
-    source: ClassVar[str] = "MNIST"
-    below: ClassVar[str] = "MNIST/raw"
-    raw: ClassVar[Mapping[str, str]] = {
+    torchvision_class: ClassVar[str] = "MNIST"
+    expects: ClassVar[str] = "MNIST/raw"
+    raw_md5: ClassVar[Mapping[str, str]] = {
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
         "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
         "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
         "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
     }
-    """The unpacked files and their MD5: torchvision verifies the archives alone, and only when it fetches them."""
+    """Unpacked file -> MD5: torchvision verifies only the archives, and only when it downloads them."""
     card: ClassVar[DatasetCard] = DatasetCard(
         name="mnist",
         title="MNIST",
-        description="70,000 handwritten digits, 28x28 pixels, grey, in ten classes.",
+        description="70,000 handwritten digits, 28x28 gray pixels, in ten classes.",
         license="CC BY-SA 3.0",
         homepage="http://yann.lecun.com/exdb/mnist/",
         citation="Y. LeCun, L. Bottou, Y. Bengio, P. Haffner (1998). Gradient-based learning applied to document "
         "recognition",
         downloads=True,
         layout="MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte",
-        obtain=FETCH,
+        obtain=DOWNLOAD,
     )
 
     def _open(self, root: Path, *, download: bool) -> list[Any]:
         if not download:
-            self._verify(root / self.below)
+            self._verify(root / self.expects)
         return super()._open(root, download=download)
 
     def _verify(self, folder: Path) -> None:
-        """Refuse files that are not the published ones, and those that torchvision would read in their place."""
+        """Refuse files that differ from the published ones, and older files that torchvision would read instead."""
         from torchvision.datasets.utils import check_integrity
 
         problems = []
-        for name, md5 in self.raw.items():
+        for name, md5 in self.raw_md5.items():
             path = folder / name
             if path.is_file() and not check_integrity(str(path), md5):
-                where = f"{self.option_owner}: {path} is not the published file, whose MD5 is {md5}"
-                problems.append(Problem("not the published file", where, f"Remove it; {FETCH}"))
+                message = f"{self.option_owner}: {path} is not the published file, whose MD5 is {md5}"
+                problems.append(Problem("not the published file", message, f"Remove it; {DOWNLOAD}"))
         older = folder.parent / "processed"
         if older.is_dir():
-            where = f"{self.option_owner}: {older} is of an old torchvision, and its files cannot be verified"
-            problems.append(Problem("not the published file", where, "Remove it."))
-        collect(problems, None)
+            message = f"{self.option_owner}: {older} is from an old version of torchvision and cannot be verified"
+            problems.append(Problem("not the published file", message, "Remove the folder."))
+        collect_or_raise(problems, None)
 
     def _image_set(self, data: Any) -> ImageSet:
         classes = tuple(name.split(" - ")[0] for name in data.classes)
@@ -284,9 +300,9 @@ class Mnist(TorchvisionLoader):
 class FashionMnist(Mnist):
     """Fashion-MNIST."""
 
-    source: ClassVar[str] = "FashionMNIST"
-    below: ClassVar[str] = "FashionMNIST/raw"
-    raw: ClassVar[Mapping[str, str]] = {
+    torchvision_class: ClassVar[str] = "FashionMNIST"
+    expects: ClassVar[str] = "FashionMNIST/raw"
+    raw_md5: ClassVar[Mapping[str, str]] = {
         "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
         "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
         "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
@@ -295,11 +311,11 @@ class FashionMnist(Mnist):
     card: ClassVar[DatasetCard] = DatasetCard(
         name="fashion-mnist",
         title="Fashion-MNIST",
-        description="70,000 pieces of clothing, 28x28 pixels, grey, in ten classes.",
+        description="70,000 pieces of clothing, 28x28 gray pixels, in ten classes.",
         license="MIT",
         homepage="https://github.com/zalandoresearch/fashion-mnist",
         citation="H. Xiao, K. Rasul, R. Vollgraf (2017). Fashion-MNIST",
         downloads=True,
         layout="FashionMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte",
-        obtain=FETCH,
+        obtain=DOWNLOAD,
     )

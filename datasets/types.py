@@ -1,4 +1,4 @@
-"""What an image set is: images, labels, people; and the four parts that a loader hands over."""
+"""Data types of image sets: images with labels and identities, their partition into parts, and the dataset card."""
 
 from __future__ import annotations
 
@@ -13,44 +13,43 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.errors import ForgetBenchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import ArrayLike, NDArray
-    from PIL.Image import Image
 
 
 class DatasetCard(BaseModel):
-    """What a person should know of an image set before using it."""
+    """Description of an image set: content, terms of use and source."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    """The name on the command line."""
+    """Name on the command line."""
     title: str
-    """The name that papers use."""
+    """Name in papers."""
     description: str
-    """Two or three sentences: what is seen, how many, what the labels mean."""
+    """Two or three sentences: what the images show, how many there are, what the labels mean."""
     license: str
-    """Terms of the images, in a few words; "unknown" where nobody has said."""
+    """Terms of use in a few words; "unknown" if none are published."""
     homepage: str = ""
-    """Where the set comes from."""
+    """Web page of the image set."""
     citation: str = ""
-    """Who to cite: authors, year, title."""
+    """Publication to cite: authors, year, title."""
     embedded: bool = False
-    """Needs no file and no network: drawn by us, or part of a library that we use."""
+    """Needs no files and no download: generated, or part of a library."""
     restricted: bool = False
-    """The images may not be passed on: they are never fetched, stored elsewhere or shown by us."""
+    """The images must not be redistributed: ForgetBench never downloads, copies or shows them."""
     downloads: bool = False
-    """``data prepare`` may fetch the files."""
+    """``forgetbench data prepare`` downloads the files."""
     people: bool = False
-    """Shows people, so that ``data prepare`` says what that asks of the user."""
+    """Shows real people, so that ``forgetbench data prepare`` prints a notice on privacy."""
     layout: str = ""
-    """The files that are expected below the data folder."""
+    """Expected files in the data folder."""
     obtain: str = ""
-    """Where to get the files, and on what conditions."""
+    """Where to get the files, and on which conditions."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,17 +60,16 @@ class ImageSet:
         images: uint8, (N, C, H, W).
         labels: int64, (N,) class numbers, or (N, A) zeros and ones for A binary attributes.
         classes: Names of the classes, or of the attributes where labels are (N, A).
-        identities: int64, (N,): who is seen; the same number is the same person in every part of a partition. None
-            where nobody knows.
-        fine_labels: int64, (N,): a finer class than the label (the subclass of a superclass). None where there is none.
-        fine_classes: Names of the finer classes.
-        people: Names of the people: ``people[k]`` is who has identity k. Empty where they have numbers alone. Outside
-            the hash: what a person is called shapes no model.
-        sources: (N,) names of the files that the images came from, for messages. Empty where there is no file. Outside
-            the hash too.
+        identities: int64, (N,) number of the person in the image; the same number is the same person in every part of a
+            partition. None if unknown.
+        fine_labels: int64, (N,) fine class (the subclass of a superclass). None if there are no fine classes.
+        fine_classes: Names of the fine classes.
+        people: Names of the people: ``people[k]`` has identity k. Empty if they have only numbers. Not part of the
+            hash, since names do not affect any model.
+        sources: (N,) names of the images' files, for messages. Empty if there are no files. Not part of the hash.
 
     Raises:
-        ForgetBenchError: Shapes, types or ranges do not fit together.
+        ForgetBenchError: Shapes, types or ranges are inconsistent.
     """
 
     images: NDArray[np.uint8]
@@ -101,18 +99,20 @@ class ImageSet:
         if self.sources and len(self.sources) != len(self.images):
             raise ForgetBenchError(f"{len(self.images)} images, but {len(self.sources)} sources")
         if self.people and (self.identities is None or self.identities.max(initial=0) >= len(self.people)):
-            raise ForgetBenchError(f"{len(self.people)} people have names, and identities go beyond them")
+            raise ForgetBenchError(f"there are {len(self.people)} names of people, but identities have higher numbers")
 
     def _check_labels(self) -> None:
         if self.attributes:
             if self.labels.shape[1] != len(self.classes):
-                raise ForgetBenchError(f"labels have {self.labels.shape[1]} attributes, named are {self.classes}")
-            top, what = 2, "attributes must be 0 or 1"
+                raise ForgetBenchError(
+                    f"labels have {self.labels.shape[1]} attributes, but the names are {self.classes}"
+                )
+            limit, rule = 2, "attributes must be 0 or 1"
         else:
-            top, what = len(self.classes), f"labels must be below {len(self.classes)}, the number of classes"
+            limit, rule = len(self.classes), f"labels must be at least 0 and below {len(self.classes)}"
         low, high = (int(self.labels.min()), int(self.labels.max())) if self.labels.size else (0, 0)
-        if low < 0 or high >= top:
-            raise ForgetBenchError(f"{what}; found {low} to {high}")
+        if low < 0 or high >= limit:
+            raise ForgetBenchError(f"{rule}; found {low} to {high}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -123,16 +123,16 @@ class ImageSet:
 
     @property
     def attributes(self) -> bool:
-        """Whether the labels are binary attributes, (N, A), instead of classes, (N,)."""
+        """Whether labels are binary attributes, (N, A), instead of classes, (N,)."""
         return self.labels.ndim == 2
 
     @property
     def outputs(self) -> int:
-        """How many logits a network needs: one per class, or one per attribute."""
+        """Number of logits that a network needs: one per class or attribute."""
         return len(self.classes)
 
     def take(self, indices: ArrayLike) -> ImageSet:
-        """The rows at these indices, in this order, as a set of its own."""
+        """Return the rows at these indices, in this order, as a new image set."""
         rows = np.asarray(indices, dtype=np.int64)
         return ImageSet(
             images=self.images[rows],
@@ -146,16 +146,16 @@ class ImageSet:
         )
 
     def source(self, row: int) -> str:
-        """What to call an image in a message: its file, or its row."""
+        """Return the name of an image for messages: its file, or its row."""
         return self.sources[row] if self.sources else f"row {row}"
 
     def person(self, number: int) -> str:
-        """What to call somebody in a message: the name, or the number."""
+        """Return the name of a person for messages: the name, or the number."""
         return repr(self.people[number]) if self.people else f"number {number}"
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of all that shapes a model: names of classes, shapes and every byte."""
+        """SHA-256 of everything that affects a model: names of classes, shapes and every byte of images and labels."""
         columns = (self.images, self.labels, self.identities, self.fine_labels)
         head = [self.classes, self.fine_classes, [None if c is None else c.shape for c in columns]]
         state = hashlib.sha256(json.dumps(head).encode())
@@ -166,15 +166,15 @@ class ImageSet:
 
     @cached_property
     def first_copy(self) -> NDArray[np.int64]:
-        """int64, (N,): the first row whose image has the same bytes; a row that repeats nothing names itself."""
+        """int64, (N,): the first row with the same bytes; the row itself if it repeats no earlier image."""
         first: dict[bytes, int] = {}
         rows = (hashlib.blake2b(image.data, digest_size=16).digest() for image in self.images)
         return np.fromiter((first.setdefault(key, row) for row, key in enumerate(rows)), np.int64, len(self))
 
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of every channel, of intensities in [0, 1].
+        """Compute mean and standard deviation of every channel, of intensities in [0, 1].
 
-        They are summed over histograms, in whole numbers, so that the order of the images does not matter.
+        Sums are whole numbers over histograms, so that the result does not depend on the order of the images.
         """
         levels = np.arange(256, dtype=np.int64)
         means, deviations = [], []
@@ -192,19 +192,19 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """An image set in its parts, as a loader hands it over.
+    """An image set split into parts, as a loader returns it.
 
     Attributes:
         name: Name of the image set.
-        train: What originals are trained on.
-        validation: What a method may tune on; never tested on.
-        test: What utility is measured on.
-        unseen: For sets of people: people of whom nothing is in the other parts. None otherwise.
+        train: Images that originals are trained on.
+        validation: Images that methods may tune on; never used for testing.
+        test: Images that utility is measured on.
+        unseen: For image sets of people: people who are in no other part. None otherwise.
         card: The card of the image set.
-        forget_lists: Rows of ``train`` that somebody published as the ones to forget, by name.
+        forget_lists: Name -> rows of ``train`` of a published forget set.
 
     Raises:
-        ForgetBenchError: The parts differ in classes or in shape, or one that is needed is empty.
+        ForgetBenchError: The parts differ in classes or in shape, or train or test is empty.
     """
 
     name: str
@@ -230,7 +230,7 @@ class Partition:
                 raise ForgetBenchError(f"{self.name}: {part} is empty")
 
     def parts(self) -> Iterator[tuple[str, ImageSet]]:
-        """The parts that there are, with their names."""
+        """Yield (name, images) of every part that exists."""
         for part in ("train", "validation", "test", "unseen"):
             images = getattr(self, part)
             if images is not None:
@@ -238,41 +238,12 @@ class Partition:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash over all parts."""
+        """SHA-256 of all parts."""
         return hashlib.sha256(json.dumps([[part, images.sha256] for part, images in self.parts()]).encode()).hexdigest()
 
 
-def contact_sheet(images: NDArray[np.uint8], columns: int, *, enlarge: int = 1, gap: int = 1) -> Image:
-    """All images on one sheet, row by row.
-
-    Args:
-        images: uint8, (N, C, H, W) with one channel (grey) or three.
-        columns: Images in a row.
-        enlarge: Every pixel becomes a square of this side.
-        gap: Pixels of white between images, before enlarging.
-
-    Raises:
-        UsageError: There is no image, or a side is not positive.
-    """
-    import PIL.Image
-
-    if len(images) == 0 or columns < 1 or enlarge < 1:
-        raise UsageError("A contact sheet needs at least one image, one column and an enlargement of one.")
-    count, channels, height, width = images.shape
-    rows = -(-count // columns)
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
-    pixels = np.broadcast_to(images if channels == 3 else images[:, :1], (count, 3, height, width)).transpose(
-        0, 2, 3, 1
-    )
-    for index, image in enumerate(pixels):
-        row, column = divmod(index, columns)
-        top, left = gap + row * (height + gap), gap + column * (width + gap)
-        sheet[top : top + height, left : left + width] = image
-    return PIL.Image.fromarray(sheet.repeat(enlarge, axis=0).repeat(enlarge, axis=1))
-
-
 def _freeze(holder: object, name: str, dtype: type[np.generic]) -> None:
-    """Replace an array by a contiguous view of it that nobody can write through."""
+    """Replace an array of a frozen object by a contiguous, read-only view of it."""
     array: NDArray[np.generic] = np.ascontiguousarray(getattr(holder, name), dtype=dtype).view()
     array.flags.writeable = False
     object.__setattr__(holder, name, array)

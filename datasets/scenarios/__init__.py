@@ -26,4 +26,4 @@ def make_scenario(name: str, options: Mapping[str, Any] | None = None) -> Scenar
     Raises:
         UsageError: The scenario or an option is unknown, or a value does not fit.
     """
-    return scenarios.get(name).from_mapping(options or {})
+    return scenarios.get(name).from_dict(options or {})

@@ -1,4 +1,4 @@
-"""Scenarios: the rules that draw what is to be forgotten; and the split that they return."""
+"""Base class of scenarios, and the split that they return."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from forgetbench.datasets.base import Options
 from forgetbench.datasets.scenarios import scenarios
 from forgetbench.datasets.types import Partition
 from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.options import Options
 from forgetbench.registry import unknown
 
 if TYPE_CHECKING:
@@ -29,18 +29,18 @@ Track = Literal["match-oracle", "erase"]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What a scenario drew; all arrays are int64, sorted where they hold row numbers, and read-only.
+    """A forget set and everything that follows from it; arrays are int64, read-only, and row numbers are sorted.
 
     Attributes:
-        forget: Rows of ``train`` that a method is asked to forget.
-        retain: Rows of ``train`` that stay; the oracle is trained on these alone.
-        withheld: Rows of ``train`` that the original has seen, and that nobody gets: neither method nor oracle.
-        train_labels: The labels of ``train`` that are trained on, flipped where the scenario flips.
-        test: Rows of ``test`` that a model should still answer.
-        test_forgotten: Rows of ``test`` of forgotten classes; empty where no class goes.
-        validation: Rows of ``validation`` that a method may see: those of classes that are kept.
-        track: Whether a row is ranked by likeness to the oracle or by what is gone.
-        requests: For streams, the rows of ``forget`` in the order in which they are asked for; empty otherwise.
+        forget: Rows of ``train`` that a method has to forget.
+        retain: Rows of ``train`` that remain; the oracle is trained only on these.
+        withheld: Rows of ``train`` that the original was trained on, and that neither method nor oracle receives.
+        train_labels: Labels of ``train`` for training; some are wrong if the scenario mislabels images.
+        test: Rows of ``test`` that a model should still classify.
+        test_forgotten: Rows of ``test`` of forgotten classes; empty if no class is forgotten.
+        validation: Rows of ``validation`` that a method receives: those of classes that are not forgotten.
+        track: Whether models are ranked by similarity to the oracle or by how much they erased.
+        requests: For streams, the rows of every request, in the order of the requests; otherwise empty.
     """
 
     forget: NDArray[np.int64]
@@ -63,7 +63,7 @@ class Split:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of all arrays, in the order of the attributes, and of the track."""
+        """SHA-256 of all arrays, in the order of the attributes, and of the track."""
         state = hashlib.sha256(json.dumps([self.track, [len(rows) for rows in self.requests]]).encode())
         for item in fields(self):
             value = getattr(self, item.name)
@@ -74,118 +74,139 @@ class Split:
 
 
 class Scenario(Options, ABC):
-    """A rule that draws what is to be forgotten: a frozen, keyword-only dataclass of its parameters.
+    """A rule that draws the forget set: a frozen, keyword-only dataclass of its options.
 
-    A split is a function of (partition, parameters, draw number, seed) alone; models and their seeds play no part.
+    A split depends only on the partition, the options, the number of the draw and the seed; not on models or their
+    seeds.
     """
 
     name: ClassVar[str]
-    """Its name in the registry."""
+    """Name in the registry."""
     title: ClassVar[str]
     """One line for lists."""
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
+    def __init_subclass__(cls, **keywords: object) -> None:
         super().__init_subclass__(**keywords)
         if "name" in vars(cls):
             cls.option_owner = f"scenario {cls.name!r}"
 
     @classmethod
-    def unfit(cls, partition: Partition) -> str | None:  # noqa: ARG003 (most fit all)
-        """Why this scenario cannot be used with an image set, as a sentence without a full stop; None where it can."""
-        return None
-
-    def draw(self, partition: Partition, draw: int = 0, rng_seed: int = 0) -> Split:
-        """The split of one draw.
+    def incompatibility(cls, partition: Partition) -> str | None:  # noqa: ARG003 (base: fits all image sets)
+        """Return why the scenario cannot be used with an image set, without full stop; None if it can be used.
 
         Args:
             partition: The image set.
-            draw: Number of the draw, from 0; every number is another forget set, where the rule leaves a choice.
+        """
+        return None
+
+    def draw(self, partition: Partition, draw: int = 0, rng_seed: int = 0) -> Split:
+        """Draw a forget set.
+
+        Args:
+            partition: The image set.
+            draw: Number of the draw, from 0; each gives another forget set if the rule leaves a choice.
             rng_seed: Seed of the task's splits.
 
         Raises:
-            UsageError: The scenario does not fit the image set, or nothing (or everything) would be forgotten.
+            UsageError: The scenario does not fit the image set, or no image or all images would be forgotten.
         """
-        reason = self.unfit(partition)
+        reason = self.incompatibility(partition)
         if reason:
-            fitting = [name for name in scenarios.names() if not scenarios.get(name).unfit(partition)]
-            raise UsageError(f"{self.option_owner}: {reason}; scenarios that work with it: {', '.join(fitting)}.")
+            fitting = [name for name in scenarios.names() if not scenarios.get(name).incompatibility(partition)]
+            raise UsageError(f"{self.option_owner}: {reason}. Scenarios that work with it: {', '.join(fitting)}.")
         return self._draw(partition, draw, rng_seed)
 
     @abstractmethod
-    def _draw(self, partition: Partition, draw: int, rng_seed: int) -> Split: ...
+    def _draw(self, partition: Partition, draw: int, rng_seed: int) -> Split:
+        """Draw a forget set from an image set that fits."""
 
-    def split(
+    def make_split(
         self,
         partition: Partition,
         forget: ArrayLike,
         *,
         withheld: ArrayLike = (),
         train_labels: NDArray[np.int64] | None = None,
-        gone: Iterable[int] = (),
-        gone_fine: Iterable[int] = (),
+        forgotten_classes: Iterable[int] = (),
+        forgotten_fine_classes: Iterable[int] = (),
         requests: tuple[NDArray[np.int64], ...] = (),
     ) -> Split:
-        """A split with these rows to be forgotten; the others are retained.
+        """Make the split with these rows to forget; all others are retained.
 
         Args:
             partition: The image set.
             forget: Rows of the training set.
-            withheld: Rows that are trained on and given to nobody.
-            train_labels: Labels to train on, where they are not those of the image set.
-            gone: Classes that nobody is to know afterwards; they put the split on the erase track.
-            gone_fine: The same, as finer classes.
-            requests: For streams, the rows in the order of the requests.
+            withheld: Rows that originals are trained on, and that neither method nor oracle receives.
+            train_labels: Labels for training; None: those of the image set.
+            forgotten_classes: Classes that are forgotten as a whole; they put the split on the erase track.
+            forgotten_fine_classes: Fine classes that are forgotten as a whole; likewise.
+            requests: For streams, the rows of every request.
 
         Raises:
-            UsageError: Nothing would be forgotten, or nothing retained.
+            UsageError: No image or all images would be forgotten.
         """
         forget_rows = np.unique(np.asarray(forget, dtype=np.int64))
         withheld_rows = np.unique(np.asarray(withheld, dtype=np.int64))
         total = len(partition.train)
         retain = np.setdiff1d(np.arange(total), np.concatenate([forget_rows, withheld_rows]))
         if not len(forget_rows):
-            raise UsageError(f"{self.option_owner}: nothing of the {total} training images would be forgotten.")
+            raise UsageError(f"{self.option_owner}: none of the {total} training images would be forgotten.")
         if not len(retain):
-            raise UsageError(f"{self.option_owner}: all {total} training images would be forgotten; some must stay.")
-        classes, finer = sorted(gone), sorted(gone_fine)
-        lost = {part: _of_classes(getattr(partition, part), classes, finer) for part in ("validation", "test")}
+            raise UsageError(f"{self.option_owner}: all {total} training images would be forgotten; some must remain.")
+        classes, fine_classes = sorted(forgotten_classes), sorted(forgotten_fine_classes)
+        forgotten = {
+            part: _in_classes(getattr(partition, part), classes, fine_classes) for part in ("validation", "test")
+        }
         return Split(
             forget=forget_rows,
             retain=retain,
             withheld=withheld_rows,
             train_labels=partition.train.labels if train_labels is None else train_labels,
-            test=np.flatnonzero(~lost["test"]),
-            test_forgotten=np.flatnonzero(lost["test"]),
-            validation=np.flatnonzero(~lost["validation"]),
-            track="erase" if classes or finer else "match-oracle",
+            test=np.flatnonzero(~forgotten["test"]),
+            test_forgotten=np.flatnonzero(forgotten["test"]),
+            validation=np.flatnonzero(~forgotten["validation"]),
+            track="erase" if classes or fine_classes else "match-oracle",
             requests=requests,
         )
 
 
-def wanted(owner: str, fraction: float | None, count: int | None, total: int, what: str) -> int:
-    """How many of a total are asked for, given as a share or as a number: exactly one of the two.
+def forget_count(owner: str, fraction: float | None, count: int | None, total: int, what: str) -> int:
+    """Return how many of a total to forget, given as a fraction or as a count: exactly one of the two.
+
+    Args:
+        owner: The scenario, for messages.
+        fraction: Fraction of the total.
+        count: Number of items.
+        total: Number of all items.
+        what: Name of the items, for messages: "people".
 
     Raises:
-        UsageError: Both or neither are given, or the number is not below the total.
+        UsageError: Both or neither are given, or the number is not between 1 and ``total - 1``.
     """
     if (fraction is None) == (count is None):
-        raise UsageError(f"{owner}: give either fraction or count, the share or the number of {what} to forget.")
+        raise UsageError(f"{owner}: give either fraction or count, the fraction or the number of {what} to forget.")
     number = round(fraction * total) if fraction is not None else count or 0
     if not 0 < number < total:
-        raise UsageError(f"{owner}: {number} of {total} {what} would be forgotten; it must be at least 1 and not all.")
+        raise UsageError(f"{owner}: {number} of {total} {what} would be forgotten; give at least 1 and not all.")
     return number
 
 
-def number_of(owner: str, kind: str, asked: str | int, names: Sequence[str]) -> int:
-    """The number of a class or person that is asked for by name, or by number where no name is a number.
+def resolve_number(owner: str, kind: str, value: str | int, names: Sequence[str]) -> int:
+    """Return the number of a class or person, given by name, or by number if no name is a number.
 
-    Where names are numbers themselves, '10' must mean the class of that name and never the tenth one: forgetting
-    somebody else would look like success.
+    If names are numbers themselves, '10' always means the class of that name and never the class number 10: forgetting
+    another class than intended would look like success.
+
+    Args:
+        owner: The scenario, for messages.
+        kind: "class" or "person".
+        value: Name or number.
+        names: Names of all classes or people.
 
     Raises:
-        UsageError: Nobody and nothing is called so.
+        UsageError: There is no such name or number.
     """
-    name = str(asked)
+    name = str(value)
     if name in names:
         return list(names).index(name)
     if name.isdecimal() and int(name) < len(names) and not any(known.isdecimal() for known in names):
@@ -193,21 +214,26 @@ def number_of(owner: str, kind: str, asked: str | int, names: Sequence[str]) -> 
     raise UsageError(f"{owner}: {unknown(kind, name, list(names))}")
 
 
-def lost_classes(partition: Partition, kept: NDArray[np.int64]) -> list[int]:
-    """Classes of the training set of which no image is among the kept rows; attributes are never lost."""
+def completely_forgotten_classes(partition: Partition, retain: NDArray[np.int64]) -> list[int]:
+    """Return the classes of the training set without a retained image; none for image sets with attributes.
+
+    Args:
+        partition: The image set.
+        retain: Rows of the training set that remain.
+    """
     labels = partition.train.labels
     if partition.train.attributes:
         return []
-    return sorted(set(labels.tolist()) - set(labels[kept].tolist()))
+    return sorted(set(labels.tolist()) - set(labels[retain].tolist()))
 
 
-def _of_classes(images: ImageSet, classes: list[int], finer: list[int]) -> NDArray[np.bool_]:
-    """Which images are of one of these classes or finer classes."""
+def _in_classes(images: ImageSet, classes: list[int], fine_classes: list[int]) -> NDArray[np.bool_]:
+    """Mark the images of these classes or fine classes."""
     chosen = np.zeros(len(images), dtype=bool)
     if classes:
         chosen |= np.isin(images.labels, classes)
-    if finer and images.fine_labels is not None:
-        chosen |= np.isin(images.fine_labels, finer)
+    if fine_classes and images.fine_labels is not None:
+        chosen |= np.isin(images.fine_labels, fine_classes)
     return chosen
 
 

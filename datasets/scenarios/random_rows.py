@@ -1,4 +1,4 @@
-"""Scenarios that pick single training images: at random, as published, or from an index file."""
+"""Scenarios that forget single training images: drawn at random, published, or listed in a file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from forgetbench.datasets._sampling import joined_groups, take_groups
-from forgetbench.datasets.base import generator, option
+from forgetbench.datasets._sampling import connected_groups, sample_groups
+from forgetbench.datasets.base import make_rng
 from forgetbench.datasets.scenarios import scenarios
-from forgetbench.datasets.scenarios.base import Scenario, Split, lost_classes, wanted
+from forgetbench.datasets.scenarios.base import Scenario, Split, completely_forgotten_classes, forget_count
 from forgetbench.datasets.types import Partition
 from forgetbench.errors import UsageError
+from forgetbench.options import option
 from forgetbench.registry import unknown
 
 
@@ -25,47 +26,47 @@ from forgetbench.registry import unknown
 class RandomRows(Scenario):
     """Forget images drawn at random.
 
-    Images with the same bytes are forgotten together, or else a forgotten image would still be trained on. One draw's
-    smaller forget set lies within its larger one wherever no image is repeated.
+    Images with the same bytes are forgotten together; otherwise a forgotten image would still be trained on. If no
+    image is repeated, a smaller forget set of a draw is a subset of a larger one.
     """
 
-    fraction: float | None = option(None, "Share of the training images.", gt=0, lt=1)
-    count: int | None = option(None, "Number of training images, instead of a share.", ge=1)
+    fraction: float | None = option(None, "Fraction of the training images.", gt=0, lt=1)
+    count: int | None = option(None, "Number of training images, instead of a fraction.", ge=1)
 
     name: ClassVar[str] = "random"
     title: ClassVar[str] = "images drawn at random"
 
     def _draw(self, partition: Partition, draw: int, rng_seed: int) -> Split:
         total = len(partition.train)
-        number = wanted(self.option_owner, self.fraction, self.count, total, "training images")
-        groups = joined_groups(partition.train.first_copy)
-        return self.split(partition, take_groups(groups, number, generator("random", rng_seed, draw)))
+        count = forget_count(self.option_owner, self.fraction, self.count, total, "training images")
+        groups = connected_groups(partition.train.first_copy)
+        return self.make_split(partition, sample_groups(groups, count, make_rng("random", rng_seed, draw)))
 
 
 @scenarios.register("published")
 @dataclass(frozen=True, kw_only=True)
 class Published(Scenario):
-    """Forget the rows that the image set's authors published, the same in every draw.
+    """Forget the rows that the authors of the image set published, the same in every draw.
 
-    They are taken as they are: repeated images may lie on both sides, as they did in the published results.
+    The list is used unchanged: repeated images can be on both sides, as in the published results.
     """
 
-    rows: str = option("published", "Name of the list; image sets say which they have.")
+    rows: str = option("published", "Name of the list; image sets document the lists that they have.")
 
     name: ClassVar[str] = "published"
-    title: ClassVar[str] = "the images that the image set's authors forgot"
+    title: ClassVar[str] = "the forget set that the authors of the image set published"
 
     @classmethod
-    def unfit(cls, partition: Partition) -> str | None:
-        """There must be a list."""
-        return None if partition.forget_lists else f"image set {partition.name!r}, as split here, has no published list"
+    def incompatibility(cls, partition: Partition) -> str | None:
+        """Require a published list."""
+        return None if partition.forget_lists else f"image set {partition.name!r} has no published list with this split"
 
     def _draw(self, partition: Partition, draw: int, rng_seed: int) -> Split:  # noqa: ARG002 (nothing is drawn)
         if self.rows not in partition.forget_lists:
             raise UsageError(f"{self.option_owner}: {unknown('list', self.rows, sorted(partition.forget_lists))}")
         forget = partition.forget_lists[self.rows]
-        kept = np.setdiff1d(np.arange(len(partition.train)), forget)
-        return self.split(partition, forget, gone=lost_classes(partition, kept))
+        retain = np.setdiff1d(np.arange(len(partition.train)), forget)
+        return self.make_split(partition, forget, forgotten_classes=completely_forgotten_classes(partition, retain))
 
 
 @scenarios.register("indices")
@@ -73,47 +74,50 @@ class Published(Scenario):
 class Indices(Scenario):
     """Forget the training rows that a file lists, the same in every draw; for index files published elsewhere.
 
-    The file is an array of numbers or of booleans (``.npy``), a list (``.json``), or a number on every line (``.txt``).
+    The file is an array of numbers or of booleans (``.npy``), a list (``.json``), or has one number per line
+    (``.txt``).
     """
 
     path: str = option("", "The file.")
-    sha256: str = option("", "Its SHA-256, checked where it is given: with it, a task names its rows for good.")
+    sha256: str = option("", "SHA-256 of the file; if given, other contents are refused.")
 
     name: ClassVar[str] = "indices"
     title: ClassVar[str] = "the images that a file lists"
 
     def _draw(self, partition: Partition, draw: int, rng_seed: int) -> Split:  # noqa: ARG002 (nothing is drawn)
-        rows = self._read(len(partition.train))
-        kept = np.setdiff1d(np.arange(len(partition.train)), rows)
-        return self.split(partition, rows, gone=lost_classes(partition, kept))
+        rows = self._read_rows(len(partition.train))
+        retain = np.setdiff1d(np.arange(len(partition.train)), rows)
+        return self.make_split(partition, rows, forgotten_classes=completely_forgotten_classes(partition, retain))
 
-    def _read(self, total: int) -> np.ndarray:
+    def _read_rows(self, total: int) -> np.ndarray:
         if not self.path:
             raise UsageError(f"{self.option_owner}: name a file of row numbers with option path.")
         path = Path(self.path).expanduser()
         try:
             content = path.read_bytes()
-            found = hashlib.sha256(content).hexdigest()
-            rows = _parse(path.suffix, content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            rows = _parse_rows(path.suffix, content)
         except (OSError, ValueError) as error:
             raise UsageError(f"{self.option_owner}: {path} cannot be read as a list of rows: {error}") from error
-        if self.sha256 and found != self.sha256.lower():
-            raise UsageError(f"{self.option_owner}: {path} has SHA-256 {found}, and {self.sha256} was asked for.")
+        if self.sha256 and sha256 != self.sha256.lower():
+            raise UsageError(
+                f"{self.option_owner}: {path} has SHA-256 {sha256}, not {self.sha256}: it is another file."
+            )
         if rows.dtype == bool:
             if len(rows) != total:
                 raise UsageError(
-                    f"{self.option_owner}: {path} marks {len(rows)} rows; there are {total} training images."
+                    f"{self.option_owner}: {path} has {len(rows)} booleans, but there are {total} training images."
                 )
             rows = np.flatnonzero(rows)
         if len(rows) and not (rows.min() >= 0 and rows.max() < total):
             wrong = int(rows.max() if rows.max() >= total else rows.min())
-            raise UsageError(f"{self.option_owner}: {path} lists row {wrong}; training rows go from 0 to {total - 1}.")
+            raise UsageError(f"{self.option_owner}: {path} lists row {wrong}; training rows are 0 to {total - 1}.")
         if len(np.unique(rows)) != len(rows):
             raise UsageError(f"{self.option_owner}: {path} lists {len(rows) - len(np.unique(rows))} rows twice.")
         return rows.astype(np.int64)
 
 
-def _parse(suffix: str, content: bytes) -> np.ndarray:
+def _parse_rows(suffix: str, content: bytes) -> np.ndarray:
     if suffix == ".npy":
         rows = np.load(io.BytesIO(content), allow_pickle=False)
     elif suffix == ".json":
@@ -121,5 +125,5 @@ def _parse(suffix: str, content: bytes) -> np.ndarray:
     else:
         rows = np.array([int(line) for line in content.decode().split()])
     if rows.ndim != 1 or not len(rows) or not (rows.dtype == bool or np.issubdtype(rows.dtype, np.integer)):
-        raise ValueError(f"expected are whole numbers or booleans in one row, not {rows.dtype} {rows.shape}")
+        raise ValueError(f"expected is a one-dimensional list of integers or booleans, not {rows.dtype} {rows.shape}")
     return np.asarray(rows)

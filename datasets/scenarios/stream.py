@@ -1,4 +1,4 @@
-"""Scenarios in which requests come one after another."""
+"""Scenario in which forget requests arrive one after another."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from forgetbench.datasets._sampling import joined_groups, order, take_first_groups
-from forgetbench.datasets.base import generator, option
+from forgetbench.datasets._sampling import connected_groups, random_order, take_ranked_groups
+from forgetbench.datasets.base import make_rng
 from forgetbench.datasets.scenarios import scenarios
-from forgetbench.datasets.scenarios.base import Scenario, Split, lost_classes, wanted
-from forgetbench.datasets.scenarios.classes import no_classes
+from forgetbench.datasets.scenarios.base import Scenario, Split, completely_forgotten_classes, forget_count
+from forgetbench.datasets.scenarios.classes import requires_classes
 from forgetbench.datasets.types import Partition
 from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.options import option
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,87 +23,95 @@ if TYPE_CHECKING:
 @scenarios.register("stream")
 @dataclass(frozen=True, kw_only=True)
 class Stream(Scenario):
-    """Requests one after another, each for other images, people or classes.
+    """Several requests, one after another, each for other images, people or classes.
 
-    The split holds all that is ever asked for; ``requests`` has the rows of every step, and :func:`step_of` the split
-    of one step: what was asked for before is then withheld, and the oracle of the step is trained without either.
+    The split contains the rows of all requests, and ``requests`` those of each. :func:`split_of_step` returns the split
+    of one step, in which the rows of earlier requests are withheld; the oracle of a step is trained without either.
     """
 
-    of: Literal["random", "identity", "class"] = option("random", "What is asked for: images, people or classes.")
-    steps: int = option(4, "How many requests.", ge=2, le=1000)
-    fraction: float | None = option(None, "Share of the images, people or classes, for every request.", gt=0, lt=1)
-    count: int | None = option(None, "Number of images, people or classes, for every request.", ge=1)
+    of: Literal["random", "identity", "class"] = option("random", "What is forgotten: images, people or classes.")
+    steps: int = option(4, "Number of requests.", ge=2, le=1000)
+    fraction: float | None = option(None, "Fraction of the images, people or classes in every request.", gt=0, lt=1)
+    count: int | None = option(None, "Number of images, people or classes in every request.", ge=1)
 
     name: ClassVar[str] = "stream"
-    title: ClassVar[str] = "requests one after another"
+    title: ClassVar[str] = "several requests, one after another"
 
     def _draw(self, partition: Partition, draw: int, rng_seed: int) -> Split:
         groups, unit = self._groups(partition)
         total = len(groups) if self.of == "random" else int(groups.max()) + 1
-        number = wanted(self.option_owner, self.fraction, self.count, total, unit)
-        if self.steps * number >= total:
+        count = forget_count(self.option_owner, self.fraction, self.count, total, unit)
+        if self.steps * count >= total:
             raise UsageError(
-                f"{self.option_owner}: {self.steps} requests for {number} each are all {total} {unit}, or more; some "
-                "must stay."
+                f"{self.option_owner}: {self.steps} requests of {count} would forget all {total} {unit}; some must "
+                "remain."
             )
-        turns = order(int(groups.max()) + 1, generator("stream", self.of, rng_seed, draw))
-        requests = self._requests(groups, turns, number)
-        kept = np.setdiff1d(np.arange(len(groups)), np.concatenate(requests))
-        gone = lost_classes(partition, kept) if self.of != "random" else []
-        return self.split(partition, np.concatenate(requests), gone=gone, requests=requests)
+        order = random_order(int(groups.max()) + 1, make_rng("stream", self.of, rng_seed, draw))
+        requests = self._requests(groups, order, count)
+        forget = np.concatenate(requests)
+        retain = np.setdiff1d(np.arange(len(groups)), forget)
+        classes = completely_forgotten_classes(partition, retain) if self.of != "random" else []
+        return self.make_split(partition, forget, forgotten_classes=classes, requests=requests)
 
     def _groups(self, partition: Partition) -> tuple[NDArray[np.int64], str]:
+        """Return the group of every row, whose rows are forgotten together, and the unit that is counted."""
         train = partition.train
         if self.of == "class":
-            reason = no_classes(partition)
+            reason = requires_classes(partition)
             if reason:
                 raise UsageError(f"{self.option_owner}: {reason}.")
             return np.unique(train.labels, return_inverse=True)[1].astype(np.int64), "classes"
         if self.of == "identity":
             if train.identities is None:
                 raise UsageError(
-                    f"{self.option_owner}: image set {partition.name!r} has no identities; use another 'of'."
+                    f"{self.option_owner}: image set {partition.name!r} has no identities; set option of to another "
+                    "value."
                 )
-            return joined_groups(train.identities, train.first_copy), "people"
-        return joined_groups(train.first_copy), "training images"
+            return connected_groups(train.identities, train.first_copy), "people"
+        return connected_groups(train.first_copy), "training images"
 
     def _requests(
-        self, groups: NDArray[np.int64], turns: NDArray[np.int64], number: int
+        self, groups: NDArray[np.int64], order: NDArray[np.int64], count: int
     ) -> tuple[NDArray[np.int64], ...]:
         if self.of != "random":
             return tuple(
-                np.flatnonzero(np.isin(groups, turns[step * number : (step + 1) * number]))
-                for step in range(self.steps)
+                np.flatnonzero(np.isin(groups, order[step * count : (step + 1) * count])) for step in range(self.steps)
             )
         requests: list[NDArray[np.int64]] = []
         for _ in range(self.steps):
-            rows = take_first_groups(groups, number, turns)
+            rows = take_ranked_groups(groups, count, order)
             if not len(rows):
-                raise UsageError(f"{self.option_owner}: repeated images leave nothing for request {len(requests) + 1}.")
+                raise UsageError(f"{self.option_owner}: repeated images leave none for request {len(requests) + 1}.")
             requests.append(rows)
-            turns = turns[~np.isin(turns, groups[rows])]
+            order = order[~np.isin(order, groups[rows])]
         return tuple(requests)
 
 
-def step_of(partition: Partition, split: Split, step: int) -> Split:
-    """The split of one request of a stream.
+def split_of_step(partition: Partition, split: Split, step: int) -> Split:
+    """Return the split of one request of a stream.
 
     Args:
         partition: The image set.
-        split: What :class:`Stream` drew.
-        step: The request, from 0.
+        split: The split that :class:`Stream` drew.
+        step: Number of the request, from 0.
 
     Returns:
-        ``forget``: the rows of this request; ``withheld``: those of the earlier ones; ``retain``: all that nobody has
-        asked for yet. Test rows are divided by the classes that are gone by now.
+        ``forget`` has the rows of this request, ``withheld`` those of earlier ones, and ``retain`` all rows of no
+        request so far. Test rows are divided by the classes that are forgotten so far.
 
     Raises:
-        ForgetBenchError: The split is of no stream, or has no such step.
+        ForgetBenchError: The split is not of a stream, or has no such step.
     """
     if not 0 <= step < len(split.requests):
-        raise ForgetBenchError(f"there is no step {step} in a stream of {len(split.requests)} requests")
-    asked = np.concatenate(split.requests[: step + 1])
-    kept = np.setdiff1d(np.arange(len(split.train_labels)), asked)
-    gone = lost_classes(partition, kept) if split.track == "erase" else []
+        raise ForgetBenchError(f"step {step} is not in a stream of {len(split.requests)} requests")
+    requested = np.concatenate(split.requests[: step + 1])
+    retain = np.setdiff1d(np.arange(len(split.train_labels)), requested)
+    classes = completely_forgotten_classes(partition, retain) if split.track == "erase" else []
     earlier = np.concatenate([split.retain[:0], *split.requests[:step]])
-    return Stream().split(partition, split.requests[step], withheld=earlier, train_labels=split.train_labels, gone=gone)
+    return Stream().make_split(
+        partition,
+        split.requests[step],
+        withheld=earlier,
+        train_labels=split.train_labels,
+        forgotten_classes=classes,
+    )

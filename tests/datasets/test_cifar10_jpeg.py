@@ -54,7 +54,7 @@ def root(request, tmp_path):
     return tmp_path
 
 
-def test_training_rows_are_in_the_order_of_cifar10(root):
+def test_training_rows_are_in_original_order(root):
     partition = load_partition("cifar10-jpeg", SMALL, root)
     labels = np.load(root / "cifar10_jpeg" / "train_labels_original_order.npy")
     assert np.array_equal(partition.train.labels, labels)
@@ -69,15 +69,15 @@ def test_training_rows_are_in_the_order_of_cifar10(root):
         assert np.array_equal(said(images)[0], images.labels)
 
 
-def test_gaps_in_the_numbers_are_named(root):
+def test_compare_with_published_names_missing_numbers(root):
     """The miniature has the first 8 of 5,000 and the first 3 of 1,000 in every class."""
-    sentences = make_loader("cifar10-jpeg").differences(root)
+    sentences = make_loader("cifar10-jpeg").compare_with_published(root)
     assert len(sentences) == 20
-    assert "train/airplane/<number>.jpg: 4,992 pictures are missing: 8, 9, 10, " in sentences[0]
+    assert "train/airplane/<number>.jpg: 4,992 images are missing: 8, 9, 10, " in sentences[0]
     assert sentences[0].endswith(" and 4,980 more")
 
 
-def test_a_full_class_with_a_gap_and_upper_case(tmp_path, monkeypatch):
+def test_compare_with_published_finds_gap_in_full_class(tmp_path, monkeypatch):
     monkeypatch.setattr("forgetbench.datasets.cifar10_jpeg.PUBLISHED", {"train": 8, "test": 3})
     for part, count in (("train", 8), ("test", 3)):
         for label, name in enumerate(CLASSES):
@@ -88,21 +88,21 @@ def test_a_full_class_with_a_gap_and_upper_case(tmp_path, monkeypatch):
     options = SMALL | {"order": "class"}
     assert len(load_partition("cifar10-jpeg", options, tmp_path).train) == 80
     loader = make_loader("cifar10-jpeg", options)
-    assert loader.differences(tmp_path) == []
+    assert loader.compare_with_published(tmp_path) == []
     (tmp_path / "train" / "cat" / "0003.JPG").rename(tmp_path / "train" / "cat" / "0008.jpg")
-    assert [sentence.split("/<number>.jpg: ")[1] for sentence in loader.differences(tmp_path)] == [
-        "1 pictures are missing: 3",
-        "1 pictures are not of the published set: 8",
+    assert [sentence.split("/<number>.jpg: ")[1] for sentence in loader.compare_with_published(tmp_path)] == [
+        "1 images are missing: 3",
+        "1 images are not in the published set: 8",
     ]
 
 
-def test_the_second_time_nothing_is_decoded(root, monkeypatch):
+def test_second_load_decodes_nothing(root, monkeypatch):
     first = load_partition("cifar10-jpeg", SMALL, root)
-    monkeypatch.setattr("forgetbench.datasets.cifar10_jpeg.decode", None)
+    monkeypatch.setattr("forgetbench.datasets.cifar10_jpeg.decode_images", None)
     assert load_partition("cifar10-jpeg", SMALL, root).sha256 == first.sha256
 
 
-def test_a_stratified_part_of_it(root):
+def test_options_select_stratified_subset(root):
     partition = load_partition("cifar10-jpeg", SMALL | {"train": 40, "test": 10}, root)
     assert [len(images) for _, images in partition.parts()] == [40, 10, 10]
     assert np.bincount(partition.train.labels).tolist() == [4] * 10
@@ -112,7 +112,7 @@ def test_a_stratified_part_of_it(root):
         load_partition("cifar10-jpeg", {"validation": 30}, root)
 
 
-def test_without_the_labels_the_order_must_be_chosen(root):
+def test_missing_order_file_error_suggests_class_order(root):
     (root / "cifar10_jpeg" / "train_labels_original_order.npy").unlink()
     with pytest.raises(UsageError, match="set option order to 'class'"):
         load_partition("cifar10-jpeg", SMALL, root)
@@ -121,13 +121,13 @@ def test_without_the_labels_the_order_must_be_chosen(root):
     assert np.array_equal(said(train)[0], train.labels)
 
 
-def test_labels_that_do_not_fit_are_refused(root):
+def test_order_file_with_wrong_counts_is_refused(root):
     np.save(root / "cifar10_jpeg" / "train_labels_original_order.npy", np.zeros(80, np.uint8))
-    with pytest.raises(UsageError, match=r"has \[80, 0, .* labels of each class; there are \[8, 8"):
+    with pytest.raises(UsageError, match=r"has \[80, 0, .* labels of each class, but there are \[8, 8"):
         load_partition("cifar10-jpeg", SMALL, root)
 
 
-def test_a_broken_archive_is_named(tmp_path):
+def test_broken_archive_error_names_it(tmp_path):
     (tmp_path / "cifar10_jpeg.tar.xz").write_bytes(b"\xfd7zXZ\x00broken")
     np.save(tmp_path / "train_labels_original_order.npy", np.zeros(1, np.uint8))
     with pytest.raises(UsageError, match=r"cifar10_jpeg\.tar\.xz cannot be read as an archive"):
@@ -135,7 +135,7 @@ def test_a_broken_archive_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_real_sixty_thousand(real_data):
+def test_real_archive_loads_fast_and_in_order(real_data):
     start = time.perf_counter()
     partition = load_partition("cifar10-jpeg", {}, real_data)
     first = time.perf_counter() - start
@@ -153,13 +153,13 @@ def test_the_real_sixty_thousand(real_data):
     ("content", "message"),
     [
         (b"garbage", "cannot be read; expected is an array of numbers from 0 to 9"),
-        (np.full(80, -1, np.int64), "has label -1 at place 0"),
-        (np.full(80, 10, np.int64), "has label 10 at place 0"),
-        (np.zeros(80, np.float64), r"holds float64 \(80,\)"),
-        (np.zeros((8, 10), np.uint8), r"holds uint8 \(8, 10\)"),
+        (np.full(80, -1, np.int64), "has label -1 at position 0"),
+        (np.full(80, 10, np.int64), "has label 10 at position 0"),
+        (np.zeros(80, np.float64), r"contains float64 \(80,\)"),
+        (np.zeros((8, 10), np.uint8), r"contains uint8 \(8, 10\)"),
     ],
 )
-def test_a_wrong_order_file_is_named(root, content, message):
+def test_wrong_order_file_error_names_it(root, content, message):
     path = root / "cifar10_jpeg" / "train_labels_original_order.npy"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -171,7 +171,7 @@ def test_a_wrong_order_file_is_named(root, content, message):
         load_partition("cifar10-jpeg", SMALL, root)
 
 
-def test_copies_of_a_test_picture_stay_in_one_part(tmp_path):
+def test_copies_of_a_test_image_stay_in_one_part(tmp_path):
     for part, count in (("train", 2), ("test", 8)):
         for label, name in enumerate(CLASSES):
             for number in range(count):

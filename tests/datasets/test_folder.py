@@ -39,7 +39,7 @@ def lines_of(listed):
     return [f"images/{number}.png,{('sad', 'happy')[number % 2]},p{number // 4}" for number in range(40)]
 
 
-def test_class_folders_are_divided_by_class(class_folders):
+def test_class_folders_are_split_by_class(class_folders):
     partition = load_partition("folder", SMALL | {"path": "pets"}, class_folders)
     assert partition.train.classes == ("bird", "cat", "dog")
     assert [len(images) for _, images in partition.parts()] == [42, 6, 12]
@@ -51,16 +51,16 @@ def test_class_folders_are_divided_by_class(class_folders):
     assert load_partition("folder", absolute, None).sha256 == partition.sha256
 
 
-def test_folders_named_after_the_parts_are_the_parts(tmp_path):
+def test_folders_named_after_parts_are_the_parts(tmp_path):
     for seed in range(40):
         part = "train" if seed < 30 else "test"
         picture(tmp_path / part / "ab"[seed % 2] / f"{seed}.png", seed)
-    partition = load_partition("folder", SMALL | {"grey": True}, tmp_path)
+    partition = load_partition("folder", SMALL | {"gray": True}, tmp_path)
     assert [len(images) for _, images in partition.parts()] == [27, 3, 10]
     assert partition.train.images.shape[1] == 1
 
 
-def test_a_table_with_people_keeps_them_apart(listed):
+def test_table_with_identities_is_split_by_person(listed):
     write_table(listed, lines_of(listed))
     partition = load_partition("folder", SMALL, listed)
     people = [set(images.identities.tolist()) for _, images in partition.parts()]
@@ -69,14 +69,14 @@ def test_a_table_with_people_keeps_them_apart(listed):
     assert partition.train.classes == ("happy", "sad")
 
 
-def test_a_table_whose_labels_are_the_people_divides_each_persons_pictures(listed):
+def test_table_labels_are_people_splits_within_person(listed):
     write_table(listed, [f"images/{n}.png,p{n // 4},p{n // 4}" for n in range(40)])
     partition = load_partition("folder", SMALL, listed)
     assert partition.unseen is None
     assert set(partition.train.labels) == set(range(10))
 
 
-def test_a_table_with_parts_is_taken_at_its_word(listed):
+def test_table_with_split_column_uses_it(listed):
     parts = ["train"] * 20 + ["validation"] * 4 + ["test"] * 8 + ["unseen"] * 8
     lines = [f"{line},{part}" for line, part in zip(lines_of(listed), parts, strict=True)]
     write_table(listed, lines, "path,label,identity,split", "mine.csv")
@@ -84,7 +84,7 @@ def test_a_table_with_parts_is_taken_at_its_word(listed):
     assert [len(images) for _, images in partition.parts()] == [20, 4, 8, 8]
 
 
-def test_numbers_as_labels_are_sorted_as_numbers(listed):
+def test_numeric_labels_are_sorted_as_numbers(listed):
     write_table(listed, [f"images/{n}.png,{(9, 10, 100)[n % 3]}" for n in range(40)], "path,label")
     assert load_partition("folder", SMALL, listed).train.classes == ("9", "10", "100")
 
@@ -92,7 +92,11 @@ def test_numbers_as_labels_are_sorted_as_numbers(listed):
 @pytest.mark.parametrize(
     ("head", "line", "message"),
     [
-        ("path,label", "images/99.png,sad", r"row 42 of .*labels\.csv names no file: .*images/99\.png"),
+        (
+            "path,label",
+            "images/99.png,sad",
+            r"row 42 of .*labels\.csv names a missing file: .*images/99\.png",
+        ),
         ("path,label", "images/1.png,", r"row 42 of .*labels\.csv has no label"),
         ("path,label,split", "images/1.png,sad,tset", "row 42 of .*has split 'tset'; it must be one of train, valid"),
         ("path,label,identity", "images/1.png,sad,", "row 42 of .*has no identity"),
@@ -100,16 +104,16 @@ def test_numbers_as_labels_are_sorted_as_numbers(listed):
         ("path,class", "images/1.png,sad", "has no column label"),
     ],
 )
-def test_a_wrong_row_is_named(listed, head, line, message):
+def test_wrong_row_error_names_it(listed, head, line, message):
     extra = {"path,label,split": ",train", "path,label,identity": ",p1"}.get(head, "")
     write_table(listed, [f"images/{n}.png,{('sad', 'happy')[n % 2]}{extra}" for n in range(40)] + [line], head)
     with pytest.raises(UsageError, match=message):
         load_partition("folder", SMALL, listed)
 
 
-def test_what_cannot_be_divided_is_explained(listed):
+def test_unsplittable_table_error_explains_why(listed):
     write_table(listed, [f"images/{n}.png,sad" for n in range(40)], "path,label")
-    with pytest.raises(UsageError, match="one class only, 'sad'"):
+    with pytest.raises(UsageError, match="only one class, 'sad'"):
         load_partition("folder", SMALL, listed)
     write_table(listed, [f"images/{n}.png,{n % 2},train" for n in range(40)], "path,label,split")
     with pytest.raises(UsageError, match="none of its images is in part 'test'"):
@@ -120,31 +124,31 @@ def test_what_cannot_be_divided_is_explained(listed):
         load_partition("folder", SMALL, listed)
 
 
-def test_an_image_outside_the_class_folders_is_named(class_folders):
+def test_image_outside_class_folders_error_names_it(class_folders):
     picture(class_folders / "pets" / "stray.png", 0)
-    with pytest.raises(UsageError, match=r"stray\.png lies in no class folder"):
+    with pytest.raises(UsageError, match=r"stray\.png is not in a class folder"):
         load_partition("folder", SMALL | {"path": "pets"}, class_folders)
 
 
-def test_a_folder_without_images_is_explained(tmp_path):
+def test_folder_without_images_error_explains_it(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(UsageError, match="There is no image below"):
+    with pytest.raises(UsageError, match="contains no image in a class folder"):
         load_partition("folder", {}, tmp_path)
 
 
-def test_many_images_are_decoded_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("forgetbench.datasets._files.KEEP_FROM", 10)
+def test_many_images_are_decoded_only_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("forgetbench.datasets._files.CACHE_MIN_IMAGES", 10)
     for seed in range(20):
         picture(tmp_path / "ab"[seed % 2] / f"{seed}.png", seed)
     first = load_partition("folder", SMALL, tmp_path)
     picture(tmp_path / "a" / "0.png", 99)
     changed = load_partition("folder", SMALL, tmp_path).sha256
     assert changed != first.sha256
-    monkeypatch.setattr("forgetbench.datasets._files.decode", None)
+    monkeypatch.setattr("forgetbench.datasets._files._decode_all", None)
     assert load_partition("folder", SMALL, tmp_path).sha256 == changed
 
 
-def test_people_of_a_table_are_forgotten_by_the_names_that_it_gives_them(listed):
+def test_identity_scenario_takes_names_from_the_table(listed):
     for people in (["3", "2", "7", "5", "11"], ["carla", "anna", "ben", "dora", "emil"]):
         lines = [f"images/{n}.png,{('sad', 'happy')[n % 2]},{people[n // 8]},train" for n in range(40)]
         tests = [f"images/{n}.png,{('sad', 'happy')[n % 2]},{people[n // 8]},test" for n in range(40)]
@@ -157,7 +161,7 @@ def test_people_of_a_table_are_forgotten_by_the_names_that_it_gives_them(listed)
         assert forgotten == {who}
 
 
-def test_validation_is_of_whole_people_where_people_are_known(listed):
+def test_validation_has_whole_people_if_identities_are_known(listed):
     write_table(
         listed,
         [f"{line},{'train' if n < 28 else 'test'}" for n, line in enumerate(lines_of(listed))],
@@ -174,18 +178,18 @@ def copies(folder, pairs):
 
 
 @pytest.mark.parametrize("parts", [True, False])
-def test_copies_of_a_picture_stay_in_one_part(tmp_path, parts):
+def test_copies_of_an_image_stay_in_one_part(tmp_path, parts):
     for seed in range(80):
         part = ("train", "test")[seed >= 60] if parts else "."
         picture(tmp_path / part / "ab"[seed % 2] / f"{seed}.png", seed)
     top = tmp_path / "train" if parts else tmp_path
     copies(top, [(f"{'ab'[n % 2]}/{n}.png", f"{'ab'[n % 2]}/{n - 30}.png") for n in range(30, 60)])
     for seed in range(6):
-        names = [problem.name for problem in check_image_set("folder", SMALL | {"seed": seed}, tmp_path).problems]
+        names = [problem.kind for problem in check_image_set("folder", SMALL | {"seed": seed}, tmp_path).problems]
         assert names == ["repeated in training"]
 
 
-def test_a_class_of_few_pictures_is_taught(tmp_path):
+def test_class_with_few_images_is_in_train(tmp_path):
     for seed in range(40):
         picture(tmp_path / ("rare" if seed < 2 else "ab"[seed % 2]) / f"{seed}.png", seed)
     for seed in range(20):
@@ -196,7 +200,7 @@ def test_a_class_of_few_pictures_is_taught(tmp_path):
 @pytest.mark.parametrize(
     "names", [("Train", "VAL", "Test"), ("train", "valid", "TEST"), ("TRAIN", "Validation", "test")]
 )
-def test_parts_go_by_the_names_that_people_give_them(tmp_path, names):
+def test_part_folders_accept_common_names(tmp_path, names):
     for seed in range(40):
         picture(tmp_path / names[min(seed // 15, 2)] / "ab"[seed % 2] / f"{seed}.png", seed)
     partition = load_partition("folder", SMALL, tmp_path)
@@ -205,13 +209,13 @@ def test_parts_go_by_the_names_that_people_give_them(tmp_path, names):
     assert partition.validation.sources[0].split("/")[0] == names[1]
 
 
-def test_parts_of_a_table_go_by_those_names_too(listed):
+def test_table_parts_accept_common_names(listed):
     lines = [f"images/{n}.png,{n % 2},{('Train', 'val', 'TEST')[min(n // 15, 2)]}" for n in range(40)]
     write_table(listed, lines, "path,label,split")
     assert [len(images) for _, images in load_partition("folder", SMALL, listed).parts()] == [15, 15, 10]
 
 
-def test_what_is_passed_over_is_said(tmp_path):
+def test_ignored_files_are_reported(tmp_path):
     for seed in range(40):
         picture(tmp_path / ("train", "test")[seed >= 30] / "ab"[seed % 2] / f"{seed}.png", seed)
     picture(tmp_path / "holdout" / "a" / "1.png", 99)
@@ -220,19 +224,19 @@ def test_what_is_passed_over_is_said(tmp_path):
     (tmp_path / "test" / "a" / "photo.heic").write_bytes(b"")
     problems = check_image_set("folder", SMALL, tmp_path).problems
     assert not any(problem.serious for problem in problems)
-    said = "\n".join(problem.where for problem in problems)
-    assert "holdout is passed over" in said
-    assert "c holds no image" in said
-    assert "no picture format that is read: 1 .HEIC" in said
-    assert "no picture format that is read: 1 .heic" in said
+    said = "\n".join(problem.message for problem in problems)
+    assert "holdout is ignored" in said
+    assert "c contains no image" in said
+    assert "their format is not supported: 1 .HEIC" in said
+    assert "their format is not supported: 1 .heic" in said
     assert load_partition("folder", SMALL, tmp_path).train.classes == ("a", "b")
     (tmp_path / "train").rename(tmp_path / "learning")
-    names = [problem.name for problem in check_image_set("folder", SMALL, tmp_path).problems]
+    names = [problem.kind for problem in check_image_set("folder", SMALL, tmp_path).problems]
     assert "class named like a part" in names
 
 
-def test_a_table_may_name_files_elsewhere(listed, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr("forgetbench.datasets._files.KEEP_FROM", 10)
+def test_table_can_name_files_outside_its_folder(listed, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("forgetbench.datasets._files.CACHE_MIN_IMAGES", 10)
     table = tmp_path_factory.mktemp("table")
     write_table(table, [f"{listed / 'images' / str(n)}.png,{n % 2}" for n in range(40)], "path,label")
     train = load_partition("folder", SMALL, table).train
@@ -240,7 +244,7 @@ def test_a_table_may_name_files_elsewhere(listed, tmp_path_factory, monkeypatch)
     assert train.source(0) == (listed / "images" / "0.png").as_posix()
 
 
-def test_names_of_files_are_no_part_of_the_hash(class_folders):
+def test_hash_does_not_depend_on_file_names(class_folders):
     before = load_partition("folder", SMALL | {"path": "pets"}, class_folders)
     (class_folders / "pets" / "cat" / "0.JPG").rename(class_folders / "pets" / "cat" / "0.Jpg")
     after = load_partition("folder", SMALL | {"path": "pets"}, class_folders)
@@ -248,8 +252,8 @@ def test_names_of_files_are_no_part_of_the_hash(class_folders):
     assert "cat/0.Jpg" in {name for _, images in after.parts() for name in images.sources}
 
 
-def test_one_person_to_train_on_is_too_few_for_validation(listed):
+def test_single_training_person_error_suggests_fix(listed):
     lines = [f"images/{n}.png,{n % 2},{'anna' if n < 20 else 'ben'},{'train' if n < 20 else 'test'}" for n in range(40)]
     write_table(listed, lines, "path,label,identity,split")
-    with pytest.raises(UsageError, match=r"leave nobody of 1 to train on\. Name images for validation too"):
+    with pytest.raises(UsageError, match=r"leave none of the 1 people for training\. Assign images to validation"):
         load_partition("folder", SMALL, listed)

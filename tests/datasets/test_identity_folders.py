@@ -19,7 +19,7 @@ def write(folder, people, prefix="", start=0):
     ("name", "below", "prefix"),
     [("pins", "105_classes_pins_dataset", "pins_"), ("lfw", "lfw", ""), ("casia100", "casia100", "")],
 )
-def test_people_with_enough_pictures_are_divided(tmp_path, name, below, prefix):
+def test_people_with_enough_images_are_split(tmp_path, name, below, prefix):
     write(tmp_path / below, {"Ada Lovelace": 12, "Bo": 20, "Cy": 9, "Di": 10}, prefix)
     partition = load_partition(name, {"size": 8}, tmp_path)
     assert partition.train.classes == ("Ada Lovelace", "Bo", "Di")
@@ -27,12 +27,12 @@ def test_people_with_enough_pictures_are_divided(tmp_path, name, below, prefix):
     assert np.array_equal(partition.train.labels, partition.train.identities)
     assert set(partition.train.labels) == set(partition.test.labels) == {0, 1, 2}
     assert load_partition(name, {"size": 8, "pictures": 9}, tmp_path).train.outputs == 4
-    with pytest.raises(UsageError, match=r"1 people have 15 pictures or more.*the most is 20"):
+    with pytest.raises(UsageError, match=r"1 people have at least 15 images.*the most is 20"):
         load_partition(name, {"size": 8, "pictures": 15}, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "prefix"), [("pins", "pins_"), ("lfw", ""), ("casia100", "")])
-def test_the_data_folder_itself_may_be_the_set(tmp_path, name, prefix):
+def test_data_folder_can_be_the_image_set(tmp_path, name, prefix):
     people, parts = {"Ada": 12, "Bo": 20}, [""] if name != "casia100" else ["train", "test"]
     for place, part in enumerate(parts):
         write(tmp_path / "here" / part, people, prefix, place)
@@ -44,7 +44,7 @@ def test_the_data_folder_itself_may_be_the_set(tmp_path, name, prefix):
 
 @pytest.mark.parametrize("name", ["casia100", "lfw", "pins"])
 @pytest.mark.parametrize("stem", ["{person}_{shot}", "{shot:04d}", "Ada Lovelace_{shot:04d}"])
-def test_other_folders_of_pictures_are_not_taken_for_the_set(tmp_path, name, stem):
+def test_other_image_folders_are_not_mistaken_for_the_set(tmp_path, name, stem):
     """Other image sets in a data folder, one folder deep and two."""
     for folder in ("orl", "cmu_faces/faces", "."):
         for person in ("an2i", "s2"):
@@ -52,34 +52,34 @@ def test_other_folders_of_pictures_are_not_taken_for_the_set(tmp_path, name, ste
                 path = tmp_path / folder / person / f"{stem.format(person=person, shot=shot)}.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 PIL.Image.new("RGB", (8, 8), (shot, 0, 0)).save(path)
-    with pytest.raises(UsageError, match=rf"needs files, and neither is .* below {tmp_path}, nor is that folder the"):
+    with pytest.raises(UsageError, match=rf"needs files, but {tmp_path} has no folder .*, and does not itself"):
         load_partition(name, {"size": 8}, tmp_path)
 
 
-def test_numbers_of_people_and_pictures_are_compared_with_the_published_ones(tmp_path):
+def test_compare_with_published_reports_counts(tmp_path):
     for name, prefix in (("pins", "pins_"), ("lfw", ""), ("casia100", "")):
         write(tmp_path / name, {"Ada": 12, "Bo": 1}, prefix)
     (tmp_path / "lfw" / "Bo" / "notes.jpg").write_bytes(b"no picture of LFW's")
-    pins, lfw, casia = (make_loader(name).differences(tmp_path) for name in ("pins", "lfw", "casia100"))
+    pins, lfw, casia = (make_loader(name).compare_with_published(tmp_path) for name in ("pins", "lfw", "casia100"))
     assert pins == [
-        f"{tmp_path / 'pins'} has 2 people; as published, the set has 105",
-        f"{tmp_path / 'pins'} has 13 pictures; as published, the set has 17,534",
+        f"{tmp_path / 'pins'} has 2 people; the published set has 105",
+        f"{tmp_path / 'pins'} has 13 images; the published set has 17,534",
     ]
     assert [sentence.split(" has ")[1] for sentence in lfw] == [
-        "2 people; as published, the set",
-        "13 pictures; as published, the set",
+        "2 people; the published set",
+        "13 images; the published set",
     ]
-    assert casia == [f"{tmp_path / 'casia100'} has 2 people; as published, the set has 100"]
+    assert casia == [f"{tmp_path / 'casia100'} has 2 people; the published set has 100"]
 
 
-def test_a_test_set_of_its_own_is_kept(tmp_path):
+def test_given_test_set_is_used(tmp_path):
     write(tmp_path / "casia100" / "train", {"1": 10, "2": 10})
     write(tmp_path / "casia100" / "test", {"1": 10, "2": 10}, start=1)
     partition = load_partition("casia100", {"size": 8}, tmp_path)
     assert [len(images) for _, images in partition.parts()] == [20, 2, 18]
 
 
-def test_folders_without_the_prefix_are_no_people(tmp_path):
+def test_folders_without_prefix_are_ignored(tmp_path):
     write(tmp_path / "pins", {"Ada": 12, "Bo": 12}, "pins_")
     write(tmp_path / "pins", {"notes": 12})
     assert load_partition("pins", {"size": 8}, tmp_path).train.outputs == 2

@@ -11,8 +11,8 @@ import pytest
 
 from forgetbench.datasets import load_partition, make_loader
 from forgetbench.datasets._perceptual_hash import perceptual_hash
-from forgetbench.datasets._sampling import joined_groups
-from forgetbench.datasets.check import check_image_set, leaks
+from forgetbench.datasets._sampling import connected_groups
+from forgetbench.datasets.check import check_image_set, published_leaks
 from forgetbench.datasets.mufac import PUBLISHED, TABLES, clean_rows
 from forgetbench.errors import UsageError
 from forgetbench.store import file_digest
@@ -62,7 +62,7 @@ def root(tmp_path):
 @pytest.fixture
 def forty(monkeypatch):
     """The first forty rows are the published ones: 13 people, and one picture of a fourteenth."""
-    monkeypatch.setattr("forgetbench.datasets.mufac.FORGOTTEN", 40)
+    monkeypatch.setattr("forgetbench.datasets.mufac.FORGET_ROWS", 40)
 
 
 def held_back_as_it_should(partition):
@@ -74,7 +74,7 @@ def held_back_as_it_should(partition):
 
 
 @pytest.mark.usefixtures("forty")
-def test_legacy_is_as_published(root):
+def test_legacy_split_matches_the_published_one(root):
     """F0002's daughter, whose pictures are among the unseen, and who is half forgotten are not validated on."""
     partition = load_partition("mufac", SMALL | {"split": "legacy"}, root)
     assert [len(images) for _, images in partition.parts()] == [135, 9, 48, 48]  # a tenth of 34 people, three pictures
@@ -86,22 +86,22 @@ def test_legacy_is_as_published(root):
     assert named.sha256 == partition.sha256
 
 
-def test_without_anybody_retained_nobody_can_be_validated_on(root):
+def test_legacy_split_without_retained_people_is_refused(root):
     """All 144 rows are among the first 1,500."""
-    with pytest.raises(UsageError, match="some people of whom nothing is forgotten or tested, and there are 0"):
+    with pytest.raises(UsageError, match="without an image to forget or to test on, and there are 0"):
         load_partition("mufac", SMALL | {"split": "legacy"}, root)
 
 
-def test_tables_are_compared_with_the_published_ones(root, monkeypatch):
+def test_compare_with_published_reports_other_tables(root, monkeypatch):
     loader = make_loader("mufac")
     folder = root / "mufac"
-    assert loader.differences(root)[0] == (
-        f"{folder / 'custom_train_dataset.csv'} has 144 rows; as published, it has 10,025"
+    assert loader.compare_with_published(root)[0] == (
+        f"{folder / 'custom_train_dataset.csv'} has 144 rows; the published table has 10,025"
     )
-    assert len(loader.differences(root)) == 3
+    assert len(loader.compare_with_published(root)) == 3
     known = {name: (rows, PUBLISHED[name][1]) for name, rows in (("train", 144), ("val", 48), ("test", 48))}
     monkeypatch.setattr("forgetbench.datasets.mufac.PUBLISHED", known)
-    assert [sentence.split(" as ")[1] for sentence in loader.differences(root)] == [
+    assert [sentence.split(" as ")[1] for sentence in loader.compare_with_published(root)] == [
         "many rows",
         "many rows",
         "many rows",
@@ -109,10 +109,10 @@ def test_tables_are_compared_with_the_published_ones(root, monkeypatch):
     hashes = {name: file_digest(folder / f"custom_{name}_dataset.csv") for name in TABLES}
     known = {name: (rows, hashes[name]) for name, (rows, _) in known.items()}
     monkeypatch.setattr("forgetbench.datasets.mufac.PUBLISHED", known)
-    assert loader.differences(root) == []
+    assert loader.compare_with_published(root) == []
 
 
-def test_person_joins_people_who_share_pictures_and_parts_them(root):
+def test_person_split_joins_people_who_share_images(root):
     partition = load_partition("mufac", SMALL | {"split": "person"}, root)
     people = [set(images.identities.tolist()) for _, images in partition.parts()]
     assert sum(len(images) for _, images in partition.parts()) == 237  # three pictures are there twice
@@ -121,20 +121,27 @@ def test_person_joins_people_who_share_pictures_and_parts_them(root):
 
 
 @pytest.mark.usefixtures("forty")
-def test_clean_drops_what_is_repeated(root):
+def test_clean_split_has_no_repeated_images(root):
     partition = load_partition("mufac", SMALL | {"split": "clean"}, root)
     assert [len(images) for _, images in partition.parts()] == [135, 9, 48, 48]
     held_back_as_it_should(partition)
     assert np.array_equal(partition.train.first_copy, np.arange(135))
 
 
-def test_cleaning_by_hand(monkeypatch):
+def test_clean_rows_matches_manual_result(monkeypatch):
     """Rows 0 and 1 are to be forgotten, 2 to 4 retained, then three of val and four of test."""
-    monkeypatch.setattr("forgetbench.datasets.mufac.FORGOTTEN", 2)
+    monkeypatch.setattr("forgetbench.datasets.mufac.FORGET_ROWS", 2)
     tables = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
     hashes = np.array([9, 1, 9, 2, 2, 3, 3, 4, 4, 5, 5, 1], dtype=np.uint64)
-    kept = [1, 2, 3, 5, 9]  # 0 is retained, 4 repeats 3, 6 repeats 5, 7 and 8 are one, 8 stays? it is in val only
-    assert np.flatnonzero(clean_rows(tables, hashes)).tolist() == sorted([*kept, 8])
+    selected = [
+        1,
+        2,
+        3,
+        5,
+        9,
+    ]
+    # row 0 is retained, 4 repeats 3, 6 repeats 5, 7 and 8 are one image; 8 remains, since 7 is removed from val
+    assert np.flatnonzero(clean_rows(tables, hashes)).tolist() == sorted([*selected, 8])
 
 
 @pytest.mark.parametrize(
@@ -145,11 +152,15 @@ def test_cleaning_by_hand(monkeypatch):
             "F0003,S,e,F0003_AGE_D_10_e1.jpg",
             r"row 14 of .*train.*: person_id and the",
         ),
-        ("F0003,D,e,F0003_AGE_D_10_e1.jpg", "F0003,D,e,F0003_AGE_D_10_e9.jpg", r"row 14 of .*names no file: .*e9\.jpg"),
+        (
+            "F0003,D,e,F0003_AGE_D_10_e1.jpg",
+            "F0003,D,e,F0003_AGE_D_10_e9.jpg",
+            r"row 14 of .*names a missing file: .*e9\.jpg",
+        ),
         ("family_id,person_id", "family,person_id", "has no column family_id"),
     ],
 )
-def test_a_wrong_row_is_named(root, old, new, message):
+def test_wrong_row_error_names_it(root, old, new, message):
     table = root / "mufac" / "custom_train_dataset.csv"
     text = table.read_text()
     assert old in text
@@ -158,7 +169,7 @@ def test_a_wrong_row_is_named(root, old, new, message):
         load_partition("mufac", SMALL, root)
 
 
-def test_the_perceptual_hash_by_the_definition_of_the_cosine_transform():
+def test_perceptual_hash_matches_cosine_transform():
     image = scene(3)
     small = np.asarray(image.convert("L").resize((32, 32), PIL.Image.Resampling.LANCZOS), dtype=float)
     cosine = np.cos(np.pi * np.outer(np.arange(8), 2 * np.arange(32) + 1) / 64)
@@ -167,7 +178,7 @@ def test_the_perceptual_hash_by_the_definition_of_the_cosine_transform():
     assert perceptual_hash(image) == int(digits, 2)
 
 
-def test_a_picture_saved_again_has_nearly_the_same_perceptual_hash(tmp_path):
+def test_perceptual_hash_is_robust_to_recompression(tmp_path):
     for seed in range(20):
         scene(seed).save(tmp_path / "a.jpg", quality=70)
         with PIL.Image.open(tmp_path / "a.jpg") as saved:
@@ -185,20 +196,20 @@ def column(index, *names):
     return np.unique(["/".join(row[name] for name in names) for row in index], return_inverse=True)[1]
 
 
-def test_the_published_index_is_joined_and_cleaned_to_its_counts(index):
+def test_published_index_gives_published_counts(index):
     subset = np.array([row["subset"] for row in index])
     hashes = np.array([int(row["phash"], 16) for row in index], dtype=np.uint64)
-    people = joined_groups(column(index, "family_id", "person_id"), column(index, "phash"))
+    people = connected_groups(column(index, "family_id", "person_id"), column(index, "phash"))
     assert len(np.unique(people)) == 820
     assert len(set(zip(people.tolist(), column(index, "merged_person").tolist(), strict=True))) == 820
     tables = np.array([TABLES.index(row["split"]) for row in index])
-    kept = clean_rows(tables, hashes)
-    counts = {name: int((kept & (subset == name)).sum()) for name in ("forget", "retain", "val", "test")}
+    selected = clean_rows(tables, hashes)
+    counts = {name: int((selected & (subset == name)).sum()) for name in ("forget", "retain", "val", "test")}
     assert counts == {"forget": 1065, "retain": 5513, "val": 1211, "test": 1118}
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_the_hashes_are_those_of_the_published_tables(index, table):
+def test_published_hashes_match_the_index(index, table):
     """The index names every row of the three tables, in their order."""
     columns = ("family_id", "person_id", "age_class", "image_path")
     rows = [[row[name] for name in columns] for row in index if row["split"] == table]
@@ -208,7 +219,7 @@ def test_the_hashes_are_those_of_the_published_tables(index, table):
 
 @pytest.fixture(scope="module")
 def mufac():
-    """The real pictures: they may not be passed on, so that no machine is asked to have them."""
+    """The real pictures: they must not be redistributed, so that no machine is asked to have them."""
     folder = os.environ.get("FORGETBENCH_MUFAC")
     if not folder:
         pytest.skip("FORGETBENCH_MUFAC names no folder of MUFAC's pictures")
@@ -216,7 +227,7 @@ def mufac():
 
 
 @pytest.mark.slow
-def test_the_real_pictures_agree_with_the_index(mufac, index):
+def test_real_images_match_the_index(mufac, index):
     legacy = load_partition("mufac", {"size": 32, **read_task("mufac/resnet18/legacy").image_set.options}, mufac)
     assert [len(images) for _, images in legacy.parts()] == [9775, 250, 1539, 1504]
     assert legacy.forget_lists["published"].tolist() == list(range(1500))
@@ -225,11 +236,11 @@ def test_the_real_pictures_agree_with_the_index(mufac, index):
     assert np.bincount(legacy.test.labels).tolist() == [375, 367, 270, 239, 173, 79, 32, 4]
     held_back_as_it_should(legacy)
     counted = [
-        sentence.split(": ")[0].replace(", once those who share a picture are taken for one,", "")
-        for sentence in leaks(legacy)
+        sentence.split(": ")[0].replace(", counting people who share an image as one,", "")
+        for sentence in published_leaks(legacy)
     ]
     assert counted == [
-        "18 images of the list 'published' are retained too, byte for byte",
+        "18 images of the list 'published' are also retained, byte for byte",
         "3 people are in the list 'published' and among the retained",
         "2 people are in train and in unseen",
         "2 people are in test and in unseen",
@@ -243,20 +254,20 @@ def test_the_real_pictures_agree_with_the_index(mufac, index):
     held_back_as_it_should(clean)
 
 
-def test_everything_that_is_wrong_is_listed_at_once(root, monkeypatch):
-    monkeypatch.setattr("forgetbench.datasets.mufac.FORGOTTEN", 40)
+def test_check_image_set_lists_all_problems(root, monkeypatch):
+    monkeypatch.setattr("forgetbench.datasets.mufac.FORGET_ROWS", 40)
     table = root / "mufac" / "custom_train_dataset.csv"
     text = table.read_text().replace("F0003,D,e,F0003_AGE_D_10_e1.jpg", "F0003,S,e,F0003_AGE_D_10_e1.jpg")
     table.write_text(text.replace("F0004,D,f,F0004_AGE_D_10_f1.jpg", "F0004,D,f,F0004_AGE_D_10_f9.jpg"))
     (root / "mufac" / "val_images" / "F0025_AGE_D_10_c1.jpg").write_bytes(b"<html>")
     problems = check_image_set("mufac", SMALL | {"split": "legacy"}, root).problems
-    fixes = {problem.name: problem.fix for problem in problems if problem.serious}
+    fixes = {problem.kind: problem.fix for problem in problems if problem.serious}
     assert {"wrong row", "missing file", "unreadable image", "repeated across parts"} <= fixes.keys()
     assert "Correct the row" in fixes["wrong row"]
 
 
-def test_people_have_the_names_of_their_families(root, monkeypatch):
-    monkeypatch.setattr("forgetbench.datasets.mufac.FORGOTTEN", 40)
+def test_people_are_named_after_their_families(root, monkeypatch):
+    monkeypatch.setattr("forgetbench.datasets.mufac.FORGET_ROWS", 40)
     legacy = load_partition("mufac", SMALL | {"split": "legacy"}, root).train
     assert legacy.people[legacy.identities[0]] == "F0001 D"
     joined = load_partition("mufac", SMALL | {"split": "person"}, root)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from forgetbench.datasets.problems import FileProblems, Problem
+from forgetbench.datasets.problems import ImageSetError, Problem
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.runner.engines import LocalEngine, ProcessesEngine, make_engine
 from forgetbench.tasks.task import read_task
 from forgetbench.training.loop import DivergedError
 
 ROOT = Path(__file__).parents[2]
-MORE = (DivergedError, FileProblems)
+MORE = (DivergedError, ImageSetError)
 """Errors of other modules than forgetbench.errors, imported so that they are known."""
 
 
@@ -45,7 +45,7 @@ def every_error(kind: type[ForgetBenchError] = ForgetBenchError) -> list[type[Fo
 @pytest.mark.parametrize("kind", every_error())
 def test_every_error_survives_the_way_between_processes(kind: type[ForgetBenchError]) -> None:
     several = [Problem("unreadable image", f"picture {number}", "Copy it again.") for number in range(12)]
-    made = kind("12 pictures:", several) if issubclass(kind, FileProblems) else kind("what is wrong")
+    made = kind("12 pictures:", several) if issubclass(kind, ImageSetError) else kind("what is wrong")
     again = pickle.loads(pickle.dumps(made))  # noqa: S301 (made here)
     assert type(again) is kind
     assert str(again) == str(made)

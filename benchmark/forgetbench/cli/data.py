@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from forgetbench.cli.console import out, print_json, print_table, remark
 
 if TYPE_CHECKING:
-    from forgetbench.datasets.base import Examined
+    from forgetbench.datasets.base import LoadReport
     from forgetbench.datasets.types import DatasetCard, Partition
 
 Flag = Annotated[bool, Parameter(negative="")]
@@ -133,7 +133,7 @@ def prune(*, dry_run: Flag = False, images: Flag = False) -> None:
     images
         Remove what was made of image sets too; it is made again when it is needed.
     """
-    from forgetbench.datasets._files import ROLE
+    from forgetbench.datasets._files import CACHE_ROLE
     from forgetbench.store import Store
     from forgetbench.tasks.task import names, read_task
 
@@ -142,7 +142,7 @@ def prune(*, dry_run: Flag = False, images: Flag = False) -> None:
     stale = [
         folder
         for folder, made_from in store.artifacts()
-        if (images if made_from.get("role") == ROLE else made_from.get("task") not in keys)
+        if (images if made_from.get("role") == CACHE_ROLE else made_from.get("task") not in keys)
     ]
     stale += store.half_written()
     freed = sum(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in stale)
@@ -166,7 +166,7 @@ def _options(words: list[str] | None) -> dict[str, object]:
     return options
 
 
-def _tell(name: str, examined: Examined) -> int:
+def _tell(name: str, examined: LoadReport) -> int:
     """Say what an image set holds, and what is wrong with it."""
     if examined.partition is not None:
         _tell_parts(examined.partition)
@@ -175,14 +175,14 @@ def _tell(name: str, examined: Examined) -> int:
         return 0
     serious = sum(one.serious for one in examined.problems)
     for one in examined.problems:
-        out().print(f"{'!' if one.serious else '-'} {one.name}: {one.where}.\n    {one.fix}", markup=False)
+        out().print(f"{'!' if one.serious else '-'} {one.kind}: {one.message}.\n    {one.fix}", markup=False)
     remark(f"{name}: problems to be mended (!): {serious}; to be looked at (-): {len(examined.problems) - serious}.")
     return 1 if serious else 0
 
 
 def _tell_parts(partition: Partition) -> None:
     """How many images, classes and people every part has, and which classes there are."""
-    from forgetbench.datasets.problems import some
+    from forgetbench.datasets.problems import summarize_names
 
     rows = []
     for part, images in partition.parts():
@@ -191,4 +191,4 @@ def _tell_parts(partition: Partition) -> None:
         rows.append((part, str(len(images)), shown, people))
     print_table(partition.name, ("part", "images", "classes", "people"), rows)
     kind = "attributes" if partition.train.attributes else "classes"
-    out().print(f"{kind}: {some(partition.train.classes)}", markup=False)
+    out().print(f"{kind}: {summarize_names(partition.train.classes)}", markup=False)

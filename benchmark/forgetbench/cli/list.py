@@ -167,8 +167,8 @@ def _scenario(name: str) -> dict[str, Any]:
 
 def _options(documents: list[Any]) -> list[dict[str, Any]]:
     return [
-        {"name": each.name, "default": each.default, "kind": each.kind, "meaning": each.description}
-        for each in documents
+        {"name": item.name, "default": item.default, "type": item.kind, "range": item.range, "meaning": item.help}
+        for item in documents
     ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from forgetbench.datasets import load_partition
 from forgetbench.datasets.scenarios import scenarios
 from forgetbench.datasets.scenarios.base import Split
-from forgetbench.datasets.scenarios.stream import step_of
+from forgetbench.datasets.scenarios.stream import split_of_step
 from forgetbench.evidence.arrays import Array, array_digest, index_digest
 from forgetbench.tasks.task import Task
 
@@ -59,7 +59,7 @@ class TaskData:
 
     def __init__(self, task: Task, env: ExecutionEnv) -> None:
         self.task, self.env = task, env
-        self._scenario = scenarios.get(task.scenario.name).from_mapping(task.scenario.options)
+        self._scenario = scenarios.get(task.scenario.name).from_dict(task.scenario.options)
         root = Path(env.root) if env.root else None
         self.partition = load_partition(task.image_set.name, task.image_set.options, root)
         self._splits: dict[int, Split] = {}
@@ -109,7 +109,7 @@ class TaskData:
         """The splits of a stream's requests, in order; for a task that is no stream, its only split."""
         if draw not in self._steps:
             split = self.split(draw)
-            steps = tuple(step_of(self.partition, split, step) for step in range(len(split.requests)))
+            steps = tuple(split_of_step(self.partition, split, step) for step in range(len(split.requests)))
             self._steps[draw] = steps or (split,)
         return self._steps[draw]
 

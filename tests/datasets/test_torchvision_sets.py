@@ -67,20 +67,20 @@ def cifar100(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_cifar10_keeps_the_order_of_its_batches(cifar10):
+def test_cifar10_keeps_order_of_batches(cifar10):
     partition = load_partition("cifar10", SMALL, cifar10)
     assert [len(part) for _, part in partition.parts()] == [50, 10, 10]
     assert np.array_equal(partition.train.images, np.concatenate([images(10, n) for n in range(1, 6)]))
     assert partition.train.classes[3] == "class 3"
 
 
-def test_a_damaged_file_is_refused(cifar10):
+def test_damaged_file_is_refused(cifar10):
     (cifar10 / "cifar-10-batches-py" / "data_batch_2").write_bytes(b"damaged")
     with pytest.raises(UsageError, match=r"not found or corrupted.*Remove the files; .*data prepare"):
         load_partition("cifar10", SMALL, cifar10)
 
 
-def test_cifar100_and_its_superclasses(cifar100):
+def test_cifar20_has_superclasses_of_cifar100(cifar100):
     hundred = load_partition("cifar100", SMALL, cifar100)
     assert (hundred.train.outputs, len(hundred.train)) == (100, 200)
     twenty = load_partition("cifar20", SMALL, cifar100)
@@ -92,7 +92,7 @@ def test_cifar100_and_its_superclasses(cifar100):
     assert set(twenty.train.fine_labels[split.forget]) == {69}
 
 
-def test_svhn(tmp_path, monkeypatch):
+def test_svhn_maps_label_ten_to_zero(tmp_path, monkeypatch):
     parts = {}
     for name, count in (("train", 30), ("test", 20)):
         path = tmp_path / f"{name}_32x32.mat"
@@ -118,9 +118,9 @@ def idx(raw):
 
 
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
-def test_mnist_and_fashion_mnist(tmp_path, monkeypatch, name, folder):
+def test_mnist_sets_are_verified_by_hash(tmp_path, monkeypatch, name, folder):
     raw = tmp_path / folder / "raw"
-    monkeypatch.setattr(type(make_loader(name)), "raw", idx(raw))
+    monkeypatch.setattr(type(make_loader(name)), "raw_md5", idx(raw))
     partition = load_partition(name, SMALL, tmp_path)
     assert partition.train.images.shape == (30, 1, 28, 28)
     assert np.array_equal(partition.train.images[:, 0], images(30, 30)[:, 0, :28, :28])
@@ -133,19 +133,19 @@ def test_mnist_and_fashion_mnist(tmp_path, monkeypatch, name, folder):
 
 
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
-def test_other_files_than_the_published_ones_are_refused(tmp_path, monkeypatch, name, folder):
+def test_mnist_sets_refuse_other_files(tmp_path, monkeypatch, name, folder):
     """By the published hashes, and in place of the raw files too."""
     hashes = idx(tmp_path / folder / "raw")
     problems = check_image_set(name, SMALL, tmp_path).problems
     assert len(problems) == 4
-    assert f"{tmp_path / folder / 'raw' / 'train-images-idx3-ubyte'} is not the published file" in problems[0].where
-    monkeypatch.setattr(type(make_loader(name)), "raw", hashes)
+    assert f"{tmp_path / folder / 'raw' / 'train-images-idx3-ubyte'} is not the published file" in problems[0].message
+    monkeypatch.setattr(type(make_loader(name)), "raw_md5", hashes)
     (tmp_path / folder / "processed").mkdir()
-    with pytest.raises(UsageError, match="processed is of an old torchvision"):
+    with pytest.raises(UsageError, match="processed is from an old version of torchvision"):
         load_partition(name, SMALL, tmp_path)
 
 
-def test_loading_never_downloads(tmp_path, monkeypatch):
+def test_load_never_downloads(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("the network was asked")
 
@@ -155,10 +155,10 @@ def test_loading_never_downloads(tmp_path, monkeypatch):
         load_partition("cifar10", SMALL, tmp_path)
 
 
-def test_preparing_downloads_and_says_when_it_cannot(tmp_path, monkeypatch):
+def test_prepare_failed_download_is_reported(tmp_path, monkeypatch):
     def broken(url, *_, **__):
         raise OSError(f"no way to {url}")
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", broken)
-    with pytest.raises(ForgetBenchError, match="'cifar10' could not be fetched: no way to https"):
+    with pytest.raises(ForgetBenchError, match="'cifar10' could not be downloaded: no way to https"):
         make_loader("cifar10").prepare(tmp_path)

@@ -4,8 +4,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from forgetbench.datasets.types import DatasetCard, ImageSet, Partition, contact_sheet
-from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
+from forgetbench.errors import ForgetBenchError
 
 CARD = DatasetCard(name="toy", title="Toy", description="Noise.", license="CC0")
 
@@ -21,7 +21,7 @@ def toy(count: int = 6, **changes) -> ImageSet:
     return ImageSet(**(columns | changes))
 
 
-def test_nobody_can_write_into_an_image_set():
+def test_image_set_is_immutable():
     images = toy()
     for column in (images.images, images.labels, images.identities):
         with pytest.raises(ValueError, match="read-only"):
@@ -38,7 +38,7 @@ def test_take_keeps_order_and_every_column():
     assert np.array_equal(taken.images[0], taken.images[2])
 
 
-def test_the_hash_sees_every_column_and_nothing_else():
+def test_sha256_covers_every_column_and_nothing_else():
     base = toy()
     other_pixel = base.images.copy()
     other_pixel[3, 1, 2, 2] ^= 1
@@ -56,7 +56,7 @@ def test_the_hash_sees_every_column_and_nothing_else():
     assert toy(images=np.asfortranarray(base.images)).sha256 == base.sha256
 
 
-def test_the_hash_covers_the_raw_bytes_as_documented():
+def test_sha256_matches_documented_bytes():
     images = np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2)
     head = b'[["a", "b"], [], [[2, 1, 2, 2], [2], null, null]]'
     expected = hashlib.sha256(head + bytes(range(8)) + (1).to_bytes(8, "little") + bytes(8)).hexdigest()
@@ -75,19 +75,19 @@ def test_the_hash_covers_the_raw_bytes_as_documented():
         ({"identities": np.arange(5)}, "6 images, but 5 identities"),
     ],
 )
-def test_what_does_not_fit_is_refused(changes, message):
+def test_image_set_inconsistent_arrays_are_refused(changes, message):
     with pytest.raises(ForgetBenchError, match=message):
         toy(**changes)
 
 
-def test_first_copy_names_the_first_row_with_the_same_bytes():
+def test_first_copy_is_first_row_with_equal_bytes():
     images = toy().images.copy()
     images[4] = images[1]
     images[5] = images[1]
     assert toy(images=images).first_copy.tolist() == [0, 1, 2, 3, 1, 1]
 
 
-def test_channel_statistics_are_those_of_numpy():
+def test_channel_statistics_match_numpy():
     images = toy(50, labels=np.zeros(50, np.int64), identities=None)
     mean, deviation = images.channel_statistics()
     unit = images.images / 255
@@ -95,24 +95,10 @@ def test_channel_statistics_are_those_of_numpy():
     assert deviation == pytest.approx(unit.std((0, 2, 3)), rel=1e-9)
 
 
-def test_a_partition_refuses_parts_that_differ():
+def test_partition_refuses_different_parts():
     with pytest.raises(ForgetBenchError, match="test has classes"):
         Partition("toy", toy(), toy(), toy(classes=("a", "b")), None, CARD)
     with pytest.raises(ForgetBenchError, match="images of unseen"):
         Partition("toy", toy(), toy(), toy(), toy(images=np.zeros((6, 3, 5, 5), np.uint8)), CARD)
     with pytest.raises(ForgetBenchError, match="test is empty"):
         Partition("toy", toy(), toy(), toy().take([]), None, CARD)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_contact_sheet_shows_every_image_in_its_place(channels):
-    images = np.random.default_rng(1).integers(0, 255, (5, channels, 3, 4), dtype=np.uint8)
-    sheet = np.asarray(contact_sheet(images, 2, enlarge=2, gap=1))
-    assert sheet.shape == ((3 * 4 + 1) * 2, (2 * 5 + 1) * 2, 3)
-    for index, image in enumerate(images):
-        row, column = divmod(index, 2)
-        top, left = 2 * (1 + 4 * row), 2 * (1 + 5 * column)
-        seen = sheet[top : top + 6 : 2, left : left + 8 : 2].transpose(2, 0, 1)
-        assert np.array_equal(seen, np.broadcast_to(image, (3, 3, 4)))
-    with pytest.raises(UsageError, match="at least one image"):
-        contact_sheet(images[:0], 2)

@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from forgetbench.datasets import datasets, load_partition
-from forgetbench.datasets.check import check_image_set, check_partition, prepare, terms
+from forgetbench.datasets.check import check_image_set, check_partition, prepare, terms_of_use
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.errors import UsageError
 
@@ -35,32 +35,32 @@ def toy(train=None, validation=None, test=None, unseen=None):
 
 
 def found(partition):
-    return [(problem.name, problem.where, problem.serious) for problem in check_partition(partition)]
+    return [(problem.kind, problem.message, problem.serious) for problem in check_partition(partition)]
 
 
-def test_a_sound_set_has_no_problem():
+def test_check_partition_sound_has_no_problem():
     assert found(toy()) == []
 
 
-def test_images_on_two_sides_are_found():
+def test_check_partition_finds_image_in_two_parts():
     images = toy_set(2, 20).images.copy()
     images[[3, 7]] = toy_set(0, 0).images[[1, 2]]
     assert found(toy(test=toy_set(2, 20, images=images))) == [
         (
             "repeated across parts",
-            "2 images of test are in train too, byte for byte: row 3 = row 1, row 7 = row 2",
+            "2 images of test are also in train, byte for byte: row 3 = row 1, row 7 = row 2",
             True,
         )
     ]
 
 
-def test_people_on_two_sides_are_found():
+def test_check_partition_finds_person_in_two_parts():
     assert found(toy(unseen=toy_set(3, 4))) == [
-        ("person on two sides", "1 people are in train and in unseen: number 4 (row 16, row 0)", True)
+        ("person in two parts", "1 people are in train and in unseen: number 4 (row 16, row 0)", True)
     ]
 
 
-def test_leaks_of_a_published_list_are_found():
+def test_check_partition_finds_leaks_of_published_list():
     """Rows 0 to 5 are listed: row 3 is retained as row 12 too, person 1 is on both sides, and 3 and 31 are one."""
     train, unseen = toy_set(0, 0).images.copy(), toy_set(3, 30).images.copy()
     train[12] = train[3]
@@ -69,41 +69,45 @@ def test_leaks_of_a_published_list_are_found():
         toy(toy_set(0, 0, images=train), unseen=toy_set(3, 30, images=unseen)),
         forget_lists={"published": np.arange(6)},
     )
-    assert [problem.where for problem in check_partition(partition) if problem.name == "leak as published"] == [
-        "1 images of the list 'published' are retained too, byte for byte: row 3",
-        "2 people, once those who share a picture are taken for one, are in the list 'published' and among the "
-        "retained: number 0, number 1, number 3",
-        "1 people, once those who share a picture are taken for one, are in train and in unseen: number 0, number 3, "
+    assert [problem.message for problem in check_partition(partition) if problem.kind == "leak as published"] == [
+        "1 images of the list 'published' are also retained, byte for byte: row 3",
+        "2 people, counting people who share an image as one, are in the list 'published' and in the retained "
+        "images: number 0, number 1, number 3",
+        "1 people, counting people who share an image as one, are in train and in unseen: number 0, number 3, "
         "number 31",
     ]
-    assert not any(problem.serious for problem in check_partition(partition) if problem.name == "leak as published")
-    assert not any(problem.name == "leak as published" for problem in check_partition(toy()))
+    assert not any(problem.serious for problem in check_partition(partition) if problem.kind == "leak as published")
+    assert not any(problem.kind == "leak as published" for problem in check_partition(toy()))
 
 
-def test_people_who_are_the_classes_are_no_problem():
+def test_check_partition_people_as_classes_are_no_problem():
     labels = np.arange(20) % 5
     parts = [toy_set(seed, 0, labels=labels, classes=tuple("abcde"), identities=labels + 7) for seed in range(3)]
     partition = Partition("toy", *parts, None, CARD)
     assert [name for name, _, _ in found(partition)] == ["too few images"] * 5
 
 
-def test_repeated_contradicting_and_blank_images_are_found():
+def test_check_partition_finds_repeated_and_blank_images():
     images = toy_set(0, 0).images.copy()
     images[5] = images[2]  # the label differs
     images[6] = images[4]
     images[9] = 77
     assert found(toy(train=toy_set(0, 0, images=images))) == [
-        ("contradicting labels", "1 training images repeat another one and have another label: row 5 = row 2", True),
+        (
+            "contradicting labels",
+            "1 training images are copies of another one with a different label: row 5 = row 2",
+            True,
+        ),
         (
             "repeated in training",
-            "2 training images repeat another one, byte for byte: row 5 = row 2, row 6 = row 4",
+            "2 training images are copies of another one, byte for byte: row 5 = row 2, row 6 = row 4",
             False,
         ),
-        ("blank image", "1 images of train are of one color: row 9", False),
+        ("blank image", "1 images of train have a single color: row 9", False),
     ]
 
 
-def test_classes_without_images_are_found():
+def test_check_partition_finds_classes_without_images():
     names = ("a", "b", "c")
     parts = [toy_set(seed, 10 * seed, classes=names) for seed in range(4)]
     assert found(Partition("toy", *parts, CARD)) == [
@@ -112,7 +116,7 @@ def test_classes_without_images_are_found():
     ]
 
 
-def test_every_unreadable_file_is_listed(tmp_path):
+def test_check_image_set_lists_every_unreadable_file(tmp_path):
     for number in range(40):
         path = tmp_path / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
@@ -122,13 +126,13 @@ def test_every_unreadable_file_is_listed(tmp_path):
             path.write_bytes(b"broken")
     problems = check_image_set("folder", {"size": 8}, tmp_path).problems
     assert len(problems) == 15
-    assert {problem.name for problem in problems} == {"unreadable image"}
-    assert all("png: it is of no format that is read" in problem.where and problem.fix for problem in problems)
+    assert {problem.kind for problem in problems} == {"unreadable image"}
+    assert all("png: its format is not supported" in problem.message and problem.fix for problem in problems)
     with pytest.raises(UsageError, match=r"'folder' has 15 problems; `forgetbench data check`(?s:.*)and 5 more"):
         load_partition("folder", {"size": 8}, tmp_path)
 
 
-def test_a_missing_set_is_one_problem_that_says_where_to_get_it(tmp_path):
+def test_check_image_set_missing_files_says_where_to_get_them(tmp_path):
     problem, *others = check_image_set("cmu-faces", {}, tmp_path).problems
     assert not others
     assert problem.serious
@@ -138,11 +142,11 @@ def test_a_missing_set_is_one_problem_that_says_where_to_get_it(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["digits", "faces"])
-def test_the_embedded_sets_are_sound(name):
+def test_embedded_image_sets_have_no_problem(name):
     assert check_image_set(name).problems == []
 
 
-def test_the_real_sets_are_sound(real_data):
+def test_real_image_sets_have_no_problem(real_data):
     assert check_image_set("cmu-faces", {"labels": "pose"}, real_data).problems == []
     assert check_image_set("orl", {}, real_data).problems == []
 
@@ -150,10 +154,10 @@ def test_the_real_sets_are_sound(real_data):
 def differences(name, root, options=None):
     problems = check_image_set(name, options or {}, root).problems
     assert not any(problem.serious for problem in problems)
-    return [problem.where for problem in problems if problem.name == "not the published set"]
+    return [problem.message for problem in problems if problem.kind == "not the published set"]
 
 
-def test_what_the_real_orl_lacks_is_named(real_data, tmp_path):
+def test_orl_compare_with_published_names_missing_images(real_data, tmp_path):
     folder = tmp_path / "att_faces"
     shutil.copytree(real_data / "att_orl" / "att_faces", folder)
     make_writable(folder)
@@ -163,12 +167,12 @@ def test_what_the_real_orl_lacks_is_named(real_data, tmp_path):
     (folder / "s39" / "1.pgm").rename(folder / "s39" / "11.pgm")
     shutil.rmtree(folder / "s7")
     assert differences("orl", tmp_path) == [
-        f"{folder}: 12 pictures are missing: s3/4, s7/1, s7/2, s7/3, s7/4, s7/5, s7/6, s7/7, s7/8, s7/9, s7/10, s39/1",
-        f"{folder}: 1 pictures are not of the published set: s39/11",
+        f"{folder}: 12 images are missing: s3/4, s7/1, s7/2, s7/3, s7/4, s7/5, s7/6, s7/7, s7/8, s7/9, s7/10, s39/1",
+        f"{folder}: 1 images are not in the published set: s39/11",
     ]
 
 
-def test_what_the_real_cmu_faces_lack_is_named(real_data, tmp_path):
+def test_cmu_compare_with_published_names_missing_images(real_data, tmp_path):
     folder = tmp_path / "cmu_faces" / "faces"
     shutil.copytree(real_data / "cmu_faces" / "faces", folder)
     make_writable(folder)
@@ -177,7 +181,7 @@ def test_what_the_real_cmu_faces_lack_is_named(real_data, tmp_path):
         path.unlink()
     gone[12].rename(gone[12].with_suffix(".PGM"))
     names = ", ".join(path.stem for path in gone[:12])
-    assert differences("cmu-faces", tmp_path) == [f"{folder}: 12 pictures are missing: {names}"]
+    assert differences("cmu-faces", tmp_path) == [f"{folder}: 12 images are missing: {names}"]
 
 
 def make_writable(folder):
@@ -185,13 +189,13 @@ def make_writable(folder):
         path.chmod(0o755)
 
 
-def test_terms_warn_of_people_and_of_what_may_not_be_passed_on():
+def test_terms_of_use_warn_of_people_and_redistribution():
     for name in datasets.names():
         card = datasets.get(name).card
-        text = "\n".join(terms(card))
+        text = "\n".join(terms_of_use(card))
         assert card.license in text
         assert ("shows real people" in text) == card.people
-        assert ("may not be passed on" in text) == card.restricted
+        assert ("must not be redistributed" in text) == card.restricted
     assert {name for name in datasets.names() if datasets.get(name).card.restricted} == {
         "casia100",
         "celeba",
@@ -202,18 +206,18 @@ def test_terms_warn_of_people_and_of_what_may_not_be_passed_on():
     }
 
 
-def test_preparing_says_the_terms_and_never_fetches_what_is_restricted(tmp_path, monkeypatch):
+def test_prepare_shows_terms_and_downloads_nothing_restricted(tmp_path, monkeypatch):
     said = []
     problems = prepare("mufac", {}, tmp_path, said.append).problems
-    assert any("never fetched for you" in line for line in said)
+    assert any("ForgetBench never downloads it" in line for line in said)
     assert "ndb796" in problems[0].fix
     fetched = []
     monkeypatch.setattr(
         "forgetbench.datasets.torchvision_sets.TorchvisionLoader.prepare", lambda _, root: fetched.append(root)
     )
-    assert prepare("cifar10", {}, tmp_path, said.append).problems[0].name == "missing set"
+    assert prepare("cifar10", {}, tmp_path, said.append).problems[0].kind == "missing image set"
     assert fetched == [tmp_path]
-    with pytest.raises(UsageError, match="name it with --root"):
+    with pytest.raises(UsageError, match="Name it with --root"):
         prepare("cifar10")
 
 
@@ -222,7 +226,7 @@ def noise(path, seed):
     PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
 
 
-def test_everything_that_is_wrong_with_a_table_is_listed_at_once(tmp_path):
+def test_check_image_set_lists_all_problems_of_a_table(tmp_path):
     lines = ["path,label,identity,split"]
     for n in range(60):
         noise(tmp_path / f"{n}.png", n)
@@ -235,13 +239,13 @@ def test_everything_that_is_wrong_with_a_table_is_listed_at_once(tmp_path):
     (tmp_path / "7.png").write_bytes(b"<html>")
     (tmp_path / "50.png").write_bytes((tmp_path / "3.png").read_bytes())
     problems = check_image_set("folder", {"size": 8}, tmp_path).problems
-    said = "\n".join(f"{problem.where}. {problem.fix}" for problem in problems)
-    assert [problem.name for problem in problems] == [
+    said = "\n".join(f"{problem.message}. {problem.fix}" for problem in problems)
+    assert [problem.kind for problem in problems] == [
         *["missing file"] * 2,
         *["wrong row"] * 4,
         "unreadable image",
         "repeated across parts",
-        "person on two sides",
+        "person in two parts",
     ]
     for expected in (
         "row 12 of",
@@ -255,12 +259,12 @@ def test_everything_that_is_wrong_with_a_table_is_listed_at_once(tmp_path):
         "'p2' (8.png, 48.png)",
     ):
         assert expected in said
-    assert not any("rows" in problem.where for problem in problems)
+    assert not any("rows" in problem.message for problem in problems)
     with pytest.raises(UsageError, match="'folder' has 7 problems"):  # those of the parts are for the check alone
         load_partition("folder", {"size": 8}, tmp_path)
 
 
-def test_an_examined_set_says_what_it_holds(tmp_path):
+def test_check_image_set_returns_readable_partition(tmp_path):
     for n in range(40):
         noise(tmp_path / "ab"[n % 2] / f"{n}.png", n)
     partition, problems = check_image_set("folder", {"size": 8}, tmp_path)
