@@ -137,7 +137,7 @@ def test_data_check_says_what_a_set_holds_and_what_is_wrong(tmp_path: Path, caps
     assert call(*words) == 1
     said = capsys.readouterr()
     assert "! unreadable image: " in said.out
-    assert "a/0.png: the file is empty.\n    Copy the file again" in said.out
+    assert "a/0.png: the file is empty.\n    Copy the file from its source again" in said.out
     assert "to be mended (!): 1; to be looked at (-): 0" in said.err
     assert call(*words, "--json") == 1
-    assert [one["name"] for one in json.loads(capsys.readouterr().out)] == ["unreadable image"]
+    assert [one["kind"] for one in json.loads(capsys.readouterr().out)] == ["unreadable image"]
