@@ -2,7 +2,7 @@
 
     python examples/score_saved_logits.py
 
-The same with files: forgetbench score --logits unlearned.npz --oracle oracle.npz --labels labels.npz
+The same with files: forgetbench score --unlearned unlearned.npz --oracle oracle.npz --labels labels.npz
 """
 
 # %% Logits, as anyone's evaluation loop would leave them: subset -> (models, examples, classes).

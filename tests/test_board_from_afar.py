@@ -127,20 +127,20 @@ def test_a_method_file_is_submitted_and_verified_and_a_forgery_is_found(people, 
     forged = entry_of(address, ada.call("submit", forge(run, tmp_path / "forged"), "--server", address))
 
     assert "class NoisyFineTune" in grace.call("verify", honest, "--server", address, status=2)
-    said = grace.call("reproduce", "--submission", honest, "--server", address, "--allow-source")
-    assert "the same bits" in said
-    said = grace.call("reproduce", "--submission", forged, "--server", address, "--allow-source", status=1)
-    assert "BEYOND" in next(line for line in said.splitlines() if line.startswith("gap.retain"))
-    assert httpx2.get(f"{address}/api/v1/entries/{honest}").json()["row"]["tier"] == "recomputed"  # nothing was posted
     said = grace.call("verify", honest, "--server", address, "--allow-source")
-    assert f"{honest}: reproduced" in said
+    assert "the same bits" in said
+    said = grace.call("verify", forged, "--server", address, "--allow-source", status=1)
+    assert "FAIL" in next(line for line in said.splitlines() if line.startswith("gap.retain"))
+    assert httpx2.get(f"{address}/api/v1/entries/{honest}").json()["row"]["tier"] == "recomputed"  # nothing was posted
+    said = grace.call("verify", honest, "--server", address, "--allow-source", "--post")
+    assert f"{honest} of {address}: reproduced" in said
     page = httpx2.get(f"{address}/entries/{honest}").text
     assert "reproduced" in page
     assert "Second record minus first" in page
     assert httpx2.get(f"{address}/api/v1/entries/{honest}").json()["row"]["tier"] == "reproduced"
 
-    said = grace.call("verify", forged, "--server", address, "--allow-source", status=1)
-    assert f"{forged}: not reproduced" in said
+    said = grace.call("verify", forged, "--server", address, "--allow-source", "--post", status=1)
+    assert f"{forged} of {address}: not reproduced" in said
     row = httpx2.get(f"{address}/api/v1/entries/{forged}").json()
     assert (row["row"]["state"], row["row"]["tier"]) == ("flagged", "recomputed")
     assert "a second run differs in" in row["history"][-1]["reason"]

@@ -1,4 +1,4 @@
-"""The main job on embedded data: two tasks, the first methods, and a leaderboard of one's own that receives them."""
+"""The demo: two tasks on embedded data, and a local leaderboard that receives the results."""
 
 from __future__ import annotations
 
@@ -9,79 +9,89 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from forgetbench.api.board import BoardResult
+from forgetbench.api.evaluation import evaluate_tasks
+from forgetbench.api.leaderboard import submit
+from forgetbench.api.tasks import load_task
 from forgetbench.errors import ForgetBenchError
-from forgetbench.evidence.reference import ReferenceManifest
-from forgetbench.evidence.run import read_run
 from forgetbench.leaderboard.admin import create_token, install_bundle
-from forgetbench.leaderboard.client.submit import submit
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.runner.config import ProgressCallback, RunConfig
-from forgetbench.runner.method_spec import parse_methods
-from forgetbench.runner.run import run
-from forgetbench.scoring.scorer import RankedRuns, rank_runs
-from forgetbench.store import write_atomically
-from forgetbench.tasks.task import read_task
+from forgetbench.store import home, write_atomically
 
 TASKS = ("faces/cnn/identity", "digits/cnn/mislabelled-20")
 METHODS = ("finetune", "gradient-ascent", "neggrad-plus", "random-label", "ssd", "sham", "collapse", "relabelled")
 START_SECONDS = 60.0
+"""Time for the server to start; it takes a few seconds on an idle machine."""
 
 
-def run_demo(
-    options: RunConfig, watcher: ProgressCallback, say: Callable[[str], None]
-) -> list[tuple[RankedRuns, ReferenceManifest]]:
-    """Run the demo's tasks, post every run to the local leaderboard, and give the boards back.
+def run_demo(config: RunConfig, progress: ProgressCallback, log: Callable[[str], None]) -> list[BoardResult]:
+    """Run the demo's tasks, post every run to the local leaderboard, and return the boards.
+
+    Args:
+        config: Device (the CPU if it is ``auto``), worker processes and folders.
+        progress: Progress callback.
+        log: Receives one line for each posted run.
 
     Raises:
-        ForgetBenchError: A job or the server failed, or the server's scores are not the local ones.
+        ForgetBenchError: A job or the server failed, or the server's scores differ from the local ones.
     """
-    tasks = [read_task(name) for name in TASKS]
-    done = run(tasks, lambda task: parse_methods(METHODS, (), task.network.name), options, watcher)
-    settings = Settings(server_folder=options.home / "leaderboard")
-    for task_run in done:
-        if task_run.reference is not None:
-            install_bundle(settings, task_run.reference.folder)
-    token = _token(settings)
-    with _server(options.home) as address:
-        say(f"posting to a local leaderboard at {address}")
-        for task_run in done:
-            for folder in task_run.runs:
-                if read_run(folder).manifest.status == "ok":
-                    verdict = submit(folder, address, token)
-                    say(f"  {verdict.task}  {folder.name}: {verdict.detail}")
-    standings = []
-    for task_run in done:
-        runs = [read_run(folder) for folder in task_run.runs]
-        judge = options.results.scorer_of(runs[0].manifest)
-        standings.append((rank_runs(judge, runs), judge.pack.card))
-    return standings
+    chosen = replace(config, device="cpu") if config.device == "auto" else config
+    boards = evaluate_tasks(METHODS, [load_task(name) for name in TASKS], config=chosen, progress=progress)
+    with local_leaderboard(*boards, folder=chosen.home) as server:
+        log(f"posting to a local leaderboard at {server.url}")
+        for board in boards:
+            for run in board.completed_runs:
+                outcome = submit(run, server.url, server.token, progress=False)
+                log(f"  {outcome.task}  {run.name}: {outcome.detail}")
+    return boards
 
 
-def _token(settings: Settings) -> str:
-    """The demo's own token, kept in a private file, so that the same run posted again is one submission."""
-    path = settings.server_folder / "demo-token"
-    if not path.is_file():
-        write_atomically(path, create_token(settings, "demo").encode())
-        path.chmod(0o600)
-    return path.read_text(encoding="utf-8")
+@dataclass(frozen=True)
+class LocalServer:
+    """A leaderboard that runs on this machine."""
+
+    url: str
+    """Its address."""
+    token: str
+    """A token that may submit."""
 
 
 @contextmanager
-def _server(home: Path) -> Iterator[str]:
-    """A server in a process of its own on a free port of this machine, until the block ends."""
+def local_leaderboard(*boards: BoardResult, folder: Path | None = None) -> Iterator[LocalServer]:
+    """Run a leaderboard in a process of its own, on a free port of this machine, until the block ends.
+
+    Args:
+        *boards: Boards whose reference models are installed, so that runs of their tasks can be submitted.
+        folder: ForgetBench's folder, which holds the server's; ``FORGETBENCH_HOME`` or the user's data folder by
+            default. The server's state is kept there.
+
+    Raises:
+        ForgetBenchError: The server did not start.
+
+    Example:
+        >>> with local_leaderboard(board) as server:  # doctest: +SKIP
+        ...     submit(board["ssd"], server.url, server.token, dry_run=True)
+    """
+    root = folder or home()
+    settings = Settings(server_folder=root / "leaderboard")
+    for board in boards:
+        install_bundle(settings, board.reference_folder)
+    token = _token(settings)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     words = [sys.executable, "-m", "forgetbench", "serve", "--port", str(port)]
     with TemporaryFile() as log:
-        environment = {**os.environ, "FORGETBENCH_HOME": str(home), "PYTHONSAFEPATH": "1"}
+        environment = {**os.environ, "FORGETBENCH_HOME": str(root), "PYTHONSAFEPATH": "1"}
         process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)  # noqa: S603 - our interpreter
         try:
-            _wait(port, process, START_SECONDS)
-            yield f"http://127.0.0.1:{port}"
+            _wait_for_server(port, process, START_SECONDS)
+            yield LocalServer(f"http://127.0.0.1:{port}", token)
         except BaseException:
             log.seek(0)
             sys.stderr.write(log.read().decode(errors="replace")[-4000:])
@@ -91,11 +101,20 @@ def _server(home: Path) -> Iterator[str]:
             process.wait(30)
 
 
-def _wait(port: int, process: subprocess.Popen[bytes], seconds: float) -> None:
+def _token(settings: Settings) -> str:
+    """The demo's token, stored in a private file, so that a run that is posted twice counts as one submission."""
+    path = settings.server_folder / "demo-token"
+    if not path.is_file():
+        write_atomically(path, create_token(settings, "demo").encode())
+        path.chmod(0o600)
+    return path.read_text(encoding="utf-8")
+
+
+def _wait_for_server(port: int, process: subprocess.Popen[bytes], seconds: float) -> None:
     until = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < until:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise ForgetBenchError("The demo's leaderboard did not start; what it said stands above.")
+    raise ForgetBenchError("The local leaderboard did not start; its output is shown above.")

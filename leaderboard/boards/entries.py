@@ -156,7 +156,7 @@ _WORD = re.compile(r"[\w.+-]+", re.ASCII)
 def commands(entry: Entry, board: Board, manifest: Manifest, server: str) -> list[str]:
     """Command lines, one after the other; each word is quoted.
 
-    A method that has a name here is run by it; anything else by ``reproduce``, which runs a stranger's source only when
+    A method that has a name here is run by it; anything else by ``verify``, which runs a stranger's source only when
     it is told to.
     """
     if entry.tier == "reference":
@@ -164,7 +164,7 @@ def commands(entry: Entry, board: Board, manifest: Manifest, server: str) -> lis
         return [shlex.join(words)]
     row = _registered(manifest)
     if row is None:
-        return [shlex.join(["forgetbench", "reproduce", "--submission", entry.id, "--server", server])]
+        return [shlex.join(["forgetbench", "verify", entry.id, "--server", server])]
     pack = ["--pack", board.pack_sha256[:12]] if board.superseded_at else []
     counts = ["--seeds", str(board.seeds), *_draws(board)]
     return [

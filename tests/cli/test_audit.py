@@ -1,4 +1,4 @@
-"""What `forgetbench audit` prints of an audit, and its exit status."""
+"""Output and exit status of `forgetbench audit`."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ def audit_of(**changes):
         detectable=None,
         why=("none: x",),
     )
-    told = Finding(sentinel="third", metric=None, passed=True, detail="distance 1.25")
+    finding = Finding(sentinel="third", metric=None, passed=True, detail="distance 1.25")
     return Audit(
-        **{"metrics": (fit, blind), "findings": (told,), "excluded_metrics": (), "contestants": 2, "taus": {}} | changes
+        **{"metrics": (fit, blind), "findings": (finding,), "unfit": (), "contestants": 2, "taus": {}} | changes
     )
 
 
-def printed(monkeypatch, capsys, found):
-    monkeypatch.setattr(auditing, "audit_task", lambda *_: SimpleNamespace(audit=found))
-    with pytest.raises(SystemExit) as ended:
+def run_audit(monkeypatch, capsys, audit):
+    monkeypatch.setattr(auditing, "audit_task", lambda *_: SimpleNamespace(audit=audit))
+    with pytest.raises(SystemExit) as exited:
         main(["audit", "digits/cnn/mislabelled-20"])
     captured = capsys.readouterr()
-    return ended.value.code, " ".join((captured.out + captured.err).split())
+    return exited.value.code, " ".join((captured.out + captured.err).split())
 
 
-def test_the_third_set_stands_in_the_table_and_a_missing_tau_is_said(monkeypatch, capsys):
-    code, said = printed(monkeypatch, capsys, audit_of())
-    assert code == 0
-    assert "third set" in said
-    assert "gap.test fit ranks +0.10 -1.25 -7.50 0.0180" in said
-    assert "mia.loss blind +0.00 – +1.93 – none: x" in said
-    assert "Kendall's tau between metrics is left out: it needs 3 contestants, and 2 were run here" in said
+def test_audit_command_prints_third_set_and_missing_tau(monkeypatch, capsys):
+    status, output = run_audit(monkeypatch, capsys, audit_of())
+    assert status == 0
+    assert "third set" in output
+    assert "gap.test fit ranks +0.10 -1.25 -7.50 0.0180" in output
+    assert "mia.loss blind +0.00 – +1.93 – none: x" in output
+    assert "Kendall's tau between metrics is not shown: it needs 3 contestants, and 2 were run" in output
 
 
-def test_what_is_unfit_is_said_to_rank_no_longer(monkeypatch, capsys):
+def test_audit_command_unfit_metric_exits_with_1(monkeypatch, capsys):
     taus = {"gap.test": {"mia.loss": 0.5}, "mia.loss": {"gap.test": 0.5}}
-    code, said = printed(monkeypatch, capsys, audit_of(excluded_metrics=("gap.test",), contestants=3, taus=taus))
-    assert code == 1
-    assert "gap.test: shown, and ranking no longer on digits/cnn/mislabelled-20, here and in its pack." in said
-    assert "left out" not in said
-    assert "+0.50" in said
+    status, output = run_audit(monkeypatch, capsys, audit_of(unfit=("gap.test",), contestants=3, taus=taus))
+    assert status == 1
+    assert "gap.test: shown, and no longer ranking on digits/cnn/mislabelled-20, here and in its pack." in output
+    assert "not shown" not in output
+    assert "+0.50" in output

@@ -1,4 +1,4 @@
-"""Right calls and wrong ones: exit status, and messages that say what and how to mend it."""
+"""Correct and wrong calls: output, exit status, and messages that say how to fix the call."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ scenario = { name = "random", options = { fraction = 0.2 } }
 """
 
 
-def call(*words: object) -> int:
-    with pytest.raises(SystemExit) as left:
-        main([str(word) for word in words])
-    return int(left.value.code or 0)
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exited:
+        main([str(word) for word in arguments])
+    return int(exited.value.code or 0)
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """The message of a wrong call, which exits with 2 and prints no result."""
-    assert call(*words) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "Traceback" not in said.err
-    return " ".join(said.err.split())
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The message of a usage error, which exits with 2 and prints no result."""
+    assert call(*arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Traceback" not in output.err
+    return " ".join(output.err.split())
 
 
 @pytest.fixture
@@ -42,38 +42,38 @@ def task(tmp_path: Path) -> Path:
     return path
 
 
-def changed(task: Path, old: str, new: str) -> Path:
+def modify(task: Path, old: str, new: str) -> Path:
     assert old in GOOD
     task.write_text(GOOD.replace(old, new))
     return task
 
 
 @pytest.mark.parametrize("kind", ["tasks", "datasets", "methods", "metrics", "scenarios", "networks"])
-def test_list_names_what_show_shows(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_names_can_be_shown(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("list", kind, "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows
     assert all(row["title"] for row in rows)
     if kind == "networks":
         return
-    for row in rows[:: 1 + len(rows) // 15]:  # of many every second or third
+    for row in rows[:: 1 + len(rows) // 15]:  # a sample of long lists
         assert call("show", kind[:-1], row["name"]) == 0
         assert row["name"] in capsys.readouterr().out
 
 
-def test_list_takes_a_pattern(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_pattern_selects_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("list", "tasks", "faces/vit/*", "--json") == 0
     names = [row["name"] for row in json.loads(capsys.readouterr().out)]
     assert names == ["faces/vit/identity", "faces/vit/stream-3"]
 
 
-def test_a_run_is_scored_and_reported(task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_is_scored_and_reported(task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("run", task, "--method", "finetune:epochs=1", "--executor", "local", "--device", "cpu", "--json") == 0
-    said = capsys.readouterr()
-    [board] = json.loads(said.out)
+    output = capsys.readouterr()
+    [board] = json.loads(output.out)
     assert [row["method"] for row in board["rows"]] == ["Retrain", "No unlearning", "finetune:epochs=1"]
     assert "a board needs 6 for ranks" in board["notes"][0]
-    folder = said.err.rsplit("evidence: ", 1)[1].strip()
+    folder = output.err.rsplit("evidence: ", 1)[1].strip()
     assert call("score", folder, "--json") == 0
     card = json.loads(capsys.readouterr().out)
     assert card["metrics"]["gap.forget"]["value"] == board["rows"][2]["gap.forget"]
@@ -95,7 +95,7 @@ def test_a_run_is_scored_and_reported(task: Path, tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["run", "digits/cnn/clas"], "There is no task 'digits/cnn/clas'. Did you mean 'digits/cnn/class'"),
         (["run"], "Name a task"),
@@ -111,19 +111,19 @@ def test_a_run_is_scored_and_reported(task: Path, tmp_path: Path, capsys: pytest
         (["show", "metric", "lira.forgt"], "Did you mean 'lira.forget'"),
         (["show", "dataset", "mufak"], "Did you mean 'mufac'"),
         (["score", "nowhere"], "holds no run"),
-        (["report"], "Nothing was run here yet"),
+        (["report"], "No results match"),
         (["report", "--figure", "paretto", "--output", "x.svg"], "Choose from: pareto"),
-        (["report", "--figure", "pareto"], "with --output"),
+        (["report", "--figure", "pareto"], "--output ranks.svg"),
         (["nonsense"], "nonsense"),
         (["check-method", "sdd"], "Did you mean 'ssd'"),
         (["submit", "nowhere", "--server", "https://example.org"], "holds no run"),
         (["admin", "token", "create", "x", "--scope", "everything"], "Choose from"),
     ],
 )
-def test_a_wrong_call_says_what_is_wrong_and_how_to_mend_it(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], own_home: Path
+def test_wrong_call_explains_how_to_fix_it(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], own_home: Path
 ) -> None:
-    assert message in refused(capsys, *words)
+    assert message in refused(capsys, *arguments)
     assert list(own_home.iterdir()) == []
 
 
@@ -141,27 +141,27 @@ def test_a_wrong_call_says_what_is_wrong_and_how_to_mend_it(
         ("epochs = 2", "epoch = 2", "Did you mean 'epochs'"),
     ],
 )
-def test_a_wrong_task_file_is_refused_before_anything_is_made(
+def test_run_wrong_task_file_is_refused_before_training(
     old: str, new: str, message: str, task: Path, capsys: pytest.CaptureFixture[str], own_home: Path
 ) -> None:
-    said = refused(capsys, "run", changed(task, old, new), "--method", "finetune", "--executor", "local")
-    assert message in said
+    output = refused(capsys, "run", modify(task, old, new), "--method", "finetune", "--executor", "local")
+    assert message in output
     assert not list(own_home.rglob("*.safetensors"))
 
 
-def test_a_missing_data_folder_is_named_with_the_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = ["run", "cmu-faces/cnn/identity", "--method", "finetune", "--executor", "local"]
-    assert "name the data folder with --root" in refused(capsys, *words)
-    assert "there is no" in refused(capsys, *words, "--root", tmp_path)
+def test_run_missing_data_folder_names_the_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["run", "cmu-faces/cnn/identity", "--method", "finetune", "--executor", "local"]
+    assert "name the data folder with --root" in refused(capsys, *arguments)
+    assert "there is no" in refused(capsys, *arguments, "--root", tmp_path)
 
 
-def test_an_image_that_does_not_open_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_run_unreadable_image_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "folder" / name).mkdir(parents=True)
         (tmp_path / "folder" / name / "1.png").write_bytes(b"no image")
     text = GOOD.replace('name = "digits", options = { train = 60, validation = 50 }', 'name = "folder"')
     (tmp_path / "task.toml").write_text(text)
-    said = refused(
+    output = refused(
         capsys,
         "run",
         tmp_path / "task.toml",
@@ -172,10 +172,10 @@ def test_an_image_that_does_not_open_is_named(capsys: pytest.CaptureFixture[str]
         "--root",
         tmp_path / "folder",
     )
-    assert "1.png" in said
+    assert "1.png" in output
 
 
-def test_a_row_that_names_no_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_run_table_row_without_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "index.csv").write_text("path,label\nnowhere.png,cat\n")
@@ -183,21 +183,21 @@ def test_a_row_that_names_no_file_is_named(capsys: pytest.CaptureFixture[str], t
         '"digits"', '"folder"'
     )
     (tmp_path / "task.toml").write_text(text)
-    said = refused(
+    output = refused(
         capsys, "run", tmp_path / "task.toml", "--method", "finetune", "--executor", "local", "--root", folder
     )
-    assert "nowhere.png" in said
-    assert "2" in said
+    assert "nowhere.png" in output
+    assert "2" in output
 
 
-def test_evidence_of_another_definition_of_the_task_is_refused(
+def test_score_run_of_other_task_definition_is_refused(
     task: Path, capsys: pytest.CaptureFixture[str], own_home: Path
 ) -> None:
     run = ["--method", "finetune", "--executor", "local", "--json"]
     assert call("run", task, *run) == 0
     capsys.readouterr()
     [pack] = (path.parent for path in (own_home / "packs").rglob("pack.json"))
-    assert call("run", changed(task, "epochs = 2", "epochs = 3"), *run) == 0
+    assert call("run", modify(task, "epochs = 2", "epochs = 3"), *run) == 0
     other = capsys.readouterr().err.rsplit("evidence: ", 1)[1].strip()
     assert call("score", other, "--pack", pack) == 1
     assert "of another definition of 'test/mlp/random'" in capsys.readouterr().err

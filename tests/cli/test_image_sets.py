@@ -1,4 +1,4 @@
-"""Image sets and published index files through the command line."""
+"""Commands for image sets, index files and the store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from forgetbench.cli import main
-from forgetbench.datasets._files import cached_arrays
+from forgetbench.datasets._files import kept
 from forgetbench.store import Store
 from forgetbench.tasks.task import read_task
 
@@ -25,10 +25,10 @@ scenario = { name = "random", options = { fraction = 0.2 } }
 """
 
 
-def call(*words: object) -> int:
-    with pytest.raises(SystemExit) as left:
-        main([str(word) for word in words])
-    return int(left.value.code or 0)
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exited:
+        main([str(word) for word in arguments])
+    return int(exited.value.code or 0)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def run(task: Path, indices: Path) -> int:
     return call("run", task, "--method", "finetune:epochs=1", "--executor", "local", "--forget-indices", indices)
 
 
-def test_published_index_files_have_a_board_of_their_own(
+def test_run_forget_indices_creates_a_separate_board(
     task: Path, tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "forget_idx.npy", np.array([5, 2, 40]))
@@ -61,20 +61,20 @@ def test_published_index_files_have_a_board_of_their_own(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.npy", np.array([3, 60]), "lists row 60; training rows are 0 to 59"),
+        ("a.npy", np.array([3, 60]), "lists row 60; training rows go from 0 to 59"),
         ("a.npy", np.array([-1, 6]), "lists row -1"),
         ("a.npy", np.array([3, 3]), "lists 1 rows twice"),
-        ("a.npy", np.array([0.5]), "list of integers or booleans"),
-        ("a.npy", np.array([[1, 2]]), "one-dimensional list"),
-        ("a.npy", np.zeros(3, bool), "has 3 booleans, but there are 60"),
+        ("a.npy", np.array([0.5]), "whole numbers or booleans"),
+        ("a.npy", np.array([[1, 2]]), "in one row"),
+        ("a.npy", np.zeros(3, bool), "marks 3 rows; there are 60"),
         ("a.npy", np.ones(60, bool), "all 60 training images would be forgotten"),
         ("a.npy", np.array([{"a": 1}], dtype=object), "cannot be read as a list of rows"),
-        ("a.json", '{"rows": [1]}', "cannot be read|list of integers"),
+        ("a.json", '{"rows": [1]}', "cannot be read|whole numbers"),
         ("a.txt", "1\ntwo\n", "cannot be read as a list of rows"),
-        ("a.txt", "", "list of integers"),
+        ("a.txt", "", "whole numbers"),
     ],
 )
-def test_wrong_index_files_are_refused_before_anything_is_trained(
+def test_run_invalid_index_file_is_refused_before_training(
     task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: object, message: str
 ) -> None:
     if isinstance(content, np.ndarray):
@@ -82,30 +82,30 @@ def test_wrong_index_files_are_refused_before_anything_is_trained(
     else:
         (tmp_path / name).write_text(str(content))
     assert run(task, tmp_path / name) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert any(part in said for part in message.split("|")), said
-    assert "Traceback" not in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert any(part in output for part in message.split("|")), output
+    assert "Traceback" not in output
 
 
-def test_a_missing_index_file_is_refused(task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_missing_index_file_is_refused(task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(task, tmp_path / "nowhere.npy") == 2
     assert "There is no index file" in capsys.readouterr().err
 
 
-def test_data_list_says_where_files_come_from(capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_list_names_the_origin_of_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("data", "list", "--json") == 0
     cards = {card["name"]: card for card in json.loads(capsys.readouterr().out)}
     assert len(cards) >= 18
     assert all(card["license"] for card in cards.values())
     assert call("data", "list", "m*") == 0
-    said = capsys.readouterr().out
-    assert "to be asked for" in said
-    assert "fetched by data prepare" in said
-    assert "digits" not in said
+    output = capsys.readouterr().out
+    assert "on request" in output
+    assert "downloaded by data prepare" in output
+    assert "digits" not in output
 
 
-def test_pruning_keeps_what_was_made_of_image_sets(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cached_arrays({"files": "decoded"}, lambda _: {"images": np.zeros(1000, np.uint8)})
+def test_store_prune_keeps_artifacts_of_image_sets(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept({"files": "decoded"}, lambda _: {"images": np.zeros(1000, np.uint8)})
     store = Store()
     for task in ("0" * 64, read_task("digits/cnn/class").key):
         store.write({"task": task, "role": "original"}, lambda _: None)
@@ -118,26 +118,26 @@ def test_pruning_keeps_what_was_made_of_image_sets(own_home: Path, capsys: pytes
     assert store.root.is_relative_to(own_home)
 
 
-def test_data_check_says_what_a_set_holds_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_check_prints_contents_and_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(40):
         path = tmp_path / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         PIL.Image.fromarray(pixels).save(path)
-    words = ("data", "check", "folder", "--root", tmp_path, "--option", "size=8")
-    assert call(*words) == 0
-    said = capsys.readouterr()
-    assert [line.split() for line in said.out.splitlines() if line.startswith(("train", "test"))] == [
+    command = ("data", "check", "folder", "--root", tmp_path, "--option", "size=8")
+    assert call(*command) == 0
+    output = capsys.readouterr()
+    assert [line.split() for line in output.out.splitlines() if line.startswith(("train", "test"))] == [
         ["train", "28", "2"],
         ["test", "8", "2"],
     ]
-    assert "classes: a, b" in said.out
-    assert "no problem found" in said.err
+    assert "classes: a, b" in output.out
+    assert "no problem found" in output.err
     (tmp_path / "a" / "0.png").write_bytes(b"")
-    assert call(*words) == 1
-    said = capsys.readouterr()
-    assert "! unreadable image: " in said.out
-    assert "a/0.png: the file is empty.\n    Copy the file from its source again" in said.out
-    assert "to be mended (!): 1; to be looked at (-): 0" in said.err
-    assert call(*words, "--json") == 1
+    assert call(*command) == 1
+    output = capsys.readouterr()
+    assert "! unreadable image: " in output.out
+    assert "a/0.png: the file is empty.\n    Copy the file from its source again" in output.out
+    assert "1 problems to fix (!), 0 warnings (-)" in output.err
+    assert call(*command, "--json") == 1
     assert [one["kind"] for one in json.loads(capsys.readouterr().out)] == ["unreadable image"]

@@ -44,7 +44,7 @@ def test_a_quota_of_nothing_is_nothing_and_can_be_changed(site, server, world, t
     _, table, _ = called(capsys, "admin", "token", "list", *server)
     assert " 1 " in table
     called(capsys, "admin", "token", "quota", token, *server)
-    assert "50 (the server's)" in called(capsys, "admin", "token", "list", *server)[1]
+    assert "50 (default)" in called(capsys, "admin", "token", "list", *server)[1]
     assert site.post(world.write_run(tmp_path / "more2", start=800), bearer(token)).status_code == 202
 
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_written_is_said(site, server, tmp_path, capsys):
 def test_the_queue_and_a_change_of_state_read_well(site, server, world, tmp_path, capsys):
     identity = site.post(world.write_run(tmp_path / "run", memory=0.1), site.token(name="Ada")).json()["id"]
     site.work()
-    assert "Nothing waits" in called(capsys, "admin", "queue", *server)[2]
+    assert "The moderation queue is empty" in called(capsys, "admin", "queue", *server)[2]
     status, _, said = called(capsys, "admin", "state", identity, "quarantined", "--reason", " ", *server)
     assert (status, "A reason of 1 to 2000 characters is required" in said, "pydantic" in said) == (2, True, False)
     _, shown, _ = called(capsys, "admin", "state", identity, "quarantined", "--reason", "a look", *server)
@@ -108,8 +108,8 @@ def test_the_queue_and_a_change_of_state_read_well(site, server, world, tmp_path
         assert word in shown
     assert "admin acknowledge ID" in said
     _, shown, _ = called(capsys, "admin", "acknowledge", identity, "--reason", "stays so", *server)
-    assert shown == f"scrub of Ada on {world.task}: looked at, stays quarantined\n"
-    assert called(capsys, "admin", "retry", "all", *server)[:2] == (0, "No job has failed.\n")
+    assert shown == f"scrub of Ada on {world.task}: acknowledged, stays quarantined\n"
+    assert called(capsys, "admin", "retry", "all", *server)[:2] == (0, "There are no failed jobs.\n")
     assert called(capsys, "admin", "retry", "x", *server)[0] == 2
 
 

@@ -187,7 +187,7 @@ def test_the_command_that_runs_it_again_is_ours(site, world, tmp_path):
         f"forgetbench run {world.task} --seeds 6 --skip-oracles --method ssd:alpha=5.0,x=none",
     ]
     for identity in ids[1:]:
-        assert command(identity) == f"forgetbench reproduce --submission {identity} --server http://127.0.0.1:8000"
+        assert command(identity) == f"forgetbench verify {identity} --server http://127.0.0.1:8000"
     label = page(ids[0]).index("as the submitter gave it")
     assert label < page(ids[0]).index("curl evil.example")
 

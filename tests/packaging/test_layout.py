@@ -50,7 +50,7 @@ for name, models in (('unlearned', 3), ('oracle', 6)):
 np.savez('labels.npz', **{subset: np.arange(n) % 4 for subset, n in rows.items()})
 from forgetbench.leaderboard.web.app import create_app
 create_app()
-main(['score', '--logits', 'unlearned.npz', '--oracle', 'oracle.npz', '--labels', 'labels.npz'])
+main(['score', '--unlearned', 'unlearned.npz', '--oracle', 'oracle.npz', '--labels', 'labels.npz'])
 """
     assert "lira.forget" in run_python(code, tmp_path)
 

@@ -104,7 +104,7 @@ def test_the_command_exits_with_1_and_names_row_and_metric(
     rows = tuple(wrong if one.label == "finetune" else one for one in board.rows)
     write_board(board.model_copy(update={"rows": rows}), tmp_path / "reference")
     assert call(*words) == 1
-    assert "beyond tolerance: finetune: gap.test was 0.9" in capsys.readouterr().out
+    assert "exceeds its tolerance: finetune: gap.test was 0.9" in capsys.readouterr().out
     assert call(*words, "--json") == 1
     [said] = json.loads(capsys.readouterr().out)
     assert said["reproduced"] is False
@@ -174,6 +174,6 @@ def test_shipped_boards_are_of_the_catalog_and_can_be_run_again() -> None:
     for name in reference_tasks():
         board = read_board(name)
         assert board.task == name
-        assert read_task(name).key == board.task_key, f"forgetbench reference {name}"
+        assert read_task(name).key == board.task_key, f"forgetbench reproduce {name} --record"
         assert {row.label.partition(":")[0] for row in board.rows[2:]} <= contestants
         assert board.seeds == 10

@@ -1,6 +1,6 @@
-"""The command line: a thin shell over the functions of the package.
+"""Command line: a thin shell over the functions of `forgetbench`.
 
-Exit status 0: done. 1: something went wrong. 2: the call was wrong, and the message says how to mend it.
+Exit status: 0 success, 1 failure, 2 usage error.
 """
 
 from __future__ import annotations
@@ -8,55 +8,47 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from forgetbench.errors import ForgetBenchError, UsageError
 
 
 def make_app() -> App:
     """The application with all its commands."""
-    from forgetbench.cli import admin, data
-    from forgetbench.cli import import_ as observing
-    from forgetbench.cli import list as listing
-    from forgetbench.cli import report as reporting
-    from forgetbench.cli import reproduce as reference
-    from forgetbench.cli import run as running
-    from forgetbench.cli import serve as server
-    from forgetbench.cli import submit as submitting
-    from forgetbench.cli import tune as tuning
+    from forgetbench.cli import admin, data, import_, list, report, reproduce, run, serve, submit, tune
 
     app = App(
         name="forgetbench",
-        help="Benchmark machine unlearning in image classifiers, and show the results on a leaderboard.",
+        help="Benchmark machine unlearning in image classifiers, and publish the results on a leaderboard.",
         help_format="plaintext",
         version=_version,
+        default_parameter=Parameter(negative=""),
     )
-    for module in (listing, running, observing, tuning, reference, reporting, data, submitting, server, admin):
+    for module in (list, run, import_, tune, reproduce, report, data, submit, serve, admin):
         module.add_commands(app)
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and leave with its exit status."""
-    # not list(...): importing forgetbench.cli.list binds that name in this module
-    sys.exit(_call([*(sys.argv[1:] if arguments is None else arguments)]))
+    """Run one command and exit with its status."""
+    sys.exit(_exit_status(sys.argv[1:] if arguments is None else arguments))
 
 
-def _call(arguments: list[str]) -> int:
-    from forgetbench.cli.console import complain
+def _exit_status(arguments: Sequence[str]) -> int:
+    from forgetbench.cli.console import print_error
 
     try:
-        result = make_app()(arguments, exit_on_error=False, result_action="return_value")
+        result = make_app()([*arguments], exit_on_error=False, result_action="return_value")
     except CycloptsError:
-        return 2  # cyclopts has printed what was wrong
+        return 2  # cyclopts has printed the message
     except UsageError as error:
-        complain(str(error))
+        print_error(str(error))
         return 2
     except ForgetBenchError as error:
-        complain(str(error))
+        print_error(str(error))
         return 1
     except KeyboardInterrupt:
-        complain("Stopped. What was finished is kept: the same command continues.")
+        print_error("Interrupted. Finished work is kept; the same command resumes.")
         return 130
     except BrokenPipeError:
         return 0
@@ -64,6 +56,6 @@ def _call(arguments: list[str]) -> int:
 
 
 def _version() -> str:
-    from importlib.metadata import version
+    import forgetbench
 
-    return version("forgetbench")
+    return forgetbench.__version__

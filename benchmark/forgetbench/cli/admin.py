@@ -1,24 +1,22 @@
-"""The commands admin ...: what an operator does on the leaderboard's machine."""
+"""The commands admin ...: operating the leaderboard of this machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from forgetbench.cli.console import out, print_table, remark
-from forgetbench.cli.serve import settings
+from forgetbench.cli.console import print_note, print_table, print_text
+from forgetbench.cli.options import SERVER, ServerOptions
 
 Scope = Literal["submit", "verify", "moderate"]
 State = Literal["listed", "flagged", "quarantined", "withdrawn", "rejected", "scoring"]
-Database = Annotated[str | None, Parameter(help="SQLAlchemy URL; a SQLite file in the server's folder if left out.")]
-Data = Annotated[Path | None, Parameter(help="The server's folder.")]
 
 
 def add_commands(app: App) -> None:
-    """Add this file's commands."""
-    app.command(admin := App(name="admin", help="Operate a leaderboard, on its machine.", help_format="plaintext"))
+    """Add this module's commands."""
+    app.command(admin := App(name="admin", help="Operate the leaderboard of this machine.", help_format="plaintext"))
     admin.command(token := App(name="token", help="Tokens of submitters.", help_format="plaintext"))
     token.command(create)
     token.command(revoke)
@@ -38,245 +36,207 @@ def add_commands(app: App) -> None:
 def create(
     name: str,
     *,
-    scope: Annotated[list[Scope] | None, Parameter(negative="")] = None,
+    scope: list[Scope] | None = None,
     days: int | None = None,
     daily: int | None = None,
-    database: Database = None,
-    data: Data = None,
+    server: ServerOptions = SERVER,
 ) -> None:
-    """Make a token. It is printed once, and only its hash is kept.
+    """Create a token. It is printed once; only its hash is stored.
 
     Example: forgetbench admin token create "Ada Lovelace" --scope submit
 
-    Parameters
-    ----------
-    name
-        Who gets it; boards show this name.
-    scope
-        What it may do; submit if left out. May stand several times.
-    days
-        Days until it expires; never if left out.
-    daily
-        Submissions that it may make in 24 hours, if other than the server's quota; 0: none.
+    Args:
+        name: Its owner; boards show this name.
+        scope: Permission (default: submit). Can be repeated.
+        days: Days until it expires (default: never).
+        daily: Submissions in 24 hours; 0 is none (default: the server's quota).
     """
     from forgetbench.leaderboard.admin import create_token
 
-    chosen = settings(database, data)
-    token = create_token(chosen, name, scope or ["submit"], days=days, daily_submissions=daily)
-    out().print(token, markup=False)
-    remark("Shown this once. Give it in FORGETBENCH_TOKEN, or in the private file `token` of ForgetBench's folder.")
+    print_text(create_token(server.settings(), name, scope or ["submit"], days=days, daily_submissions=daily))
+    print_note("Shown only once. Use it as FORGETBENCH_TOKEN, or as the private file `token` in ForgetBench's folder.")
 
 
-def list_tokens(*, database: Database = None, data: Data = None) -> None:
-    """List the tokens; secrets are not kept.
+def list_tokens(*, server: ServerOptions = SERVER) -> None:
+    """List the tokens without their secrets.
 
     Example: forgetbench admin token list
     """
     from forgetbench.leaderboard.admin import list_tokens as tokens
 
-    chosen = settings(database, data)
+    settings = server.settings()
+    default = f"{settings.daily_submissions} (default)"
     rows = [
         (
-            line.id,
-            line.name,
-            ", ".join(line.scopes),
-            _day(line.created),
-            _day(line.expires),
-            _day(line.last_used),
-            _quota(line.daily_submissions, chosen.daily_submissions),
-            f"revoked {_day(line.revoked)}" if line.revoked else "",
+            each.id,
+            each.name,
+            ", ".join(each.scopes),
+            *(_day(time) for time in (each.created, each.expires, each.last_used)),
+            default if each.daily_submissions is None else str(each.daily_submissions),
+            f"revoked {_day(each.revoked)}" if each.revoked else "",
         )
-        for line in tokens(chosen)
+        for each in tokens(settings)
     ]
-    print_table("", ("id", "name", "scopes", "made", "expires", "last used", "a day", ""), rows)
+    print_table("", ("id", "name", "scopes", "created", "expires", "last used", "daily quota", ""), rows)
 
 
-def revoke(identity: str, *, database: Database = None, data: Data = None) -> None:
+def revoke(identity: str, *, server: ServerOptions = SERVER) -> None:
     """Revoke a token.
 
     Example: forgetbench admin token revoke 0123456789abcdef
 
-    Parameters
-    ----------
-    identity
-        Its id, or the whole token.
+    Args:
+        identity: Its id, or the token itself.
     """
     from forgetbench.leaderboard.admin import revoke_token
 
-    out().print(f"revoked: {revoke_token(settings(database, data), identity)}", markup=False)
+    print_text(f"revoked: {revoke_token(server.settings(), identity)}")
 
 
-def quota(identity: str, daily: int | None = None, *, database: Database = None, data: Data = None) -> None:
-    """Change how much a token may submit.
+def quota(identity: str, daily: int | None = None, *, server: ServerOptions = SERVER) -> None:
+    """Change the daily quota of a token.
 
     Example: forgetbench admin token quota 0123456789abcdef 200
 
-    Parameters
-    ----------
-    identity
-        Its id, or the whole token.
-    daily
-        Submissions that it may make in 24 hours; 0: none; the server's quota if left out.
+    Args:
+        identity: Its id, or the token itself.
+        daily: Submissions in 24 hours; 0 is none (default: the server's quota).
     """
     from forgetbench.leaderboard.admin import set_quota
 
-    chosen = settings(database, data)
-    name = set_quota(chosen, identity, daily)
-    out().print(f"{name}: {chosen.daily_submissions if daily is None else daily} in 24 hours", markup=False)
+    settings = server.settings()
+    name = set_quota(settings, identity, daily)
+    print_text(f"{name}: {settings.daily_submissions if daily is None else daily} in 24 hours")
 
 
-def queue(*, database: Database = None, data: Data = None) -> None:
-    """List what a moderator should look at: alarms, flagged and quarantined entries, failed jobs.
+def queue(*, server: ServerOptions = SERVER) -> None:
+    """Show the moderation queue: alarms, flagged and quarantined entries, and failed jobs.
 
     Example: forgetbench admin queue
     """
     from forgetbench.leaderboard.admin import moderation_queue
 
-    lines = moderation_queue(settings(database, data))
-    print_table("", ("entry", "task", "row", "submitter", "state", "why"), lines)
-    if not lines:
-        remark("Nothing waits for a look.")
-    if any(line.id.startswith("job ") for line in lines):
-        remark("`forgetbench admin retry NUMBER` (or `all`) asks for a failed job again.")
-    if any(not line.id.startswith("job ") for line in lines):
-        remark('`forgetbench admin acknowledge ID --reason "..."` takes an entry off this list as it is.')
+    items = moderation_queue(server.settings())
+    print_table("", ("entry", "task", "row", "submitter", "state", "reason"), items)
+    if not items:
+        print_note("The moderation queue is empty.")
+    if any(item.id.startswith("job ") for item in items):
+        print_note("`forgetbench admin retry NUMBER` (or `all`) runs a failed job again.")
+    if any(not item.id.startswith("job ") for item in items):
+        print_note('`forgetbench admin acknowledge ID --reason "..."` removes an entry from the queue unchanged.')
 
 
-def state(entry: str, new: State, *, reason: str, database: Database = None, data: Data = None) -> None:
-    """Bring an entry into another state, with a reason that stays in its history.
+def state(entry: str, new: State, *, reason: str, server: ServerOptions = SERVER) -> None:
+    """Change the state of an entry. The reason appears in its public history.
 
     Example: forgetbench admin state ID quarantined --reason "logits are averages of oracles"
 
-    Parameters
-    ----------
-    entry
-        Its id.
-    new
-        The state.
-    reason
-        Why.
+    Args:
+        entry: Id of the entry.
+        new: The new state.
+        reason: The reason.
     """
     from forgetbench.leaderboard.admin import change_state
 
-    done = change_state(settings(database, data), entry, new, reason)
-    out().print(f"{done.label} of {done.submitter} on {done.task}: {done.before} -> {done.after}", markup=False)
+    done = change_state(server.settings(), entry, new, reason)
+    print_text(f"{done.label} of {done.submitter} on {done.task}: {done.before} -> {done.after}")
 
 
-def acknowledge(entry: str, *, reason: str, database: Database = None, data: Data = None) -> None:
-    """Take an entry off the queue as it is; the reason stays in its history.
+def acknowledge(entry: str, *, reason: str, server: ServerOptions = SERVER) -> None:
+    """Remove an entry from the moderation queue unchanged. The reason appears in its public history.
 
     Example: forgetbench admin acknowledge ID --reason "asked the authors: an ensemble"
 
-    Parameters
-    ----------
-    entry
-        Its id.
-    reason
-        What was found.
+    Args:
+        entry: Id of the entry.
+        reason: What the review found.
     """
-    from forgetbench.leaderboard.admin import acknowledge as look
+    from forgetbench.leaderboard.admin import acknowledge as acknowledge_entry
 
-    done = look(settings(database, data), entry, reason)
-    out().print(f"{done.label} of {done.submitter} on {done.task}: looked at, stays {done.after}", markup=False)
+    done = acknowledge_entry(server.settings(), entry, reason)
+    print_text(f"{done.label} of {done.submitter} on {done.task}: acknowledged, stays {done.after}")
 
 
-def retry(job: str, *, database: Database = None, data: Data = None) -> None:
-    """Ask again for a job that failed.
+def retry(job: str, *, server: ServerOptions = SERVER) -> None:
+    """Run a failed job again.
 
     Example: forgetbench admin retry all
 
-    Parameters
-    ----------
-    job
-        Its number in the queue, or `all`.
+    Args:
+        job: Its number in the queue, or `all`.
     """
-    from forgetbench.leaderboard.admin import retry_jobs as ask
+    from forgetbench.leaderboard.admin import retry_jobs
 
-    asked = ask(settings(database, data), job)
-    out().print("\n".join(f"asked again: {key}" for key in asked) or "No job has failed.", markup=False)
+    keys = retry_jobs(server.settings(), job)
+    print_text("\n".join(f"queued again: {key}" for key in keys) or "There are no failed jobs.")
 
 
-def rescore(task: str | None = None, *, database: Database = None, data: Data = None) -> None:
-    """Have the worker score again what other scoring code scored.
+def rescore(task: str | None = None, *, server: ServerOptions = SERVER) -> None:
+    """Have the worker score entries again that other scoring code scored.
 
     Example: forgetbench admin rescore
 
-    Parameters
-    ----------
-    task
-        One board; all, if left out.
+    Args:
+        task: One board (default: all).
     """
-    from forgetbench.leaderboard.admin import rescore as ask
+    from forgetbench.leaderboard.admin import rescore as rescore_entries
 
-    out().print(f"{ask(settings(database, data), task)} entries will be scored again.", markup=False)
+    print_text(f"{rescore_entries(server.settings(), task)} entries will be scored again.")
 
 
-def backup(target: Path, *, database: Database = None, data: Data = None) -> None:
-    """Write the whole server into one tar file, while it runs.
+def backup(target: Path, *, server: ServerOptions = SERVER) -> None:
+    """Write the whole server to one tar file, while it runs.
 
     Example: forgetbench admin backup board.tar
 
-    Parameters
-    ----------
-    target
-        The file.
+    Args:
+        target: The file.
     """
-    from forgetbench.leaderboard.admin import backup as write
+    from forgetbench.leaderboard.admin import backup as write_backup
 
-    out().print(f"written: {write(settings(database, data), target)}", markup=False)
+    print_text(f"written: {write_backup(server.settings(), target)}")
 
 
-def restore(source: Path, *, database: Database = None, data: Data = None) -> None:
-    """Make a server from its backup, in an empty folder.
+def restore(source: Path, *, server: ServerOptions = SERVER) -> None:
+    """Restore a server from its backup, in an empty folder.
 
     Example: forgetbench admin restore board.tar --data NEW_FOLDER
 
-    Parameters
-    ----------
-    source
-        The backup.
+    Args:
+        source: The backup.
     """
-    from forgetbench.leaderboard.admin import restore as read
+    from forgetbench.leaderboard.admin import restore as restore_backup
 
-    chosen = settings(database, data)
-    read(chosen, source)
-    out().print(f"restored: {chosen.server_folder}", markup=False)
+    settings = server.settings()
+    restore_backup(settings, source)
+    print_text(f"restored: {settings.server_folder}")
 
 
-def dump(target: Path, *, database: Database = None, data: Data = None) -> None:
-    """Write everything that is listed as JSON lines.
+def dump(target: Path, *, server: ServerOptions = SERVER) -> None:
+    """Write all listed entries as JSON lines.
 
     Example: forgetbench admin dump boards.jsonl
 
-    Parameters
-    ----------
-    target
-        The file.
+    Args:
+        target: The file.
     """
-    from forgetbench.leaderboard.admin import write_dump as write
+    from forgetbench.leaderboard.admin import write_dump
 
-    out().print(f"{write(settings(database, data), target)} entries written.", markup=False)
+    print_text(f"{write_dump(server.settings(), target)} entries written.")
 
 
-def export(*, static: Path, base: str, database: Database = None, data: Data = None) -> None:
-    """Write the boards as plain files that outlive the server.
+def export(*, static: Path, base: str, server: ServerOptions = SERVER) -> None:
+    """Write the boards as static files that need no server.
 
     Example: forgetbench admin export --static SITE --base https://board.example.org
 
-    Parameters
-    ----------
-    static
-        The folder.
-    base
-        Address of the server, for the links in the files.
+    Args:
+        static: The folder.
+        base: Address of the server, for links in the files.
     """
     from forgetbench.leaderboard.admin import export_static
 
-    out().print(f"{len(export_static(settings(database, data), static, base))} files written.", markup=False)
-
-
-def _quota(own: int | None, usual: int) -> str:
-    return f"{usual} (the server's)" if own is None else str(own)
+    print_text(f"{len(export_static(server.settings(), static, base))} files written.")
 
 
 def _day(time: object) -> str:

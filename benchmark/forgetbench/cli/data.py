@@ -1,45 +1,39 @@
-"""The commands data and store: image sets on disk, and what was kept of runs."""
+"""The commands data and store: image sets on disk, and the artifacts of runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from forgetbench.cli.console import out, print_json, print_table, remark
+from forgetbench.cli.console import print_json, print_note, print_table, print_text
+from forgetbench.cli.options import Json
+from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
     from forgetbench.datasets.base import LoadReport
     from forgetbench.datasets.types import DatasetCard, Partition
 
-Flag = Annotated[bool, Parameter(negative="")]
-
 
 def add_commands(app: App) -> None:
-    """Add this file's commands."""
-    app.command(
-        data := App(name="data", help="Image sets: get them ready, find what is wrong.", help_format="plaintext")
-    )
+    """Add this module's commands."""
+    app.command(data := App(name="data", help="Image sets: prepare and check them.", help_format="plaintext"))
     data.command(list_, name="list")
     data.command(prepare)
     data.command(check)
-    app.command(store := App(name="store", help="What was trained and recorded here.", help_format="plaintext"))
+    app.command(store := App(name="store", help="Trained models and recorded logits.", help_format="plaintext"))
     store.command(path)
     store.command(prune)
 
 
-def list_(pattern: str = "*", *, json: Flag = False) -> None:
-    """List the image sets: on what terms they are used, and where their files come from.
+def list_(pattern: str = "*", *, json: Json = False) -> None:
+    """List the image sets with their licenses and where their files come from.
 
     Example: forgetbench data list "c*"
 
-    Parameters
-    ----------
-    pattern
-        Wildcard pattern of names.
-    json
-        Print JSON.
+    Args:
+        pattern: Wildcard pattern of names.
     """
     from forgetbench.datasets import datasets
 
@@ -48,147 +42,125 @@ def list_(pattern: str = "*", *, json: Flag = False) -> None:
         print_json([card.model_dump(mode="json") for card in cards])
         return
     rows = [(card.name, card.title, _origin(card), card.license) for card in cards]
-    print_table("", ("image set", "what it is", "files", "license"), rows)
+    print_table("", ("image set", "title", "files", "license"), rows)
 
 
 def _origin(card: DatasetCard) -> str:
     if card.embedded:
-        return "none needed"
-    return "fetched by data prepare" if card.downloads else "to be asked for" if card.restricted else "to be put there"
+        return "included"
+    return "downloaded by data prepare" if card.downloads else "on request" if card.restricted else "manual download"
 
 
-def prepare(
-    name: str, *, root: Path | None = None, option: Annotated[list[str] | None, Parameter(negative="")] = None
-) -> int:
-    """Get an image set ready: say on what terms it is used, fetch it where that is allowed, and check it.
+def prepare(name: str, *, root: Path | None = None, option: list[str] | None = None) -> int:
+    """Prepare an image set: show its terms of use, download it where allowed, and check it.
+
+    Exit status 1 if there are problems to fix.
 
     Example: forgetbench data prepare cifar10 --root DATA
 
-    Parameters
-    ----------
-    name
-        Name of the image set.
-    root
-        Folder of the image sets on disk.
-    option
-        NAME=VALUE, an option of the image set. May stand several times.
+    Args:
+        name: Name of the image set.
+        root: Folder of the image sets on disk.
+        option: NAME=VALUE, an option of the image set. Can be repeated.
     """
-    from forgetbench.datasets import check as checks
+    from forgetbench.datasets.check import prepare as prepare_image_set
 
-    return _tell(name, checks.prepare(name, _options(option), root, lambda line: out().print(line, markup=False)))
+    return _print_examined(name, prepare_image_set(name, _options(option), root, print_text))
 
 
-def check(
-    name: str,
-    *,
-    root: Path | None = None,
-    option: Annotated[list[str] | None, Parameter(negative="")] = None,
-    json: Flag = False,
-) -> int:
-    """List every problem of an image set before anything is trained on it.
+def check(name: str, *, root: Path | None = None, option: list[str] | None = None, json: Json = False) -> int:
+    """List all problems of an image set before anything is trained on it.
+
+    Exit status 1 if there are problems to fix.
 
     Example: forgetbench data check mufac --root DATA --option split=legacy
 
-    Parameters
-    ----------
-    name
-        Name of the image set.
-    root
-        Folder of the image sets on disk.
-    option
-        NAME=VALUE, an option of the image set. May stand several times.
-    json
-        Print JSON.
+    Args:
+        name: Name of the image set.
+        root: Folder of the image sets on disk.
+        option: NAME=VALUE, an option of the image set. Can be repeated.
     """
-    from forgetbench.datasets import check as checks
+    from forgetbench.datasets.check import check_image_set
 
-    examined = checks.check_image_set(name, _options(option), root)
+    examined = check_image_set(name, _options(option), root)
     if json:
         print_json([problem._asdict() for problem in examined.problems])
         return 1 if any(problem.serious for problem in examined.problems) else 0
-    return _tell(name, examined)
+    return _print_examined(name, examined)
 
 
 def path() -> None:
-    """Print where artifacts lie. FORGETBENCH_HOME chooses another place.
+    """Print the folder of the store. FORGETBENCH_HOME chooses another one.
 
     Example: forgetbench store path
     """
     from forgetbench.store import Store
 
-    out().print(str(Store().root), markup=False)
+    print_text(str(Store().root))
 
 
-def prune(*, dry_run: Flag = False, images: Flag = False) -> None:
-    """Remove artifacts that no task of the catalog needs any more, and what killed runs left half-written.
+def prune(*, dry_run: bool = False, images: bool = False) -> None:
+    """Remove artifacts that no task of the catalog uses, and incomplete ones of killed runs.
 
-    What was made of an image set alone, such as its decoded pictures, serves all tasks and stays.
+    Artifacts of image sets alone, such as decoded images, serve all tasks and stay.
 
     Example: forgetbench store prune --dry-run
 
-    Parameters
-    ----------
-    dry_run
-        Only say what would be removed.
-    images
-        Remove what was made of image sets too; it is made again when it is needed.
+    Args:
+        dry_run: Only print what would be removed.
+        images: Also remove artifacts of image sets; they are made again when needed.
     """
     from forgetbench.datasets._files import CACHE_ROLE
     from forgetbench.store import Store
     from forgetbench.tasks.task import names, read_task
 
-    keys = {read_task(name).key for name in names()}
-    store = Store()
+    keys, store = {read_task(name).key for name in names()}, Store()
     stale = [
         folder
         for folder, made_from in store.artifacts()
         if (images if made_from.get("role") == CACHE_ROLE else made_from.get("task") not in keys)
-    ]
-    stale += store.half_written()
-    freed = sum(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in stale)
-    if not dry_run:
-        for folder in stale:
-            store.remove(folder)
-    said = "would be removed" if dry_run else "removed"
-    out().print(f"{len(stale)} artifacts, {freed / 2**20:.1f} MiB: {said}.", markup=False)
+    ] + store.half_written()
+    size = sum(file.stat().st_size for folder in stale for file in folder.rglob("*") if file.is_file())
+    for folder in [] if dry_run else stale:
+        store.remove(folder)
+    print_text(f"{len(stale)} artifacts, {size / 2**20:.1f} MiB: {'would be removed' if dry_run else 'removed'}.")
 
 
 def _options(words: list[str] | None) -> dict[str, object]:
-    from forgetbench.errors import UsageError
     from forgetbench.options import parse_value
 
     options: dict[str, object] = {}
     for word in words or []:
         name, equals, value = word.partition("=")
         if not equals:
-            raise UsageError(f"--option takes NAME=VALUE, not {word!r}")
+            raise UsageError(f"Invalid --option {word!r}: expected NAME=VALUE.")
         options[name] = parse_value(value)
     return options
 
 
-def _tell(name: str, examined: LoadReport) -> int:
-    """Say what an image set holds, and what is wrong with it."""
+def _print_examined(name: str, examined: LoadReport) -> int:
+    """Print the contents and problems of an image set; returns the exit status."""
     if examined.partition is not None:
-        _tell_parts(examined.partition)
+        _print_partition(examined.partition)
     if not examined.problems:
-        remark(f"{name}: no problem found.")
+        print_note(f"{name}: no problem found.")
         return 0
-    serious = sum(one.serious for one in examined.problems)
-    for one in examined.problems:
-        out().print(f"{'!' if one.serious else '-'} {one.kind}: {one.message}.\n    {one.fix}", markup=False)
-    remark(f"{name}: problems to be mended (!): {serious}; to be looked at (-): {len(examined.problems) - serious}.")
+    serious = sum(problem.serious for problem in examined.problems)
+    for problem in examined.problems:
+        print_text(f"{'!' if problem.serious else '-'} {problem.kind}: {problem.message}.\n    {problem.fix}")
+    print_note(f"{name}: {serious} problems to fix (!), {len(examined.problems) - serious} warnings (-).")
     return 1 if serious else 0
 
 
-def _tell_parts(partition: Partition) -> None:
-    """How many images, classes and people every part has, and which classes there are."""
+def _print_partition(partition: Partition) -> None:
+    """Print the numbers of images, classes and people of every part, and the classes."""
     from forgetbench.datasets.problems import summarize_names
 
     rows = []
     for part, images in partition.parts():
-        shown = "" if images.attributes else str(len(set(images.labels.tolist())))
+        classes = "" if images.attributes else str(len(set(images.labels.tolist())))
         people = "" if images.identities is None else str(len(set(images.identities.tolist())))
-        rows.append((part, str(len(images)), shown, people))
+        rows.append((part, str(len(images)), classes, people))
     print_table(partition.name, ("part", "images", "classes", "people"), rows)
     kind = "attributes" if partition.train.attributes else "classes"
-    out().print(f"{kind}: {summarize_names(partition.train.classes)}", markup=False)
+    print_text(f"{kind}: {summarize_names(partition.train.classes)}")

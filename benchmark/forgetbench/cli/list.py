@@ -1,71 +1,101 @@
-"""The commands list, show and data: what there is."""
+"""The commands list and show."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from cyclopts import App, Parameter
+from cyclopts import App
+from pydantic import BaseModel
 
-from forgetbench.cli.console import out, print_json, print_table
+from forgetbench.cli.console import console, print_json, print_table
+from forgetbench.cli.options import Json
+
+if TYPE_CHECKING:
+    from forgetbench.methods.hyperparameters import Scalar
 
 Kind = Literal["tasks", "datasets", "methods", "metrics", "scenarios", "networks"]
-One = Literal["task", "dataset", "method", "metric", "scenario"]
+Shown = Literal["task", "dataset", "method", "metric", "scenario"]
+
+
+class Option(NamedTuple):
+    """An option of an image set or a scenario."""
+
+    name: str
+    default: object
+    type: str
+    range: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class HyperParameter:
+    """A hyper-parameter of a method."""
+
+    name: str
+    default: Scalar
+    range: str
+    paper_default: Scalar
+    """The default of the paper, if it differs."""
+    search: str
+    """What `forgetbench tune` searches."""
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything that `show` prints about a thing."""
+
+    fields: Mapping[str, object]
+    """Its fields, ready for JSON."""
+    tables: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
+    """Title -> rows."""
 
 
 def add_commands(app: App) -> None:
-    """Add this file's commands."""
+    """Add this module's commands."""
     app.command(list_, name="list")
     app.command(show)
 
 
-def list_(
-    kind: Kind,
-    pattern: str = "*",
-    *,
-    json: Annotated[bool, Parameter(negative="", help="Print JSON.")] = False,
-) -> None:
-    """List what there is, one line each.
+def list_(kind: Kind, pattern: str = "*", *, json: Json = False) -> None:
+    """List the available tasks, image sets, methods, metrics, scenarios or networks.
 
     Example: forgetbench list tasks "faces/*"
 
-    Parameters
-    ----------
-    kind
-        What to list.
-    pattern
-        Wildcard pattern of names.
+    Args:
+        kind: What to list.
+        pattern: Wildcard pattern of names.
     """
     rows = _LISTS[kind](pattern)
     if json:
         print_json([{"name": name, "title": title} for name, title in rows])
-        return
-    print_table("", (kind[:-1], "what it is"), rows)
+    else:
+        print_table("", (kind[:-1], "title"), rows)
 
 
-def show(kind: One, name: str, *, json: Annotated[bool, Parameter(negative="", help="Print JSON.")] = False) -> None:
-    """Show one of them, whole.
+def show(kind: Shown, name: str, *, json: Json = False) -> None:
+    """Show the full definition of a task, image set, method, metric or scenario.
 
     Example: forgetbench show method ssd
 
-    Parameters
-    ----------
-    kind
-        What it is.
-    name
-        Its name, as `forgetbench list` prints it.
+    Args:
+        kind: What it is.
+        name: Its name, as `forgetbench list` prints it.
     """
-    facts = _SHOWN[kind](name)
+    description = _DESCRIPTIONS[kind](name)
     if json:
-        print_json(facts)
-        return
-    _print_facts(facts)
+        print_json({**description.fields, **description.tables})
+    else:
+        _print(description)
 
 
 def _tasks(pattern: str) -> list[tuple[str, str]]:
-    from forgetbench.tasks import task as tasks
+    from forgetbench import list_tasks, load_task
 
-    return [(name, tasks.read_task(name).title) for name in tasks.names(pattern)]
+    return [(name, load_task(name).title) for name in list_tasks(pattern)]
 
 
 def _datasets(pattern: str) -> list[tuple[str, str]]:
@@ -77,9 +107,8 @@ def _datasets(pattern: str) -> list[tuple[str, str]]:
 def _methods(pattern: str) -> list[tuple[str, str]]:
     from forgetbench.methods import methods
 
-    marks = {True: " (sentinel)", False: ""}
     cards = [(name, methods.get(name).card) for name in methods.names(pattern)]
-    return [(name, card.title + marks[card.sentinel]) for name, card in cards]
+    return [(name, card.title + (" (sentinel)" if card.sentinel else "")) for name, card in cards]
 
 
 def _metrics(pattern: str) -> list[tuple[str, str]]:
@@ -101,78 +130,71 @@ def _networks(pattern: str) -> list[tuple[str, str]]:
     return rows + (list(networks.families().items()) if pattern == "*" else [])
 
 
-def _task(name: str) -> dict[str, Any]:
-    """All of a task, with the defaults of what its file leaves out."""
+def _task(name: str) -> Description:
+    """A task with all options of its image set, network and scenario, defaults included."""
+    from forgetbench import load_task
     from forgetbench.datasets import make_loader
     from forgetbench.datasets.scenarios import make_scenario
     from forgetbench.networks import networks
-    from forgetbench.tasks import task as tasks
 
-    task = tasks.read_task(name)
-    own = inspect.signature(networks.get(task.network.name)).parameters.items()
-    defaults = {key: value.default for key, value in own if value.kind is value.KEYWORD_ONLY}
-    whole = {
+    task = load_task(name)
+    arguments = inspect.signature(networks.get(task.network.name)).parameters.items()
+    defaults = {key: value.default for key, value in arguments if value.kind is value.KEYWORD_ONLY}
+    options = {
         "image_set": make_loader(task.image_set.name, task.image_set.options).to_dict(),
         "network": {**defaults, **task.network.options},
         "scenario": make_scenario(task.scenario.name, task.scenario.options).to_dict(),
     }
-    facts = task.model_dump(mode="json")
-    return {**facts, **{part: {**facts[part], "options": whole[part]} for part in whole}, "key": task.key}
+    parts = {part: getattr(task, part).model_copy(update={"options": values}) for part, values in options.items()}
+    return Description({**_dump(task.model_copy(update=parts)), "key": task.key})
 
 
-def _dataset(name: str) -> dict[str, Any]:
+def _dataset(name: str) -> Description:
     from forgetbench.datasets import datasets
 
     loader = datasets.get(name)
-    return {**loader.card.model_dump(mode="json"), "options": _options(loader.options())}
+    return Description(_dump(loader.card), {"options": _options(loader.options())})
 
 
-def _method(name: str) -> dict[str, Any]:
+def _method(name: str) -> Description:
     from forgetbench.methods import methods, network_defaults
     from forgetbench.methods._docs import searched
     from forgetbench.networks import networks
 
-    kind = methods.get(name)
-    facts = kind.card.model_dump(mode="json")
-    facts["defaults of a network"] = {
-        network: values for network in networks.names() if (values := network_defaults(name, network))
-    }
-    facts["hyper-parameters"] = [
-        {
-            "name": each.name,
-            "default": each.default,
-            "range": each.range,
-            "authors' default": each.paper_default,
-            "searched by tune": searched(each),
-            "meaning": each.help,
-        }
-        for each in kind.parameters()
+    cls = methods.get(name)
+    defaults = {network: values for network in networks.names() if (values := network_defaults(name, network))}
+    parameters = [
+        HyperParameter(each.name, each.default, each.range, each.paper_default, searched(each), each.help)
+        for each in cls.parameters()
     ]
-    return facts
+    fields = {**_dump(cls.card), "network_defaults": defaults}
+    return Description(fields, {"hyper-parameters": [asdict(each) for each in parameters]})
 
 
-def _metric(name: str) -> dict[str, Any]:
+def _metric(name: str) -> Description:
     from forgetbench.metrics import metrics
 
-    facts: dict[str, Any] = metrics.get(name).model_dump(mode="json")
-    return facts
+    return Description(_dump(metrics.get(name)))
 
 
-def _scenario(name: str) -> dict[str, Any]:
+def _scenario(name: str) -> Description:
     from forgetbench.datasets.scenarios import scenarios
 
-    kind = scenarios.get(name)
-    return {"name": name, "title": kind.title, "about": (kind.__doc__ or ""), "options": _options(kind.options())}
+    scenario = scenarios.get(name)
+    fields = {"name": name, "title": scenario.title, "about": scenario.__doc__ or ""}
+    return Description(fields, {"options": _options(scenario.options())})
 
 
-def _options(documents: list[Any]) -> list[dict[str, Any]]:
-    return [
-        {"name": item.name, "default": item.default, "type": item.kind, "range": item.range, "meaning": item.help}
-        for item in documents
-    ]
+def _options(documents: Sequence[Any]) -> list[Mapping[str, object]]:
+    return [Option(each.name, each.default, each.kind, each.range, each.help)._asdict() for each in documents]
 
 
-_LISTS = {
+def _dump(record: BaseModel) -> Mapping[str, object]:
+    fields: Mapping[str, object] = record.model_dump(mode="json")
+    return fields
+
+
+_LISTS: dict[Kind, Callable[[str], list[tuple[str, str]]]] = {
     "tasks": _tasks,
     "datasets": _datasets,
     "methods": _methods,
@@ -180,32 +202,37 @@ _LISTS = {
     "scenarios": _scenarios,
     "networks": _networks,
 }
-_SHOWN = {"task": _task, "dataset": _dataset, "method": _method, "metric": _metric, "scenario": _scenario}
+_DESCRIPTIONS: dict[Shown, Callable[[str], Description]] = {
+    "task": _task,
+    "dataset": _dataset,
+    "method": _method,
+    "metric": _metric,
+    "scenario": _scenario,
+}
 
 
-def _print_facts(facts: dict[str, Any]) -> None:
-    """Print facts under their names; lists of records become tables."""
-    console = out()
-    for name, value in facts.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            columns = list(value[0])
-            rows = [[_plain(row[column]) for column in columns] for row in value]
-            console.print()
-            print_table(name, columns, rows)
-        elif isinstance(value, dict) and value:
-            console.print(f"[bold]{name}[/]")
+def _print(description: Description) -> None:
+    output = console()
+    for name, value in description.fields.items():
+        if isinstance(value, dict) and value:
+            output.print(f"[bold]{name}[/]")
             for key, inner in value.items():
-                console.print(f"  {key}: {_plain(inner)}", markup=False)
+                output.print(f"  {key}: {_text(inner)}", markup=False)
         elif value not in (None, "", [], {}):
-            console.print(f"[bold]{name}[/]: ", end="")
-            console.print(_plain(value).strip(), markup=False)
+            output.print(f"[bold]{name}[/]: ", end="")
+            output.print(_text(value).strip(), markup=False)
+    for title, rows in description.tables.items():
+        if rows:
+            output.print()
+            columns = list(rows[0])
+            print_table(title, columns, [[_text(row[column]) for column in columns] for row in rows])
 
 
-def _plain(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        return ", ".join(f"{name} = {_plain(inner)}" for name, inner in value.items() if inner not in (None, [], ""))
+        return ", ".join(f"{name} = {_text(inner)}" for name, inner in value.items() if inner not in (None, [], ""))
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
     return "" if value is None else str(value)

@@ -1,175 +1,139 @@
-"""The command report, and boards as every command prints them."""
+"""The command report, and tables as all commands print them."""
 
 from __future__ import annotations
 
-import fnmatch
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from forgetbench.cli.console import out, print_table, remark
+from forgetbench.cli.console import print_note, print_table, print_text, write_text
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from forgetbench.reporting.figures.catalog import Drawn
+    from forgetbench.api.board import BoardResult
     from forgetbench.reporting.tables import Table
     from forgetbench.scoring.scorecards import Scorecard
 
-Flag = Annotated[bool, Parameter(negative="")]
 Format = Literal["table", "markdown", "latex", "csv", "json", "html"]
 
 
 def add_commands(app: App) -> None:
-    """Add this file's commands."""
+    """Add this module's command."""
     app.command(report)
 
 
 def report(
     *task: str,
     format_: Annotated[Format, Parameter(name="--format")] = "table",
-    method: Annotated[list[str] | None, Parameter(negative="")] = None,
-    figure: Annotated[list[str] | None, Parameter(negative="")] = None,
-    published: Flag = False,
+    method: list[str] | None = None,
+    figure: list[str] | None = None,
+    published: bool = False,
     output: Path | None = None,
 ) -> None:
-    """Print the boards of everything that was run here, or draw them.
+    """Print the boards of everything that was run on this machine, or draw figures of them.
 
     Example: forgetbench report faces/cnn/identity --figure pareto --output pareto.pdf
 
-    Parameters
-    ----------
-    task
-        Names or wildcard patterns of tasks; all that were run, if left out.
-    format_
-        How. An html report is one file with tables and pictures.
-    method
-        Names or wildcard patterns of rows to rank among each other; all, if left out. May stand several times.
-    figure
-        Draw instead: pareto, utility, ranks, seeds, confidence, steps (streams), critical-difference (across tasks),
-        or all. May stand several times.
-    published
-        Set our rows beside what papers published, by like settings only.
-    output
-        Write to this file instead of the terminal. Pictures: the ending says how (svg, png, pdf, html, or json for
-        Vega-Lite); a folder gets each of them in every format.
+    Args:
+        task: Names or wildcard patterns of tasks (default: all that were run).
+        format_: Output format; html is one file with tables and figures.
+        method: Names or wildcard patterns of rows to rank among each other (default: all). Can be repeated.
+        figure: Draw instead: pareto, utility, ranks, seeds, confidence, steps (streams), critical-difference (several
+            tasks), or all. Can be repeated.
+        published: Compare with published results of the same settings.
+        output: Write to this file instead of the terminal. For figures the file name ends in svg, png, pdf, html, or
+            json (Vega-Lite); a folder gets all formats.
     """
-    from forgetbench.reporting.figures.catalog import chosen
+    from forgetbench import load_results
 
-    wanted = chosen(figure or [])
-    if wanted and output is None:
-        raise UsageError("Name a file or a folder for the pictures with --output.")
-    boards = _boards(task or ("*",), method or ["*"])
-    if wanted and output is not None:
-        _draw(boards, wanted, output)
-        return
-    if published:
-        print_tables([table for board in boards for table in _published(board)], format_, output)
-        return
-    tables = [_tables(board) for board in boards]
-    if format_ == "html":
-        _print(_page(boards, tables), output)
-    else:
-        print_tables([table for of_board in tables for table in of_board], format_, output)
-
-
-def _boards(tasks: tuple[str, ...], methods: list[str]) -> list[Drawn]:
-    """The boards of what was run here, with the rows that were asked for."""
-    from forgetbench.evidence.reference import read_pack
-    from forgetbench.evidence.run import read_run
-    from forgetbench.reporting.figures.catalog import Drawn
-    from forgetbench.runner.results import Results
-
-    results, boards = Results(), []
-    for pack, folders in results.finished(tasks).items():
-        runs = [read_run(folder) for folder in folders]
-        kept = [run for run in runs if any(fnmatch.fnmatch(run.manifest.row, pattern) for pattern in methods)]
-        if kept:
-            boards.append(Drawn(results.scorer(read_pack(pack)), kept))
+    figures = _figure_names(figure, output)
+    boards = load_results(task or "*", methods=method or "*")
     if not boards:
-        raise UsageError("Nothing was run here yet that matches. `forgetbench run TASK` runs a task.")
-    return boards
+        raise UsageError("No results match. `forgetbench run TASK` runs a task.")
+    if figures and output is not None:
+        _draw(boards, figures, output)
+    elif format_ == "html" and not published:
+        write_text(_page(boards), output)
+    else:
+        tables = [table for board in boards for table in (_published(board) if published else board.tables)]
+        print_tables(tables, format_, output)
 
 
-def _tables(board: Drawn) -> list[Table]:
-    from forgetbench.reporting.streams import tables_of
-
-    return tables_of(board.standing, board.judge.pack, board.runs)
-
-
-def _published(board: Drawn) -> list[Table]:
-    """What was published of a board's setting, beside its rows."""
-    from forgetbench.reporting.literature import beside
-    from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN
-
-    cards: dict[str, Scorecard] = {}
-    for card, manifest in zip(board.standing.scorecards, board.standing.manifests, strict=True):
-        name = manifest.method.name if manifest else {RETRAIN: "retrain", NO_UNLEARNING: "none"}[card.name]
-        cards.setdefault(name, card)
-    tables = beside(board.task, cards)
-    if not tables:
-        remark(f"{board.task}: no published table that we hold has this setting.")
-    return tables
-
-
-def _draw(boards: list[Drawn], figures: tuple[str, ...], output: Path) -> None:
-    from forgetbench.reporting.figures.catalog import ACROSS, picture_across, pictures_of
-    from forgetbench.reporting.figures.export import write
-
-    pictures = [picture for board in boards for picture in pictures_of(board, figures)]
-    joined = picture_across({board.task: board.whole for board in boards}) if ACROSS in figures else None
-    pictures += [joined] if joined else []
-    if not pictures:
-        raise UsageError(
-            "There is nothing to draw: these boards lack what the figure shows (critical-difference needs two ranked "
-            "boards with three methods in common, pareto a cost)."
-        )
-    for path in write(pictures, output):
-        remark(f"written: {path}")
-    for picture in pictures:
-        out().print(f"{picture.name}: {picture.caption}", markup=False)
-
-
-def _page(boards: list[Drawn], tables: list[list[Table]]) -> str:
-    from forgetbench.reporting.figures.catalog import NAMES, picture_across, pictures_of
-    from forgetbench.reporting.figures.export import as_figure
-    from forgetbench.reporting.tables import as_html
-
-    figures: list[list[str]] = []
-    for board, of_board in zip(boards, tables, strict=True):  # below the last of a board's tables
-        figures += [[] for _ in of_board[1:]] + [[as_figure(picture) for picture in pictures_of(board, NAMES)]]
-    joined = picture_across({board.task: board.whole for board in boards})
-    flat = [table for of_board in tables for table in of_board]
-    return as_html(flat, [*figures, [as_figure(joined)] if joined else []])
-
-
-def print_tables(tables: list[Table], format_: Format, output: Path | None = None) -> None:
-    """Print boards in a format, on the terminal or into a file."""
-    from forgetbench.reporting import tables as reports
+def print_tables(tables: Sequence[Table], format_: Format, output: Path | None = None) -> None:
+    """Print tables in a format, on standard output or to a file."""
+    from forgetbench.reporting.tables import as_csv, as_html, as_json, as_latex, as_markdown
 
     if format_ == "table" and output is None:
         for table in tables:
             print_table(table.title, table.header, table.rows, right=range(2, len(table.header) - 1))
-            for note in table.notes:
-                out().print(f"  {note}", markup=False)
-            out().print()
+            print_text("\n".join([*(f"  {note}" for note in table.notes), ""]))
         return
     text = {
-        "table": lambda: "\n".join(reports.as_markdown(table) for table in tables),
-        "markdown": lambda: "\n".join(reports.as_markdown(table) for table in tables),
-        "latex": lambda: "\n".join(reports.as_latex(table) for table in tables),
-        "csv": lambda: reports.as_csv(tables),
-        "json": lambda: reports.as_json(tables),
-        "html": lambda: reports.as_html(tables),
+        "table": lambda: "\n".join(as_markdown(table) for table in tables),
+        "markdown": lambda: "\n".join(as_markdown(table) for table in tables),
+        "latex": lambda: "\n".join(as_latex(table) for table in tables),
+        "csv": lambda: as_csv(tables),
+        "json": lambda: as_json(tables),
+        "html": lambda: as_html(tables),
     }[format_]()
-    _print(text, output)
+    write_text(text, output)
 
 
-def _print(text: str, output: Path | None) -> None:
-    from forgetbench.store import write_atomically
+def _figure_names(names: list[str] | None, output: Path | None) -> tuple[str, ...]:
+    if not names:
+        return ()
+    from forgetbench.reporting.figures.catalog import chosen
 
+    figures = chosen(names)
     if output is None:
-        out().print(text, markup=False, end="")
-    else:
-        write_atomically(output, text.encode())
-        remark(f"written: {output}")
+        raise UsageError("Figures need a file or a folder: --output ranks.svg.")
+    return figures
+
+
+def _published(board: BoardResult) -> list[Table]:
+    """Published results of the board's setting, next to its rows."""
+    from forgetbench.reporting.literature import beside
+
+    order = {folder: number for number, folder in enumerate(board.runs)}
+    cards: dict[str, Scorecard] = {}
+    for result in sorted(board, key=lambda result: order[result.folder] if result.folder else -1):
+        cards.setdefault(result.method, result.scorecard)  # the first row of each method
+    tables = beside(board.task, cards)
+    if not tables:
+        print_note(f"{board.task}: no published results of this setting.")
+    return tables
+
+
+def _draw(boards: Sequence[BoardResult], figures: Sequence[str], output: Path) -> None:
+    from forgetbench.reporting.figures.catalog import ACROSS, picture_across, pictures_of
+    from forgetbench.reporting.figures.export import write
+
+    pictures = [picture for board in boards for picture in pictures_of(board.figures, figures)]
+    joined = picture_across({board.task: board.figures.whole for board in boards}) if ACROSS in figures else None
+    pictures += [joined] if joined else []
+    if not pictures:
+        raise UsageError(
+            "Nothing to draw: these boards lack what the figure shows (critical-difference needs two ranked boards "
+            "with three methods in common, pareto a cost)."
+        )
+    for path in write(pictures, output):
+        print_note(f"written: {path}")
+    for picture in pictures:
+        print_text(f"{picture.name}: {picture.caption}")
+
+
+def _page(boards: Sequence[BoardResult]) -> str:
+    from forgetbench.reporting.figures.catalog import NAMES, picture_across, pictures_of
+    from forgetbench.reporting.figures.export import as_figure
+    from forgetbench.reporting.tables import as_html
+
+    tables: list[Table] = []
+    figures: list[list[str]] = []
+    for board in boards:  # figures follow the last table of each board
+        tables += board.tables
+        figures += [[] for _ in board.tables[1:]]
+        figures.append([as_figure(picture) for picture in pictures_of(board.figures, NAMES)])
+    joined = picture_across({board.task: board.figures.whole for board in boards})
+    return as_html(tables, [*figures, [as_figure(joined)] if joined else []])

@@ -1,32 +1,25 @@
-"""The commands run, score, audit and check-method: everything that needs no server."""
+"""The commands run, score, audit and check-method."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from forgetbench.cli.console import ProgressBar, print_json, print_table, remark
+from forgetbench.cli.console import figure, print_json, print_note, print_table
+from forgetbench.cli.options import METHODS, RUN, Json, MethodOptions, RunOptions, Selector
 from forgetbench.cli.report import print_tables
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from forgetbench.auditing.criteria import Audit
     from forgetbench.scoring.scorecards import Scorecard
-
-Flag = Annotated[bool, Parameter(negative="")]
-Device = Annotated[str, Parameter(help="torch device; auto takes the GPU where there is one.")]
-ExecutorName = Annotated[
-    Literal["auto", "processes", "local"], Parameter(help="Side by side in processes, or in order here.")
-]
-Selector = Annotated[
-    Literal["oracle-free", "oracle"], Parameter(help="By what a trial is judged: without any oracle, or by distance.")
-]
 
 
 def add_commands(app: App) -> None:
-    """Add this file's commands."""
+    """Add this module's commands."""
     app.command(run)
     app.command(score)
     app.command(audit)
@@ -35,148 +28,86 @@ def add_commands(app: App) -> None:
 
 def run(
     *task: str,
-    method: Annotated[list[str] | None, Parameter(negative="")] = None,
-    method_file: Annotated[list[str] | None, Parameter(negative="")] = None,
+    methods: MethodOptions = METHODS,
     seeds: int | None = None,
     draws: int | None = None,
     forget_indices: Path | None = None,
-    root: Path | None = None,
-    device: Device = "auto",
-    executor: ExecutorName = "auto",
-    workers: int | None = None,
-    tuned: Flag = False,
+    tuned: bool = False,
     selector: Selector = "oracle-free",
-    keep_models: Flag = False,
-    measure_relearning: Flag = False,
-    skip_oracles: Flag = False,
-    json: Flag = False,
+    keep_models: bool = False,
+    measure_relearning: bool = False,
+    skip_oracles: bool = False,
+    options: RunOptions = RUN,
+    json: Json = False,
 ) -> None:
-    """Run methods on tasks and score them. A killed run continues where it stopped.
+    """Run methods on tasks and score them. An interrupted run resumes.
 
     Example: forgetbench run digits/cnn/mislabelled-20 --method ssd:alpha=5 --method finetune --seeds 6
 
-    Parameters
-    ----------
-    task
-        Names of tasks (`forgetbench list tasks`), wildcard patterns, or paths of task files.
-    method
-        NAME[:parameter=value,...]; all (the default where no file is given either), sentinels. May stand several times.
-    method_file
-        FILE.py:CLASS[:parameter=value,...], a method of your own. May stand several times.
-    seeds
-        Originals, and oracles in each of the two sets; ranks need 6.
-    draws
-        Forget sets.
-    forget_indices
-        Forget the training rows that a file lists (.npy, .json or .txt), on a board of its own, instead of the task's.
-    root
-        Folder of the image sets on disk.
-    workers
-        Processes; one for each core if left out.
-    tuned
-        Take the best hyper-parameters that `forgetbench tune` found here; the row says how many trials there were.
-    keep_models
-        Keep the unlearned models' weights in the store.
-    measure_relearning
-        On erase boards, measure how fast the forgotten is learned again, beside the oracles. Keeps the models.
-    skip_oracles
-        Train nothing but the method; the originals come from `forgetbench pack pull`.
-    json
-        Print JSON.
+    Args:
+        task: Names of tasks (`forgetbench list tasks`), wildcard patterns, or paths of task files.
+        seeds: Number of originals, and of oracles in each of the two sets; ranks need 6.
+        draws: Number of forget sets.
+        forget_indices: Use a custom forget set (.npy/.json/.txt of row indices); creates a separate board.
+        tuned: Use the best hyper-parameters that `forgetbench tune` found; the row shows the number of trials.
+        keep_models: Keep the weights of unlearned models in the store.
+        measure_relearning: On erase boards, measure how fast the forget set is learned again. Keeps the models.
+        skip_oracles: Train nothing but the method and score nothing; originals come from `forgetbench pack pull`.
     """
-    from forgetbench.evidence.run import read_run
-    from forgetbench.reporting.streams import tables_of
-    from forgetbench.runner.config import RunConfig
-    from forgetbench.runner.method_spec import MethodSpec, parse_methods
-    from forgetbench.runner.run import run as run_tasks
-    from forgetbench.scoring.scorer import rank_runs
-    from forgetbench.tasks.task import Task, find_tasks
-    from forgetbench.tuning.tune import load_best
+    from forgetbench.api.evaluation import evaluate_tasks
+    from forgetbench.api.tasks import find_tasks
 
-    found = [one.with_counts(seeds=seeds, draws=draws) for one in find_tasks(task)]
-    if forget_indices is not None:
-        found = [one.forgetting(forget_indices) for one in found]
-    names = method if method or method_file else ["all"]
-    options = RunConfig(
-        root=root,
-        device=device,
-        engine=executor,
-        workers=workers,
-        keep_models=keep_models,
-        measure_relearning=measure_relearning,
-        skip_oracles=skip_oracles,
-    )
-
-    def rows(one: Task) -> list[MethodSpec]:
-        chosen = parse_methods(names or [], method_file or [], one.network.name)
-        return load_best(one, chosen, options, selector) if tuned else chosen
-
-    with ProgressBar() as watcher:
-        done = run_tasks(found, rows, options, watcher)
+    tasks = find_tasks(task, seeds=seeds, draws=draws, forget_indices=forget_indices)
+    config = options.config(keep_models=keep_models, measure_relearning=measure_relearning, skip_oracles=skip_oracles)
+    boards = evaluate_tasks(methods.names, tasks, tuned=tuned, selector=selector, config=config)
     if not skip_oracles:
-        boards = [
-            (options.results.scorer(task_run.reference), [read_run(folder) for folder in task_run.runs])
-            for task_run in done
-            if task_run.reference
-        ]
-        tables = [table for judge, runs in boards for table in tables_of(rank_runs(judge, runs), judge.pack, runs)]
-        print_tables(tables, "json" if json else "table")
-    remark("\n".join(f"evidence: {folder}" for task_run in done for folder in task_run.runs))
+        print_tables([table for board in boards for table in board.tables], "json" if json else "table")
+    print_note("\n".join(f"evidence: {folder}" for board in boards for folder in board.runs))
 
 
 def score(
     run_folder: Path | None = None,
     *,
     pack: Path | None = None,
-    logits: Path | None = None,
+    unlearned: Path | None = None,
     oracle: Path | None = None,
     labels: Path | None = None,
-    originals: Path | None = None,
+    original: Path | None = None,
     track: Literal["match-oracle", "erase"] | None = None,
-    json: Flag = False,
+    json: Json = False,
 ) -> None:
-    """Score saved evidence, or the logits that another suite saved. Needs no torch.
+    """Score recorded evidence, or logits from any source. Needs no torch.
 
-    Beside forget, retain and test, what else there is gives further metrics: test-forgotten, withheld, validation;
-    penultimate features as features:SUBSET beside the logits, groups as groups:test beside the labels.
+    Besides forget, retain and test, further arrays give further metrics: test-forgotten, withheld, validation;
+    penultimate features as features:SUBSET next to the logits, groups as groups:test next to the labels.
 
-    Example: forgetbench score --logits unlearned.npz --oracle oracle.npz --labels labels.npz
+    Example: forgetbench score --unlearned unlearned.npz --oracle oracle.npz --labels labels.npz
 
-    Parameters
-    ----------
-    run_folder
-        The folder of a run: manifest.json and its evidence.
-    pack
-        The pack to score against; left out, the one that was made here for the run's task.
-    logits
-        Logits of unlearned models: an .npz with arrays forget, retain and test, (S, n, K) or (n, K).
-    oracle
-        The same of models that never saw the forget set; with 2 S of them there are oracle bands.
-    labels
-        The labels: an .npz with arrays forget, retain and test, (n,) or (n, A).
-    originals
-        The same as logits, before unlearning.
-    track
-        What the logits are scored for: match-oracle if left out, or erase, which needs test-forgotten too.
-    json
-        Print the scorecard, whole, as JSON.
+    Args:
+        run_folder: Folder of a run: manifest.json and its evidence.
+        pack: Reference bundle to score against (default: the one of this machine for the run's task).
+        unlearned: Logits of unlearned models: an .npz with arrays forget, retain and test, (S, n, K) or (n, K).
+        oracle: The same of models that never saw the forget set; 2 S of them also give oracle bands.
+        labels: The labels: an .npz with arrays forget, retain and test, (n,) or (n, A).
+        original: The same as unlearned, before unlearning.
+        track: What the logits are scored for: match-oracle (default), or erase, which also needs test-forgotten.
     """
-    from forgetbench.evidence.run import read_run
-    from forgetbench.importers.arrays import score_files
-    from forgetbench.runner.results import Results
+    from forgetbench.api.scoring import score as score_logits
+    from forgetbench.api.scoring import score_run
 
     if run_folder is not None:
-        if logits or oracle or labels or originals or track:
-            raise UsageError("give the folder of a run, or --logits, --oracle and --labels (--track); not both.")
-        run_ = read_run(run_folder)
-        card, title = Results().scorer_of(run_.manifest, pack).score(run_), run_.manifest.task
-    elif logits and oracle and labels:
-        card, title = score_files(logits, oracle, labels, originals, track=track or "match-oracle"), str(logits)
+        if unlearned or oracle or labels or original or track:
+            raise UsageError("Give the folder of a run, or --unlearned, --oracle and --labels; not both.")
+        card, title = score_run(run_folder, reference=pack), str(run_folder)
+    elif unlearned and oracle and labels:
+        card = score_logits(unlearned, oracle, labels, original=original, track=track or "match-oracle")
+        title = str(unlearned)
     else:
-        raise UsageError("name the folder of a run, or --logits, --oracle and --labels.")
-    if json:
-        print_json(card.model_dump(mode="json"))
-        return
+        raise UsageError("Give the folder of a run, or --unlearned, --oracle and --labels.")
+    print_json(card.model_dump(mode="json")) if json else _print_scorecard(card, title)
+
+
+def _print_scorecard(card: Scorecard, title: str) -> None:
     rows = []
     for name, value in card.metrics.items():
         if value.value is None:
@@ -186,122 +117,91 @@ def score(
         band = f"{value.band.low:.4f} … {value.band.high:.4f}" if value.band else ""
         z = f"{value.z:+.2f}" if value.z is not None else ""
         rows.append((name, f"{value.value:.4f}", interval, band, z, "ranks" if name in card.ranking else ""))
-    print_table(
-        f"{title}: {card.name}",
-        ("metric", "value", "95 % interval", "oracle band", "z", ""),
-        rows,
-        right=(1, 4),
-        caption="; ".join(_caption(card)),
-    )
+    header = ("metric", "value", "95 % interval", "oracle band", "z", "")
+    print_table(f"{title}: {card.name}", header, rows, right=(1, 4), caption="; ".join(_notes(card)))
 
 
-def _caption(card: Scorecard) -> Iterator[str]:
-    """What the whole scorecard says, each thing once."""
+def _notes(card: Scorecard) -> Iterator[str]:
+    """Statements about the whole scorecard."""
     if card.distance is not None:
-        inside = "inside" if card.distance.within_band else "outside"
-        told = ": not told from retraining" if card.distance.within_band else ""
-        yield f"distance {card.distance.value:.2f}, decided by {card.distance.metric}, {inside} the family band{told}"
-    if card.exclusion_reason:
-        yield card.exclusion_reason
-    if card.unranked_reason and card.unranked_reason != card.exclusion_reason:
-        yield card.unranked_reason
-    yield from (flag for flag in card.flags if not card.exclusion_reason.startswith(flag))
+        place = (
+            "inside the family band: not distinguishable from retraining"
+            if card.distance.inside
+            else "outside the family band"
+        )
+        yield f"distance {card.distance.value:.2f}, decided by {card.distance.metric}, {place}"
+    if card.unranked:
+        yield card.unranked
+    if card.informational and card.informational != card.unranked:
+        yield card.informational
+    yield from (flag for flag in card.flags if not card.unranked.startswith(flag))
 
 
-def audit(
-    task: str,
-    *,
-    seeds: int | None = None,
-    root: Path | None = None,
-    device: Device = "auto",
-    workers: int | None = None,
-    json: Flag = False,
-) -> int:
-    """Put the sentinels through every metric: which metrics are fit to rank on this task?
+def audit(task: str, *, seeds: int | None = None, options: RunOptions = RUN, json: Json = False) -> int:
+    """Test the metrics of a task with contestants whose place is known: which are fit to rank?
+
+    Exit status 1 if a ranking metric fails.
 
     Example: forgetbench audit digits/cnn/mislabelled-20
 
-    Parameters
-    ----------
-    task
-        Name of the task.
-    seeds
-        Originals, and oracles in each of the three sets.
-    root
-        Folder of the image sets on disk.
-    workers
-        Processes; one for each core if left out.
-    json
-        Print JSON.
+    Args:
+        task: Name of the task.
+        seeds: Number of originals, and of oracles in each of the three sets.
     """
+    from forgetbench import audit as audit_task
+    from forgetbench import load_task
+
+    loaded = load_task(task, seeds=seeds)
+    found = audit_task(loaded, config=options.config()).audit
+    print_json(found.model_dump(mode="json")) if json else _print_audit(found, loaded.name, loaded.title)
+    return 1 if found.unfit else 0
+
+
+def _print_audit(audit: Audit, task: str, title: str) -> None:
     from forgetbench.auditing.criteria import CONTESTANTS
-    from forgetbench.auditing.run import audit_task
-    from forgetbench.runner.config import RunConfig
-    from forgetbench.tasks.task import read_task
 
-    wanted = read_task(task).with_counts(seeds=seeds)
-    with ProgressBar() as watcher:
-        audited = audit_task(wanted, RunConfig(root=root, device=device, workers=workers), watcher)
-    found = audited.audit
-    if json:
-        print_json(found.model_dump(mode="json"))
-        return 1 if found.excluded_metrics else 0
-
-    def signed(z: float | None) -> str:
-        return "–" if z is None else f"{z:+.2f}"
-
-    print_table(
-        f"{wanted.name}: {wanted.title}",
-        ("metric", "", "", "z of Retrain", "third set", "No unlearning", "found 9 times in 10", "why"),
-        [
-            (
-                one.metric,
-                one.fit,
-                "ranks" if one.ranks else "",
-                *(signed(z) for z in (one.retrain, one.third, one.none)),
-                "–" if one.detectable is None else f"{one.detectable:.4f}",
-                "; ".join(one.why),
-            )
-            for one in found.metrics
-        ],
-        right=range(3, 7),
-    )
-    whole = [finding for finding in found.findings if finding.metric is None]
-    marks = {True: "ok", False: "OUT OF PLACE", None: "not demanded"}
-    print_table("", ("sentinel", "", "what was found"), [(v.sentinel, marks[v.passed], v.detail) for v in whole])
-    if found.taus:
-        names = list(found.taus)
-        table = [(name, *(f"{found.taus[name].get(other, float('nan')):+.2f}" for other in names)) for name in names]
-        print_table("Kendall's tau between metrics over the contestants", ("", *names), table, right=range(1, 40))
+    rows = [
+        (
+            one.metric,
+            one.fit,
+            "ranks" if one.ranks else "",
+            *(figure(z, "+.2f") for z in (one.retrain, one.third, one.none)),
+            figure(one.detectable, ".4f"),
+            "; ".join(one.why),
+        )
+        for one in audit.metrics
+    ]
+    header = ("metric", "", "", "z of Retrain", "third set", "No unlearning", "detected 9 times in 10", "reason")
+    print_table(f"{task}: {title}", header, rows, right=range(3, 7))
+    marks = {True: "ok", False: "FAIL", None: "n/a"}
+    whole = [finding for finding in audit.findings if finding.metric is None]
+    print_table("", ("sentinel", "", "finding"), [(each.sentinel, marks[each.passed], each.detail) for each in whole])
+    if audit.taus:
+        names = list(audit.taus)
+        taus = [(name, *(f"{audit.taus[name].get(other, float('nan')):+.2f}" for other in names)) for name in names]
+        print_table("Kendall's tau between metrics over the contestants", ("", *names), taus, right=range(1, 40))
     else:
-        remark(
-            f"Kendall's tau between metrics is left out: it needs {CONTESTANTS} contestants, and {found.contestants} "
-            f"were run here (`forgetbench run {wanted.name}`)."
+        print_note(
+            f"Kendall's tau between metrics is not shown: it needs {CONTESTANTS} contestants, and {audit.contestants} "
+            f"were run (`forgetbench run {task}`)."
         )
-    if found.excluded_metrics:
-        remark(
-            f"{', '.join(found.excluded_metrics)}: shown, and ranking no longer on {wanted.name}, here and in its pack."
-        )
-    return 1 if found.excluded_metrics else 0
+    if audit.unfit:
+        print_note(f"{', '.join(audit.unfit)}: shown, and no longer ranking on {task}, here and in its pack.")
 
 
-def check_method(method_file: str, *, network: list[str] | None = None) -> int:
-    """Check a method of your own against the contract that every method keeps.
+def check_method(method: str, *, network: list[str] | None = None) -> int:
+    """Check a method against the contract that every method fulfills. Exit status 1 if a check fails.
 
     Example: forgetbench check-method my_method.py:MyMethod
 
-    Parameters
-    ----------
-    method_file
-        FILE.py:CLASS, or the name of a method of the package.
-    network
-        Networks to check on: mlp and cnn if left out.
+    Args:
+        method: FILE.py:CLASS, or the name of a method.
+        network: Networks to check on (default: mlp and cnn). Can be repeated.
     """
-    from forgetbench.methods import load_method_file, methods
-    from forgetbench.methods.contract import check_method as check
+    from forgetbench.api.methods import CHECK_NETWORKS
+    from forgetbench.api.methods import check_method as check
 
-    kind = load_method_file(method_file) if ".py" in method_file else methods.get(method_file)
-    results = [(name, result) for name in network or ["mlp", "cnn"] for result in check(kind, network=name)]
-    rows = [(name, result.name, "ok" if result.ok else "FAILED", result.message) for name, result in results]
-    print_table(kind.card.name, ("network", "check", "", "what was seen"), rows)
-    return 0 if all(result.ok for _, result in results) else 1
+    report = check(method, networks=network or CHECK_NETWORKS)
+    rows = [(each.network, each.name, "ok" if each.ok else "FAIL", each.message) for each in report.checks]
+    print_table(report.method, ("network", "check", "", "details"), rows)
+    return 0 if report.ok else 1

@@ -1,125 +1,130 @@
-"""The commands submit, withdraw and verify: a leaderboard from afar."""
+"""The commands submit, withdraw and verify: a leaderboard server as its users see it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from forgetbench.cli.console import ProgressBar, UploadBar, out, print_json, remark
+from forgetbench.cli.console import figure, print_json, print_note, print_table, print_text
+from forgetbench.cli.options import RUN, Json, RunOptions
 
-Flag = Annotated[bool, Parameter(negative="")]
+if TYPE_CHECKING:
+    from forgetbench.api.leaderboard import Verification
 
 
 def add_commands(app: App) -> None:
-    """Add this file's commands."""
+    """Add this module's commands."""
     app.command(submit)
     app.command(withdraw)
     app.command(verify)
 
 
 def submit(
-    what: str,
+    run: str,
     *,
     server: str,
     task: str | None = None,
-    root: Path | None = None,
-    device: str = "auto",
-    dry_run: Flag = False,
-    json: Flag = False,
+    dry_run: bool = False,
+    options: RunOptions = RUN,
+    json: Json = False,
 ) -> int:
-    """Check a run, upload it, and wait for the server's verdict. The token comes from FORGETBENCH_TOKEN or a file.
+    """Check a run, upload it, and wait for its score. The token comes from FORGETBENCH_TOKEN or a file.
+
+    Exit status 1 if the server rejects the run.
 
     Example: forgetbench submit my_method.py:MyMethod --task digits/cnn/class --server https://board.example.org
 
-    Parameters
-    ----------
-    what
-        The folder of a run, as `forgetbench run` prints it; or FILE.py:CLASS[:parameter=value,...], which is run first,
-        from the board's originals; or a folder of logits that were made elsewhere, with a method.toml.
-    server
-        Address of the leaderboard.
-    task
-        The board, where a method's file or logits are submitted.
-    root
-        Folder of the image sets on disk, where a method is run.
-    device
-        torch device, where a method is run; auto takes the GPU where there is one.
-    dry_run
-        Only find out what the server would say.
-    json
-        Print the server's answer as JSON.
+    Args:
+        run: Folder of a run, as `forgetbench run` prints it; FILE.py:CLASS[:parameter=value,...], which is first run
+            from the board's originals; or a folder of logits that other code computed, with a method.toml.
+        server: Address of the leaderboard.
+        task: The board, for a method file or logits.
+        dry_run: Validate without submitting.
     """
+    from forgetbench import submit as submit_run
     from forgetbench.leaderboard.client.submit import REFUSED_STATES
-    from forgetbench.leaderboard.client.submit import submit as submit_run
-    from forgetbench.remote.submit import prepare_submission
-    from forgetbench.runner.config import RunConfig
 
-    with ProgressBar() as watcher:
-        folder = prepare_submission(what, server, task, RunConfig(root=root, device=device, skip_oracles=True), watcher)
-    with UploadBar() as bar:
-        verdict = submit_run(folder, server, dry_run=dry_run, progress=bar)
+    outcome = submit_run(run, server, task=task, dry_run=dry_run, config=options.config())
     if json:
-        print_json(verdict.document.model_dump(mode="json"))
+        print_json(outcome.document.model_dump(mode="json"))
     else:
-        out().print(f"{verdict.task}: {verdict.detail}", markup=False)
-        if verdict.url:
-            out().print(verdict.url, markup=False)
-    return 1 if verdict.state in REFUSED_STATES else 0
+        print_text("\n".join(filter(None, [f"{outcome.task}: {outcome.detail}", outcome.url])))
+    return 1 if outcome.state in REFUSED_STATES else 0
 
 
-def withdraw(submission: str, *, server: str, reason: str) -> None:
-    """Withdraw one's own submission. A tombstone stays, and the attempt counts.
+def withdraw(entry: str, *, server: str, reason: str) -> None:
+    """Withdraw an entry of yours. A tombstone stays, and the attempt counts.
 
     Example: forgetbench withdraw ID --server https://board.example.org --reason "wrong learning rate"
 
-    Parameters
-    ----------
-    submission
-        Its id, as its page's address has it.
-    server
-        Address of the leaderboard.
-    reason
-        Why, for the state history.
+    Args:
+        entry: Id of the entry, as its page's address has it.
+        server: Address of the leaderboard.
+        reason: The reason, for the entry's history.
     """
-    from forgetbench.leaderboard.client.submit import withdraw as withdraw_submission
+    from forgetbench.leaderboard.client.submit import withdraw as withdraw_entry
 
-    out().print(f"{submission}: {withdraw_submission(submission, reason, server)}", markup=False)
+    print_text(f"{entry}: {withdraw_entry(entry, reason, server)}")
 
 
-def verify(submission: str, *, server: str, root: Path | None = None, allow_source: Flag = False) -> int:
-    """Run a listed submission's recipe again from the board's originals, and post that evidence beside it.
+def verify(
+    entry: str,
+    *,
+    server: str,
+    post: bool = False,
+    allow_source: bool = False,
+    root: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Run an entry of a leaderboard again, from the board's originals, and compare.
+
+    Exit status 1 if the entry is not reproduced.
 
     Example: forgetbench verify ID --server https://board.example.org
 
-    Parameters
-    ----------
-    submission
-        Its id, as its page's address has it.
-    server
-        Address of the leaderboard.
-    root
-        Folder of the image sets on disk.
-    allow_source
-        Run the source that was submitted. It is a stranger's program: read it first.
+    Args:
+        entry: Id of the entry, as its page's address has it.
+        server: Address of the leaderboard.
+        post: Post the second run as evidence; needs a token with the scope verify.
+        allow_source: Run submitted source code. Read it first.
+        root: Folder of the image sets on disk.
     """
-    from forgetbench.cli.console import print_table
-    from forgetbench.remote.verify import post_rerun
+    from dataclasses import asdict
 
-    with ProgressBar() as watcher:
-        record = post_rerun(submission, server, root, watcher, remark, allow_source=allow_source)
-    words = {True: "yes", False: "no", None: "cannot be told"}
-    rows = []
-    for name, item in (record.comparison or {}).items():
-        value, interval = "–", ""
-        if item.value is not None:
-            value, interval = f"{item.value:+.4f}", f"{item.low:+.4f} … {item.high:+.4f}"
-        rows.append((name, value, interval, words[item.agrees]))
-    print_table(
-        f"{submission}: {record.verdict}",
-        ("ranking metric", "second record minus first", "95 % interval", "agrees"),
-        rows,
-        right=(1,),
-    )
-    return 0 if record.verdict == "reproduced" else 1
+    from forgetbench import verify as verify_entry
+
+    result = verify_entry(entry, server, post=post, allow_source=allow_source, root=root, show=print_note)
+    if json:
+        differences = [difference.model_dump(mode="json") for difference in result.differences]
+        print_json({**asdict(result), "differences": differences})
+    else:
+        _print(result)
+    return 0 if result.reproduced else 1
+
+
+def _print(result: Verification) -> None:
+    verdict = "reproduced" if result.reproduced else "not reproduced"
+    title = f"{result.entry} of {result.server}: {verdict}"
+    if result.same_bits is None:
+        words = {True: "yes", False: "no", None: "undecided"}
+        compared = [
+            (
+                each.metric,
+                figure(each.value, "+.4f"),
+                "" if each.low is None or each.high is None else f"{each.low:+.4f} … {each.high:+.4f}",
+                words[each.agrees],
+            )
+            for each in result.comparison
+        ]
+        print_table(
+            title, ("ranking metric", "second run minus first", "95 % interval", "agrees"), compared, right=(1,)
+        )
+        return
+    rows = [
+        (each.metric, "FAIL" if each.beyond else "ok", figure(each.recorded), figure(each.found), figure(each.z))
+        for each in result.differences
+    ]
+    print_table(title, ("metric", "", "listed", "measured", "z"), rows, right=(2, 3, 4))
+    print_text("  the same bits" if result.same_bits else "  different bits")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import html
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from forgetbench.errors import UsageError
 from forgetbench.metrics.cost import Cost
 from forgetbench.metrics.registry import Track
+from forgetbench.registry import unknown
 from forgetbench.store import JsonObject
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROTOCOL: Literal[1] = 1
 """Version of the protocol that these numbers follow."""
@@ -226,6 +232,44 @@ class Scorecard(Record):
             missing = [name for name in self.ranking if self.metrics[name].value is None]
             return f"incomplete: no {', '.join(missing)}"
         return "" if self.distance.pseudo_values else "too few seeds for pseudo-values"
+
+    def __getitem__(self, metric: str) -> Value:
+        """One metric by name.
+
+        Raises:
+            UsageError: Unknown metric; the message lists similar names.
+        """
+        if metric not in self.metrics:
+            raise UsageError(unknown("metric", metric, list(self.metrics)))
+        return self.metrics[metric]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The distance and every metric as a pandas DataFrame: ranking metrics first, then by name.
+
+        Returns:
+            Index ``metric``; columns ``value``, ``low`` and ``high`` (95 % interval) and ``z``, NaN where a number does
+            not exist.
+        """
+        import pandas as pd
+
+        distance = self.distance
+        lines: dict[str, tuple[float | None, ...]] = {"distance": (None,) * 4}
+        if distance is not None:
+            lines["distance"] = (distance.value, distance.low, distance.high, None)
+        for name in dict.fromkeys((*self.ranking, *self.metrics)):
+            value = self.metrics.get(name, Value())
+            lines[name] = (value.value, value.low, value.high, value.z)
+        columns = ["value", "low", "high", "z"]
+        frame = pd.DataFrame.from_dict(lines, orient="index", columns=columns, dtype=float)
+        return frame.rename_axis("metric")
+
+    def _repr_html_(self) -> str:
+        """The metrics as a table, for notebooks."""
+        head = f"<h4>{html.escape(self.name)}</h4>"
+        notes = "; ".join(filter(None, [self.exclusion_reason, *self.flags]))
+        return head + self.to_frame().dropna(how="all").to_html(na_rep="–", float_format="{:.4f}".format) + (
+            f"<p>{html.escape(notes)}</p>" if notes else ""
+        )
 
 
 def with_current_names(card: JsonObject) -> JsonObject:

@@ -1,4 +1,4 @@
-"""Scoring logits of other suites."""
+"""Scoring logits from any source."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+import forgetbench
 from forgetbench.errors import UsageError
-from forgetbench.importers.arrays import read_arrays, score_files, score_logits
+from forgetbench.importers.arrays import read_npz, score_arrays
 from forgetbench.scoring.score import reference_bands, score
 
 
@@ -22,10 +23,10 @@ def both(one, two):
     return {name: np.concatenate([one[0][name], two[0][name]]) for name in one[0]}
 
 
-def test_with_everything_it_is_a_board(task):
+def test_score_arrays_complete_equals_a_board(task):
     references, controls, originals = task.models(), task.models(), task.models(memory=2.0)
     contestant = task.models(memory=1.0)
-    found = score_logits(contestant[0], both(references, controls), task.labels[0], originals=originals[0], name="mine")
+    found = score_arrays(contestant[0], both(references, controls), task.labels[0], original=originals[0], name="mine")
     bands = reference_bands(task.labels, references, controls, originals, "match-oracle")
     expected = score(
         contestant, name="mine", references=references, labels=task.labels, bands=bands, originals=originals
@@ -35,23 +36,23 @@ def test_with_everything_it_is_a_board(task):
     others = {name: value for name, value in found.metrics.items() if name not in expected.metrics}
     assert others["h-mean"].reason == "not computable: needs test-forgotten"
     assert all(value.value is None and value.reason for value in others.values())
-    assert found.exclusion_reason == ""
+    assert found.unranked == ""
 
 
-def test_without_originals_nobody_knows_what_is_feasible(task):
-    found = score_logits(task.models(memory=1.0)[0], both(task.models(), task.models()), task.labels[0])
-    assert found.unranked_reason.startswith("no originals were given")
+def test_score_arrays_without_originals_says_so(task):
+    found = score_arrays(task.models(memory=1.0)[0], both(task.models(), task.models()), task.labels[0])
+    assert found.informational.startswith("no originals were given")
     assert found.ranking[:2] == ("gap.forget", "lira.forget")
     assert found.distance is not None
-    assert not found.distance.within_band
+    assert not found.distance.inside
     assert found.metrics["h-mean"].reason == "not computable: needs test-forgotten, originals"
     assert found.metrics["aus"].value is None
 
 
-def test_without_controls_there_are_values_and_no_bands(task):
-    found = score_logits(task.models(memory=1.0)[0], task.models()[0], task.labels[0])
+def test_score_arrays_few_oracles_gives_values_without_bands(task):
+    found = score_arrays(task.models(memory=1.0)[0], task.models()[0], task.labels[0])
     assert found.distance is None
-    assert found.unranked_reason.startswith("6 oracles")
+    assert found.informational.startswith("6 oracles")
     assert found.metrics["lira.forget"].value > 0.55
     assert found.metrics["lira.forget"].band is None
     assert found.metrics["nomus"].value is not None
@@ -60,7 +61,7 @@ def test_without_controls_there_are_values_and_no_bands(task):
         assert found.metrics[name].reason
 
 
-def test_the_probe_needs_no_controls(simulate):
+def test_score_arrays_probe_needs_no_bands(simulate):
     rows = {"forget": 40, "retain": 120, "test": 120, "validation": 60, "test-forgotten": 30}
     task = simulate(seeds=3, classes=4, rows=rows)
     labels = task.labels[0] | {"forget": np.zeros(40, int), "test-forgotten": np.zeros(30, int)}
@@ -73,34 +74,34 @@ def test_the_probe_needs_no_controls(simulate):
             for name in ("forget", "retain", "validation", "test-forgotten")
         }
 
-    found = score_logits(models(3.0), models(3.0), labels, originals=models(3.0), track="erase")
+    found = score_arrays(models(3.0), models(3.0), labels, original=models(3.0), track="erase")
     assert found.metrics["probe"].value is not None
-    alone = score_logits(models(3.0), models(3.0), labels, track="erase")
+    alone = score_arrays(models(3.0), models(3.0), labels, track="erase")
     assert alone.metrics["probe"].value is None
 
 
-def test_one_oracle_says_little_of_what_a_collapse_is(simulate):
+def test_score_arrays_one_oracle_rarely_flags_a_collapse(simulate):
     task = simulate(seeds=1, classes=4, rows={"forget": 50, "retain": 80, "test": 1000})
     collapsed = [
-        "collapsed" in score_logits(task.models()[0], task.models()[0], task.labels[0]).flags for _ in range(40)
+        "collapsed" in score_arrays(task.models()[0], task.models()[0], task.labels[0]).flags for _ in range(40)
     ]
     assert sum(collapsed) <= 1
     worse = task.models()[0]
     worse["test"] = np.roll(worse["test"], 1, axis=2)
-    card = score_logits(worse, task.models()[0], task.labels[0])
+    card = score_arrays(worse, task.models()[0], task.labels[0])
     assert "collapsed" in card.flags
-    assert card.unranked_reason.startswith("1 oracle for 1 unlearned model: bands need twice as many")
+    assert card.informational.startswith("1 oracle for 1 unlearned model: bands need twice as many")
 
 
-def test_one_model_against_one_oracle(task):
+def test_score_arrays_one_model_one_oracle_scores(task):
     one = [{name: array[0] for name, array in side[0].items()} for side in (task.models(memory=1.0), task.models())]
-    found = score_logits(*one, task.labels[0])
+    found = score_arrays(*one, task.labels[0])
     right = [(side["test"].argmax(1) == task.labels[0]["test"]).mean() for side in one]
     assert found.metrics["gap.test"].value == pytest.approx(right[0] - right[1])
     assert "at least three models" in found.metrics["lira.forget"].reason
 
 
-def test_files(task, tmp_path):
+def test_score_paths_equals_arrays(task, tmp_path):
     arrays = {
         "mine": task.models(memory=1.0)[0],
         "oracle": both(task.models(), task.models()),
@@ -109,37 +110,37 @@ def test_files(task, tmp_path):
     paths = [tmp_path / f"{name}.npz" for name in arrays]
     for path, content in zip(paths, arrays.values(), strict=True):
         np.savez(path, **content)
-    assert score_files(*paths) == score_logits(*arrays.values(), name="mine")
+    assert forgetbench.score(*paths) == score_arrays(*arrays.values(), name="mine")
 
 
-def test_files_that_will_not_do(tmp_path):
+def test_read_npz_unusable_file_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"There is no file .*none\.npz"):
-        read_arrays(tmp_path / "none.npz")
+        read_npz(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(UsageError, match="npz file"):
-        read_arrays(tmp_path / "text.npz")
+        read_npz(tmp_path / "text.npz")
     np.savez(tmp_path / "object.npz", forget=np.array([{}], dtype=object))
     with pytest.raises(UsageError, match="npz file"):
-        read_arrays(tmp_path / "object.npz")
+        read_npz(tmp_path / "object.npz")
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(UsageError, match="one array for each"):
-        read_arrays(tmp_path / "one.npy")
+        read_npz(tmp_path / "one.npy")
 
 
-def test_wrong_calls(task):
+def test_score_arrays_wrong_call_is_refused(task):
     mine, oracle, labels = task.models()[0], task.models()[0], task.labels[0]
     with pytest.raises(UsageError, match="unlearned: test missing"):
-        score_logits({name: array for name, array in mine.items() if name != "test"}, oracle, labels)
+        score_arrays({name: array for name, array in mine.items() if name != "test"}, oracle, labels)
     with pytest.raises(UsageError, match="at least as many oracles"):
-        score_logits(mine, {name: array[:3] for name, array in oracle.items()}, labels)
+        score_arrays(mine, {name: array[:3] for name, array in oracle.items()}, labels)
     with pytest.raises(UsageError, match="the subsets are"):
-        score_logits(mine, oracle, labels | {"trian": labels["test"]})
+        score_arrays(mine, oracle, labels | {"trian": labels["test"]})
     mine["forget"][3, 5, 0] = np.nan
     with pytest.raises(UsageError, match="unlearned: forget: nan in row 5 of model 3"):
-        score_logits(mine, oracle, labels)
+        score_arrays(mine, oracle, labels)
 
 
-def test_scoring_needs_no_torch():
+def test_score_arrays_imports_no_torch():
     code = "import sys, forgetbench.importers.arrays, forgetbench.auditing.criteria; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -150,7 +151,7 @@ def npz_of(task):
         "unlearned": dict(task.models(memory=1.0)[0]),
         "oracle": both(task.models(), task.models()),
         "labels": dict(task.labels[0]),
-        "originals": dict(task.models(memory=2.0)[0]),
+        "original": dict(task.models(memory=2.0)[0]),
     }
 
 
@@ -238,46 +239,46 @@ ONE_HOT = np.eye(5, dtype=np.int64)
         ("oracle", put("test", lambda array: array[:9]), "oracle: test has 9 models, but forget has 12"),
         ("unlearned", lambda arrays: arrays | {"trian": arrays["test"]}, "unlearned: the subsets are .*, not trian"),
         (
-            "originals",
+            "original",
             of_all(lambda array: np.concatenate([array, array[:1]])),
-            "originals: 7 models, but 6 were unlearned",
+            "original: 7 models, but 6 were unlearned",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(task, role, change, message):
+def test_score_arrays_mismatch_names_argument_and_subset(task, role, change, message):
     arrays = npz_of(task)
     arrays[role] = change(arrays[role])
     with pytest.raises(UsageError, match=message):
-        score_logits(arrays["unlearned"], arrays["oracle"], arrays["labels"], originals=arrays["originals"])
-    if role != "originals":
+        score_arrays(arrays["unlearned"], arrays["oracle"], arrays["labels"], original=arrays["original"])
+    if role != "original":
         with pytest.raises(UsageError, match=message):
-            score_logits(arrays["unlearned"], arrays["oracle"], arrays["labels"])
+            score_arrays(arrays["unlearned"], arrays["oracle"], arrays["labels"])
 
 
-def test_too_many_originals_are_refused_without_bands_too(task):
+def test_score_arrays_too_many_originals_are_refused(task):
     arrays = npz_of(task)
-    more = {name: np.concatenate([array, array[:1]]) for name, array in arrays["originals"].items()}
+    more = {name: np.concatenate([array, array[:1]]) for name, array in arrays["original"].items()}
     half = {name: array[:6] for name, array in arrays["oracle"].items()}
-    with pytest.raises(UsageError, match="originals: 7 models"):
-        score_logits(arrays["unlearned"], half, arrays["labels"], originals=more)
+    with pytest.raises(UsageError, match="original: 7 models"):
+        score_arrays(arrays["unlearned"], half, arrays["labels"], original=more)
 
 
-def test_how_many_oracles_there_are_is_said(task):
+def test_score_arrays_few_oracles_are_counted(task):
     arrays = npz_of(task)
     nine = {name: array[:9] for name, array in arrays["oracle"].items()}
-    found = score_logits(arrays["unlearned"], nine, arrays["labels"])
+    found = score_arrays(arrays["unlearned"], nine, arrays["labels"])
     told = "9 oracles for 6 unlearned models: bands need twice as many oracles as unlearned models, 12"
-    assert found.unranked_reason == told
+    assert found.informational == told
 
 
-def test_attributes_are_no_one_hot_labels(task):
+def test_score_arrays_attributes_are_not_one_hot(task):
     arrays = npz_of(task)
     random = np.random.default_rng(0)
     labels = {name: random.integers(0, 2, (len(array), 5)) for name, array in arrays["labels"].items()}
-    assert score_logits(arrays["unlearned"], arrays["oracle"], labels).metrics["gap.forget"].value is not None
+    assert score_arrays(arrays["unlearned"], arrays["oracle"], labels).metrics["gap.forget"].value is not None
 
 
-def test_the_erase_track_has_its_own_rows_and_metrics(task, simulate, tmp_path, capsys):
+def test_score_command_erase_track_needs_its_subset(task, simulate, tmp_path, capsys):
     from forgetbench.cli import main
 
     erase = simulate(rows={"forget": 60, "retain": 80, "test": 100, "test-forgotten": 40})
@@ -287,7 +288,7 @@ def test_the_erase_track_has_its_own_rows_and_metrics(task, simulate, tmp_path, 
             np.savez(tmp_path / place / f"{name}.npz", **arrays)
 
     def call(place, *more):
-        files = {"--logits": "unlearned", "--oracle": "oracle", "--labels": "labels"}
+        files = {"--unlearned": "unlearned", "--oracle": "oracle", "--labels": "labels"}
         words = [word for key, name in files.items() for word in (key, str(tmp_path / place / f"{name}.npz"))]
         with pytest.raises(SystemExit) as ended:
             main(["score", *words, "--json", *more])
@@ -301,11 +302,11 @@ def test_the_erase_track_has_its_own_rows_and_metrics(task, simulate, tmp_path, 
     assert "labels: test-forgotten missing" in " ".join(said.split())
 
 
-def test_a_damaged_archive_is_no_traceback(tmp_path):
+def test_read_npz_damaged_archive_is_refused(tmp_path):
     path = tmp_path / "damaged.npz"
     np.savez_compressed(path, forget=np.random.default_rng(0).normal(size=(50, 50)))
     data = bytearray(path.read_bytes())
     data[200:400] = bytes(200)
     path.write_bytes(data)
     with pytest.raises(UsageError, match="npz file"):
-        read_arrays(path)
+        read_npz(path)

@@ -1,0 +1,1 @@
+"""The functions behind ``import forgetbench``, which the command line calls too."""

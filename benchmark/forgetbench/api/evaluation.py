@@ -1,0 +1,229 @@
+"""Running methods: evaluation, tuning and the audit of the metrics."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forgetbench.api.board import BoardResult
+from forgetbench.api.methods import as_list, resolve_methods
+from forgetbench.api.progress import open_progress
+from forgetbench.api.tasks import load_task
+from forgetbench.evidence.run import read_run
+from forgetbench.runner.config import ProgressCallback, RunConfig
+
+if TYPE_CHECKING:
+    from forgetbench.api.methods import MethodLike
+    from forgetbench.auditing.run import Audited
+    from forgetbench.runner.method_spec import MethodSpec
+    from forgetbench.tasks.task import Task
+    from forgetbench.tuning.study import Selector
+    from forgetbench.tuning.tune import TunedMethod
+
+
+def evaluate(
+    methods: MethodLike | Iterable[MethodLike],
+    task: str | Path | Task,
+    *,
+    seeds: int | None = None,
+    draws: int | None = None,
+    tuned: bool = False,
+    selector: Selector = "oracle-free",
+    config: RunConfig | None = None,
+    progress: bool | ProgressCallback = True,
+) -> BoardResult:
+    """Run methods on a task, score them and rank them.
+
+    Trains the originals and oracles that are missing, lets each method unlearn from every original, records the logits
+    of every model, and scores them. Everything is stored: an interrupted call (Ctrl-C, or a notebook's stop button)
+    resumes where it stopped, and a second call with more methods computes only those.
+
+    Args:
+        methods: One or several of: a name with hyper-parameters (``"ssd"``, ``"ssd:alpha=3"``), a class in a file
+            (``"my_method.py:MyMethod"``), an instance (``get_method("ssd", alpha=3)``, ``MyMethod(lr=0.1)``), or a
+            class, also one that a notebook cell defines; ``"all"`` for every method of the package.
+        task: Name of a task, path of a task file, or a task.
+        seeds: Number of originals, and of oracles in each of the two sets; ranks need 6.
+        draws: Number of forget sets.
+        tuned: Use the best hyper-parameters that `tune` found on this machine.
+        selector: The selector that those were tuned with.
+        config: Device, worker processes and folders; nothing in it changes a result.
+        progress: Show a progress bar, or a progress callback.
+
+    Returns:
+        The board of these methods.
+
+    Raises:
+        UsageError: A task, method, hyper-parameter or option is wrong; raised before anything is trained.
+        ForgetBenchError: A worker process died, or a file was damaged.
+
+    Example:
+        >>> board = evaluate(["ssd", "finetune:epochs=1"], "digits/cnn/class", seeds=6)  # doctest: +SKIP
+        >>> board["ssd"].rank  # doctest: +SKIP
+        Rank(low=1, high=2)
+    """
+    loaded = load_task(task, seeds=seeds, draws=draws)
+    [board] = evaluate_tasks(
+        as_list(methods), [loaded], tuned=tuned, selector=selector, config=config, progress=progress
+    )
+    return board
+
+
+def evaluate_tasks(
+    methods: Sequence[MethodLike],
+    tasks: Sequence[Task],
+    *,
+    tuned: bool = False,
+    selector: Selector = "oracle-free",
+    config: RunConfig | None = None,
+    progress: bool | ProgressCallback = True,
+) -> list[BoardResult]:
+    """`evaluate` on several tasks, with one set of worker processes; all names are checked before the first training.
+
+    Returns:
+        One board per task.
+
+    Raises:
+        UsageError: See `evaluate`.
+        ForgetBenchError: See `evaluate`.
+    """
+    from forgetbench.runner.run import run
+    from forgetbench.tuning.tune import load_best
+
+    chosen = config or RunConfig()
+
+    def specs(task: Task) -> list[MethodSpec]:
+        found = resolve_methods(methods, task, chosen.home)
+        return load_best(task, found, chosen, selector) if tuned else found
+
+    with open_progress(progress) as callback, _without_main_file():
+        done = run(tasks, specs, chosen, callback)
+    return [
+        BoardResult(
+            task_run.task.name,
+            [read_run(folder) for folder in task_run.runs],
+            chosen.results.scorer(task_run.reference) if task_run.reference else None,
+        )
+        for task_run in done
+    ]
+
+
+def tune(
+    methods: MethodLike | Iterable[MethodLike],
+    task: str | Path | Task,
+    *,
+    trials: int = 10,
+    selector: Selector = "oracle-free",
+    config: RunConfig | None = None,
+    progress: bool | ProgressCallback = True,
+) -> list[TunedMethod]:
+    """Tune methods with equal budgets, on forget sets and seeds of their own. Interrupted tuning resumes.
+
+    Args:
+        methods: One or several methods (see `evaluate`); hyper-parameters that are given stay fixed.
+        task: Name of a task, path of a task file, or a task.
+        trials: Trials of each method; the first uses its defaults. Boards compare 1, 10 and 50.
+        selector: ``oracle-free`` (no retrained model is used) or ``oracle`` (the distance to retraining).
+        config: Device, worker processes and folders.
+        progress: Show a progress bar, or a progress callback.
+
+    Returns:
+        One result per method, with all trials. `evaluate` with ``tuned=True`` uses the best.
+
+    Raises:
+        UsageError: A task or method is wrong, has nothing to search, or optuna is not installed.
+        ForgetBenchError: A worker process died, or a file was damaged.
+
+    Example:
+        >>> tune("scrub", "digits/cnn/class", trials=10)  # doctest: +SKIP
+    """
+    return tune_tasks(
+        as_list(methods), [load_task(task)], trials=trials, selector=selector, config=config, progress=progress
+    )[0]
+
+
+def tune_tasks(
+    methods: Sequence[MethodLike],
+    tasks: Sequence[Task],
+    *,
+    trials: int = 10,
+    selector: Selector = "oracle-free",
+    config: RunConfig | None = None,
+    progress: bool | ProgressCallback = True,
+) -> list[list[TunedMethod]]:
+    """`tune` on several tasks; all names are checked before the first training.
+
+    Raises:
+        UsageError: See `tune`.
+        ForgetBenchError: See `tune`.
+    """
+    from importlib.util import find_spec
+
+    from forgetbench.errors import UsageError
+
+    if find_spec("optuna") is None:
+        raise UsageError("Tuning needs optuna: pip install 'forgetbench[tune]'.")
+    from forgetbench.tuning.tune import tune as tune_task
+
+    chosen = config or RunConfig()
+    specs = [resolve_methods(methods, task, chosen.home) for task in tasks]
+    with open_progress(progress) as callback, _without_main_file():
+        return [
+            tune_task(task, found, chosen, trials=trials, selector=selector, progress=callback)
+            for task, found in zip(tasks, specs, strict=True)
+        ]
+
+
+def audit(
+    task: str | Path | Task,
+    *,
+    seeds: int | None = None,
+    config: RunConfig | None = None,
+    progress: bool | ProgressCallback = True,
+) -> Audited:
+    """Test the metrics of a task with contestants whose place is known: which metrics are fit to rank there?
+
+    Metrics that fail are shown and no longer rank on this task, on this machine and wherever its reference bundle is
+    installed.
+
+    Args:
+        task: Name of a task, path of a task file, or a task.
+        seeds: Number of originals, and of oracles in each of the three sets.
+        config: Device, worker processes and folders.
+        progress: Show a progress bar, or a progress callback.
+
+    Returns:
+        The audit, and the scorecards it is based on.
+
+    Raises:
+        UsageError: The task or an option is wrong.
+        ForgetBenchError: A worker process died, or a file was damaged.
+
+    Example:
+        >>> audit("digits/cnn/mislabelled-20").audit.excluded_metrics  # doctest: +SKIP
+        ()
+    """
+    from forgetbench.auditing.run import audit_task
+
+    with open_progress(progress) as callback, _without_main_file():
+        return audit_task(load_task(task, seeds=seeds), config or RunConfig(), callback)
+
+
+@contextmanager
+def _without_main_file() -> Iterator[None]:
+    """Keep worker processes from importing the main script.
+
+    Spawned processes import the script that started them, which would run a script without an
+    ``if __name__ == "__main__"`` guard once more in each of them. No job refers to anything in that module.
+    """
+    main = sys.modules["__main__"]
+    saved = dict(vars(main))
+    vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update({name: saved[name] for name in ("__file__", "__spec__") if name in saved})

@@ -1,0 +1,109 @@
+"""The reference results of the package: run again and compared, or recorded anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forgetbench.api.progress import open_progress
+from forgetbench.errors import UsageError
+from forgetbench.runner.config import ProgressCallback, RunConfig
+
+if TYPE_CHECKING:
+    from forgetbench.reproduction.reproduce import Reproduction
+
+
+def reproduce(
+    tasks: str | Sequence[str] = (),
+    *,
+    methods: str | Sequence[str] | None = None,
+    quick: bool = False,
+    use_cache: bool = True,
+    results: str | Path | None = None,
+    config: RunConfig | None = None,
+    progress: bool | ProgressCallback = True,
+) -> list[Reproduction]:
+    """Run the reference results again, and compare them metric by metric with what was recorded.
+
+    On the platform of the record all bits are equal. Elsewhere a difference is measured in units of the scatter that
+    both confidence intervals imply.
+
+    Args:
+        tasks: Names of tasks with reference results; all of them by default.
+        methods: Rows to run: labels, or names of methods for all their rows; all rows by default.
+        quick: Run one small task and a few rows, in about a minute, instead of naming tasks and methods.
+        use_cache: Use models of earlier calls; False trains all of them again.
+        results: Folder of reference results; the package's by default.
+        config: Device, worker processes and folders.
+        progress: Show progress bars, or a progress callback.
+
+    Returns:
+        One comparison per task.
+
+    Raises:
+        UsageError: There are no reference results of that name, or the task's definition has changed.
+        ForgetBenchError: A worker process died, or a file was damaged.
+
+    Example:
+        >>> [one] = reproduce(quick=True)  # doctest: +SKIP
+        >>> one.exceeding  # doctest: +SKIP
+        ()
+    """
+    from forgetbench.reproduction.reference_board import SHIPPED, read_board, reference_tasks
+    from forgetbench.reproduction.reproduce import QUICK, QUICK_ROWS, remove_reproduced
+    from forgetbench.reproduction.reproduce import reproduce as reproduce_board
+
+    names, rows = _several(tasks), None if methods is None else _several(methods)
+    if quick and (names or rows):
+        raise UsageError("A quick check chooses its task and methods itself: give no tasks and no methods with it.")
+    folder = Path(results) if results is not None else SHIPPED
+    names = [QUICK] if quick else names or reference_tasks(folder)
+    if not names:
+        raise UsageError(f"No reference results in {folder}. `forgetbench reproduce --record` writes some.")
+    chosen = config or RunConfig()
+    boards = [read_board(name, folder) for name in names]
+    if not use_cache:
+        remove_reproduced(chosen)
+    with open_progress(progress) as callback:
+        return [
+            reproduce_board(board, chosen, rows=QUICK_ROWS if quick else rows, progress=callback) for board in boards
+        ]
+
+
+def record_references(
+    tasks: str | Sequence[str] = (),
+    *,
+    results: str | Path | None = None,
+    config: RunConfig | None = None,
+    progress: bool | ProgressCallback = True,
+) -> list[Path]:
+    """Record reference results: tune all methods of each task, run them, and write one file per task. Resumable.
+
+    Args:
+        tasks: Names or wildcard patterns of tasks; those with reference results by default.
+        results: Folder for the files; the package's by default.
+        config: Device, worker processes and folders.
+        progress: Show progress bars, or a progress callback.
+
+    Returns:
+        The files.
+
+    Raises:
+        UsageError: A task or an option is wrong.
+        ForgetBenchError: A worker process died, or a file was damaged.
+    """
+    from forgetbench.reproduction.reference_board import SHIPPED
+    from forgetbench.reproduction.reproduce import TASKS, record_reference
+    from forgetbench.tasks.task import find_tasks
+
+    folder = Path(results) if results is not None else SHIPPED
+    with open_progress(progress) as callback:
+        return [
+            record_reference(task, config or RunConfig(), progress=callback, folder=folder)
+            for task in find_tasks(_several(tasks) or TASKS)
+        ]
+
+
+def _several(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)

@@ -1,0 +1,103 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from forgetbench.leaderboard.settings import Settings
+    from forgetbench.runner.config import RunConfig
+
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
+Selector = Annotated[
+    Literal["oracle-free", "oracle"],
+    Parameter(help="How a trial is judged: without retrained models, or by the distance to them."),
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where and how models are trained and run; nothing here changes a result."""
+
+    root: Path | None = None
+    """Folder of the image sets on disk."""
+    device: str = "auto"
+    """torch device; auto uses the GPU if there is one."""
+    engine: Annotated[Literal["auto", "processes", "local"], Parameter(name=("--engine", "--executor"))] = "auto"
+    """Run jobs in parallel processes, or one after another in this process; auto uses processes on a CPU."""
+    workers: int | None = None
+    """Number of worker processes (default: one per core)."""
+
+    def config(
+        self, *, keep_models: bool = False, measure_relearning: bool = False, skip_oracles: bool = False
+    ) -> RunConfig:
+        """The configuration of a run."""
+        from forgetbench.runner.config import RunConfig
+
+        return RunConfig(
+            root=self.root,
+            device=self.device,
+            executor=self.engine,
+            workers=self.workers,
+            keep_models=keep_models,
+            measure_relearning=measure_relearning,
+            skip_oracles=skip_oracles,
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions:
+    """The methods of a command."""
+
+    method: list[str] | None = None
+    """NAME[:parameter=value,...], all (default), or sentinels. Can be repeated."""
+    method_file: list[str] | None = None
+    """FILE.py:CLASS[:parameter=value,...], a method in a file. Can be repeated."""
+
+    @property
+    def names(self) -> list[str]:
+        """All methods in the order given."""
+        return [*(self.method or []), *(self.method_file or [])] or ["all"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """The leaderboard server of this machine."""
+
+    database: str | None = None
+    """SQLAlchemy URL (default: a SQLite file in the server's folder)."""
+    data: Path | None = None
+    """Folder of the server."""
+
+    def settings(self) -> Settings:
+        """The server's settings: environment variables, overridden by these options.
+
+        Raises:
+            UsageError: An environment variable is not valid.
+        """
+        from pydantic import ValidationError
+
+        from forgetbench.errors import UsageError
+        from forgetbench.leaderboard.settings import Settings
+
+        given = {"database_url": self.database, "server_folder": self.data}
+        try:
+            return Settings.model_validate({name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            names = [str(item["loc"][0]).upper().removeprefix("FORGETBENCH_") for item in error.errors()]
+            problems = "; ".join(
+                f"FORGETBENCH_{name}: {item['msg']}" for name, item in zip(names, error.errors(), strict=True)
+            )
+            raise UsageError(f"{problems}. Set or unset the variable; see docs/run-a-leaderboard.md.") from None
+
+
+RUN = RunOptions()
+METHODS = MethodOptions()
+SERVER = ServerOptions()
