@@ -45,7 +45,7 @@ def shrink(weight):
 class Shrink(fb.Method):
     """Shrinks every weight."""
 
-    power: int = fb.param(1, low=1)
+    power: int = fb.param(1, ge=1)
 
     def unlearn(self, model, request):
         network = copy.deepcopy(model)
