@@ -65,7 +65,7 @@ def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> fb.RunConfig:
-    return fb.RunConfig(device="cpu", executor="local", home=tmp_path_factory.mktemp("home"))
+    return fb.RunConfig(device="cpu", engine="local", home=tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_load_results_finds_earlier_runs(board: fb.BoardResult, config: fb.RunCo
 def test_evaluate_wrong_method_is_refused_before_training(
     methods: object, message: str, task_file: Path, tmp_path: Path
 ) -> None:
-    config = fb.RunConfig(device="cpu", executor="local", home=tmp_path / "home")
+    config = fb.RunConfig(device="cpu", engine="local", home=tmp_path / "home")
     with pytest.raises(fb.UsageError, match=message):
         fb.evaluate(methods, task_file, config=config, progress=False)  # type: ignore[arg-type]
     assert not (tmp_path / "home").exists()
@@ -198,7 +198,7 @@ def test_get_method_wrong_parameter_is_refused() -> None:
 
 
 def test_skip_oracles_gives_runs_without_scores(task_file: Path, config: fb.RunConfig, board: fb.BoardResult) -> None:
-    evidence = fb.RunConfig(device="cpu", executor="local", home=config.home, skip_oracles=True)
+    evidence = fb.RunConfig(device="cpu", engine="local", home=config.home, skip_oracles=True)
     found = fb.evaluate("finetune:epochs=1", task_file, seeds=6, config=evidence, progress=False)
     assert not found.is_scored
     assert found.runs == [board["finetune:epochs=1"].folder]
@@ -216,8 +216,8 @@ class Interrupt:
     def begin(self, task: str, jobs: int) -> None:
         pass
 
-    def done(self, what: str, *, fresh: bool) -> None:  # noqa: ARG002
-        self.computed += fresh
+    def done(self, title: str, *, from_cache: bool) -> None:  # noqa: ARG002
+        self.computed += not from_cache
         if self.computed == self.after:
             raise KeyboardInterrupt
 
@@ -226,12 +226,12 @@ class Interrupt:
 
 
 def test_interrupted_evaluate_resumes(task_file: Path, tmp_path: Path) -> None:
-    config = fb.RunConfig(device="cpu", executor="local", home=tmp_path / "interrupted")
+    config = fb.RunConfig(device="cpu", engine="local", home=tmp_path / "interrupted")
     with pytest.raises(KeyboardInterrupt):
         fb.evaluate("finetune", task_file, config=config, progress=Interrupt(after=3))
     rest, whole = Interrupt(), Interrupt()
     resumed = fb.evaluate("finetune", task_file, config=config, progress=rest)
-    other = fb.RunConfig(device="cpu", executor="local", home=tmp_path / "whole")
+    other = fb.RunConfig(device="cpu", engine="local", home=tmp_path / "whole")
     expected = fb.evaluate("finetune", task_file, config=other, progress=whole)
     assert rest.computed == whole.computed - 3
     assert resumed.to_frame().equals(expected.to_frame())
@@ -285,7 +285,7 @@ def test_script_without_main_guard_runs_in_processes(task_file: Path, tmp_path: 
     """Worker processes do not import the script, only the collected source of its class."""
     call = f"""
         print("started")
-        config = fb.RunConfig(device="cpu", executor="processes", workers=2)
+        config = fb.RunConfig(device="cpu", engine="processes", workers=2)
         board = fb.evaluate(Shrink, {str(task_file)!r}, config=config)
         print(board["shrink"].method)
     """

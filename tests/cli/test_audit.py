@@ -28,7 +28,8 @@ def audit_of(**changes):
     )
     finding = Finding(sentinel="third", metric=None, passed=True, detail="distance 1.25")
     return Audit(
-        **{"metrics": (fit, blind), "findings": (finding,), "unfit": (), "contestants": 2, "taus": {}} | changes
+        **{"metrics": (fit, blind), "findings": (finding,), "excluded_metrics": (), "contestants": 2, "taus": {}}
+        | changes
     )
 
 
@@ -51,7 +52,7 @@ def test_audit_command_prints_third_set_and_missing_tau(monkeypatch, capsys):
 
 def test_audit_command_unfit_metric_exits_with_1(monkeypatch, capsys):
     taus = {"gap.test": {"mia.loss": 0.5}, "mia.loss": {"gap.test": 0.5}}
-    status, output = run_audit(monkeypatch, capsys, audit_of(unfit=("gap.test",), contestants=3, taus=taus))
+    status, output = run_audit(monkeypatch, capsys, audit_of(excluded_metrics=("gap.test",), contestants=3, taus=taus))
     assert status == 1
     assert "gap.test: shown, and no longer ranking on digits/cnn/mislabelled-20, here and in its pack." in output
     assert "not shown" not in output

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from forgetbench.cli import main
-from forgetbench.datasets._files import kept
+from forgetbench.datasets._files import cached_arrays
 from forgetbench.store import Store
 from forgetbench.tasks.task import read_task
 
@@ -61,17 +61,17 @@ def test_run_forget_indices_creates_a_separate_board(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.npy", np.array([3, 60]), "lists row 60; training rows go from 0 to 59"),
+        ("a.npy", np.array([3, 60]), "lists row 60; training rows are 0 to 59"),
         ("a.npy", np.array([-1, 6]), "lists row -1"),
         ("a.npy", np.array([3, 3]), "lists 1 rows twice"),
-        ("a.npy", np.array([0.5]), "whole numbers or booleans"),
-        ("a.npy", np.array([[1, 2]]), "in one row"),
-        ("a.npy", np.zeros(3, bool), "marks 3 rows; there are 60"),
+        ("a.npy", np.array([0.5]), "list of integers or booleans"),
+        ("a.npy", np.array([[1, 2]]), "one-dimensional list"),
+        ("a.npy", np.zeros(3, bool), "has 3 booleans, but there are 60"),
         ("a.npy", np.ones(60, bool), "all 60 training images would be forgotten"),
         ("a.npy", np.array([{"a": 1}], dtype=object), "cannot be read as a list of rows"),
-        ("a.json", '{"rows": [1]}', "cannot be read|whole numbers"),
+        ("a.json", '{"rows": [1]}', "cannot be read|list of integers"),
         ("a.txt", "1\ntwo\n", "cannot be read as a list of rows"),
-        ("a.txt", "", "whole numbers"),
+        ("a.txt", "", "list of integers"),
     ],
 )
 def test_run_invalid_index_file_is_refused_before_training(
@@ -105,7 +105,7 @@ def test_data_list_names_the_origin_of_files(capsys: pytest.CaptureFixture[str])
 
 
 def test_store_prune_keeps_artifacts_of_image_sets(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kept({"files": "decoded"}, lambda _: {"images": np.zeros(1000, np.uint8)})
+    cached_arrays({"files": "decoded"}, lambda _: {"images": np.zeros(1000, np.uint8)})
     store = Store()
     for task in ("0" * 64, read_task("digits/cnn/class").key):
         store.write({"task": task, "role": "original"}, lambda _: None)

@@ -36,15 +36,15 @@ def test_score_arrays_complete_equals_a_board(task):
     others = {name: value for name, value in found.metrics.items() if name not in expected.metrics}
     assert others["h-mean"].reason == "not computable: needs test-forgotten"
     assert all(value.value is None and value.reason for value in others.values())
-    assert found.unranked == ""
+    assert found.exclusion_reason == ""
 
 
 def test_score_arrays_without_originals_says_so(task):
     found = score_arrays(task.models(memory=1.0)[0], both(task.models(), task.models()), task.labels[0])
-    assert found.informational.startswith("no originals were given")
+    assert found.unranked_reason.startswith("no originals were given")
     assert found.ranking[:2] == ("gap.forget", "lira.forget")
     assert found.distance is not None
-    assert not found.distance.inside
+    assert not found.distance.within_band
     assert found.metrics["h-mean"].reason == "not computable: needs test-forgotten, originals"
     assert found.metrics["aus"].value is None
 
@@ -52,7 +52,7 @@ def test_score_arrays_without_originals_says_so(task):
 def test_score_arrays_few_oracles_gives_values_without_bands(task):
     found = score_arrays(task.models(memory=1.0)[0], task.models()[0], task.labels[0])
     assert found.distance is None
-    assert found.informational.startswith("6 oracles")
+    assert found.unranked_reason.startswith("6 oracles")
     assert found.metrics["lira.forget"].value > 0.55
     assert found.metrics["lira.forget"].band is None
     assert found.metrics["nomus"].value is not None
@@ -90,7 +90,7 @@ def test_score_arrays_one_oracle_rarely_flags_a_collapse(simulate):
     worse["test"] = np.roll(worse["test"], 1, axis=2)
     card = score_arrays(worse, task.models()[0], task.labels[0])
     assert "collapsed" in card.flags
-    assert card.informational.startswith("1 oracle for 1 unlearned model: bands need twice as many")
+    assert card.unranked_reason.startswith("1 oracle for 1 unlearned model: bands need twice as many")
 
 
 def test_score_arrays_one_model_one_oracle_scores(task):
@@ -268,7 +268,7 @@ def test_score_arrays_few_oracles_are_counted(task):
     nine = {name: array[:9] for name, array in arrays["oracle"].items()}
     found = score_arrays(arrays["unlearned"], nine, arrays["labels"])
     told = "9 oracles for 6 unlearned models: bands need twice as many oracles as unlearned models, 12"
-    assert found.informational == told
+    assert found.unranked_reason == told
 
 
 def test_score_arrays_attributes_are_not_one_hot(task):

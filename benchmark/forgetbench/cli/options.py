@@ -42,7 +42,7 @@ class RunOptions:
         return RunConfig(
             root=self.root,
             device=self.device,
-            executor=self.engine,
+            engine=self.engine,
             workers=self.workers,
             keep_models=keep_models,
             measure_relearning=measure_relearning,

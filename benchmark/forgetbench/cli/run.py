@@ -126,15 +126,15 @@ def _notes(card: Scorecard) -> Iterator[str]:
     if card.distance is not None:
         place = (
             "inside the family band: not distinguishable from retraining"
-            if card.distance.inside
+            if card.distance.within_band
             else "outside the family band"
         )
         yield f"distance {card.distance.value:.2f}, decided by {card.distance.metric}, {place}"
-    if card.unranked:
-        yield card.unranked
-    if card.informational and card.informational != card.unranked:
-        yield card.informational
-    yield from (flag for flag in card.flags if not card.unranked.startswith(flag))
+    if card.exclusion_reason:
+        yield card.exclusion_reason
+    if card.unranked_reason and card.unranked_reason != card.exclusion_reason:
+        yield card.unranked_reason
+    yield from (flag for flag in card.flags if not card.exclusion_reason.startswith(flag))
 
 
 def audit(task: str, *, seeds: int | None = None, options: RunOptions = RUN, json: Json = False) -> int:
@@ -154,7 +154,7 @@ def audit(task: str, *, seeds: int | None = None, options: RunOptions = RUN, jso
     loaded = load_task(task, seeds=seeds)
     found = audit_task(loaded, config=options.config()).audit
     print_json(found.model_dump(mode="json")) if json else _print_audit(found, loaded.name, loaded.title)
-    return 1 if found.unfit else 0
+    return 1 if found.excluded_metrics else 0
 
 
 def _print_audit(audit: Audit, task: str, title: str) -> None:
@@ -185,8 +185,10 @@ def _print_audit(audit: Audit, task: str, title: str) -> None:
             f"Kendall's tau between metrics is not shown: it needs {CONTESTANTS} contestants, and {audit.contestants} "
             f"were run (`forgetbench run {task}`)."
         )
-    if audit.unfit:
-        print_note(f"{', '.join(audit.unfit)}: shown, and no longer ranking on {task}, here and in its pack.")
+    if audit.excluded_metrics:
+        print_note(
+            f"{', '.join(audit.excluded_metrics)}: shown, and no longer ranking on {task}, here and in its pack."
+        )
 
 
 def check_method(method: str, *, network: list[str] | None = None) -> int:

@@ -123,7 +123,13 @@ def _print(result: Verification) -> None:
         )
         return
     rows = [
-        (each.metric, "FAIL" if each.beyond else "ok", figure(each.recorded), figure(each.found), figure(each.z))
+        (
+            each.metric,
+            "FAIL" if each.exceeds_tolerance else "ok",
+            figure(each.recorded),
+            figure(each.measured),
+            figure(each.z),
+        )
         for each in result.differences
     ]
     print_table(title, ("metric", "", "listed", "measured", "z"), rows, right=(2, 3, 4))

@@ -10,7 +10,7 @@ from forgetbench.cli.console import figure, print_json, print_note, print_table
 from forgetbench.cli.options import METHODS, RUN, Json, MethodOptions, RunOptions, Selector
 
 if TYPE_CHECKING:
-    from forgetbench.tuning.tune import Tuned
+    from forgetbench.tuning.tune import TunedMethod
 
 
 def add_commands(app: App) -> None:
@@ -51,21 +51,21 @@ def tune(
     print_note("`forgetbench run TASK --method NAME --tuned` uses these hyper-parameters.")
 
 
-def _row(tuned: Tuned) -> tuple[str, ...]:
+def _row(tuned: TunedMethod) -> tuple[str, ...]:
     if tuned.best is None:
-        return (tuned.contestant.label, "does not apply", "", "", "")
-    name, _, chosen = tuned.contestant.label.partition(":")
+        return (tuned.spec.label, "does not apply", "", "", "")
+    name, _, chosen = tuned.spec.label.partition(":")
     failed = sum(trial.status != "ok" for trial in tuned.trials)
     values = (figure(tuned.best.value, ".3f"), figure(tuned.trials[0].value, ".3f"))
     return (name, chosen or "the defaults", *values, str(failed))
 
 
-def _record(task: str, tuned: Tuned) -> dict[str, object]:
+def _record(task: str, tuned: TunedMethod) -> dict[str, object]:
     return {
         "task": task,
-        "method": tuned.contestant.label,
-        "parameters": tuned.contestant.method.to_dict(),
-        "selector": tuned.contestant.selector,
+        "method": tuned.spec.label,
+        "parameters": tuned.spec.method.to_dict(),
+        "selector": tuned.spec.selector,
         "chosen": tuned.best.number if tuned.best else None,
         "trials": [trial.__dict__ for trial in tuned.trials],
     }

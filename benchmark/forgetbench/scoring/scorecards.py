@@ -267,8 +267,10 @@ class Scorecard(Record):
         """The metrics as a table, for notebooks."""
         head = f"<h4>{html.escape(self.name)}</h4>"
         notes = "; ".join(filter(None, [self.exclusion_reason, *self.flags]))
-        return head + self.to_frame().dropna(how="all").to_html(na_rep="–", float_format="{:.4f}".format) + (
-            f"<p>{html.escape(notes)}</p>" if notes else ""
+        return (
+            head
+            + self.to_frame().dropna(how="all").to_html(na_rep="–", float_format="{:.4f}".format)
+            + (f"<p>{html.escape(notes)}</p>" if notes else "")
         )
 
 
