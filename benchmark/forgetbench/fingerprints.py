@@ -56,7 +56,7 @@ def fingerprint(component: str) -> str:
     """The fingerprint of a component of this package.
 
     Args:
-        component: One of `components`, such as ``training`` or ``networks.fast``.
+        component: One of `component_paths`, such as ``training`` or ``networks.fast``.
 
     Returns:
         The recorded version (``"1"``), the version and the hash of the tree (``"1+0123456789ab"``) where the source
@@ -94,11 +94,11 @@ def method_fingerprint(kind: type) -> str:
 @cache
 def scoring_fingerprint() -> str:
     """SHA-256 that changes with the behavior of anything that computes a score: metrics, bands, ranks, rounding."""
-    shaping = [name for name in components() if name in ("scoring", "prediction") or name.startswith("metrics.")]
+    shaping = [name for name in component_paths() if name in ("scoring", "prediction") or name.startswith("metrics.")]
     return digest({name: fingerprint(name) for name in shaping})
 
 
-def components() -> dict[str, tuple[Path, ...]]:
+def component_paths() -> dict[str, tuple[Path, ...]]:
     """Every component of this package but its methods, with its source files."""
     found = {name: tuple(sorted(file for glob in globs for file in _files(glob))) for name, globs in GROUPS.items()}
     grouped = {file for files in found.values() for file in files}
@@ -113,7 +113,7 @@ def _files(glob: str) -> list[Path]:
 
 @cache
 def _tree_hash(component: str) -> str:
-    modules = [_read(path) for path in components()[component]]
+    modules = [_read(path) for path in component_paths()[component]]
     return digest(sorted(filter(None, (_normalized(one) for module in modules for one in module.tree.body))))
 
 
@@ -128,15 +128,17 @@ def _labeled(component: str, tree: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Recorded:
+class RecordedComponent:
+    """A component as it was recorded: its version and the hash of its tree."""
+
     version: int
     tree: str
 
 
 @cache
-def _record() -> dict[str, _Recorded]:
+def _record() -> dict[str, RecordedComponent]:
     table = tomllib.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
-    return {name: _Recorded(entry["version"], entry["tree"]) for name, entry in table.items()}
+    return {name: RecordedComponent(entry["version"], entry["tree"]) for name, entry in table.items()}
 
 
 def present() -> dict[str, str]:
@@ -145,7 +147,7 @@ def present() -> dict[str, str]:
 
     kinds = {name: methods.get(name) for name in methods.names()}
     own = {name: kind for name, kind in kinds.items() if kind.__module__.startswith(f"{METHODS}.")}
-    return {name: _tree_hash(name) for name in components()} | {
+    return {name: _tree_hash(name) for name in component_paths()} | {
         f"methods.{name}": _class_hash(kind) for name, kind in own.items()
     }
 
@@ -174,7 +176,7 @@ def write_record(unchanged: Iterable[str] = (), bumped: Iterable[str] = ()) -> N
     for name in keep | bump:
         version = entries[name].version if name in entries else 0
         if name in now:
-            entries[name] = _Recorded(max(1, version + (name in bump)), now[name])
+            entries[name] = RecordedComponent(max(1, version + (name in bump)), now[name])
         else:
             del entries[name]
     lines = ["# Written by `python -m forgetbench.fingerprints`; see fingerprints.py."]

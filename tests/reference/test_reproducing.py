@@ -67,7 +67,7 @@ def test_a_reference_is_reproduced_bit_by_bit_until_a_learning_rate_is_changed(
     tuned = [row for row in board.rows if row.trials == 2]
     assert all(len(row.tried) == 2 and row.selector == "oracle-free" for row in tuned)
     again = reproduce(board, elsewhere)
-    assert again.beyond == ()
+    assert again.exceeding == ()
     assert all(difference.z == 0 for difference in again.differences)
     assert set(again.same_bits) == set(labels[2:]) - {"gs-lora"}
     assert again.same_platform
@@ -80,8 +80,8 @@ def test_a_reference_is_reproduced_bit_by_bit_until_a_learning_rate_is_changed(
     monkeypatch.setitem(methods._targets, "finetune", Changed)
     changed = reproduce(board, elsewhere, rows=["finetune", "random-label"])
     assert changed.changed == {"finetune": {"lr": (0.02, 0.2)}}
-    assert {difference.row for difference in changed.beyond} == {"finetune"}
-    assert "gap.forget" in {difference.metric for difference in changed.beyond}
+    assert {difference.row for difference in changed.exceeding} == {"finetune"}
+    assert "gap.forget" in {difference.metric for difference in changed.exceeding}
     with pytest.raises(UsageError, match=r"no reference row scrub.*finetune"):
         reproduce(board, elsewhere, rows=["scrub"])
 
@@ -111,7 +111,7 @@ def test_the_command_exits_with_1_and_names_row_and_metric(
     other = board.model_copy(update={"task_key": "0" * 64})
     write_board(other, tmp_path / "reference")
     assert call(*words) == 2
-    assert "defined otherwise" in capsys.readouterr().err
+    assert "differs from" in capsys.readouterr().err
 
 
 def call(*words: str) -> int:
@@ -142,27 +142,27 @@ def test_z_is_the_paired_difference_over_its_standard_error_but_never_below_the_
     [found] = compare(record(0.1), card(0.12, 3), comparisons=1, changed=False)
     assert found.z == pytest.approx(0.02 / error, rel=1e-5)
     assert found.z == pytest.approx(paired.statistic, rel=1e-5)
-    assert not found.beyond
+    assert not found.exceeds_tolerance
     # among very many comparisons the same difference is nothing to wonder at
-    assert compare(record(0.1), card(0.16, 3), comparisons=1, changed=False)[0].beyond
-    assert not compare(record(0.1), card(0.16, 3), comparisons=100, changed=False)[0].beyond
+    assert compare(record(0.1), card(0.16, 3), comparisons=1, changed=False)[0].exceeds_tolerance
+    assert not compare(record(0.1), card(0.16, 3), comparisons=100, changed=False)[0].exceeds_tolerance
     [small] = compare(record(0.1), card(0.104), comparisons=1, changed=False)
     assert small.z == pytest.approx(0.8)
-    assert not small.beyond
+    assert not small.exceeds_tolerance
 
 
 def test_a_metric_that_ranks_nothing_is_told_by_both_intervals_and_decides_nothing() -> None:
     error = 0.03 / student.ppf(0.975, 9)
     [found] = compare(record(0.1, decides=False), card(0.9), comparisons=1, changed=False)
     assert found.z == pytest.approx(0.8 / (error * 2**0.5), rel=1e-5)
-    assert not found.beyond
+    assert not found.exceeds_tolerance
 
 
 def test_a_changed_recipe_is_held_to_the_bit_and_a_missing_metric_is_beyond() -> None:
-    assert compare(record(0.1), card(0.1001), comparisons=1, changed=True)[0].beyond
-    assert not compare(record(0.1), card(0.1), comparisons=1, changed=True)[0].beyond
+    assert compare(record(0.1), card(0.1001), comparisons=1, changed=True)[0].exceeds_tolerance
+    assert not compare(record(0.1), card(0.1), comparisons=1, changed=True)[0].exceeds_tolerance
     gone = card(0.1).model_copy(update={"metrics": {}})
-    assert compare(record(0.1), gone, comparisons=1, changed=False)[0].beyond
+    assert compare(record(0.1), gone, comparisons=1, changed=False)[0].exceeds_tolerance
     failed = card(0.1).model_copy(update={"status": "failed"})
     assert [one.metric for one in compare(record(0.1), failed, comparisons=1, changed=False)] == ["status"]
 

@@ -110,5 +110,5 @@ def test_the_verdict_of_another_pack_is_not_taken(task: Task, options: RunConfig
         _ = ReferenceBundle(pack.folder, audited.card).unfit
     options.results.write_verdict(verdict, pack.card)
     options.results.verdict_file(task.name, task.key, task.draws, task.seeds).write_text("{}")
-    with pytest.raises(ForgetBenchError, match="is damaged: remove it"):
+    with pytest.raises(ForgetBenchError, match=r"is damaged\. Remove it"):
         options.results.verdict(task.name, task.key, task.draws, task.seeds)

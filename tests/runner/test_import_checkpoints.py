@@ -109,7 +109,7 @@ def _poison(state: dict[str, torch.Tensor]) -> None:
         (_drop, r"d1-s0.safetensors does not fit the network of test/mlp/random: missing head.weight"),
         (_rename, "missing head.weight; unknown classifier.weight"),
         (_reshape, r"head.weight has shape \(10, 3\), expected \(10, 16\)"),
-        (_poison, "head.weight holds numbers that are not finite"),
+        (_poison, "head.weight contains values that are not finite"),
     ],
 )
 def test_a_checkpoint_of_another_network_is_refused(
@@ -129,14 +129,14 @@ def test_a_model_that_overflows_is_refused(task: Task, options: RunConfig, check
     state = load_file(path)
     state["head.weight"] = state["head.weight"] * 0 + 3e38
     save_file(state, path)
-    with pytest.raises(ForgetBenchError, match=r"d0-s1.safetensors: the model's answers on \w+ are not finite"):
+    with pytest.raises(ForgetBenchError, match=r"d0-s1.safetensors: the predictions on \w+ are not finite"):
         import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
 
 
 def test_files_that_are_missing_damaged_twice_or_too_many_are_named(
     task: Task, options: RunConfig, checkpoints: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"also holds d1-s0.safetensors, d1-s1.safetensors"):
+    with pytest.raises(UsageError, match=r"also contains d1-s0.safetensors, d1-s1.safetensors"):
         import_checkpoints(task.with_counts(draws=1), checkpoints, ExternalMethod("bad"), options)
     shutil.copyfile(checkpoints / "d0-s0.safetensors", checkpoints / "d0-s1.safetensors")
     with pytest.raises(UsageError, match=r"d0-s1.safetensors is the same file as d0-s0.safetensors"):
@@ -147,7 +147,7 @@ def test_files_that_are_missing_damaged_twice_or_too_many_are_named(
     (checkpoints / "d0-s1.safetensors").unlink()
     with pytest.raises(UsageError, match=r"lacks d0-s1.safetensors"):
         import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
-    with pytest.raises(UsageError, match="there is no folder"):
+    with pytest.raises(UsageError, match="does not exist"):
         import_checkpoints(task, checkpoints / "nowhere", ExternalMethod("bad"), options)
 
 

@@ -41,8 +41,8 @@ def task(task_file: Path) -> Task:
     return read_task(str(task_file))
 
 
-def go(task: Task, home: Path, *names: str, files: tuple[str, ...] = (), executor: str = "local") -> TaskRun:
-    options = RunConfig(home=home, device="cpu", engine=executor, workers=2)
+def go(task: Task, home: Path, *names: str, files: tuple[str, ...] = (), engine: str = "local") -> TaskRun:
+    options = RunConfig(home=home, device="cpu", engine=engine, workers=2)
     [done] = run([task], lambda one: parse_methods(names, files, one.network.name), options)
     return done
 
@@ -167,7 +167,7 @@ OWN = (
 @pytest.mark.parametrize(
     ("loss", "status", "reason"),
     [
-        ("network(images).sum() * float('nan')", "diverged", "training an original of its own: own: training diverged"),
+        ("network(images).sum() * float('nan')", "diverged", "training its own original: own: training diverged"),
         ("network(images, 1, 2)", "failed", "TypeError"),
         ("torch.nn.functional.cross_entropy(network(images), labels)", "ok", ""),  # and unlearning is the identity
     ],
@@ -201,22 +201,23 @@ def test_a_run_from_other_originals_is_a_failed_row_and_stops_nobody(task: Task,
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_other_images_make_other_artifacts(task: Task, tmp_path: Path, part: str) -> None:
     """One pixel of one picture: what was answered, or unlearned, before is not taken for what is asked now."""
-    from forgetbench.runner.context import ExecutionEnv, TaskContext
+    from forgetbench.runner.context import TaskContext
+    from forgetbench.runner.data import ExecutionEnv
 
     def bench(partition: Partition | None = None) -> TaskContext:
         made = TaskContext(task, ExecutionEnv(str(tmp_path / "store")))
         if partition is not None:
-            made.partition = partition
+            made.data.partition = partition
         return made
 
     before = bench()
-    images = getattr(before.partition, part)
+    images = getattr(before.data.partition, part)
     pixels = images.images.copy()
     pixels[0, 0, 0, 0] ^= 1
-    after = bench(replace(before.partition, **{part: replace(images, images=pixels)}))
-    assert before.answers_facts("w", 0) != after.answers_facts("w", 0)
-    assert before.made_from("unlearned") != after.made_from("unlearned")
-    same_model = before.model_facts("original", 0, 0, None) == after.model_facts("original", 0, 0, None)
+    after = bench(replace(before.data.partition, **{part: replace(images, images=pixels)}))
+    assert before.keys.predictions("w", 0) != after.keys.predictions("w", 0)
+    assert before.keys.imported("w", "o", 0) != after.keys.imported("w", "o", 0)
+    same_model = before.keys.model("original", 0, 0) == after.keys.model("original", 0, 0)
     assert same_model is (part != "train")
 
 
@@ -290,7 +291,7 @@ def test_originals_that_were_trained_here_are_said_to_be_replaced(task: Task, tm
         (pack / "models" / f"s{seed}.safetensors").write_bytes(weights)
         card["originals"][seed] = hashlib.sha256(weights).hexdigest()
     (pack / "pack.json").write_text(json.dumps(card))
-    assert mine.pack is not None
+    assert mine.reference is not None
     assert import_originals(task, pack, options) == ImportedOriginals(3, (0, 1))
     assert import_originals(task, pack, options) == ImportedOriginals(3, ())
 
@@ -317,7 +318,7 @@ def test_originals_of_another_definition_are_not_taken(task: Task, tmp_path: Pat
     theirs = go(task, tmp_path / "theirs")
     recipe = task.recipe.model_copy(update={"epochs": 7})
     other = Task.model_validate({**task.model_dump(), "recipe": recipe.model_dump()})
-    with pytest.raises(UsageError, match="is defined otherwise than the one here"):
+    with pytest.raises(UsageError, match="differs from the local definition"):
         import_originals(other, pack_of(theirs).folder, RunConfig(home=tmp_path / "ours"))
     damaged = pack_of(theirs).folder / "models" / "s1.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])

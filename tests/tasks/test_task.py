@@ -8,7 +8,8 @@ import PIL.Image
 import pytest
 
 from forgetbench.errors import UsageError
-from forgetbench.runner.context import ExecutionEnv, TaskContext
+from forgetbench.runner.context import TaskContext
+from forgetbench.runner.data import ExecutionEnv
 from forgetbench.tasks.task import Task, find_tasks, names, read_task
 
 TOML = """
@@ -81,7 +82,7 @@ def test_images_of_ones_own_are_known_by_their_content(tmp_path: Path) -> None:
                 PIL.Image.new("L", (8, 8), 10 * number + (shade if number == 3 else 0) + (name == "b")).save(path)
         options = f'name = "folder"\noptions = {{ path = "{tmp_path / where}", size = 8, grey = true }}'
         task = read_task(write(tmp_path, TOML.replace('name = "digits"', options)))
-        return TaskContext(task, ExecutionEnv(str(tmp_path / "store"))).model_facts("original", 0, 0, None)
+        return TaskContext(task, ExecutionEnv(str(tmp_path / "store"))).keys.model("original", 0, 0)
 
     assert facts("here") == facts("there")
     changed = facts("elsewhere", shade=5)

@@ -141,7 +141,7 @@ def test_the_oracle_selector_has_a_study_of_its_own(task: Path, tmp_path: Path) 
 def test_what_fails_is_kept_and_counted_and_nothing_to_search_is_refused(task: Path, tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(OWN)
-    with pytest.raises(UsageError, match=r"does not say what to search.*search="):
+    with pytest.raises(UsageError, match=r"does not declare what to search.*search="):
         go(task, tmp_path / "home", trials=2, files=(str(file),))
     [found] = go(task, tmp_path / "home", trials=1, files=(str(file),))
     assert found.trials[0].status == "failed"
