@@ -147,9 +147,7 @@ def test_components_one_sign_in_a_method_names_that_method(tmp_path: Path) -> No
     assert report(folder, "--unchanged", "all") == []
     path = folder / "forgetbench" / "methods" / "neggrad_plus.py"
     text = path.read_text()
-    changed = (
-        re.sub(r" - ", " + ", text.replace(' "', ' "'), count=1) if " - " in text else text.replace(" * ", " / ", 1)
-    )
+    changed = text.replace("(1 - self.alpha)", "(1 + self.alpha)")
     assert changed != text
     path.write_text(changed)
     assert report(folder) == ["methods.neggrad-plus"]
@@ -180,8 +178,7 @@ def test_components_every_metric_file_is_one() -> None:
 
 def test_tree_python_versions_agree() -> None:
     """The normalized tree has no field that another version of Python adds or leaves out."""
-    tree = ast.parse(
-        textwrap.dedent("def f[T](x: T) -> T: return x") if sys.version_info >= (3, 12) else "def f(x): return x"
-    )
+    generic = "def f[T](x: T) -> T: return x" if sys.version_info >= (3, 12) else "def f(x): return x"
+    tree = ast.parse(generic)
     plain = ast.parse("def f(x): return x")
     assert fingerprints._normalized(tree.body[0]) == fingerprints._normalized(plain.body[0])
