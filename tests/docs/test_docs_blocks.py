@@ -21,8 +21,8 @@ from typing import NamedTuple
 import pytest
 
 from forgetbench.cli import main, make_app
-from forgetbench.runner import config as options
-from forgetbench.runner.engines import Local
+from forgetbench.runner import config
+from forgetbench.runner.engines import LocalEngine
 from forgetbench.tasks import task as tasks
 
 ROOT = Path(__file__).parents[2]
@@ -127,10 +127,10 @@ def tiny_catalog(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tasks, "CATALOG", catalog)
 
     @contextlib.contextmanager
-    def local(*_: object) -> Iterator[Local]:
-        yield Local()
+    def local(*_: object) -> Iterator[LocalEngine]:
+        yield LocalEngine()
 
-    monkeypatch.setattr(options, "make_executor", local)
+    monkeypatch.setattr(config, "make_engine", local)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.mark for block in blocks(page))], ids=page_id)

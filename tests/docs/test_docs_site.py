@@ -32,7 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_page_is_built(site: Path) -> None:
     pages = {str(path.relative_to(ROOT / "docs").with_suffix("")) for path in (ROOT / "docs").rglob("*.md")}
     built = {str(path.relative_to(site).with_suffix("")) for path in site.rglob("*.html")}
-    assert pages | {"command-line", "methods", "metrics"} <= built
+    assert pages | {"command-line", "methods", "metrics", "python-api"} <= built
 
 
 def test_every_command_is_documented(site: Path) -> None:
@@ -42,6 +42,13 @@ def test_every_command_is_documented(site: Path) -> None:
     for name in make_app():
         if not name.startswith("-"):
             assert f'id="forgetbench-{name}"' in text, name
+
+
+def test_every_public_name_is_documented(site: Path) -> None:
+    import forgetbench
+
+    text = (site / "python-api.html").read_text(encoding="utf-8")
+    assert [name for name in forgetbench.__all__ if f'id="{name.lower()}"' not in text] == ["__version__"]
 
 
 def test_pages_load_nothing_from_other_servers(site: Path) -> None:
