@@ -290,19 +290,19 @@ def relative_name(folder: Path, path: Path) -> str:
 
 
 def cached_arrays(
-    made_from: Mapping[str, Any], make: Callable[[Path], Mapping[str, NDArray[Any]]]
+    cache_key: Mapping[str, Any], make: Callable[[Path], Mapping[str, NDArray[Any]]]
 ) -> dict[str, NDArray[Any]]:
     """Return arrays from the store; if they are not there, make and store them.
 
     Arrays are memory-mapped and read-only: processes that use the same images share the memory.
 
     Args:
-        made_from: Everything that the arrays depend on, including the hash of their files and the version of the code.
+        cache_key: Everything that the arrays depend on, including the hash of their files and the version of the code.
         make: Function that returns name -> array. It may write large arrays itself, as <name>.npy, into the folder that
             it receives.
     """
     store = Store()
-    key = {"role": CACHE_ROLE, **made_from}
+    key = {"role": CACHE_ROLE, **cache_key}
     folder = store.read(store.key(key))
     if folder is None:
         folder = store.write(key, lambda new_folder: _save_arrays(new_folder, make(new_folder)))

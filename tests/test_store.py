@@ -21,8 +21,8 @@ JSON = st.recursive(
 )
 
 
-def put(store: Store, made_from: dict[str, object], text: str = "hello") -> Path:
-    return store.write(made_from, lambda folder: (folder / "a.txt").write_text(text) and None)
+def put(store: Store, cache_key: dict[str, object], text: str = "hello") -> Path:
+    return store.write(cache_key, lambda folder: (folder / "a.txt").write_text(text) and None)
 
 
 @given(JSON)

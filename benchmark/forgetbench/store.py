@@ -1,7 +1,7 @@
-"""Artifacts on disk, each in a folder named by the hash of what made it.
+"""The artifact store: each artifact is a folder named by the hash of its cache key.
 
-An artifact is written under a temporary name and renamed, with the SHA-256 of every file in it. One that is
-half-written or damaged is never read: it is removed, and whoever asked makes it again.
+An artifact is written under a temporary name and renamed, with the SHA-256 of every file in it. An incomplete or
+damaged artifact is never read: it is removed, and the caller computes it again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ import platformdirs
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON document whose fields are defined elsewhere."""
 CARD = "artifact.json"
+"""The file that lists an artifact's cache key and the hashes of its files."""
+TEMPORARY = ".making-"
+"""Prefix of folders that are being written."""
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal values give equal bytes. NaN is refused (ValueError)."""
+    """JSON with sorted keys and no spaces: equal values give equal bytes. NaN raises ValueError."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -38,19 +41,14 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def source_digest(*paths: Path) -> str:
-    """One hash for several source files, independent of where they lie."""
-    return digest([[path.name, file_digest(path)] for path in sorted(paths, key=lambda path: path.name)])
-
-
 def home() -> Path:
-    """The folder of everything that ForgetBench keeps: ``FORGETBENCH_HOME``, or the user's data folder."""
+    """ForgetBench's folder: ``FORGETBENCH_HOME``, or a folder in the user's data folder."""
     chosen = os.environ.get("FORGETBENCH_HOME")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("forgetbench"))
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees all of it or what was there before."""
+    """Write a file so that a reader, or a crash, sees either all of it or the previous contents."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -66,7 +64,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary folder beside ``folder`` and put it there in one step, whatever was there before."""
+    """Fill a temporary folder next to ``folder`` and put it in its place in one step, replacing previous contents."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -85,72 +83,72 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 class Store:
-    """Artifacts below one root folder, addressed by the hash of what made them."""
+    """Artifacts below one root folder, addressed by the hash of their cache keys."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or home() / "store"
 
     @staticmethod
-    def key(made_from: Mapping[str, Any]) -> str:
-        """The address of an artifact: SHA-256 of the canonical JSON of what made it."""
-        return digest(made_from)
+    def key(cache_key: Mapping[str, Any]) -> str:
+        """The address of an artifact: SHA-256 of the canonical JSON of everything that shapes it."""
+        return digest(cache_key)
 
     def path(self, key: str) -> Path:
-        """Where the artifact of that key lies, or would lie."""
+        """The folder of an artifact, whether or not it exists."""
         return self.root / key[:2] / key
 
     def read(self, key: str) -> Path | None:
-        """The artifact's folder; None where there is none, or where it was damaged (and is now removed)."""
+        """The artifact's folder; None if it does not exist or was damaged (it is removed then)."""
         folder = self.path(key)
         if not folder.is_dir():
             return None
-        if self._intact(folder):
+        if self._is_intact(folder):
             return folder
         shutil.rmtree(folder, ignore_errors=True)
         return None
 
-    def write(self, made_from: Mapping[str, Any], writer: Callable[[Path], None]) -> Path:
-        """Let ``writer`` fill a fresh folder and put it in place in one step.
+    def write(self, cache_key: Mapping[str, Any], writer: Callable[[Path], None]) -> Path:
+        """Let ``writer`` fill a temporary folder, then put it in its place in one step.
 
-        Two processes may make the same artifact at once: the first to finish stays.
+        Two processes may compute the same artifact at the same time: the first to finish wins.
         """
-        folder = self.path(self.key(made_from))
+        folder = self.path(self.key(cache_key))
         folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=TEMPORARY))
         try:
-            writer(fresh)
-            files = {path.name: file_digest(path) for path in sorted(fresh.iterdir())}
-            (fresh / CARD).write_bytes(canonical_json({"made_from": dict(made_from), "files": files}))
-            fresh.chmod(0o755)
+            writer(temporary)
+            files = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
+            (temporary / CARD).write_bytes(canonical_json({"key": dict(cache_key), "files": files}))
+            temporary.chmod(0o755)
             try:
-                fresh.rename(folder)
+                temporary.rename(folder)
             except OSError:
-                if not self._intact(folder):
+                if not self._is_intact(folder):
                     raise
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
-    def artifacts(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Every artifact's folder with what made it."""
+    def artifacts(self) -> Iterator[tuple[Path, JsonObject]]:
+        """Every artifact's folder with its cache key."""
         for card in sorted(self.root.glob("??/*/" + CARD)):
             try:
-                yield card.parent, json.loads(card.read_bytes())["made_from"]
+                yield card.parent, json.loads(card.read_bytes())["key"]
             except (ValueError, KeyError):
                 continue
 
-    def half_written(self) -> list[Path]:
-        """Folders that killed writers left; nobody ever reads them."""
-        return sorted(self.root.glob("??/.making-*"))
+    def incomplete(self) -> list[Path]:
+        """Folders of writers that were killed."""
+        return sorted(self.root.glob(f"??/{TEMPORARY}*"))
 
     def remove(self, folder: Path) -> int:
-        """Remove an artifact; returns the bytes that were freed."""
+        """Remove an artifact; returns the number of bytes that were freed."""
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         shutil.rmtree(folder)
         return size
 
     @staticmethod
-    def _intact(folder: Path) -> bool:
+    def _is_intact(folder: Path) -> bool:
         try:
             files = json.loads((folder / CARD).read_bytes())["files"]
             present = {path.name for path in folder.iterdir()} - {CARD}

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from forgetbench.leaderboard.boards import strips
 from forgetbench.leaderboard.render import formatting
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.store import source_digest
+from forgetbench.store import digest, file_digest
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parents[1] / "web" / "static"
@@ -66,7 +66,7 @@ class Pages:
     def fingerprint(self) -> str:
         """Changes with any template and any file that pages are made of."""
         paths = sorted(path for folder in (TEMPLATES, STATIC) for path in folder.iterdir())
-        return source_digest(*paths)
+        return digest([[path.name, file_digest(path)] for path in paths])
 
     def render(self, template: str, **values: Any) -> bytes:
         """A page as UTF-8."""

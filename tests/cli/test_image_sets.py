@@ -112,9 +112,9 @@ def test_store_prune_keeps_artifacts_of_image_sets(own_home: Path, capsys: pytes
     assert call("store", "prune", "--dry-run") == 0
     assert "1 artifacts" in capsys.readouterr().out
     assert call("store", "prune") == 0
-    assert sorted(made_from["role"] for _, made_from in store.artifacts()) == ["images", "original"]
+    assert sorted(key["role"] for _, key in store.artifacts()) == ["images", "original"]
     assert call("store", "prune", "--images") == 0
-    assert [made_from["role"] for _, made_from in store.artifacts()] == ["original"]
+    assert [key["role"] for _, key in store.artifacts()] == ["original"]
     assert store.root.is_relative_to(own_home)
 
 

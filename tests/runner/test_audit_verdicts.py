@@ -44,7 +44,7 @@ def found_out(pack: ReferenceBundle, *names: str) -> AuditVerdict:
     return AuditVerdict(
         task=pack.card.task,
         task_key=pack.card.task_key,
-        pack=pack.unaudited.digest,
+        pack=pack.without_audit.digest,
         code="0" * 64,
         unfit=dict.fromkeys(names, "third: z +9.00"),
     )
@@ -100,14 +100,14 @@ def test_a_pack_without_anything_out_of_place_stays_to_the_bit(task: Task, optio
 def test_the_verdict_of_another_pack_is_not_taken(task: Task, options: RunConfig) -> None:
     _, pack = go(task, options)
     verdict = found_out(pack, "gap.test")
-    assert with_verdict(pack, verdict.model_copy(update={"pack": "0" * 64})).unfit == {}
+    assert with_verdict(pack, verdict.model_copy(update={"pack": "0" * 64})).excluded_metrics == {}
     audited = with_verdict(pack, verdict)
-    assert audited.unfit == {"gap.test": "third: z +9.00"}
+    assert audited.excluded_metrics == {"gap.test": "third: z +9.00"}
     (pack.folder / VERDICT).write_text(verdict.model_copy(update={"pack": "0" * 64}).model_dump_json())
     with pytest.raises(ForgetBenchError, match="missing or damaged"):
         read_pack(pack.folder)
     with pytest.raises(ForgetBenchError, match=r"the audit of another pack; `forgetbench audit test/mlp"):
-        _ = ReferenceBundle(pack.folder, audited.card).unfit
+        _ = ReferenceBundle(pack.folder, audited.card).excluded_metrics
     options.results.write_verdict(verdict, pack.card)
     options.results.verdict_file(task.name, task.key, task.draws, task.seeds).write_text("{}")
     with pytest.raises(ForgetBenchError, match=r"is damaged\. Remove it"):

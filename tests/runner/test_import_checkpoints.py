@@ -43,9 +43,9 @@ def checkpoints(task: Task, options: RunConfig, tmp_path: Path) -> Path:
     folder = tmp_path / "unlearned"
     folder.mkdir()
     for card in (options.home / "store").glob("??/*/artifact.json"):
-        made_from = json.loads(card.read_bytes())["made_from"]
-        if made_from["kind"] == "unlearned":
-            name = f"d{made_from['draw']}-s{made_from['seed']}.safetensors"
+        key = json.loads(card.read_bytes())["key"]
+        if key["kind"] == "unlearned":
+            name = f"d{key['draw']}-s{key['seed']}.safetensors"
             shutil.copyfile(card.parent / WEIGHTS, folder / name)
     assert len(list(folder.iterdir())) == task.draws * task.seeds
     return folder

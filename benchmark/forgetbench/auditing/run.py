@@ -48,7 +48,7 @@ def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None 
     [done] = run([task], lambda one: parse_methods(["sentinels"], [], one.network.name), options, watcher)
     if done.reference is None:
         raise UsageError("an audit needs the oracles; omit --skip-oracles.")
-    judge = options.results.scorer(done.reference.unaudited)
+    judge = options.results.scorer(done.reference.without_audit)
     third = train_audit_oracles(task, options, watcher)
     controls, originals = done.reference.population("controls"), done.reference.population("originals")
     bands, labels = judge.bands, done.reference.labels
@@ -82,7 +82,7 @@ def _keep(found: Audit, pack: ReferenceBundle, options: RunConfig) -> None:
     verdict = AuditVerdict(
         task=pack.card.task,
         task_key=pack.card.task_key,
-        pack=pack.unaudited.digest,
+        pack=pack.without_audit.digest,
         code=scoring_fingerprint(),
         unfit={one.metric: "; ".join(one.why) for one in found.metrics if one.metric in found.excluded_metrics},
     )

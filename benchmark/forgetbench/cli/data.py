@@ -117,9 +117,9 @@ def prune(*, dry_run: bool = False, images: bool = False) -> None:
     keys, store = {read_task(name).key for name in names()}, Store()
     stale = [
         folder
-        for folder, made_from in store.artifacts()
-        if (images if made_from.get("role") == CACHE_ROLE else made_from.get("task") not in keys)
-    ] + store.half_written()
+        for folder, key in store.artifacts()
+        if (images if key.get("role") == CACHE_ROLE else key.get("task") not in keys)
+    ] + store.incomplete()
     size = sum(file.stat().st_size for folder in stale for file in folder.rglob("*") if file.is_file())
     for folder in [] if dry_run else stale:
         store.remove(folder)

@@ -1,4 +1,4 @@
-"""What models answered, as arrays: encoded, hashed, written and read. This file shapes the answers that are stored."""
+"""Predictions as arrays: how logits are encoded, hashed, written and read. This file shapes stored predictions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UNREADABLE = (
     tokenize.TokenError,
     SyntaxError,
 )
-"""What zipfile and numpy raise on damaged files; the last two are of an array's header, which is a Python literal."""
+"""What zipfile and numpy raise on damaged files; the last two come from an array's header, a Python literal."""
 
 
 def encode(logits: Array, *, attributes: bool) -> Array:
@@ -72,15 +72,15 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def read_arrays(path: Path, expected: Mapping[str, tuple[int, int]] | None = None) -> Logits:
-    """Read an evidence file, and refuse whatever is not one before its arrays are unpacked.
+    """Read an evidence file; anything else is refused before its arrays are unpacked.
 
     Args:
         path: The ``.npz`` file.
         expected: Array name -> shape. Missing, additional and larger arrays are refused by the zip's own directory, so
-            that a file that would unpack to more than it may is never unpacked.
+            that a file that would unpack to more than allowed is never unpacked.
 
     Raises:
-        ForgetBenchError: It is no such file; the message says what is wrong with it.
+        ForgetBenchError: It is not an evidence file; the message says why.
     """
     try:
         if expected is not None:
@@ -90,8 +90,8 @@ def read_arrays(path: Path, expected: Mapping[str, tuple[int, int]] | None = Non
     except UNREADABLE as error:
         raise ForgetBenchError(f"{path.name} is not a readable evidence file: {error}") from error
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # numpy hands over the bytes of what bears no array's mark
-            raise ForgetBenchError(f"{path.name} is not a readable evidence file: {name} is no array")
+        if not isinstance(array, np.ndarray):  # numpy returns the bytes of a member without an array header
+            raise ForgetBenchError(f"{path.name} is not a readable evidence file: {name} is not an array")
         if expected is not None and array.shape != tuple(expected[name]):
             raise ForgetBenchError(f"{path.name}: {name} has shape {array.shape}, expected {tuple(expected[name])}")
         if array.dtype != np.float16:

@@ -1,7 +1,7 @@
-"""Packs: what every run of a task is scored against, in one folder.
+"""The reference bundle ("pack"): what every run of a task is scored against, in one folder.
 
-``pack.json``, the labels of every list of rows, and the answers of the originals, of the reference oracles and of
-the control oracles. Local scoring and the server read the same pack, and so give the same scores to the last bit.
+It contains ``pack.json``, the labels of every list of rows, and the predictions of the originals, the reference oracles
+and the control oracles. Local scoring and the server read the same bundle, and so compute the same scores, bit by bit.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ PACK = "pack.json"
 PUBLIC_FILES = re.compile(r"pack\.json|(originals|models)/[\w.-]+|(rows|index|indices)-d\d+\.npz")
 """Files of a pack that a server gives to submitters: never labels, groups, or an oracle's evidence."""
 VERDICT = "audit.json"
-"""What an audit found out of place; a pack holds it only where there is something, for it then is another board."""
+"""The verdict of an audit. It is part of the bundle only if metrics failed, since that makes another board."""
 PROBED = ("forget", "retain", "validation", "test-forgotten")
-"""Subsets whose penultimate features are recorded on erase boards: what the linear probe reads."""
+"""Subsets whose penultimate features are recorded on erase boards, for the linear probe."""
 
 
 class ReferenceManifest(Record):
-    """What a pack holds: enough to score any run of its task, without the images."""
+    """The manifest of a reference bundle: enough to score any run of its task, without the images."""
 
     schema_version: Literal[1] = SCHEMA
     """Version of this format."""
@@ -51,11 +51,11 @@ class ReferenceManifest(Record):
     task_key: Hash
     """Hash of all that shapes the task's models."""
     definition: dict[str, Any]
-    """The task, whole, as its TOML file has it."""
+    """The full definition of the task, as in its TOML file."""
     title: Text
     """The task in words."""
     track: Literal["match-oracle", "erase"]
-    """What the task asks for."""
+    """What a good method does."""
     scenario: Name
     """Name of the scenario."""
     attributes: bool
@@ -65,9 +65,9 @@ class ReferenceManifest(Record):
     image_set: dict[str, str]
     """Name, title, license, homepage and SHA-256 of the image set."""
     features: int = 0
-    """Penultimate features that are recorded beside the logits (erase boards); 0 where none are."""
+    """Number of penultimate features that are recorded with the logits (erase boards); 0 if none are."""
     requests: int = 0
-    """Requests of a stream, whose rows ``requests-d<draw>.npz`` numbers; 0 where the task is none."""
+    """Number of requests of a stream, whose rows ``requests-d<draw>.npz`` numbers; 0 if the task is no stream."""
     draws: int
     """Number of forget sets."""
     seeds: int
@@ -81,13 +81,13 @@ class ReferenceManifest(Record):
     retrain_flops: float | None = None
     """FLOPs of training one oracle."""
     environment: dict[str, str] = Field(default={})
-    """Where the models were trained."""
+    """The environment in which the models were trained."""
     files: dict[str, Hash]
-    """SHA-256 of every other file of the pack."""
+    """SHA-256 of every other file of the bundle."""
 
 
 class AuditVerdict(Record):
-    """What an audit found of the metrics of a pack: those that are out of place are shown, and rank nothing."""
+    """The verdict of an audit on the metrics of a bundle: those that failed are shown and not used for ranking."""
 
     schema_version: Literal[1] = SCHEMA
     """Version of this format."""
@@ -96,67 +96,67 @@ class AuditVerdict(Record):
     task_key: Hash
     """Hash of all that shapes the task's models."""
     pack: Hash
-    """Digest of the pack that was audited, as it is without a verdict: of no other is anything said."""
+    """Digest of the bundle that was audited, without a verdict; the verdict applies to no other bundle."""
     code: Hash
-    """Hash of the scoring code that audited it."""
+    """Fingerprint of the scoring code that audited it."""
     unfit: dict[Name, Text]
-    """Ranking metric -> what was out of place, in words; empty where all of them are fit to rank."""
+    """Ranking metric -> why it failed, in words; empty if all passed."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReferenceBundle:
-    """What a task's runs are scored against."""
+    """A reference bundle on disk."""
 
     folder: Path
     card: ReferenceManifest
 
     @property
     def digest(self) -> str:
-        """SHA-256 that changes with any file of the pack."""
+        """SHA-256 that changes with any file of the bundle."""
         return digest(self.card.model_dump(mode="json"))
 
     @property
-    def unaudited(self) -> ReferenceBundle:
-        """The same pack without a verdict: what an audit judges, so that it finds the same again."""
+    def without_audit(self) -> ReferenceBundle:
+        """The same bundle without a verdict: an audit judges it, so that a second audit has the same result."""
         files = {name: sha for name, sha in self.card.files.items() if name != VERDICT}
         return replace(self, card=self.card.model_copy(update={"files": files}))
 
     @cached_property
-    def unfit(self) -> dict[str, str]:
-        """Metrics that rank nothing here, since an audit found them out of place -> what was.
+    def excluded_metrics(self) -> dict[str, str]:
+        """Metrics that are not used for ranking because they failed an audit -> why.
 
         Raises:
-            ForgetBenchError: The verdict is of another pack.
+            ForgetBenchError: The verdict belongs to another bundle.
         """
         if VERDICT not in self.card.files:
             return {}
         verdict = AuditVerdict.model_validate_json((self.folder / VERDICT).read_bytes())
-        if verdict.pack != self.unaudited.digest:
+        if verdict.pack != self.without_audit.digest:
             raise ForgetBenchError(
-                f"{self.folder / VERDICT} is the audit of another pack; `forgetbench audit {self.card.task}` makes "
-                "one of this."
+                f"{self.folder / VERDICT} is the audit of another bundle. Audit this one: forgetbench audit "
+                f"{self.card.task}"
             )
         return dict(verdict.unfit)
 
     @cached_property
     def labels(self) -> list[dict[str, Array]]:
-        """For each draw, subset -> the labels that count there: int64 (n,) or (n, A)."""
+        """For each draw, subset -> labels, int64 (n,) or (n, A)."""
         return self._lists("labels")
 
     @cached_property
     def requests(self) -> list[dict[str, Array]]:
-        """Of a stream, for each draw: subset -> for each row the request that took it away, (n,)."""
+        """For a stream and each draw: subset -> for each row the request that removed it, (n,)."""
         return self._lists("requests") if self.card.requests else []
 
     def _lists(self, name: str) -> list[dict[str, Array]]:
-        found = []
+        lists = []
         for draw in range(self.card.draws):
             with np.load(self.folder / f"{name}-d{draw}.npz", allow_pickle=False) as file:
-                found.append({subset: file[subset] for subset in file.files})
-        return found
+                lists.append({subset: file[subset] for subset in file.files})
+        return lists
 
     def shapes(self, draw: int) -> dict[str, tuple[int, int]]:
-        """Array -> the shape that it has in every evidence file: logits, and features where they are recorded."""
+        """Array -> its shape in every evidence file: logits, and features if they are recorded."""
         counts = self.card.counts[str(draw)]
         shapes = {name: (rows, len(self.card.classes)) for name, rows in counts.items()}
         if self.card.features:
@@ -172,30 +172,32 @@ class ReferenceBundle:
 
 
 def read_pack(folder: Path, *, verify: bool = True) -> ReferenceBundle:
-    """Read a pack, and check the hash of every file in it.
+    """Read a bundle and check the hash of every file in it.
 
     Raises:
-        UsageError: There is none in that folder.
+        UsageError: The folder contains no bundle.
         ForgetBenchError: A file is missing or damaged.
     """
     path = folder / PACK
     if not path.is_file():
-        raise UsageError(f"{folder} holds no pack: {PACK} is missing. `forgetbench pack build TASK` makes one.")
+        raise UsageError(
+            f"{folder} is not a reference bundle: {PACK} is missing. Build one with `forgetbench pack build TASK`."
+        )
     try:
         card = ReferenceManifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise UsageError(f"{path} is not a pack of this version: {validation_message(error)}") from error
+        raise UsageError(f"{path} is not a reference bundle of this version: {validation_message(error)}") from error
     if verify:
         for name, sha in card.files.items():
             if not re.fullmatch(r"([a-z]+/)?[\w.-]+", name):
-                raise ForgetBenchError(f"{path} names a file outside the pack: {name!r}")
+                raise ForgetBenchError(f"{path} names a file outside the bundle: {name!r}.")
             if not (folder / name).is_file() or file_digest(folder / name) != sha:
-                raise ForgetBenchError(f"{folder / name} is missing or damaged; build or fetch the pack again.")
+                raise ForgetBenchError(f"{folder / name} is missing or damaged. Build or fetch the bundle again.")
     return ReferenceBundle(folder, card)
 
 
 def write_pack(folder: Path, card: Mapping[str, Any]) -> ReferenceManifest:
-    """Write ``pack.json`` for the files that already lie in the folder; ``files`` is filled in here."""
+    """Write ``pack.json`` for the files that are already in the folder; ``files`` is computed here."""
     files = {
         str(path.relative_to(folder)): file_digest(path)
         for path in sorted(folder.rglob("*"))
@@ -207,11 +209,11 @@ def write_pack(folder: Path, card: Mapping[str, Any]) -> ReferenceManifest:
 
 
 def with_verdict(pack: ReferenceBundle, verdict: AuditVerdict | None) -> ReferenceBundle:
-    """Put a verdict into a pack's folder, so that whoever scores against it knows what ranks.
+    """Write a verdict into a bundle's folder, so that all who score against it rank by the same metrics.
 
-    One that is of another pack, or finds nothing out of place, leaves the pack without any.
+    A verdict on another bundle, or one in which all metrics passed, leaves the bundle without a verdict.
     """
-    bare = pack.unaudited
+    bare = pack.without_audit
     path = pack.folder / VERDICT
     if verdict is None or verdict.pack != bare.digest or not verdict.unfit:
         path.unlink(missing_ok=True)
@@ -222,15 +224,15 @@ def with_verdict(pack: ReferenceBundle, verdict: AuditVerdict | None) -> Referen
 
 
 def check_run(run: Run, pack: ReferenceBundle, unread: Collection[str] = ()) -> list[str]:
-    """Everything that is wrong with a run as evidence for a pack's task, one sentence each; empty when all is well.
+    """Everything that is wrong with a run as evidence for a bundle's task, one sentence each; empty if it is valid.
 
     The manifest is checked first (task, index lists, originals, one record for each draw and seed), then every file of
-    unlearned models and of a method's own originals. A run of another task is asked nothing more.
+    unlearned models and of a method's own originals. A run of another task is not checked further.
 
     Args:
         run: The run.
-        pack: The pack.
-        unread: Files that are left out: what is wrong with them is known.
+        pack: The reference bundle.
+        unread: Files to skip, because their faults are known.
     """
     manifest, card = run.manifest, pack.card
     if manifest.task != card.task:
@@ -257,11 +259,11 @@ def check_run(run: Run, pack: ReferenceBundle, unread: Collection[str] = ()) -> 
                 problems.append(
                     f"{model.file}: {name} exceeds {CLIP:g}; write evidence with forgetbench.evidence.arrays.encode"
                 )
-        if model in manifest.originals:  # a method that does nothing answers as its original does
+        if model in manifest.originals:  # the predictions of a method that does nothing equal those of its original
             continue
         twin = seen.setdefault(model.arrays["forget"].sha256 + model.arrays["test"].sha256, model.file)
         if twin != model.file:
-            problems.append(f"{model.file} holds the same answers as {twin}: every seed needs a model of its own")
+            problems.append(f"{model.file} contains the same predictions as {twin}: every seed needs its own model")
     return problems
 
 
@@ -282,7 +284,7 @@ def _check_manifest(manifest: Manifest, card: ReferenceManifest) -> list[str]:
     if manifest.method.changes_training:
         return problems + _check_own_originals(manifest, card)
     if manifest.originals:
-        problems.append("it holds originals of its own, and its method does not change original training")
+        problems.append("it contains its own originals, but its method does not change original training")
     foreign = sorted(
         model.seed
         for model in manifest.models
@@ -297,27 +299,27 @@ def _check_manifest(manifest: Manifest, card: ReferenceManifest) -> list[str]:
 
 
 def _check_own_originals(manifest: Manifest, card: ReferenceManifest) -> list[str]:
-    """The originals that a method trained for itself: one for each draw and seed, and the models came from them."""
-    problems = _check_coverage("the answers of an original of its own", manifest.originals, card)
+    """Check a method's own originals: one for each draw and seed, and the models were unlearned from them."""
+    problems = _check_coverage("the predictions of its own original", manifest.originals, card)
     owners: dict[str, int] = {}
     for record in manifest.originals:
         if owners.setdefault(record.weights, record.seed) != record.seed:
-            problems.append(f"{record.file} is the original of seed {owners[record.weights]} again")
+            problems.append(f"{record.file} repeats the original of seed {owners[record.weights]}")
     weights = {(record.draw, record.seed): record.weights for record in manifest.originals}
     problems += [
-        f"{model.file} was not unlearned from the original of seed {model.seed} that the run holds"
+        f"{model.file} was not unlearned from the original of seed {model.seed} in the run"
         for model in manifest.models
         if weights.get((model.draw, model.seed), model.original) != model.original
     ]
     return problems
 
 
-def _check_coverage(what: str, records: Sequence[AnswersRecord], card: ReferenceManifest) -> list[str]:
-    wanted = {(draw, seed) for draw in range(card.draws) for seed in range(card.seeds)}
+def _check_coverage(subject: str, records: Sequence[AnswersRecord], card: ReferenceManifest) -> list[str]:
+    expected = {(draw, seed) for draw in range(card.draws) for seed in range(card.seeds)}
     given = [(record.draw, record.seed) for record in records]
-    if len(given) == len(set(given)) and set(given) == wanted:
+    if len(given) == len(set(given)) and set(given) == expected:
         return []
     return [
-        f"{what} is needed for each of {card.draws} draws x {card.seeds} seeds exactly once; "
-        f"missing: {sorted(wanted - set(given)) or 'none'}, not asked for: {sorted(set(given) - wanted) or 'none'}"
+        f"{subject} is needed for each of {card.draws} draws x {card.seeds} seeds exactly once; "
+        f"missing: {sorted(expected - set(given)) or 'none'}, not expected: {sorted(set(given) - expected) or 'none'}"
     ]

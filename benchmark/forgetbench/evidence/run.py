@@ -26,12 +26,12 @@ Status = Literal["ok", "failed", "diverged", "not-applicable"]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 MethodName = Annotated[str, StringConstraints(pattern=r"^\w([\w+-]|\.\d)*$", max_length=80)]
-"""Letters, digits, - _ +, and a dot before a digit: it stands in addresses, which may have the ending of a file."""
+"""Letters, digits, - _ +, and a dot before a digit: it is part of addresses, which may end like a file name."""
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 
 
 class Record(BaseModel):
-    """Base of all records: frozen, an unknown key is refused, and errors do not repeat what a stranger sent."""
+    """Base of all records: frozen; an unknown key is refused, and errors do not repeat submitted values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -48,81 +48,81 @@ class ArrayRecord(Record):
 
 
 class AnswersRecord(Record):
-    """One file of answers."""
+    """One file of predictions."""
 
     draw: int = Field(ge=0)
-    """Which forget set."""
+    """The forget set."""
     seed: int = Field(ge=0)
-    """Which original."""
+    """The original."""
     arrays: dict[str, ArrayRecord]
     """Each array of the file."""
 
 
 class OriginalRecord(AnswersRecord):
-    """An original that the method trained for itself, asked about the rows of a draw."""
+    """The predictions of an original that the method trained for itself, on the rows of a draw."""
 
     file: Annotated[str, StringConstraints(pattern=r"^originals/d\d{1,4}-s\d{1,4}\.npz$")]
-    """The file with its answers in the run's folder."""
+    """The file with its predictions in the run's folder."""
     weights: Hash
     """SHA-256 of its weights."""
 
 
 class WorkRecord(AnswersRecord):
-    """What a model answers, and what making it cost."""
+    """The predictions of a model, and what it cost to make."""
 
     seconds: float | None = Field(default=None, ge=0)
-    """Wall time of ``unlearn`` alone, in seconds; of a stream, of this request."""
+    """Wall time of ``unlearn`` alone, in seconds; for a stream, of this request."""
     peak_memory: int | None = Field(default=None, ge=0)
     """Peak memory on a GPU, in bytes."""
     share_changed: float | None = Field(default=None, ge=0, le=1)
-    """Share of the parameters whose value is not the original's."""
+    """Share of the parameters whose value differs from the original's."""
     notes: dict[str, float | str] = {}
-    """What the method reported about itself."""
+    """Values that the method reported."""
 
 
 class StepRecord(WorkRecord):
     """A model of a stream after one of its requests; after the last it is a `ModelRecord`."""
 
     step: int = Field(ge=0)
-    """The request, from 0."""
+    """Position of the request, from 0."""
     file: Annotated[str, StringConstraints(pattern=r"^steps/k\d{1,4}-d\d{1,4}-s\d{1,4}\.npz$")]
-    """The file with its answers in the run's folder; penultimate features are not kept."""
+    """The file with its predictions in the run's folder, without penultimate features."""
 
 
 class ModelRecord(WorkRecord):
-    """One unlearned model: where its answers are, and what making it cost."""
+    """One unlearned model: its predictions, and what it cost to make."""
 
     file: Annotated[str, StringConstraints(pattern=r"^d\d{1,4}-s\d{1,4}\.npz$")]
     """The evidence file in the run's folder."""
     original: Hash
     """SHA-256 of the original model's weights."""
     weights: Hash | None = None
-    """SHA-256 of its own weights, where it was unlearned elsewhere and observed here."""
+    """SHA-256 of its own weights, for an imported checkpoint."""
     measured: dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
-    """What was measured on the model itself where it was made; no record can show it again."""
+    """Measurements on the model itself, which cannot be computed from evidence."""
 
 
 class MethodRecord(Record):
-    """Which method, with what hyper-parameters, from what source."""
+    """The method: name, hyper-parameters and source."""
 
     name: MethodName
-    """Its name in the registry, or the outsider's class name."""
+    """Its name in the registry, or the name of a foreign class."""
     label: Annotated[str, StringConstraints(max_length=200)] = ""
-    """The row's name where it is not the method's: the hyper-parameters that were asked for stand behind it."""
+    """The row's name: the method's, followed by the hyper-parameters that were given; "" is the method's name."""
     title: Text
     """Its title in words."""
     family: Name
     """Its family, as in its card."""
     needs: tuple[str, ...]
-    """Which of forget, retain and validation it reads."""
+    """The data that it reads: forget, retain, validation."""
     parameters: dict[str, Any]
-    """Hyper-parameters, all of them."""
+    """All hyper-parameters."""
     changes_training: bool = False
-    """Whether it trained originals of its own."""
+    """Whether it trained its own originals."""
     observed: bool = False
-    """Whether its models were unlearned elsewhere, and only observed here."""
+    """Whether its models were unlearned by other code and imported."""
     sentinel: bool = False
-    """Whether it is a sentinel of the audit, not a contestant."""
+    """Whether it is a sentinel of the audit, which is not ranked."""
     fingerprint: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]+(\+[0-9a-f]+)?$", max_length=80)] = Field(
         validation_alias=AliasChoices("fingerprint", "source_sha256")
     )
@@ -139,17 +139,17 @@ class CostRecord(Record):
     """Cost of unlearning, and of retraining in the same run."""
 
     flops: float | None = Field(default=None, ge=0)
-    """FLOPs of one ``unlearn``, everything included; of a stream, the mean over its requests."""
+    """FLOPs of one ``unlearn``, everything included; for a stream, the mean over its requests."""
     retrain_flops: float | None = Field(default=None, ge=0)
-    """FLOPs of training one oracle; of a stream, the mean over the oracles after each request."""
+    """FLOPs of training one oracle; for a stream, the mean over the oracles after each request."""
     seconds: float | None = Field(default=None, ge=0)
-    """Mean wall time of ``unlearn``, in seconds; of a stream, of one request."""
+    """Mean wall time of ``unlearn``, in seconds; for a stream, of one request."""
     retrain_seconds: float | None = Field(default=None, ge=0)
     """Mean wall time of training one oracle in the same run, alone on the device; None otherwise."""
     training_flops: float | None = Field(default=None, ge=0)
-    """FLOPs of training one original of the method's own."""
+    """FLOPs of training one of the method's own originals."""
     training_seconds: float | None = Field(default=None, ge=0)
-    """Mean wall time of training one original of the method's own."""
+    """Mean wall time of training one of the method's own originals, in seconds."""
     tuning_trials: int = Field(default=1, ge=1)
     """Trials spent on the hyper-parameters; 1 means the defaults."""
     tuning_selector: Literal["none", "oracle-free", "oracle"] = "none"
@@ -157,7 +157,7 @@ class CostRecord(Record):
 
 
 class Manifest(Record):
-    """What a run says of itself. The server takes identities and costs from it, and never a score."""
+    """The manifest of a run. The server takes identities and costs from it, and never a score."""
 
     schema_version: Literal[1] = SCHEMA
     """Version of this format."""
@@ -170,9 +170,9 @@ class Manifest(Record):
     method: MethodRecord
     """The method."""
     status: Status = "ok"
-    """Whether there is evidence for every (draw, seed)."""
+    """``ok`` if there is evidence for every (draw, seed)."""
     reason: Text = ""
-    """Why not."""
+    """Why there is no evidence."""
     draws: int = Field(ge=1)
     """Number of forget sets."""
     seeds: int = Field(ge=1)
@@ -182,31 +182,31 @@ class Manifest(Record):
     models: tuple[ModelRecord, ...]
     """One for each (draw, seed)."""
     originals: tuple[OriginalRecord, ...] = ()
-    """One for each (draw, seed) where the method changes original training; none otherwise."""
+    """One for each (draw, seed) if the method changes original training; otherwise empty."""
     steps: tuple[StepRecord, ...] = ()
-    """Of a stream: one for each (draw, seed) and each request but the last."""
+    """For a stream: one for each (draw, seed) and each request but the last."""
     cost: CostRecord = CostRecord()
-    """What it cost."""
+    """The cost."""
     environment: dict[str, str]
-    """Versions, hardware, commit."""
+    """Versions, hardware and commit."""
     command: Text = ""
-    """The command that makes the run again."""
+    """The command that repeats the run."""
     created: str
-    """When, in UTC, ISO 8601."""
+    """Time of writing, in UTC, ISO 8601."""
 
     @property
     def evidence(self) -> tuple[ModelRecord | OriginalRecord, ...]:
-        """All that a submission holds beside the manifest: what is scored, and the own originals."""
+        """The files of a submission: unlearned models, which are scored, and the method's own originals."""
         return self.models + self.originals
 
     @property
     def row(self) -> str:
-        """The row's name: the method, and the hyper-parameters that were asked for."""
+        """The row's name: the method, and the hyper-parameters that were given."""
         return self.method.label or self.method.name
 
 
 def describe(arrays: Mapping[str, Array]) -> dict[str, ArrayRecord]:
-    """The manifest's account of the arrays of one evidence file."""
+    """The records of the arrays of one evidence file."""
     return {
         name: ArrayRecord(shape=array.shape, dtype="float16", sha256=array_digest(array))
         for name, array in arrays.items()
@@ -215,7 +215,7 @@ def describe(arrays: Mapping[str, Array]) -> dict[str, ArrayRecord]:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run that was read: its manifest and its folder."""
+    """A run on disk: its manifest and its folder."""
 
     folder: Path
     manifest: Manifest
@@ -229,7 +229,7 @@ class Run:
         for model in self.manifest.models:
             if (model.draw, model.seed) == (draw, seed):
                 return self.answers(model)
-        raise ForgetBenchError(f"{self.folder} has no evidence for draw {draw}, seed {seed}")
+        raise ForgetBenchError(f"{self.folder} has no evidence for draw {draw}, seed {seed}.")
 
     def answers(self, record: ModelRecord | OriginalRecord | StepRecord) -> Logits:
         """The arrays of one record, float16, each checked against its hash.
@@ -241,8 +241,8 @@ class Run:
         for name, array in arrays.items():
             if array_digest(array) != record.arrays[name].sha256:
                 raise ForgetBenchError(
-                    f"{record.file}: {name} is not the array that the manifest describes (SHA-256 differs); "
-                    "the upload or the file is damaged: make the run again."
+                    f"{record.file}: {name} is not the array that the manifest describes (SHA-256 differs): "
+                    "the upload or the file is damaged. Make the run again."
                 )
         return arrays
 
@@ -251,7 +251,7 @@ class Run:
         return [stack([self.logits(draw, seed) for seed in range(seeds)]) for draw in range(draws)]
 
     def originals(self, draws: int, seeds: int) -> list[Logits] | None:
-        """The same of the originals that the method trained for itself; None where it started from the board's."""
+        """The same for the originals that the method trained for itself; None if it started from the board's."""
         records = {(record.draw, record.seed): record for record in self.manifest.originals}
         if not records:
             return None
@@ -262,7 +262,7 @@ def read_manifest(data: bytes, origin: str = MANIFEST) -> Manifest:
     """A manifest from its JSON.
 
     Raises:
-        UsageError: It does not follow the schema; the message lists every field.
+        UsageError: It does not follow the schema; the message lists every wrong field.
     """
     try:
         return Manifest.model_validate_json(data)
@@ -271,7 +271,7 @@ def read_manifest(data: bytes, origin: str = MANIFEST) -> Manifest:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's manifest; its arrays are read when they are asked for.
+    """Read a run's manifest; arrays are read when they are used.
 
     Raises:
         UsageError: There is no run in that folder, or its manifest is not valid.
@@ -279,7 +279,7 @@ def read_run(folder: Path) -> Run:
     path = folder / MANIFEST
     if not path.is_file():
         raise UsageError(
-            f"{folder} holds no run: {MANIFEST} is missing. A run is the folder that `forgetbench run` names."
+            f"{folder} is not a run: {MANIFEST} is missing. `forgetbench run` prints the folders of its runs."
         )
     return Run(folder, read_manifest(path.read_bytes(), str(path)))
 

@@ -12,7 +12,7 @@ import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from forgetbench.runner.method_spec import folder_name
 from forgetbench.runner.run import train_originals
 from forgetbench.runner.train import count_training, prepare_task
 from forgetbench.runner.unlearn import share_changed
-from forgetbench.store import digest, file_digest, write_atomically
+from forgetbench.store import JsonObject, digest, file_digest, write_atomically
 from forgetbench.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def _predictions(context: TaskContext, network: nn.Module, draw: int, path: Path
     return arrays
 
 
-def _write(folder: Path, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
+def _write(folder: Path, arrays: dict[str, Array], meta: JsonObject) -> None:
     write_arrays(folder / PREDICTIONS, arrays)
     described = {name: record.model_dump(mode="json") for name, record in describe(arrays).items()}
     write_meta(folder, {**meta, "arrays": described})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -32,7 +32,7 @@ from forgetbench.evidence.run import (
     describe,
     write_manifest,
 )
-from forgetbench.store import digest, file_digest, replace_folder
+from forgetbench.store import JsonObject, digest, file_digest, replace_folder
 
 METHOD_TOML, SOURCE = "method.toml", "method.py"
 EXAMPLE = 'name = "my-method", title = "...", family = "...", needs = ["forget", "retain"], [parameters], [cost]'
@@ -49,7 +49,7 @@ class MethodInfo(Record):
     """Its family: a word to filter by."""
     needs: tuple[Literal["forget", "retain", "validation"], ...] = ("forget", "retain")
     """The data that it reads."""
-    parameters: dict[str, Any] = Field(default={})
+    parameters: JsonObject = Field(default={})
     """Hyper-parameters, all of them."""
     link: Text | None = None
     """Paper or code."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import AliasChoices, Field, ValidationError
@@ -21,7 +21,7 @@ from forgetbench.evidence.run import Manifest, Record
 from forgetbench.scoring.ranking import differences, rank
 from forgetbench.scoring.scorecards import MetricBand, Scorecard
 from forgetbench.scoring.scorer import NO_UNLEARNING, REFERENCES, RankedRuns
-from forgetbench.store import digest, write_atomically
+from forgetbench.store import JsonObject, digest, write_atomically
 
 SHIPPED = Path(__file__).parents[1] / "reference"
 """The reference results of this package; published results of papers are in a folder below."""
@@ -34,7 +34,7 @@ Figures = tuple[float | None, float | None, float | None, float | None]
 class TrialRecord(Record):
     """One trial of tuning."""
 
-    parameters: dict[str, Any]
+    parameters: JsonObject
     """The hyper-parameters that were searched."""
     status: Literal["ok", "collapsed", "diverged", "failed"]
     """Whether it could be chosen."""
@@ -47,7 +47,7 @@ class ReferenceRow(Record):
 
     label: str
     """The row's label: the method, and the hyper-parameters that differ from the network's defaults."""
-    parameters: dict[str, Any] = Field(default={})
+    parameters: JsonObject = Field(default={})
     """All hyper-parameters; empty for the reference rows."""
     trials: int = 1
     """Trials spent on the hyper-parameters; 1 means the defaults."""

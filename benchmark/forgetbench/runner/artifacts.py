@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.errors import ForgetBenchError
-from forgetbench.store import Store, canonical_json
+from forgetbench.store import JsonObject, Store, canonical_json
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +41,9 @@ def write_weights(folder: Path, network: nn.Module) -> None:
     save_file(state, folder / WEIGHTS)
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
+def read_meta(folder: Path) -> JsonObject:
     """An artifact's metadata."""
-    meta: dict[str, Any] = json.loads((folder / META).read_bytes())
+    meta: JsonObject = json.loads((folder / META).read_bytes())
     return meta
 
 

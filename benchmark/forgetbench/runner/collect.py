@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import read_arrays
@@ -30,7 +30,7 @@ from forgetbench.runner.artifacts import LABELS, PREDICTIONS, REQUESTS, ROWS, WE
 from forgetbench.runner.jobs import MethodFailure, PreparedTask, TrainedModel, UnlearnedModel, UnlearnOutcome
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.scoring.scorecards import PROTOCOL
-from forgetbench.store import Store, replace_folder
+from forgetbench.store import JsonObject, Store, replace_folder
 from forgetbench.tasks.task import INDICES, Task
 
 
@@ -230,7 +230,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _about(task: Task, facts: PreparedTask) -> dict[str, Any]:
+def _about(task: Task, facts: PreparedTask) -> JsonObject:
     fields = ("track", "features", "requests", "attributes", "classes", "image_set", "counts", "index_hashes")
     return {
         "protocol": PROTOCOL,

@@ -13,10 +13,11 @@ from forgetbench.evidence.reference import PROBED
 from forgetbench.fingerprints import fingerprint, module_fingerprint
 from forgetbench.runner.data import TaskData
 from forgetbench.runner.method_spec import MethodSpec
+from forgetbench.store import JsonObject
 
 Role = Literal["original", "reference", "control", "audit"]
 """What a model is trained for: to unlearn from, or one of three separate sets of oracles."""
-CacheKey = dict[str, Any]
+CacheKey = JsonObject
 """All that shapes an artifact, ready for JSON."""
 
 
@@ -40,7 +41,7 @@ class CacheKeys:
             trainer: The method whose loss trains its own originals; None is the ordinary loss.
         """
         data = self._data
-        facts: dict[str, Any] = {
+        facts: JsonObject = {
             "role": role,
             "seed": seed,
             "labels": data.labels_hash(draw),
@@ -75,7 +76,7 @@ class CacheKeys:
             source: SHA-256 of the weights that the last of them left; None for the first request.
         """
         data = self._data
-        facts: dict[str, Any] = {"original": original, "method": spec.identity(), "draw": draw, "seed": seed}
+        facts: JsonObject = {"original": original, "method": spec.identity(), "draw": draw, "seed": seed}
         requests = len(data.steps(draw))
         if requests > 1:
             facts["after"] = list(previous)
@@ -103,7 +104,7 @@ class CacheKeys:
         """What of a task shapes a study of hyper-parameters."""
         return self._key("study", {})
 
-    def query_spec(self, draw: int, *, features: bool = True) -> dict[str, Any]:
+    def query_spec(self, draw: int, *, features: bool = True) -> JsonObject:
         """What a model is evaluated on: rows, and the subsets whose penultimate features are recorded."""
         return {
             "rows": self._data.row_hashes(draw),

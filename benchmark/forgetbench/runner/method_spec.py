@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from forgetbench.errors import UsageError
 from forgetbench.fingerprints import method_fingerprint
 from forgetbench.methods import load_method_file, methods, parse_method, parse_method_file
-from forgetbench.store import digest
+from forgetbench.store import JsonObject, digest
 
 if TYPE_CHECKING:  # importing it takes torch, which is not needed to submit a finished run
     from forgetbench.methods.base import Method
@@ -99,11 +99,11 @@ class MethodSpec:
         """The fingerprint of the method's behavior."""
         return method_fingerprint(self.kind)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """What shapes the results: name, hyper-parameters and behavior, but not the label or the file's path."""
         return {"name": self.name, "parameters": dict(self.parameters), "fingerprint": self.fingerprint}
 
-    def training_identity(self) -> dict[str, Any]:
+    def training_identity(self) -> JsonObject:
         """What shapes the originals that the method trains for itself: without what only its unlearning reads."""
         parameters = self.method.training_parameters()
         return {"name": self.name, "parameters": dict(parameters), "fingerprint": self.fingerprint}

@@ -74,7 +74,7 @@ class Scorer:
             self.pack.population("controls"),
             self.originals,
             self.pack.card.track,
-            excluded_metrics=self.pack.unfit,
+            excluded_metrics=self.pack.excluded_metrics,
         )
         if path is not None:
             write_atomically(path, bands.model_dump_json().encode())

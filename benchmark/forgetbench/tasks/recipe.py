@@ -1,4 +1,4 @@
-"""How a network is trained, as a task file says it: apart from training.py, because reading a task needs no torch."""
+"""The training recipe of a task file. It is separate from the training code because reading a task needs no torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Augmentation = Literal["crop", "crop-reflect", "flip"]
 
 
 class Recipe(BaseModel):
-    """How a network is trained. Original and oracle share one recipe, and the last epoch is used."""
+    """How a network is trained. Originals and oracles share one recipe, and the weights of the last epoch are used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(20, ge=1)
     """Passes over the examples."""
     batch_size: int = Field(128, ge=2)
-    """Examples per step; a last batch of one joins the one before it."""
+    """Examples per step; a last batch of one example joins the previous batch."""
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", validation_alias=AliasChoices("optimizer", "optimiser"))
     """SGD (with momentum), Adam (weight decay in the gradient) or AdamW (decoupled weight decay)."""
     lr: float = Field(0.1, gt=0)
@@ -43,7 +43,7 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the target spread evenly over the classes."""
     mixed_precision: bool = True
-    """bfloat16 autocast; on a GPU only, since on a CPU it would be slower and change the bits."""
+    """bfloat16 autocast on a GPU; a CPU computes in float32."""
     grad_clip: float | None = Field(None, gt=0)
     """Largest norm of the whole gradient; None = not clipped."""
 

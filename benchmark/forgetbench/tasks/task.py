@@ -1,4 +1,4 @@
-"""Tasks: image set x network x recipe x scenario, read from TOML; the catalog is one file per task."""
+"""Tasks: image set, network, training recipe and scenario, read from TOML; the catalog has one file per task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from forgetbench.errors import UsageError, validation_message
 from forgetbench.registry import unknown
-from forgetbench.store import digest, file_digest
+from forgetbench.store import JsonObject, digest, file_digest
 from forgetbench.tasks.recipe import Recipe
 
 CATALOG = Path(__file__).parents[1] / "catalog"
@@ -21,7 +21,7 @@ PLACES = frozenset({"path", "checkpoint", "scores"})
 """RunConfig that say where a file or a folder lies."""
 
 INDICES = "-indices-"
-"""What stands between a task's name and the hash of the index file that took its scenario's place."""
+"""Separates a task's name from the hash of the index file that replaces its scenario."""
 
 
 class Section(BaseModel):
@@ -35,19 +35,19 @@ class Choice(Section):
 
     name: str
     """Its name in the registry."""
-    options: dict[str, Any] = Field(default={})
+    options: JsonObject = Field(default={})
     """RunConfig by keyword; those left out keep their defaults."""
 
-    def shaping(self) -> dict[str, Any]:
-        """Name and options without places on this machine, which shape nothing.
+    def shaping(self) -> JsonObject:
+        """Name and options without paths on this machine, which shape no result.
 
-        An image set is known by its content, which is part of every artifact's address; other files are known by their
+        An image set is identified by its content, which is part of every cache key; other files are identified by their
         hash, the option sha256.
         """
-        kept = {name: value for name, value in self.options.items() if name not in PLACES}
-        if "table" in kept:
-            kept["table"] = Path(str(kept["table"])).name
-        return {"name": self.name, "options": kept}
+        options = {name: value for name, value in self.options.items() if name not in PLACES}
+        if "table" in options:
+            options["table"] = Path(str(options["table"])).name
+        return {"name": self.name, "options": options}
 
 
 class Task(Section):
@@ -56,13 +56,13 @@ class Task(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*$")
     """``image-set/network/scenario``; the seeds of every stream are derived from it."""
     title: str
-    """What the task asks, in a line."""
+    """The task in one line."""
     description: str = ""
-    """Why it stands in the catalog, and where its numbers come from."""
+    """Why it is in the catalog, and the source of its numbers."""
     tier: Literal["cpu", "paper"] = "cpu"
-    """``cpu`` runs on a laptop in minutes, ``paper`` wants a GPU."""
+    """``cpu`` runs on a laptop in minutes, ``paper`` needs a GPU."""
     track: Literal["match-oracle", "erase"] | None = None
-    """What is asked for; left out, the scenario's own."""
+    """What a good method does; None is the scenario's own track."""
     image_set: Choice
     """The image set and its options."""
     network: Choice
@@ -93,21 +93,21 @@ class Task(Section):
                 continue
             file = Path(str(options[place])).expanduser()
             found = f'sha256 = "{file_digest(file)}"' if file.is_file() else "sha256"
-            raise ValueError(f"{part}: option {place} names a file; give {found} beside it, so that the task stays one")
+            raise ValueError(f"{part}: option {place} names a file; also give {found}, which identifies the file")
         return self
 
     @cached_property
     def key(self) -> str:
-        """Hash of all that shapes a model: not of the counts of seeds and draws, the titles, the tier or the track."""
+        """Hash of everything that shapes a model; the counts of seeds and draws, titles, tier and track do not."""
         silent = {"title", "description", "tier", "track", "draws", "seeds"}
         whole = self.model_dump(mode="json", exclude=silent, exclude_defaults=True)
         return digest({**whole, **self._shaping()})
 
-    def public(self) -> dict[str, Any]:
-        """All of the task but the places of files on this machine, ready for JSON."""
+    def public(self) -> JsonObject:
+        """The task without paths on this machine, ready for JSON."""
         return {**self.model_dump(mode="json"), **self._shaping()}
 
-    def _shaping(self) -> dict[str, Any]:
+    def _shaping(self) -> JsonObject:
         return {part: getattr(self, part).shaping() for part in ("image_set", "network", "scenario")}
 
     def stream(self, name: str, *indices: int) -> int:
@@ -115,25 +115,25 @@ class Task(Section):
         return int(digest([self.name, name, *indices])[:16], 16) >> 1
 
     def development(self) -> Task:
-        """The task that hyper-parameters are tuned on: the same under another name, so other draws, seeds and models.
+        """The task on which hyper-parameters are tuned: the same under another name, so other draws, seeds and models.
 
-        Where the scenario itself names what goes, as a class, that is the same.
+        A scenario that names its classes keeps them.
         """
         return Task.model_validate({**self.model_dump(), "name": f"{self.name}/development"})
 
     def forgetting(self, path: Path) -> Task:
-        """The same task with the forget set of an index file, under a name of its own.
+        """The same task with the forget set of an index file, under another name.
 
         Raises:
-            UsageError: There is no such file.
+            UsageError: The file does not exist.
         """
         if not path.is_file():
-            raise UsageError(f"There is no index file {path}.")
+            raise UsageError(f"Index file {path} does not exist.")
         sha256 = file_digest(path)
         changes = {
             "name": f"{self.name}{INDICES}{sha256[:8]}",
-            "title": f"Forget what {path.name} lists, else as {self.name}",
-            "description": f"{self.description}\nThe forget set is that of {path.name}, SHA-256 {sha256}.".strip(),
+            "title": f"Forget the rows of {path.name}, otherwise as {self.name}",
+            "description": f"{self.description}\nThe forget set is listed in {path.name}, SHA-256 {sha256}.".strip(),
             "track": None,
             "scenario": {"name": "indices", "options": {"path": str(path), "sha256": sha256}},
             "draws": 1,
@@ -141,7 +141,7 @@ class Task(Section):
         return Task.model_validate({**self.model_dump(), **changes})
 
     def with_counts(self, *, seeds: int | None = None, draws: int | None = None) -> Task:
-        """The same task with other numbers of seeds and forget sets; None keeps a number.
+        """The same task with other numbers of seeds and forget sets; None keeps the number.
 
         Raises:
             UsageError: A number is too small or too large.
@@ -163,41 +163,39 @@ def read_task(name: str) -> Task:
     """A task of the catalog by its name, or any task by the path of its TOML file.
 
     Raises:
-        UsageError: There is no such task (the message holds the nearest), or its file is not valid.
+        UsageError: The task is unknown (the message has similar names), or its file is not valid.
     """
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
-            raise UsageError(f"There is no task file {name}.")
+            raise UsageError(f"Task file {name} does not exist.")
         return _parse(path, {})
     path = CATALOG / f"{name}.toml"
     if name not in names():
-        raise UsageError(
-            unknown("task", name, names()) + " A task file of your own is given by its path, my-task.toml."
-        )
+        raise UsageError(unknown("task", name, names()) + " Give a custom task by the path of its file, my-task.toml.")
     return _parse(path, {"name": name})
 
 
 def find_tasks(patterns: Iterable[str]) -> list[Task]:
-    """The tasks of names, wildcard patterns and paths, each once, in the order asked for.
+    """The tasks of names, wildcard patterns and paths, each once, in the given order.
 
     Raises:
-        UsageError: Nothing was asked for, or nothing matches.
+        UsageError: No pattern was given, or one matches nothing.
     """
-    found: dict[str, Task] = {}
+    tasks: dict[str, Task] = {}
     for pattern in patterns:
         matching = names(pattern) if set(pattern) & set("*?[") and not pattern.endswith(".toml") else [pattern]
         if not matching:
-            raise UsageError(f"No task matches {pattern!r}. There are: {', '.join(names())}.")
+            raise UsageError(f"No task matches {pattern!r}. Available: {', '.join(names())}.")
         for name in matching:
             task = read_task(name)
-            found.setdefault(task.name, task)
-    if not found:
-        raise UsageError(f"Name a task. There are: {', '.join(names())}.")
-    return list(found.values())
+            tasks.setdefault(task.name, task)
+    if not tasks:
+        raise UsageError("Name a task. `forgetbench list tasks` shows all.")
+    return list(tasks.values())
 
 
-def _parse(path: Path, known: dict[str, Any]) -> Task:
+def _parse(path: Path, known: JsonObject) -> Task:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -209,7 +207,7 @@ def _parse(path: Path, known: dict[str, Any]) -> Task:
 
 
 def _explain(error: ValidationError) -> str:
-    """Field errors in one line; an unknown key is answered with the keys that there are."""
+    """Field errors in one line; for an unknown key, the available keys."""
     sections: dict[str, type[BaseModel]] = {
         "recipe": Recipe,
         "image_set": Choice,
