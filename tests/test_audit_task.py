@@ -10,7 +10,7 @@ from forgetbench.runner.config import RunConfig
 from forgetbench.tasks.task import read_task
 
 
-def test_every_ranking_metric_of_a_demo_task_places_the_sentinels(own_home: Path) -> None:
+def test_audit_demo_task_every_ranking_metric_passes(own_home: Path) -> None:
     audited = audit_task(read_task("digits/cnn/mislabelled-20"), RunConfig(home=own_home, device="cpu", workers=2))
     assert audited.audit.excluded_metrics == ()
     ranking = [one.metric for one in audited.audit.metrics if one.ranks]

@@ -107,7 +107,7 @@ def forge(run: Path, target: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_method_file_is_submitted_and_verified_and_a_forgery_is_found(people, address, tmp_path):
+def test_method_file_submitted_verified_forgery_found(people, address, tmp_path):
     ada, grace = people["ada"], people["grace"]
     assert "Nothing" in ada.call("submit", f"{METHOD}:Nothing", "--task", TASK, "--server", address, status=2)
     assert "--task" in ada.call("submit", METHOD, "--server", address, status=2)

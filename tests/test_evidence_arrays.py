@@ -32,7 +32,7 @@ def rewritten(path, change):
         lambda _: b"",
     ],
 )
-def test_a_damaged_array_is_refused_in_words(tmp_path, change):
+def test_read_arrays_damaged_array_is_refused(tmp_path, change):
     path = tmp_path / "evidence.npz"
     write_arrays(path, ARRAYS)
     assert read_arrays(path).keys() == ARRAYS.keys()
@@ -42,7 +42,7 @@ def test_a_damaged_array_is_refused_in_words(tmp_path, change):
             read_arrays(path, expected)
 
 
-def test_a_damaged_stream_is_refused_in_words(tmp_path):
+def test_read_arrays_damaged_stream_is_refused(tmp_path):
     path = tmp_path / "evidence.npz"
     np.savez_compressed(path, forget=np.random.default_rng(0).normal(size=(50, 50)).astype(np.float16))
     data = bytearray(path.read_bytes())

@@ -53,7 +53,7 @@ def outside(options, seeds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [6, 10])
-def test_unused_oracles_of_a_task_are_seldom_outside_its_family_band(options, seeds, record_property):
+def test_family_band_unused_oracles_are_seldom_outside(options, seeds, record_property):
     rate = outside(options, seeds)
     record_property("rate", rate)
     assert LEVEL[0] <= rate <= LEVEL[1]

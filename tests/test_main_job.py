@@ -47,7 +47,7 @@ def served(home: Path) -> Iterator[str]:
         assert process.wait(60) == 0
 
 
-def test_photographs_to_a_board_in_a_browser(real_data: Path, chromium: str, own_home: Path, tmp_path: Path) -> None:
+def test_main_job_photographs_to_a_board(real_data: Path, chromium: str, own_home: Path, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     asked = [word for name in METHODS for word in ("--method", name)]

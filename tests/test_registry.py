@@ -15,16 +15,16 @@ def make() -> Registry[object]:
     return registry
 
 
-def test_a_lazy_target_is_imported_when_asked_for() -> None:
+def test_registry_lazy_target_is_imported_on_use() -> None:
     assert make().get("ssd") is OrderedDict
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_and_all() -> None:
+def test_registry_unknown_name_suggests_similar_names() -> None:
     with pytest.raises(UsageError, match=r"no method 'sdd'. Did you mean 'ssd'\? There are: scrub, ssd\."):
         make().get("sdd")
 
 
-def test_where_there_are_many_names_the_command_that_lists_them_is_named() -> None:
+def test_registry_many_names_points_to_the_list_command() -> None:
     many = [f"faces/{number}" for number in range(30)]
     told = unknown("task", "faces/7x", many)
     assert told.startswith("There is no task 'faces/7x'. Did you mean 'faces/7' or ")
@@ -33,14 +33,14 @@ def test_where_there_are_many_names_the_command_that_lists_them_is_named() -> No
     assert "There are: faces/0, faces/1" in unknown("class", "faces/7x", many)  # no command lists classes
 
 
-def test_a_name_is_taken_once() -> None:
+def test_registry_duplicate_name_is_refused() -> None:
     registry = make()
     with pytest.raises(ForgetBenchError, match="registered twice"):
         registry.register("scrub", 8)
     registry.register("ssd", "collections:OrderedDict")
 
 
-def test_names_match_a_wildcard_and_are_sorted() -> None:
+def test_registry_names_match_a_wildcard() -> None:
     assert make().names("s*") == ["scrub", "ssd"]
     assert make().names("*d") == ["ssd"]
     assert "scrub" in make()

@@ -26,18 +26,18 @@ def put(store: Store, cache_key: dict[str, object], text: str = "hello") -> Path
 
 
 @given(JSON)
-def test_canonical_json_is_json_and_does_not_depend_on_the_order_of_keys(value: object) -> None:
+def test_canonical_json_ignores_the_order_of_keys(value: object) -> None:
     assert json.loads(canonical_json(value)) == value
     if isinstance(value, dict):
         assert digest(dict(reversed(value.items()))) == digest(value)
 
 
-def test_nan_has_no_canonical_form() -> None:
+def test_canonical_json_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json({"a": float("nan")})
 
 
-def test_an_artifact_is_read_by_what_made_it_and_by_nothing_else(tmp_path: Path) -> None:
+def test_store_artifact_is_read_by_its_key_only(tmp_path: Path) -> None:
     store = Store(tmp_path)
     folder = put(store, {"seed": 1})
     assert store.read(store.key({"seed": 1})) == folder
@@ -45,7 +45,7 @@ def test_an_artifact_is_read_by_what_made_it_and_by_nothing_else(tmp_path: Path)
     assert [made for _, made in store.artifacts()] == [{"seed": 1}]
 
 
-def test_a_flipped_byte_is_noticed_and_the_artifact_made_again(tmp_path: Path) -> None:
+def test_store_flipped_byte_is_detected(tmp_path: Path) -> None:
     store = Store(tmp_path)
     folder = put(store, {"seed": 1})
     data = bytearray((folder / "a.txt").read_bytes())
@@ -57,7 +57,7 @@ def test_a_flipped_byte_is_noticed_and_the_artifact_made_again(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("harm", ["missing", "extra", "card"])
-def test_a_half_written_artifact_is_never_read(tmp_path: Path, harm: str) -> None:
+def test_store_incomplete_artifact_is_never_read(tmp_path: Path, harm: str) -> None:
     store = Store(tmp_path)
     folder = put(store, {})
     if harm == "missing":
@@ -69,7 +69,7 @@ def test_a_half_written_artifact_is_never_read(tmp_path: Path, harm: str) -> Non
     assert store.read(store.key({})) is None
 
 
-def test_a_failing_writer_leaves_nothing(tmp_path: Path) -> None:
+def test_store_failing_writer_leaves_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
     def fail(folder: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_failing_writer_leaves_nothing(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_two_writers_of_one_artifact_leave_one(tmp_path: Path) -> None:
+def test_store_two_writers_leave_one_artifact(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
     def write_twice(folder: Path) -> None:
@@ -91,7 +91,7 @@ def test_two_writers_of_one_artifact_leave_one(tmp_path: Path) -> None:
     assert (store.write({}, write_twice) / "a.txt").read_text() == "first"
 
 
-def test_replacing_a_folder_keeps_the_old_one_when_filling_fails(tmp_path: Path) -> None:
+def test_replace_folder_failure_keeps_the_old_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     replace_folder(folder, lambda place: (place / "a").write_text("1") and None)
 
@@ -106,7 +106,7 @@ def test_replacing_a_folder_keeps_the_old_one_when_filling_fails(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_write_that_is_killed_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_write_atomically_killed_keeps_the_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"old")
     code = (

@@ -57,7 +57,7 @@ def made(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[R
     return board, RunConfig(home=tmp_path / "elsewhere", device="cpu", engine="local")
 
 
-def test_a_reference_is_reproduced_bit_by_bit_until_a_learning_rate_is_changed(
+def test_reproduce_equal_bits_until_a_rate_changes(
     made: tuple[ReferenceBoard, RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board, elsewhere = made
@@ -86,7 +86,7 @@ def test_a_reference_is_reproduced_bit_by_bit_until_a_learning_rate_is_changed(
         reproduce(board, elsewhere, rows=["scrub"])
 
 
-def test_the_command_exits_with_1_and_names_row_and_metric(
+def test_reproduce_difference_exits_with_1_and_is_named(
     made: tuple[ReferenceBoard, RunConfig],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -136,7 +136,7 @@ def record(value: float, *, decides: bool = True) -> ReferenceRow:
     return ReferenceRow(label="one", metrics={"gap.test": (value, value - 0.03, value + 0.03, None)}, pseudo=pseudo)
 
 
-def test_z_is_the_paired_difference_over_its_standard_error_but_never_below_the_floor() -> None:
+def test_compare_z_is_paired_with_a_floor() -> None:
     error = 3 * WAVE.std(ddof=1) / 10**0.5
     paired = ttest_rel(card(0.12, 3).metrics["gap.test"].pseudo_values, record(0.1).pseudo["gap.test"])
     [found] = compare(record(0.1), card(0.12, 3), comparisons=1, changed=False)
@@ -151,14 +151,14 @@ def test_z_is_the_paired_difference_over_its_standard_error_but_never_below_the_
     assert not small.exceeds_tolerance
 
 
-def test_a_metric_that_ranks_nothing_is_told_by_both_intervals_and_decides_nothing() -> None:
+def test_compare_informative_metric_decides_nothing() -> None:
     error = 0.03 / student.ppf(0.975, 9)
     [found] = compare(record(0.1, decides=False), card(0.9), comparisons=1, changed=False)
     assert found.z == pytest.approx(0.8 / (error * 2**0.5), rel=1e-5)
     assert not found.exceeds_tolerance
 
 
-def test_a_changed_recipe_is_held_to_the_bit_and_a_missing_metric_is_beyond() -> None:
+def test_compare_changed_recipe_tolerates_no_difference() -> None:
     assert compare(record(0.1), card(0.1001), comparisons=1, changed=True)[0].exceeds_tolerance
     assert not compare(record(0.1), card(0.1), comparisons=1, changed=True)[0].exceeds_tolerance
     gone = card(0.1).model_copy(update={"metrics": {}})
@@ -167,7 +167,7 @@ def test_a_changed_recipe_is_held_to_the_bit_and_a_missing_metric_is_beyond() ->
     assert [one.metric for one in compare(record(0.1), failed, comparisons=1, changed=False)] == ["status"]
 
 
-def test_shipped_boards_are_of_the_catalog_and_can_be_run_again() -> None:
+def test_reference_shipped_boards_match_the_catalog() -> None:
     contestants = {
         name for name in methods.names() if not (methods.get(name).card.sentinel or methods.get(name).card.reference)
     }

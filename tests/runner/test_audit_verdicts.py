@@ -50,7 +50,7 @@ def found_out(pack: ReferenceBundle, *names: str) -> AuditVerdict:
     )
 
 
-def test_a_metric_that_fails_the_audit_is_shown_and_ranks_no_longer(
+def test_audit_failed_metric_is_shown_and_not_ranked(
     task: Task, options: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done, pack = go(task, options)
@@ -88,7 +88,7 @@ def test_a_metric_that_fails_the_audit_is_shown_and_ranks_no_longer(
     )
 
 
-def test_a_pack_without_anything_out_of_place_stays_to_the_bit(task: Task, options: RunConfig) -> None:
+def test_audit_passing_bundle_stays_equal_bit_by_bit(task: Task, options: RunConfig) -> None:
     _, pack = go(task, options)
     before = (pack.folder / "pack.json").read_bytes()
     assert with_verdict(pack, found_out(pack)).digest == pack.digest
@@ -97,7 +97,7 @@ def test_a_pack_without_anything_out_of_place_stays_to_the_bit(task: Task, optio
     assert not (pack.folder / VERDICT).exists()
 
 
-def test_the_verdict_of_another_pack_is_not_taken(task: Task, options: RunConfig) -> None:
+def test_verdict_of_another_bundle_is_ignored(task: Task, options: RunConfig) -> None:
     _, pack = go(task, options)
     verdict = found_out(pack, "gap.test")
     assert with_verdict(pack, verdict.model_copy(update={"pack": "0" * 64})).excluded_metrics == {}

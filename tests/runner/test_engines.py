@@ -23,7 +23,7 @@ MORE = (DivergedError, ImageSetError)
 """Errors of other modules than forgetbench.errors, imported so that they are known."""
 
 
-def test_results_come_in_the_order_of_the_jobs_whatever_the_executor() -> None:
+def test_engine_results_keep_the_order_of_jobs() -> None:
     jobs = list(range(7))
     told: list[int] = []
     with ProcessesEngine(2) as several, LocalEngine() as one:
@@ -33,7 +33,7 @@ def test_results_come_in_the_order_of_the_jobs_whatever_the_executor() -> None:
     assert sorted(told) == list(range(7))
 
 
-def test_an_error_of_a_job_reaches_the_caller_with_its_kind() -> None:
+def test_engine_job_error_reaches_the_caller() -> None:
     with ProcessesEngine(1) as executor, pytest.raises(UsageError, match="task"):
         executor.map(read_task, ["nothing/such"], lambda *_: None)
 
@@ -43,7 +43,7 @@ def every_error(kind: type[ForgetBenchError] = ForgetBenchError) -> list[type[Fo
 
 
 @pytest.mark.parametrize("kind", every_error())
-def test_every_error_survives_the_way_between_processes(kind: type[ForgetBenchError]) -> None:
+def test_engine_errors_survive_pickling(kind: type[ForgetBenchError]) -> None:
     several = [Problem("unreadable image", f"picture {number}", "Copy it again.") for number in range(12)]
     made = kind("12 pictures:", several) if issubclass(kind, ImageSetError) else kind("what is wrong")
     again = pickle.loads(pickle.dumps(made))  # noqa: S301 (made here)
@@ -52,7 +52,7 @@ def test_every_error_survives_the_way_between_processes(kind: type[ForgetBenchEr
     assert vars(again) == vars(made)
 
 
-def test_no_error_is_left_out_above() -> None:
+def test_engine_errors_are_all_listed() -> None:
     names = {kind.__name__ for kind in every_error()}
     folders = [ROOT / name for name in ("benchmark", "datasets", "methods", "leaderboard")]
     text = "\n".join(path.read_text() for folder in folders for path in sorted(folder.rglob("*.py")))
@@ -60,19 +60,19 @@ def test_no_error_is_left_out_above() -> None:
     assert {*found, "ForgetBenchError"} == names
 
 
-def test_a_killed_worker_is_explained() -> None:
+def test_engine_killed_worker_is_explained() -> None:
     with ProcessesEngine(1) as executor, pytest.raises(ForgetBenchError, match="finished jobs are not repeated"):
         executor.map(os._exit, [3], lambda *_: None)
 
 
-def test_an_executor_has_a_name() -> None:
+def test_make_engine_by_name() -> None:
     assert isinstance(make_engine("auto", 1, "cuda"), LocalEngine)
     assert isinstance(make_engine("auto", 1, "cpu"), ProcessesEngine)
     with pytest.raises(UsageError, match="Available: auto, local, processes"):
         make_engine("ray", None, "cpu")
 
 
-def test_workers_end_with_their_killed_parent(tmp_path: Path) -> None:
+def test_engine_workers_end_with_their_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "from forgetbench.runner.engines import ProcessesEngine\n"

@@ -51,7 +51,7 @@ def checkpoints(task: Task, options: RunConfig, tmp_path: Path) -> Path:
     return folder
 
 
-def test_observed_models_give_the_bits_that_they_gave_where_they_were_made(
+def test_import_checkpoints_gives_equal_bits(
     task: Task, options: RunConfig, checkpoints: Path
 ) -> None:
     made = read_run(options.results.runs / task.name / "finetune-epochs=1")
@@ -74,13 +74,13 @@ def test_observed_models_give_the_bits_that_they_gave_where_they_were_made(
     assert mine.cost.flops is None
 
 
-def test_a_cost_that_is_told_is_kept(task: Task, options: RunConfig, checkpoints: Path) -> None:
+def test_import_stated_cost_is_recorded(task: Task, options: RunConfig, checkpoints: Path) -> None:
     folder = import_checkpoints(task, checkpoints, ExternalMethod("told", flops=1e6, seconds=2.5), options)
     cost = read_run(folder).manifest.cost
     assert (cost.flops, cost.seconds) == (1e6, 2.5)
 
 
-def test_the_same_checkpoints_again_change_nothing(task: Task, options: RunConfig, checkpoints: Path) -> None:
+def test_import_same_checkpoints_change_nothing(task: Task, options: RunConfig, checkpoints: Path) -> None:
     folder = import_checkpoints(task, checkpoints, ExternalMethod("twice"), options)
     before = (folder / "manifest.json").read_bytes()
     assert import_checkpoints(task, checkpoints, ExternalMethod("twice"), options) == folder
@@ -112,7 +112,7 @@ def _poison(state: dict[str, torch.Tensor]) -> None:
         (_poison, "head.weight contains values that are not finite"),
     ],
 )
-def test_a_checkpoint_of_another_network_is_refused(
+def test_import_checkpoint_of_another_network_is_refused(
     task: Task, options: RunConfig, checkpoints: Path, harm: Callable[[dict[str, torch.Tensor]], None], said: str
 ) -> None:
     path = checkpoints / "d1-s0.safetensors"
@@ -124,7 +124,7 @@ def test_a_checkpoint_of_another_network_is_refused(
     assert not (options.results.runs / task.name / "bad").exists()
 
 
-def test_a_model_that_overflows_is_refused(task: Task, options: RunConfig, checkpoints: Path) -> None:
+def test_import_overflowing_model_is_refused(task: Task, options: RunConfig, checkpoints: Path) -> None:
     path = checkpoints / "d0-s1.safetensors"
     state = load_file(path)
     state["head.weight"] = state["head.weight"] * 0 + 3e38
@@ -133,7 +133,7 @@ def test_a_model_that_overflows_is_refused(task: Task, options: RunConfig, check
         import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
 
 
-def test_files_that_are_missing_damaged_twice_or_too_many_are_named(
+def test_import_wrong_files_are_named(
     task: Task, options: RunConfig, checkpoints: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"also contains d1-s0.safetensors, d1-s1.safetensors"):
@@ -151,19 +151,19 @@ def test_files_that_are_missing_damaged_twice_or_too_many_are_named(
         import_checkpoints(task, checkpoints / "nowhere", ExternalMethod("bad"), options)
 
 
-def test_without_the_originals_it_says_where_to_get_them(task: Task, checkpoints: Path, tmp_path: Path) -> None:
+def test_import_without_originals_says_where_to_get_them(task: Task, checkpoints: Path, tmp_path: Path) -> None:
     elsewhere = RunConfig(home=tmp_path / "elsewhere", device="cpu", engine="local")
     with pytest.raises(UsageError, match=r"originals of seeds \[0, 1\] .* --export-originals DIR --seeds 2"):
         import_checkpoints(task, checkpoints, ExternalMethod("x"), elsewhere)
 
 
 @pytest.mark.parametrize("name", ["", "...", "ssd", "x" * 201])
-def test_a_row_needs_a_name_of_its_own(name: str) -> None:
+def test_import_reserved_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="name"):
         ExternalMethod(name)
 
 
-def test_an_export_is_all_that_somebody_with_his_own_code_needs(task: Task, options: RunConfig, tmp_path: Path) -> None:
+def test_export_originals_contains_all_that_is_needed(task: Task, options: RunConfig, tmp_path: Path) -> None:
     """Follow the guide: load, unlearn (a step up the forget set's loss), save, observe."""
     place = tmp_path / "export"
     export_originals(task, place, options)

@@ -77,7 +77,7 @@ def steps_by_hand(bench: TaskContext, weights: Path, original: Path, seed: int) 
     return None
 
 
-def test_steps_are_those_of_adam_written_out(task: Task, options: RunConfig, done: TaskRun) -> None:
+def test_relearn_steps_match_adam_by_hand(task: Task, options: RunConfig, done: TaskRun) -> None:
     bench = TaskContext(task, options.env())
     store = options.store
     assert len(bench.data.split(0).forget) <= measuring.RULE["batch_size"]
@@ -94,7 +94,7 @@ def test_steps_are_those_of_adam_written_out(task: Task, options: RunConfig, don
     assert (at_once.steps, at_once.back) == (0, True)  # it was never gone
 
 
-def test_the_run_says_what_was_measured_and_the_report_shows_it(done: TaskRun) -> None:
+def test_relearn_is_recorded_and_reported(done: TaskRun) -> None:
     assert done.reference is not None
     found = [read_run(folder) for folder in done.runs]
     assert all(check_run(one, done.reference) == [] for one in found)
@@ -110,7 +110,7 @@ def test_the_run_says_what_was_measured_and_the_report_shows_it(done: TaskRun) -
     assert sum("as measured by whoever ran it" in note for note in table.notes) == 2
 
 
-def test_a_model_that_never_comes_back_counts_as_the_limit(
+def test_relearn_never_back_counts_as_the_limit(
     task: Task, options: RunConfig, done: TaskRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(measuring.RULE, "limit", 1)
@@ -140,7 +140,7 @@ def test_a_model_that_never_comes_back_counts_as_the_limit(
         ([(19, 1), (19, 1)], [(200, 0), (118, 1)], 19.0, "censored: at most 0.12, 1 of 2 oracles never came back"),
     ],
 )
-def test_what_never_came_back_is_no_measurement(
+def test_relearn_censored_rows_have_no_value(
     done: TaskRun, mine: list[tuple[int, int]], oracle: list[tuple[int, int]], relearn: object, ain: object
 ) -> None:
     assert done.reference is not None
@@ -174,7 +174,7 @@ def test_what_never_came_back_is_no_measurement(
     assert ("at least" in note or "at most" in note) == any(not back for _, back in (*mine, *oracle))
 
 
-def test_without_it_scorecards_say_why_there_is_no_value(task: Task, options: RunConfig) -> None:
+def test_relearn_not_measured_has_a_reason(task: Task, options: RunConfig) -> None:
     plain = RunConfig(home=options.home, device="cpu", engine="local")
     [done] = run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.network.name), plain)
     assert done.reference is not None

@@ -61,7 +61,7 @@ def bits(home: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_run_holds_evidence_that_its_pack_accepts(task: Task, tmp_path: Path) -> None:
+def test_run_evidence_matches_its_bundle(task: Task, tmp_path: Path) -> None:
     done = go(task, tmp_path / "home", "finetune:epochs=1")
     found, pack = read_run(done.runs[0]), read_pack(pack_of(done).folder)
     assert check_run(found, pack) == []
@@ -80,7 +80,7 @@ def test_a_run_holds_evidence_that_its_pack_accepts(task: Task, tmp_path: Path) 
     assert (logits.max(axis=1) == 0).all()
 
 
-def test_the_second_run_makes_nothing_and_changes_nothing(task: Task, tmp_path: Path) -> None:
+def test_run_second_time_computes_nothing(task: Task, tmp_path: Path) -> None:
     first = go(task, tmp_path, "finetune")
     manifest = (first.runs[0] / "manifest.json").read_bytes()
     second = go(task, tmp_path, "finetune")
@@ -89,13 +89,13 @@ def test_the_second_run_makes_nothing_and_changes_nothing(task: Task, tmp_path: 
     assert (second.runs[0] / "manifest.json").read_bytes() == manifest
 
 
-def test_more_seeds_later_train_only_what_is_missing(task: Task, tmp_path: Path) -> None:
+def test_run_more_seeds_train_only_the_missing(task: Task, tmp_path: Path) -> None:
     go(task, tmp_path, "finetune")
     more = go(task.with_counts(seeds=4), tmp_path, "finetune")
     assert more.computed == 3 + 1
 
 
-def test_processes_and_local_give_the_same_bits(task: Task, tmp_path: Path) -> None:
+def test_run_engines_give_equal_bits(task: Task, tmp_path: Path) -> None:
     go(task, tmp_path / "a", "finetune", "random-label", engine="local")
     go(task, tmp_path / "b", "finetune", "random-label", engine="processes")
     first, second = bits(tmp_path / "a"), bits(tmp_path / "b")
@@ -103,7 +103,7 @@ def test_processes_and_local_give_the_same_bits(task: Task, tmp_path: Path) -> N
     assert first == second
 
 
-def test_damaged_artifacts_are_made_again_with_the_same_bits(task: Task, tmp_path: Path) -> None:
+def test_run_damaged_artifacts_are_recomputed_equal(task: Task, tmp_path: Path) -> None:
     go(task, tmp_path, "finetune")
     before = bits(tmp_path)
     files = [path for path in (tmp_path / "store").rglob("*") if path.suffix in {".safetensors", ".npz"}]
@@ -117,7 +117,7 @@ def test_damaged_artifacts_are_made_again_with_the_same_bits(task: Task, tmp_pat
 
 
 @pytest.mark.parametrize("after", [1, 6])
-def test_a_killed_run_continues_where_it_stopped(task: Task, tmp_path: Path, after: int, task_file: Path) -> None:
+def test_run_killed_resumes(task: Task, tmp_path: Path, after: int, task_file: Path) -> None:
     """Kill -9, then the same command: what was finished is not repeated, and the bits are those of a run in peace."""
     go(task, tmp_path / "peace", "finetune")
     home = tmp_path / "home"
@@ -139,7 +139,7 @@ def test_a_killed_run_continues_where_it_stopped(task: Task, tmp_path: Path, aft
     assert bits(home) == bits(tmp_path / "peace")
 
 
-def test_a_failing_method_is_a_row_with_its_error_and_stops_nobody(task: Task, tmp_path: Path) -> None:
+def test_run_failing_method_is_a_row_and_others_go_on(task: Task, tmp_path: Path) -> None:
     file = tmp_path / "bad.py"
     file.write_text(
         "from dataclasses import dataclass\nfrom forgetbench.methods import Method\n"
@@ -172,7 +172,7 @@ OWN = (
         ("torch.nn.functional.cross_entropy(network(images), labels)", "ok", ""),  # and unlearning is the identity
     ],
 )
-def test_originals_of_a_methods_own_stop_nobody(
+def test_run_failing_own_originals_stop_no_other_row(
     task: Task, tmp_path: Path, loss: str, status: str, reason: str
 ) -> None:
     file = tmp_path / "own.py"
@@ -186,7 +186,7 @@ def test_originals_of_a_methods_own_stop_nobody(
     assert [card.status for card in standing.scorecards] == ["ok", "ok", "ok", status]
 
 
-def test_a_run_from_other_originals_is_a_failed_row_and_stops_nobody(task: Task, tmp_path: Path) -> None:
+def test_rank_runs_other_originals_is_a_failed_row(task: Task, tmp_path: Path) -> None:
     done = go(task, tmp_path / "home", "finetune", "ssd")
     path = done.runs[1] / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -199,7 +199,7 @@ def test_a_run_from_other_originals_is_a_failed_row_and_stops_nobody(task: Task,
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_other_images_make_other_artifacts(task: Task, tmp_path: Path, part: str) -> None:
+def test_cache_keys_follow_the_images(task: Task, tmp_path: Path, part: str) -> None:
     """One pixel of one picture: what was answered, or unlearned, before is not taken for what is asked now."""
     from forgetbench.runner.context import TaskContext
     from forgetbench.runner.data import ExecutionEnv
@@ -221,14 +221,14 @@ def test_other_images_make_other_artifacts(task: Task, tmp_path: Path, part: str
     assert same_model is (part != "train")
 
 
-def test_a_diverging_method_says_so(task: Task, tmp_path: Path) -> None:
+def test_run_diverging_method_is_recorded(task: Task, tmp_path: Path) -> None:
     done = go(task, tmp_path, "finetune:lr=1e30")
     manifest = read_run(done.runs[0]).manifest
     assert manifest.status == "diverged"
     assert "learning rate" in manifest.reason
 
 
-def test_evidence_of_another_task_or_with_other_arrays_is_refused(task: Task, tmp_path: Path) -> None:
+def test_check_run_other_task_or_arrays_are_refused(task: Task, tmp_path: Path) -> None:
     done = go(task, tmp_path / "home", "finetune")
     other = Task.model_validate({**task.model_dump(), "name": "test/mlp/other"})
     pack = pack_of(go(other, tmp_path / "home"))
@@ -239,7 +239,7 @@ def test_evidence_of_another_task_or_with_other_arrays_is_refused(task: Task, tm
         Scorer(pack_of(done)).score(read_run(done.runs[0]))
 
 
-def test_a_kept_scorecard_is_the_same_and_does_not_hide_damage(task: Task, tmp_path: Path) -> None:
+def test_scorer_cached_scorecard_equal_and_damage_found(task: Task, tmp_path: Path) -> None:
     done = go(task, tmp_path / "home", "finetune")
     judge = Scorer(pack_of(done), kept=tmp_path / "scores")
     run = read_run(done.runs[0])
@@ -252,7 +252,7 @@ def test_a_kept_scorecard_is_the_same_and_does_not_hide_damage(task: Task, tmp_p
         judge.score(run)
 
 
-def test_retrain_and_no_unlearning_stand_on_every_board(task: Task, tmp_path: Path) -> None:
+def test_rank_runs_contains_the_reference_rows(task: Task, tmp_path: Path) -> None:
     done = go(task.with_counts(seeds=6), tmp_path, "none", "retrain", "random-label")
     assert len(done.runs) == 1
     standing = rank_runs(Scorer(pack_of(done), tmp_path), [read_run(folder) for folder in done.runs])
@@ -266,7 +266,7 @@ def test_retrain_and_no_unlearning_stand_on_every_board(task: Task, tmp_path: Pa
     assert Scorer(pack_of(done), tmp_path).bands == standing.bands
 
 
-def test_evidence_alone_starts_from_a_boards_originals(task: Task, tmp_path: Path) -> None:
+def test_run_skip_oracles_starts_from_a_boards_originals(task: Task, tmp_path: Path) -> None:
     theirs = go(task, tmp_path / "theirs", "finetune")
     ours = RunConfig(home=tmp_path / "ours", device="cpu", engine="local", skip_oracles=True)
     with pytest.raises(UsageError, match="forgetbench pack pull test/mlp/mislabelled"):
@@ -281,7 +281,7 @@ def test_evidence_alone_starts_from_a_boards_originals(task: Task, tmp_path: Pat
     assert len(list((tmp_path / "ours" / "store").rglob("weights.safetensors"))) == 3
 
 
-def test_originals_that_were_trained_here_are_said_to_be_replaced(task: Task, tmp_path: Path) -> None:
+def test_import_originals_reports_replaced_ones(task: Task, tmp_path: Path) -> None:
     options = RunConfig(home=tmp_path, device="cpu", engine="local")
     [mine] = run([task], lambda _: [], options)
     [pack] = [path.parent for path in tmp_path.rglob("pack.json")]
@@ -296,7 +296,7 @@ def test_originals_that_were_trained_here_are_said_to_be_replaced(task: Task, tm
     assert import_originals(task, pack, options) == ImportedOriginals(3, ())
 
 
-def test_a_boards_originals_lie_apart_from_ones_own(
+def test_pull_board_keeps_local_originals_separate(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Task.model_validate({**task.model_dump(), "seeds": 2})
@@ -314,7 +314,7 @@ def test_a_boards_originals_lie_apart_from_ones_own(
     assert len(list((options.home / "store").rglob("weights.safetensors"))) == 2
 
 
-def test_originals_of_another_definition_are_not_taken(task: Task, tmp_path: Path) -> None:
+def test_import_originals_of_another_task_is_refused(task: Task, tmp_path: Path) -> None:
     theirs = go(task, tmp_path / "theirs")
     recipe = task.recipe.model_copy(update={"epochs": 7})
     other = Task.model_validate({**task.model_dump(), "recipe": recipe.model_dump()})
@@ -329,7 +329,7 @@ def test_originals_of_another_definition_are_not_taken(task: Task, tmp_path: Pat
 RESTRICTED = "iau:gradient_restriction=true,lr="
 
 
-def test_originals_of_a_methods_own_are_made_once_for_all_that_only_unlearning_reads(
+def test_run_own_originals_are_shared_between_rows(
     task: Task, tmp_path: Path
 ) -> None:
     task = task.with_counts(seeds=2)
@@ -342,7 +342,7 @@ def test_originals_of_a_methods_own_are_made_once_for_all_that_only_unlearning_r
     assert more.computed == 2 * (1 + 1)
 
 
-def test_originals_of_a_methods_own_are_in_the_run_and_beside_the_boards_in_the_report(
+def test_run_own_originals_are_recorded_and_reported(
     task: Task, tmp_path: Path
 ) -> None:
     done = go(task.with_counts(seeds=2), tmp_path, f"{RESTRICTED}0.001", "finetune")
@@ -367,7 +367,7 @@ def test_originals_of_a_methods_own_are_in_the_run_and_beside_the_boards_in_the_
     assert table.records[2]["own_originals_accuracy"] == pytest.approx(right)
 
 
-def test_a_run_whose_own_originals_are_missing_or_others_is_refused(task: Task, tmp_path: Path) -> None:
+def test_check_run_wrong_own_originals_are_refused(task: Task, tmp_path: Path) -> None:
     done = go(task.with_counts(seeds=2), tmp_path, f"{RESTRICTED}0.001")
     found, pack = read_run(done.runs[0]), pack_of(done)
 

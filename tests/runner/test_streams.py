@@ -107,7 +107,7 @@ def world(task: Task, tmp_path_factory: pytest.TempPathFactory) -> World:
     return go(task, folder / "files", folder / "home")
 
 
-def test_every_request_starts_from_what_the_one_before_returned(world: World) -> None:
+def test_stream_request_starts_from_the_previous_model(world: World) -> None:
     """The known effect adds up: the first bias grows by 1, 3 and 7, and a step's evidence is that of such a network."""
     run = world.run
     assert check_run(run, world.pack) == []
@@ -128,7 +128,7 @@ def test_every_request_starts_from_what_the_one_before_returned(world: World) ->
             assert any(name.startswith("features:") for name in answers) is (step == 2)
 
 
-def test_a_request_holds_what_is_asked_now_and_nothing_that_was_asked_before(world: World) -> None:
+def test_stream_request_contains_only_its_own_rows(world: World) -> None:
     notes = [record.notes for record in world.run.manifest.steps if record.seed == 0]
     notes += [model.notes for model in world.run.manifest.models if model.seed == 0]
     asked = [set(json.loads(str(note["labels"]))) for note in notes]
@@ -144,7 +144,7 @@ def test_a_request_holds_what_is_asked_now_and_nothing_that_was_asked_before(wor
     assert not set(request.validation.labels.tolist()) & set.union(*asked[:2])
 
 
-def test_the_oracle_never_saw_anything_that_was_requested(world: World) -> None:
+def test_stream_oracle_never_saw_requested_rows(world: World) -> None:
     """Trained here, by hand, on the rows of classes that nobody asked away, it gives the pack's answers."""
     bench = world.bench
     gone = np.unique(bench.data.partition.train.labels[bench.data.split(0).forget])
@@ -162,7 +162,7 @@ def test_the_oracle_never_saw_anything_that_was_requested(world: World) -> None:
         assert np.array_equal(bench.predict(network, 0)["test"], stored["test"])
 
 
-def test_curves_are_accuracies_on_the_test_images_of_each_requests_class(world: World) -> None:
+def test_stream_curves_are_accuracies_per_request(world: World) -> None:
     bench, run = world.bench, world.run
     curves = world.curves(run.manifest.row)
     asked = [int(bench.data.partition.train.labels[rows[0]]) for rows in bench.data.split(0).requests]
@@ -190,14 +190,14 @@ def test_curves_are_accuracies_on_the_test_images_of_each_requests_class(world: 
     assert curves.h_mean[1] == pytest.approx(expected_h)
 
 
-def test_re_emergence_is_the_largest_rise_after_a_request() -> None:
+def test_stream_reemergence_is_the_largest_rise() -> None:
     requested = np.array([[0.9, 0.9, 0.9], [0.1, 0.9, 0.9], [0.3, 0.2, 0.9], [0.25, 0.1, 0.0]])[:, :, None]
     curves = StreamCurves("x", requested, np.full((4, 1), 0.8), True, None)
     assert curves.reemergence == pytest.approx(0.2)  # request 1: 0.1 -> 0.3; what came before it is no rise
     assert curves.asked[:, 0].tolist() == [0.1, 0.2, 0.0]
 
 
-def test_the_table_has_a_line_for_each_request_and_the_reference_rows(world: World) -> None:
+def test_stream_table_has_a_line_per_request(world: World) -> None:
     table = stream_table(world.pack, [world.run])
     assert table is not None
     assert [row[:2] for row in table.rows] == [
@@ -214,7 +214,7 @@ def test_the_table_has_a_line_for_each_request_and_the_reference_rows(world: Wor
     assert card.cost.requests == 3
 
 
-def test_a_task_that_is_no_stream_has_no_such_table_and_no_steps(
+def test_stream_table_other_task_has_none(
     tmp_path: Path, make_task: Callable[..., Task]
 ) -> None:
     task = make_task("class", "classes = [3]", train=200)
@@ -225,7 +225,7 @@ def test_a_task_that_is_no_stream_has_no_such_table_and_no_steps(
     assert stream_table(done.reference, [read_run(done.runs[0])]) is None
 
 
-def test_flops_are_the_mean_of_a_request_on_both_sides(world: World, tmp_path: Path) -> None:
+def test_stream_flops_are_the_mean_per_request(world: World, tmp_path: Path) -> None:
     """A pass over the retain set costs in proportion to its rows, and so does retraining on them."""
     cost = read_run(go(world.task, tmp_path, world.home, "finetune:epochs=1").done.runs[0]).manifest.cost
     assert cost.flops is not None
@@ -233,7 +233,7 @@ def test_flops_are_the_mean_of_a_request_on_both_sides(world: World, tmp_path: P
     assert cost.flops / cost.retrain_flops == pytest.approx(1 / world.task.recipe.epochs, rel=0.05)
 
 
-def test_a_killed_stream_continues_at_the_request_where_it_stopped(task_file: Path, task: Task, tmp_path: Path) -> None:
+def test_stream_killed_resumes_at_its_request(task_file: Path, task: Task, tmp_path: Path) -> None:
     peace = go(task, tmp_path, tmp_path / "peace", parameters=":wait=0.5")
     home = tmp_path / "home"
     words = [sys.executable, "-m", "forgetbench", "run", str(task_file), "--executor", "local"]
@@ -267,7 +267,7 @@ def test_a_killed_stream_continues_at_the_request_where_it_stopped(task_file: Pa
         assert theirs.arrays == ours.arrays
 
 
-def test_a_failing_request_says_which_one_it_was(world: World, tmp_path: Path) -> None:
+def test_stream_failing_request_is_named(world: World, tmp_path: Path) -> None:
     file = tmp_path / "bad.py"
     file.write_text(
         "from dataclasses import dataclass\nfrom forgetbench.methods import Method\n"

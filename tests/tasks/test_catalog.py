@@ -18,7 +18,7 @@ SIDES = {"digits": 8}
 
 
 @pytest.mark.parametrize("name", names())
-def test_image_set_network_and_scenario_take_their_options(name: str) -> None:
+def test_catalog_options_are_accepted(name: str) -> None:
     task = read_task(name)
     loader = make_loader(task.image_set.name, task.image_set.options)
     make_scenario(task.scenario.name, task.scenario.options)
@@ -52,7 +52,7 @@ def numbers(task: Task) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", names())
-def test_descriptions_say_where_numbers_come_from(name: str) -> None:
+def test_catalog_descriptions_name_their_sources(name: str) -> None:
     task = read_task(name)
     text = re.sub(r"\s+", " ", task.description)
     if task.tier == "cpu":
@@ -65,7 +65,7 @@ def test_descriptions_say_where_numbers_come_from(name: str) -> None:
     assert task.seeds == 10
 
 
-def test_the_paper_tier_is_there() -> None:
+def test_catalog_contains_the_paper_tier() -> None:
     wanted = {
         "cifar10/resnet18/random-10",
         "cifar10/resnet18/random-50",
@@ -96,7 +96,7 @@ def test_the_paper_tier_is_there() -> None:
     assert wanted <= {name for name in names() if read_task(name).tier == "paper"}
 
 
-def test_the_memorised_rows_are_these() -> None:
+def test_catalog_memorised_rows_are_unchanged() -> None:
     """The proxy, and so the list of rows, is the same on every machine."""
     task = read_task("faces/cnn/memorised-10")
     partition = load_partition(task.image_set.name, task.image_set.options)
@@ -108,13 +108,13 @@ def test_the_memorised_rows_are_these() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in names() if read_task(name).network.name == "resnet18"])
-def test_how_the_network_starts_and_computes_is_said(name: str) -> None:
+def test_catalog_descriptions_name_start_and_precision(name: str) -> None:
     text = re.sub(r"\s+", " ", read_task(name).description)
     assert "starts the last batch-norm of every residual block at 0" in text
     assert "bfloat16" in text
 
 
-def test_resnet18_starts_as_the_descriptions_say() -> None:
+def test_catalog_resnet18_starts_as_described() -> None:
     """By zero_init_last, a default of timm."""
     shape = {"channels": 3, "height": 32, "width": 32, "outputs": 10, "mean": (0.5,) * 3, "std": (0.2,) * 3}
     state = NetworkSpec(name="resnet18", options={}, **shape).build(0).state_dict()  # type: ignore[arg-type]

@@ -34,14 +34,14 @@ def write(folder: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_task_of_the_catalog_is_valid(name: str) -> None:
+def test_catalog_every_task_is_valid(name: str) -> None:
     task = read_task(name)
     assert task.name == name
     assert task.title
     assert name.startswith(f"{task.image_set.name}/{task.network.name}/")
 
 
-def test_the_key_covers_what_shapes_a_model_and_nothing_else(tmp_path: Path) -> None:
+def test_task_key_covers_only_what_shapes_a_model(tmp_path: Path) -> None:
     task = read_task(write(tmp_path, TOML))
     same = read_task(
         write(tmp_path, TOML.replace('"Mine"', '"Ours"').replace("title", "seeds = 9\ntrack = 'erase'\ntitle"))
@@ -51,7 +51,7 @@ def test_the_key_covers_what_shapes_a_model_and_nothing_else(tmp_path: Path) -> 
     assert other.key != task.key
 
 
-def test_the_key_knows_files_by_their_hash_and_not_by_their_place(tmp_path: Path) -> None:
+def test_task_key_identifies_files_by_hash(tmp_path: Path) -> None:
     def task(where: str, sha256: str) -> str:
         options = f'[network]\noptions = {{ checkpoint = "{where}", sha256 = "{sha256}" }}'
         return read_task(write(tmp_path, TOML.replace("[network]", options))).key
@@ -59,7 +59,7 @@ def test_the_key_knows_files_by_their_hash_and_not_by_their_place(tmp_path: Path
     assert task("here.pt", "a1") == task("there.pt", "a1") != task("here.pt", "b2")
 
 
-def test_places_on_this_machine_are_neither_published_nor_part_of_the_key(tmp_path: Path) -> None:
+def test_task_paths_are_not_published_or_in_the_key(tmp_path: Path) -> None:
     def task(where: Path) -> Task:
         options = f'name = "folder"\noptions = {{ path = "{where}", table = "{where / "own.csv"}", size = 16 }}'
         return read_task(write(tmp_path, TOML.replace('name = "digits"', options)))
@@ -71,7 +71,7 @@ def test_places_on_this_machine_are_neither_published_nor_part_of_the_key(tmp_pa
     assert str(tmp_path) in json.dumps(here.model_dump())  # which jobs are made of
 
 
-def test_images_of_ones_own_are_known_by_their_content(tmp_path: Path) -> None:
+def test_task_own_images_are_identified_by_content(tmp_path: Path) -> None:
     """The same pictures elsewhere are the same model; with one picture changed it is another."""
 
     def facts(where: str, shade: int = 0) -> dict[str, object]:
@@ -90,7 +90,7 @@ def test_images_of_ones_own_are_known_by_their_content(tmp_path: Path) -> None:
     assert changed != facts("here")
 
 
-def test_scores_of_memorization_are_known_by_their_hash(tmp_path: Path) -> None:
+def test_task_memorization_scores_need_a_hash(tmp_path: Path) -> None:
     def task(where: str, sha256: str) -> Task:
         options = f'name = "memorised"\noptions = {{ count = 5, scores = "{tmp_path / where}"{sha256} }}'
         scenario = 'name = "random"\noptions = { fraction = 0.5 }'
@@ -106,7 +106,7 @@ def test_scores_of_memorization_are_known_by_their_hash(tmp_path: Path) -> None:
         task("a.npy", "")
 
 
-def test_an_index_file_makes_another_task(tmp_path: Path) -> None:
+def test_forgetting_index_file_is_another_task(tmp_path: Path) -> None:
     task = read_task("digits/cnn/class")
     (tmp_path / "forget_idx.txt").write_text("1 2 3")
     other = task.forgetting(tmp_path / "forget_idx.txt")
@@ -123,7 +123,7 @@ def test_an_index_file_makes_another_task(tmp_path: Path) -> None:
         task.forgetting(tmp_path / "nowhere.npy")
 
 
-def test_streams_are_separate_and_follow_the_name(tmp_path: Path) -> None:
+def test_task_streams_are_separate_and_follow_the_name(tmp_path: Path) -> None:
     task = read_task(write(tmp_path, TOML))
     renamed = read_task(write(tmp_path, TOML.replace("half", "third")))
     seeds = [task.stream("a"), task.stream("b"), task.stream("a", 0), task.stream("a", 1), renamed.stream("a")]
@@ -142,14 +142,14 @@ def test_streams_are_separate_and_follow_the_name(tmp_path: Path) -> None:
         (('"mine/cnn/half"', '"Mine half"'), "name: String should match pattern"),
     ],
 )
-def test_a_wrong_task_file_is_refused_with_the_place_and_the_mend(
+def test_read_task_wrong_file_names_place_and_fix(
     tmp_path: Path, change: tuple[str, str], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         read_task(write(tmp_path, TOML.replace(*change)))
 
 
-def test_tasks_are_found_by_name_pattern_and_path(tmp_path: Path) -> None:
+def test_find_tasks_by_name_pattern_and_path(tmp_path: Path) -> None:
     found = find_tasks(["digits/cnn/*", "digits/cnn/class", write(tmp_path, TOML)])
     assert [task.name for task in found] == [*names("digits/cnn/*"), "mine/cnn/half"]
     with pytest.raises(UsageError, match="Did you mean 'digits/cnn/class'"):

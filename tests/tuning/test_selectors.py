@@ -30,7 +30,7 @@ def plain(forget_margin: float, validation_right: float = 1.0) -> tuple[dict, di
     return labels, answers(said, margin)
 
 
-def test_a_forget_set_like_validation_is_better_than_one_that_is_known():
+def test_oracle_free_prefers_forget_set_like_validation():
     labels, alike = plain(3)
     _, known = plain(9)
     judged = [oracle_free([model], [known], [labels], mislabelled=False) for model in (alike, known)]
@@ -40,7 +40,7 @@ def test_a_forget_set_like_validation_is_better_than_one_that_is_known():
     assert not any(one.collapsed for one in judged)
 
 
-def test_a_drop_of_validation_accuracy_is_added_and_a_large_one_is_a_collapse():
+def test_oracle_free_accuracy_drop_is_added_or_collapses():
     labels, known = plain(3)
     _, harmed = plain(3, validation_right=0.95)
     _, broken = plain(3, validation_right=0.5)
@@ -52,7 +52,7 @@ def test_a_drop_of_validation_accuracy_is_added_and_a_large_one_is_a_collapse():
     assert [one.collapsed for one in (whole, less, lost)] == [False, False, True]
 
 
-def test_wrong_labels_are_met_by_wrong_labels():
+def test_oracle_free_mislabelled_is_matched_by_wrong_labels():
     labels, model = plain(3)
     true = labels["forget"]
     labels = {**labels, "forget": (true + 1) % CLASSES}
@@ -66,7 +66,7 @@ def test_wrong_labels_are_met_by_wrong_labels():
     assert plainly[0] > plainly[1]
 
 
-def test_a_class_that_goes_counts_no_drop_but_what_is_left_of_it():
+def test_oracle_free_forgotten_class_counts_what_remains():
     labels, known = plain(3)
     labels = {**labels, "forget": np.full(40, 3), "retain": np.arange(81) % 3}
     gone = {**known, "validation": np.where(labels["validation"] == 3, 0, labels["validation"])}
@@ -78,7 +78,7 @@ def test_a_class_that_goes_counts_no_drop_but_what_is_left_of_it():
     assert not judged[0].collapsed
 
 
-def test_the_oracle_selector_is_the_distance_of_the_development_board():
+def test_oracle_selector_is_the_development_distance():
     random = np.random.default_rng(1)
     labels = {name: np.arange(n) % CLASSES for name, n in (("forget", 60), ("retain", 80), ("validation", 80))}
     labels["test"] = np.arange(200) % CLASSES

@@ -65,7 +65,7 @@ def record(found: list[TunedMethod]) -> list[list[Trial]]:
     return [list(one.trials) for one in found]
 
 
-def test_the_development_task_has_another_key_and_other_streams(task: Path) -> None:
+def test_development_task_has_other_key_and_streams(task: Path) -> None:
     one = read_task(str(task))
     assert one.key  # a key that was computed before must not be carried over
     other = one.development()
@@ -75,7 +75,7 @@ def test_the_development_task_has_another_key_and_other_streams(task: Path) -> N
     assert (other.recipe, other.scenario, other.image_set) == (one.recipe, one.scenario, one.image_set)
 
 
-def test_every_method_gets_the_same_trials_and_the_first_is_its_defaults(task: Path, tmp_path: Path) -> None:
+def test_tune_equal_budget_first_trial_is_defaults(task: Path, tmp_path: Path) -> None:
     found = go(task, tmp_path / "home", "finetune", "random-label:epochs=2", "gs-lora", trials=4)
     assert [len(one.trials) for one in found] == [4, 4, 0]  # gs-lora does not apply to this network
     finetune, relabelled, _ = found
@@ -91,7 +91,7 @@ def test_every_method_gets_the_same_trials_and_the_first_is_its_defaults(task: P
     assert record(more)[0][:4] == record(found)[0]
 
 
-def test_a_tuned_row_takes_the_best_trial_and_says_what_it_cost(task: Path, tmp_path: Path) -> None:
+def test_load_best_takes_the_best_trial_and_its_cost(task: Path, tmp_path: Path) -> None:
     one, options = read_task(str(task)), RunConfig(home=tmp_path / "home", device="cpu", engine="local")
     asked = parse_methods(("finetune", "gs-lora"), (), "mlp")
     with pytest.raises(UsageError, match=r"forgetbench tune test/mlp/mislabelled --method finetune --trials 10"):
@@ -109,7 +109,7 @@ def test_a_tuned_row_takes_the_best_trial_and_says_what_it_cost(task: Path, tmp_
     assert again.method.to_dict() == manifest.method.parameters
 
 
-def test_the_oracle_selector_has_a_study_of_its_own(task: Path, tmp_path: Path) -> None:
+def test_tune_oracle_selector_has_its_own_study(task: Path, tmp_path: Path) -> None:
     short, options = read_task(str(task)), RunConfig(home=tmp_path / "home", device="cpu", engine="local")
     asked = parse_methods(("finetune",), (), "mlp")
     with pytest.raises(UsageError, match="would favor doing nothing"):  # three epochs learn no wrong label by heart
@@ -138,7 +138,7 @@ def test_the_oracle_selector_has_a_study_of_its_own(task: Path, tmp_path: Path) 
     assert other.trials[0].parameters == found.trials[0].parameters
 
 
-def test_what_fails_is_kept_and_counted_and_nothing_to_search_is_refused(task: Path, tmp_path: Path) -> None:
+def test_tune_failed_trials_are_counted(task: Path, tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(OWN)
     with pytest.raises(UsageError, match=r"does not declare what to search.*search="):
@@ -149,7 +149,7 @@ def test_what_fails_is_kept_and_counted_and_nothing_to_search_is_refused(task: P
     assert found.spec.label == "silent"
 
 
-def test_a_model_that_answers_nan_is_a_trial_and_a_row_that_diverged(task: Path, tmp_path: Path) -> None:
+def test_tune_nan_predictions_diverge(task: Path, tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(
         OWN.replace('raise RuntimeError("no good")', "model.head.weight.data.fill_(float('nan'))\n        return model")
@@ -162,7 +162,7 @@ def test_a_model_that_answers_nan_is_a_trial_and_a_row_that_diverged(task: Path,
     assert read_run(done.runs[0]).manifest.status == "diverged"
 
 
-def test_a_trial_that_does_not_hold_is_never_chosen_while_another_is_left() -> None:
+def test_choose_trial_collapsed_is_the_last_resort() -> None:
     failed = Trial(0, {}, "failed", None)
     collapsed, better = Trial(1, {}, "collapsed", 0.1), Trial(2, {}, "collapsed", 0.05)
     good, tie = Trial(3, {}, "ok", 0.9), Trial(4, {}, "ok", 0.9)
@@ -172,7 +172,7 @@ def test_a_trial_that_does_not_hold_is_never_chosen_while_another_is_left() -> N
     assert choose_trial([]) is None
 
 
-def test_labels_name_what_differs_and_are_read_back() -> None:
+def test_method_spec_label_names_differences() -> None:
     [plain] = parse_methods(("salun:epochs=2",), (), "cnn")
     other = type(plain.method).from_dict({**plain.method.to_dict(), "lr": 1.5e-05, "redraw": True})
     row = MethodSpec.of(other).with_label_diff(plain)
@@ -183,7 +183,7 @@ def test_labels_name_what_differs_and_are_read_back() -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_tuning_continues_with_the_same_trials_and_runs_none_twice(task: Path, tmp_path: Path) -> None:
+def test_tune_killed_resumes_with_the_same_trials(task: Path, tmp_path: Path) -> None:
     names = ("finetune", "scrub", "random-label")
     whole = go(task, tmp_path / "whole", *names, trials=10)
     home = tmp_path / "killed"
@@ -218,7 +218,7 @@ def models(home: Path) -> list[str]:
     return sorted(folder.name for folder, facts in Store(home / "store").artifacts() if facts["kind"] == "unlearned")
 
 
-def test_the_command_prints_trials_as_json(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_command_prints_json(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import json
 
     with pytest.raises(SystemExit) as left:
