@@ -25,6 +25,7 @@ from forgetbench.datasets.problems import (
     summarize_names,
 )
 from forgetbench.errors import UsageError
+from forgetbench.fingerprints import fingerprint
 from forgetbench.store import Store
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
     import PIL.Image
     from numpy.typing import NDArray
-
-DECODER_VERSION = 1
-"""Part of the key of cached images: increase it when the decoded pixels of any file change."""
 
 Fit = Literal["stretch", "crop"]
 """How an image becomes a square: stretched, or cropped to its middle."""
@@ -261,7 +259,7 @@ def load_images(
         return {"transparent": np.array(result.transparent, dtype=np.int64)}
 
     if len(paths) >= CACHE_MIN_IMAGES:
-        key = {"files": content_digest(folder, paths), "shape": list(shape), "version": DECODER_VERSION}
+        key = {"files": content_digest(folder, paths), "shape": list(shape), "code": fingerprint("images.decoding")}
         try:
             arrays = cached_arrays(key, decode_to_cache)
             result = _DecodeResult(arrays["images"], {}, arrays["transparent"].tolist())

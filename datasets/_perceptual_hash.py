@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forgetbench.datasets._files import DECODER_VERSION, ImageFile, cached_arrays, content_digest, open_image
+from forgetbench.datasets._files import ImageFile, cached_arrays, content_digest, open_image
+from forgetbench.fingerprints import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
     import PIL.Image
     from numpy.typing import NDArray
-
-PERCEPTUAL_HASH_VERSION = 1
-"""Part of the key of cached hashes: increase it when a hash of the same pixels changes."""
 
 
 def perceptual_hash(image: PIL.Image.Image) -> int:
@@ -54,8 +52,7 @@ def perceptual_hashes(folder: Path, paths: Sequence[Path]) -> NDArray[np.uint64]
         with ThreadPoolExecutor(4) as pool:
             return {"hashes": np.fromiter(pool.map(hash_file, paths), np.uint64, len(paths))}
 
-    version = [PERCEPTUAL_HASH_VERSION, DECODER_VERSION]
-    key = {"files": content_digest(folder, paths), "hash": "perceptual", "version": version}
+    key = {"files": content_digest(folder, paths), "code": fingerprint("images.perceptual-hash")}
     return cached_arrays(key, hash_all)["hashes"]
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from forgetbench.datasets import datasets
 from forgetbench.datasets._files import (
-    DECODER_VERSION,
     ImageFile,
     TargetShape,
     cached_arrays,
@@ -24,13 +23,11 @@ from forgetbench.datasets._files import (
 from forgetbench.datasets.problems import diff_against_published, problem_error
 from forgetbench.datasets.torchvision_sets import OfficialLoader
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
+from forgetbench.fingerprints import fingerprint
 from forgetbench.options import option
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-CIFAR10_JPEG_VERSION = 1
-"""Part of the key of cached images: increase it when the order, the labels or the pixels of the same files change."""
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FILE_NAME = re.compile(r"(?:.*/)?(?P<part>train|test)/(?P<label>[a-z]+)/(?P<number>\d+)\.(?i:jpe?g)")
@@ -82,8 +79,7 @@ class Cifar10Jpeg(OfficialLoader):
             ImageSetError: Files are missing, have other names, or cannot be read.
         """
         source, order_file = self._source(root), self._order_file(root)
-        version = [CIFAR10_JPEG_VERSION, DECODER_VERSION]
-        key = {"set": self.card.name, "version": version, "files": _digest(source, order_file)}
+        key = {"set": self.card.name, "code": fingerprint("images.cifar10-jpeg"), "files": _digest(source, order_file)}
         arrays = cached_arrays(key, lambda folder: _decode(source, order_file, folder))
         train_count = len(arrays["train_labels"])
         images, names = arrays["images"], tuple(arrays["names"].tolist())

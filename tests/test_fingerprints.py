@@ -12,7 +12,8 @@ import pytest
 
 from forgetbench import fingerprints
 from forgetbench.errors import UsageError
-from forgetbench.fingerprints import component_paths, fingerprint, method_fingerprint, unrecorded, write_record
+from forgetbench.fingerprint_record import unrecorded, write_record
+from forgetbench.fingerprints import component_paths, fingerprint, method_fingerprint
 from forgetbench.methods import load_method_file, methods
 
 METHOD = '''
@@ -46,10 +47,11 @@ class Mine(Method):
 
 def test_recorded_components_are_unchanged() -> None:
     changed = unrecorded()
+    command, names = "python -m forgetbench.fingerprint_record", " ".join(changed)
     assert not changed, (
         f"The source of {', '.join(changed)} differs from the record. Either restore it; or, if results may differ, "
-        f"increase the version: python -m forgetbench.fingerprints --bump {' '.join(changed)}; or, if you have shown "
-        f"equal bits, record it: python -m forgetbench.fingerprints --unchanged {' '.join(changed)}"
+        f"increase the version: {command} --bump {names}; or, if you have shown equal bits, record it: "
+        f"{command} --unchanged {names}"
     )
 
 
@@ -116,7 +118,7 @@ def copy_package(folder: Path) -> Path:
 
 def report(folder: Path, *words: str) -> list[str]:
     """The components that differ from the record in a copy of the package."""
-    command = [sys.executable, "-m", "forgetbench.fingerprints", *words]
+    command = [sys.executable, "-m", "forgetbench.fingerprint_record", *words]
     environment = {"PYTHONPATH": str(folder)}
     answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert not answer.stderr, answer.stderr
@@ -160,9 +162,9 @@ def test_record_unknown_component_is_refused() -> None:
 
 def test_fingerprint_unrecorded_edit_adds_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     record = {"training": fingerprints.RecordedComponent(3, "a" * 64)}
-    monkeypatch.setattr(fingerprints, "_record", lambda: record)
+    monkeypatch.setattr(fingerprints, "read_record", lambda: record)
     for tree, expected in (("a" * 64, "3"), ("f" * 64, f"3+{'f' * 12}")):
-        monkeypatch.setattr(fingerprints, "_tree_hash", lambda _, tree=tree: tree)
+        monkeypatch.setattr(fingerprints, "tree_hash", lambda _, tree=tree: tree)
         assert fingerprint("training") == expected
     assert fingerprint("prediction") == "f" * 64
 

@@ -7,12 +7,7 @@ messages and moved modules change nothing. Where the tree differs, the fingerpri
 tree: an edit that was not recorded never reuses earlier results. A component that is not recorded yet, such as a method
 that was just written or a file outside this package, is identified by the hash of its tree.
 
-After an edit, a developer has three choices, which the guard test names: restore the source; ``--bump`` the version,
-because results may differ; or record the source as ``--unchanged`` in behavior, once equal bits were shown.
-
-    python -m forgetbench.fingerprints                     # components whose source differs from the record
-    python -m forgetbench.fingerprints --unchanged scoring
-    python -m forgetbench.fingerprints --bump methods.ssd
+`forgetbench.fingerprint_record` writes the record.
 """
 
 from __future__ import annotations
@@ -20,7 +15,7 @@ from __future__ import annotations
 import ast
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -34,6 +29,10 @@ GROUPS = {
     "training": ("tasks/recipe.py", "training/*.py", "networks/base.py"),
     "prediction": ("evidence/arrays.py",),
     "relearning": ("runner/relearn.py",),
+    "images.decoding": ("datasets/_files.py",),
+    "images.cifar10-jpeg": ("datasets/_files.py", "datasets/cifar10_jpeg.py"),
+    "images.perceptual-hash": ("datasets/_files.py", "datasets/_perceptual_hash.py"),
+    "images.atypicality": ("datasets/scenarios/memorised.py",),
     "scoring": ("scoring/*.py",),
 }
 """Component -> files of the package that are one component."""
@@ -62,7 +61,7 @@ def fingerprint(component: str) -> str:
         The recorded version (``"1"``), the version and the hash of the tree (``"1+0123456789ab"``) where the source
         differs from the record, or the hash alone where nothing is recorded.
     """
-    return _labeled(component, _tree_hash(component))
+    return _labeled(component, tree_hash(component))
 
 
 def module_fingerprint(module: str) -> str:
@@ -87,8 +86,8 @@ def method_fingerprint(kind: type) -> str:
         UsageError: The source of the class cannot be read.
     """
     if kind.__module__.startswith(f"{METHODS}."):
-        return _labeled(f"methods.{kind.card.name}", _class_hash(kind))  # type: ignore[attr-defined]
-    return _class_hash(kind)
+        return _labeled(f"methods.{kind.card.name}", class_hash(kind))  # type: ignore[attr-defined]
+    return class_hash(kind)
 
 
 @cache
@@ -112,13 +111,14 @@ def _files(glob: str) -> list[Path]:
 
 
 @cache
-def _tree_hash(component: str) -> str:
+def tree_hash(component: str) -> str:
+    """SHA-256 of the normalized syntax tree of a component, as it is now."""
     modules = [_read(path) for path in component_paths()[component]]
     return digest(sorted(filter(None, (_normalized(one) for module in modules for one in module.tree.body))))
 
 
 def _labeled(component: str, tree: str) -> str:
-    record = _record().get(component)
+    record = read_record().get(component)
     if record is None:
         return tree
     return str(record.version) if record.tree == tree else f"{record.version}+{tree[:12]}"
@@ -136,53 +136,10 @@ class RecordedComponent:
 
 
 @cache
-def _record() -> dict[str, RecordedComponent]:
+def read_record() -> dict[str, RecordedComponent]:
+    """The recorded components."""
     table = tomllib.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
     return {name: RecordedComponent(entry["version"], entry["tree"]) for name, entry in table.items()}
-
-
-def present() -> dict[str, str]:
-    """Every component, methods included, with the hash of its tree as it is now. Imports all methods, and so torch."""
-    from forgetbench.methods import methods
-
-    kinds = {name: methods.get(name) for name in methods.names()}
-    own = {name: kind for name, kind in kinds.items() if kind.__module__.startswith(f"{METHODS}.")}
-    return {name: _tree_hash(name) for name in component_paths()} | {
-        f"methods.{name}": _class_hash(kind) for name, kind in own.items()
-    }
-
-
-def unrecorded() -> list[str]:
-    """Recorded components whose source is not the recorded one, or is gone; new components are not among them."""
-    now = present()
-    return sorted(name for name, entry in _record().items() if now.get(name) != entry.tree)
-
-
-def write_record(unchanged: Iterable[str] = (), bumped: Iterable[str] = ()) -> None:
-    """Record components as they are now.
-
-    Args:
-        unchanged: Components that keep their version, because results are equal bit by bit.
-        bumped: Components whose version increases, because results may differ.
-
-    Raises:
-        UsageError: A name is unknown.
-    """
-    now, entries = present(), dict(_record())
-    keep, bump = set(unchanged), set(bumped)
-    unknown = sorted((keep | bump) - set(now) - set(entries))
-    if unknown:
-        raise UsageError(f"Unknown component {unknown[0]!r}. Available: {', '.join(now)}.")
-    for name in keep | bump:
-        version = entries[name].version if name in entries else 0
-        if name in now:
-            entries[name] = RecordedComponent(max(1, version + (name in bump)), now[name])
-        else:
-            del entries[name]
-    lines = ["# Written by `python -m forgetbench.fingerprints`; see fingerprints.py."]
-    lines += [f'"{name}" = {{ version = {one.version}, tree = "{one.tree}" }}' for name, one in sorted(entries.items())]
-    RECORD.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    _record.cache_clear()
 
 
 # Reading and normalizing source.
@@ -227,7 +184,7 @@ def _defined(statement: ast.stmt) -> Iterator[str]:
 
 
 @cache
-def _class_hash(kind: type) -> str:
+def class_hash(kind: type) -> str:
     """The hash of every definition that a class uses, in its own module and in this package's methods."""
     path = _file_of(kind.__module__)
     own = kind.__module__.startswith(f"{METHODS}.")
@@ -325,29 +282,3 @@ def _is_inert(node: object) -> bool:
         case ast.keyword(arg=str(name)):
             return name in PROSE
     return False
-
-
-def main(words: Sequence[str]) -> int:
-    """The developer's command; see the module's docstring. Returns 1 where something differs from the record."""
-    chosen: dict[str, list[str]] = {"--unchanged": [], "--bump": []}
-    current: list[str] | None = None
-    for word in words:
-        if word.startswith("--"):
-            if word not in chosen:
-                raise UsageError(f"Unknown option {word!r}. Available: {', '.join(chosen)}.")
-            current = chosen[word]
-        elif current is None:
-            raise UsageError(f"Put --unchanged or --bump before {word!r}.")
-        else:
-            current.append(word)
-    everything = list(present()) if chosen["--unchanged"] == ["all"] else chosen["--unchanged"]
-    if everything or chosen["--bump"]:
-        write_record(everything, chosen["--bump"])
-    differing = unrecorded()
-    for name in differing:
-        sys.stdout.write(f"{name}: the source differs from the record\n")
-    return 1 if differing else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

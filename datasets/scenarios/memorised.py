@@ -16,13 +16,11 @@ from forgetbench.datasets.scenarios import scenarios
 from forgetbench.datasets.scenarios.base import Scenario, Split, forget_count
 from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import UsageError
+from forgetbench.fingerprints import fingerprint
 from forgetbench.options import option
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-ATYPICALITY_VERSION = 1
-"""Part of the key of cached scores: increase it when the scores of the same images change."""
 
 CELLS = 8
 """Images are compared at a resolution of at most this many cells across."""
@@ -85,7 +83,7 @@ class Memorised(Scenario):
 
 def _cached_atypicality(images: ImageSet) -> NDArray[np.float64]:
     """Return the proxy from the store, or compute it: 50,000 images take more than a minute."""
-    key = {"scores": "atypicality", "of": images.sha256, "version": ATYPICALITY_VERSION}
+    key = {"scores": "atypicality", "of": images.sha256, "code": fingerprint("images.atypicality")}
     return cached_arrays(key, lambda _: {"scores": atypicality(images)})["scores"]
 
 

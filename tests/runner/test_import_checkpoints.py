@@ -51,9 +51,7 @@ def checkpoints(task: Task, options: RunConfig, tmp_path: Path) -> Path:
     return folder
 
 
-def test_import_checkpoints_gives_equal_bits(
-    task: Task, options: RunConfig, checkpoints: Path
-) -> None:
+def test_import_checkpoints_gives_equal_bits(task: Task, options: RunConfig, checkpoints: Path) -> None:
     made = read_run(options.results.runs / task.name / "finetune-epochs=1")
     seen = read_run(import_checkpoints(task, checkpoints, ExternalMethod("my own code"), options))
     for theirs, ours in zip(made.manifest.models, seen.manifest.models, strict=True):
@@ -133,9 +131,7 @@ def test_import_overflowing_model_is_refused(task: Task, options: RunConfig, che
         import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
 
 
-def test_import_wrong_files_are_named(
-    task: Task, options: RunConfig, checkpoints: Path
-) -> None:
+def test_import_wrong_files_are_named(task: Task, options: RunConfig, checkpoints: Path) -> None:
     with pytest.raises(UsageError, match=r"also contains d1-s0.safetensors, d1-s1.safetensors"):
         import_checkpoints(task.with_counts(draws=1), checkpoints, ExternalMethod("bad"), options)
     shutil.copyfile(checkpoints / "d0-s0.safetensors", checkpoints / "d0-s1.safetensors")

@@ -296,9 +296,7 @@ def test_import_originals_reports_replaced_ones(task: Task, tmp_path: Path) -> N
     assert import_originals(task, pack, options) == ImportedOriginals(3, ())
 
 
-def test_pull_board_keeps_local_originals_separate(
-    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pull_board_keeps_local_originals_separate(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = Task.model_validate({**task.model_dump(), "seeds": 2})
     theirs = pack_of(go(other, tmp_path / "theirs")).folder
     go(other, tmp_path / "ours")
@@ -329,9 +327,7 @@ def test_import_originals_of_another_task_is_refused(task: Task, tmp_path: Path)
 RESTRICTED = "iau:gradient_restriction=true,lr="
 
 
-def test_run_own_originals_are_shared_between_rows(
-    task: Task, tmp_path: Path
-) -> None:
+def test_run_own_originals_are_shared_between_rows(task: Task, tmp_path: Path) -> None:
     task = task.with_counts(seeds=2)
     done = go(task, tmp_path, f"{RESTRICTED}0.001", f"{RESTRICTED}0.002")
     assert done.computed == 2 * (3 + 1 + 2)  # three sets of models, one of their own, two sets unlearned
@@ -342,9 +338,7 @@ def test_run_own_originals_are_shared_between_rows(
     assert more.computed == 2 * (1 + 1)
 
 
-def test_run_own_originals_are_recorded_and_reported(
-    task: Task, tmp_path: Path
-) -> None:
+def test_run_own_originals_are_recorded_and_reported(task: Task, tmp_path: Path) -> None:
     done = go(task.with_counts(seeds=2), tmp_path, f"{RESTRICTED}0.001", "finetune")
     pack, found = pack_of(done), read_run(done.runs[0])
     assert check_run(found, pack) == []

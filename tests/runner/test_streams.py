@@ -214,9 +214,7 @@ def test_stream_table_has_a_line_per_request(world: World) -> None:
     assert card.cost.requests == 3
 
 
-def test_stream_table_other_task_has_none(
-    tmp_path: Path, make_task: Callable[..., Task]
-) -> None:
+def test_stream_table_other_task_has_none(tmp_path: Path, make_task: Callable[..., Task]) -> None:
     task = make_task("class", "classes = [3]", train=200)
     options = RunConfig(home=tmp_path, device="cpu", engine="local")
     [done] = run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.network.name), options)

@@ -142,9 +142,7 @@ def test_task_streams_are_separate_and_follow_the_name(tmp_path: Path) -> None:
         (('"mine/cnn/half"', '"Mine half"'), "name: String should match pattern"),
     ],
 )
-def test_read_task_wrong_file_names_place_and_fix(
-    tmp_path: Path, change: tuple[str, str], message: str
-) -> None:
+def test_read_task_wrong_file_names_place_and_fix(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_task(write(tmp_path, TOML.replace(*change)))
 
