@@ -105,18 +105,18 @@ def test_run_is_scored_and_reported(task: Path, tmp_path: Path, capsys: pytest.C
         (["run", "digits/cnn/class", "--method", "ssd:alpha"], "'alpha' has no value"),
         (["run", "digits/cnn/class", "--method", "ssd", "--method", "ssd"], "Duplicate method: ssd"),
         (["run", "digits/cnn/class", "--method-file", "nowhere.py:Mine"], "there is no file nowhere.py"),
-        (["run", "digits/cnn/class", "--device", "cuda:99"], "device 'cuda:99' is not to be had here"),
+        (["run", "digits/cnn/class", "--device", "cuda:99"], "Device 'cuda:99' is not available"),
         (["run", "digits/cnn/class", "--seeds", "1"], "seeds: Input should be greater than or equal to 2"),
         (["list", "task"], "Choose from"),
         (["show", "metric", "lira.forgt"], "Did you mean 'lira.forget'"),
         (["show", "dataset", "mufak"], "Did you mean 'mufac'"),
-        (["score", "nowhere"], "holds no run"),
+        (["score", "nowhere"], "is not a run"),
         (["report"], "No results match"),
         (["report", "--figure", "paretto", "--output", "x.svg"], "Choose from: pareto"),
         (["report", "--figure", "pareto"], "--output ranks.svg"),
         (["nonsense"], "nonsense"),
         (["check-method", "sdd"], "Did you mean 'ssd'"),
-        (["submit", "nowhere", "--server", "https://example.org"], "holds no run"),
+        (["submit", "nowhere", "--server", "https://example.org"], "is not a run"),
         (["admin", "token", "create", "x", "--scope", "everything"], "Choose from"),
     ],
 )
@@ -132,11 +132,11 @@ def test_wrong_call_explains_how_to_fix_it(
     [
         ('"digits"', '"digts"', "There is no image set 'digts'. Did you mean 'digits'"),
         ("train = 60", "trane = 60", "image set 'digits': There is no option 'trane'. Did you mean 'train'"),
-        ("train = 60", "train = 6", "option 'train' is 6"),
+        ("train = 60", "train = 6", "image set 'digits': train must be int in [20, 1700], not 6"),
         ('"mlp"', '"mpl"', "There is no network 'mpl'. Did you mean 'mlp'"),
         ("hidden", "hiden", "hiden"),
         ('"random"', '"rndom"', "There is no scenario 'rndom'. Did you mean 'random'"),
-        ("fraction = 0.2", "fraction = 1.5", "option 'fraction' is 1.5"),
+        ("fraction = 0.2", "fraction = 1.5", "scenario 'random': fraction must be float in (0, 1) or None, not 1.5"),
         ('"random"', '"identity"', "has no identities"),
         ("epochs = 2", "epoch = 2", "Did you mean 'epochs'"),
     ],
@@ -152,7 +152,7 @@ def test_run_wrong_task_file_is_refused_before_training(
 def test_run_missing_data_folder_names_the_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = ["run", "cmu-faces/cnn/identity", "--method", "finetune", "--executor", "local"]
     assert "name the data folder with --root" in refused(capsys, *arguments)
-    assert "there is no" in refused(capsys, *arguments, "--root", tmp_path)
+    assert "is neither in" in refused(capsys, *arguments, "--root", tmp_path)
 
 
 def test_run_unreadable_image_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

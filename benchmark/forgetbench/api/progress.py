@@ -93,7 +93,7 @@ class ProgressBar:
         self._log(f"{task}: done, {self._trained} models computed, {self._jobs - self._trained} jobs from the store")
 
     def _show(self, *, force: bool = False) -> None:
-        if self._notebook is not None:
+        if self._notebook is not None and self._task is not None:
             self._notebook.update(self._progress, force=force)
 
     def _log(self, line: str) -> None:
