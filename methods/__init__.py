@@ -29,6 +29,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.errors import UsageError
+from forgetbench.method_label import MethodFile, MethodLabel
 from forgetbench.registry import Registry
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ def parse_method(text: str, network: str | None = None) -> Method:
     Raises:
         UsageError: The name or a parameter is unknown, or a value is out of range.
     """
-    name, _, values = text.partition(":")
-    known = network_defaults(name.strip(), network) if network is not None else {}
-    return methods.get(name.strip()).from_dict({**known, **_parse_values(name, values)})
+    label = MethodLabel.parse(text)
+    known = network_defaults(label.name, network) if network is not None else {}
+    return methods.get(label.name).from_dict({**known, **_parse_values(*label)})
 
 
 def parse_method_file(text: str) -> Method:
@@ -92,8 +93,8 @@ def parse_method_file(text: str) -> Method:
     Raises:
         UsageError: See `load_method_file`; or a parameter is unknown, or a value is out of range.
     """
-    file, class_name, values = _parts(text)
-    return load_method_file(f"{file}:{class_name}").from_dict(_parse_values(class_name, values))
+    file = MethodFile.parse(text)
+    return load_method_file(file.address).from_dict(_parse_values(file.class_name, file.values))
 
 
 def load_method_file(text: str) -> type[Method]:
@@ -106,7 +107,7 @@ def load_method_file(text: str) -> type[Method]:
     """
     from forgetbench.methods.base import Method
 
-    file, class_name, _ = _parts(text)
+    file, class_name, _ = MethodFile.parse(text)
     module = _import_file(Path(file))
     found = {
         name: thing
@@ -151,15 +152,6 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise UsageError(f"{path} does not import: {type(error).__name__}: {error}") from error
     return module
-
-
-def _parts(text: str) -> tuple[str, str, str]:
-    """File, class and values; the file may hold a colon itself only before its `.py`."""
-    head, dot, tail = text.partition(".py")
-    if not dot:
-        raise UsageError(f"{text!r} names no Python file: give it as my_method.py:MyMethod")
-    class_name, _, values = tail.removeprefix(":").partition(":")
-    return head + dot, class_name, values
 
 
 def _parse_values(method: str, text: str) -> dict[str, Scalar]:

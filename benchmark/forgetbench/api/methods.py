@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from forgetbench.errors import UsageError
+from forgetbench.method_label import MethodLabel, is_method_file
 from forgetbench.store import home
 
 if TYPE_CHECKING:
@@ -194,11 +195,6 @@ def method_text(method: str | Method | type[Method], folder: Path, network: str 
     return f"{address}:{','.join(changed)}" if changed else address
 
 
-def is_method_file(text: str) -> bool:
-    """Whether a text names a class in a Python file."""
-    return ".py" in text.partition(":")[0] or ".py:" in text
-
-
 def _address(cls: type[Method], folder: Path) -> str:
     """The registered name of a class of the package, or ``file.py:Class``."""
     from forgetbench.api._source import is_importable, write_source
@@ -215,4 +211,4 @@ def _address(cls: type[Method], folder: Path) -> str:
 def _class_of(text: str) -> type[Method]:
     from forgetbench.methods import load_method_file, methods
 
-    return load_method_file(text) if is_method_file(text) else methods.get(text.partition(":")[0])
+    return load_method_file(text) if is_method_file(text) else methods.get(MethodLabel.parse(text).name)

@@ -8,6 +8,7 @@ from cyclopts import App
 
 from forgetbench.cli.console import figure, print_json, print_note, print_table
 from forgetbench.cli.options import METHODS, RUN, Json, MethodOptions, RunOptions, Selector
+from forgetbench.method_label import MethodLabel
 
 if TYPE_CHECKING:
     from forgetbench.tuning.tune import TunedMethod
@@ -54,7 +55,7 @@ def tune(
 def _row(tuned: TunedMethod) -> tuple[str, ...]:
     if tuned.best is None:
         return (tuned.spec.label, "does not apply", "", "", "")
-    name, _, chosen = tuned.spec.label.partition(":")
+    name, chosen = MethodLabel.parse(tuned.spec.label)
     failed = sum(trial.status != "ok" for trial in tuned.trials)
     values = (figure(tuned.best.value, ".3f"), figure(tuned.trials[0].value, ".3f"))
     return (name, chosen or "the defaults", *values, str(failed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,14 +11,13 @@ from forgetbench.evidence.run import read_run
 from forgetbench.importers.logits import import_logits, is_logits_folder
 from forgetbench.leaderboard.client.http import LeaderboardClient
 from forgetbench.leaderboard.client.submit import pull_bundle
+from forgetbench.method_label import is_method_file
 from forgetbench.remote.pull import pull_board
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.results import Results
 from forgetbench.runner.run import run
 from forgetbench.tasks.task import read_task
-
-_METHOD_FILE = re.compile(r".+\.py(:.*)?", re.DOTALL)
 
 
 def prepare_submission(
@@ -39,7 +37,7 @@ def prepare_submission(
         ForgetBenchError: The method failed, or the server cannot be reached.
     """
     folder = Path(source)
-    if _METHOD_FILE.fullmatch(source) and not folder.is_dir():
+    if is_method_file(source) and not folder.is_dir():
         return _run_method(source, server, _require_task(task, source), config, progress)
     if is_logits_folder(folder):
         return _import_logits(folder, server, _require_task(task, source), config)

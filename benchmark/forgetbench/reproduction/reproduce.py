@@ -11,6 +11,7 @@ from typing import Any
 from forgetbench.errors import UsageError
 from forgetbench.evidence.environment import environment
 from forgetbench.evidence.run import read_run
+from forgetbench.method_label import MethodLabel
 from forgetbench.reproduction.reference_board import (
     SHIPPED,
     Difference,
@@ -175,7 +176,7 @@ def _select_rows(board: ReferenceBoard, rows: Sequence[str] | None) -> list[Refe
     if rows is None:
         return runnable
     labels = {row.label for row in runnable}
-    methods = {label.partition(":")[0] for label in labels}
+    methods = {MethodLabel.parse(label).name for label in labels}
     exact = labels & set(rows)
     whole = set(rows) - exact  # the name of a method selects all its rows, unless it is itself a label
     unknown = sorted(whole - methods)
@@ -183,7 +184,7 @@ def _select_rows(board: ReferenceBoard, rows: Sequence[str] | None) -> list[Refe
         raise UsageError(
             f"{board.task} has no reference row {', '.join(unknown)}. Available: {', '.join(sorted(labels))}."
         )
-    return [row for row in runnable if row.label in exact or row.label.partition(":")[0] in whole]
+    return [row for row in runnable if row.label in exact or MethodLabel.parse(row.label).name in whole]
 
 
 def _compared(

@@ -1,7 +1,6 @@
 """Method specifications: a method with its hyper-parameters, as one row of a board names it.
 
-A label is ``name[:parameter=value,...]``; a file is ``file.py:Class[:parameter=value,...]``. Both are parsed, printed
-and identified here and nowhere else.
+`forgetbench.method_label` has the grammar of labels and files.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from forgetbench.errors import UsageError
 from forgetbench.fingerprints import method_fingerprint
+from forgetbench.method_label import MethodFile, MethodLabel
 from forgetbench.methods import load_method_file, methods, parse_method, parse_method_file
 from forgetbench.store import JsonObject, digest
 
@@ -70,7 +70,7 @@ class MethodSpec:
     @property
     def named(self) -> tuple[str, ...]:
         """The hyper-parameters that the label names."""
-        return tuple(part.partition("=")[0] for part in self.label.partition(":")[2].split(",") if part)
+        return MethodLabel.parse(self.label).parameters
 
     @property
     def key(self) -> str:
@@ -92,7 +92,7 @@ class MethodSpec:
         """The source text of a method that is not part of this package."""
         if self.file is None:
             return None
-        return Path(self.file.rpartition(".py:")[0] + ".py").read_text(encoding="utf-8")
+        return Path(MethodFile.parse(self.file).path).read_text(encoding="utf-8")
 
     @property
     def fingerprint(self) -> str:
@@ -118,16 +118,14 @@ class MethodSpec:
 
     def with_label_diff(self, base: MethodSpec) -> Self:
         """This row under the label of another, followed by the hyper-parameters that differ from it."""
-        name, _, given = base.label.partition(":")
-        changed = [f"{key}={value}" for key, value in self.parameters.items() if value != base.parameters[key]]
-        values = ",".join([*filter(None, [given]), *changed])
-        return replace(self, label=f"{name}:{values}" if values else name)
+        changed = {name: value for name, value in self.parameters.items() if value != base.parameters[name]}
+        return replace(self, label=str(MethodLabel.parse(base.label).extended(changed)))
 
     def arguments(self) -> list[str]:
         """The command-line arguments that name this row."""
         if self.file is None:
             return ["--method", self.label]
-        values = self.label.partition(":")[2]
+        values = MethodLabel.parse(self.label).values
         return ["--method-file", self.file + (f":{values}" if values else "")]
 
 
@@ -154,14 +152,12 @@ def parse_methods(names: Sequence[str], files: Sequence[str], network: str) -> l
         selected = [name]
         if name in ("all", "sentinels"):
             selected = [known for known in methods.names() if _is_row(known, sentinel=name == "sentinels")]
-        specs += [MethodSpec.of(parse_method(text, network), _label(text)) for text in selected]
+        specs += [MethodSpec.of(parse_method(text, network), str(MethodLabel.parse(text))) for text in selected]
     for text in files:
         method = parse_method_file(text)
-        file, _, values = text.partition(".py")
-        class_name, _, values = values.removeprefix(":").partition(":")
-        address = f"{Path(file + '.py').resolve()}:{class_name or type(method).__name__}"
-        label = method.card.name + (f":{values}" if values else "")
-        specs.append(MethodSpec.of(method, _label(label), address))
+        file = MethodFile.parse(text)
+        address = f"{Path(file.path).resolve()}:{file.class_name or type(method).__name__}"
+        specs.append(MethodSpec.of(method, str(MethodLabel(method.card.name, file.values)), address))
     rows = [spec for spec in specs if not spec.kind.card.reference]
     check_distinct(rows)
     return rows
@@ -182,10 +178,6 @@ def check_distinct(rows: Sequence[MethodSpec]) -> None:
         raise UsageError(
             f"Duplicate method: {', '.join(sorted(twice))}. To run a method twice, give different hyper-parameters."
         )
-
-
-def _label(text: str) -> str:
-    return "".join(text.split())
 
 
 def _is_row(name: str, *, sentinel: bool) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.run import Run
+from forgetbench.method_label import MethodLabel
 from forgetbench.reporting.figures import critical_difference as across
 from forgetbench.reporting.figures import distributions, scatter, steps, strips
 from forgetbench.reporting.figures._style import LIGHT, Theme
@@ -214,10 +215,11 @@ def picture_across(boards: Mapping[str, Sequence[Row]], theme: Theme = LIGHT) ->
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """Row -> a name that fits: hyper-parameters become an ellipsis where the method has one such row only."""
-    heads = [name.partition(":")[0] for name in names if ":" in name]
+    labels = {name: MethodLabel.parse(name) for name in names}
+    heads = [label.name for label in labels.values() if label.values]
     return {
-        name: f"{name.partition(':')[0]}{MORE}" if ":" in name and heads.count(name.partition(":")[0]) == 1 else name
-        for name in names
+        name: f"{label.name}{MORE}" if label.values and heads.count(label.name) == 1 else name
+        for name, label in labels.items()
     }
 
 
