@@ -75,6 +75,14 @@ def test_every_wrong_value_is_reported():
 
 def test_former_names_and_values_are_accepted():
     assert Sample.from_dict({"number": 3, "space": "other"}) == Sample(count=3, space="wrong")
+    texts = ("number = 3", "space=other", "rate=0.10", "unknown=1", "rate")
+    assert [Sample.current_assignment(text) for text in texts] == [
+        "count=3",
+        "space=wrong",
+        "rate=0.10",
+        "unknown=1",
+        "rate",
+    ]
 
 
 def test_options_survive_a_round_trip_through_json():

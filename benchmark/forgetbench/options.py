@@ -159,17 +159,39 @@ class Options:
         Raises:
             UsageError: A name is unknown or given twice, or a value does not fit.
         """
-        known = {f.name: f.name for f in dataclasses.fields(cls)}
-        known |= {alias: name for name, spec in option_specs(cls).items() for alias in spec.aliases}
+        return cls(**cls.current_names(values))
+
+    @classmethod
+    def current_names(cls, values: Mapping[str, object]) -> dict[str, Any]:
+        """The values with former names replaced by present ones.
+
+        Raises:
+            UsageError: A name is unknown or given twice.
+        """
+        names = cls._all_names()
         present: dict[str, Any] = {}
         for name, value in values.items():
-            if name not in known:
+            if name not in names:
                 own = [f.name for f in dataclasses.fields(cls)]
                 raise UsageError(f"{cls.option_owner}: {unknown(cls.option_noun, name, own)}")
-            if known[name] in present:
-                raise UsageError(f"{cls.option_owner}: {name!r} is the former name of {known[name]!r}: give only one.")
-            present[known[name]] = value
-        return cls(**present)
+            if names[name] in present:
+                raise UsageError(f"{cls.option_owner}: {name!r} is the former name of {names[name]!r}: give only one.")
+            present[names[name]] = value
+        return present
+
+    @classmethod
+    def current_assignment(cls, text: str) -> str:
+        """A `name=value` text with a former name or value replaced by the present one; any other text unchanged."""
+        name, equals, value = (part.strip() for part in text.partition("="))
+        name = cls._all_names().get(name, name)
+        renamed = option_specs(cls)[name].renamed_values if name in option_specs(cls) else {}
+        return f"{name}{equals}{renamed.get(value, value)}"
+
+    @classmethod
+    def _all_names(cls) -> dict[str, str]:
+        """Present and former names -> present name."""
+        names = {f.name: f.name for f in dataclasses.fields(cls)}
+        return names | {alias: name for name, spec in option_specs(cls).items() for alias in spec.aliases}
 
     @classmethod
     def options(cls) -> list[OptionDoc]:

@@ -66,6 +66,7 @@ class Registry(Generic[T]):
         self._package = package
         self._targets: dict[str, T | str] = {}
         self._families: dict[str, object] = {}
+        self._aliases: dict[str, str] = {}
         self._discovered = False
 
     def register(self, name: str, target: T | str | None = None) -> Callable[[T], T]:
@@ -88,6 +89,10 @@ class Registry(Generic[T]):
         if target is not None:
             add(target)
         return decorate
+
+    def alias(self, former: str, name: str) -> None:
+        """Accept a former name, which is not listed."""
+        self._aliases[former] = name
 
     def family(self, prefix: str) -> Callable[[type[F]], type[F]]:
         """Class decorator: add all names ``prefix/NAME`` that a :class:`Family` knows.
@@ -119,7 +124,11 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         """Whether the name is known; of a family's names, any is until it is asked for."""
         self._discover()
-        return name in self._targets or (isinstance(name, str) and name.partition("/")[0] in self._families)
+        return (
+            name in self._targets
+            or name in self._aliases
+            or (isinstance(name, str) and name.partition("/")[0] in self._families)
+        )
 
     def get(self, name: str) -> T:
         """The thing behind a name.
@@ -128,6 +137,7 @@ class Registry(Generic[T]):
             UsageError: Nobody has that name; the message holds the nearest, and all or how to list them.
         """
         self._discover()
+        name = self._aliases.get(name, name)
         prefix, slash, rest = name.partition("/")
         if slash and prefix in self._families:
             return self._family(prefix).get(rest)

@@ -152,12 +152,14 @@ def parse_methods(names: Sequence[str], files: Sequence[str], network: str) -> l
         selected = [name]
         if name in ("all", "sentinels"):
             selected = [known for known in methods.names() if _is_row(known, sentinel=name == "sentinels")]
-        specs += [MethodSpec.of(parse_method(text, network), str(MethodLabel.parse(text))) for text in selected]
+        for text in selected:
+            method = parse_method(text, network)
+            specs.append(MethodSpec.of(method, _label(method, MethodLabel.parse(text).values)))
     for text in files:
         method = parse_method_file(text)
         file = MethodFile.parse(text)
         address = f"{Path(file.path).resolve()}:{file.class_name or type(method).__name__}"
-        specs.append(MethodSpec.of(method, str(MethodLabel(method.card.name, file.values)), address))
+        specs.append(MethodSpec.of(method, _label(method, file.values), address))
     rows = [spec for spec in specs if not spec.kind.card.reference]
     check_distinct(rows)
     return rows
@@ -178,6 +180,12 @@ def check_distinct(rows: Sequence[MethodSpec]) -> None:
         raise UsageError(
             f"Duplicate method: {', '.join(sorted(twice))}. To run a method twice, give different hyper-parameters."
         )
+
+
+def _label(method: Method, values: str) -> str:
+    """The row's label: the method's name and the given hyper-parameters, both by their present names."""
+    parts = [method.current_assignment(part) for part in values.split(",") if part.strip()]
+    return str(MethodLabel(method.card.name, ",".join(parts)))
 
 
 def _is_row(name: str, *, sentinel: bool) -> bool:
