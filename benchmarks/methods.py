@@ -16,7 +16,7 @@ from torch import nn
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.methods import methods
-from forgetbench.methods._fisher import per_example
+from forgetbench.methods._fisher import importance_per_example
 from forgetbench.methods.base import ForgetRequest, TaskFacts
 from forgetbench.networks import NetworkSpec
 from forgetbench.options import Scalar
@@ -76,7 +76,7 @@ def importances() -> None:
                 for key, value in network.named_parameters():
                     sums[key] += value.grad.clone().pow(2)
 
-        ours = ratio(lambda network=network, data=data: per_example(network, data), plain, rounds=3)
+        ours = ratio(lambda network=network, data=data: importance_per_example(network, data), plain, rounds=3)
         print(f"importances, {name} at {size:2d} pixels: {ours:.1f} times as fast as batches of one")
 
 
@@ -133,7 +133,7 @@ def main() -> None:
             validation=data.take(torch.nonzero(~forgotten)[:200, 0]),
             seed=0,
             recipe=recipe,
-            fresh_network=lambda shape=shape: shape.build(1),
+            new_network=lambda shape=shape: shape.build(1),
         )
         original = fit(shape.build(0), data, recipe, 0)
         print(f"\n{network}, 600 images of 8 x 8 pixels, one class of ten forgotten, retraining takes 25 epochs")

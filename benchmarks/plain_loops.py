@@ -126,7 +126,7 @@ class PlainLoops:
 
     def eu_k(self) -> nn.Module:
         network = copy.deepcopy(self.original)
-        fresh = self.request.fresh_network()
+        fresh = self.request.new_network()
         network.blocks[-1].load_state_dict(fresh.blocks[-1].state_dict())
         network.head.load_state_dict(fresh.head.state_dict())
         return self.last_block_trained(network)
@@ -235,7 +235,7 @@ class PlainLoops:
         return network
 
     def bad_teacher(self) -> nn.Module:
-        good, bad = copy.deepcopy(self.original).eval(), self.request.fresh_network().eval()
+        good, bad = copy.deepcopy(self.original).eval(), self.request.new_network().eval()
         network, kept = self.student(), torch.randperm(len(self.retain.labels))[: int(0.3 * len(self.retain.labels))]
         both = Data(
             torch.cat([self.forget.images, self.retain.images[kept]]),

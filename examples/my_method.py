@@ -30,7 +30,7 @@ class NoisyFineTune(Method):
                 weight.add_(self.noise * spread * torch.randn(weight.shape, generator=generator).to(weight))
         optimizer = torch.optim.SGD(network.parameters(), lr=self.lr, momentum=0.9)
         for epoch in range(self.epochs):
-            for images, labels in request.retain.batches(64, request.seed_of(epoch)):
+            for images, labels in request.retain.batches(64, request.derive_seed(epoch)):
                 optimizer.zero_grad()
                 classification_loss(network(images), labels).backward()
                 optimizer.step()

@@ -1,6 +1,6 @@
-"""Methods: what turns a model into an unlearned one. One file each; `methods` names them, and imports when asked.
+"""Unlearning methods, one paper per file; `methods` is their registry, which imports a method when it is first used.
 
-An author's own file needs no more than this::
+A method in a user's own file needs no more than this::
 
     from dataclasses import dataclass
     from forgetbench.methods import Method, param
@@ -56,18 +56,19 @@ __all__ = [
 
 methods: Registry[type[Method]] = Registry("method", entry_points="forgetbench.methods", package=__name__)
 """Name -> class; a method of this package is imported when it is first used."""
+methods.alias("sham", "no-op")
 register = methods.register
 
 
 def __getattr__(name: str) -> Any:
-    """The contract's names, imported when used: they need torch, and listing methods does not."""
+    """Import the names of the contract when they are used: they need torch, and listing methods does not."""
     if name in __all__:
         return getattr(importlib.import_module("forgetbench.methods.base"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def network_defaults(method: str, network: str) -> dict[str, Scalar]:
-    """The defaults that a method of the package has for a network, where they differ from those in its own file."""
+    """The hyper-parameters of a method whose defaults for a network differ from those in its file."""
     return dict(_defaults().get(network, {}).get(method, {}))
 
 
@@ -77,18 +78,19 @@ def _defaults() -> dict[str, dict[str, dict[str, Scalar]]]:
 
 
 def parse_method(text: str, network: str | None = None) -> Method:
-    """The method that `name:parameter=value,parameter=value` stands for, with the defaults of the network for the rest.
+    """The method of a label `name:parameter=value,parameter=value`, with the defaults of a network for the rest.
 
     Raises:
         UsageError: The name or a parameter is unknown, or a value is out of range.
     """
     label = MethodLabel.parse(text)
-    known = network_defaults(label.name, network) if network is not None else {}
-    return methods.get(label.name).from_dict({**known, **_parse_values(*label)})
+    method = methods.get(label.name)
+    defaults = network_defaults(method.card.name, network) if network is not None else {}
+    return method.from_dict({**defaults, **method.current_names(_parse_values(*label))})
 
 
 def parse_method_file(text: str) -> Method:
-    """The method that `file.py:Class:parameter=value,parameter=value` stands for.
+    """The method that `file.py:Class:parameter=value,parameter=value` names.
 
     Raises:
         UsageError: See `load_method_file`; or a parameter is unknown, or a value is out of range.
@@ -98,9 +100,9 @@ def parse_method_file(text: str) -> Method:
 
 
 def load_method_file(text: str) -> type[Method]:
-    """The class that `file.py:Class` stands for; the class may be left out where the file defines one method.
+    """The class that `file.py:Class` names; the class can be omitted if the file defines one method.
 
-    The file is imported from where it lies; `sys.path` is left alone, so it cannot import its neighbors.
+    The file is imported from its place without a change of `sys.path`, so it cannot import its neighbors.
 
     Raises:
         UsageError: There is no such file or class, the file does not import, or the class is not a method.
@@ -109,43 +111,45 @@ def load_method_file(text: str) -> type[Method]:
 
     file, class_name, _ = MethodFile.parse(text)
     module = _import_file(Path(file))
-    found = {
-        name: thing
-        for name, thing in vars(module).items()
-        if isinstance(thing, type) and thing.__module__ == module.__name__
+    classes = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__
     }
-    own = [name for name, thing in found.items() if issubclass(thing, Method)]
-    if not class_name and len(own) != 1:
-        raise UsageError(f"{file} defines {len(own)} methods ({', '.join(own) or 'none'}): say which, as {file}:Class")
-    chosen = found.get(class_name or own[0])
-    if chosen is None:
-        raise UsageError(f"{file} has no class {class_name!r}; it defines: {', '.join(found) or 'none'}")
-    if not issubclass(chosen, Method):
-        raise UsageError(f"{class_name} in {file} is not a method: derive it from forgetbench.methods.Method")
-    _check_class(chosen, file)
-    return chosen
+    names = [name for name, value in classes.items() if issubclass(value, Method)]
+    if not class_name and len(names) != 1:
+        defined = ", ".join(names) or "none"
+        raise UsageError(f"{file} defines {len(names)} methods ({defined}). Name one, as {file}:CLASS.")
+    kind = classes.get(class_name or names[0])
+    if kind is None:
+        raise UsageError(f"{file} has no class {class_name!r}. Available: {', '.join(classes) or 'none'}.")
+    if not issubclass(kind, Method):
+        raise UsageError(f"{class_name} in {file} is not a method. Derive it from forgetbench.methods.Method.")
+    _check_class(kind, file)
+    return kind
 
 
 def _check_class(kind: type[Method], file: str) -> None:
     missing = sorted(getattr(kind, "__abstractmethods__", ()))
     if missing:
-        raise UsageError(f"{kind.__name__} in {file} lacks {', '.join(missing)}(self, model, request)")
+        raise UsageError(f"{kind.__name__} in {file} lacks {', '.join(missing)}(self, model, request).")
     if inspect.get_annotations(kind).keys() - {"card"} and "__dataclass_fields__" not in kind.__dict__:
-        raise UsageError(f"{kind.__name__} in {file} needs @dataclass(frozen=True, kw_only=True) above the class")
+        raise UsageError(f"{kind.__name__} in {file} needs @dataclass(frozen=True, kw_only=True) above the class.")
 
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise UsageError(f"there is no file {path}: give the path of a Python file, as my_method.py:MyMethod")
-    where = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
-    name = f"forgetbench_method_{path.stem}_{where}"
+        raise UsageError(f"There is no file {path}. Give the path of a Python file, as my_method.py:MyMethod.")
+    # path and content are part of the module's name, so that an edited file is imported again
+    content = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
+    name = f"forgetbench_method_{path.stem}_{content}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is not a Python file: its name must end in .py")
+        raise UsageError(f"{path} is not a Python file: its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look up their module
     try:
         spec.loader.exec_module(module)
     except Exception as error:

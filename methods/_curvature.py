@@ -1,7 +1,7 @@
-"""Products with the Hessian and with the empirical Fisher matrix, and conjugate gradients to divide by them.
+"""Products with the Hessian and the empirical Fisher matrix, and conjugate gradients to solve systems with them.
 
 Neither matrix is ever formed: a product costs two or three backward passes. Vectors are lists of tensors, one per
-parameter. The model is to be in eval mode, so that examples do not see each other.
+parameter. The model must be in eval mode, in which examples do not affect each other.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ Product = Callable[[Vector], Vector]
 
 
 class Solution(NamedTuple):
-    """What conjugate gradients found."""
+    """Result of conjugate gradients."""
 
     vector: Vector
     iterations: int
     residual: float
-    """Norm of what is left, relative to the right-hand side."""
-    stopped_at_negative_curvature: bool
+    """Norm of the residual, relative to the right-hand side."""
+    negative_curvature: bool
+    """Whether it stopped because the curvature along a direction was not positive."""
 
 
 def hessian_product(model: nn.Module, examples: Examples, damping: float, batch_size: int = 128) -> Product:
-    """V -> (H + damping I) v, H the Hessian of the mean loss over the examples."""
+    """The function v -> (H + damping I) v, with H the Hessian of the mean loss over the examples."""
     parameters = list(model.parameters())
 
     def product(vector: Vector) -> Vector:
@@ -47,10 +48,10 @@ def hessian_product(model: nn.Module, examples: Examples, damping: float, batch_
 
 
 def fisher_product(model: nn.Module, examples: Examples, damping: float, batch_size: int = 128) -> Product:
-    """V -> (F + damping I) v, F the mean over examples of the outer product of an example's gradient with itself.
+    """The function v -> (F + damping I) v, with F the mean over examples of g_i g_i', g_i the gradient of an example.
 
     F v = 1/n sum_i g_i (g_i . v). A backward pass with weights u gives sum_i u_i g_i; its product with v is linear in
-    u, and the slopes are the g_i . v, so no gradient of a single example is ever held.
+    u with the slopes g_i . v, so that no gradient of a single example is ever held.
     """
     parameters = list(model.parameters())
 
@@ -61,8 +62,8 @@ def fisher_product(model: nn.Module, examples: Examples, damping: float, batch_s
             weights = torch.zeros_like(losses, requires_grad=True)
             gradients = torch.autograd.grad(losses, parameters, grad_outputs=weights, create_graph=True)
             slope = torch.stack([(g * v).sum() for g, v in zip(gradients, vector, strict=True)]).sum()
-            (along,) = torch.autograd.grad(slope, weights, retain_graph=True)
-            parts = torch.autograd.grad(losses, parameters, grad_outputs=along / len(examples))
+            (slopes,) = torch.autograd.grad(slope, weights, retain_graph=True)
+            parts = torch.autograd.grad(losses, parameters, grad_outputs=slopes / len(examples))
             for sums, part in zip(total, parts, strict=True):
                 sums.add_(part)
         return total
@@ -71,9 +72,9 @@ def fisher_product(model: nn.Module, examples: Examples, damping: float, batch_s
 
 
 def conjugate_gradients(product: Product, target: Vector, iterations: int, tolerance: float = 1e-4) -> Solution:
-    """X with product(x) = target, from x = 0; stops early at the tolerance, or where the curvature is not positive.
+    """Solve product(x) = target from x = 0; stop early at the tolerance, or if the curvature is not positive.
 
-    Where the curvature along the first direction is not positive, x is the target itself.
+    If the curvature along the first direction is not positive, x is the target itself.
     """
     solution = [torch.zeros_like(part) for part in target]
     residual = [part.clone() for part in target]

@@ -1,79 +1,42 @@
-"""Select parameters that matter more for the forget set than for all data, and shrink them (SSD and its kin)."""
+"""Shared by SSD, LFSSD and ASSD: importances over all data, class order, and a warning about alpha."""
 
 from __future__ import annotations
 
 import logging
 
 import torch
-from torch import Tensor, nn
 
 from forgetbench.methods._fisher import Importance
-from forgetbench.methods.base import ForgetRequest
-from forgetbench.training import Examples
+from forgetbench.methods.base import Examples, ForgetRequest
 
 _log = logging.getLogger(__name__)
 
 
-def dampen(
-    model: nn.Module, forget: Importance, everything: Importance, alpha: float, dampening: float, request: ForgetRequest
-) -> None:
-    """theta_i *= min(lambda I_D / I_f, 1) where I_f > alpha I_D, in place; reports what was selected.
+def average_importances(forget: Importance, retain: Importance, request: ForgetRequest) -> Importance:
+    """I_D from I_f and I_r: a mean over all data is the weighted mean of its parts, which saves a pass over D_f.
 
-    Args:
-        model: A copy of one's own.
-        forget: I_f, by parameter name.
-        everything: I_D, likewise.
-        alpha: How many times more a parameter must matter for the forget set; strict.
-        dampening: lambda.
-        request: Takes the report.
+    I_r is overwritten with I_D, so that there are never three in memory.
     """
-    selected = total = 0
-    factors = []
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            chosen = forget[name] > alpha * everything[name]
-            shrink = (dampening * everything[name]).div_(forget[name]).clamp_(max=1)  # no number where I_f is 0
-            factors.append(shrink[chosen])
-            parameter.mul_(shrink.masked_fill_(~chosen, 1.0))
-            selected += int(chosen.sum())
-            total += chosen.numel()
-    share = selected / total
-    request.report("share selected", share)
-    if selected:
-        request.report("median factor", float(torch.cat(factors).median()))
-        request.report("parameters at zero factor", float((torch.cat(factors) == 0).float().mean()))
-    if selected == 0 or share > 0.5:
-        remark = "no parameter was selected: nothing changed" if selected == 0 else f"{share:.0%} were selected"
-        request.report("remark", remark)
-        _log.warning("%s at alpha = %.4g", remark, alpha)
-
-
-def ratios(forget: Importance, everything: Importance) -> Tensor:
-    """I_f / I_D of all parameters in one vector, undefined ones (0/0, x/0) left out."""
-    values = torch.cat([(forget[name] / everything[name]).flatten() for name in forget])
-    return values[torch.isfinite(values)]
-
-
-def weighted(forget: Importance, retain: Importance, request: ForgetRequest) -> Importance:
-    """I_D out of I_f and I_r, since a mean over D is the mean of its parts; it saves a pass over the forget set.
-
-    I_r is overwritten with I_D, so that there are never three of them.
-    """
-    share = len(request.forget) / (len(request.forget) + len(request.retain))
+    forget_ratio = len(request.forget) / (len(request.forget) + len(request.retain))
     for name, value in retain.items():
-        value.mul_(1 - share).add_(share * forget[name])
+        value.mul_(1 - forget_ratio).add_(forget_ratio * forget[name])
     return retain
 
 
-def class_sorted(examples: Examples) -> Examples:
-    """The examples in the order of their classes, as the data sets of released codes lie; attributes as they are."""
+def all_in_released_order(request: ForgetRequest) -> Examples:
+    """All training examples in the order of released code: the retain set by class, then the forget set."""
+    return sorted_by_class(request.retain).join(request.forget)
+
+
+def sorted_by_class(examples: Examples) -> Examples:
+    """The examples in the order of their classes; examples with attributes in their own order."""
     return examples if examples.attributes else examples.take(torch.argsort(examples.labels, stable=True))
 
 
-def warn_of_bound(alpha: float, request: ForgetRequest) -> None:
-    """Say so where alpha cannot select anything: with per-example importances I_f/I_D is at most |D|/|D_f|."""
+def warn_if_alpha_too_large(alpha: float, request: ForgetRequest) -> None:
+    """Warn if alpha cannot select anything: with importances per example, I_f/I_D is at most |D|/|D_f|."""
     bound = (len(request.forget) + len(request.retain)) / len(request.forget)
     if alpha >= bound:
-        remark = f"alpha = {alpha:g} can select nothing: I_f/I_D is at most |D|/|D_f| = {bound:.3g}"
-        request.report("bound", remark)
-        _log.warning("%s; choose alpha below it", remark)
+        warning = f"alpha = {alpha:g} selects nothing, because I_f/I_D is at most |D|/|D_f| = {bound:.3g}"
+        request.log("bound", warning)
+        _log.warning("%s; choose a smaller alpha", warning)

@@ -1,4 +1,4 @@
-"""Low-rank adapters on linear layers: put beside them, trained alone, and merged into their weights."""
+"""Low-rank adapters (LoRA) on linear layers: added, trained alone, and merged into the weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from forgetbench.errors import UsageError
 
 
-class AdaptedLinear(nn.Module):
-    """x W' + b + x A' B' / r, with W and b frozen, A (r, in) drawn at random and B (out, r) zero.
+class LoRALinear(nn.Module):
+    """x W' + b + x A' B' / r, with W and b frozen, A (r, in) random and B (out, r) zero at first.
 
-    Hu et al. 2022; the scale is 1/r, as loralib's default.
+    Hu et al. 2022; the scale is 1/r, the default of loralib.
     """
 
     def __init__(self, linear: nn.Linear, rank: int, generator: torch.Generator) -> None:
@@ -31,19 +31,23 @@ class AdaptedLinear(nn.Module):
         return self.up @ self.down / self.down.shape[0]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The layer's answer with the adapter beside it."""
-        beside = nn.functional.linear(nn.functional.linear(inputs, self.down), self.up)
-        return cast("Tensor", self.linear(inputs)) + beside / self.down.shape[0]
+        """Output of the layer plus that of the adapter."""
+        low_rank = nn.functional.linear(nn.functional.linear(inputs, self.down), self.up)
+        return cast("Tensor", self.linear(inputs)) + low_rank / self.down.shape[0]
 
 
-def adapt(network: nn.Module, rank: int, generator: torch.Generator) -> list[list[AdaptedLinear]]:
-    """Put an adapter on both feed-forward layers of each block, and freeze all else, the head included.
+Groups = list[list[LoRALinear]]
+"""The adapters of each block."""
+
+
+def add_lora(network: nn.Module, rank: int, generator: torch.Generator) -> Groups:
+    """Add an adapter to both feed-forward layers of each block, and freeze everything else, the head included.
 
     Returns:
         One group of adapters per block, in order.
 
     Raises:
-        UsageError: A block has no feed-forward layers `mlp.fc1` and `mlp.fc2`: it is no transformer of timm's kind.
+        UsageError: A block has no feed-forward layers `mlp.fc1` and `mlp.fc2`, so it is no transformer block of timm.
     """
     network.requires_grad_(requires_grad=False)
     groups = []
@@ -53,16 +57,16 @@ def adapt(network: nn.Module, rank: int, generator: torch.Generator) -> list[lis
             mlp = getattr(block, "mlp", None)
             linear = getattr(mlp, name, None)
             if not isinstance(mlp, nn.Module) or not isinstance(linear, nn.Linear):
-                raise UsageError("low-rank adapters need transformer blocks with mlp.fc1 and mlp.fc2: use network vit")
-            adapter = AdaptedLinear(linear, rank, generator)
+                raise UsageError("Low-rank adapters need transformer blocks with mlp.fc1 and mlp.fc2. Use network vit.")
+            adapter = LoRALinear(linear, rank, generator)
             setattr(mlp, name, adapter)
             group.append(adapter)
         groups.append(group)
     return groups
 
 
-def merge(network: nn.Module) -> None:
-    """Add every adapter to the weight that it stands beside, and take it away."""
+def merge_lora(network: nn.Module) -> None:
+    """Add every adapter to its layer's weight and remove it; all parameters take gradients again."""
     with torch.no_grad():
         for block in cast("list[nn.Module]", network.blocks):
             mlp = cast("nn.Module", block.mlp)
@@ -73,14 +77,14 @@ def merge(network: nn.Module) -> None:
     network.requires_grad_(requires_grad=True)
 
 
-def group_norms(groups: list[list[AdaptedLinear]]) -> Tensor:
-    """The joint Frobenius norm of each group's matrices (groups,)."""
+def group_norms(groups: Groups) -> Tensor:
+    """Joint Frobenius norm of each group's matrices (groups,)."""
     matrices = [[part.flatten() for adapter in group for part in (adapter.down, adapter.up)] for group in groups]
     return torch.stack([torch.cat(group).norm() for group in matrices])
 
 
-def relative_updates(groups: list[list[AdaptedLinear]]) -> Tensor:
-    """The norm of each group's update over the norm of the weights that it changes (groups,)."""
+def relative_updates(groups: Groups) -> Tensor:
+    """Norm of each group's update divided by the norm of the weights that it changes (groups,)."""
     with torch.no_grad():
         return torch.stack(
             [

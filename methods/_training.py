@@ -1,11 +1,12 @@
-"""The loop that methods share: modes, seeds, precision, zeroed gradients, and an honest word when the loss blows up."""
+"""Plumbing of the methods' training loops: modes, seeds, precision, zeroed gradients, and a check of the loss."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar, cast
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +16,14 @@ from forgetbench.methods.base import ForgetRequest
 from forgetbench.training import DivergedError, Examples
 from forgetbench.training.compute import autocast, channels_last, seeded
 
-T = TypeVar("T")
 
-
-def editable(model: nn.Module) -> nn.Module:
-    """A copy whose parameters all take gradients; the model given is never touched."""
-    edited = copy.deepcopy(model)
-    return edited.requires_grad_(requires_grad=True)
+def clone_model(model: nn.Module) -> nn.Module:
+    """A deep copy in which all parameters take gradients; the given model is never changed."""
+    return copy.deepcopy(model).requires_grad_(requires_grad=True)
 
 
 def set_mode(network: nn.Module, *, batch_norm: str) -> None:
-    """Train mode, batch-norm statistics moving (`train`) or held as the original has them (`eval`)."""
+    """Set train mode; batch-norm statistics move with `batch_norm="train"` and are held fixed with "eval"."""
     network.train()
     if batch_norm == "eval":
         for module in network.modules():
@@ -33,113 +31,147 @@ def set_mode(network: nn.Module, *, batch_norm: str) -> None:
                 module.eval()
 
 
-def descend(
+class TrainLoop:
+    """One training loop in progress; see `train_loop`."""
+
+    def __init__(
+        self, network: nn.Module, request: ForgetRequest, optimizer: torch.optim.Optimizer, method: str, batch_norm: str
+    ) -> None:
+        self._network, self._optimizer, self._method, self._batch_norm = network, optimizer, method, batch_norm
+        self._device, self._mixed_precision = request.device, request.recipe.mixed_precision
+        self._epoch = 0
+        self._total = torch.zeros((), device=self._device)
+
+    def epochs(self, count: int) -> Iterator[int]:
+        """Epoch numbers from 0; each sets the network's mode before it and checks the sum of its losses after it.
+
+        Raises:
+            DivergedError: A loss is NaN or infinite.
+        """
+        for self._epoch in range(count):
+            set_mode(self._network, batch_norm=self._batch_norm)
+            self._total.zero_()
+            yield self._epoch
+            self.check()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of the recipe, for the forward pass and the loss."""
+        return autocast(self._device, enabled=self._mixed_precision)
+
+    def backward(self, loss: Tensor) -> None:
+        """Replace all gradients by those of a loss; a method may change them before it calls `optimizer.step()`."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._total += loss.detach().float()
+
+    def step(self, loss: Tensor) -> None:
+        """Take one step of the optimizer on a loss."""
+        self.backward(loss)
+        self._optimizer.step()
+
+    def check(self) -> None:
+        """Raise `DivergedError` if a loss of the current epoch was NaN or infinite."""
+        # once per epoch, because reading a number from a GPU waits for all work on it
+        check_finite(float(self._total), self._method, self._epoch, self._optimizer.param_groups[0]["lr"])
+
+
+@contextmanager
+def train_loop(
     network: nn.Module,
     request: ForgetRequest,
-    *,
-    epochs: int,
-    batches: Callable[[int], Iterable[T]],
-    loss: Callable[[T], Tensor],
     optimizer: torch.optim.Optimizer,
     method: str,
+    *,
     batch_norm: str = "eval",
-    after_epoch: Callable[[int], bool] | None = None,
-) -> nn.Module:
-    """Minimize a loss over batches for some epochs, in place; the network comes back in eval mode.
+) -> Iterator[TrainLoop]:
+    """Prepare a network for a training loop, and return it to eval mode afterwards.
+
+    A method writes its loop in the block::
+
+        with train_loop(network, request, optimizer, self.card.name) as loop:
+            for epoch in loop.epochs(self.epochs):
+                for images, labels in request.retain.batches(self.batch_size, request.derive_seed(epoch)):
+                    with loop.autocast():
+                        loss = classification_loss(network(images), labels)
+                    loop.step(loss)
 
     Args:
-        network: A copy of one's own.
-        request: For its seed, precision and device.
-        epochs: Passes.
-        batches: Epoch -> its batches, of whatever the loss takes.
-        loss: A scalar of one batch.
+        network: A copy that may be changed in place.
+        request: Gives seed, precision and device.
         optimizer: Holds the parameters that may change.
-        method: Its name, for the message of `DivergedError`.
-        batch_norm: "eval" holds the running statistics, "train" lets them move as in training.
-        after_epoch: Called with the epoch; stops the loop by returning True.
+        method: Name, for the message of `DivergedError`.
+        batch_norm: "eval" holds the running statistics fixed, "train" lets them move as in training.
 
     Raises:
-        DivergedError: The loss is no longer a number.
+        DivergedError: A loss is NaN or infinite.
     """
-    device = request.device
-    with seeded(request.seed, device), channels_last(network):
-        for epoch in range(epochs):
-            set_mode(network, batch_norm=batch_norm)
-            total = torch.zeros((), device=device)
-            for batch in batches(epoch):
-                with autocast(device, enabled=request.recipe.mixed_precision):
-                    value = loss(batch)
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()
-                optimizer.step()
-                total += value.detach().float()
-            check_finite(float(total), method, epoch, optimizer.param_groups[0]["lr"])
-            if after_epoch is not None and after_epoch(epoch):
-                break
+    with seeded(request.seed, request.device), channels_last(network):
+        loop = TrainLoop(network, request, optimizer, method, batch_norm)
+        yield loop
+        loop.check()
     optimizer.zero_grad(set_to_none=True)
-    return network.eval()
+    network.eval()
 
 
 def check_finite(value: float, method: str, epoch: int, lr: float) -> None:
-    """Raise `DivergedError`, naming method, epoch (from 1) and learning rate, unless the loss is a number."""
+    """Raise `DivergedError` with method, epoch (counted from 1) and learning rate if a loss is NaN or infinite."""
     if not math.isfinite(value):
         raise DivergedError(f"{method} diverged in epoch {epoch + 1} at learning rate {lr:.3g}: the loss is {value}")
 
 
-def endless(examples: Examples, size: int, request: ForgetRequest, stream: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled batches without end, another order each time round."""
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def cycle(examples: Examples, size: int, request: ForgetRequest, stream: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless shuffled batches, in a new order in each pass."""
     turn = 0
     while True:
-        yield from examples.batches(size, request.seed_of(stream, turn))
+        yield from examples.batches(size, request.derive_seed(stream, turn))
         turn += 1
 
 
 def accuracy(network: nn.Module, examples: Examples, batch_size: int = 512) -> float:
-    """Share of right answers, in eval mode (mean over attributes); the network's mode is put back."""
+    """Fraction of correct answers in eval mode (mean over attributes); the network's mode is restored."""
     was_training = network.training
     network.eval()
-    right = torch.zeros((), device=examples.device)
+    correct = torch.zeros((), device=examples.device)
     with torch.no_grad():
         for images, labels in examples.batches(batch_size):
             logits = network(images)
             hits = logits.argmax(1) == labels if labels.ndim == 1 else ((logits > 0) == labels.bool()).float().mean(1)
-            right += hits.sum()
+            correct += hits.sum()
     network.train(was_training)
-    return float(right) / len(examples)
+    return float(correct) / len(examples)
 
 
-def outputs_of(network: nn.Module) -> int:
-    """How many classes, or attributes, a network answers for."""
+def n_outputs(network: nn.Module) -> int:
+    """Number of classes or attributes that a network predicts."""
     return int(cast("nn.Linear", network.head).out_features)
 
 
-def random_labels(labels: Tensor, classes: int, generator: torch.Generator, *, over: str = "other") -> Tensor:
-    """Labels drawn at random for (N,) classes or (N, A) attributes; the ones given are left alone.
+def random_labels(labels: Tensor, classes: int, generator: torch.Generator, *, label_space: str = "wrong") -> Tensor:
+    """Random labels for (N,) classes or (N, A) attributes, as a new tensor.
 
     Args:
         labels: int64, the true ones.
-        classes: Number of classes; not read for attributes.
+        classes: Number of classes; not used for attributes.
         generator: On the CPU.
-        over: "other" draws uniformly from the wrong classes, "all" from all of them, the true one among them. Each
-            attribute is flipped with probability one half either way.
+        label_space: "wrong" draws uniformly from the wrong classes, "all" from all classes. With either, each attribute
+            is flipped with probability one half.
     """
     if labels.ndim == 2:
         return torch.randint(0, 2, tuple(labels.shape), generator=generator).to(labels.device)
-    if over == "all":
+    if label_space == "all":
         return torch.randint(0, classes, (len(labels),), generator=generator).to(labels.device)
     if classes < 2:
-        raise UsageError("a random wrong label needs at least two classes")
+        raise UsageError("A random wrong label needs at least two classes.")
     shift = torch.randint(1, classes, (len(labels),), generator=generator).to(labels.device)
     return (labels + shift) % classes
 
 
-def forgotten_classes(request: ForgetRequest, method: str) -> list[int]:
-    """The classes of the forget set that no retained example has.
-
-    Raises:
-        UsageError: There is none: the request does not forget whole classes.
-    """
-    gone = set(request.forget.labels.tolist()) - set(request.retain.labels.tolist())
-    if not gone:
-        raise UsageError(f"{method} forgets whole classes, and every class of the forget set is also retained")
-    return sorted(gone)
+def forgotten_classes(request: ForgetRequest) -> list[int]:
+    """The classes of the forget set that no retained example has, in ascending order."""
+    return sorted(set(request.forget.labels.tolist()) - set(request.retain.labels.tolist()))

@@ -1,10 +1,10 @@
-"""Amnesiac unlearning as it is usually implemented: random labels on the forget set, trained with all of the rest.
+"""Amnesiac unlearning as it is usually implemented: train on everything, the forget set with random labels.
 
-    min CE(f(x), y') over D_f joined with CE(f(x), y) over D_r, y' uniform on the classes other than y
+    min CE(f(x), y') over D_f joined with CE(f(x), y) over D_r,   y' uniform on the classes other than y
 
 Graves et al. 2021, section 4.1 (unlearning by relabelling), in the form of Foster et al. 2024's code: labels drawn
-once, Adam, three epochs over everything. Their other method, replaying recorded gradients backwards, needs a record of
-the training and is not this one. Batch-norm statistics move, as in training.
+once, Adam, three epochs over all examples. The second method of the paper, which subtracts recorded gradients, needs a
+record of the training and is not this one. Batch-norm statistics move, as in training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import descend, editable, outputs_of, random_labels
+from forgetbench.methods._training import clone_model, n_outputs, random_labels, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -39,17 +39,15 @@ class Amnesiac(Method):
     batch_size: int = param(128, ge=2, help="Examples per step.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model that was taught otherwise."""
-        edited = editable(model)
-        labels = random_labels(request.forget.labels, outputs_of(model), request.generator(0))
-        data = request.forget.relabel(labels).join(request.retain)
-        return descend(
-            edited,
-            request,
-            epochs=self.epochs,
-            batches=lambda epoch: data.batches(self.batch_size, request.seed_of(1, epoch)),
-            loss=lambda batch: classification_loss(edited(batch[0]), batch[1]),
-            optimizer=make_optimizer(edited.parameters(), "adam", self.lr),
-            method=self.card.name,
-            batch_norm="train",
-        )
+        """A copy of the model, trained on all examples."""
+        network = clone_model(model)
+        optimizer = make_optimizer(network.parameters(), "adam", self.lr)
+        wrong_labels = random_labels(request.forget.labels, n_outputs(model), request.generator(0))
+        data = request.forget.relabel(wrong_labels).join(request.retain)
+        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+            for epoch in loop.epochs(self.epochs):
+                for images, labels in data.batches(self.batch_size, request.derive_seed(1, epoch)):
+                    with loop.autocast():
+                        loss = classification_loss(network(images), labels)
+                    loop.step(loss)
+        return network

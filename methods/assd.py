@@ -1,11 +1,12 @@
-"""Adaptive SSD: the threshold of SSD chosen from the share of the data that is to be forgotten; nothing to tune.
+"""Adaptive SSD: SSD whose threshold follows from the size of the forget set, without hyper-parameters.
 
-    p = 100 - ln(1 + 100 |D_f| / |D|),   alpha = p-th percentile of I_f,i / I_D,i over all parameters,   lambda = 1
+    p = 100 - ln(1 + 100 |D_f| / |D|)
+    alpha = p-th percentile of I_f,i / I_D,i over all weights,   lambda = 1
 
 Schoepf, Foster and Brintrup, "Parameter-tuning-free data entry error unlearning with adaptive selective synaptic
-dampening", 2024, equation 6. Ratios that are undefined are left out. Deviations: the importances are per example by
-default, as in `ssd`; the authors' notebook takes I_D over the retain set alone (`reference="retain"`), which selects
-the same weights but shrinks them more.
+dampening", 2024, equation 6; undefined ratios are skipped. Deviation: the importances are per example by default, as in
+ssd.py. The authors' notebook takes I_D over the retain set alone (`reference="retain"`), which selects the same weights
+but shrinks them more.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._dampening import class_sorted, dampen, ratios, weighted
-from forgetbench.methods._fisher import per_example, squared_batch_means
-from forgetbench.methods._training import editable
+from forgetbench.methods._dampening import average_importances, sorted_by_class
+from forgetbench.methods._fisher import Importance, importance_per_batch, importance_per_example
+from forgetbench.methods._training import clone_model
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.ssd import dampen
 
 
 @methods.register("assd")
@@ -56,27 +59,33 @@ class ASSD(Method):
     batch_size: int = param(64, ge=1, paper_default=1024, help="Examples per backward.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model, dampened."""
-        edited = editable(model)
+        """A copy of the model with dampened weights."""
+        network = clone_model(model)
         if self.importance == "batch":
-            data = class_sorted(request.retain)
+            data = sorted_by_class(request.retain)
             data = data.join(request.forget) if self.reference == "all" else data
-            forget = squared_batch_means(edited, request.forget.batches(self.batch_size))
-            everything = squared_batch_means(edited, data.batches(self.batch_size))
+            forget = importance_per_batch(network, request.forget.batches(self.batch_size))
+            everything = importance_per_batch(network, data.batches(self.batch_size))
         else:
             forget, retain = (
-                per_example(edited, examples, batch_size=self.batch_size)
-                for examples in (request.forget, request.retain)
+                importance_per_example(network, part, batch_size=self.batch_size)
+                for part in (request.forget, request.retain)
             )
-            everything = weighted(forget, retain, request) if self.reference == "all" else retain
-        known = ratios(forget, everything).cpu().numpy()
-        alpha = float(np.percentile(known, percentile(request))) if known.size else math.inf
-        request.report("alpha", alpha)
-        dampen(edited, forget, everything, alpha, 1.0, request)
-        return edited.eval()
+            everything = average_importances(forget, retain, request) if self.reference == "all" else retain
+        ratios = finite_ratios(forget, everything).cpu().numpy()
+        alpha = float(np.percentile(ratios, percentile(request))) if ratios.size else math.inf
+        request.log("alpha", alpha)
+        dampen(network, forget, everything, alpha, 1.0, request)
+        return network.eval()
 
 
 def percentile(request: ForgetRequest) -> float:
     """100 - ln(1 + 100 |D_f|/|D|)."""
     forget, retain = len(request.forget), len(request.retain)
     return 100 - math.log(1 + 100 * forget / (forget + retain))
+
+
+def finite_ratios(forget: Importance, everything: Importance) -> Tensor:
+    """I_f / I_D of all weights as one vector, without the undefined ones (0/0 and x/0)."""
+    values = torch.cat([(forget[name] / everything[name]).flatten() for name in forget])
+    return values[torch.isfinite(values)]

@@ -25,49 +25,49 @@ class ForgetRequest:
     """All that a method is given: no test data, no oracle.
 
     Raises:
-        UsageError: There is nothing to forget, or nothing would be left.
+        UsageError: There is nothing to forget, or nothing to train on would remain.
     """
 
     forget: Examples
-    """What is to be forgotten, with the labels that were trained on."""
+    """The examples to forget, with the labels that were trained on."""
     retain: Examples
-    """What is to be kept."""
+    """The other training examples."""
     validation: Examples
-    """Held-out examples of what is to be kept."""
+    """Held-out examples like the retained ones."""
     seed: int
-    """Of every random choice of the method."""
+    """Seed of every random choice of the method."""
     recipe: Recipe
     """How the original was trained."""
-    fresh_network: Callable[[], nn.Module]
-    """Makes a newly initialized network of the same architecture, on the same device; each call the same one."""
+    new_network: Callable[[], nn.Module]
+    """Makes a newly initialized network of the same architecture on the same device; every call makes the same one."""
     step: int = 0
     """Position in a stream of requests; step k gets the model that step k-1 returned."""
     notes: dict[str, float | str] = field(default_factory=dict)
-    """What the method reports of its own work, collected into the manifest."""
+    """What the method has logged; stored in the manifest."""
 
     def __post_init__(self) -> None:
         if len(self.forget) == 0:
-            raise UsageError("the forget set is empty: give at least one example to forget")
+            raise UsageError("The forget set is empty. Give at least one example to forget.")
         if len(self.retain) == 0:
-            raise UsageError("the forget set is the whole training set: leave at least two examples to retain")
+            raise UsageError("The forget set is the whole training set. Leave at least two examples to retain.")
         if len(self.retain) == 1:
-            raise UsageError("one example is left to retain: leave at least two, since training on one is none")
+            raise UsageError("Only one example is left to retain. Leave at least two, because training needs two.")
 
     @property
     def device(self) -> torch.device:
-        """Where the examples lie, and so the model."""
+        """Device of the examples and the model."""
         return self.forget.device
 
-    def seed_of(self, *stream: int) -> int:
+    def derive_seed(self, *stream: int) -> int:
         """A seed for one stream of random choices, such as an epoch."""
         return derived_seed(self.seed, *stream)
 
     def generator(self, *stream: int) -> torch.Generator:
-        """A generator, on the CPU, for one stream of random choices."""
+        """A generator on the CPU for one stream of random choices."""
         return derived_generator(self.seed, *stream)
 
-    def report(self, name: str, value: float | str) -> None:
-        """Keep a figure or a remark of the method's own, such as the share of weights that it changed."""
+    def log(self, name: str, value: float | str) -> None:
+        """Record a number or a remark, such as the ratio of weights that changed."""
         self.notes[name] = value if isinstance(value, str) else float(value)
 
 
@@ -90,22 +90,22 @@ class Method(Options, ABC):
 
     @abstractmethod
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """An unlearned model; the one given is left as it was."""
+        """An unlearned model; the given model is not changed."""
 
     @property
     def training_loss(self) -> LossFunction | None:
-        """The loss that the method wants its original trained with; None = the ordinary one.
+        """The loss that the method needs its original trained with; None: the ordinary one.
 
         A subclass may override this by a property or by a plain method `training_loss(network, images, labels)`.
         """
         return None
 
     def training_parameters(self) -> dict[str, Scalar]:
-        """The hyper-parameters that shape `training_loss`, by which its originals are stored."""
+        """The hyper-parameters that shape `training_loss`; they are part of the key of its originals."""
         return self.to_dict()
 
     def applies_to(self, facts: TaskFacts) -> str | None:
-        """Why the method does not apply to a task, in a sentence; None when it does."""
+        """Why the method does not apply to a task, in one sentence; None if it applies."""
         card = self.card
         if not {"*", facts.network, facts.like} & set(card.networks):
             return f"{card.name} applies to the networks {', '.join(card.networks)}, not to {facts.network}"

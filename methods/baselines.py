@@ -1,4 +1,4 @@
-"""No unlearning: the original as it is, a row that stands on every board."""
+"""The reference rows of every board: the original as it is, and retraining."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from forgetbench.training import fit
 @methods.register("none")
 @dataclass(frozen=True, kw_only=True)
 class NoUnlearning(Method):
-    """Return the original, untouched."""
+    """Return the original unchanged."""
 
     card: ClassVar[MethodCard] = MethodCard(
         name="none",
-        title="No unlearning: the original, untouched",
+        title="No unlearning: the original, unchanged",
         family="reference",
         random=False,
         known_limitations="Forgets nothing.",
@@ -35,11 +35,11 @@ class NoUnlearning(Method):
 @methods.register("retrain")
 @dataclass(frozen=True, kw_only=True)
 class Retrain(Method):
-    """Train a fresh network on the retain set."""
+    """Train a new network on the retain set."""
 
     card: ClassVar[MethodCard] = MethodCard(
         name="retrain",
-        title="A fresh network, trained on the retain set by the same recipe",
+        title="A new network, trained on the retain set with the same recipe",
         family="reference",
         needs=("retain",),
         known_limitations="Expensive.",
@@ -48,4 +48,4 @@ class Retrain(Method):
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:  # noqa: ARG002
         """A newly trained network."""
-        return fit(request.fresh_network(), request.retain, request.recipe, request.seed)
+        return fit(request.new_network(), request.retain, request.recipe, request.seed)

@@ -1,16 +1,16 @@
-"""Boundary shrink: teach each forgotten image the wrong class whose boundary is nearest.
+"""Boundary shrink: train each forgotten image on the wrong class whose boundary is nearest.
 
-    min CE(f(x), y')  over D_f,  y' = argmax_{k != y} f_o(x')_k,  x' = clip(x + bound sign(grad_x CE(f_o(x), y)))
+    min CE(f(x), y') over D_f
+    y' = argmax_{k != y} f_o(x')_k,   x' = clip(x + bound sign(grad_x CE(f_o(x), y)))
 
-Chen et al. 2023 (neighbor searching): one step of the fast gradient sign method on the original finds the
-neighboring class. Deviations: the true class is never y'. In the released code it is where the step does not cross
-the boundary, and so that image is remembered (`released=True`); that code also rounds x' to bytes, and lets batch-norm
-statistics move, which are held here.
+Chen et al. 2023 (neighbor searching): one step of the fast gradient sign method on the original finds the neighboring
+class. Deviations: y' is never the true class, which it is in the released code if the step does not cross the
+boundary, so that this image is remembered (`as_published=True`); the released code also rounds x' to bytes, and its
+batch-norm statistics move, which are held fixed here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,34 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from forgetbench.methods import methods
-from forgetbench.methods._distillation import teacher_of
-from forgetbench.methods._training import descend, editable
+from forgetbench.methods._distillation import frozen_copy
+from forgetbench.methods._training import clone_model, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
-
-
-def neighboring_classes(
-    original: nn.Module, examples: Examples, bound: float, batch_size: int = 256, *, with_true: bool = False
-) -> Tensor:
-    """The class (n,) that each image falls into when pushed `bound` (pixels in [0,1]) out of its own.
-
-    Args:
-        original: In eval mode.
-        examples: With classes as labels.
-        bound: Length of the step in each pixel.
-        batch_size: Images per step.
-        with_true: Whether an image that stays in its class gets that class.
-    """
-    found = []
-    for images, labels in examples.batches(batch_size):
-        images.requires_grad_()
-        (gradient,) = torch.autograd.grad(functional.cross_entropy(original(images), labels), images)
-        with torch.no_grad():
-            logits = original((images + bound * gradient.sign()).clamp(0, 1))
-            if not with_true:
-                logits = logits.scatter(1, labels[:, None], float("-inf"))
-            found.append(logits.argmax(1))
-    return torch.cat(found)
 
 
 @methods.register("boundary-shrink")
@@ -69,23 +45,48 @@ class BoundaryShrink(Method):
     bound: float = param(0.1, gt=0, le=1, search=(0.02, 0.5), help="Step of the attack, in pixels between 0 and 1.")
     batch_size: int = param(64, ge=1, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
-    released: bool = param(False, help="Whether an image that the attack does not move keeps its label.")
+    as_published: bool = param(
+        False,
+        aliases=("released",),
+        paper_default=True,
+        help="Whether an image keeps its label if the attack does not move it.",
+    )
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model, taught the neighboring classes."""
-        neighbors = neighboring_classes(teacher_of(model), request.forget, self.bound, with_true=self.released)
-        request.report("attack success", float((neighbors != request.forget.labels).float().mean()))
-        edited, relabelled = editable(model), request.forget.relabel(neighbors)
+        """A copy of the model, trained on the neighboring classes."""
+        original, network = frozen_copy(model), clone_model(model)
+        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum)
+        neighbors = neighboring_classes(original, request.forget, self.bound, allow_true=self.as_published)
+        request.log("attack success", float((neighbors != request.forget.labels).float().mean()))
+        relabeled = request.forget.relabel(neighbors)
+        with train_loop(network, request, optimizer, self.card.name) as loop:
+            for epoch in loop.epochs(self.epochs):
+                for images, labels in relabeled.batches(self.batch_size, request.derive_seed(epoch)):
+                    with loop.autocast():
+                        loss = classification_loss(network(images), labels)
+                    loop.step(loss)
+        return network
 
-        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            yield from relabelled.batches(self.batch_size, request.seed_of(epoch))
 
-        return descend(
-            edited,
-            request,
-            epochs=self.epochs,
-            batches=batches,
-            loss=lambda batch: classification_loss(edited(batch[0]), batch[1]),
-            optimizer=make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum),
-            method=self.card.name,
-        )
+def neighboring_classes(
+    original: nn.Module, examples: Examples, bound: float, batch_size: int = 256, *, allow_true: bool = False
+) -> Tensor:
+    """The class (n,) of each image after one step away from its own class.
+
+    Args:
+        original: In eval mode.
+        examples: Labels are classes.
+        bound: Length of the step in each pixel, for pixels in [0,1].
+        batch_size: Images per step.
+        allow_true: Whether an image that stays in its class gets that class.
+    """
+    neighbors = []
+    for images, labels in examples.batches(batch_size):
+        images.requires_grad_()
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(original(images), labels), images)
+        with torch.no_grad():
+            logits = original((images + bound * gradient.sign()).clamp(0, 1))
+            if not allow_true:
+                logits = logits.scatter(1, labels[:, None], float("-inf"))
+            neighbors.append(logits.argmax(1))
+    return torch.cat(neighbors)

@@ -1,11 +1,11 @@
-"""CF-k: let the last k blocks forget, by training them on the retain set while all before them is frozen.
+"""CF-k: train the last k blocks on the retain set, with all blocks before them frozen.
 
-    min CE(D_r)  over the parameters of the last k blocks and the head
+    min CE(D_r) over the parameters of the last k blocks and the head
 
-Goel et al. 2022, who count layers; we count the network's blocks (a convolution, a residual block, a
-transformer block) and train the head, and any normalization between it and the last block, always. Batch-norm
-statistics of frozen blocks are frozen too; in the code of Choi and Na 2023, which freezes weights alone, they move.
-The learning rate falls by a cosine.
+Goel et al. 2022, who count layers; here k counts the network's blocks (a convolution, a residual block, a transformer
+block), and the head, as well as any normalization between it and the last block, is always trained. Batch-norm
+statistics of frozen blocks are frozen too; in the code of Choi and Na 2023, which freezes weights only, they move. The
+learning rate falls by a cosine.
 """
 
 from __future__ import annotations
@@ -17,27 +17,10 @@ from torch import nn
 
 from forgetbench.errors import UsageError
 from forgetbench.methods import methods
-from forgetbench.methods._finetuning import Repair
-from forgetbench.methods._training import editable
+from forgetbench.methods._finetuning import cosine, retain_batches
+from forgetbench.methods._training import clone_model, set_lr, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-
-
-def last_parts(network: nn.Module, k: int, method: str) -> list[str]:
-    """Names of the parameters and buffers of the last k blocks and of all that comes behind them.
-
-    Raises:
-        UsageError: The network has fewer blocks.
-    """
-    blocks: list[nn.Module] = network.blocks  # type: ignore[assignment]
-    if k > len(blocks):
-        raise UsageError(f"{method}: k must be at most {len(blocks)}, the number of the network's blocks, not {k}")
-    owners = {id(module): name for name, module in network.named_modules()}
-    kept = tuple(f"{owners[id(block)]}." for block in blocks[: len(blocks) - k])
-    names = list(network.state_dict())
-    if not kept:  # every block, but not the stem before them
-        kept_until = next(place for place, name in enumerate(names) if name.startswith(f"{owners[id(blocks[0])]}."))
-        return names[kept_until:]
-    return names[1 + max(place for place, name in enumerate(names) if name.startswith(kept)) :]
+from forgetbench.training import classification_loss, make_optimizer
 
 
 @methods.register("cf-k")
@@ -67,23 +50,43 @@ class CFK(Method):
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
 
-    def prepare(self, network: nn.Module, request: ForgetRequest, trained: list[str]) -> None:
-        """What happens to the parts that will be trained, before they are."""
-
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model whose last parts were trained further."""
-        edited = editable(model)
-        trained = last_parts(edited, self.k, self.card.name)
-        self.prepare(edited, request, trained)
-        for name, parameter in edited.named_parameters():
-            parameter.requires_grad_(name in trained)
-        frozen = [module for name, module in edited.named_modules() if not any(t.startswith(name) for t in trained)]
-        repair = Repair(
-            method=self.card.name,
-            epochs=self.epochs,
-            lr=self.lr,
-            batch_size=self.batch_size,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
-        return repair.run(edited, request, still=frozen).requires_grad_(requires_grad=True)
+        """A copy of the model whose last blocks were trained further."""
+        network = clone_model(model)
+        return self.train_last_blocks(network, last_block_names(network, self.k, self.card.name), request)
+
+    def train_last_blocks(self, network: nn.Module, names: list[str], request: ForgetRequest) -> nn.Module:
+        """Train the parameters and buffers with these names in place, with everything else frozen."""
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in names)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        frozen = [part for prefix, part in network.named_modules() if not any(n.startswith(prefix) for n in names)]
+        optimizer = make_optimizer(trained, "sgd", self.lr, self.momentum, self.weight_decay)
+        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+            for epoch in loop.epochs(self.epochs):
+                for module in frozen:
+                    module.eval()
+                for progress, images, labels in retain_batches(request, self.batch_size, epoch, self.epochs):
+                    set_lr(optimizer, self.lr * cosine(progress))
+                    with loop.autocast():
+                        loss = classification_loss(network(images), labels)
+                    loop.step(loss)
+        return network.requires_grad_(requires_grad=True)
+
+
+def last_block_names(network: nn.Module, k: int, method: str) -> list[str]:
+    """Names of the parameters and buffers of the last k blocks and of everything after them.
+
+    Raises:
+        UsageError: The network has fewer blocks.
+    """
+    blocks: list[nn.Module] = network.blocks  # type: ignore[assignment]
+    if k > len(blocks):
+        raise UsageError(f"{method}: k must be at most {len(blocks)}, the number of the network's blocks, not {k}")
+    prefixes = {id(module): name for name, module in network.named_modules()}
+    frozen = tuple(f"{prefixes[id(block)]}." for block in blocks[: len(blocks) - k])
+    names = list(network.state_dict())
+    if not frozen:  # every block, but not the stem before them
+        first = next(place for place, name in enumerate(names) if name.startswith(f"{prefixes[id(blocks[0])]}."))
+        return names[first:]
+    return names[1 + max(place for place, name in enumerate(names) if name.startswith(frozen)) :]

@@ -161,7 +161,7 @@ class Battery:
             validation=examples(9, (0, CLASSES - 1)),
             seed=seed,
             recipe=self.recipe,
-            fresh_network=lambda: spec.build(11).to(self.device),
+            new_network=lambda: spec.build(11).to(self.device),
         )
 
     def original(self, request: ForgetRequest) -> nn.Module:
@@ -265,7 +265,7 @@ class Battery:
                 **parts,
                 seed=request.seed,
                 recipe=request.recipe,
-                fresh_network=request.fresh_network,
+                new_network=request.new_network,
                 step=request.step,
             ),
         )

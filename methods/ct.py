@@ -3,9 +3,9 @@
     W[o, i, h, w] <- W[o, i, w, h] for every convolution, then min CE(D_r)
 
 By toshi_k and marvelworld, sixth place of the NeurIPS 2023 challenge; "CT" in Cadet et al. 2024. Weights and scales
-stay in place, so that the network is damaged as little as can be while every kernel is wrong. Only square kernels
-can be swapped; those of 1 x 1 stay as they are. The team submitted a mixture of such models and of others fine-tuned
-on the estimated mistakes of a retrained one; the latter half is not included, since its estimate is not published.
+stay in place, so that the network is damaged as little as possible while every kernel is wrong. Only square kernels
+can be swapped; those of 1 x 1 do not change. The team submitted a mixture of such models and of others fine-tuned on
+estimated mistakes of a retrained model; the latter half is not included, because the estimate is not published.
 """
 
 from __future__ import annotations
@@ -17,20 +17,10 @@ import torch
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._finetuning import Repair
-from forgetbench.methods._training import editable
+from forgetbench.methods._finetuning import cosine, retain_batches
+from forgetbench.methods._training import clone_model, set_lr, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
-
-
-def transpose_kernels(network: nn.Module) -> int:
-    """Swap height and width of every square kernel, in place; returns how many were swapped."""
-    swapped = 0
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size[0] == layer.kernel_size[1] > 1:
-            with torch.no_grad():
-                layer.weight.copy_(layer.weight.transpose(2, 3).clone())
-            swapped += 1
-    return swapped
+from forgetbench.training import classification_loss, make_optimizer
 
 
 @methods.register("ct")
@@ -58,14 +48,29 @@ class ConvolutionTranspose(Method):
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, transposed and trained."""
-        edited = editable(model)
-        request.report("kernels transposed", transpose_kernels(edited))
-        repair = Repair(
-            method=self.card.name,
-            epochs=self.epochs,
-            lr=self.lr,
-            batch_size=self.batch_size,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
-        return repair.run(edited, request)
+        network = clone_model(model)
+        request.log("transposed kernels", transpose_kernels(network))
+        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+            for epoch in loop.epochs(self.epochs):
+                for progress, images, labels in retain_batches(request, self.batch_size, epoch, self.epochs):
+                    set_lr(optimizer, self.lr * cosine(progress))
+                    with loop.autocast():
+                        loss = classification_loss(network(images), labels)
+                    loop.step(loss)
+        return network
+
+
+def transpose_kernels(network: nn.Module) -> int:
+    """Swap height and width of every square kernel in place.
+
+    Returns:
+        How many kernels were swapped.
+    """
+    count = 0
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size[0] == layer.kernel_size[1] > 1:
+            with torch.no_grad():
+                layer.weight.copy_(layer.weight.transpose(2, 3).clone())
+            count += 1
+    return count

@@ -1,10 +1,11 @@
-"""DELETE: distil the original with the label's logit masked out, so that the other classes keep their proportions.
+"""DELETE: distill the original with the label's logit masked, so that the other classes keep their proportions.
 
-    min KL(p_o(. | not y) || p(x))  over D_f,  p_o(. | not y) = softmax of the original's logits with that of y at -inf
+    min KL(p_o(. | not y) || p(x)) over D_f
+    p_o(. | not y) = softmax of the original's logits with that of y at -inf
 
-Zhou et al. 2025 (mask distillation): the target holds nothing of class y, and of
-the others what the original saw in the image. No retained example is read. Deviation: batch-norm statistics are held
-(the released code lets them move, with `disable_bn` to hold them).
+Zhou et al. 2025 (mask distillation): the target holds nothing of class y, and the original's relative probabilities of
+the other classes. No retained example is read. Deviation: batch-norm statistics are held fixed (in the released code
+they move unless `disable_bn` is set).
 """
 
 from __future__ import annotations
@@ -17,15 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from forgetbench.methods import methods
-from forgetbench.methods._distillation import teacher_of
-from forgetbench.methods._training import descend, editable
+from forgetbench.methods._distillation import frozen_copy
+from forgetbench.methods._training import clone_model, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import make_optimizer
-
-
-def masked_target(logits: Tensor, labels: Tensor) -> Tensor:
-    """Probabilities (B, K) of the classes other than the label, in the proportions of the logits (B, K)."""
-    return logits.float().scatter(1, labels[:, None], float("-inf")).softmax(1)
 
 
 @methods.register("delete")
@@ -49,22 +45,22 @@ class Delete(Method):
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model, distilled."""
-        teacher, edited = teacher_of(model), editable(model)
+        """The student, which starts as a copy of the original."""
+        teacher, student = frozen_copy(model), clone_model(model)
+        optimizer = make_optimizer(student.parameters(), "sgd", self.lr, self.momentum)
+        with train_loop(student, request, optimizer, self.card.name) as loop:
+            for epoch in loop.epochs(self.epochs):
+                for images, labels in request.forget.batches(self.batch_size, request.derive_seed(epoch)):
+                    with loop.autocast():
+                        with torch.no_grad():
+                            target = masked_probabilities(teacher(images), labels)
+                        log_probabilities = student(images).float().log_softmax(1)
+                        # kl_div takes 0 log 0 as 0, which is the term of the masked class
+                        loss = functional.kl_div(log_probabilities, target, reduction="batchmean")
+                    loop.step(loss)
+        return student
 
-        def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-            images, labels = batch
-            with torch.no_grad():
-                target = masked_target(teacher(images), labels)
-            # where the target is zero so is its term: functional.kl_div takes 0 log 0 as 0
-            return functional.kl_div(edited(images).float().log_softmax(1), target, reduction="batchmean")
 
-        return descend(
-            edited,
-            request,
-            epochs=self.epochs,
-            batches=lambda epoch: request.forget.batches(self.batch_size, request.seed_of(epoch)),
-            loss=loss,
-            optimizer=make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum),
-            method=self.card.name,
-        )
+def masked_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
+    """Probabilities (B, K) of the classes other than the label, from logits (B, K)."""
+    return logits.float().scatter(1, labels[:, None], float("-inf")).softmax(1)

@@ -1,10 +1,10 @@
 """EU-k: exact unlearning of the last k blocks, which are initialized anew and trained on the retain set.
 
-    min CE(D_r)  over the parameters of the last k blocks and the head, from fresh initial values
+    min CE(D_r) over the parameters of the last k blocks and the head, from new initial values
 
-Goel et al. 2022: those parts hold no trace of the forget set, the frozen ones before them all of theirs.
-Fresh values, of batch-norm statistics too, come from the request's fresh network. For what counts as a block see
-cf_k.py. The authors train for as long as the original was; so may you, with `epochs`.
+Goel et al. 2022: these blocks hold no information on the forget set, the frozen ones before them keep all of theirs.
+New values, also of batch-norm statistics, come from the request's new network. See cf_k.py for what counts as a block.
+The authors train for as long as the original was trained; set `epochs` for that.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import ClassVar
 from torch import nn
 
 from forgetbench.methods import methods
+from forgetbench.methods._training import clone_model
 from forgetbench.methods.base import ForgetRequest, MethodCard, param
-from forgetbench.methods.cf_k import CFK
+from forgetbench.methods.cf_k import CFK, last_block_names
 
 
 @methods.register("eu-k")
@@ -43,7 +44,11 @@ class EUK(CFK):
     epochs: int = param(10, ge=1, search=(4, 15), help="Passes over the retain set.")
     lr: float = param(0.05, gt=0, paper_default=0.01, search=(5e-3, 0.2), help="Highest learning rate.")
 
-    def prepare(self, network: nn.Module, request: ForgetRequest, trained: list[str]) -> None:
-        """Give the parts that will be trained fresh initial values."""
-        fresh = request.fresh_network().state_dict()
-        network.load_state_dict({name: fresh[name] for name in trained}, strict=False)
+    def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
+        """A copy of the model whose last blocks are new, and trained on the retain set."""
+        network = clone_model(model)
+        names = last_block_names(network, self.k, self.card.name)
+        new_values = request.new_network().state_dict()
+        network.load_state_dict({name: new_values[name] for name in names}, strict=False)
+        del new_values  # frees their memory before the training
+        return self.train_last_blocks(network, names, request)

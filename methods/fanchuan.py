@@ -1,20 +1,20 @@
-"""fanchuan: forget by a uniform answer, then by contrast with retained images, in turns with the retain set.
+"""fanchuan: forget by uniform predictions, then by contrast with retained images, alternating with the retain set.
 
     once           min KL(uniform || p(x_f)), one pass over D_f
     e times        min mean of -log softmax(f(x_f) f(x_r)^T / tau) over pairs, f(x_r) constant, one pass over D_f
                    min CE(D_r), one pass over D_r
 
-By the team fanchuan, second on the board of the NeurIPS 2023 challenge (some write-ups count it first); "FCS" in Cadet
-et al. 2024. Each row of the softmax is a forgotten image and runs over a batch of retained ones: the loss is least
-where an image is as near to all of them. The rate of the forget rounds falls by a cosine over all of them. Deviations:
-batch-norm statistics are held in the rounds of the forget set, which train in train mode as released; the retain rate
-is as given, where the released code multiplies it by batch_size / 64; the recipe's augmentation is not used.
+By the team fanchuan, second on the leaderboard of the NeurIPS 2023 challenge (some reports rank it first); "FCS" in
+Cadet et al. 2024. Each row of the softmax is a forgotten image and runs over a batch of retained ones: the loss is
+smallest where an image is equally near to all of them. The learning rate of the forget rounds falls by a cosine over
+all of them. Deviations: batch-norm statistics are held fixed in the rounds of the forget set, which are in train mode
+as released; the retain learning rate is used as given, where the released code multiplies it by batch_size / 64; the
+recipe's augmentation is not used.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,17 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._distillation import divergence
-from forgetbench.methods._training import descend, editable, endless
+from forgetbench.methods._distillation import kl_divergence
+from forgetbench.methods._training import clone_model, cycle, set_lr, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
-
-Batch = tuple[Tensor, Tensor]
-
-
-def contrast(forgotten: Tensor, retained: Tensor, temperature: float) -> Tensor:
-    """Mean of -log softmax of the products of logits (F, K) and (R, K), the softmax being over retained images."""
-    return -(forgotten @ retained.T / temperature).log_softmax(1).mean()
 
 
 @methods.register("fanchuan")
@@ -63,66 +56,45 @@ class Fanchuan(Method):
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model after all rounds."""
-        edited = editable(model)
-        self._make_uniform(edited, request)
-        kept = endless(request.retain, self.batch_size, request, 1)
-        forgetting = make_optimizer(edited.parameters(), "sgd", self.forget_lr, self.momentum)
-        keeping = make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
-
-        def pairs(turn: int) -> Iterator[Batch]:
-            for images, _ in request.forget.batches(self.forget_batch_size, request.seed_of(2, turn)):
-                yield images, next(kept)[0]
-
-        def apart(batch: Batch) -> Tensor:
-            with torch.no_grad():
-                others = edited(batch[1])
-            return contrast(edited(batch[0]), others, self.temperature)
-
-        def retained(turn: int) -> Iterator[Batch]:
-            yield from request.retain.batches(self.batch_size, request.seed_of(3, turn))
-
-        def surprise(batch: Batch) -> Tensor:
-            return classification_loss(edited(batch[0]), batch[1])
-
+        network, name = clone_model(model), self.card.name
+        self.train_to_uniform(network, request)
+        contrast_batches = cycle(request.retain, self.batch_size, request, 1)
+        forget_optimizer = make_optimizer(network.parameters(), "sgd", self.forget_lr, self.momentum)
+        retain_optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
         for turn in range(self.epochs):
-            for group in forgetting.param_groups:
-                group["lr"] = self.forget_lr * 0.5 * (1 + math.cos(math.pi * turn / self.epochs))
-            self._round(edited, request, "forget", turn, pairs, apart, forgetting)
-            self._round(edited, request, "retain", turn, retained, surprise, keeping)
-        return edited
+            set_lr(forget_optimizer, self.forget_lr * 0.5 * (1 + math.cos(math.pi * turn / self.epochs)))
+            with train_loop(network, request, forget_optimizer, f"{name}, forget round {turn + 1},") as loop:
+                for _ in loop.epochs(1):
+                    for images, _ in request.forget.batches(self.forget_batch_size, request.derive_seed(2, turn)):
+                        retain_images, _ = next(contrast_batches)
+                        with loop.autocast():
+                            with torch.no_grad():
+                                retain_logits = network(retain_images)
+                            loss = contrast(network(images), retain_logits, self.temperature)
+                        loop.step(loss)
+            with train_loop(
+                network, request, retain_optimizer, f"{name}, retain round {turn + 1},", batch_norm="train"
+            ) as loop:
+                for _ in loop.epochs(1):
+                    for images, labels in request.retain.batches(self.batch_size, request.derive_seed(3, turn)):
+                        with loop.autocast():
+                            loss = classification_loss(network(images), labels)
+                        loop.step(loss)
+        return network
 
-    def _round(
-        self,
-        edited: nn.Module,
-        request: ForgetRequest,
-        kind: str,
-        turn: int,
-        batches: Callable[[int], Iterator[Batch]],
-        loss: Callable[[Batch], Tensor],
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        descend(
-            edited,
-            request,
-            epochs=1,
-            batches=lambda _: batches(turn),
-            loss=loss,
-            optimizer=optimizer,
-            method=f"{self.card.name}, {kind} round {turn + 1},",
-            batch_norm="train" if kind == "retain" else "eval",
-        )
+    def train_to_uniform(self, network: nn.Module, request: ForgetRequest) -> None:
+        """The first pass; a method of its own, so that the momentum is freed after it."""
+        optimizer = make_optimizer(network.parameters(), "sgd", self.uniform_lr, self.momentum)
+        with train_loop(network, request, optimizer, self.card.name) as loop:
+            for _ in loop.epochs(1):
+                for images, _ in request.forget.batches(self.forget_batch_size, request.derive_seed(0)):
+                    with loop.autocast():
+                        logits = network(images)
+                        uniform = torch.zeros_like(logits)
+                        loss = kl_divergence(uniform, logits, attributes=request.forget.attributes).mean()
+                    loop.step(loss)
 
-    def _make_uniform(self, edited: nn.Module, request: ForgetRequest) -> None:
-        def loss(batch: Batch) -> Tensor:
-            logits = edited(batch[0])
-            return divergence(torch.zeros_like(logits), logits, attributes=request.forget.attributes).mean()
 
-        descend(
-            edited,
-            request,
-            epochs=1,
-            batches=lambda _: request.forget.batches(self.forget_batch_size, request.seed_of(0)),
-            loss=loss,
-            optimizer=make_optimizer(edited.parameters(), "sgd", self.uniform_lr, self.momentum),
-            method=self.card.name,
-        )
+def contrast(forget_logits: Tensor, retain_logits: Tensor, temperature: float) -> Tensor:
+    """Mean of -log softmax of the products of logits (F, K) and (R, K), with the softmax over retained images."""
+    return -(forget_logits @ retain_logits.T / temperature).log_softmax(1).mean()

@@ -1,9 +1,10 @@
-"""Fine-tuning: go on training on the retain set, and let the rest be forgotten by itself.
+"""Fine-tuning: continue training on the retain set, and let the model forget the rest on its own.
 
     min CE(D_r), starting from the original
 
-The baseline of nearly every paper (as catastrophic forgetting, e.g. Warnecke et al. 2023; Golatkar et al. 2020).
-Batch-norm statistics move, as in training. The learning rate falls by a cosine; papers mostly hold it.
+The baseline of nearly every paper (as "catastrophic forgetting", for example in Warnecke et al. 2023 and Golatkar et
+al. 2020). Batch-norm statistics move, as in training. The learning rate falls by a cosine; most papers keep it
+constant.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import ClassVar
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import editable
+from forgetbench.methods._training import clone_model
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, Recipe, param
 from forgetbench.training import fit
 
@@ -53,4 +54,4 @@ class FineTune(Method):
                 "mixed_precision": request.recipe.mixed_precision,
             }
         )
-        return fit(editable(model), request.retain, recipe, request.seed)
+        return fit(clone_model(model), request.retain, recipe, request.seed)

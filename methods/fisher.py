@@ -1,13 +1,13 @@
-"""Fisher forgetting: noise on every weight that the retain set does not hold in place.
+"""Fisher forgetting: add noise to every weight, the more the less it matters for the retain set.
 
     theta_i += N(0, alpha / F_i^power),   F = diagonal of the Fisher information of D_r
 
-Golatkar, Achille and Soatto 2020. Their equation 8 adds noise of standard deviation proportional to F^(-1/4), which
-is `power=0.5`; their code, and every later one, has a variance of alpha / F (`power=1`, the default). F is the true
-Fisher information, with labels drawn from the model's own answers; one draw per example stands for their sum over all
-classes, which costs as many passes. Variances are cut at alpha times `ceiling`, as in their code, which also averages
-them over inputs and raises those of the last layer; we do neither.
-The true labels are not read.
+Golatkar, Achille and Soatto 2020. Their equation 8 adds noise with a standard deviation proportional to F^(-1/4),
+which is `power=0.5`; their code, and all later code, uses a variance of alpha / F (`power=1`, the default). F is the
+true Fisher information, with labels drawn from the model's own predictions; one draw per example approximates the sum
+over all classes, which would cost as many passes. Variances are limited to alpha times `ceiling`, as in their code.
+Deviation: their code also averages variances over inputs and increases those of the last layer. True labels are not
+read.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._fisher import Importance, per_example
-from forgetbench.methods._training import editable
+from forgetbench.methods._fisher import Importance, importance_per_example
+from forgetbench.methods._training import clone_model
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import DivergedError, predict
 
@@ -49,35 +49,36 @@ class FisherForgetting(Method):
     batch_size: int = param(64, ge=1, help="Examples per backward; does not shape the result.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model, noisy."""
-        edited = editable(model).eval()
-        information = true_fisher(edited, request.retain, request.generator(0), self.batch_size)
+        """A copy of the model with noise on its weights."""
+        network = clone_model(model).eval()
+        information = true_fisher(network, request.retain, request.generator(0), self.batch_size)
         generator = request.generator(1)
-        moved = []
+        variances = []
         with torch.no_grad():
-            for name, parameter in edited.named_parameters():
+            for name, parameter in network.named_parameters():
                 variance = (information[name] + 1e-8).pow_(-self.power).clamp_(max=self.ceiling).mul_(self.alpha)
-                moved.append(variance.sum())
+                variances.append(variance.sum())
                 noise = torch.randn(tuple(parameter.shape), generator=generator).to(parameter)
                 parameter.add_(noise.mul_(variance.sqrt_()))
-        request.report("expected norm of the noise", float(torch.stack(moved).sum().sqrt()))
-        return edited
+        request.log("expected norm of the noise", float(torch.stack(variances).sum().sqrt()))
+        return network
 
 
 def true_fisher(model: nn.Module, examples: Examples, generator: torch.Generator, batch_size: int = 64) -> Importance:
-    """Diagonal Fisher information, with one label per example drawn from the model's answer.
+    """Diagonal Fisher information, with one label per example drawn from the model's prediction.
 
     Raises:
-        DivergedError: The model's answers are not numbers.
+        DivergedError: The model's logits are not finite.
     """
     logits = torch.from_numpy(predict(model, examples))
     if not torch.isfinite(logits).all():
-        raise DivergedError("the model given has diverged: its answers are not numbers")
-    return per_example(model, examples.relabel(drawn_labels(logits, generator, examples)), batch_size=batch_size)
+        raise DivergedError("the given model has diverged: its logits are not finite")
+    labels = draw_labels(logits, generator, attributes=examples.attributes)
+    return importance_per_example(model, examples.relabel(labels), batch_size=batch_size)
 
 
-def drawn_labels(logits: Tensor, generator: torch.Generator, examples: Examples) -> Tensor:
-    """Labels drawn from answers (n, K): classes (n,), or attributes (n, K)."""
-    if examples.attributes:
+def draw_labels(logits: Tensor, generator: torch.Generator, *, attributes: bool) -> Tensor:
+    """Labels drawn from the predicted probabilities (n, K): classes (n,), or attributes (n, K)."""
+    if attributes:
         return (torch.rand(logits.shape, generator=generator) < logits.sigmoid()).long()
     return torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]

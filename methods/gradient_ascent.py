@@ -1,10 +1,11 @@
-"""Gradient ascent: climb the loss of the forget set, and stop before the rest breaks.
+"""Gradient ascent: increase the loss of the forget set, and stop before the rest is damaged.
 
     max CE(D_f), until validation accuracy has fallen by `floor`
 
-As in Golatkar et al. 2020 and Graves et al. 2021; Jia et al. 2023 run 5 epochs at 1e-4 without a floor, which on
-most networks does either nothing or everything. Deviations: the floor, watched after each step, the last state above
-it being returned; batch-norm statistics held, since batches of the forget set alone would move them.
+As in Golatkar et al. 2020 and Graves et al. 2021. Jia et al. 2023 run 5 epochs at 1e-4 without a floor, which on most
+networks does either nothing or too much. Deviations: validation accuracy is checked after each step, and the last state
+above the floor is returned; batch-norm statistics are held fixed, because batches of the forget set alone would move
+them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import ClassVar
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import accuracy, descend, editable, endless
+from forgetbench.methods._training import accuracy, clone_model, cycle, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import DivergedError, classification_loss, make_optimizer
 from forgetbench.training.data import batch_sizes
@@ -46,38 +47,33 @@ class GradientAscent(Method):
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The last state whose validation accuracy was above the floor."""
-        edited = editable(model)
-        allowed = accuracy(model, request.validation) - self.floor
-        kept, steps_kept = copy.deepcopy(model.state_dict()), 0
-        stream = endless(request.forget, self.batch_size, request, 0)
-        per_epoch = len(batch_sizes(len(request.forget), self.batch_size))
-
-        def below_floor(step: int) -> bool:
-            nonlocal steps_kept
-            if accuracy(edited, request.validation) < allowed:
-                return True
-            for name, value in edited.state_dict().items():
-                kept[name].copy_(value)
-            steps_kept = step + 1
-            return False
-
+        network = clone_model(model)
+        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum)
+        lowest = accuracy(model, request.validation) - self.floor
+        best, best_step = copy.deepcopy(model.state_dict()), 0
+        batches = cycle(request.forget, self.batch_size, request, 0)
+        steps_per_epoch = len(batch_sizes(len(request.forget), self.batch_size))
         try:
-            descend(
-                edited,
-                request,
-                epochs=self.epochs * per_epoch,  # of one step each, since the floor is watched at every step
-                batches=lambda _: [next(stream)],
-                loss=lambda batch: -classification_loss(edited(batch[0]), batch[1]),
-                optimizer=make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum),
-                method=self.card.name,
-                after_epoch=below_floor,
-            )
+            with train_loop(network, request, optimizer, self.card.name) as loop:
+                for step in loop.epochs(
+                    self.epochs * steps_per_epoch
+                ):  # of one step each: it is checked after each step
+                    images, labels = next(batches)
+                    with loop.autocast():
+                        loss = -classification_loss(network(images), labels)
+                    loop.step(loss)
+                    loop.check()
+                    if accuracy(network, request.validation) < lowest:
+                        break
+                    for name, value in network.state_dict().items():
+                        best[name].copy_(value)
+                    best_step = step + 1
         except DivergedError:
-            if self.floor == 1 or steps_kept == 0:  # otherwise that step is below the floor like any other
-                epoch = steps_kept // per_epoch + 1
+            if self.floor == 1 or best_step == 0:  # otherwise that step is below the floor like any other
+                epoch = best_step // steps_per_epoch + 1
                 raise DivergedError(
                     f"{self.card.name} diverged in epoch {epoch} at learning rate {self.lr:.3g}"
                 ) from None
-        edited.load_state_dict(kept)
-        request.report("steps", steps_kept)
-        return edited.eval()
+        network.load_state_dict(best)
+        request.log("steps", best_step)
+        return network.eval()

@@ -1,16 +1,16 @@
-"""Influence Approximation Unlearning: one Adam step away from the forget set and toward the retain set.
+"""Influence Approximation Unlearning: one Adam step away from the forget set and towards the retain set.
 
-    g = grad mean CE(D_r) - grad mean CE(D_f),   theta -= lr g / (|g| + 1e-8)      (Adam's first step)
+    g = grad mean CE(D_r) - grad mean CE(D_f)
+    theta -= lr g / (|g| + 1e-8)                         (the first step of Adam)
 
-Liu et al. 2025: removing an example and learning its negative have the same
-influence, so the inverse Hessian gives way to a gradient step (incremental approximation, the ascent on D_f), kept in
-bounds by the descent on D_r (gradient correction). Gradients are accumulated in chunks, which gives what the authors'
-code gets from one batch as large as the set; batch-norm statistics are held, where their code (LeNet) has none.
-The weights of the two sums follow the code: means on both sides.
+Liu et al. 2025: removing an example and learning its negative have the same influence, so the inverse Hessian can be
+replaced by a gradient step (incremental approximation, the ascent on D_f), which is bounded by the descent on D_r
+(gradient correction). Both losses are means, as in the code. Gradients are accumulated in chunks, which equals the
+authors' single batch of the whole set; batch-norm statistics are held fixed, where their network (LeNet) has none.
 
-With `gradient_restriction=True` the original is trained for it, by CE + alpha sum_k ||grad_k CE(batch)||, the sum being
-over parameter tensors as in the code (the README's formula has one norm). It then needs originals of its own, whose
-training the published times leave out.
+With `gradient_restriction=True` the original is trained for it, by CE + alpha sum_k ||grad_k CE(batch)||, the sum
+being over parameter tensors as in the code (the formula in the README has one norm). The method then needs its own
+originals, whose training the published times do not include.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._fisher import mean_gradient
-from forgetbench.methods._training import check_finite, editable
+from forgetbench.methods._training import check_finite, clone_model
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.options import Scalar
 from forgetbench.training import LossFunction, classification_loss, make_optimizer
@@ -54,31 +54,34 @@ class IAU(Method):
 
     @property
     def training_loss(self) -> LossFunction | None:
-        """The loss with restricted gradients, if asked for."""
-        return self._restricted_loss if self.gradient_restriction else None
+        """The loss with restricted gradients, if enabled."""
+        return self.restricted_loss if self.gradient_restriction else None
 
     def training_parameters(self) -> dict[str, Scalar]:
-        """Only the weight shapes the original."""
+        """Only the weight of the restriction shapes the original."""
         return {"restriction": self.restriction}
 
-    def _restricted_loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def restricted_loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """CE + alpha times the sum over parameter tensors of the norm of its gradient."""
         loss = classification_loss(network(images), labels)
         gradients = torch.autograd.grad(loss, list(network.parameters()), create_graph=True)
         return loss + self.restriction * torch.stack([gradient.norm() for gradient in gradients]).sum()
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model, one step on."""
-        edited = editable(model).eval()
-        optimizer = make_optimizer(edited.parameters(), "adam", self.lr)
-        toward = mean_gradient(edited, request.retain, batch_size=self.batch_size)
-        for parameter, gradient in zip(edited.parameters(), toward, strict=True):
+        """A copy of the model after one step."""
+        network = clone_model(model).eval()
+        optimizer = make_optimizer(network.parameters(), "adam", self.lr)
+        # gradient correction: descent on the retain set
+        retain_grad = mean_gradient(network, request.retain, batch_size=self.batch_size)
+        for parameter, gradient in zip(network.parameters(), retain_grad, strict=True):
             parameter.grad = gradient
-        away = mean_gradient(edited, request.forget, batch_size=self.batch_size)
-        for gradient in toward:
-            gradient.sub_(away.pop(0))  # one by one, so that Adam's state finds their memory free
-        norm = float(torch.stack([g.grad.norm() for g in edited.parameters() if g.grad is not None]).norm())
+        # incremental approximation: ascent on the forget set
+        forget_grad = mean_gradient(network, request.forget, batch_size=self.batch_size)
+        for gradient in retain_grad:
+            gradient.sub_(forget_grad.pop(0))  # frees each tensor at once, so that Adam's state takes its memory
+        norm = float(torch.stack([gradient.norm() for gradient in retain_grad]).norm())
         check_finite(norm, self.card.name, 0, self.lr)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        request.report("gradient norm", norm)
-        return edited
+        request.log("gradient norm", norm)
+        return network

@@ -1,13 +1,14 @@
-"""Influence unlearning: one Newton step toward the optimum of the retain set.
+"""Influence unlearning: one Newton step towards the optimum of the retain set.
 
     theta += strength (n_f / n_r) (H_r + damping I)^-1 mean grad CE(D_f)
 
 Koh and Liang 2017, equation 1, summed over the forget set; Warnecke et al. 2023, section IV, second-order update. At
-an optimum of all data n_r grad_r = -n_f grad_f, so this is Newton's step on the retain loss; on a quadratic loss it is
-exact. H_r is the Hessian of the mean loss on a random part of the retain set; the system is solved by conjugate
-gradients on Hessian-vector products (the papers use LiSSA, a truncated series with two more knobs). A network's Hessian
-is indefinite: damping has to outweigh its negative part, and the solver stops where it meets it.
-Deviation from Warnecke et al.: all parameters move, where their code updates the last six weight tensors.
+an optimum of all data n_r grad_r = -n_f grad_f, so this is Newton's step on the retain loss, exact for a quadratic
+loss. H_r is the Hessian of the mean loss on a random part of the retain set; the system is solved by conjugate
+gradients on Hessian-vector products (the papers use LiSSA, a truncated series with two more hyper-parameters). The
+Hessian of a network is indefinite: damping must outweigh its negative part, and the solver stops where it meets
+negative curvature. Deviation from Warnecke et al.: all parameters change, where their code updates the last six weight
+tensors.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import nn
 from forgetbench.methods import methods
 from forgetbench.methods._curvature import conjugate_gradients, hessian_product
 from forgetbench.methods._fisher import mean_gradient
-from forgetbench.methods._training import check_finite, editable
+from forgetbench.methods._training import check_finite, clone_model
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 
 
@@ -46,21 +47,21 @@ class Influence(Method):
     batch_size: int = param(128, ge=1, help="Examples per backward; does not shape the result.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model, one Newton step on."""
-        edited = editable(model).eval()
-        gradient = mean_gradient(edited, request.forget, batch_size=self.batch_size)
+        """A copy of the model after one Newton step."""
+        network = clone_model(model).eval()
+        gradient = mean_gradient(network, request.forget, batch_size=self.batch_size)
         order = torch.randperm(len(request.retain), generator=request.generator())
-        part = request.retain.take(order[: self.hessian_examples])
-        product = hessian_product(edited, part, self.damping, self.batch_size)
-        solved = conjugate_gradients(product, gradient, self.iterations)
+        sample = request.retain.take(order[: self.hessian_examples])
+        product = hessian_product(network, sample, self.damping, self.batch_size)
+        solution = conjugate_gradients(product, gradient, self.iterations)
         scale = self.strength * len(request.forget) / len(request.retain)
-        norm = float(torch.stack([step.norm() for step in solved.vector]).norm()) * scale
+        norm = float(torch.stack([step.norm() for step in solution.vector]).norm()) * scale
         check_finite(norm, self.card.name, 0, scale)
         with torch.no_grad():
-            for parameter, step in zip(edited.parameters(), solved.vector, strict=True):
+            for parameter, step in zip(network.parameters(), solution.vector, strict=True):
                 parameter.add_(step, alpha=scale)
-        request.report("step norm", norm)
-        request.report("iterations", solved.iterations)
-        request.report("relative residual", solved.residual)
-        request.report("negative curvature", str(solved.stopped_at_negative_curvature).lower())
-        return edited
+        request.log("step norm", norm)
+        request.log("iterations", solution.iterations)
+        request.log("relative residual", solution.residual)
+        request.log("negative curvature", str(solution.negative_curvature).lower())
+        return network

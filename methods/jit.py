@@ -1,19 +1,17 @@
 """JiT: flatten the model around each forgotten image, so that it no longer reacts to it; no retained data, no labels.
 
-    min over D_f of  (1/n) sum_{j <= n} ||f(x) - f(x + xi_j)|| / ||xi_j||,  xi_j ~ N(0, sigma^2 I)
+    min over D_f of  (1/n) sum_{j <= n} ||f(x) - f(x + xi_j)|| / ||xi_j||,   xi_j ~ N(0, sigma^2 I)
 
-Foster et al. 2025, algorithm 1: one pass of plain SGD over D_f, the losses of a batch being summed. As
-in the released code, f(x + xi) is a constant, which draws f(x) to its neighbors' answers; the paper does not say so,
-but without it (`constant=False`) the small networks that we tried keep the forget set and lose the rest. Also as
-released, x + xi is clamped to the range of the batch before xi is measured. Noise and norms are in units of the
-channels' standard deviation, which is how the authors' inputs are scaled. Deviation: gradients are zeroed between
-batches; the released code never does (`accumulate=True`), so that each step repeats all steps before it.
-Batch-norm is in eval mode.
+Foster et al. 2025, algorithm 1: one pass of plain SGD over D_f, the losses of a batch being summed. As in the released
+code, f(x + xi) is a constant, which pulls f(x) towards the predictions at its neighbors; the paper does not say so,
+but without it (`constant=False`) small networks keep the forget set and lose the rest. Also as released, x + xi is
+clamped to the range of the batch before xi is measured. Noise and norms are in units of the channels' standard
+deviation, which is how the authors' inputs are scaled. Deviation: gradients are zeroed between batches; the released
+code never does (`accumulate=True`), so that each step repeats all steps before it. Batch-norm is in eval mode.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -21,35 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import descend, editable
+from forgetbench.methods._training import clone_model, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import make_optimizer
-
-
-def lipschitz(
-    network: nn.Module, images: Tensor, noises: Tensor, deviation: Tensor, *, constant: bool = False
-) -> Tensor:
-    """Mean over noises of the change of the answer over the change of the image, for each image (B,).
-
-    Args:
-        network: The answers of which take gradients.
-        images: (B, C, H, W) in [0,1].
-        noises: (n, B, C, H, W), in units of `deviation`.
-        deviation: Of each channel, (1, C, 1, 1).
-        constant: Whether the answers at the neighbors take no gradients.
-    """
-    lowest, highest = images.min(), images.max()
-    answers = network(images)
-    total = torch.zeros(len(images), device=images.device)
-    for noise in noises:
-        neighbors = (images + noise * deviation).clamp(lowest, highest)
-        with torch.set_grad_enabled(not constant):
-            others = network(neighbors)
-        moved = ((neighbors - images) / deviation).flatten(1).norm(dim=1)
-        # a norm has no gradient at zero, where the clamp left nothing of the noise
-        apart = ((answers - others).square().sum(1) + 1e-12).sqrt()
-        total = total + apart / moved.clamp_min(1e-6)
-    return total / len(noises)
 
 
 @methods.register("jit")
@@ -80,42 +52,55 @@ class JiT(Method):
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, flatter around the forget set."""
-        edited = editable(model)
+        network = clone_model(model)
+        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, momentum=0.0)
         deviation = cast("Tensor", model.std).view(1, -1, 1, 1)
-
-        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for step, (images, _) in enumerate(request.forget.batches(self.batch_size, request.seed_of(0, epoch))):
-                generator = request.generator(1, epoch, step)
-                noises = torch.randn(self.samples, *images.shape, generator=generator)
-                yield images, self.sigma * noises.to(images)
-
-        def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-            images, noises = batch
-            return lipschitz(edited, images, noises, deviation, constant=self.constant).sum()
-
-        optimizer = make_optimizer(edited.parameters(), "sgd", self.lr, momentum=0.0)
-        if self.accumulate:
-            _leave_in(optimizer)
-        return descend(
-            edited,
-            request,
-            epochs=self.epochs,
-            batches=batches,
-            loss=loss,
-            optimizer=optimizer,
-            method=self.card.name,
-        )
+        gradient_sums: dict[nn.Parameter, Tensor] = {}
+        with train_loop(network, request, optimizer, self.card.name) as loop:
+            for epoch in loop.epochs(self.epochs):
+                batches = request.forget.batches(self.batch_size, request.derive_seed(0, epoch))
+                for step, (images, _) in enumerate(batches):
+                    generator = request.generator(1, epoch, step)
+                    noises = torch.randn(self.samples, *images.shape, generator=generator)
+                    noises = self.sigma * noises.to(images)
+                    with loop.autocast():
+                        loss = lipschitz_ratios(network, images, noises, deviation, constant=self.constant).sum()
+                    loop.backward(loss)
+                    if self.accumulate:
+                        accumulate_gradients(network, gradient_sums)
+                    optimizer.step()
+        return network
 
 
-def _leave_in(optimizer: torch.optim.Optimizer) -> None:
-    """Add the gradients of earlier steps to those of each step."""
-    sums: dict[nn.Parameter, Tensor] = {}
+def lipschitz_ratios(
+    network: nn.Module, images: Tensor, noises: Tensor, deviation: Tensor, *, constant: bool = False
+) -> Tensor:
+    """Mean over noises of the change of the output over the change of the image, for each image (B,).
 
-    def add(*_: object) -> None:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    sums[parameter] = parameter.grad.clone() + sums.get(parameter, torch.zeros_like(parameter))
-                    parameter.grad.copy_(sums[parameter])
+    Args:
+        network: Takes gradients through its outputs.
+        images: (B, C, H, W) in [0,1].
+        noises: (n, B, C, H, W), in units of `deviation`.
+        deviation: Standard deviation of each channel, (1, C, 1, 1).
+        constant: Whether the outputs at the neighbors take no gradients.
+    """
+    lowest, highest = images.min(), images.max()
+    outputs = network(images)
+    total = torch.zeros(len(images), device=images.device)
+    for noise in noises:
+        neighbors = (images + noise * deviation).clamp(lowest, highest)
+        with torch.set_grad_enabled(not constant):
+            neighbor_outputs = network(neighbors)
+        input_change = ((neighbors - images) / deviation).flatten(1).norm(dim=1)
+        # the constant, because a norm has no gradient at zero, where the clamp has removed all noise
+        output_change = ((outputs - neighbor_outputs).square().sum(1) + 1e-12).sqrt()
+        total = total + output_change / input_change.clamp_min(1e-6)
+    return total / len(noises)
 
-    optimizer.register_step_pre_hook(add)
+
+def accumulate_gradients(network: nn.Module, sums: dict[nn.Parameter, Tensor]) -> None:
+    """Replace the gradients by their sums over all steps so far, as if they were never zeroed."""
+    for parameter in network.parameters():
+        if parameter.grad is not None:
+            sums[parameter] = parameter.grad.clone() + sums.get(parameter, torch.zeros_like(parameter))
+            parameter.grad.copy_(sums[parameter])

@@ -1,8 +1,8 @@
-"""Kookmin: the third place of the NeurIPS 2023 challenge, by its authors' name and with their values where untuned.
+"""Kookmin: third place of the NeurIPS 2023 challenge, under its authors' name and with their values unless tuned.
 
-The same as `msg`, which see: 30 % of the convolutions' weights, those with the smallest gradients of ascent on D_f and
-descent on an equal part of D_r, are drawn anew; five epochs on D_r, weights that were kept at a tenth of the rate, a
-linear warm-up and decay. The authors ran it 512 times from one original, each with a sample of its own.
+The method of msg.py: 30 % of the kernels' weights, those with the smallest gradients of ascent on D_f and descent on
+an equal part of D_r, are drawn anew; five epochs on D_r with the other weights at a tenth of the rate, and a linear
+warm-up and decay. The authors ran it 512 times from one original, each with its own sample.
 """
 
 from __future__ import annotations

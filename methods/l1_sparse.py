@@ -1,23 +1,22 @@
-"""l1-sparse: fine-tuning on the retain set with a penalty that makes the weights sparse, and fades.
+"""l1-sparse: fine-tune on the retain set with a penalty that makes the weights sparse and fades.
 
     min CE(D_r) + alpha (1 - e / E) |theta|_1,   e = epoch from 0, E = epochs
 
-Jia et al. 2023, equation 5, with the linear decay of their code (`FT_prune`), over all parameters, those of
-batch-norm included. Their command line's alpha of 0.2 zeroes any network; the values that their paper and later ones
-searched lie between 1e-6 and 1e-4. Batch-norm statistics move and the recipe's augmentation is used, as in training.
+Jia et al. 2023, equation 5, with the linear decay of their code (`FT_prune`), over all parameters, batch-norm included.
+The alpha of their command line, 0.2, sets the weights of any network to zero; the values searched in their paper and in
+later ones are between 1e-6 and 1e-4. Batch-norm statistics move and the recipe's augmentation is used, as in training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import descend, editable
+from forgetbench.methods._training import clone_model, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -47,26 +46,16 @@ class L1Sparse(Method):
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained further and sparser."""
-        edited = editable(model)
-
-        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, float]]:
-            recipe, strength = request.recipe, self.alpha * (1 - epoch / self.epochs)
-            seed = request.seed_of(epoch)
-            for images, labels in request.retain.batches(self.batch_size, seed, recipe.augment, recipe.crop_padding):
-                yield images, labels, strength
-
-        def loss(batch: tuple[Tensor, Tensor, float]) -> Tensor:
-            images, labels, strength = batch
-            size = torch.stack([parameter.abs().sum() for parameter in edited.parameters()]).sum()
-            return classification_loss(edited(images), labels) + strength * size
-
-        return descend(
-            edited,
-            request,
-            epochs=self.epochs,
-            batches=batches,
-            loss=loss,
-            optimizer=make_optimizer(edited.parameters(), "sgd", self.lr, self.momentum, self.weight_decay),
-            method=self.card.name,
-            batch_norm="train",
-        )
+        network, recipe = clone_model(model), request.recipe
+        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+            for epoch in loop.epochs(self.epochs):
+                alpha = self.alpha * (1 - epoch / self.epochs)
+                for images, labels in request.retain.batches(
+                    self.batch_size, request.derive_seed(epoch), recipe.augment, recipe.crop_padding
+                ):
+                    with loop.autocast():
+                        l1_norm = torch.stack([parameter.abs().sum() for parameter in network.parameters()]).sum()
+                        loss = classification_loss(network(images), labels) + alpha * l1_norm
+                    loop.step(loss)
+        return network

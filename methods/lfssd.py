@@ -1,12 +1,13 @@
-"""Loss-free SSD: dampening by how much a weight moves the length of the output; no labels are read.
+"""Loss-free SSD: shrink the weights that change the norm of the outputs on the forget set most; no labels are read.
 
-    Omega_i = mean over x of |d ||f(x)||^2 / d theta_i|,   theta_i *= min(lambda Omega_D / Omega_f, 1)
-    where Omega_f > alpha Omega_D
+    Omega_i = mean over x of |d ||f(x)||^2 / d theta_i|
+    theta_i *= min(lambda Omega_D / Omega_f, 1)  where  Omega_f > alpha Omega_D
 
-Foster, Schoepf and Brintrup, "Loss-Free Machine Unlearning", 2024 (tiny paper), equation 3. Selection and shrinking
-are SSD's. As there, `importance="per-sample"` (default) takes absolute values example by example, which bounds
-Omega_f / Omega_D by |D|/|D_f|; `"batch"` is the authors' code, the absolute gradient of a batch's mean, averaged over
-batches in class order. Attributes: f(x) is the vector of their logits.
+Foster, Schoepf and Brintrup, "Loss-Free Machine Unlearning", 2024 (tiny paper), equation 3; selection and shrinking as
+in ssd.py. With `importance="per-sample"` (the default, as in the paper) absolute values are taken per example, which
+bounds Omega_f / Omega_D by |D|/|D_f|. With `importance="batch"` (as in the authors' code) they are taken of the
+gradient of a batch's mean, and averaged over batches in class order. For attributes f(x) is the vector of their
+logits.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._dampening import class_sorted, dampen, warn_of_bound, weighted
-from forgetbench.methods._fisher import Importance, absolute_batch_means, per_example
-from forgetbench.methods._training import editable
+from forgetbench.methods._dampening import all_in_released_order, average_importances, warn_if_alpha_too_large
+from forgetbench.methods._fisher import importance_per_batch, importance_per_example
+from forgetbench.methods._training import clone_model
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.ssd import dampen
 
 
 @methods.register("lfssd")
@@ -51,25 +53,22 @@ class LFSSD(Method):
     batch_size: int = param(64, ge=1, help="Examples per backward; shapes the result with importance=batch only.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model, dampened."""
-        edited = editable(model)
-        forget, everything = self._importances(edited, request)
-        dampen(edited, forget, everything, self.alpha, self.dampening, request)
-        return edited.eval()
-
-    def _importances(self, model: nn.Module, request: ForgetRequest) -> tuple[Importance, Importance]:
+        """A copy of the model with dampened weights."""
+        network = clone_model(model)
         if self.importance == "batch":
-            data = class_sorted(request.retain).join(request.forget)
-            forget = absolute_batch_means(model, request.forget.batches(self.batch_size), squared_length)
-            return forget, absolute_batch_means(model, data.batches(self.batch_size), squared_length)
-        warn_of_bound(self.alpha, request)
-        forget, retain = (
-            per_example(model, examples, each_loss=squared_length, power="absolute", batch_size=self.batch_size)
-            for examples in (request.forget, request.retain)
-        )
-        return forget, weighted(forget, retain, request)
+            batches = (request.forget.batches(self.batch_size), all_in_released_order(request).batches(self.batch_size))
+            forget, everything = (importance_per_batch(network, part, squared_norms, "absolute") for part in batches)
+        else:
+            warn_if_alpha_too_large(self.alpha, request)
+            forget, retain = (
+                importance_per_example(network, part, squared_norms, "absolute", batch_size=self.batch_size)
+                for part in (request.forget, request.retain)
+            )
+            everything = average_importances(forget, retain, request)
+        dampen(network, forget, everything, self.alpha, self.dampening, request)
+        return network.eval()
 
 
-def squared_length(logits: Tensor, _: Tensor) -> Tensor:
-    """Squared Euclidean length of each example's logits (B,)."""
+def squared_norms(logits: Tensor, _: Tensor) -> Tensor:
+    """Squared Euclidean norm of each example's logits (B,)."""
     return logits.square().sum(1)

@@ -1,18 +1,17 @@
-"""LoTUS: smooth what the model believes of the forget set, until it knows no more of it than of unseen images.
+"""LoTUS: smooth the teacher's predictions on the forget set, until the student knows it no better than unseen images.
 
-    min H(t, S(x)),  t = gumbel-softmax(T(x), tau) on D_f, and at tau -> 0 (one-hot) on a part of D_r
-    tau = exp(alpha (accuracy of S on D_f - accuracy of T on validation)), anew in each epoch
+    min H(t, S(x)),   t = gumbel-softmax(T(x), tau) on D_f, and with tau -> 0 (one-hot) on a part of D_r
+    tau = exp(alpha (accuracy of S on D_f - accuracy of T on validation)), updated after each epoch
 
-Spartalis et al. 2025: the temperature rises with what is left to forget, and falls as the accuracy on D_f
-comes down to that of the teacher T on unseen images, the bound; below it (by `tolerance`) the loop stops. Where a
-whole class is forgotten, the bound is zero. AdamW and train mode as in the released code. Attributes are treated as
-pairs of logits, an extension of ours.
+Spartalis et al. 2025: the temperature rises with what is left to forget, and falls as the accuracy on D_f approaches
+the bound, the accuracy of the teacher T on unseen images; below it (by `tolerance`) training stops. If whole classes
+are forgotten, the bound is zero. AdamW and train mode as in the released code. Deviation: attributes are treated as
+pairs of logits, which extends the method.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,24 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._distillation import choices, teacher_of
-from forgetbench.methods._training import accuracy, descend, editable
+from forgetbench.methods._distillation import as_choices, frozen_copy
+from forgetbench.methods._training import accuracy, clone_model, train_loop
+from forgetbench.methods.bad_teacher import forget_and_part_of_retain
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import make_optimizer
-
-
-def tempered(logits: Tensor, gumbel: Tensor, forgotten: Tensor, temperature: float) -> Tensor:
-    """Targets (B, groups, choices): soft for forgotten examples (a bool (B,)), one-hot for the others.
-
-    Args:
-        logits: Of the teacher (B, groups, choices).
-        gumbel: Standard Gumbel noise of that shape; zeros make it an ordinary softmax.
-        forgotten: Which examples are to be forgotten.
-        temperature: Of the forgotten ones.
-    """
-    noisy = logits + gumbel
-    hard = nn.functional.one_hot(noisy.argmax(2), noisy.shape[2]).to(noisy.dtype)
-    return torch.where(forgotten[:, None, None], (noisy / temperature).softmax(2), hard)
 
 
 @methods.register("lotus")
@@ -59,60 +45,65 @@ class LoTUS(Method):
     alpha: float = param(
         8.0, ge=0, search=(2.0, 32.0), help="How fast the temperature rises with the gap of accuracies; 2 to 32."
     )
-    retain_share: float = param(0.3, gt=0, le=1, help="Share of the retain set that is used, drawn once.")
+    retain_ratio: float = param(
+        0.3, gt=0, le=1, aliases=("retain_share",), help="Ratio of the retain set that is used, drawn once."
+    )
     gumbel: bool = param(True, help="Whether Gumbel noise is added to the teacher's logits.")
     tolerance: float = param(0.01, ge=0, help="How far below the bound the accuracy stops the loop.")
     batch_size: int = param(64, ge=2, paper_default=128, help="Examples per step.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of AdamW.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """The student."""
-        teacher, student, forget = teacher_of(model), editable(model), request.forget
-        order = torch.randperm(len(request.retain), generator=request.generator(0))
-        taken = request.retain.take(order[: max(1, int(self.retain_share * len(order)))])
-        # the labels are not used, so that they can say which examples are to be forgotten
-        both = forget.relabel(torch.ones(len(forget), dtype=torch.int64)).join(
-            taken.relabel(torch.zeros(len(taken), dtype=torch.int64))
-        )
-        bound = 0.0 if _whole_classes(request) else accuracy(teacher, request.validation)
-        gap = accuracy(student, forget) - bound
-        request.report("bound", bound)
-
-        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            for step, (images, flags) in enumerate(both.batches(self.batch_size, request.seed_of(1, epoch))):
-                with torch.no_grad():
-                    logits = choices(teacher(images).float(), attributes=forget.attributes)
-                uniform = torch.rand(logits.shape, generator=request.generator(2, epoch, step)).clamp(1e-9, 1 - 1e-7)
-                noise = -torch.log(-torch.log(uniform)) * float(self.gumbel)
-                yield images, tempered(logits, noise.to(logits), flags.bool(), math.exp(self.alpha * gap)), flags
-
-        def loss(batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-            images, target, _ = batch
-            given = choices(student(images).float(), attributes=forget.attributes).log_softmax(2)
-            return -(target * given).sum((1, 2)).mean()
-
-        def reached(epoch: int) -> bool:
-            nonlocal gap
-            gap = accuracy(student, forget) - bound
-            request.report("epochs", epoch + 1)
-            return gap <= -self.tolerance
-
+        """The student, which starts as a copy of the original."""
+        teacher, student, attributes = frozen_copy(model), clone_model(model), request.forget.attributes
+        optimizer = make_optimizer(student.parameters(), "adamw", self.lr, weight_decay=self.weight_decay)
+        data = forget_and_part_of_retain(request, self.retain_ratio)
+        bound = 0.0 if forgets_whole_classes(request) else accuracy(teacher, request.validation)
+        gap = accuracy(student, request.forget) - bound
+        request.log("bound", bound)
         if gap <= -self.tolerance:
             return student.eval()
-        return descend(
-            student,
-            request,
-            epochs=self.epochs,
-            batches=batches,
-            loss=loss,
-            optimizer=make_optimizer(student.parameters(), "adamw", self.lr, weight_decay=self.weight_decay),
-            method=self.card.name,
-            batch_norm="train",
-            after_epoch=reached,
-        )
+        with train_loop(student, request, optimizer, self.card.name, batch_norm="train") as loop:
+            for epoch in loop.epochs(self.epochs):
+                batches = data.batches(self.batch_size, request.derive_seed(1, epoch))
+                for step, (images, is_forget) in enumerate(batches):
+                    with torch.no_grad():
+                        teacher_logits = as_choices(teacher(images).float(), attributes=attributes)
+                    noise = gumbel_noise(teacher_logits, request.generator(2, epoch, step)) * float(self.gumbel)
+                    target = soft_targets(teacher_logits, noise, is_forget.bool(), math.exp(self.alpha * gap))
+                    with loop.autocast():
+                        log_probabilities = as_choices(student(images).float(), attributes=attributes).log_softmax(2)
+                        loss = -(target * log_probabilities).sum((1, 2)).mean()
+                    loop.step(loss)
+                loop.check()
+                gap = accuracy(student, request.forget) - bound
+                request.log("epochs", epoch + 1)
+                if gap <= -self.tolerance:
+                    break
+        return student
 
 
-def _whole_classes(request: ForgetRequest) -> bool:
+def gumbel_noise(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard Gumbel noise of the logits' shape and type."""
+    uniform = torch.rand(logits.shape, generator=generator).clamp(1e-9, 1 - 1e-7)
+    return -torch.log(-torch.log(uniform)).to(logits)
+
+
+def soft_targets(logits: Tensor, noise: Tensor, is_forget: Tensor, temperature: float) -> Tensor:
+    """Targets (B, groups, choices): soft for the forget set, one-hot for the others.
+
+    Args:
+        logits: Logits of the teacher (B, groups, choices).
+        noise: Gumbel noise of the same shape; zeros give an ordinary softmax.
+        is_forget: Boolean (B,).
+        temperature: Temperature of the soft targets.
+    """
+    noisy = logits + noise
+    hard = nn.functional.one_hot(noisy.argmax(2), noisy.shape[2]).to(noisy.dtype)
+    return torch.where(is_forget[:, None, None], (noisy / temperature).softmax(2), hard)
+
+
+def forgets_whole_classes(request: ForgetRequest) -> bool:
     """Whether no class of the forget set is retained."""
     if request.forget.attributes:
         return False

@@ -1,28 +1,28 @@
-"""SCRUB: a student that disobeys its teacher on the forget set and obeys it on the rest.
+"""SCRUB: a student that diverges from its teacher on the forget set and follows it on the retain set.
 
-    min  alpha KL(teacher || student) + gamma CE(student)   over D_r
     max  KL(teacher || student)                             over D_f, in the first epochs
+    min  alpha KL(teacher || student) + gamma CE(student)   over D_r
 
-Kurmanji et al. 2023, section 3.1 and algorithm 1: each epoch is a max-pass over D_f (in the first
-`max_epochs` only) and then a min-pass over D_r; divergences are multiplied by the square of the temperature.
-Deviations: batch-norm statistics are held, since batches of the forget set alone would move them (the released code
-trains in train mode); the learning rate falls once, after the last max-pass, where the released code also has its
-first fall; gradients are clipped, since the divergence has no ceiling (the released code has a clip, commented out).
-SCRUB+R, which rewinds to the epoch whose forget error fits a reference, is not included.
+Kurmanji et al. 2023, section 3.1 and algorithm 1: each epoch is a max-pass over D_f (in the first `max_epochs` only)
+followed by a min-pass over D_r; divergences are multiplied by the square of the temperature. Deviations: batch-norm
+statistics are held fixed, because batches of the forget set alone would move them (the released code trains in train
+mode); the learning rate falls once, after the last max-pass, where the released code has its first fall too; gradients
+are clipped, because the divergence is unbounded (in the released code the clipping is commented out). SCRUB+R, which
+rewinds to the epoch whose forget error matches a reference, is not included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._distillation import clip_gradients, divergence, teacher_of
-from forgetbench.methods._training import descend, editable
+from forgetbench.methods._distillation import frozen_copy, kl_divergence
+from forgetbench.methods._training import clone_model, set_lr, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -57,43 +57,34 @@ class Scrub(Method):
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """The student; the optimizer holds its weights, and the teacher's cannot move."""
-        teacher, student = teacher_of(model), editable(model)
+        """The student, which starts as a copy of the teacher."""
+        teacher, student = frozen_copy(model), clone_model(model)
         optimizer = make_optimizer(student.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
-        optimizer.register_step_pre_hook(lambda *_: clip_gradients(student, self.clip))
-
-        def batches(epoch: int) -> Iterator[tuple[bool, Tensor, Tensor]]:
-            if epoch < self.max_epochs:
-                for images, labels in request.forget.batches(self.forget_batch_size, request.seed_of(0, epoch)):
-                    yield True, images, labels
-            for images, labels in request.retain.batches(self.batch_size, request.seed_of(1, epoch)):
-                yield False, images, labels
-
-        def loss(batch: tuple[bool, Tensor, Tensor]) -> Tensor:
-            maximize, images, labels = batch
-            with torch.no_grad():
-                wanted = teacher(images)
-            logits = student(images)
-            apart = self.temperature**2 * divergence(
-                wanted, logits, attributes=request.retain.attributes, temperature=self.temperature
-            )
-            if maximize:
-                return -apart.mean()
-            return self.alpha * apart.mean() + self.gamma * classification_loss(logits, labels)
-
-        def slower(epoch: int) -> bool:
-            if epoch + 1 == self.max_epochs:
-                for group in optimizer.param_groups:
-                    group["lr"] *= self.decay
-            return False
-
-        return descend(
-            student,
-            request,
-            epochs=self.epochs,
-            batches=batches,
-            loss=loss,
-            optimizer=optimizer,
-            method=self.card.name,
-            after_epoch=slower,
-        )
+        divergence = partial(kl_divergence, attributes=request.retain.attributes, temperature=self.temperature)
+        with train_loop(student, request, optimizer, self.card.name) as loop:
+            for epoch in loop.epochs(self.epochs):
+                if epoch < self.max_epochs:  # the max-pass
+                    batches = request.forget.batches(self.forget_batch_size, request.derive_seed(0, epoch))
+                    for images, _ in batches:
+                        with loop.autocast():
+                            with torch.no_grad():
+                                teacher_logits = teacher(images)
+                            kl = self.temperature**2 * divergence(teacher_logits, student(images))
+                            loss = -kl.mean()
+                        loop.backward(loss)
+                        nn.utils.clip_grad_norm_(student.parameters(), self.clip)
+                        optimizer.step()
+                elif epoch == self.max_epochs > 0:
+                    set_lr(optimizer, self.lr * self.decay)
+                batches = request.retain.batches(self.batch_size, request.derive_seed(1, epoch))
+                for images, labels in batches:  # the min-pass
+                    with loop.autocast():
+                        with torch.no_grad():
+                            teacher_logits = teacher(images)
+                        logits = student(images)
+                        kl = self.temperature**2 * divergence(teacher_logits, logits)
+                        loss = self.alpha * kl.mean() + self.gamma * classification_loss(logits, labels)
+                    loop.backward(loss)
+                    nn.utils.clip_grad_norm_(student.parameters(), self.clip)
+                    optimizer.step()
+        return student

@@ -1,12 +1,13 @@
 """Seif: add noise to the kernels, and train on the retain set with weighted classes.
 
-    W <- W + N(0, noise^2) for kernels, then min mean of w_y CE(D_r), with a small noise again before the last epoch
+    W <- W + N(0, noise^2) for kernels, then min mean of w_y CE(D_r), with a little noise again before the last epoch
 
 By Seif Achour, fourth place of the NeurIPS 2023 challenge (noise 0.6, then 0.005); "CFW" in Cadet et al. 2024. His
-write-up adds noise to all kernels; the released code reaches those at the top of the module tree alone, which in a
-ResNet is the first one (`layers="first"`). His class weights were chosen for the challenge's faces, 1 for class 0 and
-0.05 for the others (`weights="published"`); by default classes weigh alike in sum, as in Cadet et al. Deviation:
-each example is weighted by its own class; the released code multiplies the mean loss by the mean weight of the batch.
+write-up adds noise to all kernels; the released code reaches only those at the top of the module tree, which in a
+ResNet is the first one (`layers="first"`). His class weights were chosen for the faces of the challenge, 1 for class 0
+and 0.05 for the others (`weights="published"`); by default all classes have the same total weight, as in Cadet et al.
+Deviation: each example is weighted by its own class; the released code multiplies the mean loss by the mean weight of
+the batch.
 """
 
 from __future__ import annotations
@@ -18,38 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._finetuning import Repair
-from forgetbench.methods._training import editable, outputs_of
+from forgetbench.methods._finetuning import cosine, retain_batches
+from forgetbench.methods._training import clone_model, n_outputs, set_lr, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.methods.msg import screened
-from forgetbench.training import classification_loss
-
-
-def add_noise(layers: list[nn.Conv2d | nn.Linear], deviation: float, generator: torch.Generator) -> None:
-    """Add normal noise to the weights of these layers, in place."""
-    with torch.no_grad():
-        for layer in layers:
-            noise = torch.randn(layer.weight.shape, generator=generator)
-            layer.weight.add_(deviation * noise.to(layer.weight))
-
-
-def class_weights(examples: Examples, outputs: int, kind: str) -> Tensor | None:
-    """A weight of each class (outputs,), or None where all weigh the same.
-
-    Args:
-        examples: Labels as classes (attributes are not weighted).
-        outputs: Number of classes.
-        kind: "balanced", n / (number of classes there are * count); "published", 1 for class 0 and 0.05 for others;
-            "none".
-    """
-    if kind == "none" or examples.attributes:
-        return None
-    weights = torch.full((outputs,), 0.05, device=examples.device)
-    if kind == "published":
-        weights[0] = 1.0
-        return weights
-    counts = examples.labels.bincount(minlength=outputs)
-    return len(examples) / ((counts > 0).sum() * counts.clamp_min(1))
+from forgetbench.training import classification_loss, make_optimizer
 
 
 @methods.register("seif")
@@ -82,27 +55,48 @@ class Seif(Method):
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model, disturbed and trained."""
-        edited = editable(model)
-        kernels = screened(edited, "convolutions")[: 1 if self.layers == "first" else None]
-        generator = request.generator(0)
+        """A copy of the model with noise on its kernels, trained."""
+        network, generator = clone_model(model), request.generator(0)
+        kernels = [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+        kernels = kernels[:1] if self.layers == "first" else kernels
         add_noise(kernels, self.noise, generator)
-        weights = class_weights(request.retain, outputs_of(edited), self.weights)
+        weights = class_weights(request.retain, n_outputs(network), self.weights)
+        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+            for epoch in loop.epochs(self.epochs):
+                if epoch == self.epochs - 1 > 0:
+                    add_noise(kernels, self.last_noise, generator)
+                for progress, images, labels in retain_batches(request, self.batch_size, epoch, self.epochs):
+                    set_lr(optimizer, self.lr * cosine(progress))
+                    with loop.autocast():
+                        losses = classification_loss(network(images), labels, reduction="none")
+                        loss = (losses if weights is None else losses * weights[labels]).mean()
+                    loop.step(loss)
+        return network
 
-        def loss(images: Tensor, labels: Tensor) -> Tensor:
-            each = classification_loss(edited(images), labels, reduction="none")
-            return (each if weights is None else each * weights[labels]).mean()
 
-        def disturb(epoch: int) -> None:
-            if epoch == self.epochs - 2:
-                add_noise(kernels, self.last_noise, generator)
+def add_noise(kernels: list[Tensor], deviation: float, generator: torch.Generator) -> None:
+    """Add normal noise in place."""
+    with torch.no_grad():
+        for kernel in kernels:
+            noise = torch.randn(kernel.shape, generator=generator)
+            kernel.add_(deviation * noise.to(kernel))
 
-        repair = Repair(
-            method=self.card.name,
-            epochs=self.epochs,
-            lr=self.lr,
-            batch_size=self.batch_size,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
-        return repair.run(edited, request, loss=loss, after_epoch=disturb)
+
+def class_weights(examples: Examples, outputs: int, kind: str) -> Tensor | None:
+    """Weight of each class (outputs,), or None if all examples have the same weight.
+
+    Args:
+        examples: Labels are classes; attributes are not weighted.
+        outputs: Number of classes.
+        kind: "balanced" is n / (number of classes with examples * count); "published" is 1 for class 0 and 0.05 for the
+            others; "none" is no weights.
+    """
+    if kind == "none" or examples.attributes:
+        return None
+    weights = torch.full((outputs,), 0.05, device=examples.device)
+    if kind == "published":
+        weights[0] = 1.0
+        return weights
+    counts = examples.labels.bincount(minlength=outputs)
+    return len(examples) / ((counts > 0).sum() * counts.clamp_min(1))

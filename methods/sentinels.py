@@ -1,52 +1,52 @@
-"""Contestants whose place is known beforehand (protocol, section 5): they test the metrics, not themselves."""
+"""Sentinels: methods whose place is known in advance, which test the metrics (protocol, section 5)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from forgetbench.errors import UsageError
 from forgetbench.methods import methods
 from forgetbench.methods._training import (
     accuracy,
     check_finite,
-    descend,
-    editable,
-    endless,
+    clone_model,
+    cycle,
     forgotten_classes,
-    outputs_of,
+    n_outputs,
+    train_loop,
 )
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
-@methods.register("sham")
+@methods.register("no-op")
 @dataclass(frozen=True, kw_only=True)
-class Sham(Method):
+class NoOp(Method):
     """A random update of a small relative norm: must not be separable from no unlearning."""
 
     card: ClassVar[MethodCard] = MethodCard(
-        name="sham",
+        name="no-op",
         title="A random update of 1 % relative norm",
         family="sentinel",
         known_limitations="Forgets nothing.",
         sentinel=True,
     )
 
-    size: float = param(0.01, ge=0, help="Norm of the update over the norm of each parameter tensor.")
+    size: float = param(0.01, ge=0, help="Norm of the update divided by the norm of each parameter tensor.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model, nudged."""
-        edited = editable(model)
+        """A copy of the model, slightly changed."""
+        network = clone_model(model)
         generator = request.generator()
         with torch.no_grad():
-            for parameter in edited.parameters():
-                nudge = torch.randn(tuple(parameter.shape), generator=generator).to(parameter)
-                parameter.add_(nudge * (self.size * parameter.norm() / nudge.norm().clamp_min(1e-12)))
-        return edited.eval()
+            for parameter in network.parameters():
+                update = torch.randn(tuple(parameter.shape), generator=generator).to(parameter)
+                parameter.add_(update * (self.size * parameter.norm() / update.norm().clamp_min(1e-12)))
+        return network.eval()
 
 
 @methods.register("collapse")
@@ -63,48 +63,48 @@ class Collapse(Method):
         sentinel=True,
     )
 
-    lr: float = param(0.05, gt=0, help="Length of a step; gradients longer than 1 are cut to 1.")
-    steps: int = param(2000, ge=1, help="Most steps.")
+    lr: float = param(0.05, gt=0, help="Length of a step; gradients are clipped to a norm of 1.")
+    steps: int = param(2000, ge=1, help="Maximum number of steps.")
     batch_size: int = param(64, ge=1, help="Forget examples per step.")
-    margin: float = param(0.02, ge=0, le=1, help="How near to chance is near enough.")
+    margin: float = param(0.02, ge=0, le=1, help="How close to chance the validation accuracy must be.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A broken copy of the model."""
-        edited = editable(model).eval()
-        chance = _best_constant(request.validation, outputs_of(model))
-        optimizer = make_optimizer(edited.parameters(), "sgd", self.lr, momentum=0.0)
-        batches = endless(request.forget, self.batch_size, request, 0)
+        """A destroyed copy of the model."""
+        network = clone_model(model).eval()
+        chance = best_constant_accuracy(request.validation, n_outputs(model))
+        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, momentum=0.0)
+        batches = cycle(request.forget, self.batch_size, request, 0)
         for step in range(self.steps):
-            if step % 5 == 0 and accuracy(edited, request.validation) <= chance + self.margin:
+            if step % 5 == 0 and accuracy(network, request.validation) <= chance + self.margin:
                 break
             images, labels = next(batches)
-            loss = -classification_loss(edited(images), labels)
+            loss = -classification_loss(network(images), labels)
             check_finite(float(loss.detach()), self.card.name, step, self.lr)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(edited.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
-        request.report("validation accuracy", accuracy(edited, request.validation))
-        return edited
+        request.log("validation accuracy", accuracy(network, request.validation))
+        return network
 
 
-def _best_constant(examples: Examples, outputs: int) -> float:
-    """Accuracy of the best answer that does not look at the image: what a collapsed network may still reach."""
+def best_constant_accuracy(examples: Examples, outputs: int) -> float:
+    """Accuracy of the best answer that ignores the image, which a collapsed network may still reach."""
     labels = examples.labels
     if examples.attributes:
-        share = labels.float().mean(0)
-        return float(torch.maximum(share, 1 - share).mean())
+        ratio = labels.float().mean(0)
+        return float(torch.maximum(ratio, 1 - ratio).mean())
     return int(labels.bincount(minlength=outputs).max()) / len(labels)
 
 
 @methods.register("relabelled")
 @dataclass(frozen=True, kw_only=True)
 class Relabelled(Method):
-    """The forget set driven to uniform outputs: must be flagged over-forgotten on match-oracle boards."""
+    """The forget set trained to uniform outputs: must be flagged over-forgotten on match-oracle boards."""
 
     card: ClassVar[MethodCard] = MethodCard(
         name="relabelled",
-        title="Drives the forget set to uniform outputs",
+        title="Trains the forget set to uniform outputs",
         family="sentinel",
         needs=("forget", "retain"),
         known_limitations="Differs from an oracle.",
@@ -116,34 +116,25 @@ class Relabelled(Method):
     batch_size: int = param(64, ge=2, help="Forget examples per step; as many retained ones.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model that has no opinion on the forget set."""
-        edited = editable(model)
-        kept = endless(request.retain, self.batch_size, request, 1)
-
-        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            for images, _ in request.forget.batches(self.batch_size, request.seed_of(2, epoch)):
-                yield images, *next(kept)
-
-        def loss(batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-            images, kept_images, kept_labels = batch
-            logits = edited(torch.cat([images, kept_images]))
-            kept_loss = classification_loss(logits[len(images) :], kept_labels)
-            return kept_loss + _distance_to_uniform(logits[: len(images)], request.forget.attributes)
-
-        return descend(
-            edited,
-            request,
-            epochs=self.epochs,
-            batches=batches,
-            loss=loss,
-            optimizer=make_optimizer(edited.parameters(), "sgd", self.lr),
-            method=self.card.name,
-            batch_norm="train",
-        )
+        """A copy of the model with uniform predictions on the forget set."""
+        network = clone_model(model)
+        optimizer = make_optimizer(network.parameters(), "sgd", self.lr)
+        retain_batches = cycle(request.retain, self.batch_size, request, 1)
+        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+            for epoch in loop.epochs(self.epochs):
+                for images, _ in request.forget.batches(self.batch_size, request.derive_seed(2, epoch)):
+                    retain_images, retain_labels = next(retain_batches)
+                    with loop.autocast():
+                        logits = network(torch.cat([images, retain_images]))
+                        retain_loss = classification_loss(logits[len(images) :], retain_labels)
+                        forget_loss = distance_to_uniform(logits[: len(images)], request.forget.attributes)
+                        loss = retain_loss + forget_loss
+                    loop.step(loss)
+        return network
 
 
-def _distance_to_uniform(logits: Tensor, attributes: bool) -> Tensor:
-    """KL(uniform, answer) in nats, averaged over examples, without the uniform's own entropy."""
+def distance_to_uniform(logits: Tensor, attributes: bool) -> Tensor:
+    """KL(uniform, prediction) in nats, averaged over examples, without the uniform's own entropy."""
     if attributes:
         return nn.functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, 0.5)) * logits.shape[1]
     return -logits.log_softmax(1).mean()
@@ -166,14 +157,16 @@ class HeadMask(Method):
         sentinel=True,
     )
 
-    logit: float = param(-10_000.0, lt=0, help="What a forgotten class's logit becomes.")
+    logit: float = param(-10_000.0, lt=0, help="New logit of a forgotten class.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model that cannot name the forgotten classes."""
-        edited = editable(model).eval()
-        classes = forgotten_classes(request, self.card.name)
-        head = edited.get_submodule("head")
+        """A copy of the model that cannot predict the forgotten classes."""
+        network = clone_model(model).eval()
+        classes = forgotten_classes(request)
+        if not classes:
+            raise UsageError("head-mask forgets whole classes, but every class of the forget set is also retained.")
+        head = network.get_submodule("head")
         with torch.no_grad():
             head.get_parameter("weight")[classes] = 0
             head.get_parameter("bias")[classes] = self.logit
-        return edited
+        return network

@@ -1,30 +1,36 @@
 """Selective Synaptic Dampening: shrink the weights that matter more for the forget set than for all data.
 
-    theta_i *= min(lambda I_D,i / I_f,i, 1)   where   I_f,i > alpha I_D,i
+Foster, Schoepf and Brintrup 2024, equations 3 to 5. I is the diagonal of the empirical Fisher information (with the
+true labels) of D_f or of all training data D, in eval mode and without augmentation; running statistics do not change:
 
-Foster, Schoepf and Brintrup 2024, equations 3 to 5; I is the diagonal of the empirical Fisher information (true
-labels), of D_f and of all training data D. Eval mode, no augmentation, running statistics untouched.
+    I_i = mean over x of (d CE(f(x), y) / d theta_i)^2                       (equation 3)
+    theta_i is selected  where  I_f,i > alpha I_D,i                          (equation 4)
+    theta_i *= min(lambda I_D,i / I_f,i, 1)  for the selected weights        (equation 5)
 
-`importance="per-sample"` (default) is the paper's definition, the mean of squared per-example gradients. Since D holds
-D_f, I_f/I_D is then at most |D|/|D_f|, so alpha at or above that does nothing, of which the method warns. I_D is the
-weighted mean of I_f and I_r, which saves a pass over D_f.
-`importance="batch"` is the authors' code: the square of a batch's mean gradient, averaged over batches, D being the
-retain set in class order followed by the forget set. It depends on batch size and order, and its alpha is another.
-The authors' Pins settings (alpha 50, lambda 0.1) are a comment in their code; 10 and 1 are what it runs.
+With `importance="per-sample"` (the default, as in the paper) gradients are squared per example. D contains D_f, so
+I_f/I_D is at most |D|/|D_f|, and an alpha of at least that selects nothing: the method warns.
+With `importance="batch"` (as in the authors' code) the mean gradient of a batch is squared and averaged over batches; D
+is the retain set in class order followed by the forget set. The result depends on batch size and order, and suitable
+values of alpha are different. The authors' settings for Pins (alpha 50, lambda 0.1) are only a comment in their code,
+which runs with 10 and 1.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._dampening import class_sorted, dampen, warn_of_bound, weighted
-from forgetbench.methods._fisher import Importance, per_example, squared_batch_means
-from forgetbench.methods._training import editable
+from forgetbench.methods._dampening import all_in_released_order, average_importances, warn_if_alpha_too_large
+from forgetbench.methods._fisher import Importance, importance_per_batch, importance_per_example
+from forgetbench.methods._training import clone_model
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+
+_log = logging.getLogger(__name__)
 
 
 @methods.register("ssd")
@@ -55,18 +61,58 @@ class SSD(Method):
     batch_size: int = param(64, ge=1, help="Examples per backward; shapes the result with importance=batch only.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model, dampened."""
-        edited = editable(model)
-        forget, everything = self._importances(edited, request)
-        dampen(edited, forget, everything, self.alpha, self.dampening, request)
-        return edited.eval()
-
-    def _importances(self, model: nn.Module, request: ForgetRequest) -> tuple[Importance, Importance]:
+        """A copy of the model with dampened weights."""
+        network = clone_model(model)
+        # equation 3: the importances of the forget set and of all data
         if self.importance == "batch":
-            data = class_sorted(request.retain).join(request.forget)
-            forget = squared_batch_means(model, request.forget.batches(self.batch_size))
-            return forget, squared_batch_means(model, data.batches(self.batch_size))
-        warn_of_bound(self.alpha, request)
-        forget = per_example(model, request.forget, batch_size=self.batch_size)
-        retain = per_example(model, request.retain, batch_size=self.batch_size)
-        return forget, weighted(forget, retain, request)
+            data = all_in_released_order(request)
+            forget = importance_per_batch(network, request.forget.batches(self.batch_size))
+            everything = importance_per_batch(network, data.batches(self.batch_size))
+        else:
+            warn_if_alpha_too_large(self.alpha, request)
+            forget = importance_per_example(network, request.forget, batch_size=self.batch_size)
+            retain = importance_per_example(network, request.retain, batch_size=self.batch_size)
+            everything = average_importances(forget, retain, request)
+        dampen(network, forget, everything, self.alpha, self.dampening, request)
+        return network.eval()
+
+
+def dampen(
+    network: nn.Module,
+    forget: Importance,
+    everything: Importance,
+    alpha: float,
+    dampening: float,
+    request: ForgetRequest,
+) -> None:
+    """Select and shrink weights in place, and log how many.
+
+    Args:
+        network: A copy that may be changed.
+        forget: I_f by parameter name.
+        everything: I_D by parameter name.
+        alpha: Weights are selected whose importance for the forget set exceeds that for all data by this factor.
+        dampening: lambda.
+        request: Receives the log.
+    """
+    n_selected = n_weights = 0
+    factors = []
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            # equation 4
+            selected = forget[name] > alpha * everything[name]
+            # equation 5; NaN where I_f is 0, which is never selected
+            beta = (dampening * everything[name]).div_(forget[name]).clamp_(max=1)
+            factors.append(beta[selected])
+            parameter.mul_(beta.masked_fill_(~selected, 1.0))
+            n_selected += int(selected.sum())
+            n_weights += selected.numel()
+    ratio = n_selected / n_weights
+    request.log("ratio of selected weights", ratio)
+    if n_selected:
+        request.log("median factor", float(torch.cat(factors).median()))
+        request.log("ratio of zero factors", float((torch.cat(factors) == 0).float().mean()))
+    if n_selected == 0 or ratio > 0.5:
+        warning = "no weight was selected: nothing changed" if n_selected == 0 else f"{ratio:.0%} were selected"
+        request.log("warning", warning)
+        _log.warning("%s at alpha = %.4g", warning, alpha)

@@ -1,17 +1,17 @@
-"""UNSIR: damage the model with noise that it gets as wrong as can be, and repair it on the retain set.
+"""UNSIR: damage the model with noise that it classifies as wrongly as possible, and repair it on the retain set.
 
-EntryDetail classes (Tarun et al. 2023; the forget set itself is not read but for its labels):
+Whole classes (Tarun et al. 2023; of the forget set only the labels are read):
 
-    noise     max CE(f(N_c), c) - lambda mean sum N_c^2   by Adam, for each forgotten class c, N_c ~ N(0, 1) at first
+    noise     max CE(f(N_c), c) - lambda mean sum N_c^2   by Adam, for each forgotten class c, starting from N(0, 1)
     impair    min CE(f(N_c), c) + CE(D_r')                one pass, D_r' some images of each retained class
     repair    min CE(D_r')                                one pass
 
-Images of classes that stay (Choi and Na 2023, the "UNSIR" of MUFAC): in each step a new noise is driven away from the
-model's answers on a forget batch, by max MSE(f(N), f(x_f)) in a few steps (theirs are 5 at rate 0.01), is clamped to
-[0, 1], and gets the labels of a retain batch.
+Images of retained classes (Choi and Na 2023, the "UNSIR" of MUFAC): in each step a new noise is moved away from the
+model's predictions on a forget batch, by max MSE(f(N), f(x_f)) in a few steps (theirs are 5 at rate 0.01), clamped to
+[0, 1], and labeled like a retain batch.
 
 The noise of classes is in units of the channels' standard deviation, as the authors' inputs are. Deviations: noise is
-optimized in eval mode, where the batch-norm statistics cannot drift; impair and repair are in train mode as released;
+optimized in eval mode, in which batch-norm statistics cannot drift; impair and repair are in train mode as released;
 forgotten classes keep their own labels, where the released notebook labels all noise as class 0.
 """
 
@@ -26,12 +26,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import descend, editable, endless
+from forgetbench.methods._training import clone_model, cycle, forgotten_classes, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
 Batch = tuple[Tensor, Tensor]
-Batches = Callable[[int], Iterator[Batch]]
 
 
 @methods.register("unsir")
@@ -66,89 +65,88 @@ class UNSIR(Method):
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, impaired and repaired."""
-        edited = editable(model)
-        gone = [] if request.forget.attributes else _gone(request)
-        if gone:
-            kept = _some_of_each(request, self.per_class)
-            noises = [(self.noise_of_class(model, label, request), label) for label in gone]
-            self._train(edited, request, self.lr, self.epochs, lambda epoch: self._mixed(noises, kept, request, epoch))
+        network = clone_model(model)
+        classes = [] if request.forget.attributes else forgotten_classes(request)
+        if classes:
+            retain = sample_per_class(request, self.per_class)
+            noises = [(self.class_noise(model, label, request), label) for label in classes]
+            self.impair(network, request, lambda epoch: self.class_noise_batches(noises, retain, request, epoch))
         else:
-            kept = request.retain
-            self._train(edited, request, self.lr, self.epochs, lambda epoch: self._opposed(edited, request, epoch))
-        return self._train(
-            edited,
-            request,
-            self.repair_lr,
-            self.repair_epochs,
-            lambda epoch: kept.batches(self.batch_size, request.seed_of(4, epoch)),
-        )
+            retain = request.retain
+            self.impair(network, request, lambda epoch: self.image_noise_batches(network, request, epoch))
+        optimizer = make_optimizer(network.parameters(), "adam", self.repair_lr)
+        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+            for epoch in loop.epochs(self.repair_epochs):
+                for images, labels in retain.batches(self.batch_size, request.derive_seed(4, epoch)):
+                    with loop.autocast():
+                        loss = classification_loss(network(images), labels)
+                    loop.step(loss)
+        return network
 
-    def noise_of_class(self, model: nn.Module, label: int, request: ForgetRequest) -> Tensor:
-        """Images (batch_size, C, H, W) that the model does not take for the class."""
-        network = editable(model).eval().requires_grad_(requires_grad=False)
+    def impair(
+        self, network: nn.Module, request: ForgetRequest, noisy_batches: Callable[[int], Iterator[Batch]]
+    ) -> None:
+        """Train in place on noise mixed with retained images."""
+        optimizer = make_optimizer(network.parameters(), "adam", self.lr)
+        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+            for epoch in loop.epochs(self.epochs):
+                for images, labels in noisy_batches(epoch):
+                    with loop.autocast():
+                        loss = classification_loss(network(images), labels)
+                    loop.step(loss)
+
+    def class_noise(self, model: nn.Module, label: int, request: ForgetRequest) -> Tensor:
+        """Images (batch_size, C, H, W) that the model does not assign to the class."""
+        network = clone_model(model).eval().requires_grad_(requires_grad=False)
         shape = (self.batch_size, *request.retain.images.shape[1:])
         noise = torch.randn(shape, generator=request.generator(0, label)).to(request.device).requires_grad_()
         labels = torch.full((self.batch_size,), label, device=request.device)
         mean, deviation = cast("Tensor", network.mean), cast("Tensor", network.std)
         optimizer = make_optimizer([cast("nn.Parameter", noise)], "adam", self.noise_lr)
         for _ in range(self.noise_steps):
-            wrong = functional.cross_entropy(network(mean + deviation * noise), labels)
+            class_loss = functional.cross_entropy(network(mean + deviation * noise), labels)
+            loss = self.penalty * noise.square().flatten(1).sum(1).mean() - class_loss
             optimizer.zero_grad()
-            (self.penalty * noise.square().flatten(1).sum(1).mean() - wrong).backward()
+            loss.backward()
             optimizer.step()
         return (mean + deviation * noise).detach()
 
-    def _mixed(
-        self, noises: list[tuple[Tensor, int]], kept: Examples, request: ForgetRequest, epoch: int
+    def class_noise_batches(
+        self, noises: list[tuple[Tensor, int]], retain: Examples, request: ForgetRequest, epoch: int
     ) -> Iterator[Batch]:
+        """Batches of retained images with noise of each forgotten class."""
         generator = request.generator(1, epoch)
-        for images, labels in kept.batches(self.batch_size, request.seed_of(2, epoch)):
+        for images, labels in retain.batches(self.batch_size, request.derive_seed(2, epoch)):
             count = max(1, round(self.noise_ratio * len(images) / len(noises)))
             for noise, label in noises:
                 rows = torch.randint(len(noise), (count,), generator=generator).to(noise.device)
-                images = torch.cat([images, noise[rows]])  # noqa: PLW2901 - a batch that grows
+                images = torch.cat([images, noise[rows]])  # noqa: PLW2901 - the batch grows
                 labels = torch.cat([labels, labels.new_full((count,), label)])  # noqa: PLW2901
             yield images, labels
 
-    def _opposed(self, edited: nn.Module, request: ForgetRequest, epoch: int) -> Iterator[Batch]:
-        kept = endless(request.retain, self.batch_size, request, 2)
+    def image_noise_batches(self, network: nn.Module, request: ForgetRequest, epoch: int) -> Iterator[Batch]:
+        """Batches of noise, moved away from the predictions on a forget batch, with retained images."""
+        retain_batches = cycle(request.retain, self.batch_size, request, 2)
         generator = request.generator(3, epoch)
-        for forgotten, _ in request.forget.batches(self.batch_size, request.seed_of(1, epoch)):
-            images, labels = next(kept)
-            edited.eval()
+        for forget_images, _ in request.forget.batches(self.batch_size, request.derive_seed(1, epoch)):
+            images, labels = next(retain_batches)
+            network.eval()
             with torch.no_grad():
-                answers = edited(forgotten)
-            noise = torch.randn(forgotten.shape, generator=generator).to(forgotten).requires_grad_()
+                forget_logits = network(forget_images)
+            noise = torch.randn(forget_images.shape, generator=generator).to(forget_images).requires_grad_()
             optimizer = make_optimizer([cast("nn.Parameter", noise)], "adam", self.noise_lr)
             for _ in range(max(1, self.noise_steps // 8)):
-                (gradient,) = torch.autograd.grad(-functional.mse_loss(edited(noise), answers), noise)
+                (gradient,) = torch.autograd.grad(-functional.mse_loss(network(noise), forget_logits), noise)
                 noise.grad = gradient
                 optimizer.step()
-            edited.train()
+            network.train()
             count = min(len(noise), len(images))
             yield torch.cat([noise.detach()[:count].clamp(0, 1), images]), torch.cat([labels[:count], labels])
 
-    def _train(self, edited: nn.Module, request: ForgetRequest, lr: float, epochs: int, batches: Batches) -> nn.Module:
-        return descend(
-            edited,
-            request,
-            epochs=epochs,
-            batches=batches,
-            loss=lambda batch: classification_loss(edited(batch[0]), batch[1]),
-            optimizer=make_optimizer(edited.parameters(), "adam", lr),
-            method=self.card.name,
-            batch_norm="train",
-        )
 
-
-def _gone(request: ForgetRequest) -> list[int]:
-    """The classes of the forget set that no retained example has."""
-    return sorted(set(request.forget.labels.tolist()) - set(request.retain.labels.tolist()))
-
-
-def _some_of_each(request: ForgetRequest, most: int) -> Examples:
-    """At most so many retained examples of each class, drawn at random."""
+def sample_per_class(request: ForgetRequest, max_count: int) -> Examples:
+    """At most `max_count` retained examples of each class, drawn at random."""
     labels = request.retain.labels.cpu()
     order = torch.randperm(len(labels), generator=request.generator(5))
-    rows = [order[labels[order] == label][:most] for label in labels.unique()]
+    rows = [order[labels[order] == label][:max_count] for label in labels.unique()]
     return request.retain.take(torch.cat(rows))

@@ -1,13 +1,14 @@
 """Influence unlearning with the WoodFisher approximation of the inverse Hessian.
 
-    theta += alpha F^-1 v,   v = (n_f / n) (mean grad CE(D_f) - mean grad CE(D_r)),   F = damping I + 1/m sum_i g_i g_i'
+    theta += alpha F^-1 v
+    v = (n_f / n) (mean grad CE(D_f) - mean grad CE(D_r)),   F = damping I + 1/m sum_i g_i g_i'
 
-Jia et al. 2023, section 3 ("IU", after Singh and Alistarh 2020), g_i being the gradients of m retained examples and
+Jia et al. 2023, section 3 ("IU", after Singh and Alistarh 2020), with g_i the gradients of m retained examples and
 damping 1. The Sherman-Morrison recursion over examples needs F_i^-1 g_{i+1} for every i, hence all earlier vectors;
-conjugate gradients on products with F give the same F^-1 v from four vectors.
-`as_published=True` is the released recursion, in which the helper vector o is rescaled and never turned, so that the
-result is v - c g_0, with g_0 the gradient of the first retained example (m = 1,002 there, in the order of the data).
-Eval mode, without the training augmentation that the released code leaves on.
+conjugate gradients on products with F give the same F^-1 v from four vectors. `as_published=True` is the released
+recursion, in which the helper vector o is only rescaled, so that the result is v - c g_0, with g_0 the gradient of the
+first retained example (m = 1,002 there, in the order of the data). Eval mode, without the augmentation that the
+released code leaves on.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import nn
 from forgetbench.methods import methods
 from forgetbench.methods._curvature import Vector, conjugate_gradients, fisher_product
 from forgetbench.methods._fisher import losses_of_labels, mean_gradient
-from forgetbench.methods._training import check_finite, editable
+from forgetbench.methods._training import check_finite, clone_model
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 
 
@@ -48,28 +49,30 @@ class WoodFisher(Method):
     batch_size: int = param(128, ge=1, help="Examples per backward; does not shape the result.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """A copy of the model, one step on."""
-        edited = editable(model).eval()
-        difference = mean_gradient(edited, request.forget, batch_size=self.batch_size)
-        retain = mean_gradient(edited, request.retain, batch_size=self.batch_size)
-        share = len(request.forget) / (len(request.forget) + len(request.retain))
+        """A copy of the model after one step."""
+        network = clone_model(model).eval()
+        # v, computed in place to save memory
+        difference = mean_gradient(network, request.forget, batch_size=self.batch_size)
+        retain_grad = mean_gradient(network, request.retain, batch_size=self.batch_size)
+        forget_ratio = len(request.forget) / (len(request.forget) + len(request.retain))
         for part in difference:
-            part.sub_(retain.pop(0)).mul_(share)
+            part.sub_(retain_grad.pop(0)).mul_(forget_ratio)
+        # F^-1 v
         if self.as_published:
-            steps = released_recursion(edited, request.retain.take(range(min(1002, len(request.retain)))), difference)
+            steps = released_recursion(network, request.retain.take(range(min(1002, len(request.retain)))), difference)
         else:
             rows = torch.linspace(0, len(request.retain) - 1, min(self.fisher_examples, len(request.retain)))
-            product = fisher_product(edited, request.retain.take(rows.long()), self.damping, self.batch_size)
+            product = fisher_product(network, request.retain.take(rows.long()), self.damping, self.batch_size)
             solution = conjugate_gradients(product, difference, self.iterations)
-            request.report("residual", solution.residual)
+            request.log("residual", solution.residual)
             steps = solution.vector
         norm = self.alpha * float(torch.stack([step.norm() for step in steps]).norm())
         check_finite(norm, self.card.name, 0, self.alpha)
-        request.report("step norm", norm)
+        request.log("step norm", norm)
         with torch.no_grad():
-            for parameter, step in zip(edited.parameters(), steps, strict=True):
+            for parameter, step in zip(network.parameters(), steps, strict=True):
                 parameter.add_(step, alpha=self.alpha)
-        return edited
+        return network
 
 
 def released_recursion(model: nn.Module, examples: Examples, vector: Vector, count: int = 1000) -> Vector:
@@ -81,9 +84,9 @@ def released_recursion(model: nn.Module, examples: Examples, vector: Vector, cou
         if helper is None:
             helper = [gradient.clone() for gradient in gradients]
             continue
-        overlap = float(sum((o * g).sum() for o, g in zip(helper, gradients, strict=True)))
-        along = float(sum((k * g).sum() for k, g in zip(result, gradients, strict=True)))
+        o_dot_g = float(sum((o * g).sum() for o, g in zip(helper, gradients, strict=True)))
+        k_dot_g = float(sum((k * g).sum() for k, g in zip(result, gradients, strict=True)))
         for k, o in zip(result, helper, strict=True):
-            k.sub_(o, alpha=along / (count + overlap))
-            o.mul_(1 - overlap / (count + overlap))
+            k.sub_(o, alpha=k_dot_g / (count + o_dot_g))
+            o.mul_(1 - o_dot_g / (count + o_dot_g))
     return result

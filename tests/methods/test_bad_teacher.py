@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from forgetbench.methods._distillation import divergence
+from forgetbench.methods._distillation import kl_divergence
 from forgetbench.methods.bad_teacher import BadTeacher
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.training import Examples, Recipe, predict
@@ -38,18 +38,18 @@ def asked() -> ForgetRequest:
         validation=everything,
         seed=2,
         recipe=Recipe(),
-        fresh_network=lambda: Table(99),
+        new_network=lambda: Table(99),
     )
 
 
-def test_each_set_follows_its_teacher(asked):
+def test_bad_teacher_student_follows_the_teacher_of_each_set(asked):
     good, bad = Table(1), Table(99)
     before = copy.deepcopy(good.state_dict())
-    student = BadTeacher(epochs=400, lr=0.05, retain_share=1.0, batch_size=8).unlearn(good, asked)
+    student = BadTeacher(epochs=400, lr=0.05, retain_ratio=1.0, batch_size=8).unlearn(good, asked)
 
     def apart(teacher: nn.Module, examples: Examples) -> float:
         answers = [torch.tensor(predict(each, examples)) for each in (teacher, student)]
-        return float(divergence(answers[0], answers[1]).mean())
+        return float(kl_divergence(answers[0], answers[1]).mean())
 
     assert apart(bad, asked.forget) < 1e-3
     assert apart(good, asked.retain) < 1e-3
@@ -57,9 +57,9 @@ def test_each_set_follows_its_teacher(asked):
     assert all(torch.equal(value, before[name]) for name, value in good.state_dict().items())
 
 
-def test_only_the_share_asked_for_of_the_retain_set_is_read(asked):
+def test_bad_teacher_reads_only_retain_ratio_of_the_retain_set(asked):
     seen = []
     take = asked.retain.take
     asked.retain.take = lambda rows: seen.append(len(rows)) or take(rows)
-    BadTeacher(epochs=1, retain_share=0.4).unlearn(Table(1), asked)
+    BadTeacher(epochs=1, retain_ratio=0.4).unlearn(Table(1), asked)
     assert seen == [2]

@@ -25,7 +25,7 @@ def examples(count: int) -> Examples:
     return Examples(torch.zeros(count, 1, 2, 2, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
 
 
-def test_values_are_read_and_typed():
+def test_parse_method_reads_and_converts_values():
     method = parse_method("ssd:alpha=5, importance=batch,batch_size=32")
     assert method.to_dict() == {"alpha": 5.0, "dampening": 1.0, "importance": "batch", "batch_size": 32}
     assert isinstance(method.to_dict()["alpha"], float)
@@ -46,13 +46,13 @@ def test_values_are_read_and_typed():
         ("finetune:momentum=1", ["momentum", "[0, 1)"]),
     ],
 )
-def test_bad_values_are_refused_with_name_and_range(text, words):
+def test_parse_method_wrong_value_names_parameter_and_range(text, words):
     with pytest.raises(UsageError) as caught:
         parse_method(text)
     assert all(word in str(caught.value) for word in words)
 
 
-def test_a_default_of_a_network_yields_to_a_value_that_is_given():
+def test_parse_method_value_overrides_network_default():
     known = network_defaults("ssd", "vit")["alpha"]
     assert known != parse_method("ssd").to_dict()["alpha"]
     assert parse_method("ssd", "vit").to_dict()["alpha"] == known
@@ -60,7 +60,7 @@ def test_a_default_of_a_network_yields_to_a_value_that_is_given():
     assert parse_method("ssd", "mlp") == parse_method("ssd")
 
 
-def test_every_default_of_a_network_names_a_network_and_a_method_that_takes_it():
+def test_network_defaults_name_known_networks_and_methods():
     tables = tomllib.loads((Path(str(methods_package.__file__)).parent / "defaults.toml").read_text())
     for network, table in tables.items():
         assert network in networks.names()
@@ -68,7 +68,7 @@ def test_every_default_of_a_network_names_a_network_and_a_method_that_takes_it()
             assert parse_method(name, network) == methods.get(name).from_dict(values) != parse_method(name)
 
 
-def test_what_tuning_searches_is_allowed_and_holds_the_default():
+def test_search_range_is_valid_and_contains_the_default():
     tuned = [name for name in methods.names() if any(each.search for each in methods.get(name).parameters())]
     cards = [methods.get(name).card for name in methods.names()]
     assert sorted(tuned) == sorted(card.name for card in cards if not card.sentinel and not card.reference)
@@ -81,7 +81,7 @@ def test_what_tuning_searches_is_allowed_and_holds_the_default():
                 assert least <= each.default <= largest, f"{name}: {each.name}"
 
 
-def test_a_request_refuses_nothing_to_forget_and_nothing_to_keep():
+def test_forget_request_without_examples_raises():
     recipe = Recipe.model_validate({})
     for forget, retain, words in ((0, 3, "empty"), (3, 0, "whole training set"), (3, 1, "at least two")):
         with pytest.raises(UsageError, match=words):
@@ -91,11 +91,11 @@ def test_a_request_refuses_nothing_to_forget_and_nothing_to_keep():
                 validation=examples(1),
                 seed=0,
                 recipe=recipe,
-                fresh_network=nn.Identity,
+                new_network=nn.Identity,
             )
 
 
-def test_what_does_not_apply_says_why():
+def test_applies_to_gives_a_reason():
     facts = {"network": "cnn", "scenario": "random", "attributes": False, "outputs": 3}
     assert "class" in methods.get("head-mask")().applies_to(TaskFacts(**facts))
     facts["scenario"] = "class"
@@ -105,7 +105,7 @@ def test_what_does_not_apply_says_why():
 
 
 @pytest.mark.parametrize("name", methods.names())
-def test_every_card_agrees_with_its_class(name):
+def test_card_agrees_with_its_class(name):
     kind = methods.get(name)
     assert kind.card.name == name
     assert kind.__doc__
@@ -116,7 +116,7 @@ def test_every_card_agrees_with_its_class(name):
         assert f"year = {{{kind.card.year}}}" in kind.card.bibtex
 
 
-def test_the_example_passes_the_battery():
+def test_example_method_passes_the_contract():
     kind = load_method_file(f"{EXAMPLE}:NoisyFineTune")
     assert [result for result in check_method(kind, options={"width": 4}) if not result.ok] == []
     assert kind.card.name == "noisy-fine-tune"
@@ -124,7 +124,7 @@ def test_the_example_passes_the_battery():
     assert len(EXAMPLE.read_text().splitlines()) <= 40
 
 
-def test_values_follow_a_file_too():
+def test_parse_method_file_reads_values():
     method = parse_method_file(f"{EXAMPLE}:NoisyFineTune:lr=0.5,epochs=2")
     assert method.to_dict() == {"noise": 0.1, "lr": 0.5, "epochs": 2}
     assert parse_method_file(str(EXAMPLE)).to_dict()["lr"] == 0.02
@@ -145,21 +145,21 @@ BAD_FILES = [
 
 
 @pytest.mark.parametrize(("source", "name", "words"), BAD_FILES)
-def test_bad_files_are_refused(tmp_path, source, name, words):
+def test_load_method_file_wrong_content_raises(tmp_path, source, name, words):
     path = tmp_path / "bad.py"
     path.write_text(source)
     with pytest.raises(UsageError, match=words):
         load_method_file(f"{path}:{name}" if name else str(path))
 
 
-def test_a_missing_file_is_refused(tmp_path):
+def test_load_method_file_missing_file_raises(tmp_path):
     with pytest.raises(UsageError, match="no file"):
         load_method_file(f"{tmp_path}/none.py:X")
     with pytest.raises(UsageError, match="Python file"):
         load_method_file("somewhere")
 
 
-def test_a_broken_promise_is_found():
+def test_check_method_finds_a_changed_model():
     @dataclass(frozen=True, kw_only=True)
     class InPlace(Method):
         """Edits the model that it was given."""
@@ -188,7 +188,7 @@ def test_a_broken_promise_is_found():
         (lambda model: model.zero_grad(), "gradients of the given model"),
     ],
 )
-def test_a_given_model_in_another_mode_is_found(deed, words):
+def test_check_method_finds_a_changed_mode(deed, words):
     @dataclass(frozen=True, kw_only=True)
     class Careless(methods.get("none")):
         def unlearn(self, model, request):
@@ -201,7 +201,7 @@ def test_a_given_model_in_another_mode_is_found(deed, words):
 
 
 @pytest.mark.parametrize("passed", ["0", "2", "nan", "'no-such-choice'"])
-def test_values_out_of_range_that_are_not_refused_are_found(passed):
+def test_check_method_finds_missing_range_checks(passed):
     @dataclass(frozen=True, kw_only=True)
     class Lenient(methods.get("none")):
         size: float = param(0.1, gt=0, le=1, help="How much.")
@@ -216,7 +216,7 @@ def test_values_out_of_range_that_are_not_refused_are_found(passed):
     assert f"={passed} was not refused" in failed["bad hyper-parameters are refused"]
 
 
-def test_a_refusal_without_the_range_is_found():
+def test_check_method_finds_errors_without_the_range():
     @dataclass(frozen=True, kw_only=True)
     class Curt(methods.get("none")):
         size: float = param(0.1, gt=0, le=1, help="How much.")
@@ -232,7 +232,7 @@ def test_a_refusal_without_the_range_is_found():
     assert "does not say (0, 1]" in failed["bad hyper-parameters are refused"]
 
 
-def test_reading_what_the_card_does_not_list_is_found():
+def test_check_method_finds_reads_beyond_needs():
     @dataclass(frozen=True, kw_only=True)
     class Greedy(methods.get("none")):
         def unlearn(self, model, request):
@@ -244,7 +244,7 @@ def test_reading_what_the_card_does_not_list_is_found():
     assert "validation" in failed["it reads only what its card needs"]
 
 
-def test_an_author_who_writes_no_card_says_nothing_of_randomness(tmp_path: Path) -> None:
+def test_default_card_does_not_state_randomness(tmp_path: Path) -> None:
     file = tmp_path / "plain.py"
     file.write_text(
         "import copy\nfrom dataclasses import dataclass\nfrom forgetbench.methods import Method\n"
@@ -256,7 +256,7 @@ def test_an_author_who_writes_no_card_says_nothing_of_randomness(tmp_path: Path)
     assert all(result.ok for result in check_method(kind, network="mlp"))
 
 
-def test_a_method_applies_to_what_is_built_like_the_networks_that_it_names() -> None:
+def test_applies_to_networks_built_like_a_named_one() -> None:
     facts = {"scenario": "class", "attributes": False, "outputs": 3}
     gs_lora, msg = methods.get("gs-lora")(), methods.get("msg")()
     assert gs_lora.applies_to(TaskFacts(network="timm/deit_tiny", like="vit", **facts)) is None

@@ -34,19 +34,19 @@ def examples(*pixels: tuple[int, int]) -> Examples:
     return Examples(images, torch.zeros(len(pixels), dtype=torch.int64))
 
 
-def test_the_attack_crosses_into_the_nearest_wrong_class(model):
+def test_neighboring_class_is_the_nearest_wrong_one(model):
     # at (0.5, 0.4) of class 0 the loss grows toward (-, +): at (0.4, 0.5) the logits are 4, 5 and -3
     assert neighboring_classes(model, examples((127, 102)), 0.1).tolist() == [1]
 
 
-def test_an_image_that_stays_in_its_class_gets_the_next_one(model):
+def test_neighboring_class_of_an_unmoved_image_is_the_next(model):
     far = examples((255, 0))
     # at (1, 0) the step leads to (0.9, 0.1): logits 9, 1 and -8.8
     assert neighboring_classes(model, far, 0.1).tolist() == [1]
-    assert neighboring_classes(model, far, 0.1, with_true=True).tolist() == [0]
+    assert neighboring_classes(model, far, 0.1, allow_true=True).tolist() == [0]
 
 
-def test_the_neighbor_is_sought_at_the_attacked_image():
+def test_neighboring_class_is_taken_at_the_attacked_image():
     model = Pixels([[10.0, -10.0], [0.0, 10.0], [6.0, 1.0]])
     # at (0.2, 0.1) the logits are 1, 1 and 1.3; the step toward (-, +) leads to (0, 0.4): -4, 4 and 0.4
     image = examples((51, 26))
@@ -54,7 +54,7 @@ def test_the_neighbor_is_sought_at_the_attacked_image():
     assert neighboring_classes(model, image, 0.3).tolist() == [1]
 
 
-def test_training_leads_there(model):
+def test_boundary_shrink_learns_the_neighboring_classes(model):
     everything = examples((255, 0), (200, 90))
     request = ForgetRequest(
         forget=everything,
@@ -62,7 +62,7 @@ def test_training_leads_there(model):
         validation=everything,
         seed=0,
         recipe=Recipe(),
-        fresh_network=lambda: model,
+        new_network=lambda: model,
     )
     weight = model.head.weight.clone()
     edited = BoundaryShrink(epochs=50, lr=0.5).unlearn(model, request)

@@ -37,7 +37,7 @@ def some(count: int, seed: int, classes: int = 3, size: int = 2) -> Examples:
 def request(forget: Examples, retain: Examples, seed: int = 0) -> ForgetRequest:
     recipe = Recipe.model_validate({})
     return ForgetRequest(
-        forget=forget, retain=retain, validation=retain, seed=seed, recipe=recipe, fresh_network=nn.Identity
+        forget=forget, retain=retain, validation=retain, seed=seed, recipe=recipe, new_network=nn.Identity
     )
 
 
@@ -56,7 +56,7 @@ def hessian(network: Linear, data: Examples) -> np.ndarray:
     return np.mean(blocks, axis=0)
 
 
-def test_conjugate_gradients_against_numpy():
+def test_conjugate_gradients_equal_numpy():
     rng = np.random.default_rng(0)
     root = rng.normal(size=(9, 9))
     matrix, target = root @ root.T + np.eye(9), rng.normal(size=9)
@@ -70,13 +70,13 @@ def test_conjugate_gradients_against_numpy():
 def test_conjugate_gradients_stop_at_negative_curvature():
     target = torch.tensor([1.0, 2.0])
     solved = conjugate_gradients(lambda v: [-v[0]], [target], iterations=5)
-    assert solved.stopped_at_negative_curvature
+    assert solved.negative_curvature
     assert torch.equal(solved.vector[0], target)
     nothing = conjugate_gradients(lambda v: [v[0]], [torch.zeros(2)], iterations=5)
     assert torch.equal(nothing.vector[0], torch.zeros(2))
 
 
-def test_hessian_products_in_closed_form():
+def test_hessian_product_equals_closed_form():
     network, data = Linear(), some(20, 0)
     vector = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     found = hessian_product(network, data, damping=0.1, batch_size=7)([vector])[0]
@@ -84,7 +84,7 @@ def test_hessian_products_in_closed_form():
     np.testing.assert_allclose(found.numpy().ravel(), expected, rtol=1e-3, atol=1e-6)
 
 
-def test_fisher_products_in_closed_form():
+def test_fisher_product_equals_closed_form():
     network, data = Linear(), some(20, 0)
     _, _, gradients = pieces(network, data)
     vector = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
@@ -119,7 +119,7 @@ def test_influence_on_a_linear_model_is_newtons_step():
     np.testing.assert_allclose(edited.head.weight.detach().numpy().ravel(), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_influence_reaches_the_optimum_without_the_forget_set():
+def test_influence_reaches_the_optimum_of_the_retain_set():
     """From the optimum of a strongly convex loss on all data, the step lands near the retained data's optimum."""
     damping, data = 0.3, some(60, 5)
     forget, retain = data.take(range(6)), data.take(range(6, 60))
@@ -147,7 +147,7 @@ def test_influence_reaches_the_optimum_without_the_forget_set():
     assert np.dot(edited - start, direction) / np.linalg.norm(edited - start) / np.linalg.norm(direction) > 0.8
 
 
-def test_woodfisher_against_the_inverse_matrix():
+def test_woodfisher_equals_the_inverse_matrix():
     network, forget, retain = Linear(), some(10, 1), some(30, 2)
     mean_f, mean_r = (pieces(network, data)[2].mean(0) for data in (forget, retain))
     gradients = pieces(network, retain)[2]
@@ -159,7 +159,7 @@ def test_woodfisher_against_the_inverse_matrix():
     np.testing.assert_allclose(step, expected, rtol=1e-2, atol=1e-6)
 
 
-def test_the_released_recursion_never_leaves_the_first_gradient():
+def test_released_recursion_stays_at_the_first_gradient():
     network, forget, retain = Linear(), some(10, 1), some(30, 2)
     _, _, gradients = pieces(network, retain)
     vector = pieces(network, forget)[2].mean(0) - gradients.mean(0)
@@ -179,7 +179,7 @@ def test_the_released_recursion_never_leaves_the_first_gradient():
     np.testing.assert_allclose(step, 2 * released_recursion(network, retain, scaled)[0].numpy().ravel(), atol=1e-5)
 
 
-def test_true_fisher_is_the_expectation_over_the_models_answers():
+def test_true_fisher_is_the_expectation_over_predictions():
     network, data = Linear(), some(40, 0)
     x, p, _ = pieces(network, data)
     expected = np.einsum("nk,nj->kj", p * (1 - p), x**2) / 40  # Var of the one-hot label, times x^2
@@ -188,7 +188,7 @@ def test_true_fisher_is_the_expectation_over_the_models_answers():
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5])
-def test_noise_has_the_variance_that_the_information_allows(power):
+def test_fisher_noise_has_variance_inverse_to_information(power):
     network, retain = Linear(30 * 30, 10), some(40, 2, classes=10, size=30)
     asked = request(some(5, 1, classes=10, size=30), retain)
     edited = FisherForgetting(alpha=1e-4, power=power, ceiling=50.0).unlearn(network, asked)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from forgetbench.methods.base import ForgetRequest
-from forgetbench.methods.cf_k import last_parts
+from forgetbench.methods.cf_k import last_block_names
 from forgetbench.methods.eu_k import EUK
 from forgetbench.networks import NetworkSpec
 from forgetbench.training import Examples, Recipe
 
 
-def test_share_that_is_initialized_anew():
+def test_eu_k_initializes_only_the_last_blocks_anew():
     spec = NetworkSpec(
         name="cnn", channels=1, height=8, width=8, outputs=3, mean=(0.5,), std=(0.3,), options={"width": 2}
     )
@@ -23,11 +23,11 @@ def test_share_that_is_initialized_anew():
         validation=everything,
         seed=1,
         recipe=Recipe(),
-        fresh_network=lambda: spec.build(9),
+        new_network=lambda: spec.build(9),
     )
     # black images and a vanishing rate: weights stay where they were put, so that what was put there can be seen
     method = EUK(k=1, epochs=1, lr=1e-12, momentum=0.0, weight_decay=0.0)
-    after, anew = method.unlearn(original, request).state_dict(), last_parts(original, 1, "x")
+    after, anew = method.unlearn(original, request).state_dict(), last_block_names(original, 1, "x")
     for name, value in after.items():
         if "running" in name or "num_batches" in name:
             continue

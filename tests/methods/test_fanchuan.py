@@ -29,11 +29,11 @@ def requested() -> ForgetRequest:
         validation=everything,
         seed=4,
         recipe=Recipe(),
-        fresh_network=lambda: SPEC.build(9),
+        new_network=lambda: SPEC.build(9),
     )
 
 
-def test_contrast_by_hand():
+def test_contrast_equals_hand_computed_one():
     forgotten = np.array([[1.0, 2.0]])
     retained = np.array([[1.0, 0.0], [0.0, 3.0], [1.0, 1.0]])
     products = (forgotten @ retained.T)[0] / 1.15  # 1, 6 and 3
@@ -42,13 +42,13 @@ def test_contrast_by_hand():
     assert float(got) == pytest.approx(by_hand, rel=1e-9)
 
 
-def test_contrast_is_least_where_all_retained_images_are_as_near():
+def test_contrast_is_smallest_at_equal_distances():
     retained = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
     assert float(contrast(torch.zeros(2, 3), retained, 1.0)) == pytest.approx(math.log(7), rel=1e-6)
     assert float(contrast(torch.ones(2, 3), retained, 1.0)) > math.log(7)
 
 
-def test_the_first_pass_makes_answers_uniform():
+def test_fanchuan_first_pass_makes_predictions_uniform():
     network, request = SPEC.build(0), requested()
 
     def entropy(lr: float) -> float:
@@ -62,7 +62,7 @@ def test_the_first_pass_makes_answers_uniform():
     assert entropy(1e-12) < entropy(0.1) <= math.log(3) + 1e-6
 
 
-def test_a_loss_that_blows_up_names_its_round():
+def test_fanchuan_diverged_error_names_the_round():
     with pytest.raises(
         DivergedError, match=r"fanchuan, (forget|retain) round \d, diverged in epoch 1 at learning rate"
     ):

@@ -9,11 +9,11 @@ from scipy.special import log_softmax, rel_entr, softmax
 from torch import nn
 
 from forgetbench.errors import UsageError
-from forgetbench.methods._lora import adapt, group_norms, merge, relative_updates
-from forgetbench.methods._training import accuracy, editable
+from forgetbench.methods._lora import add_lora, group_norms, merge_lora, relative_updates
+from forgetbench.methods._training import accuracy, clone_model
 from forgetbench.methods.base import ForgetRequest, TaskFacts
 from forgetbench.methods.gs_lora import GSLoRA
-from forgetbench.methods.gs_lora_plus_plus import GSLoRAPlusPlus, distance, prototypes
+from forgetbench.methods.gs_lora_plus_plus import GSLoRAPlusPlus, class_prototypes, prototype_distance
 from forgetbench.methods.iau import IAU
 from forgetbench.networks import NetworkSpec
 from forgetbench.training import Examples, Recipe, classification_loss, fit, predict_features
@@ -44,7 +44,7 @@ def request(network: NetworkSpec = VIT) -> ForgetRequest:
         validation=striped(20, [0, 1], 3),
         seed=4,
         recipe=RECIPE,
-        fresh_network=lambda: network.build(9),
+        new_network=lambda: network.build(9),
     )
 
 
@@ -55,7 +55,7 @@ def original() -> nn.Module:
 
 
 @pytest.mark.parametrize("chunk", [7, 1000])
-def test_iau_is_the_first_step_of_adam(chunk):
+def test_iau_equals_the_first_step_of_adam(chunk):
     asked, network = request(), spec("cnn", width=4).build(0)
     grads = [
         torch.autograd.grad(
@@ -71,7 +71,7 @@ def test_iau_is_the_first_step_of_adam(chunk):
         torch.testing.assert_close(after[sure], expected[sure], atol=1e-5, rtol=1e-3)
 
 
-def test_restricted_loss_adds_the_norms_of_the_parameter_tensors():
+def test_restricted_loss_adds_gradient_norms_per_tensor():
     asked, network = request(), spec("mlp", hidden=[5]).build(0)
     method = IAU(gradient_restriction=True, restriction=0.3)
     images, labels = asked.retain.images.float() / 255, asked.retain.labels
@@ -85,7 +85,7 @@ def test_restricted_loss_adds_the_norms_of_the_parameter_tensors():
 
 
 @pytest.mark.parametrize("name", ["cnn", "vit", "mlp", "resnet18"])
-def test_originals_are_trained_with_the_restricted_loss(name):
+def test_iau_original_is_trained_with_the_restricted_loss(name):
     asked, network = request(), spec(name, **({"width": 4} if name == "cnn" else {}))
     data, recipe = asked.retain.take(range(8)), RECIPE.model_copy(update={"lr": 0.002, "epochs": 1})
     method = IAU(gradient_restriction=True, restriction=1.0)
@@ -94,7 +94,7 @@ def test_originals_are_trained_with_the_restricted_loss(name):
     assert not torch.equal(restricted.head.weight, plain.head.weight)
 
 
-def test_a_dead_parameter_does_not_spoil_the_restricted_loss():
+def test_restricted_loss_with_unused_parameter_is_finite():
     network = spec("mlp", hidden=[5]).build(0)
     with torch.no_grad():
         network.blocks[0][1].weight.zero_()
@@ -105,8 +105,8 @@ def test_a_dead_parameter_does_not_spoil_the_restricted_loss():
 
 
 def adapted() -> tuple[nn.Module, list]:
-    network = editable(VIT.build(1))
-    groups = adapt(network, 4, torch.Generator().manual_seed(0))
+    network = clone_model(VIT.build(1))
+    groups = add_lora(network, 4, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for group in groups:
@@ -115,28 +115,28 @@ def adapted() -> tuple[nn.Module, list]:
     return network, groups
 
 
-def test_a_fresh_adapter_changes_nothing():
+def test_new_adapter_does_not_change_the_output():
     images = torch.rand(3, 1, 8, 8)
-    network = editable(VIT.build(1))
+    network = clone_model(VIT.build(1))
     before = network(images)
-    adapt(network, 4, torch.Generator().manual_seed(0))
+    add_lora(network, 4, torch.Generator().manual_seed(0))
     torch.testing.assert_close(network(images), before)
 
 
-def test_merged_is_applied():
+def test_merge_lora_keeps_the_output():
     network, groups = adapted()
     images = torch.rand(3, 1, 8, 8)
     applied = network(images)
     first = groups[0][0]
     expected = first.linear.weight + first.up @ first.down / 4
-    merge(network)
+    merge_lora(network)
     torch.testing.assert_close(network(images), applied, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(network.blocks[0].mlp.fc1.weight, expected)
     assert network.state_dict().keys() == VIT.build(0).state_dict().keys()
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_only_adapters_of_the_feed_forward_layers_train():
+def test_add_lora_trains_only_feed_forward_adapters():
     network, groups = adapted()
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert len(trained) == 3 * 4
@@ -146,7 +146,7 @@ def test_only_adapters_of_the_feed_forward_layers_train():
     assert count == 3 * 2 * 4 * (16 + 32)
 
 
-def test_group_norms_by_hand():
+def test_group_norms_equal_hand_computed_ones():
     _, groups = adapted()
     for norm, update, group in zip(group_norms(groups), relative_updates(groups), groups, strict=True):
         parts = [part.detach().numpy() for adapter in group for part in (adapter.down, adapter.up)]
@@ -160,7 +160,7 @@ def _square_sum(parts: list[np.ndarray]) -> float:
     return sum(((parts[k + 1] @ parts[k] / 4) ** 2).sum() for k in (0, 2))
 
 
-def test_adapters_need_a_transformer(original):
+def test_add_lora_on_a_cnn_raises(original):
     network = spec("cnn").build(0)
     with pytest.raises(UsageError, match="vit"):
         GSLoRA().unlearn(network, request(spec("cnn")))
@@ -169,7 +169,7 @@ def test_adapters_need_a_transformer(original):
 
 
 @pytest.mark.parametrize("kind", [GSLoRA, GSLoRAPlusPlus])
-def test_it_forgets_a_class_keeps_the_rest_and_touches_feed_forward_weights_alone(kind, original):
+def test_gs_lora_forgets_a_class_in_feed_forward_weights(kind, original):
     asked = request()
     edited = kind(epochs=12, alpha_epoch=8, beta=0.5, batch_size=8, lr=0.02).unlearn(original, asked)
     assert accuracy(original, asked.forget) > 0.9
@@ -180,44 +180,47 @@ def test_it_forgets_a_class_keeps_the_rest_and_touches_feed_forward_weights_alon
         assert same != (".mlp.fc" in name and name.endswith("weight")), name
 
 
-def test_sparsity_shrinks_the_groups(original):
+def test_gs_lora_sparsity_shrinks_the_groups(original):
     asked = [request(), request()]
     GSLoRA(alpha=0.0).unlearn(original, asked[0])
     GSLoRA(alpha=0.5, alpha_epoch=0).unlearn(original, asked[1])
     assert float(asked[1].notes["largest group update"]) < float(asked[0].notes["largest group update"])
 
 
-def test_ascent_is_bounded(original):
+def test_gs_lora_bound_limits_the_ascent(original):
     asked = request()
     edited = GSLoRA(epochs=12, alpha=0.0, bound=2.0, beta=1.0, batch_size=8, lr=0.02).unlearn(original, asked)
     loss = classification_loss(edited(asked.forget.images.float() / 255), asked.forget.labels)
     assert 1.0 < float(loss.detach()) < 6.0
 
 
-def test_a_second_request_starts_from_fresh_adapters(original):
+def test_gs_lora_second_request_starts_from_new_adapters(original):
     first = GSLoRA(epochs=2).unlearn(original, request())
     second = GSLoRA(epochs=2).unlearn(first, request())
     assert second.state_dict().keys() == original.state_dict().keys()
 
 
-def test_prototypes_and_distances_against_scipy(original):
+def test_prototypes_and_distances_equal_scipy(original):
     asked = request()
     data = asked.retain.join(asked.forget)
     features, labels = predict_features(original, data).astype(float), data.labels.numpy()
     expected = np.stack([features[labels == k].mean(0) for k in range(3)])
-    centers = prototypes(original, data, 3)
+    centers = class_prototypes(original, data, 3)
     np.testing.assert_allclose(centers, expected, rtol=1e-4, atol=1e-5)
     p, q = softmax(expected[labels], axis=1), log_softmax(features, axis=1)
     kl = (p * (np.log(p) - q)).sum(1).mean()
-    assert float(distance(centers[data.labels], torch.from_numpy(features).float())) == pytest.approx(kl, rel=1e-3)
+    assert float(prototype_distance(centers[data.labels], torch.from_numpy(features).float())) == pytest.approx(
+        kl, rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("bound", [0.01, 18.0])
-def test_prototypes_are_of_the_given_model_and_repel_what_is_forgotten(original, bound):
+def test_prototypes_of_the_given_model_repel_forgotten_features(original, bound):
     """w_f ReLU(BND_p - KL) on what is forgotten, below its bound and beyond it, and w_r KL on what is kept."""
     asked, generator = request(), torch.Generator().manual_seed(6)
-    further = GSLoRAPlusPlus(forget_pull=0.3, retain_pull=0.7, prototype_bound=bound).further_loss(original, asked)
+    method = GSLoRAPlusPlus(forget_pull=0.3, retain_pull=0.7, prototype_bound=bound)
     data = asked.retain.join(asked.forget)
+    prototypes = class_prototypes(original, data, 3)
     features, labels = predict_features(original, data).astype(float), data.labels.numpy()
     centers = np.stack([features[labels == k].mean(0) for k in range(3)])
     kept, gone = (torch.randn(count, features.shape[1], generator=generator) for count in (7, 5))
@@ -229,6 +232,8 @@ def test_prototypes_are_of_the_given_model_and_repel_what_is_forgotten(original,
     away, near = apart(gone_labels, gone), apart(kept_labels, kept)
     by_hand = 0.3 * max(0.0, bound - away) + 0.7 * near
     assert (away > bound) == (bound < 1)
-    assert float(further(kept, kept_labels, gone, gone_labels)) == pytest.approx(by_hand, rel=1e-4)
-    fresh = predict_features(asked.fresh_network(), data)
+    assert float(method.prototype_loss(prototypes, kept, kept_labels, gone, gone_labels)) == pytest.approx(
+        by_hand, rel=1e-4
+    )
+    fresh = predict_features(asked.new_network(), data)
     assert not np.allclose(fresh[labels == 2].mean(0), centers[2], atol=0.1)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from forgetbench.methods._fisher import mean_gradient, per_example, squared_batch_means
+from forgetbench.methods._fisher import importance_per_batch, importance_per_example, mean_gradient
 from forgetbench.methods.assd import ASSD, percentile
 from forgetbench.methods.base import ForgetRequest
-from forgetbench.methods.lfssd import LFSSD, squared_length
+from forgetbench.methods.lfssd import LFSSD, squared_norms
 from forgetbench.methods.ssd import SSD
 from forgetbench.networks import NetworkSpec
 from forgetbench.training import Examples, Recipe, classification_loss, count_flops
@@ -42,7 +42,7 @@ def some(count: int, seed: int = 0, size: int = 2, classes: int = 3, attributes:
 def request(forget: Examples, retain: Examples) -> ForgetRequest:
     recipe = Recipe.model_validate({})
     return ForgetRequest(
-        forget=forget, retain=retain, validation=retain, seed=0, recipe=recipe, fresh_network=nn.Identity
+        forget=forget, retain=retain, validation=retain, seed=0, recipe=recipe, new_network=nn.Identity
     )
 
 
@@ -76,27 +76,27 @@ def build(name: str, outputs: int = 3) -> nn.Module:
 
 @pytest.mark.parametrize("attributes", [False, True])
 @pytest.mark.parametrize("name", ["mlp", "cnn", "vit", "resnet18"])
-def test_per_example_squares_against_batches_of_one(name, attributes):
+def test_importance_equals_batches_of_one(name, attributes):
     network, examples = build(name).double(), some(5, size=8, attributes=attributes)
     expected = {key: torch.zeros_like(value) for key, value in network.named_parameters()}
     for image, label in zip(examples.images, examples.labels, strict=True):
         loss = classification_loss(network(image[None].double() / 255), label[None])
         for key, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
             expected[key] += gradient**2 / len(examples)
-    found = per_example(network.float(), examples, batch_size=3)
+    found = importance_per_example(network.float(), examples, batch_size=3)
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         torch.testing.assert_close(found[key].double(), value, rtol=1e-3, atol=1e-4 * float(value.max()) + 1e-12)
 
 
-def test_absolute_values_against_batches_of_one():
+def test_absolute_importance_equals_batches_of_one():
     network, examples = build("cnn"), some(5, size=8)
     expected = {key: torch.zeros_like(value) for key, value in network.named_parameters()}
     for image in examples.images:
         loss = network(image[None].float() / 255).square().sum()
         for key, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
             expected[key] += gradient.abs() / len(examples)
-    found = per_example(network, examples, each_loss=squared_length, power="absolute")
+    found = importance_per_example(network, examples, example_losses=squared_norms, power="absolute")
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4 * float(value.max()))
 
@@ -110,7 +110,7 @@ def test_absolute_values_against_batches_of_one():
         pytest.param("timm/nf_resnet26", marks=pytest.mark.slow),  # standardized weights
     ],
 )
-def test_per_example_squares_of_layers_that_do_more_than_their_base_class(name):
+def test_importance_of_layer_subclasses_equals_batches_of_one(name):
     spec = NetworkSpec(
         name=name, channels=3, height=32, width=32, outputs=3, mean=(0.5,) * 3, std=(0.3,) * 3, options={}
     )
@@ -121,12 +121,12 @@ def test_per_example_squares_of_layers_that_do_more_than_their_base_class(name):
         loss = classification_loss(network(image[None].double() / 255), label[None])
         for key, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
             expected[key] += gradient**2 / 2
-    found = per_example(network.float(), examples)
+    found = importance_per_example(network.float(), examples)
     for key, value in expected.items():
         assert float((found[key].double() - value).norm()) <= 0.02 * float(value.norm()) + 1e-12, key
 
 
-def test_a_parameter_of_two_layers_is_counted_once_both_uses_are_added():
+def test_importance_of_a_shared_parameter_adds_uses_first():
     class Tied(Linear):
         def __init__(self) -> None:
             super().__init__(4, 4)
@@ -141,10 +141,10 @@ def test_a_parameter_of_two_layers_is_counted_once_both_uses_are_added():
     for image, label in zip(examples.images, examples.labels, strict=True):
         loss = classification_loss(network(image[None].float() / 255), label[None])
         expected += torch.autograd.grad(loss, network.head.weight)[0] ** 2 / 6
-    torch.testing.assert_close(per_example(network, examples)["head.weight"], expected)
+    torch.testing.assert_close(importance_per_example(network, examples)["head.weight"], expected)
 
 
-def test_a_shared_layer_is_counted_once_all_its_uses_are_added():
+def test_importance_of_a_shared_layer_adds_uses_first():
     class Twice(Linear):
         def forward(self, images: Tensor) -> Tensor:
             return self.head(self.head(images.flatten(1)))
@@ -154,7 +154,7 @@ def test_a_shared_layer_is_counted_once_all_its_uses_are_added():
     for image, label in zip(examples.images, examples.labels, strict=True):
         loss = classification_loss(network(image[None].float() / 255), label[None])
         expected += torch.autograd.grad(loss, network.head.weight)[0] ** 2 / 6
-    torch.testing.assert_close(per_example(network, examples)["head.weight"], expected)
+    torch.testing.assert_close(importance_per_example(network, examples)["head.weight"], expected)
 
 
 class Positions(nn.Module):
@@ -171,66 +171,68 @@ class Positions(nn.Module):
         return ((images[:, 0] + self.positions) ** 2).flatten(1) @ self.weight[0].T + 0 * self.idle.sum()
 
 
-def test_only_what_meets_each_example_by_itself_is_laid_out_for_each():
+def test_importance_expands_only_per_example_parameters():
     network, examples = Positions(), some(7, size=4)
     expected = {name: torch.zeros_like(value) for name, value in network.named_parameters()}
     for image, label in zip(examples.images, examples.labels, strict=True):
         loss = classification_loss(network(image[None].float() / 255), label[None])
         for name, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
             expected[name] += gradient**2 / 7
-    torch.testing.assert_close(per_example(network, examples, batch_size=3), expected)
+    torch.testing.assert_close(importance_per_example(network, examples, batch_size=3), expected)
 
 
-def test_fisher_of_a_linear_model_in_closed_form():
+def test_importance_of_a_linear_model_equals_closed_form():
     network, examples = Linear(), some(50)
     weight = network.head.weight.detach().double().numpy()
     np.testing.assert_allclose(
-        per_example(network, examples)["head.weight"], linear_fisher(weight, examples), rtol=1e-4
+        importance_per_example(network, examples)["head.weight"], linear_fisher(weight, examples), rtol=1e-4
     )
 
 
 @given(st.integers(1, 20), st.integers(1, 60), st.integers(0, 100))
 @settings(max_examples=25, deadline=None)
-def test_ratio_is_bounded_by_the_share(forgotten, kept, seed):
+def test_importance_ratio_is_bounded_by_data_ratio(forgotten, kept, seed):
     torch.manual_seed(seed)
     network = Linear()
     forget, retain = some(forgotten, seed), some(kept, seed + 1)
-    top = per_example(network, forget)["head.weight"]
-    bottom = per_example(network, retain.join(forget))["head.weight"]
+    top = importance_per_example(network, forget)["head.weight"]
+    bottom = importance_per_example(network, retain.join(forget))["head.weight"]
     assert float((top / bottom).max()) <= (forgotten + kept) / forgotten * (1 + 1e-4)
 
 
-def test_order_and_batch_size_do_not_matter_per_example_but_do_per_batch():
+def test_importance_depends_on_batches_only_per_batch():
     network, examples = Linear(), some(40)
     shuffled = examples.take(torch.randperm(40, generator=torch.Generator().manual_seed(0)))
     by_example = [
-        per_example(network, data, batch_size=size)["head.weight"] for data in (examples, shuffled) for size in (7, 40)
+        importance_per_example(network, data, batch_size=size)["head.weight"]
+        for data in (examples, shuffled)
+        for size in (7, 40)
     ]
     for other in by_example[1:]:
         torch.testing.assert_close(by_example[0], other)
-    by_batch = [squared_batch_means(network, examples.batches(size))["head.weight"] for size in (1, 8, 40)]
+    by_batch = [importance_per_batch(network, examples.batches(size))["head.weight"] for size in (1, 8, 40)]
     torch.testing.assert_close(by_batch[0], by_example[0])
     assert float(by_batch[0].sum()) > float(by_batch[1].sum()) > float(by_batch[2].sum())
 
 
-def test_a_gradient_in_chunks_is_the_gradient():
+def test_mean_gradient_in_chunks_equals_the_gradient():
     network, examples = Linear(), some(23)
     loss = classification_loss(network(examples.images.float() / 255), examples.labels)
     expected = torch.autograd.grad(loss, list(network.parameters()))
     torch.testing.assert_close(mean_gradient(network, examples, batch_size=5), list(expected))
 
 
-def test_a_per_example_gradient_counts_as_its_share_of_one_backward():
+def test_importance_counts_the_flops_of_one_backward():
     network, examples = build("cnn"), some(12, size=8)
     with count_flops() as ours:
-        per_example(network, examples, batch_size=12)
+        importance_per_example(network, examples, batch_size=12)
     with count_flops() as plain:
         classification_loss(network(examples.images.float() / 255), examples.labels).backward()
     assert ours.total == plain.total
 
 
 @pytest.mark.parametrize(("alpha", "dampening"), [(1.1, 1.0), (1.5, 0.5), (1.2, 3.0)])
-def test_ssd_on_a_linear_model_in_closed_form(alpha, dampening):
+def test_ssd_on_a_linear_model_equals_closed_form(alpha, dampening):
     network, forget, retain = Linear(), some(20, 1).relabel(torch.zeros(20, dtype=torch.int64)), some(60, 2)
     weight = network.head.weight.detach().double().numpy()
     top, bottom = linear_fisher(weight, forget), linear_fisher(weight, retain.join(forget))
@@ -238,11 +240,11 @@ def test_ssd_on_a_linear_model_in_closed_form(alpha, dampening):
     asked = request(forget, retain)
     edited = SSD(alpha=alpha, dampening=dampening).unlearn(network, asked)
     np.testing.assert_allclose(edited.head.weight.detach(), expected, rtol=1e-4)
-    assert asked.notes["share selected"] == pytest.approx(np.mean(top > alpha * bottom))
-    assert 0 < asked.notes["share selected"] < 1
+    assert asked.notes["ratio of selected weights"] == pytest.approx(np.mean(top > alpha * bottom))
+    assert 0 < asked.notes["ratio of selected weights"] < 1
 
 
-def test_ssd_as_published_squares_the_means_of_class_sorted_batches():
+def test_ssd_per_batch_squares_means_of_sorted_batches():
     network, forget, retain = Linear(), some(8, 1), some(32, 2)
     order = np.argsort(retain.labels.numpy(), kind="stable")
     data = [(retain, order[start : start + 8]) for start in range(0, 32, 8)] + [(forget, np.arange(8))]
@@ -260,24 +262,24 @@ def test_ssd_as_published_squares_the_means_of_class_sorted_batches():
     np.testing.assert_allclose(edited.head.weight.detach(), expected, rtol=1e-3)
 
 
-def test_an_alpha_beyond_the_bound_selects_nothing_and_says_so(caplog):
+def test_ssd_with_alpha_beyond_the_bound_warns(caplog):
     network, asked = Linear(), request(some(10), some(30, 1))
     with caplog.at_level(logging.WARNING):
         edited = SSD(alpha=4.0).unlearn(network, asked)
     assert torch.equal(edited.head.weight, network.head.weight)
-    assert asked.notes["share selected"] == 0
+    assert asked.notes["ratio of selected weights"] == 0
     assert "|D|/|D_f| = 4" in str(asked.notes["bound"])
-    assert "can select nothing" in caplog.text
+    assert "selects nothing" in caplog.text
 
 
-def test_selecting_more_than_half_is_remarked_on():
+def test_ssd_selecting_more_than_half_warns():
     asked = request(some(10), some(30, 1))
     SSD(alpha=1e-6).unlearn(Linear(), asked)
-    assert asked.notes["share selected"] == 1
-    assert "100%" in str(asked.notes["remark"])
+    assert asked.notes["ratio of selected weights"] == 1
+    assert "100%" in str(asked.notes["warning"])
 
 
-def test_loss_free_on_a_linear_model_in_closed_form():
+def test_lfssd_on_a_linear_model_equals_closed_form():
     # d ||Wx||^2 / dW_kj = 2 (Wx)_k x_j
     network, forget, retain = Linear(), some(20, 1), some(60, 2)
     weight = network.head.weight.detach().double().numpy()
@@ -294,7 +296,7 @@ def test_loss_free_on_a_linear_model_in_closed_form():
     assert torch.equal(edited.head.weight, LFSSD(alpha=1.05).unlearn(network, relabelled).head.weight)
 
 
-def test_adaptive_threshold_without_a_ratio_changes_nothing_and_says_so(caplog):
+def test_assd_without_finite_ratios_changes_nothing(caplog):
     weight = np.eye(3, 4) * 1e4  # sure of everything: no loss, no gradient, and no ratio is defined
     forget, retain = (
         Examples(torch.eye(4, dtype=torch.uint8)[labels].mul(255).view(-1, 1, 2, 2), torch.tensor(labels))
@@ -306,10 +308,10 @@ def test_adaptive_threshold_without_a_ratio_changes_nothing_and_says_so(caplog):
     asked = request(forget, retain)
     edited = ASSD().unlearn(network, asked)
     assert torch.equal(edited.head.weight, network.head.weight)
-    assert "nothing changed" in asked.notes["remark"]
+    assert "nothing changed" in asked.notes["warning"]
 
 
-def test_loss_free_as_published_takes_absolute_means_of_class_sorted_batches():
+def test_lfssd_per_batch_takes_absolute_means():
     network, forget, retain = Linear(), some(8, 1), some(32, 2)
     order = np.argsort(retain.labels.numpy(), kind="stable")
     data = [(retain, order[start : start + 8]) for start in range(0, 32, 8)] + [(forget, np.arange(8))]
@@ -328,7 +330,7 @@ def test_loss_free_as_published_takes_absolute_means_of_class_sorted_batches():
     np.testing.assert_allclose(edited.head.weight.detach(), expected, rtol=1e-4)
 
 
-def test_adaptive_threshold_is_the_percentile_of_the_ratios():
+def test_assd_alpha_is_the_percentile_of_the_ratios():
     network, forget, retain = Linear(30 * 30, 10), some(20, 1, 30, 10), some(60, 2, 30, 10)
     weight = network.head.weight.detach().double().numpy()
     top, bottom = linear_fisher(weight, forget), linear_fisher(weight, retain.join(forget))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from forgetbench.methods.base import ForgetRequest
-from forgetbench.methods.jit import JiT, _leave_in, lipschitz
+from forgetbench.methods.jit import JiT, accumulate_gradients, lipschitz_ratios
 from forgetbench.training import Examples, Recipe
 
 
@@ -30,32 +31,32 @@ def requested(count: int) -> ForgetRequest:
     images = torch.randint(0, 256, (count, 1, 2, 2), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     examples = Examples(images, torch.zeros(count, dtype=torch.int64))
     return ForgetRequest(
-        forget=examples, retain=examples, validation=examples, seed=0, recipe=Recipe(), fresh_network=Pixels
+        forget=examples, retain=examples, validation=examples, seed=0, recipe=Recipe(), new_network=Pixels
     )
 
 
-def test_penalty_of_a_linear_model_is_the_stretch_of_each_noise():
+def test_lipschitz_ratios_of_a_linear_model_are_stretches():
     model = Pixels()
     noises = torch.randn(5, 3, 1, 2, 2, generator=torch.Generator().manual_seed(3))
     images = torch.full((3, 1, 2, 2), 0.5)
     images[1], images[2] = -100.0, 100.0  # so that nothing of the first image's neighbors is clamped
-    got = lipschitz(model, images, noises, model.std)[0]
+    got = lipschitz_ratios(model, images, noises, model.std)[0]
     flat = noises[:, 0].flatten(1)
     by_hand = ((flat @ model.head.weight.T).norm(dim=1) / flat.norm(dim=1)).mean()
     torch.testing.assert_close(got, by_hand, rtol=1e-4, atol=0.0)
 
 
-def test_noise_is_measured_after_it_was_clamped():
+def test_lipschitz_ratios_measure_noise_after_the_clamp():
     model = Pixels()
     images = torch.tensor([[[[0.0, 1.0], [0.5, 0.5]]]])
     noises = torch.tensor([-1.0, 1.0, 1.0, -4.0]).view(1, 1, 1, 2, 2)  # the first two leave the range of the batch
-    got = lipschitz(model, images, noises, model.std)
+    got = lipschitz_ratios(model, images, noises, model.std)
     left = torch.tensor([0.0, 0.0, 1.0, -2.0])
     by_hand = (model.head.weight @ left).norm() / left.norm()
     torch.testing.assert_close(got[0], by_hand)
 
 
-def test_it_flattens_and_reads_no_labels():
+def test_jit_flattens_the_model_without_labels():
     model, request = Pixels(), requested(6)
     before = model.head.weight.clone()
     edited = JiT(epochs=20, lr=1e-2, samples=5, batch_size=2).unlearn(model, request)
@@ -69,25 +70,26 @@ def test_it_flattens_and_reads_no_labels():
     assert torch.equal(again.head.weight, edited.head.weight)
 
 
-def test_gradients_add_up_as_released():
-    parameter = nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=1.0)
-    _leave_in(optimizer)
+def test_accumulate_gradients_adds_up_all_steps():
+    layer = nn.Linear(1, 1, bias=False)
+    start = float(layer.weight.detach())
+    optimizer, sums = torch.optim.SGD(layer.parameters(), lr=1.0), {}
     for gradient in (1.0, 10.0, 100.0):
         optimizer.zero_grad()
-        (parameter * gradient).sum().backward()
+        (layer.weight * gradient).sum().backward()
+        accumulate_gradients(layer, sums)
         optimizer.step()
-    assert float(parameter.detach()) == -(1 + (1 + 10) + (1 + 10 + 100))
+    assert float(layer.weight.detach()) == pytest.approx(start - (1 + (1 + 10) + (1 + 10 + 100)))
 
 
-def test_neighbors_that_are_constants_take_no_gradients():
+def test_lipschitz_ratios_constant_neighbors_take_no_gradients():
     model = Pixels()
     images = torch.tensor([[[[0.0, 1.0], [0.5, 0.5]]]])
     noises = torch.tensor([0.0, 0.0, 1.0, -2.0]).view(1, 1, 1, 2, 2)
-    lipschitz(model, images, noises, model.std, constant=True).sum().backward()
+    lipschitz_ratios(model, images, noises, model.std, constant=True).sum().backward()
     # d ||f(x) - c|| / d bias is the direction from c to f(x); the two biases cancel where both move
     direction = -(model.head.weight @ noises.flatten()).detach()
     torch.testing.assert_close(model.head.bias.grad, direction / direction.norm() / noises.norm())
     model.head.bias.grad = None
-    lipschitz(model, images, noises, model.std).sum().backward()
+    lipschitz_ratios(model, images, noises, model.std).sum().backward()
     torch.testing.assert_close(model.head.bias.grad, torch.zeros(3), rtol=0.0, atol=1e-6)

@@ -7,7 +7,7 @@ from forgetbench.methods.kookmin import Kookmin
 from forgetbench.methods.msg import MaskedSmallGradients
 
 
-def test_values_are_those_of_the_authors():
+def test_kookmin_paper_defaults_are_those_of_the_authors():
     published = {fact.name: fact.paper_default if fact.paper_default is not None else fact.default for fact in _facts()}
     assert Kookmin().to_dict() == published
     assert Kookmin.unlearn is MaskedSmallGradients.unlearn

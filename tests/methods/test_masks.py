@@ -9,7 +9,7 @@ from forgetbench.methods._fisher import smallest
 
 
 @pytest.mark.parametrize("count", range(7))
-def test_a_mask_has_exactly_as_many_and_the_smallest(count):
+def test_smallest_masks_the_given_number_of_smallest(count):
     values = torch.tensor([[0.5, -0.1, 3.0], [-2.0, 0.0, 0.2]])
     mask = smallest(values, count)
     order = [(1, 1), (0, 1), (1, 2), (0, 0), (1, 0), (0, 2)]
@@ -17,6 +17,6 @@ def test_a_mask_has_exactly_as_many_and_the_smallest(count):
     assert {place for place in order if mask[place]} == set(order[:count])
 
 
-def test_of_equal_ones_the_first_are_taken():
+def test_smallest_of_equal_values_masks_the_first():
     assert smallest(torch.tensor([0.0, 2.0, 0.0, -1.0, 0.0]), 2).tolist() == [True, False, True, False, False]
     assert smallest(torch.tensor([1.0, -1.0, 0.0, 1.0]), 3).tolist() == [True, True, True, False]

@@ -24,7 +24,7 @@ COPIES = {
     "jit": 3,  # the model given, the copy, a gradient
     "gs-lora": 2.5,
     "gs-lora++": 2.5,
-    "sham": 4,
+    "no-op": 4,
     "cf-k": 4,  # the model given, the copy, a gradient, a momentum: what any training by SGD needs
     "eu-k": 4,
     "ct": 4,
@@ -111,7 +111,7 @@ def peak_in_models(name: str) -> float:
         validation=some(4, (0, 3)),
         seed=0,
         recipe=Recipe(epochs=2, batch_size=4, lr=0.001),
-        fresh_network=lambda: spec.build(1),
+        new_network=lambda: spec.build(1),
     )
     values: dict[str, object] = {"epochs": 2, "steps": 3, "floor": 1.0, "lr": 1e-5, "batch_size": 4}
     method = kind.from_dict({fact.name: values[fact.name] for fact in kind.parameters() if fact.name in values})
@@ -125,7 +125,7 @@ def peak_in_models(name: str) -> float:
     return live.peak / whole
 
 
-def test_storages_are_counted_while_they_are_held():
+def test_peak_memory_counts_storages_while_in_use():
     with LiveStorages(least=400) as live:
         live.hold(torch.zeros(100))  # let go of at once
         first = torch.zeros(100)
@@ -138,5 +138,5 @@ def test_storages_are_counted_while_they_are_held():
 
 
 @pytest.mark.parametrize("name", methods.names())
-def test_no_more_copies_than_a_method_needs(name):
+def test_method_holds_no_more_copies_than_needed(name):
     assert peak_in_models(name) <= COPIES[name]

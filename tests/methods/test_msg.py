@@ -8,7 +8,7 @@ from torch import nn
 
 from forgetbench.methods.base import ForgetRequest, TaskFacts
 from forgetbench.methods.kookmin import Kookmin
-from forgetbench.methods.msg import MaskedSmallGradients, draw_anew, screened, slowed
+from forgetbench.methods.msg import MaskedSmallGradients, redraw_weights, treated_layers
 from forgetbench.networks import NetworkSpec
 from forgetbench.training import Examples, Recipe
 
@@ -26,36 +26,23 @@ def request() -> ForgetRequest:
         validation=everything,
         seed=4,
         recipe=Recipe(),
-        fresh_network=lambda: SPEC.build(9),
+        new_network=lambda: SPEC.build(9),
     )
 
 
-def test_drawing_anew_keeps_the_rest_and_has_the_spread_of_he():
+def test_redraw_weights_has_the_spread_of_he():
     layer = nn.Conv2d(50, 20, 3)
     before = layer.weight.detach().clone()
     mask = torch.zeros_like(before, dtype=torch.bool)
     mask[:10] = True
-    draw_anew(layer, mask, torch.Generator().manual_seed(0))
+    redraw_weights(layer, mask, torch.Generator().manual_seed(0))
     assert torch.equal(layer.weight[10:], before[10:])
     assert float(layer.weight[:10].detach().std()) == pytest.approx((2 / (20 * 9)) ** 0.5, rel=0.05)
 
 
-def test_weights_that_were_kept_move_slower_while_asked_to():
-    layer = nn.Linear(2, 1, bias=False)
-    mask = torch.tensor([[True, False]])
-    inputs = torch.tensor([[1.0, 1.0]])
-    with slowed({layer.weight: mask}, 0.1):
-        layer(inputs).sum().backward()
-    assert layer.weight.grad is not None
-    torch.testing.assert_close(layer.weight.grad, torch.tensor([[1.0, 0.1]]))
-    layer.weight.grad = None
-    layer(inputs).sum().backward()
-    torch.testing.assert_close(layer.weight.grad, torch.tensor([[1.0, 1.0]]))
-
-
-def test_the_weights_drawn_anew_are_those_of_the_smallest_difference_of_gradients():
+def test_msg_redraws_weights_with_smallest_gradients():
     network, asked = SPEC.build(0), request()
-    method = MaskedSmallGradients(epochs=1, lr=1e-12, share=0.25, weight_decay=0.0, momentum=0.0)
+    method = MaskedSmallGradients(epochs=1, lr=1e-12, mask_ratio=0.25, weight_decay=0.0, momentum=0.0)
     after = method.unlearn(network, asked)
     order = torch.randperm(18, generator=asked.generator(0))[:6]
     kept = asked.retain.take(order)
@@ -63,37 +50,38 @@ def test_the_weights_drawn_anew_are_those_of_the_smallest_difference_of_gradient
     def loss(examples: Examples) -> torch.Tensor:
         return nn.functional.cross_entropy(network(examples.images.float() / 255), examples.labels)
 
-    weights = [layer.weight for layer in screened(network, "convolutions")]
+    weights = [layer.weight for layer in treated_layers(network, "convolutions")]
     gradients = torch.autograd.grad(loss(kept) - loss(asked.forget), weights)
-    for layer, weight, gradient in zip(screened(after, "convolutions"), weights, gradients, strict=True):
+    for layer, weight, gradient in zip(treated_layers(after, "convolutions"), weights, gradients, strict=True):
         changed = (layer.weight - weight).abs() > 1e-6
         assert int(changed.sum()) == round(0.25 * weight.numel())
         assert float(gradient[changed].abs().max()) <= float(gradient[~changed].abs().min()) + 1e-7
 
 
-def test_networks_without_convolutions_are_told_what_to_do():
+def test_msg_on_mlp_names_the_option_to_set():
     facts = TaskFacts(network="mlp", scenario="random", attributes=False, outputs=3)
     assert "layers=all" in str(MaskedSmallGradients().applies_to(facts))
     assert MaskedSmallGradients(layers="all").applies_to(facts) is None
     mlp = NetworkSpec(
         name="mlp", channels=1, height=4, width=4, outputs=3, mean=(0.5,), std=(0.3,), options={"hidden": [6, 5]}
     ).build(0)
-    assert [layer.weight.shape for layer in screened(mlp, "all")] == [(6, 16), (5, 6)]  # the head is left out
+    assert [layer.weight.shape for layer in treated_layers(mlp, "all")] == [(6, 16), (5, 6)]  # the head is left out
 
 
 @pytest.mark.parametrize("kind", [MaskedSmallGradients, Kookmin])
-def test_in_training_weights_that_were_kept_move_at_the_slower_rate(kind):
+def test_msg_scales_the_gradients_of_the_other_weights(kind):
     network, asked = SPEC.build(0), request()
 
     def weights(**values: float) -> list[torch.Tensor]:
-        one_step = {"epochs": 1, "share": 0.25, "batch_size": 100, "momentum": 0.0, "weight_decay": 0.0}
+        one_step = {"epochs": 1, "mask_ratio": 0.25, "batch_size": 100, "momentum": 0.0, "weight_decay": 0.0}
         edited = kind(**one_step, **values).unlearn(network, asked)
-        return [layer.weight.detach() for layer in screened(edited, "convolutions")]
+        return [layer.weight.detach() for layer in treated_layers(edited, "convolutions")]
 
     ends = {
-        name: weights(lr=lr, slow=slow) for name, lr, slow in (("at", 1e-12, 1.0), ("a", 0.1, 1.0), ("b", 0.1, 0.1))
+        name: weights(lr=lr, gradient_scale=scale)
+        for name, lr, scale in (("at", 1e-12, 1.0), ("a", 0.1, 1.0), ("b", 0.1, 0.1))
     }
-    for before, start, whole, slower in zip(screened(network, "convolutions"), *ends.values(), strict=True):
+    for before, start, whole, slower in zip(treated_layers(network, "convolutions"), *ends.values(), strict=True):
         anew = (start - before.weight.detach()).abs() > 1e-6
         assert float((whole - start).abs().max()) > 1e-4
         torch.testing.assert_close(slower[anew], whole[anew])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from forgetbench.methods._fisher import mean_gradient
-from forgetbench.methods._training import accuracy, random_labels
+from forgetbench.methods._training import accuracy, n_outputs, random_labels
 from forgetbench.methods.amnesiac import Amnesiac
 from forgetbench.methods.base import ForgetRequest, Method
 from forgetbench.methods.baselines import Retrain
@@ -22,8 +22,8 @@ from forgetbench.methods.gradient_ascent import GradientAscent
 from forgetbench.methods.l1_sparse import L1Sparse
 from forgetbench.methods.neggrad_plus import NegGradPlus
 from forgetbench.methods.random_label import RandomLabel
-from forgetbench.methods.salun import SalUn, saliency
-from forgetbench.methods.sentinels import Collapse, HeadMask, Relabelled, Sham
+from forgetbench.methods.salun import SalUn, saliency_masks
+from forgetbench.methods.sentinels import Collapse, HeadMask, NoOp, Relabelled
 from forgetbench.networks import NetworkSpec
 from forgetbench.training import DivergedError, Examples, Recipe, classification_loss, fit, predict
 
@@ -49,7 +49,7 @@ def request_() -> ForgetRequest:
         validation=learnable(60, 3, (0, 1, 3)),
         seed=4,
         recipe=RECIPE,
-        fresh_network=lambda: SPEC.build(9),
+        new_network=lambda: SPEC.build(9),
     )
 
 
@@ -60,7 +60,7 @@ def original(request_) -> nn.Module:
 
 @given(st.integers(2, 12), st.integers(1, 200), st.integers(0, 10**6))
 @settings(max_examples=50, deadline=None)
-def test_a_relabelled_target_is_never_the_true_class(classes, count, seed):
+def test_random_labels_are_never_the_true_class(classes, count, seed):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, classes, (count,), generator=generator)
     drawn = random_labels(labels, classes, generator)
@@ -68,85 +68,88 @@ def test_a_relabelled_target_is_never_the_true_class(classes, count, seed):
     assert 0 <= int(drawn.min()) <= int(drawn.max()) < classes
 
 
-def test_targets_are_uniform_over_what_they_are_drawn_from():
+def test_random_labels_are_uniform_over_the_label_space():
     labels = torch.full((9000,), 2)
     generator = torch.Generator().manual_seed(0)
     other = random_labels(labels, 4, generator).bincount(minlength=4)
     assert other[2] == 0
     assert all(abs(int(count) - 3000) < 200 for count in other[[0, 1, 3]])
-    every = random_labels(labels, 4, generator, over="all").bincount(minlength=4)
+    every = random_labels(labels, 4, generator, label_space="all").bincount(minlength=4)
     assert all(abs(int(count) - 2250) < 200 for count in every)
 
 
-def test_each_attribute_is_flipped_with_probability_one_half():
+def test_random_labels_flip_each_attribute_half_of_the_time():
     labels = torch.ones(4000, 3, dtype=torch.int64)
     flipped = random_labels(labels, 3, torch.Generator().manual_seed(0)) != labels
     assert bool(((flipped.float().mean(0) - 0.5).abs() < 0.04).all())
     assert bool(labels.all())
 
 
-def test_labels_are_drawn_once_or_in_each_epoch(request_, original):
+def test_random_label_resamples_only_if_set(request_, original):
     once = RandomLabel()
-    assert torch.equal(once.relabelled(original, request_, 0).labels, once.relabelled(original, request_, 3).labels)
-    again = RandomLabel(redraw=True, over="all")
+    assert torch.equal(
+        once.relabeled(request_, n_outputs(original), 0).labels, once.relabeled(request_, n_outputs(original), 3).labels
+    )
+    again = RandomLabel(resample=True, label_space="all")
     assert not torch.equal(
-        again.relabelled(original, request_, 0).labels, again.relabelled(original, request_, 3).labels
+        again.relabeled(request_, n_outputs(original), 0).labels,
+        again.relabeled(request_, n_outputs(original), 3).labels,
     )
 
 
 @pytest.mark.parametrize(
     "method", [RandomLabel(epochs=30), Amnesiac(epochs=15, batch_size=16), SalUn(epochs=15, lr=0.05)]
 )
-def test_relabelling_loses_the_forget_set_and_keeps_the_rest(method, request_, original):
+def test_relabelling_forgets_and_keeps_the_rest(method, request_, original):
     edited = method.unlearn(original, request_)
     assert accuracy(original, request_.forget) > 0.95
     assert accuracy(edited, request_.forget) < 0.5
     assert accuracy(edited, request_.retain) > 0.7
 
 
-def test_random_labels_alone_leave_batch_norm_statistics(request_, original):
+def test_random_label_alone_keeps_batch_norm_statistics(request_, original):
     edited = RandomLabel(retain=0, epochs=1).unlearn(original, request_)
     buffers = dict(original.named_buffers())
     assert all(torch.equal(value, buffers[name]) for name, value in edited.named_buffers())
 
 
-def test_masked_weights_hold_under_weight_decay_and_momentum(request_, original):
-    masks = saliency(original.eval(), request_, 0.3)
+def test_salun_unmasked_weights_do_not_move(request_, original):
+    masks = saliency_masks(original.eval(), request_, 0.3)
     total = sum(mask.numel() for mask in masks)
     assert sum(int(mask.sum()) for mask in masks) == round(0.3 * total)
-    edited = SalUn(epochs=1, share=0.3, weight_decay=0.1).unlearn(original, request_)
+    edited = SalUn(epochs=1, mask_ratio=0.3, weight_decay=0.1).unlearn(original, request_)
     for mask, before, after in zip(masks, original.parameters(), edited.parameters(), strict=True):
         assert torch.equal(before[~mask], after[~mask])
     moved = [
         bool((b[m] != a[m]).any()) for m, b, a in zip(masks, original.parameters(), edited.parameters(), strict=True)
     ]
     assert any(moved)
-    published = SalUn(epochs=1, share=0.3, weight_decay=0.1, as_published=True).unlearn(original, request_)
+    published = SalUn(epochs=1, mask_ratio=0.3, weight_decay=0.1, as_published=True).unlearn(original, request_)
     assert any(
         not torch.equal(before[~mask], after[~mask])
         for mask, before, after in zip(masks, original.parameters(), published.parameters(), strict=True)
     )
 
 
-def test_a_mask_holds_its_share_where_most_gradients_are_zero(request_, original):
+def test_saliency_mask_with_zero_gradients_has_its_size(request_, original):
     dark = replace(request_, forget=Examples(torch.zeros_like(request_.forget.images), request_.forget.labels))
     network = copy.deepcopy(original).eval()
     with torch.no_grad():
         next(network.parameters()).mul_(0)  # so that nothing reaches the layers behind
     gradients = torch.cat([gradient.flatten() for gradient in mean_gradient(network, dark.forget)])
     assert float((gradients == 0).float().mean()) > 0.5
-    masks = saliency(network, dark, 0.5)
+    masks = saliency_masks(network, dark, 0.5)
     assert sum(int(mask.sum()) for mask in masks) == round(0.5 * len(gradients))
 
 
-def test_saliency_is_of_the_forget_sets_gradient(request_, original):
+def test_saliency_mask_follows_the_forget_gradient(request_, original):
     loss = classification_loss(original(request_.forget.images.float() / 255), request_.forget.labels)
     sizes = torch.cat([g.abs().flatten() for g in torch.autograd.grad(loss, list(original.parameters()))])
-    masks = torch.cat([mask.flatten() for mask in saliency(original, request_, 0.25)])
+    masks = torch.cat([mask.flatten() for mask in saliency_masks(original, request_, 0.25)])
     assert float(sizes[masks].min()) >= float(sizes[~masks].max()) * (1 - 1e-3)
 
 
-def test_ascent_from_an_original_that_answers_nan_has_diverged_whatever_the_floor(request_, original):
+def test_gradient_ascent_from_nan_raises_diverged_error(request_, original):
     broken = copy.deepcopy(original)
     with torch.no_grad():
         broken.head.bias.fill_(float("nan"))
@@ -154,7 +157,7 @@ def test_ascent_from_an_original_that_answers_nan_has_diverged_whatever_the_floo
         GradientAscent().unlearn(broken, request_)
 
 
-def test_the_penalty_of_l1_sparse_shrinks_and_fades(request_, original):
+def test_l1_sparse_penalty_shrinks_weights_and_fades(request_, original):
     def size(network: nn.Module) -> float:
         return sum(float(parameter.detach().abs().sum()) for parameter in network.parameters())
 
@@ -173,7 +176,7 @@ def test_the_penalty_of_l1_sparse_shrinks_and_fades(request_, original):
         torch.testing.assert_close(without - after, 0.001 * before.sign(), atol=1e-6, rtol=1e-3)
 
 
-def test_ascent_climbs_and_stops_above_the_floor(request_, original):
+def test_gradient_ascent_stops_above_the_floor(request_, original):
     edited = GradientAscent(epochs=3, lr=1e-3, floor=1.0).unlearn(original, request_)
     losses = [
         float(classification_loss(net(request_.forget.images.float() / 255), request_.forget.labels).detach())
@@ -188,26 +191,26 @@ def test_ascent_climbs_and_stops_above_the_floor(request_, original):
     assert accuracy(reckless, request_.validation) < before - 0.1
 
 
-def test_ascent_that_blows_up_names_method_epoch_and_rate(request_, original):
+def test_gradient_ascent_diverged_error_names_epoch_and_lr(request_, original):
     with pytest.raises(DivergedError, match=r"neggrad-plus diverged in epoch \d at learning rate 1e"):
         NegGradPlus(lr=1e30).unlearn(original, request_)
 
 
-def test_neggrad_plus_without_ascent_is_fine_tuning_and_with_it_forgets(request_, original):
+def test_neggrad_plus_without_ascent_is_fine_tuning(request_, original):
     forgotten = NegGradPlus(alpha=0.7, epochs=10, lr=0.1, batch_size=32).unlearn(original, request_)
     assert accuracy(forgotten, request_.forget) < accuracy(original, request_.forget)
     kept = NegGradPlus(alpha=1.0, epochs=2).unlearn(original, request_)
     assert accuracy(kept, request_.retain) > 0.95
 
 
-def test_every_parameter_of_a_retrained_network_is_another(request_, original):
+def test_retrain_changes_every_parameter(request_, original):
     fresh = Retrain().unlearn(original, request_)
     for (name, before), after in zip(original.named_parameters(), fresh.parameters(), strict=True):
         assert not torch.equal(before, after), name
     assert accuracy(fresh, request_.retain) > 0.95
 
 
-def test_fine_tuning_follows_its_recipe(request_, original):
+def test_finetune_follows_its_recipe(request_, original):
     values = {"epochs": 2, "batch_size": 32, "lr": 0.01, "momentum": 0.5, "weight_decay": 0.0}
     expected = fit(SPEC.build(0), request_.retain, RECIPE, 0)
     expected.load_state_dict(original.state_dict())
@@ -216,8 +219,8 @@ def test_fine_tuning_follows_its_recipe(request_, original):
     assert all(torch.equal(a, b) for a, b in zip(edited.parameters(), expected.parameters(), strict=True))
 
 
-def test_sham_moves_each_tensor_by_its_size(request_, original):
-    edited = Sham(size=0.05).unlearn(original, request_)
+def test_no_op_moves_each_tensor_by_its_size(request_, original):
+    edited = NoOp(size=0.05).unlearn(original, request_)
     for before, after in zip(original.parameters(), edited.parameters(), strict=True):
         assert float((after - before).detach().norm() / before.detach().norm()) == pytest.approx(0.05, rel=1e-3)
 
@@ -227,7 +230,7 @@ def test_collapse_reaches_chance(request_, original):
     assert accuracy(Collapse().unlearn(original, request_), request_.validation) <= most + 0.02
 
 
-def test_relabelled_has_no_opinion_on_the_forget_set(request_, original):
+def test_relabelled_is_uniform_on_the_forget_set(request_, original):
     edited = Relabelled(epochs=60).unlearn(original, request_)
     logits = torch.from_numpy(predict(edited, request_.forget))
     entropy = -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
@@ -235,7 +238,7 @@ def test_relabelled_has_no_opinion_on_the_forget_set(request_, original):
     assert accuracy(edited, request_.retain) > 0.6
 
 
-def test_a_masked_head_never_names_the_forgotten_class(request_, original):
+def test_head_mask_never_predicts_the_forgotten_class(request_, original):
     data = request_.retain.join(request_.forget)
     edited = HeadMask().unlearn(original, request_)
     logits, before = predict(edited, data), predict(original, data)
@@ -247,7 +250,7 @@ ALL: list[Method] = [RandomLabel(), Amnesiac(), SalUn(), L1Sparse(), NegGradPlus
 
 
 @pytest.mark.parametrize("method", ALL, ids=lambda method: method.card.name)
-def test_forget_labels_are_left_as_they_were(method, request_, original):
+def test_methods_do_not_change_forget_labels(method, request_, original):
     before = request_.forget.labels
     method.unlearn(original, request_)
     assert torch.equal(before, request_.forget.labels)

@@ -28,7 +28,7 @@ def moved(**values: object) -> dict[str, float]:
         validation=retain,
         seed=3,
         recipe=Recipe(),
-        fresh_network=lambda: SPEC.build(9),
+        new_network=lambda: SPEC.build(9),
     )
     network = SPEC.build(0)
     edited = Seif(lr=1e-12, momentum=0.0, weight_decay=0.0, **values).unlearn(network, request)
@@ -38,14 +38,14 @@ def moved(**values: object) -> dict[str, float]:
     }
 
 
-def test_noise_has_the_deviation_asked_for():
+def test_add_noise_has_the_given_deviation():
     layer = nn.Conv2d(50, 40, 3)
     before = layer.weight.detach().clone()
-    add_noise([layer], 0.6, torch.Generator().manual_seed(0))
+    add_noise([layer.weight], 0.6, torch.Generator().manual_seed(0))
     assert float((layer.weight - before).detach().std()) == pytest.approx(0.6, rel=0.03)
 
 
-def test_kernels_alone_get_noise():
+def test_seif_adds_noise_to_kernels_only():
     kernels = {name for name, distance in moved(epochs=1).items() if distance > 1e-3}
     assert kernels == {f"body.stages.{place}.0.weight" for place in range(3)}
     assert {name for name, distance in moved(epochs=1, layers="first").items() if distance > 1e-3} == {
@@ -53,13 +53,13 @@ def test_kernels_alone_get_noise():
     }
 
 
-def test_a_second_noise_comes_before_the_last_epoch_only():
+def test_seif_adds_a_second_noise_before_the_last_epoch():
     none = {"noise": 0.0, "last_noise": 0.1}
     assert max(moved(epochs=1, **none).values()) < 1e-6
     assert max(moved(epochs=2, **none).values()) > 1e-2
 
 
-def test_weights_by_hand():
+def test_class_weights_equal_hand_computed_ones():
     unequal = examples([0, 0, 0, 1])
     balanced = class_weights(unequal, 3, "balanced")
     assert balanced is not None

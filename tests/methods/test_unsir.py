@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from forgetbench.methods.base import ForgetRequest, TaskFacts
-from forgetbench.methods.unsir import UNSIR, _some_of_each
+from forgetbench.methods.unsir import UNSIR, sample_per_class
 from forgetbench.networks import NetworkSpec
 from forgetbench.training import Examples, Recipe, fit
 
@@ -41,16 +41,16 @@ def requested(everything: Examples, forget: torch.Tensor, seed: int = 1) -> Forg
         validation=everything,
         seed=seed,
         recipe=RECIPE,
-        fresh_network=lambda: SPEC.build(9),
+        new_network=lambda: SPEC.build(9),
     )
 
 
-def test_noise_of_a_class_is_not_taken_for_it_and_is_pulled_to_the_mean(everything, original):
+def test_class_noise_is_not_classified_as_the_class(everything, original):
     request = requested(everything, everything.labels == 2)
     label = torch.full((16,), 2)
 
     def loss(**values: float) -> float:
-        noise = UNSIR(batch_size=16, **values).noise_of_class(original, 2, request)
+        noise = UNSIR(batch_size=16, **values).class_noise(original, 2, request)
         with torch.no_grad():
             return float(functional.cross_entropy(original(noise), label))
 
@@ -58,14 +58,14 @@ def test_noise_of_a_class_is_not_taken_for_it_and_is_pulled_to_the_mean(everythi
     with torch.no_grad():
         before = float(functional.cross_entropy(original(start), label))
     assert loss(penalty=0.0) > before + 1
-    heavy = UNSIR(batch_size=16, penalty=1000.0, noise_steps=400).noise_of_class(original, 2, request)
+    heavy = UNSIR(batch_size=16, penalty=1000.0, noise_steps=400).class_noise(original, 2, request)
     torch.testing.assert_close(heavy, torch.full_like(heavy, 0.5), atol=0.03, rtol=0.0)
 
 
-def test_noise_carries_the_labels_of_the_forgotten_classes(everything):
+def test_class_noise_batches_have_the_forgotten_labels(everything):
     request = requested(everything, everything.labels > 0)
     noises = [(torch.full((3, 1, 4, 4), 7.0), 1), (torch.full((3, 1, 4, 4), 9.0), 2)]
-    batches = list(UNSIR(batch_size=8, noise_ratio=0.5)._mixed(noises, request.retain, request, 0))
+    batches = list(UNSIR(batch_size=8, noise_ratio=0.5).class_noise_batches(noises, request.retain, request, 0))
     images, labels = batches[0]
     # 8 retained images, and half as many noises, shared among two classes
     assert labels.bincount().tolist() == [8, 2, 2]
@@ -74,7 +74,7 @@ def test_noise_carries_the_labels_of_the_forgotten_classes(everything):
     assert sum(int((labels == 0).sum()) for _, labels in batches) == len(request.retain)
 
 
-def test_whole_classes_need_no_forgotten_images(everything, original):
+def test_unsir_on_whole_classes_reads_no_forget_images(everything, original):
     request = requested(everything, everything.labels == 2)
     black = Examples(torch.zeros_like(request.forget.images), request.forget.labels)
     other = requested(everything, everything.labels == 2)
@@ -83,7 +83,7 @@ def test_whole_classes_need_no_forgotten_images(everything, original):
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_examples_of_classes_that_stay_are_opposed_in_their_answers(everything, original):
+def test_unsir_on_retained_classes_opposes_predictions(everything, original):
     request = requested(everything, torch.arange(30) < 4)
     black = Examples(torch.zeros_like(request.forget.images), request.forget.labels)
     other = requested(everything, torch.arange(30) < 4)
@@ -92,12 +92,12 @@ def test_examples_of_classes_that_stay_are_opposed_in_their_answers(everything, 
     assert not torch.equal(first["head.weight"], second["head.weight"])
 
 
-def test_no_more_of_a_class_than_asked_for(everything):
+def test_sample_per_class_respects_the_maximum(everything):
     request = requested(everything, everything.labels == 2)
-    assert _some_of_each(request, 4).labels.bincount().tolist() == [4, 4]
-    assert len(_some_of_each(request, 100)) == len(request.retain)
+    assert sample_per_class(request, 4).labels.bincount().tolist() == [4, 4]
+    assert len(sample_per_class(request, 100)) == len(request.retain)
 
 
-def test_it_does_not_apply_to_random_rows():
+def test_unsir_does_not_apply_to_random_rows():
     facts = TaskFacts(network="cnn", scenario="random", attributes=False, outputs=3)
     assert "class, identity" in str(UNSIR().applies_to(facts))

@@ -45,10 +45,10 @@ class Stepwise(Method):
         edited = copy.deepcopy(model)
         with torch.no_grad():
             edited.head.bias[0] += 2.0 ** request.step
-        request.report("step", request.step)
-        request.report("seed", str(request.seed))
-        request.report("labels", json.dumps(sorted(set(request.forget.labels.tolist()))))
-        request.report("kept", json.dumps(sorted(set(request.retain.labels.tolist()))))
+        request.log("step", request.step)
+        request.log("seed", str(request.seed))
+        request.log("labels", json.dumps(sorted(set(request.forget.labels.tolist()))))
+        request.log("kept", json.dumps(sorted(set(request.retain.labels.tolist()))))
         return edited
 """
 

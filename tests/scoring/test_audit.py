@@ -29,7 +29,7 @@ def board(request):
         "retrain": scored(controls),
         "third": scored(task.models()),
         "none": scored(originals),
-        "sham": scored(nudge),
+        "no-op": scored(nudge),
         "collapse": scored(task.models(memory=-3.0, retain=-1.0, test=-1.0)),
         "relabelled": scored(uniform),
     }
@@ -74,7 +74,7 @@ def test_sentinels_that_are_not_out_of_place_fail(board):
         "none": sentinels["retrain"],
         "collapse": sentinels["third"],
         "relabelled": sentinels["none"],
-        "sham": sentinels["third"],
+        "no-op": sentinels["third"],
     }
     found = audit(swapped, bands)
     whole = {item.sentinel: item.passed for item in found.findings if item.metric is None}

@@ -174,11 +174,11 @@ def test_choose_trial_collapsed_is_the_last_resort() -> None:
 
 def test_method_spec_label_names_differences() -> None:
     [plain] = parse_methods(("salun:epochs=2",), (), "cnn")
-    other = type(plain.method).from_dict({**plain.method.to_dict(), "lr": 1.5e-05, "redraw": True})
+    other = type(plain.method).from_dict({**plain.method.to_dict(), "lr": 1.5e-05, "resample": True})
     row = MethodSpec.of(other).with_label_diff(plain)
-    assert row.label == "salun:epochs=2,lr=1.5e-05,redraw=True"
+    assert row.label == "salun:epochs=2,lr=1.5e-05,resample=True"
     assert parse_methods((row.label,), (), "cnn")[0].method == other
-    assert row.named == ("epochs", "lr", "redraw")
+    assert row.named == ("epochs", "lr", "resample")
     assert plain.with_label_diff(plain).label == "salun:epochs=2"
 
 

@@ -12,7 +12,7 @@ from forgetbench.scoring.bands import FEASIBLE_Z, z_in
 from forgetbench.scoring.scorecards import Bands, Record, Scorecard, Value
 from forgetbench.scoring.statistics import half_width
 
-SENTINELS = ("retrain", "third", "none", "sham", "collapse", "relabelled", "head-mask")
+SENTINELS = ("retrain", "third", "none", "no-op", "collapse", "relabelled", "head-mask")
 """Retrain, a third set of oracles, No unlearning, and the sentinel methods; ``line`` is given apart."""
 
 FORGOTTEN = frozenset({"forget", "withheld", "test-forgotten"})
@@ -137,7 +137,7 @@ def _in_band(name: str, metric: str, cards: Mapping[str, Scorecard], card: Score
         found = abs(z) < metric_limit(bands), f"z {z:+.2f}"
     elif name == "none":
         found = _untouched(metric, z, bands)
-    elif name == "sham" and "none" in cards:
+    elif name == "no-op" and "none" in cards:
         found = _same(value, cards["none"].metrics.get(metric))
     elif name in {"collapse", "relabelled"}:
         found = _side(name, metric, z, card, bands)
@@ -213,17 +213,17 @@ def _away(metric: str, value: Value, retrain: Value, bands: Bands) -> tuple[floa
     return mean, margin, f"{mean:+.4f} from Retrain's, ±{margin:.4f}"
 
 
-def _same(sham: Value, untouched: Value | None) -> tuple[bool | None, str]:
+def _same(no_op: Value, untouched: Value | None) -> tuple[bool | None, str]:
     """Whether two records cannot be told apart: a paired 99 % interval of pseudo-values, or the band's width."""
     if (
         untouched is None
-        or not sham.pseudo_values
-        or len(sham.pseudo_values) != len(untouched.pseudo_values)
-        or sham.band is None
+        or not no_op.pseudo_values
+        or len(no_op.pseudo_values) != len(untouched.pseudo_values)
+        or no_op.band is None
     ):
         return None, "no intervals"
-    difference = np.array(sham.pseudo_values) - np.array(untouched.pseudo_values)
-    mean, margin = float(difference.mean()), max(half_width(difference, SURE), sham.band.width)
+    difference = np.array(no_op.pseudo_values) - np.array(untouched.pseudo_values)
+    mean, margin = float(difference.mean()), max(half_width(difference, SURE), no_op.band.width)
     return abs(mean) <= margin, f"differs from No unlearning by {mean:+.4f}, {margin:.4f} allowed"
 
 

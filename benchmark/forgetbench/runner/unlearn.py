@@ -112,7 +112,7 @@ def make_request(context: TaskContext, draw: int, seed: int, step: int = 0) -> F
         validation=data.examples("validation", draw).take(splits[step].validation),
         seed=task.stream("method", *place),
         recipe=task.recipe,
-        fresh_network=lambda: data.network_spec.build(init_seed).to(data.device),
+        new_network=lambda: data.network_spec.build(init_seed).to(data.device),
         step=step,
     )
 
@@ -150,7 +150,7 @@ def _unlearn(context: TaskContext, method: Method, step: StreamStep, folder: Pat
         model = method.unlearn(model, request)
         seconds = context.clock() - start
     if warnings:
-        request.report("warning", "; ".join(warnings))
+        request.log("warning", "; ".join(warnings))
     original = context.load_model(step.original)
     if not step.last and set(model.state_dict()) != set(original.state_dict()):
         raise ForgetBenchError("The next request needs a network with exactly the parameters of the original's.")
