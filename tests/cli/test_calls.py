@@ -104,7 +104,7 @@ def test_run_is_scored_and_reported(task: Path, tmp_path: Path, capsys: pytest.C
         (["run", "digits/cnn/class", "--method", "ssd:alpha=-1"], "alpha must be float > 0, not -1"),
         (["run", "digits/cnn/class", "--method", "ssd:alpha"], "'alpha' has no value"),
         (["run", "digits/cnn/class", "--method", "ssd", "--method", "ssd"], "Duplicate method: ssd"),
-        (["run", "digits/cnn/class", "--method-file", "nowhere.py:Mine"], "there is no file nowhere.py"),
+        (["run", "digits/cnn/class", "--method-file", "nowhere.py:Mine"], "There is no file nowhere.py"),
         (["run", "digits/cnn/class", "--device", "cuda:99"], "Device 'cuda:99' is not available"),
         (["run", "digits/cnn/class", "--seeds", "1"], "seeds: Input should be greater than or equal to 2"),
         (["list", "task"], "Choose from"),
