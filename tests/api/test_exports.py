@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import inspect
 import subprocess
 import sys
@@ -86,3 +87,25 @@ def test_import_takes_a_fraction_of_a_second() -> None:
     )
     [line] = [line for line in done.stderr.splitlines() if line.rpartition("|")[2].strip() == "forgetbench"]
     assert int(line.split("|")[1]) < 300_000  # microseconds
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_documented_example_runs(name: str) -> None:
+    function = getattr(forgetbench, name)
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    module = sys.modules[function.__module__]
+    for example in finder.find(function, name, module=module, globs=dict(vars(module))):
+        runner.run(example)
+    assert runner.failures == 0
+
+
+def test_command_bodies_are_thin() -> None:
+    """Functions that are commands delegate: at most 15 lines without signature and docstring."""
+    for path in sorted((Path(str(forgetbench.__file__)).parent / "cli").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for function in [node for node in tree.body if isinstance(node, ast.FunctionDef)]:
+            if "Example: forgetbench" not in (ast.get_docstring(function) or ""):
+                continue
+            first, last = function.body[1], function.body[-1]
+            lines = (last.end_lineno or 0) - first.lineno + 1
+            assert lines <= 15, f"{path.name}: {function.name} has {lines} lines"

@@ -76,7 +76,7 @@ def test_damage_is_found_before_anything_is_sent(world, tmp_path):
     (run / "d0-s1.npz").unlink()
     with pytest.raises(ForgetBenchError, match=r"d0-s1\.npz"):
         submit(run, SERVER, "fb_x")
-    with pytest.raises(UsageError, match="holds no run"):
+    with pytest.raises(UsageError, match="is not a run"):
         submit(tmp_path, SERVER, "fb_x")
 
 

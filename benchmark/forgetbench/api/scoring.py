@@ -55,7 +55,7 @@ def score(
         >>> oracle = {subset: logits[2:] for subset, logits in models.items()}
         >>> card = score(unlearned, oracle, labels)
         >>> round(card["accuracy.test"].value, 2)
-        0.23
+        0.35
     """
     from forgetbench.importers.arrays import read_npz, score_arrays
 

@@ -54,8 +54,8 @@ def list_metrics(pattern: str = "*") -> list[str]:
         Sorted names.
 
     Example:
-        >>> list_metrics("lira.f*")
-        ['lira.forget']
+        >>> list_metrics("gap.t*")
+        ['gap.test', 'gap.test-forgotten']
     """
     from forgetbench.metrics import metrics
 

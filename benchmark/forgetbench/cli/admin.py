@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import App
 
 from forgetbench.cli.console import print_note, print_table, print_text
 from forgetbench.cli.options import SERVER, ServerOptions
+
+if TYPE_CHECKING:
+    from forgetbench.leaderboard.admin import TokenInfo
 
 Scope = Literal["submit", "verify", "moderate"]
 State = Literal["listed", "flagged", "quarantined", "withdrawn", "rejected", "scoring"]
@@ -65,19 +68,15 @@ def list_tokens(*, server: ServerOptions = SERVER) -> None:
     from forgetbench.leaderboard.admin import list_tokens as tokens
 
     settings = server.settings()
-    default = f"{settings.daily_submissions} (default)"
-    rows = [
-        (
-            each.id,
-            each.name,
-            ", ".join(each.scopes),
-            *(_day(time) for time in (each.created, each.expires, each.last_used)),
-            default if each.daily_submissions is None else str(each.daily_submissions),
-            f"revoked {_day(each.revoked)}" if each.revoked else "",
-        )
-        for each in tokens(settings)
-    ]
+    rows = [_token_row(token, settings.daily_submissions) for token in tokens(settings)]
     print_table("", ("id", "name", "scopes", "created", "expires", "last used", "daily quota", ""), rows)
+
+
+def _token_row(token: TokenInfo, default_quota: int) -> tuple[str, ...]:
+    quota = f"{default_quota} (default)" if token.daily_submissions is None else str(token.daily_submissions)
+    days = (_day(time) for time in (token.created, token.expires, token.last_used))
+    revoked = f"revoked {_day(token.revoked)}" if token.revoked else ""
+    return (token.id, token.name, ", ".join(token.scopes), *days, quota, revoked)
 
 
 def revoke(identity: str, *, server: ServerOptions = SERVER) -> None:

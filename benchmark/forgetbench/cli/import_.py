@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 
@@ -10,6 +11,9 @@ from forgetbench.cli.console import print_note, print_text
 from forgetbench.cli.options import RUN, RunOptions
 from forgetbench.cli.report import print_tables
 from forgetbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from forgetbench.api.board import BoardResult
 
 
 def add_commands(app: App) -> None:
@@ -60,8 +64,12 @@ def import_checkpoints(
     board = importing.import_checkpoints(
         loaded, checkpoints, name, title=title, link=link, flops=flops, seconds=seconds, config=config
     )
+    _print(board)
+
+
+def _print(board: BoardResult) -> None:
     if board.is_scored:
         print_tables(board.tables, "table")
     else:
-        print_note(f"Not scored: the oracles are not on this machine; `forgetbench run {task}` trains them.")
+        print_note(f"Not scored: the oracles are not on this machine; `forgetbench run {board.task}` trains them.")
     print_note(f"evidence: {board.runs[0]}")

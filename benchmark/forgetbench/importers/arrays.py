@@ -165,7 +165,7 @@ def check_logits(values: Mapping[str, ArrayLike], role: str, labels: Labels, tra
 
 def _require_subsets(arrays: Labels, role: str, track: Track) -> None:
     required = (*REQUIRED, "test-forgotten") if track == "erase" else REQUIRED
-    rule = f"{'labels of' if role == 'labels' else 'logits on'} {', '.join(required)} are required"
+    rule = f"{'labels of' if role == 'labels' else 'logits on'} {', '.join(required)} are needed"
     if missing := [name for name in required if name not in arrays]:
         on_track = " on the erase track" if track == "erase" else ""
         raise UsageError(f"{role}: {', '.join(missing)} missing; {rule}{on_track}.")
