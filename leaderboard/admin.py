@@ -82,7 +82,7 @@ def install_bundle(settings: Settings, folder: Path) -> Board:
 def has_boards(settings: Settings) -> bool:
     """Whether the server has any board."""
     with open_database(settings) as database, database.read_session() as session:
-        return bool(queries.versions(session))
+        return bool(queries.board_versions(session))
 
 
 def create_token(

@@ -1,4 +1,4 @@
-"""Two to six entries of one board side by side: paired differences, seeds, and what is configured differently."""
+"""Two to six entries of one board next to each other: paired differences, seeds, and configuration."""
 
 from __future__ import annotations
 
@@ -7,14 +7,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TypedDict
 
 from forgetbench.leaderboard.boards.entries import EntryDetail
 from forgetbench.leaderboard.boards.queries import Column, columns_of
 from forgetbench.leaderboard.db.models import Board
 from forgetbench.leaderboard.errors import Problem
+from forgetbench.store import JsonObject
 
-FEWEST, MOST = 2, 6
+MIN_ENTRIES, MAX_ENTRIES = 2, 6
+
+
+class MetricScore(TypedDict):
+    """A metric of a stored scorecard."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    pseudo_values: list[float]
+    """One pseudo-value per seed."""
+    seeds: list[float]
 
 
 @dataclass(frozen=True)
@@ -33,29 +45,29 @@ class Difference:
 
 @dataclass(frozen=True)
 class Line:
-    """One metric of all entries."""
+    """One metric of all compared entries."""
 
     column: Column
-    values: list[dict[str, Any] | None]
+    values: list[MetricScore | None]
     differences: list[Difference | None]
     """Against the first entry; None for itself."""
 
     @property
     def span(self) -> list[float]:
-        """Least and largest number of the line: its pictures share one scale."""
-        found = [
+        """Least and largest number of the line: its strips share one scale."""
+        numbers = [
             number
             for value in self.values
             if value is not None
             for number in (value["value"], value["low"], value["high"], *value.get("seeds", ()))
             if number is not None
         ]
-        return [min(found), max(found)] if found else []
+        return [min(numbers), max(numbers)] if numbers else []
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the page shows."""
+    """A comparison of entries."""
 
     board: Board
     entries: list[EntryDetail]
@@ -66,25 +78,34 @@ class Comparison:
 
 
 def compare(entries: Sequence[EntryDetail]) -> Comparison:
-    """Entries side by side.
+    """Compare entries of one board.
 
     Raises:
-        Problem: 422, they are not two to six entries of one board.
+        Problem: 422, these are not two to six entries of one board.
     """
-    if not FEWEST <= len(entries) <= MOST:
-        raise Problem(422, f"Choose {FEWEST} to {MOST} entries to compare; {len(entries)} were chosen.")
-    boards = {whole.board.id for whole in entries}
+    if not MIN_ENTRIES <= len(entries) <= MAX_ENTRIES:
+        raise Problem(422, f"Choose {MIN_ENTRIES} to {MAX_ENTRIES} entries to compare; {len(entries)} were chosen.")
+    boards = {detail.board.id for detail in entries}
     if len(boards) > 1:
-        raise Problem(422, "These entries stand on different boards, whose scores cannot be compared.")
+        raise Problem(422, "These entries are on different boards, whose scores cannot be compared.")
     board = entries[0].board
-    cards = [whole.score.card if whole.score else None for whole in entries]
+    cards = [detail.card for detail in entries]
     lines = [
         line
         for column in columns_of(board)
         if any((line := _line(column, [_metric(card, column.name) for card in cards])).values)
     ]
     distances = [card["distance"] if card else None for card in cards]
-    column = Column("distance", "distance", "D", "", "oracle sd", "down", "The largest |z| over the ranking metrics")
+    column = Column(
+        name="distance",
+        title="distance",
+        symbol="D",
+        group="",
+        unit="oracle sd",
+        direction="down",
+        meaning="The largest |z| over the ranking metrics",
+        shown_unit="oracle sd",
+    )
     return Comparison(
         board=board,
         entries=list(entries),
@@ -94,51 +115,51 @@ def compare(entries: Sequence[EntryDetail]) -> Comparison:
     )
 
 
-def _metric(card: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
-    value = card["metrics"].get(name) if card else None
+def _metric(card: JsonObject | None, name: str) -> MetricScore | None:
+    value: MetricScore | None = card["metrics"].get(name) if card else None
     return value if value and value["value"] is not None else None
 
 
-def _line(column: Column, values: list[dict[str, Any] | None]) -> Line:
+def _line(column: Column, values: list[MetricScore | None]) -> Line:
     first = values[0]
     differences = [None if place == 0 else difference(value, first) for place, value in enumerate(values)]
     return Line(column, values, differences)
 
 
-def difference(one: dict[str, Any] | None, other: dict[str, Any] | None) -> Difference | None:
-    """One value minus another, paired by seed: a t interval of the differences of their pseudo-values."""
-    if one is None or other is None or one["value"] is None or other["value"] is None:
+def difference(value: MetricScore | None, other: MetricScore | None) -> Difference | None:
+    """One value minus another, paired by seed, with a t interval of the differences of their pseudo-values."""
+    if value is None or other is None or value["value"] is None or other["value"] is None:
         return None
-    value = one["value"] - other["value"]
-    left, right = one["pseudo_values"], other["pseudo_values"]
+    mean_difference = value["value"] - other["value"]
+    left, right = value["pseudo_values"], other["pseudo_values"]
     count = len(left)
     if count < 2 or count != len(right):
-        return Difference(value, None, None)
-    apart = [a - b for a, b in zip(left, right, strict=True)]
-    mean = math.fsum(apart) / count
-    sd = math.sqrt(math.fsum((item - mean) ** 2 for item in apart) / (count - 1))
+        return Difference(mean_difference, None, None)
+    differences = [a - b for a, b in zip(left, right, strict=True)]
+    mean = math.fsum(differences) / count
+    sd = math.sqrt(math.fsum((item - mean) ** 2 for item in differences) / (count - 1))
     half = student_975(count - 1) * sd / math.sqrt(count)
-    return Difference(value, value - half, value + half)
+    return Difference(mean_difference, mean_difference - half, mean_difference + half)
 
 
 def _parameters(entries: Sequence[EntryDetail]) -> list[tuple[str, list[str], bool]]:
     tables = []
-    for whole in entries:
-        method = whole.entry.manifest["method"]
-        table = {"method": method["name"], "source": method["fingerprint"][:12], **method["parameters"]}
+    for detail in entries:
+        method = detail.manifest.method
+        table = {"method": method.name, "source": method.fingerprint[:12], **method.parameters}
         tables.append({name: _text(value) for name, value in table.items()})
     names = list(dict.fromkeys(name for table in tables for name in table))
     rows = [(name, [table.get(name, "–") for table in tables]) for name in names]
     return [(name, values, len(set(values)) > 1) for name, values in rows]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
 @lru_cache(maxsize=256)
 def student_975(freedom: int) -> float:
-    """The 97.5 % point of Student's t with whole degrees of freedom, by bisection; the web process has no scipy."""
+    """The 97.5 % point of Student's t for integer degrees of freedom, without scipy: the web process stays small."""
     low, high = 1.0, 13.0
     for _ in range(80):
         middle = (low + high) / 2

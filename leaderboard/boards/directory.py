@@ -1,4 +1,4 @@
-"""Lists across boards: methods, metrics, submitters."""
+"""Lists across boards: methods, metrics, submitters, and tasks of the catalog."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, contains_eager
 
 from forgetbench.datasets import datasets
-from forgetbench.leaderboard.boards.queries import current, light_columns
+from forgetbench.leaderboard.boards.queries import current_boards, without_manifest
 from forgetbench.leaderboard.db.models import Board, Entry, Placing
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import Link, Problem
+from forgetbench.store import JsonObject
 from forgetbench.tasks.task import names, read_task
 
 if TYPE_CHECKING:
-    from forgetbench.tasks.task import Task
+    from forgetbench.store import JsonObject
+from forgetbench.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Placed:
-    """An entry with its board and its place."""
+    """An entry with its board and its rank."""
 
     entry: Entry
     placing: Placing | None
@@ -32,7 +34,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class MethodLine:
-    """A method over all boards."""
+    """A method on all boards."""
 
     name: str
     family: str
@@ -42,7 +44,7 @@ class MethodLine:
 
 
 def methods(session: Session) -> list[MethodLine]:
-    """Every method that stands on a current board, by name."""
+    """All methods with entries on current boards, by name."""
     query = (
         select(
             Entry.method,
@@ -61,22 +63,23 @@ def methods(session: Session) -> list[MethodLine]:
 
 @dataclass(frozen=True)
 class Places:
-    """Entries on several boards, a page of them."""
+    """One page of entries on several boards."""
 
-    found: list[Placed]
+    entries: list[Placed]
     total: int
+    """Entries on all pages."""
     page: int
     pages: int
 
 
 def placed(session: Session, condition: ColumnElement[bool], size: int | None, page: int = 1) -> Places:
-    """Public entries on all boards, with their places; those of present boards first, then by board and place.
+    """Public entries on all boards with their ranks; those of current boards first, then by board and rank.
 
     Args:
         session: Where to read.
         condition: Which entries.
-        size: Entries on a page; None: all.
-        page: Page, from 1.
+        size: Entries per page; None for all.
+        page: Page number, from 1.
 
     Raises:
         Problem: 404, there is no such page.
@@ -96,7 +99,7 @@ def placed(session: Session, condition: ColumnElement[bool], size: int | None, p
             *(Board.superseded_at.is_not(None), Board.task, Board.id.desc()),
             *(Placing.position.is_(None), Placing.position, Entry.id),
         )
-        .options(contains_eager(Entry.board), light_columns())
+        .options(contains_eager(Entry.board), without_manifest())
     )
     if size is not None:
         query = query.limit(size).offset((page - 1) * size)
@@ -104,13 +107,13 @@ def placed(session: Session, condition: ColumnElement[bool], size: int | None, p
 
 
 def is_method(session: Session, name: str) -> bool:
-    """Whether an entry of that method is listed here."""
+    """Whether an entry of that method is listed."""
     query = select(Entry.id).where(Entry.method == name.replace("\0", ""), Entry.state.in_(PUBLIC_STATES)).limit(1)
     return session.scalar(query) is not None
 
 
 def first_of_method(session: Session, name: str) -> Entry:
-    """The public entry that was listed first of a method: whoever uses the name later does not describe it.
+    """The public entry of a method that was listed first: later entries with that name do not describe the method.
 
     Raises:
         Problem: 404.
@@ -121,34 +124,34 @@ def first_of_method(session: Session, name: str) -> Entry:
         .order_by(Entry.listed_at, Entry.id)
         .limit(1)
     )
-    found = session.scalar(query)
-    if found is None:
-        detail = f"No entry of a method {name[:100]!r} is listed here."
+    entry = session.scalar(query)
+    if entry is None:
+        detail = f"No entry of a method {name[:100]!r} is listed."
         raise Problem(404, detail, links=[Link("all methods", "/methods")])
-    return found
+    return entry
 
 
 def is_submitter(session: Session, name: str) -> bool:
-    """Whether anybody of that name has submitted here."""
+    """Whether a submitter of that name exists."""
     query = select(Entry.id).where(Entry.submitter == name.replace("\0", ""), Entry.token_id.is_not(None)).limit(1)
     return session.scalar(query) is not None
 
 
 @dataclass(frozen=True)
 class Attempts:
-    """How often a submitter tried on one board, and what became of it."""
+    """A submitter's attempts on one board, by state."""
 
     task: str
     states: dict[str, int]
 
     @property
     def total(self) -> int:
-        """All attempts, the withdrawn and rejected ones too."""
+        """All attempts, withdrawn and rejected ones included."""
         return sum(self.states.values())
 
 
 def attempts(session: Session, submitter: str) -> list[Attempts]:
-    """A submitter's attempts by board: nothing is hidden, so that the best of many can be told from the best of one."""
+    """A submitter's attempts by board. All are counted, so that readers can tell the best of many from a single try."""
     query = (
         select(Board.task, Entry.state, func.count())
         .join(Board, Board.id == Entry.board_id)
@@ -156,47 +159,48 @@ def attempts(session: Session, submitter: str) -> list[Attempts]:
         .group_by(Board.task, Entry.state)
         .order_by(Board.task)
     )
-    found: dict[str, dict[str, int]] = {}
+    states_of: dict[str, dict[str, int]] = {}
     for task, state, count in session.execute(query):
-        found.setdefault(task, {})[state] = count
-    return [Attempts(task, states) for task, states in found.items()]
+        states_of.setdefault(task, {})[state] = count
+    return [Attempts(task, states) for task, states in states_of.items()]
 
 
-def metric_specs(session: Session) -> dict[str, dict[str, Any]]:
-    """Spec of every metric on a current board, as the worker wrote it down."""
-    found: dict[str, dict[str, Any]] = {}
-    for board in current(session):
+def metric_specs(session: Session) -> dict[str, JsonObject]:
+    """Spec of every metric on a current board, as the worker recorded it."""
+    specs: dict[str, JsonObject] = {}
+    for board in current_boards(session):
         for column in (board.summary or {}).get("columns", []):
-            found.setdefault(column["name"], column)
-    return dict(sorted(found.items()))
+            specs.setdefault(column["name"], column)
+    return dict(sorted(specs.items()))
 
 
-def boards_of_metric(session: Session, name: str) -> Sequence[tuple[Board, dict[str, Any]]]:
-    """The boards that show a metric, with its column there."""
+def boards_of_metric(session: Session, name: str) -> Sequence[tuple[Board, JsonObject]]:
+    """The boards that show a metric, with its spec there."""
     return [
         (board, column)
-        for board in current(session)
+        for board in current_boards(session)
         for column in (board.summary or {}).get("columns", [])
         if column["name"] == name
     ]
 
 
 @lru_cache(maxsize=1)
-def embedded() -> tuple[Task, ...]:
-    """The catalog's tasks whose images come with the suite, by name."""
+def embedded_tasks() -> tuple[Task, ...]:
+    """Tasks of the catalog whose images come with the suite, by name."""
     tasks = (read_task(name) for name in names())
     return tuple(task for task in tasks if datasets.get(task.image_set.name).card.embedded)
 
 
-def find(name: str) -> Task | None:
-    """Any task of the catalog; None where there is none of that name."""
+def catalog_task(name: str) -> Task | None:
+    """The task of the catalog with that name, or None."""
     return read_task(name) if name in names() else None
 
 
-def facts(task: Task) -> dict[str, Any]:
-    """What its page shows."""
+def catalog_task_context(task: Task) -> dict[str, object]:
+    """Variables of the template of a task without a board."""
     card = datasets.get(task.image_set.name).card
     return {
+        "task": task,
         "images": {"name": card.name, "title": card.title, "license": card.license, "homepage": card.homepage},
         "embedded": card.embedded,
         "definition": task.model_dump(mode="json"),

@@ -1,11 +1,9 @@
-"""Where phi of the forgotten examples lies: of an entry's models, beside the oracles' and the originals'.
+"""Histograms of phi on the forgotten examples: of an entry's models, the oracles and the originals.
 
-Only histograms over all models leave this file, never an oracle's answer to an example.
+Only histograms over all models are stored, never an oracle's prediction for an example.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +11,16 @@ from numpy.typing import NDArray
 from forgetbench.evidence.arrays import Logits
 from forgetbench.metrics.logit_statistics import phi
 from forgetbench.scoring.scorer import Scorer
+from forgetbench.store import JsonObject
 
 BINS = 40
 TAIL = 0.002
 """Share of the references' and originals' examples beyond each end; they count in the first and the last bin."""
 
 
-def of_board(judge: Scorer) -> dict[str, Any]:
+def of_board(scorer: Scorer) -> JsonObject:
     """The bins of a board, and the shares of its reference oracles and originals in each."""
-    oracles, originals = _phi(judge, judge.references), _phi(judge, judge.originals)
+    oracles, originals = _phi(scorer, scorer.references), _phi(scorer, scorer.originals)
     ends = [np.quantile(both, share) for both in (np.concatenate([oracles, originals]),) for share in (TAIL, 1 - TAIL)]
     low, high = float(ends[0]), float(max(ends[1], ends[0] + 1e-6))
     edges = np.linspace(low, high, BINS + 1)
@@ -32,9 +31,9 @@ def of_board(judge: Scorer) -> dict[str, Any]:
     }
 
 
-def of_models(judge: Scorer, board: dict[str, Any], population: list[Logits]) -> list[float]:
-    """The shares of a population in the bins of its board; only ``forget`` of it is read."""
-    return shares(_phi(judge, population), np.array(board["edges"]))
+def of_models(scorer: Scorer, board: JsonObject, population: list[Logits]) -> list[float]:
+    """The shares of a population in the bins of its board; reads only its forget set."""
+    return shares(_phi(scorer, population), np.array(board["edges"]))
 
 
 def shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> list[float]:
@@ -43,9 +42,9 @@ def shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> list[floa
     return [round(float(count) / len(values), 6) for count in counts]
 
 
-def _phi(judge: Scorer, population: list[Logits]) -> NDArray[np.float64]:
-    found = [
-        phi(answers["forget"], labels["forget"]).ravel()
-        for answers, labels in zip(population, judge.pack.labels, strict=True)
+def _phi(scorer: Scorer, population: list[Logits]) -> NDArray[np.float64]:
+    samples = [
+        phi(logits["forget"], labels["forget"]).ravel()
+        for logits, labels in zip(population, scorer.pack.labels, strict=True)
     ]
-    return np.concatenate(found)
+    return np.concatenate(samples)

@@ -1,16 +1,14 @@
-"""One entry with everything that belongs to it, and who may see it."""
+"""One entry with all that its page shows, and who may see it."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from forgetbench._text import latex
 from forgetbench.evidence.run import Manifest
 from forgetbench.leaderboard.boards.queries import Cell, Row, columns_of
 from forgetbench.leaderboard.db.models import (
@@ -28,11 +26,13 @@ from forgetbench.leaderboard.db.models import (
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.methods import methods
+from forgetbench.reporting.table_writer import escape_latex
+from forgetbench.store import JsonObject
 
 
 @dataclass(frozen=True)
 class EntryDetail:
-    """An entry with its board, scorecard, files and history."""
+    """Entry with its board, scorecard, files and history."""
 
     entry: Entry
     board: Board
@@ -43,85 +43,90 @@ class EntryDetail:
     verifications: list[Verification]
     cells: dict[str, Cell]
     ranked: int
-    """Ranked rows of the board."""
+    """Number of ranked rows of the board."""
     code: str | None
-    """Hash of the scoring code of this server's newest worker."""
+    """Hash of the scoring code of this server's newest worker; None before any worker ran."""
+
+    @property
+    def card(self) -> JsonObject | None:
+        """Its scorecard; None before it is scored."""
+        return self.score.card if self.score else None
 
     @property
     def outdated(self) -> bool:
-        """Whether other code scored it than scores here now."""
+        """Whether its scores come from other scoring code than this server's present code."""
         return self.score is not None and self.code not in {None, self.score.software.get("code")}
 
     @property
     def manifest(self) -> Manifest:
-        """Its manifest as a record."""
+        """Its manifest, parsed."""
         return Manifest.model_validate(self.entry.manifest)
 
     @property
     def row(self) -> Row:
-        """It as a row of its board."""
+        """The entry as a row of its board."""
         return Row(self.entry, self.cells, self.placing)
 
 
-def version(whole: EntryDetail) -> tuple[object, ...]:
-    """All that changes what is shown of an entry: its board's revision, its own history, and what others found."""
-    verdicts = [(record.id, record.verdict) for record in whole.verifications]
-    return whole.entry.id, whole.board.id, whole.board.revision, whole.outdated, len(whole.events), verdicts
+def entry_version(detail: EntryDetail) -> tuple[object, ...]:
+    """All that changes the page of an entry: its board's revision, its history, and its verifications."""
+    verdicts = [(record.id, record.verdict) for record in detail.verifications]
+    return detail.entry.id, detail.board.id, detail.board.revision, detail.outdated, len(detail.events), verdicts
 
 
-def shown(whole: EntryDetail, base: str) -> dict[str, Any]:
-    """What the page of an entry is made of.
+def template_context(detail: EntryDetail, base: str) -> dict[str, object]:
+    """Variables of the template of an entry's page.
 
     Args:
-        whole: The entry.
+        detail: The entry.
         base: Address of the server.
     """
-    manifest = whole.manifest
+    manifest = detail.manifest
     return {
-        "whole": whole,
-        "entry": whole.entry,
-        "board": whole.board,
+        "detail": detail,
+        "entry": detail.entry,
+        "board": detail.board,
         "manifest": manifest,
-        "columns": columns_of(whole.board),
-        "card": whole.score.card if whole.score else None,
-        "bibtex": bibtex(whole, base),
-        "again": commands(whole.entry, whole.board, manifest, base),
+        "columns": columns_of(detail.board),
+        "card": detail.card,
+        "bibtex": bibtex(detail, base),
+        "commands": commands(detail.entry, detail.board, manifest, base),
         "base": base,
     }
 
 
-def visible(entry: Entry, token: Token | None) -> bool:
-    """Whether a reader may see an entry: everybody what is listed, its submitter and moderators the rest."""
+def can_view(entry: Entry, token: Token | None) -> bool:
+    """Whether a reader may see an entry: listed entries are public, others for their submitter and moderators."""
     if entry.state in PUBLIC_STATES:
         return True
     return token is not None and (token.id == entry.token_id or "moderate" in token.scopes)
 
 
-def find(session: Session, identity: str, token: Token | None = None) -> EntryDetail:
+def get_entry(session: Session, entry_id: str, token: Token | None = None) -> EntryDetail:
     """An entry by its id.
 
     Raises:
-        Problem: 404, there is none, or none that this reader may see; 410, it was withdrawn.
+        Problem: 404, there is no such entry, or this reader may not see it; 410, it was withdrawn.
     """
-    entry = session.get(Entry, identity) if len(identity) <= 32 and "\0" not in identity else None
-    if entry is not None and not visible(entry, token):
+    entry = session.get(Entry, entry_id) if len(entry_id) <= 32 and "\0" not in entry_id else None
+    if entry is not None and not can_view(entry, token):
         if entry.state == "withdrawn" and entry.listed_at is not None:
             raise Problem(410, f"This entry was withdrawn: {entry.note or 'no reason given'}.")
         entry = None
     if entry is None:
-        raise Problem(404, "There is no entry of that id, or it is not listed.")
-    events = session.scalars(select(Event).where(Event.entry_id == identity).order_by(Event.id)).all()
-    files = session.scalars(select(EvidenceFile).where(EvidenceFile.entry_id == identity)).all()
+        raise Problem(404, "There is no entry with that id, or it is not listed.")
+    events = session.scalars(select(Event).where(Event.entry_id == entry_id).order_by(Event.id)).all()
+    files = session.scalars(select(EvidenceFile).where(EvidenceFile.entry_id == entry_id)).all()
     verifications = session.scalars(
-        select(Verification).where(Verification.entry_id == identity).order_by(Verification.received_at)
+        select(Verification).where(Verification.entry_id == entry_id).order_by(Verification.received_at)
     ).all()
-    values = session.scalars(select(MetricValue).where(MetricValue.entry_id == identity)).all()
+    values = session.scalars(select(MetricValue).where(MetricValue.entry_id == entry_id)).all()
     ranked = select(func.count()).select_from(Placing).where(Placing.board_id == entry.board_id, Placing.scope == "all")
     return EntryDetail(
         entry=entry,
         board=entry.board,
-        score=session.get(Score, identity),
-        placing=session.get(Placing, (identity, "all")),
+        score=session.get(Score, entry_id),
+        placing=session.get(Placing, (entry_id, "all")),
         files=sorted(
             files, key=lambda file: ("/" in file.name, [int(number) for number in re.findall(r"\d+", file.name)])
         ),
@@ -133,13 +138,13 @@ def find(session: Session, identity: str, token: Token | None = None) -> EntryDe
     )
 
 
-def bibtex(whole: EntryDetail, base: str) -> str:
+def bibtex(detail: EntryDetail, base: str) -> str:
     """The entry as a BibTeX record."""
-    entry, board = whole.entry, whole.board
+    entry, board = detail.entry, detail.board
     key = re.sub(r"[^a-z0-9]+", "-", f"forgetbench-{entry.method}-{entry.id[:6]}".lower()).strip("-")
     fields = {
-        "title": f"{{{latex(entry.label)} on {latex(board.task)}}}",
-        "author": f"{{{latex(entry.submitter)}}}",
+        "title": f"{{{escape_latex(entry.label)} on {escape_latex(board.task)}}}",
+        "author": f"{{{escape_latex(entry.submitter)}}}",
         "howpublished": f"ForgetBench leaderboard, protocol {board.protocol}",
         "year": str(entry.received_at.year),
         "note": f"Entry {entry.id}, pack {board.pack_sha256[:12]}",
@@ -154,22 +159,22 @@ _WORD = re.compile(r"[\w.+-]+", re.ASCII)
 
 
 def commands(entry: Entry, board: Board, manifest: Manifest, server: str) -> list[str]:
-    """Command lines, one after the other; each word is quoted.
+    """Command lines that run an entry again, in order; each word is quoted for a shell.
 
-    A method that has a name here is run by it; anything else by ``verify``, which runs a stranger's source only when
-    it is told to.
+    A registered method is run by its name; anything else by ``verify``, which runs submitted source only with
+    explicit permission.
     """
     if entry.tier == "reference":
         words = ["forgetbench", "pack", "build", board.task, "--seeds", str(board.seeds), *_draws(board)]
         return [shlex.join(words)]
-    row = _registered(manifest)
-    if row is None:
+    label = _method_label(manifest)
+    if label is None:
         return [shlex.join(["forgetbench", "verify", entry.id, "--server", server])]
     pack = ["--pack", board.pack_sha256[:12]] if board.superseded_at else []
     counts = ["--seeds", str(board.seeds), *_draws(board)]
     return [
         shlex.join(["forgetbench", "pack", "pull", board.task, "--server", server, *pack]),
-        shlex.join(["forgetbench", "run", board.task, *counts, "--skip-oracles", "--method", row]),
+        shlex.join(["forgetbench", "run", board.task, *counts, "--skip-oracles", "--method", label]),
     ]
 
 
@@ -177,8 +182,8 @@ def _draws(board: Board) -> list[str]:
     return ["--draws", str(board.draws)] if board.draws > 1 else []
 
 
-def _registered(manifest: Manifest) -> str | None:
-    """The method as ``run --method`` takes it; None where it has no name here, or a value has no place in a word."""
+def _method_label(manifest: Manifest) -> str | None:
+    """The method as ``run --method`` takes it; None if it is not registered, or a value does not fit into a label."""
     method = manifest.method
     if method.source is not None or method.observed or method.name not in methods:
         return None

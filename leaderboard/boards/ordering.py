@@ -1,4 +1,4 @@
-"""The order of a board's rows, and cursors into it: the place behind one row, wherever the others go meanwhile."""
+"""Order of a board's rows, and cursors: positions after a row that stay valid while other rows move."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ TEXTS = ("method", "submitter", "tier")
 """Sort keys that are text; ``date`` is a time, all others are numbers."""
 
 
-class _Place(BaseModel):
-    """A row's place: what it is sorted by. A stranger may send anything as one."""
+class _Cursor(BaseModel):
+    """The sort values of a row. Validated strictly, because clients send it back."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,50 +35,50 @@ class _Place(BaseModel):
 
 @dataclass(frozen=True)
 class Order:
-    """Ranked rows, then others, then those with own originals; in each by the view's key, missing last."""
+    """Ranked rows, then others, then rows with their own originals; in each by the view's key, missing values last."""
 
     view: View
     query: Select[Any]
-    """Ids in that order, and behind each what a cursor holds."""
+    """Ids in that order, each followed by the values of its cursor."""
     section: ColumnElement[int]
     key: ColumnElement[Any]
     position: ColumnElement[Any]
 
     def cursor(self, row: Sequence[Any]) -> str:
-        """The place behind a row of the query."""
-        identity, section, key, position = row
+        """The cursor after a row of the query."""
+        entry_id, section, key, position = row
         value = key.isoformat() if isinstance(key, datetime) else key
-        place = _Place(sort=self.view.sort, section=section, key=value, position=position, id=identity)
-        return base64.urlsafe_b64encode(place.model_dump_json().encode()).decode().rstrip("=")
+        cursor = _Cursor(sort=self.view.sort, section=section, key=value, position=position, id=entry_id)
+        return base64.urlsafe_b64encode(cursor.model_dump_json().encode()).decode().rstrip("=")
 
-    def behind(self, cursor: str) -> ColumnElement[bool]:
-        """Which rows stand behind a cursor.
+    def after(self, cursor: str) -> ColumnElement[bool]:
+        """Condition for the rows after a cursor.
 
         Raises:
-            Problem: 422, it is no cursor of this sort.
+            Problem: 422, the cursor is not valid for this sort.
         """
         try:
             text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-            place = _Place.model_validate_json(text)
-            key = self._typed(place.key)
+            last = _Cursor.model_validate_json(text)
+            key = self._typed(last.key)
         except (ValueError, binascii.Error, ValidationError) as error:
-            raise _not_ours() from error
-        if place.sort != self.view.sort:
-            raise _not_ours()
-        last = self._after(self.position, place.position, Entry.id > place.id)
-        in_section = self._after(self.key, key, last, descending=self.view.descending)
-        return or_(self.section > place.section, and_(self.section == place.section, in_section))
+            raise _invalid_cursor() from error
+        if last.sort != self.view.sort:
+            raise _invalid_cursor()
+        same_key = self._after(self.position, last.position, Entry.id > last.id)
+        in_section = self._after(self.key, key, same_key, descending=self.view.descending)
+        return or_(self.section > last.section, and_(self.section == last.section, in_section))
 
     def _typed(self, key: float | str | None) -> float | str | datetime | None:
         if key is None or isinstance(key, str) == (self.view.key in {*TEXTS, "date"}):
             return datetime.fromisoformat(str(key)) if key is not None and self.view.key == "date" else key
-        raise ValueError("a number for a text, or a text for a number")
+        raise ValueError("the sort value has the wrong type")
 
     @staticmethod
     def _after(
         column: ColumnElement[Any], value: Any, equal: ColumnElement[bool], *, descending: bool = False
     ) -> ColumnElement[bool]:
-        """Rows behind a value of one column, missing last; where it is the same, ``equal`` decides."""
+        """Rows after a value of one column, missing values last; among equal values ``equal`` decides."""
         if value is None:
             return and_(column.is_(None), equal)
         beyond = column < value if descending else column > value
@@ -87,9 +87,9 @@ class Order:
 
 def order_of(board: Board, view: View) -> Order:
     """The order of a board's rows in a view."""
-    place = aliased(Placing, name="place")
-    on_place = (place.entry_id == Entry.id) & (place.scope == view.tier)
-    position = cast("ColumnElement[Any]", place.position)
+    placing = aliased(Placing, name="place")
+    on_placing = (placing.entry_id == Entry.id) & (placing.scope == view.tier)
+    position = cast("ColumnElement[Any]", placing.position)
     section = case((Entry.changes_training, 2), (position.is_(None), 1), else_=0)
     fixed: dict[str, ColumnElement[Any]] = {
         "rank": position,
@@ -102,14 +102,16 @@ def order_of(board: Board, view: View) -> Order:
     }
     value = aliased(MetricValue)
     key = fixed.get(view.key, cast("ColumnElement[Any]", value.value))
-    query = select(Entry.id, section, key, position).outerjoin(place, on_place)
+    query = select(Entry.id, section, key, position).outerjoin(placing, on_placing)
     if view.key not in fixed:
         on = (value.entry_id == Entry.id) & (value.metric == view.key) & (value.board_id == board.id)
         query = query.outerjoin(value, on)
-    missing, unplaced = (case((column.is_(None), 1), else_=0) for column in (key, position))
-    turned = key.desc() if view.descending else key.asc()
-    return Order(view, query.order_by(section, missing, turned, unplaced, position, Entry.id), section, key, position)
+    missing, unranked = (case((column.is_(None), 1), else_=0) for column in (key, position))
+    directed = key.desc() if view.descending else key.asc()
+    query = query.order_by(section, missing, directed, unranked, position, Entry.id)
+    return Order(view, query, section, key, position)
 
 
-def _not_ours() -> Problem:
-    return Problem(422, "The cursor is not one of ours.", [FieldError(field="cursor", message="take it from `next`")])
+def _invalid_cursor() -> Problem:
+    error = FieldError(field="cursor", message="Use the value of `next` from a response with the same sort.")
+    return Problem(422, "The cursor is not valid.", [error])

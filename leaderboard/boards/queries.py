@@ -1,28 +1,29 @@
-"""Boards as the database gives them: filtered, sorted and cut into pages in SQL."""
+"""Queries of boards: filtered, sorted and split into pages in SQL."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, load_only
+from sqlalchemy.orm.interfaces import LoaderOption
 
 from forgetbench.leaderboard.boards.ordering import Order, order_of
 from forgetbench.leaderboard.boards.view import FIXED_KEYS, View
 from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import FieldError, Link, Problem
-from forgetbench.metrics.registry import Display, metrics
+from forgetbench.store import JsonObject
 
 ALWAYS = ("gap.forget", "gap.test-forgotten", "gap.retain", "gap.test", "lira.forget", "shift.forget")
-"""Metrics of the default view besides those that rank."""
+"""Metrics of the default view in addition to those that rank."""
 
 
 class Band(NamedTuple):
-    """Where the oracles themselves fall."""
+    """The range in which 95 % of oracles fall when compared with each other, with mean and standard deviation."""
 
     mean: float
     low: float
@@ -46,23 +47,15 @@ class Column:
     ranks: bool = False
     """Whether it ranks on this board."""
     why: str = ""
-    """Why it does not, where it might."""
+    """Why it does not rank although it could."""
     band: Band | None = None
 
-    @property
-    def display(self) -> Display:
-        """How its values are shown, as the metric declares it; a distance, which is no metric, by its unit."""
-        return metrics.get(self.name).display if self.name in metrics else Display.of(self.unit)
-
-    @property
-    def scale(self) -> float:
-        """Shown number over stored value."""
-        return self.display.scale
-
-    @property
-    def shown_unit(self) -> str:
-        """The unit of the shown number."""
-        return self.display.unit
+    shown_unit: str = ""
+    """Unit of the shown number."""
+    scale: float = 1.0
+    """Shown number over stored value."""
+    signed: bool = False
+    """Whether values are shown with their sign."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +76,12 @@ class Row:
     entry: Entry
     cells: dict[str, Cell]
     placing: Placing | None = None
-    """Its place among the tiers chosen; None where it takes none."""
+    """Its rank among the chosen tiers; None for rows that are not ranked."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a board shows for a view."""
+    """One page of a view of a board."""
 
     board: Board
     view: View
@@ -96,13 +89,13 @@ class Page:
     references: list[Row]
     rows: list[Row]
     total: int
-    """Rows of the whole view, on all pages."""
+    """Rows of the view on all pages."""
     counts: dict[str, int] = field(default_factory=dict)
-    """Status -> rows of the whole board."""
+    """Status -> number of rows of the board, whatever the view filters."""
     families: list[str] = field(default_factory=list)
     size: int = 100
-    following: str | None = None
-    """The cursor of the rows behind these; None where there are none, and where a page by its number was asked for."""
+    next_cursor: str | None = None
+    """Cursor of the next page; None on the last page, and for pages requested by number."""
 
     @property
     def pages(self) -> int:
@@ -111,13 +104,25 @@ class Page:
 
 
 def columns_of(board: Board) -> list[Column]:
-    """All columns of a board, as its last ranking left them; none before the first."""
-    found = []
+    """All columns of a board, as of its last ranking; none before the first."""
+    columns = []
     for item in (board.summary or {}).get("columns", []):
         band = Band(**item["band"]) if item.get("band") else None
-        kept = {name: item.get(name) for name in Column.__dataclass_fields__ if name in item and name != "band"}
-        found.append(Column(**kept, band=band))
-    return found
+        fields = {name: item[name] for name in Column.__dataclass_fields__ if name in item and name != "band"}
+        columns.append(Column(**{**_display(item), **fields}, band=band))
+    return columns
+
+
+def _display(item: JsonObject) -> dict[str, object]:
+    """Display rules of a column of a board that an earlier version ranked, which did not record them."""
+    if "shown_unit" in item:
+        return {}
+    from forgetbench.metrics import metrics  # loads scipy
+
+    if item["name"] not in metrics:
+        return {"shown_unit": item["unit"]}
+    display = metrics.get(item["name"]).display
+    return {"shown_unit": display.unit, "scale": display.scale, "signed": display.signed}
 
 
 def shown_columns(board: Board, view: View) -> list[Column]:
@@ -131,13 +136,13 @@ def shown_columns(board: Board, view: View) -> list[Column]:
     return [column for column in columns if column.group == view.columns]
 
 
-def version(session: Session, task: str, pack: str | None = None) -> tuple[int, int]:
-    """Id and revision of a board: all that an answer's ETag needs, without reading the board.
+def board_version(session: Session, task: str, pack: str | None = None) -> tuple[int, int]:
+    """Id and revision of a board: all that the ETag of a response needs, without reading the board.
 
     Args:
         session: Where to read.
         task: Its task.
-        pack: The beginning of a pack's hash, for a board that may be superseded.
+        pack: Start of a pack's hash, for a board that may be superseded; the current board without it.
 
     Raises:
         Problem: 404.
@@ -150,25 +155,25 @@ def version(session: Session, task: str, pack: str | None = None) -> tuple[int, 
     return row[0], row[1]
 
 
-def exists(session: Session, task: str) -> bool:
-    """Whether there is a current board of a task."""
+def board_exists(session: Session, task: str) -> bool:
+    """Whether a task has a current board."""
     query = select(Board.id).where(Board.task == task.replace("\0", ""), Board.superseded_at.is_(None))
     return session.scalar(query.limit(1)) is not None
 
 
-def find(session: Session, task: str, pack: str | None = None) -> Board:
-    """The board of a task, as ``version`` finds it.
+def get_board(session: Session, task: str, pack: str | None = None) -> Board:
+    """The board of a task, selected as by `board_version`.
 
     Raises:
         Problem: 404.
     """
-    return session.get_one(Board, version(session, task, pack)[0])
+    return session.get_one(Board, board_version(session, task, pack)[0])
 
 
-def versions(session: Session, task: str | None = None) -> list[tuple[int, int]]:
-    """Id and revision of every board, or of those of one task.
+def board_versions(session: Session, task: str | None = None) -> list[tuple[int, int]]:
+    """Id and revision of all boards, or of those of one task.
 
-    The superseded ones are among them: their rows stand on pages across boards.
+    Superseded boards are included, because pages across boards show their rows.
     """
     query = select(Board.id, Board.revision).order_by(Board.id)
     if task is not None:
@@ -176,34 +181,34 @@ def versions(session: Session, task: str | None = None) -> list[tuple[int, int]]
     return [(row[0], row[1]) for row in session.execute(query)]
 
 
-def current(session: Session) -> Sequence[Board]:
+def current_boards(session: Session) -> Sequence[Board]:
     """All boards that are not superseded, by name."""
     return session.scalars(select(Board).where(Board.superseded_at.is_(None)).order_by(Board.task)).all()
 
 
-def every(session: Session) -> Sequence[Board]:
-    """All boards, by name; of one task the present one first, then the others, the newest first."""
+def all_boards(session: Session) -> Sequence[Board]:
+    """All boards by name; of each task the current one first, then the superseded ones, the newest first."""
     order = (Board.task, Board.superseded_at.is_not(None), Board.superseded_at.desc(), Board.id.desc())
     return session.scalars(select(Board).order_by(*order)).all()
 
 
-def of_task(session: Session, task: str) -> list[Board]:
-    """The boards of one task, in the order of ``every``."""
-    return [board for board in every(session) if board.task == task]
+def boards_of_task(session: Session, task: str) -> list[Board]:
+    """The boards of one task, in the order of `all_boards`."""
+    return [board for board in all_boards(session) if board.task == task]
 
 
-def page(session: Session, board: Board, view: View, size: int | None, cursor: str | None = None) -> Page:
-    """One page of a board.
+def board_page(session: Session, board: Board, view: View, size: int | None, cursor: str | None = None) -> Page:
+    """One page of a view of a board.
 
     Args:
         session: Where to read.
         board: The board.
-        view: What is asked for.
-        size: Rows on a page; None: all.
-        cursor: ``following`` of the page before, or "" for the first, instead of the view's page.
+        view: Filters, sorting, columns and page number.
+        size: Rows per page; None for all rows.
+        cursor: `Page.next_cursor` of the previous page, or "" for the first page, in place of the view's page number.
 
     Raises:
-        Problem: 422, the view sorts by what the board has not, or the cursor is none; 404, there is no such page.
+        Problem: 422, the board has no such sort key, or the cursor is not valid; 404, there is no such page.
     """
     columns = shown_columns(board, view)
     _check_sort(board, view)
@@ -211,15 +216,15 @@ def page(session: Session, board: Board, view: View, size: int | None, cursor: s
     total = session.scalar(select(func.count()).select_from(Entry).where(*conditions)) or 0
     order = order_of(board, view)
     if cursor is None:
-        chosen, following = _numbered(session, order, conditions, size, total), None
+        ids, next_cursor = _numbered_page(session, order, conditions, size, total), None
     else:
-        chosen, following = _behind(session, order, conditions, size or max(total, 1), cursor)
-    entries = _entries(session, view, chosen)
+        ids, next_cursor = _cursor_page(session, order, conditions, size or max(total, 1), cursor)
+    entries = _entries(session, view, ids)
     pinned = session.scalars(
         select(Entry)
         .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.state.in_(PUBLIC_STATES))
         .order_by(Entry.method.desc())
-        .options(light_columns())
+        .options(without_manifest())
     ).all()
     cells = _cells(session, [*pinned, *(entry for entry, _ in entries)], columns)
     return Page(
@@ -232,14 +237,14 @@ def page(session: Session, board: Board, view: View, size: int | None, cursor: s
         counts=counts(session, board),
         families=families(session, board),
         size=size or max(total, 1),
-        following=following,
+        next_cursor=next_cursor,
     )
 
 
-def _numbered(
+def _numbered_page(
     session: Session, order: Order, conditions: list[ColumnElement[bool]], size: int | None, total: int
 ) -> list[str]:
-    """Ids on a page by its number."""
+    """Ids on a page given by its number."""
     query = order.query.where(*conditions)
     if size is not None:
         number, last = order.view.page, max(1, -(-total // size))
@@ -250,34 +255,34 @@ def _numbered(
     return list(session.scalars(query))
 
 
-def _behind(
+def _cursor_page(
     session: Session, order: Order, conditions: list[ColumnElement[bool]], size: int, cursor: str
 ) -> tuple[list[str], str | None]:
-    """Ids behind a cursor, and the cursor of those behind them."""
+    """Ids after a cursor, and the cursor of the next page."""
     query = order.query.where(*conditions)
     if cursor:
-        query = query.where(order.behind(cursor))
-    found = session.execute(query.limit(size + 1)).all()
-    following = order.cursor(found[size - 1]) if len(found) > size else None
-    return [row[0] for row in found[:size]], following
+        query = query.where(order.after(cursor))
+    rows = session.execute(query.limit(size + 1)).all()
+    next_cursor = order.cursor(rows[size - 1]) if len(rows) > size else None
+    return [row[0] for row in rows[:size]], next_cursor
 
 
 def _entries(session: Session, view: View, ids: list[str]) -> list[tuple[Entry, Placing | None]]:
-    """The rows of a page. Ids are sorted first, for a sort that drags whole rows along takes five times as long."""
-    found: dict[str, tuple[Entry, Placing | None]] = {}
+    """The rows of a page. Ids are sorted before, because a sort of complete rows takes five times as long."""
+    rows: dict[str, tuple[Entry, Placing | None]] = {}
     for first in range(0, len(ids), 500):
         query = (
             select(Entry, Placing)
             .outerjoin(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == view.tier))
             .where(Entry.id.in_(ids[first : first + 500]))
-            .options(light_columns())
+            .options(without_manifest())
         )
-        found |= {row[0].id: (row[0], row[1]) for row in session.execute(query)}
-    return [found[identity] for identity in ids]
+        rows |= {row[0].id: (row[0], row[1]) for row in session.execute(query)}
+    return [rows[entry_id] for entry_id in ids]
 
 
 def counts(session: Session, board: Board) -> dict[str, int]:
-    """Status -> number of public rows of a board, reference rows apart."""
+    """Status -> number of public rows of a board, without the reference rows."""
     query = (
         select(Entry.status, func.count())
         .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference")
@@ -287,7 +292,7 @@ def counts(session: Session, board: Board) -> dict[str, int]:
 
 
 def families(session: Session, board: Board) -> list[str]:
-    """The families of methods on a board."""
+    """Families of the methods on a board."""
     query = (
         select(Entry.family)
         .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference")
@@ -297,8 +302,8 @@ def families(session: Session, board: Board) -> list[str]:
     return list(session.scalars(query))
 
 
-def light_columns() -> Any:
-    """Everything that a table shows, without manifests."""
+def without_manifest() -> LoaderOption:
+    """Loader option: the columns of `Entry` that tables show; manifests are large."""
     return load_only(
         *(
             getattr(Entry, column.key)
@@ -323,26 +328,26 @@ def _filters(board: Board, view: View, columns: list[Column]) -> Iterator[Column
         yield Entry.budget <= int(view.budget)
     if view.complete and columns:
         names = [column.name for column in columns]
-        have = (
+        present = (
             select(func.count())
             .select_from(MetricValue)
             .where(MetricValue.entry_id == Entry.id, MetricValue.metric.in_(names), MetricValue.value.is_not(None))
             .scalar_subquery()
         )
-        yield have == len(names)
+        yield present == len(names)
 
 
 def _check_sort(board: Board, view: View) -> None:
     known = {*FIXED_KEYS, *(column.name for column in columns_of(board))}
     if view.key not in known:
-        message = f"{view.key!r} is no column of this board; choose from {', '.join(sorted(known))}"
+        message = f"Unknown column {view.key!r}. Available: {', '.join(sorted(known))}."
         raise Problem(422, "The board cannot be sorted by that.", [FieldError(field="sort", message=message)])
 
 
 def _cells(session: Session, entries: Sequence[Entry], columns: list[Column]) -> dict[str, dict[str, Cell]]:
     if not entries or not columns:
         return {}
-    found: dict[str, dict[str, Cell]] = {}
+    cells: dict[str, dict[str, Cell]] = {}
     names = [column.name for column in columns]
     for start in range(0, len(entries), 500):
         query = select(
@@ -357,14 +362,14 @@ def _cells(session: Session, entries: Sequence[Entry], columns: list[Column]) ->
             MetricValue.entry_id.in_([entry.id for entry in entries[start : start + 500]]),
             MetricValue.metric.in_(names),
         )
-        for identity, metric, value, low, high, z, note in session.execute(query):
-            found.setdefault(identity, {})[metric] = Cell(value, low, high, z, note)
-    return found
+        for entry_id, metric, value, low, high, z, note in session.execute(query):
+            cells.setdefault(entry_id, {})[metric] = Cell(value, low, high, z, note)
+    return cells
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A board in a few words, for the overview."""
+    """A board on the overview page."""
 
     board: Board
     leaders: list[tuple[Entry, Placing]]
@@ -374,8 +379,8 @@ class Summary:
 
 def summaries(session: Session) -> list[Summary]:
     """All current boards with their leading entries."""
-    found = []
-    for board in current(session):
+    boards = []
+    for board in current_boards(session):
         public = (Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference")
         leaders = session.execute(
             select(Entry, Placing)
@@ -383,8 +388,8 @@ def summaries(session: Session) -> list[Summary]:
             .where(*public, Placing.board_id == board.id)
             .order_by(Placing.position)
             .limit(3)
-            .options(light_columns())
+            .options(without_manifest())
         )
         rows, newest = session.execute(select(func.count(), func.max(Entry.listed_at)).where(*public)).one()
-        found.append(Summary(board, list(leaders), rows, newest))
-    return found
+        boards.append(Summary(board, list(leaders), rows, newest))
+    return boards

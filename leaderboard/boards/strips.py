@@ -1,64 +1,62 @@
-"""Small pictures in table cells: where the seeds of a metric fall beside the oracles' band."""
+"""Small drawings of one entry: the seeds of a metric over the oracle band, and the distribution of phi."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from forgetbench.leaderboard.boards.charts import make_scale
 from forgetbench.leaderboard.boards.queries import Band
+from forgetbench.reporting.figures.distributions import Models, histogram
+from forgetbench.reporting.figures.style import PAGE, Spec
 
-WIDTH, HEIGHT, MARGIN = 150.0, 18.0, 6.0
+WIDTH, MARGIN = 150.0, 6.0
+PHI_SIZE = (590.0, 140.0)
 
 
-class Histograms(NamedTuple):
-    """Three distributions over the same bins, as paths in a box of 620 by 180 pixels."""
+class PhiChart(NamedTuple):
+    """Three distributions over the same bins."""
 
-    oracles: str
-    originals: str
-    mine: str
-    ticks: list[tuple[float, str]]
+    specification: Spec
+    """Vega-Lite."""
     text: str
+    """The same in words."""
 
 
-def histograms(board: dict[str, Any] | None, mine: dict[str, Any] | None) -> Histograms | None:
+def phi_chart(
+    board: Mapping[str, Sequence[float]] | None, entry: Mapping[str, Sequence[float]] | None
+) -> PhiChart | None:
     """The distributions of phi of an entry, its board's oracles and originals; None where they are not known.
 
     Args:
-        board: ``edges``, and the shares of ``oracles`` and ``originals`` in each bin.
-        mine: ``shares`` of the entry's models.
+        board: ``edges`` of the bins, and the shares of ``oracles`` and ``originals`` in each bin.
+        entry: ``shares`` of the entry's models.
     """
-    if not board or not mine or len(mine["shares"]) + 1 != len(board["edges"]):
+    if not board or not entry or len(entry["shares"]) + 1 != len(board["edges"]):
         return None
     edges = board["edges"]
-    across = make_scale("linear", [edges[0], edges[-1]], 8.0, 612.0)
-    top = max(*board["oracles"], *board["originals"], *mine["shares"])
+    shares: dict[Models, Sequence[float]] = {
+        "oracles": board["oracles"],
+        "originals": board["originals"],
+        "unlearned": entry["shares"],
+    }
+    named = (("this entry", entry["shares"]), ("oracles", board["oracles"]), ("originals", board["originals"]))
+    text = ", ".join(f"median of {name} about {_median(edges, values):.1f}" for name, values in named)
+    return PhiChart(histogram(edges, shares, PAGE, PHI_SIZE), text)
 
-    def path(shares: Sequence[float]) -> str:
-        steps = "".join(
-            f"V{150 - 140 * share / top:.1f}H{across.at(end):.1f}" for share, end in zip(shares, edges[1:], strict=True)
-        )
-        return f"M{across.at(edges[0]):.1f} 150{steps}V150"
 
-    def middle(shares: Sequence[float]) -> float:
-        total = 0.0
-        for share, low, high in zip(shares, edges, edges[1:], strict=False):
-            total += share
-            if total >= 0.5:
-                return float(low + high) / 2
-        return float(edges[-1])
-
-    text = ", ".join(
-        f"median of {name} about {middle(shares):.1f}"
-        for name, shares in (("this entry", mine["shares"]), *((key, board[key]) for key in ("oracles", "originals")))
-    )
-    paths = (path(board["oracles"]), path(board["originals"]), path(mine["shares"]))
-    return Histograms(*paths, across.ticks(70.0), text)
+def _median(edges: Sequence[float], shares: Sequence[float]) -> float:
+    """The middle of the bin with the median."""
+    total = 0.0
+    for share, low, high in zip(shares, edges, edges[1:], strict=False):
+        total += share
+        if total >= 0.5:
+            return float(low + high) / 2
+    return float(edges[-1])
 
 
 class Strip(NamedTuple):
-    """Where to draw what, in pixels from the left; None where there is nothing to draw."""
+    """Positions in a table cell, in pixels from the left; None where a part is not known."""
 
     band: tuple[float, float] | None
     """Left end and width of the oracle band."""
@@ -67,7 +65,7 @@ class Strip(NamedTuple):
     value: float | None
     """The value."""
     seeds: list[float]
-    """One per seed."""
+    """One position per seed."""
     text: str
     """The same in words."""
 
@@ -80,38 +78,36 @@ def strip(
     band: Band | None,
     others: Sequence[float] = (),
 ) -> Strip | None:
-    """The strip of one metric; None where there is nothing to see.
+    """The strip of one metric; None without a value.
 
     Args:
         value: The value.
         low: Lower end of its interval.
         high: Upper end.
         seeds: One value per seed.
-        band: Where the oracles fall.
+        band: The oracle band.
         others: Numbers of other strips that share the scale.
     """
     numbers = [
         number
         for number in (value, low, high, *seeds, *others, *((band.low, band.high) if band else ()))
-        if number is not None
+        if number is not None and math.isfinite(number)
     ]
-    numbers = [number for number in numbers if math.isfinite(number)]
     if value is None or not numbers:
         return None
     least: float = min(numbers)
-    most: float = max(numbers)
-    span = (most - least) or 1.0
+    span = (max(numbers) - least) or 1.0
 
-    def at(number: float) -> float:
+    def position(number: float) -> float:
         return round(MARGIN + (number - least) / span * (WIDTH - 2 * MARGIN), 1)
 
     text = f"{len(seeds)} seeds from {min(seeds):.4g} to {max(seeds):.4g}" if seeds else f"value {value:.4g}"
     if band:
         text += f"; oracles from {band.low:.4g} to {band.high:.4g}"
     return Strip(
-        band=(at(band.low), max(2.0, round(at(band.high) - at(band.low), 1))) if band else None,
-        interval=(at(low), at(high)) if low is not None and high is not None else None,
-        value=at(value),
-        seeds=[at(seed) for seed in seeds if math.isfinite(seed)],
+        band=(position(band.low), max(2.0, round(position(band.high) - position(band.low), 1))) if band else None,
+        interval=(position(low), position(high)) if low is not None and high is not None else None,
+        value=position(value),
+        seeds=[position(seed) for seed in seeds if math.isfinite(seed)],
         text=text,
     )

@@ -1,4 +1,4 @@
-"""What a reader asks of a board, all of it in the address: sorting, filters, columns, page."""
+"""View of a board: sorting, filters, columns and page, all of it in the query string."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, ConfigDict, Field
 
 ColumnSet = Literal["ranking", "utility", "privacy", "erasure", "cost", "all"]
+PackHash = Annotated[str, Field(pattern="^([0-9a-f]{8,64})?$")]
+"""Start of a pack's hash; "" for the pack of the current board."""
+AxisKey = Annotated[str, Field(pattern=r"^([a-z][a-z0-9.-]{0,63})?$")]
 SortKey = Annotated[str, Field(pattern=r"^-?[a-z][a-z0-9.-]{0,63}$")]
 FIXED_KEYS = ("rank", "method", "distance", "cost", "tier", "submitter", "date")
-"""Sort keys besides the names of metrics."""
+"""Sort keys in addition to the names of metrics."""
 
 
 class View(BaseModel):
-    """A view of a board. The same parameters mean the same for the page, the exports and the API."""
+    """View of a board, with the same parameters for the page, the exports and the API."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     sort: SortKey = "rank"
-    """rank, method, distance, cost, tier, submitter, date, or a metric's name; a ``-`` before it turns it round."""
+    """rank, method, distance, cost, tier, submitter, date, or a metric's name; a ``-`` before it reverses the order."""
     q: Annotated[str, Field(max_length=100)] = ""
-    """Only rows whose method, title, family or submitter contains this."""
+    """Only rows whose method, title, family or submitter contains this text."""
     tier: Literal["all", "reproduced"] = "all"
-    """Which tiers stand on the board and are ranked among each other."""
+    """Tiers that are shown, and ranked among each other."""
     family: Annotated[str, Field(max_length=200)] = ""
     """Only methods of this family."""
     retain: Literal["", "yes", "no"] = ""
     """Only methods that need retain data, or that do not."""
     budget: Literal["", "1", "5", "20", "100"] = ""
-    """Only rows that cost at most this many per cent of retraining."""
+    """Only rows that cost at most this percentage of retraining."""
     complete: bool = False
     """Only rows with a value in every column shown."""
     columns: ColumnSet = "ranking"
@@ -44,32 +47,45 @@ class View(BaseModel):
 
     @property
     def descending(self) -> bool:
-        """Whether the order is turned round."""
+        """Whether the order is reversed."""
         return self.sort.startswith("-")
 
     @property
     def filtered(self) -> bool:
-        """Whether any filter is on."""
+        """Whether any filter is set."""
         return bool(self.q or self.family or self.retain or self.budget or self.complete or self.tier != "all")
 
     def query(self, **changes: object) -> str:
-        """The query string of this view with changes; whatever is at its default is left out."""
+        """The query string of this view with changes, without parameters at their defaults."""
         changed = type(self).model_validate({**self.model_dump(), **changes})
         return urlencode({name: _text(value) for name, value in changed.model_dump(exclude_defaults=True).items()})
 
     def link(self, **changes: object) -> str:
-        """The query string as a link: ``?`` and what follows, back on the first page unless a page is given."""
+        """The query string as a link that starts with ``?``; goes to the first page unless a page is given."""
         return "?" + self.query(**{"page": 1, **changes})
 
     def sort_link(self, key: str) -> str:
-        """Link that sorts by a key; turns the order round where the view is sorted by it already."""
+        """Link that sorts by a key; reverses the order if the view is sorted by it already."""
         return self.link(sort=f"-{key}" if self.sort == key else key)
 
     def aria_sort(self, key: str) -> str | None:
-        """The value of ``aria-sort`` for a column; None for those that are not sorted."""
+        """Value of ``aria-sort`` for a column; None for columns that the view is not sorted by."""
         if self.key != key:
             return None
         return "descending" if self.descending else "ascending"
+
+
+class PageView(View):
+    """View of a board's page, with its charts."""
+
+    pack: PackHash = ""
+    """Start of a pack's hash, for a superseded board."""
+    x: AxisKey = ""
+    """What the first chart shows from left to right: distance, cost, or a metric's name; cost by default."""
+    y: AxisKey = ""
+    """What it shows from bottom to top; distance by default."""
+    theme: Literal["light", "dark"] = "light"
+    """Colors of the chart as a file."""
 
 
 def _text(value: object) -> str:

@@ -26,7 +26,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from forgetbench.scoring.scorecards import with_current_names
 from forgetbench.store import JsonObject
 
 STATES = ("received", "scoring", "listed", "rejected", "flagged", "quarantined", "withdrawn")
@@ -75,7 +74,11 @@ class ScorecardJSON(TypeDecorator[JsonObject]):
 
     def process_result_value(self, value: JsonObject | None, dialect: Dialect) -> JsonObject | None:  # noqa: ARG002
         """Rename the fields of an earlier version."""
-        return with_current_names(value) if value else value
+        if not value or "informational" not in value:
+            return value
+        from forgetbench.scoring.scorecards import with_current_names  # loads scipy
+
+        return with_current_names(value)
 
 
 class Base(DeclarativeBase):

@@ -1,4 +1,4 @@
-"""Everything that is listed, as lines of JSON: who asks for it over HTTP and the operator get the same."""
+"""Dump of everything that is listed, as JSON lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
@@ -15,36 +14,37 @@ from forgetbench.leaderboard.boards.queries import Row
 from forgetbench.leaderboard.db.models import Board, Entry, Score, utc_now
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
-from forgetbench.leaderboard.render import serializers as documents
+from forgetbench.leaderboard.render import serializers
 from forgetbench.leaderboard.settings import Settings
+from forgetbench.store import JsonObject
 
-_AT_ONCE = 20
-"""Entries that are read at a time: their manifests and scorecards are large."""
+_BATCH = 20
+"""Entries per query: their manifests and scorecards are large."""
 
 
 def lines(database: Database, settings: Settings) -> Iterator[str]:
-    """The dump's head, then every listed entry of every board with its scorecard and manifest.
+    """A line that describes the dump, then each listed entry of each board with its scorecard and manifest.
 
-    Each batch is read by itself, so that nothing is held while a slow reader takes the rest; what is quarantined
-    meanwhile is left out.
+    Each batch has its own transaction, so that a slow client holds none; entries that are quarantined meanwhile are
+    skipped.
     """
     with database.read_session() as session:
         protocols = sorted(session.scalars(select(Board.protocol).distinct()))
         ids = list(session.scalars(select(Entry.id).where(Entry.state.in_(PUBLIC_STATES)).order_by(Entry.id)))
-    head = {
+    description = {
         "title": f"{settings.site_title} leaderboard",
         "license": settings.data_license,
         "version": version("forgetbench"),
         "protocols": protocols,
         "date": utc_now().isoformat(timespec="seconds"),
     }
-    yield _line(head)
-    for start in range(0, len(ids), _AT_ONCE):
+    yield _line(description)
+    for start in range(0, len(ids), _BATCH):
         with database.read_session() as session:
             query = (
                 select(Entry, Score)
                 .outerjoin(Score, Score.entry_id == Entry.id)
-                .where(Entry.id.in_(ids[start : start + _AT_ONCE]), Entry.state.in_(PUBLIC_STATES))
+                .where(Entry.id.in_(ids[start : start + _BATCH]), Entry.state.in_(PUBLIC_STATES))
                 .order_by(Entry.id)
                 .options(joinedload(Entry.board))
             )
@@ -53,8 +53,8 @@ def lines(database: Database, settings: Settings) -> Iterator[str]:
 
 
 def write(database: Database, settings: Settings, target: Path) -> int:
-    """Write the dump into a file; returns how many entries it holds."""
-    count = -1  # the head is none
+    """Write the dump to a file; returns the number of entries."""
+    count = -1  # the first line is not an entry
     with target.open("w", encoding="utf-8") as file:
         for line in lines(database, settings):
             file.write(line)
@@ -62,15 +62,15 @@ def write(database: Database, settings: Settings, target: Path) -> int:
     return count
 
 
-def _entry(entry: Entry, score: Score | None) -> dict[str, Any]:
+def _entry(entry: Entry, score: Score | None) -> JsonObject:
     return {
         "task": entry.board.task,
         "pack": entry.board.pack_sha256,
-        "row": documents.row(Row(entry, {})),
+        "row": serializers.row(Row(entry, {})).model_dump(mode="json"),
         "scorecard": score.card if score else None,
         "manifest": entry.manifest,
     }
 
 
-def _line(content: dict[str, Any]) -> str:
+def _line(content: JsonObject) -> str:
     return json.dumps(content, ensure_ascii=False) + "\n"

@@ -1,10 +1,9 @@
-"""Numbers and times as people read them. The exact values are in the exports."""
+"""Numbers and times as text. Files have the exact values."""
 
 from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Any
 
 from forgetbench.leaderboard.boards.queries import Cell, Column
 
@@ -13,7 +12,7 @@ MINUS = "−"
 
 
 def digits_for(half_width: float | None, value: float) -> int:
-    """Decimals that show two significant figures of the interval, or three of the value where there is none."""
+    """Decimals that show two significant digits of the interval, or three of the value without one."""
     basis = half_width if half_width else abs(value) / 10
     if basis < 1e-9 or not math.isfinite(basis):
         return 2
@@ -21,7 +20,7 @@ def digits_for(half_width: float | None, value: float) -> int:
 
 
 def number(value: float | None, decimals: int = 2, *, signed: bool = False) -> str:
-    """A number with a true minus sign; ``–`` where there is none."""
+    """A number with a true minus sign; ``–`` for None and NaN."""
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
@@ -35,7 +34,7 @@ def number(value: float | None, decimals: int = 2, *, signed: bool = False) -> s
 def estimate(
     value: float | None, low: float | None, high: float | None, scale: float = 1.0, *, signed: bool = False
 ) -> str:
-    """``value ± half width``, rounded by the width of the interval."""
+    """``value ± half width``, rounded according to the width of the interval."""
     if value is None:
         return MISSING
     half = None if low is None or high is None or not math.isfinite(high - low) else (high - low) / 2 * scale
@@ -45,10 +44,10 @@ def estimate(
 
 
 def cell_text(cell: Cell | None, column: Column) -> str:
-    """A metric's cell."""
+    """The cell of a metric."""
     if cell is None:
         return MISSING
-    return estimate(cell.value, cell.low, cell.high, column.scale, signed=column.display.signed)
+    return estimate(cell.value, cell.low, cell.high, column.scale, signed=column.signed)
 
 
 def band_text(column: Column) -> str:
@@ -61,7 +60,7 @@ def band_text(column: Column) -> str:
 
 
 def z_text(z: float | None) -> str:
-    """A z value: one decimal, none beyond 100."""
+    """A z value with one decimal, or without decimals from 100."""
     if z is None:
         return ""
     if math.isfinite(z) and abs(z) >= 100:
@@ -70,14 +69,14 @@ def z_text(z: float | None) -> str:
 
 
 def rank_text(low: int | None, high: int | None) -> str:
-    """A rank interval: ``2–4``, or ``3`` where it is one place."""
+    """A range of ranks: ``2–4``, or ``3`` for a single rank."""
     if low is None or high is None:
         return MISSING
     return str(low) if low == high else f"{low}–{high}"
 
 
-def per_cent(share: float | None) -> str:
-    """A share in per cent, two significant figures below 10 %."""
+def percent(share: float | None) -> str:
+    """A share in percent, with two significant digits below 10 %."""
     if share is None:
         return MISSING
     value = share * 100
@@ -92,11 +91,3 @@ def date(value: datetime | None) -> str:
 def moment(value: datetime | None) -> str:
     """The minute, in UTC."""
     return value.strftime("%Y-%m-%d %H:%M UTC") if value else MISSING
-
-
-def parameters(values: dict[str, Any], limit: int = 90) -> str:
-    """Hyper-parameters in one line: ``epochs=5, lr=0.01``."""
-    text = ", ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
-    )
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,21 +1,22 @@
-"""The JSON shapes of the API's answers."""
+"""Documents of the API: the shapes of its JSON responses."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from forgetbench.store import JsonObject
+
 
 class Document(BaseModel):
-    """Base of all answers."""
+    """Base of all documents; they are also read from attributes of database rows."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
 
 
 class BandDocument(Document):
-    """Where the oracles themselves fall."""
+    """The range in which oracles fall when compared with each other."""
 
     mean: float
     low: float
@@ -38,7 +39,7 @@ class ColumnDocument(Document):
 
 
 class RankDocument(Document):
-    """A place, and the places that its tie group spans."""
+    """A position, and the range of ranks of its tie group."""
 
     position: int
     low: int
@@ -98,7 +99,7 @@ class BoardBrief(Document):
 
 
 class BoardDocument(Document):
-    """A board in one view: what its page shows."""
+    """One page of a view of a board."""
 
     task: str
     title: str
@@ -132,7 +133,7 @@ class EventDocument(Document):
 
 
 class SubmissionDocument(Document):
-    """What became of a submission; ``waits`` says why it is not scored, where no scoring process runs."""
+    """State of a submission; ``waits`` says why it is not scored if no worker runs."""
 
     id: str
     task: str
@@ -155,25 +156,33 @@ class SubmissionDocument(Document):
 
 
 class DryRunDocument(Document):
-    """The answer to a dry run: the server would take it."""
+    """Response to a dry run that found no errors."""
 
     task: str
     accepted: bool
     detail: str
 
 
+class EvidenceFileDocument(Document):
+    """An evidence file of an entry."""
+
+    name: str
+    sha256: str
+    size: int
+
+
 class EntryDocument(Document):
-    """An entry, whole; ``outdated``: other code scored it than this server's, `software` says which."""
+    """An entry; ``outdated``: its scores come from other code than the server's present code, see ``software``."""
 
     row: RowDocument
     task: str
     pack: str
-    scorecard: dict[str, Any] | None
-    software: dict[str, Any] | None
+    scorecard: JsonObject | None
+    software: JsonObject | None
     outdated: bool
-    manifest: dict[str, Any]
+    manifest: JsonObject
     manifest_sha256: str
-    files: list[dict[str, Any]]
+    files: list[EvidenceFileDocument]
     verifications: list[VerificationDocument]
     history: list[EventDocument]
 
@@ -207,7 +216,7 @@ class VerificationReceived(Document):
 
 
 class MethodDocument(Document):
-    """A method over all boards."""
+    """A method on all boards."""
 
     name: str
     family: str

@@ -1,185 +1,149 @@
-"""Rows of the database as the documents that the API answers with."""
+"""Rows of the database as documents of the API."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from forgetbench.leaderboard.boards.entries import EntryDetail
-from forgetbench.leaderboard.boards.queries import Cell, Column, Page, Row
-from forgetbench.leaderboard.db.models import Board, Entry, Event, Placing, Verification
-from forgetbench.leaderboard.render.schemas import EntryDocument, EventDocument, RowDocument, VerificationDocument
+from forgetbench.leaderboard.boards.queries import Page, Row
+from forgetbench.leaderboard.db.models import Board, Entry, Event, Placing
+from forgetbench.leaderboard.render.schemas import (
+    BoardBrief,
+    BoardDocument,
+    ColumnDocument,
+    EntryDocument,
+    EventDocument,
+    EvidenceFileDocument,
+    RankDocument,
+    RowDocument,
+    SubmissionDocument,
+    ValueDocument,
+    VerificationDocument,
+)
 
 
-def column(item: Column) -> dict[str, Any]:
-    """A ``ColumnDocument``."""
-    return {
-        "name": item.name,
-        "title": item.title,
-        "unit": item.unit,
-        "direction": item.direction,
-        "meaning": item.meaning,
-        "role": item.role,
-        "ranks": item.ranks,
-        "why": item.why,
-        "band": item.band._asdict() if item.band else None,
-    }
-
-
-def rank(placing: Placing | None) -> dict[str, Any] | None:
-    """A ``RankDocument``."""
-    if placing is None:
-        return None
-    return {
-        "position": placing.position,
-        "low": placing.low,
-        "high": placing.high,
-        "tie_group": placing.tie_group,
-    }
-
-
-def value(cell: Cell) -> dict[str, Any]:
-    """A ``ValueDocument``."""
-    return {"value": cell.value, "low": cell.low, "high": cell.high, "z": cell.z, "note": cell.note}
-
-
-def row(item: Row) -> dict[str, Any]:
-    """A ``RowDocument``."""
+def row(item: Row) -> RowDocument:
+    """An entry as a row of its board."""
     entry = item.entry
-    return {
-        "id": entry.id,
-        "label": entry.label,
-        "method": entry.method,
-        "family": entry.family,
-        "submitter": entry.submitter,
-        "tier": entry.tier,
-        "state": entry.state,
-        "status": entry.status,
-        "reasons": entry.reasons or [],
-        "flags": entry.flags or [],
-        "rank": rank(item.placing),
-        "distance": entry.distance,
-        "distance_low": entry.distance_low,
-        "distance_high": entry.distance_high,
-        "inside": entry.inside,
-        "cost": entry.cost,
-        "needs_retain": entry.needs_retain,
-        "received_at": entry.received_at.isoformat(),
-        "values": {name: value(cell) for name, cell in item.cells.items()},
-    }
-
-
-def board_brief(item: Board, entries: int) -> dict[str, Any]:
-    """A ``BoardBrief``."""
-    summary = item.summary or {}
-    return {
-        "task": item.task,
-        "title": item.title,
-        "track": item.track,
-        "scenario": item.scenario,
-        "protocol": item.protocol,
-        "pack": item.pack_sha256,
-        "seeds": item.seeds,
-        "draws": item.draws,
-        "ranked": bool(summary) and not summary.get("informational"),
-        "informational": summary.get("informational", ""),
-        "entries": entries,
-        "superseded": item.superseded_at is not None,
-    }
-
-
-def board(page: Page, following: str | None) -> dict[str, Any]:
-    """A ``BoardDocument``."""
-    item = page.board
-    summary = item.summary or {}
-    return {
-        "task": item.task,
-        "title": item.title,
-        "track": item.track,
-        "scenario": item.scenario,
-        "protocol": item.protocol,
-        "pack": item.pack_sha256,
-        "task_key": item.task_key,
-        "seeds": item.seeds,
-        "draws": item.draws,
-        "revision": item.revision,
-        "ranking": summary.get("ranking", []),
-        "family_limit": summary.get("family_limit"),
-        "informational": summary.get("informational", ""),
-        "tiers": page.view.tier,
-        "columns": [column(each) for each in page.columns],
-        "references": [row(each) for each in page.references],
-        "rows": [row(each) for each in page.rows],
-        "total": page.total,
-        "next": following,
-    }
-
-
-def history(events: list[Event]) -> list[dict[str, Any]]:
-    """``EventDocument`` of each event."""
-    return [
-        {
-            "at": event.at.isoformat(),
-            "actor": event.actor,
-            "before": event.before,
-            "after": event.after,
-            "reason": event.reason,
-        }
-        for event in events
-    ]
-
-
-def verification(item: Verification) -> dict[str, Any]:
-    """A ``VerificationDocument``."""
-    return {
-        "id": item.id,
-        "verifier": item.verifier,
-        "received_at": item.received_at,
-        "verdict": item.verdict,
-        "note": item.note,
-        "identical": item.identical,
-        "comparison": item.comparison,
-    }
-
-
-def entry(whole: EntryDetail) -> EntryDocument:
-    """An entry, whole."""
-    found, score = whole.entry, whole.score
-    return EntryDocument(
-        row=RowDocument(**row(whole.row)),
-        task=whole.board.task,
-        pack=whole.board.pack_sha256,
-        scorecard=score.card if score else None,
-        software=score.software if score else None,
-        outdated=whole.outdated,
-        manifest=found.manifest,
-        manifest_sha256=found.manifest_sha256,
-        files=[{"name": file.name, "sha256": file.sha256, "size": file.size} for file in whole.files],
-        verifications=[VerificationDocument(**verification(item)) for item in whole.verifications],
-        history=[EventDocument(**event) for event in history(whole.events)],
+    return RowDocument(
+        id=entry.id,
+        label=entry.label,
+        method=entry.method,
+        family=entry.family,
+        submitter=entry.submitter,
+        tier=entry.tier,
+        state=entry.state,
+        status=entry.status,
+        reasons=entry.reasons or [],
+        flags=entry.flags or [],
+        rank=_rank(item.placing),
+        distance=entry.distance,
+        distance_low=entry.distance_low,
+        distance_high=entry.distance_high,
+        inside=entry.inside,
+        cost=entry.cost,
+        needs_retain=entry.needs_retain,
+        received_at=entry.received_at,
+        values={name: ValueDocument.model_validate(cell) for name, cell in item.cells.items()},
     )
 
 
-def submission(
-    entry: Entry, placing: Placing | None, ranked: int, events: list[Event], url: str, trouble: str
-) -> dict[str, Any]:
-    """A ``SubmissionDocument``."""
-    return {
-        "id": entry.id,
-        "task": entry.board.task,
-        "label": entry.label,
-        "state": entry.state,
-        "tier": entry.tier,
-        "note": entry.note,
-        "status": entry.status,
-        "reasons": entry.reasons or [],
-        "flags": entry.flags or [],
-        "rank": rank(placing),
-        "distance": entry.distance,
-        "distance_low": entry.distance_low,
-        "distance_high": entry.distance_high,
-        "inside": entry.inside,
-        "ranked": ranked,
-        "url": url,
-        "waits": trouble if entry.state in {"received", "scoring"} else "",
-        "history": history(events),
-    }
+def _rank(placing: Placing | None) -> RankDocument | None:
+    return None if placing is None else RankDocument.model_validate(placing)
+
+
+def board_brief(board: Board, entries: int) -> BoardBrief:
+    """A board in a list, with its number of entries."""
+    summary = board.summary or {}
+    return BoardBrief(
+        task=board.task,
+        title=board.title,
+        track=board.track,
+        scenario=board.scenario,
+        protocol=board.protocol,
+        pack=board.pack_sha256,
+        seeds=board.seeds,
+        draws=board.draws,
+        ranked=bool(summary) and not summary.get("informational"),
+        informational=summary.get("informational", ""),
+        entries=entries,
+        superseded=board.superseded_at is not None,
+    )
+
+
+def board(page: Page) -> BoardDocument:
+    """One page of a view of a board."""
+    board = page.board
+    summary = board.summary or {}
+    return BoardDocument(
+        task=board.task,
+        title=board.title,
+        track=board.track,
+        scenario=board.scenario,
+        protocol=board.protocol,
+        pack=board.pack_sha256,
+        task_key=board.task_key,
+        seeds=board.seeds,
+        draws=board.draws,
+        revision=board.revision,
+        ranking=summary.get("ranking", []),
+        family_limit=summary.get("family_limit"),
+        informational=summary.get("informational", ""),
+        tiers=page.view.tier,
+        columns=[ColumnDocument.model_validate(column) for column in page.columns],
+        references=[row(item) for item in page.references],
+        rows=[row(item) for item in page.rows],
+        total=page.total,
+        next=page.next_cursor,
+    )
+
+
+def _history(events: list[Event]) -> list[EventDocument]:
+    return [EventDocument.model_validate(event) for event in events]
+
+
+def entry(detail: EntryDetail) -> EntryDocument:
+    """An entry with scorecard, manifest, files and history."""
+    score = detail.score
+    return EntryDocument(
+        row=row(detail.row),
+        task=detail.board.task,
+        pack=detail.board.pack_sha256,
+        scorecard=detail.card,
+        software=score.software if score else None,
+        outdated=detail.outdated,
+        manifest=detail.entry.manifest,
+        manifest_sha256=detail.entry.manifest_sha256,
+        files=[EvidenceFileDocument.model_validate(file) for file in detail.files],
+        verifications=[VerificationDocument.model_validate(item) for item in detail.verifications],
+        history=_history(detail.events),
+    )
+
+
+def submission(detail: EntryDetail, url: str, warning: str) -> SubmissionDocument:
+    """State, rank and history of a submission.
+
+    Args:
+        detail: The entry.
+        url: Address of its page.
+        warning: Why no worker scores at present, or "".
+    """
+    entry: Entry = detail.entry
+    return SubmissionDocument(
+        id=entry.id,
+        task=entry.board.task,
+        label=entry.label,
+        state=entry.state,
+        tier=entry.tier,
+        note=entry.note,
+        status=entry.status,
+        reasons=entry.reasons or [],
+        flags=entry.flags or [],
+        rank=_rank(detail.placing),
+        distance=entry.distance,
+        distance_low=entry.distance_low,
+        distance_high=entry.distance_high,
+        inside=entry.inside,
+        ranked=detail.ranked,
+        url=url,
+        waits=warning if entry.state in {"received", "scoring"} else "",
+        history=_history(detail.events),
+    )

@@ -1,95 +1,108 @@
-"""The boards as plain files that outlive the server: no program, and no address that only the server answers."""
+"""The boards and entries as plain files that outlive the server: its own pages, with links to files."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from html import unescape
 from pathlib import Path
+from urllib.parse import quote
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from forgetbench.leaderboard.boards import charts, entries
-from forgetbench.leaderboard.boards import queries as boards
-from forgetbench.leaderboard.boards.view import View
-from forgetbench.leaderboard.db.models import Board, Entry, utc_now
+from forgetbench.leaderboard.boards import entries, queries
+from forgetbench.leaderboard.boards.view import PageView
+from forgetbench.leaderboard.db.models import Board, Entry
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
-from forgetbench.leaderboard.render import board_export as exports
+from forgetbench.leaderboard.render import exports
+from forgetbench.leaderboard.render.board_page import PageChart, board_context, chart_axes, draw_chart
 from forgetbench.leaderboard.render.templates import STATIC, Pages
 from forgetbench.leaderboard.settings import Settings
 
-_ADDRESS = re.compile(r'(href|src)="/([^"]*)"')
-"""An address on this server; what was submitted cannot look like one, for its quotes are escaped."""
+_LINK = re.compile(r'(href|src)="([/?][^"]*)"')
+"""A link on this site; submitted text cannot look like one, because its quotes are escaped."""
 
 
 def export(session: Session, settings: Settings, folder: Path, base: str) -> Sequence[Path]:
-    """Write every board, the superseded ones too, and the page of every entry on one.
+    """Write the pages of all boards, superseded ones included, and of all their entries.
 
     Args:
         session: Where to read.
-        settings: Of the site.
-        folder: Where to write; made if it is not there.
-        base: Address of the server, for the links in the files that lead to it.
+        settings: Settings of the site.
+        folder: Where to write; created if it does not exist.
+        base: Address of the server, for links to pages that are not written.
 
     Returns:
-        Pages and tables; not the pictures and what they look like.
+        Pages and tables, without style sheet and script.
     """
     (folder / "entries").mkdir(parents=True, exist_ok=True)
     shutil.copytree(STATIC, folder / "static", dirs_exist_ok=True)
-    pages, now = Pages(settings), utc_now()
-    found = boards.every(session)
-    names = {board.id: _name(board) for board in found}
+    pages, boards = Pages(settings, static=True), queries.all_boards(session)
+    files = {exports.board_url(board, ""): _name(board) for board in boards}
     written: list[Path] = []
-    for board in found:
-        written += _board(session, pages, board, names[board.id], folder, base)
-        written += _entries(session, pages, board, names[board.id], folder, base)
-    listed = select(Entry.board_id, func.count()).where(Entry.state.in_(PUBLIC_STATES)).group_by(Entry.board_id)
-    counts = {row[0]: row[1] for row in session.execute(listed)}
-    index = folder / "index.html"
-    index.write_bytes(pages.render("static_index.html", boards=found, names=names, counts=counts, base=base, now=now))
-    return [*written, index]
+
+    def write(path: Path, page: bytes, url: str) -> None:
+        path.write_text(_LINK.sub(_relinker(files, base, url, path.parent != folder), page.decode()), encoding="utf-8")
+        written.append(path)
+
+    for board in boards:
+        name, url = _name(board), exports.board_url(board, "")
+        view = PageView(columns="all", pack=board.pack_sha256 if board.superseded_at else "")
+        table = queries.board_page(session, board, view, None)
+        for ending, writer in exports.BOARD_WRITERS.items():
+            written.append(folder / f"{name}.{ending}")
+            written[-1].write_text(writer(table, base), encoding="utf-8")
+        drawn = [(x, y, draw_chart(session, board, x, y)) for x, y in chart_axes(board, view)]
+        context = board_context(session, board, view, None, [PageChart(*chart) for chart in drawn if chart[2]])
+        write(folder / f"{name}.html", pages.render("board.html", program="", **context), url)
+        query = select(Entry.id).where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES)).order_by(Entry.id)
+        for entry_id in session.scalars(query).all():
+            context = entries.template_context(entries.get_entry(session, entry_id), base)
+            write(
+                folder / "entries" / f"{entry_id}.html", pages.render("entry.html", **context), f"/entries/{entry_id}"
+            )
+            session.expunge_all()
+    superseded = [board for board in queries.all_boards(session) if board.superseded_at]
+    overview = pages.render("overview.html", summaries=queries.summaries(session), tasks=(), superseded=superseded)
+    write(folder / "index.html", overview, "/")
+    return written
 
 
 def _name(board: Board) -> str:
+    """Name of a board's files, without an ending."""
     name = board.task.replace("/", "--")
     return f"{name}--{board.pack_sha256[:12]}" if board.superseded_at else name
 
 
-def _board(session: Session, pages: Pages, board: Board, name: str, folder: Path, base: str) -> list[Path]:
-    page = boards.page(session, board, View(columns="all"), None)
-    written = []
-    for ending, (_, write) in exports.FORMATS.items():
-        written.append(folder / f"{name}.{ending}")
-        written[-1].write_bytes(write(page, base))
-    drawn = [drawing for axes in charts.default_axes(board) if (drawing := charts.draw(session, board, *axes))]
-    pictures = [f"{name}-{drawing.x.key}-{drawing.y.key}.svg" for drawing in drawn]
-    for drawing, picture in zip(drawn, pictures, strict=True):
-        (folder / picture).write_bytes(pages.render("chart.svg", drawing=drawing))
-    written.append(folder / f"{name}.html")
-    told = {"page": page, "board": board, "name": name, "pictures": pictures, "base": base, "now": utc_now()}
-    written[-1].write_bytes(pages.render("static.html", **told))
-    return written
+def _relinker(files: dict[str, str], base: str, url: str, in_folder: bool) -> Callable[[re.Match[str]], str]:
+    """A function that points a link to its file, or to the server where it has none.
 
+    Args:
+        files: Address of each board -> name of its files.
+        base: Address of the server.
+        url: Address of the page on the server, to which links with only a query belong.
+        in_folder: Whether the page is in a folder of its own.
+    """
+    root = "../" if in_folder else ""
+    addresses = {quote(address, safe="/?="): name for address, name in files.items()}
 
-def _entries(session: Session, pages: Pages, board: Board, name: str, folder: Path, base: str) -> list[Path]:
-    """The page of each entry as the server shows it, its links turned to the files here or to the server."""
+    def relink(match: re.Match[str]) -> str:
+        address = unescape(match[2])
+        path, _, query = address.partition("?")
+        if address.startswith("?"):
+            target = f"{base}{url.partition('?')[0]}{match[2]}"
+        elif path.startswith("/static/"):
+            target = root + path[1:]
+        elif path == "/":
+            target = f"{root}index.html"
+        elif address in addresses:
+            target = f"{root}{addresses[address]}.html"
+        elif path.startswith("/entries/") and "." not in path and not query:
+            target = f"{root}{path[1:]}.html"
+        else:
+            target = f"{base}{match[2]}"
+        return f'{match[1]}="{target}"'
 
-    def turned(match: re.Match[str]) -> str:
-        attribute, address = match[1], match[2]
-        kind, _, rest = address.partition("/")
-        if kind == "static":
-            return f'{attribute}="../static/{rest.partition("?")[0]}"'
-        if kind == "boards":
-            return f'{attribute}="../{name}.html"'
-        return f'{attribute}="../index.html"' if not address else f'{attribute}="{base}/{address}"'
-
-    written = []
-    query = select(Entry.id).where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES)).order_by(Entry.id)
-    for identity in session.scalars(query).all():
-        whole = entries.find(session, identity)
-        body = pages.render("entry.html", alone=True, **entries.shown(whole, base))
-        written.append(folder / "entries" / f"{identity}.html")
-        written[-1].write_text(_ADDRESS.sub(turned, body.decode()), encoding="utf-8")
-        session.expunge_all()
-    return written
+    return relink

@@ -1,10 +1,9 @@
-"""Templates: everything that was submitted is text, escaped wherever it stands."""
+"""Templates of the site; everything that was submitted is escaped."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -12,6 +11,7 @@ from markupsafe import Markup, escape
 
 from forgetbench.leaderboard.boards import strips
 from forgetbench.leaderboard.render import formatting
+from forgetbench.leaderboard.render.vega import inline_svg
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.store import digest, file_digest
 
@@ -22,9 +22,14 @@ DIRECTION_WORDS = {"up": "higher is better", "down": "lower is better", "band": 
 
 
 class Pages:
-    """The site's templates with what all of them need."""
+    """The site's templates with their filters and functions.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: Settings of the site.
+        static: Whether the pages become files, without forms and search.
+    """
+
+    def __init__(self, settings: Settings, *, static: bool = False) -> None:
         self.environment = Environment(
             loader=FileSystemLoader(TEMPLATES),
             autoescape=select_autoescape(default=True, default_for_string=True),
@@ -36,10 +41,9 @@ class Pages:
         self.environment.filters.update(
             {
                 "number": formatting.number,
-                "per_cent": formatting.per_cent,
+                "percent": formatting.percent,
                 "date": formatting.date,
                 "moment": formatting.moment,
-                "parameters": formatting.parameters,
                 "path": lambda text: quote(str(text), safe="/"),
                 "safe_link": safe_link,
                 "breakable": breakable,
@@ -58,17 +62,19 @@ class Pages:
                 "z_text": formatting.z_text,
                 "rank_text": formatting.rank_text,
                 "strip": strips.strip,
-                "histograms": strips.histograms,
+                "phi_chart": strips.phi_chart,
+                "inline_svg": inline_svg,
+                "static": static,
             }
         )
 
     @property
     def fingerprint(self) -> str:
-        """Changes with any template and any file that pages are made of."""
+        """Hash of all templates and static files."""
         paths = sorted(path for folder in (TEMPLATES, STATIC) for path in folder.iterdir())
         return digest([[path.name, file_digest(path)] for path in paths])
 
-    def render(self, template: str, **values: Any) -> bytes:
+    def render(self, template: str, **values: object) -> bytes:
         """A page as UTF-8."""
         return self.environment.get_template(template).render(**values).encode()
 
@@ -78,18 +84,15 @@ class Pages:
 
 
 def safe_link(text: str | None) -> str:
-    """A submitted link if it leads to a web page, else nothing: no script ever becomes an address."""
-    found = (text or "").strip()
-    return (
-        found
-        if found.startswith(("https://", "http://")) and not any(c.isspace() or c in "\"'<>" for c in found)
-        else ""
-    )
+    """A submitted link if it leads to a web page, else "": no script ever becomes an address."""
+    link = (text or "").strip()
+    is_web_page = link.startswith(("https://", "http://")) and not any(c.isspace() or c in "\"'<>" for c in link)
+    return link if is_web_page else ""
 
 
 def breakable(text: str) -> Markup:
-    """Escaped text that may be broken behind commas, colons and slashes."""
-    shown = str(escape(text))
+    """Escaped text that may be wrapped after commas, colons and slashes."""
+    escaped = str(escape(text))
     for character in (",", ":", "/"):
-        shown = shown.replace(character, character + "<wbr>")
-    return Markup(shown)  # noqa: S704 - escaped above; what is added is ours
+        escaped = escaped.replace(character, character + "<wbr>")
+    return Markup(escaped)  # noqa: S704 - escaped above; only <wbr> is added

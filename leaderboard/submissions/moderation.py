@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from forgetbench.errors import UsageError
-from forgetbench.leaderboard.boards.entries import visible
+from forgetbench.leaderboard.boards.entries import can_view
 from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import Entry, Token
 from forgetbench.leaderboard.errors import Problem
@@ -49,7 +49,7 @@ def change_state(
     entry = session.get(Entry, entry_id) if "\0" not in entry_id else None
     if entry is not None:
         states.lock_entry(session, entry)
-    if entry is None or (token is not None and not visible(entry, token)):
+    if entry is None or (token is not None and not can_view(entry, token)):
         raise Problem(404, "There is no submission with that id, or it is not listed and not yours.")
     if token is not None and not _may_change(token, entry, requested.state):
         raise Problem(403, f"This token may not change the state of this submission to {requested.state!r}.")

@@ -71,6 +71,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(pages.router, include_in_schema=False)
     app.include_router(reading.router, include_in_schema=False)
     app.include_router(feeds.router, include_in_schema=False)
-    openapi.install(app)
+    openapi.describe_errors(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     return app

@@ -1,4 +1,4 @@
-"""Answers that are made once: by their ETag, which changes with what is shown."""
+"""Response cache and conditional responses, keyed by ETags that change with the content."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Cache:
-    """The most recently used bodies, up to a number of bytes; safe to share between threads."""
+    """The most recently used response bodies, up to a total size in bytes; thread-safe."""
 
     def __init__(self, limit: int = 32 * 2**20) -> None:
         self._limit, self._size, self._lock = limit, 0, Lock()
         self._bodies: OrderedDict[str, bytes] = OrderedDict()
 
     def get(self, key: str) -> bytes | None:
-        """The body of a key."""
+        """The body of a key, or None."""
         with self._lock:
             body = self._bodies.get(key)
             if body is not None:
@@ -32,7 +32,7 @@ class Cache:
             return body
 
     def put(self, key: str, body: bytes) -> None:
-        """Keep a body; the least recently used go."""
+        """Store a body and drop the least recently used ones; a body above a quarter of the limit is not stored."""
         if len(body) > self._limit // 4:
             return
         with self._lock:
@@ -44,26 +44,26 @@ class Cache:
 
 
 def salt_of(version: str, pages: Pages, settings: Settings) -> str:
-    """What every answer depends on beside the data: the software, its templates and files, and the settings."""
+    """What every response depends on apart from the data: software, templates, static files and settings."""
     public = settings.model_dump(mode="json", exclude={"database_url"})
     return hashlib.sha256(repr((version, pages.fingerprint, public)).encode()).hexdigest()
 
 
 def etag_of(request: Request, *parts: object) -> str:
-    """A weak ETag of whatever an answer depends on."""
-    told = (request.app.state.salt, *parts)
-    return f'W/"{hashlib.sha256(repr(told).encode()).hexdigest()[:24]}"'
+    """A weak ETag of everything that a response depends on."""
+    content = (request.app.state.salt, *parts)
+    return f'W/"{hashlib.sha256(repr(content).encode()).hexdigest()[:24]}"'
 
 
 def unchanged(request: Request, etag: str) -> Response | None:
-    """The answer to a reader who has this one already; None where it must be sent."""
+    """304 for a client that has this response already, else None."""
     if etag in [part.strip() for part in request.headers.get("if-none-match", "").split(",")]:
-        return Response(status_code=304, headers=kept(etag))
+        return Response(status_code=304, headers=cache_headers(etag))
     return None
 
 
-def kept(etag: str) -> dict[str, str]:
-    """The headers of an answer that may be kept, and must be asked for again."""
+def cache_headers(etag: str) -> dict[str, str]:
+    """Headers of a response that clients may cache but must revalidate."""
     return {"ETag": etag, "Cache-Control": "no-cache"}
 
 
@@ -75,20 +75,28 @@ def conditional(
     media_type: str,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """304 where the reader has this answer, else the answer, from the cache where it was made before."""
-    if (same := unchanged(request, etag)) is not None:
-        return same
-    given = {**kept(etag), **(headers or {})}
+    """304 for a client that has this response already, else the response, from the cache where possible.
+
+    Args:
+        request: The request.
+        etag: ETag of the response.
+        make: Makes the body, where it is not cached.
+        media_type: Of the body.
+        headers: Further headers.
+    """
+    if (not_modified := unchanged(request, etag)) is not None:
+        return not_modified
+    all_headers = {**cache_headers(etag), **(headers or {})}
     cache: Cache = request.app.state.cache
-    squeezed = "gzip" in request.headers.get("accept-encoding", "")
-    key = etag + ("gzip" if squeezed else "")
+    compressed = "gzip" in request.headers.get("accept-encoding", "")
+    key = etag + ("gzip" if compressed else "")
     body = cache.get(key)
     if body is None:
         body = make()
-        if squeezed:
+        if compressed:
             body = gzip.compress(body, compresslevel=5, mtime=0)
         cache.put(key, body)
-    given["Vary"] = "Accept-Encoding"
-    if squeezed:
-        given["Content-Encoding"] = "gzip"  # once for all readers; the middleware leaves such answers alone
-    return Response(body, media_type=media_type, headers=given)
+    all_headers["Vary"] = "Accept-Encoding"
+    if compressed:
+        all_headers["Content-Encoding"] = "gzip"  # compressed once; the middleware skips compressed responses
+    return Response(body, media_type=media_type, headers=all_headers)

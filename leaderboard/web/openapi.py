@@ -1,24 +1,25 @@
-"""The OpenAPI document: errors stand in it as they are sent, as problem documents."""
+"""OpenAPI document with problem documents as errors, and its content for the page about the API."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastapi import FastAPI
 
 from forgetbench.leaderboard.errors import MEDIA_TYPE
+from forgetbench.store import JsonObject
 
 _SCHEMA = {"$ref": "#/components/schemas/ProblemDocument"}
-_EVERYWHERE = {"401": "A token that is wrong", "422": "Not valid", "429": "Too many requests", "500": "A mistake here"}
+_COMMON_ERRORS = {"401": "Invalid token", "422": "Invalid", "429": "Too many requests", "500": "Internal server error"}
 
 
-def install(app: FastAPI) -> None:
-    """Let the application describe its errors as they are."""
-    plain = app.openapi
+def describe_errors(app: FastAPI) -> None:
+    """Describe the errors of an application as problem documents."""
+    generate = app.openapi
 
-    def described() -> dict[str, Any]:
+    def openapi() -> JsonObject:
         if app.openapi_schema is None:
-            schema = plain()
+            schema = generate()
             for path in schema["paths"].values():
                 for operation in path.values():
                     _describe_errors(operation["responses"])
@@ -27,11 +28,11 @@ def install(app: FastAPI) -> None:
             app.openapi_schema = schema
         return app.openapi_schema or {}
 
-    app.openapi = described  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _describe_errors(responses: dict[str, Any]) -> None:
-    for status, text in _EVERYWHERE.items():
+def _describe_errors(responses: JsonObject) -> None:
+    for status, text in _COMMON_ERRORS.items():
         responses.setdefault(status, {"description": text})
     for status, response in responses.items():
         if status.startswith(("4", "5")):
@@ -48,13 +49,13 @@ class Field(NamedTuple):
     place: str = ""
     """Of a parameter: ``path``, ``query`` or ``header``."""
     default: str = ""
-    """What stands for it where it is left out."""
+    """Default value."""
     choices: tuple[str, ...] = ()
-    """All that it may be, where that is a list."""
+    """All possible values, where they are listed."""
 
 
 class Answer(NamedTuple):
-    """What an operation may answer."""
+    """A possible response of an operation."""
 
     status: str
     text: str
@@ -74,76 +75,79 @@ class Operation(NamedTuple):
     answers: list[Answer]
 
 
-def operations(document: dict[str, Any]) -> list[Operation]:
-    """Every route of an OpenAPI document, in its order."""
-    found = []
+def operations(document: JsonObject) -> list[Operation]:
+    """All routes of an OpenAPI document, in its order."""
+    routes = []
     for path, methods in document["paths"].items():
-        for method, told in methods.items():
-            parameters = [_parameter(item) for item in told.get("parameters", [])]
-            content = told.get("requestBody", {}).get("content", {})
+        for method, operation in methods.items():
+            parameters = [_parameter(item) for item in operation.get("parameters", [])]
+            content = operation.get("requestBody", {}).get("content", {})
             answers = [
-                Answer(status, item["description"], _kind_of_answer(item)) for status, item in told["responses"].items()
+                Answer(status, item["description"], _response_type(item))
+                for status, item in operation["responses"].items()
             ]
-            found.append(
+            routes.append(
                 Operation(
                     method=method.upper(),
                     path=path,
-                    anchor=told["operationId"],
-                    text=told.get("description", "").replace("``", ""),
+                    anchor=operation["operationId"],
+                    text=operation.get("description", "").replace("``", ""),
                     parameters=parameters,
-                    body=", ".join(f"{kind} ({kind_of(item['schema'])})" for kind, item in content.items()),
-                    token=bool(told.get("security")),
+                    body=", ".join(f"{kind} ({type_of(item['schema'])})" for kind, item in content.items()),
+                    token=bool(operation.get("security")),
                     answers=sorted(answers),
                 )
             )
-    return found
+    return routes
 
 
-def documents(document: dict[str, Any]) -> list[tuple[str, str, list[Field]]]:
-    """Every document that is sent or answered: name, meaning and fields."""
+def documents(document: JsonObject) -> list[tuple[str, str, list[Field]]]:
+    """All documents of requests and responses: name, meaning and fields."""
     return [
         (
             name,
             schema.get("description", ""),
             [
-                Field(field, kind_of(told), field in schema.get("required", []), _text(told))
-                for field, told in schema.get("properties", {}).items()
+                Field(field_name, type_of(field), field_name in schema.get("required", []), _text(field))
+                for field_name, field in schema.get("properties", {}).items()
             ],
         )
         for name, schema in sorted(document["components"]["schemas"].items())
     ]
 
 
-def kind_of(schema: dict[str, Any]) -> str:
-    """The type of a value in words."""
+def type_of(schema: JsonObject) -> str:
+    """The type of a value, in words."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:
-        return " or ".join(kind_of(item) for item in schema["anyOf"])
+        return " or ".join(type_of(item) for item in schema["anyOf"])
     if "const" in schema or "enum" in schema:
         return " | ".join(str(value) or '""' for value in schema.get("enum", [schema.get("const")]))
     if schema.get("type") == "array":
-        return f"list of {kind_of(schema['items'])}" if "items" in schema else "list"
+        return f"list of {type_of(schema['items'])}" if "items" in schema else "list"
     if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
-        return f"table of {kind_of(schema['additionalProperties'])}"
+        return f"table of {type_of(schema['additionalProperties'])}"
     return str(schema.get("format") or schema.get("type", "any value"))
 
 
-def _parameter(told: dict[str, Any]) -> Field:
-    schema = told["schema"]
+def _parameter(item: JsonObject) -> Field:
+    schema = item["schema"]
     default, choices = schema.get("default", ""), schema.get("enum", ())
     if schema.get("type") == "boolean":
         default, choices = str(default).lower(), ("false", "true")
     return Field(
-        *(told["name"], kind_of(schema), told.get("required", False), _text(told), told["in"]),
+        *(item["name"], type_of(schema), item.get("required", False), _text(item), item["in"]),
         *(str(default), tuple(map(str, choices))),
     )
 
 
-def _text(told: dict[str, Any]) -> str:
-    return " ".join(str(told.get("description", "")).replace("``", "").split())
+def _text(item: JsonObject) -> str:
+    return " ".join(str(item.get("description", "")).replace("``", "").split())
 
 
-def _kind_of_answer(told: dict[str, Any]) -> str:
-    kinds = [kind_of(item["schema"]) if item.get("schema") else kind for kind, item in told.get("content", {}).items()]
+def _response_type(item: JsonObject) -> str:
+    kinds = [
+        type_of(media["schema"]) if media.get("schema") else kind for kind, media in item.get("content", {}).items()
+    ]
     return ", ".join(dict.fromkeys(kinds))

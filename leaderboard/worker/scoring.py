@@ -287,6 +287,8 @@ def board_summary(bands: Bands, example: Scorecard, phi: JsonObject) -> JsonObje
         columns.append(
             {
                 **spec.model_dump(mode="json", exclude={"efficacy", "harm"}),
+                "shown_unit": spec.display.unit,
+                "scale": spec.display.scale,
                 "role": role,
                 "ranks": ranks,
                 "why": reason,

@@ -53,7 +53,7 @@ class Worker:
     def run(self) -> None:
         """Run jobs until `stop`, or until the parent process has ended; retries while the database does not answer."""
         log.info("worker %s started", self.name)
-        vega.make(self.settings)
+        vega.write_program(self.settings)
         cleaned, failures = False, 0
         while not self._stop.is_set() and self._parent in {None, os.getppid()}:
             try:

@@ -112,7 +112,7 @@ def test_run_is_scored_and_reported(task: Path, tmp_path: Path, capsys: pytest.C
         (["show", "dataset", "mufak"], "Did you mean 'mufac'"),
         (["score", "nowhere"], "is not a run"),
         (["report"], "No results match"),
-        (["report", "--figure", "paretto", "--output", "x.svg"], "Choose from: pareto"),
+        (["report", "--figure", "paretto", "--output", "x.svg"], "Available: pareto"),
         (["report", "--figure", "pareto"], "--output ranks.svg"),
         (["nonsense"], "nonsense"),
         (["check-method", "sdd"], "Did you mean 'ssd'"),

@@ -1,4 +1,4 @@
-"""Pictures: what they are made of, and that files need nothing from elsewhere."""
+"""Charts of reports: their data, and files that load nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from scipy import stats
 from forgetbench.errors import UsageError
 from forgetbench.reporting.figures import critical_difference as across
 from forgetbench.reporting.figures import export as files
-from forgetbench.reporting.figures.catalog import NAMES, Picture, chosen, picture_across, short_names
+from forgetbench.reporting.figures.catalog import NAMES, Picture, chosen, picture_across
 from forgetbench.reporting.figures.distributions import confidence
-from forgetbench.reporting.figures.points import Interval, Point, kind_of
+from forgetbench.reporting.figures.points import Interval, Point, kind_of, short_names
 from forgetbench.reporting.figures.scatter import pareto, utility
 from forgetbench.reporting.figures.steps import steps
 from forgetbench.reporting.figures.strips import ranks, seeds
@@ -48,12 +48,20 @@ def row(name, distance, rank=None, value=0.1):
 BOARD = [row("a", 3.0, 1), row("b", 5.0, 2), row("Retrain", 0.5), row("No unlearning", 30.0), row("c", 9.0)]
 
 
+def datasets(specification):
+    """The data of all layers and panels, each once."""
+    found = [specification["data"]["values"]] if "data" in specification else []
+    for part in (part for key in ("layer", "concat", "hconcat") for part in specification.get(key, [])):
+        found += [rows for rows in datasets(part) if rows not in found]
+    return found
+
+
 def data(specification, field):
     """Every value of a field in the data of a specification."""
-    return [one[field] for rows in specification["datasets"].values() for one in rows if field in one]
+    return [row[field] for rows in datasets(specification) for row in rows if field in row]
 
 
-def test_nemenyi_ranks_by_an_independent_route():
+def test_mean_ranks_agree_with_scipy_and_demsar():
     generator = np.random.default_rng(3)
     table = generator.permuted(np.arange(1.0, 6.0)[None].repeat(4, axis=0), axis=1)
     boards = {
@@ -67,7 +75,7 @@ def test_nemenyi_ranks_by_an_independent_route():
     assert found.critical == pytest.approx(2.728 * np.sqrt(5 * 6 / (6 * 4)), rel=1e-3)  # q of five methods: Demsar 2006
 
 
-def test_pairs_are_told_apart_by_wilcoxon_and_holm():
+def test_pairs_are_separated_by_wilcoxon_and_holm():
     boards = {
         f"task{place}": [row("a", 1.0, 1), row("b", 2.0 + 0.1 * place, 2), row("c", 9.0 + place, 3)]
         for place in range(8)
@@ -75,20 +83,20 @@ def test_pairs_are_told_apart_by_wilcoxon_and_holm():
     found = across.mean_ranks(boards)
     p = stats.wilcoxon(np.ones(8), method="exact").pvalue  # each pair differs on each task, on the same side
     assert 3 * p < 0.05
-    assert found.apart == (("a", "b"), ("a", "c"), ("b", "c"))
+    assert found.separated == (("a", "b"), ("a", "c"), ("b", "c"))
     few = across.mean_ranks(dict(list(boards.items())[:6]))
-    assert few.apart == ()  # 3 pairs at 2^-5 each
+    assert few.separated == ()  # 3 pairs at 2^-5 each
     assert "corrected by Holm: a before b, a before c, b before c." in picture_across(boards).caption
     assert "corrected by Holm: none." in picture_across(dict(list(boards.items())[:6])).caption
 
 
-def test_what_collapsed_shares_the_last_rank_and_what_is_missing_somewhere_is_left_out():
+def test_mean_ranks_put_collapsed_last_and_omit_missing():
     first = [row("a", 1.0, 1), row("b", 2.0, 2), row("c", 0.1), row("d", 0.2), row("Retrain", 0.1)]
     second = [row("a", 1.0, 1), row("b", 2.0, 2), row("c", 3.0, 3), row("Retrain", 0.1)]
     found = across.mean_ranks({"one": first, "two": second})
     assert dict(zip(found.names, found.mean, strict=True)) == {"a": 1.0, "b": 2.0, "c": 3.0}
     assert found.left_out == ("d",)
-    assert found.apart == ()  # of two tasks no test can tell
+    assert found.separated == ()  # two tasks are too few for the test
     assert across.mean_ranks({"one": first}) is None
     assert picture_across({"one": first, "two": [row("x", 1.0)]}) is None
 
@@ -102,28 +110,32 @@ def test_what_collapsed_shares_the_last_rank_and_what_is_missing_somewhere_is_le
         ([1.0, 2.0, 3.0], 9.0, [(0, 2)]),
     ],
 )
-def test_bars_join_what_is_not_told_apart(mean, critical, expected):
+def test_cliques_join_tied_methods(mean, critical, expected):
     assert across.cliques(mean, critical) == expected
 
 
-def test_the_front_of_a_pareto_picture_and_zero_cost():
+def cost(percent):
+    return Interval(percent, percent, percent)
+
+
+def test_pareto_draws_the_front_and_zero_cost():
     points = [
-        Point("cheap", "ranked", 0.01, Interval(20, 18, 22)),
-        Point("good", "ranked", 0.2, Interval(2, 1, 3)),
-        Point("beaten", "ranked", 0.3, Interval(4, 3, 5)),
-        Point("out", "not ranked", 0.001, Interval(1, 0.5, 2)),
-        Point("No unlearning", "No unlearning", 0.0, Interval(30, 29, 31)),
+        Point("cheap", "ranked", cost(1), Interval(20, 18, 22)),
+        Point("good", "ranked", cost(20), Interval(2, 1, 3)),
+        Point("beaten", "ranked", cost(30), Interval(4, 3, 5)),
+        Point("out", "not ranked", cost(0.1), Interval(1, 0.5, 2)),
+        Point("No unlearning", "No unlearning", cost(0), Interval(30, 29, 31)),
     ]
     drawn = pareto(points, 1.5)
     [line] = [layer for layer in drawn["layer"] if layer["mark"].get("interpolate") == "step-after"]
-    front = drawn["datasets"][line["data"]["name"]]
-    assert [(one["cost"], one["distance"]) for one in front] == [(1, 20), (20, 2)]
+    front = line["data"]["values"]
+    assert [(point["x"], point["y"]) for point in front] == [(1, 20), (20, 2)]
     assert {"cheap", "good", "No unlearning"} <= set(data(drawn, "label"))
     assert pareto(points[4:], 1.5) is None
-    assert utility(points) is None
+    assert utility([]) is None
 
 
-def test_ranks_show_places_or_why_there_is_none():
+def test_ranks_show_ranges_or_why_there_is_none():
     drawn = ranks(BOARD, 1.2)
     assert set(data(drawn, "why")) == {"", "collapsed"}
     assert kind_of("a", ranked=False) == "not ranked"
@@ -131,14 +143,14 @@ def test_ranks_show_places_or_why_there_is_none():
     assert ranks([], None) is None
 
 
-def test_every_seed_is_a_dot():
+def test_seeds_draw_a_dot_for_each_seed():
     drawn = seeds(BOARD, ["gap.forget"])
     assert sorted(set(data(drawn, "seed"))) == [0, 1, 2]
     assert data(drawn, "end") == [2.0]  # the band, in points
     assert seeds(BOARD, ["lira.forget"]) is None
 
 
-def test_densities_peak_where_the_sample_does():
+def test_confidence_peaks_where_the_sample_does():
     generator = np.random.default_rng(0)
     sample = generator.normal(2, 1, 4000)
     drawn = confidence({"oracles": generator.normal(-3, 1, 4000), "originals": sample, "mine": np.full(50, 2.0)})
@@ -151,16 +163,18 @@ def test_densities_peak_where_the_sample_does():
     assert confidence({"oracles": sample, "originals": sample}) is None
 
 
-def test_steps_draw_no_line_across_a_model_that_there_is_not():
+def test_steps_draw_no_line_across_a_missing_model():
     missing = np.full((3, 2, 4), 0.5)
     missing[1] = np.nan
     kept = np.linspace(0, 1, 12).reshape(3, 4)
     drawn = steps([StreamCurves("Retrain", missing, kept, erased=True, flops=1.0)])
-    told = list(zip(data(drawn, "what"), data(drawn, "step"), data(drawn, "piece"), data(drawn, "mean"), strict=True))
-    assert ("request 1", 0, 0, 50.0) in told
-    assert ("request 1", 2, 1, 50.0) in told
-    assert not [one for one in told if one[:2] == ("request 1", 1)]
-    assert [one[3] for one in told if one[0] == "kept"] == pytest.approx((100 * kept.mean(axis=1)).tolist(), abs=1e-3)
+    points = list(zip(data(drawn, "what"), data(drawn, "step"), data(drawn, "piece"), data(drawn, "mean"), strict=True))
+    assert ("request 1", 0, 0, 50.0) in points
+    assert ("request 1", 2, 1, 50.0) in points
+    assert not [one for one in points if one[:2] == ("request 1", 1)]
+    assert [one[3] for one in points if one[0] == "retained"] == pytest.approx(
+        (100 * kept.mean(axis=1)).tolist(), abs=1e-3
+    )
     assert data(drawn, "low")[-1] == pytest.approx(100 * kept[2].min(), abs=1e-3)
     assert steps([]) is None
 
@@ -170,7 +184,7 @@ def picture():
     return Picture("t-ranks", ranks(BOARD, 1.2), "caption <&>")
 
 
-def test_a_folder_gets_every_format_and_a_file_its_own(picture, tmp_path):
+def test_write_fills_a_folder_or_one_file(picture, tmp_path):
     written = files.write([picture], tmp_path / "new")
     assert sorted(path.name for path in written) == ["t-ranks.html", "t-ranks.pdf", "t-ranks.png", "t-ranks.svg"]
     heads = {path.suffix: path.read_bytes()[:5] for path in written}
@@ -181,19 +195,19 @@ def test_a_folder_gets_every_format_and_a_file_its_own(picture, tmp_path):
     assert b"vega-lite" in path.read_bytes()
     with pytest.raises(UsageError, match="2 pictures do not fit"):
         files.write([picture, picture], tmp_path / "two.svg")
-    with pytest.raises(UsageError, match="ending is one of svg"):
+    with pytest.raises(UsageError, match="Available: svg"):
         files.write([picture], tmp_path / "one.gif")
 
 
-def test_a_page_asks_for_nothing_from_elsewhere(picture):
-    page = files.as_page(picture).decode()
+def test_html_file_loads_nothing_from_elsewhere(picture):
+    page = files.WRITERS["html"](picture).decode()
     assert "caption &lt;&amp;&gt;" in page
     assert not re.search(r"""<(script|link|img)[^>]*(src|href)\s*=\s*["']?(https?:)?//""", page)
     assert "@import" not in page
     assert not re.search(r"""\b(import|from)\s*\(?["']https?://""", page)
 
 
-def test_names_are_short_where_that_is_clear():
+def test_short_names_drop_unambiguous_parameters():
     assert short_names(["a", "a:x=1", "b:y=2,z=3", "c:x=1", "c:x=2"]) == {
         "a": "a",
         "a:x=1": "a:…",
@@ -203,8 +217,8 @@ def test_names_are_short_where_that_is_clear():
     }
 
 
-def test_figures_have_names():
+def test_chosen_figures_must_exist():
     assert chosen(["ranks", "ranks"]) == ("ranks",)
     assert chosen(["all"]) == NAMES
-    with pytest.raises(UsageError, match="Choose from: pareto"):
+    with pytest.raises(UsageError, match="Available: pareto"):
         chosen(["paretto"])

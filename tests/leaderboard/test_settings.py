@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from forgetbench.cli import main
 from forgetbench.leaderboard import settings as module
-from forgetbench.leaderboard.render.formatting import estimate, number, per_cent, rank_text, z_text
+from forgetbench.leaderboard.render.formatting import estimate, number, percent, rank_text, z_text
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.web.routes.pages import field_docs
 
@@ -67,4 +67,4 @@ def test_small_signs_and_infinities():
     assert number(float("-inf")) == "−∞"
     assert (z_text(123.4), z_text(-5.25), z_text(None)) == ("+123", "−5.2", "")
     assert (rank_text(2, 4), rank_text(3, 3), rank_text(None, None)) == ("2–4", "3", "–")
-    assert (per_cent(0.004), per_cent(0.11), per_cent(0.0), per_cent(None)) == ("0.4 %", "11 %", "0 %", "–")
+    assert (percent(0.004), percent(0.11), percent(0.0), percent(None)) == ("0.4 %", "11 %", "0 %", "–")

@@ -1,4 +1,4 @@
-"""Published tables: what a table prints follows from its own columns, or is listed as wrong."""
+"""Published tables: their numbers follow from their other columns, or are listed as errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import pytest
 
 from forgetbench.methods import methods
 from forgetbench.metrics import metrics
-from forgetbench.reporting.literature import beside, largest_deviation, like, recomputed, sources
+from forgetbench.reporting.literature import (
+    compare_with_papers,
+    largest_deviation,
+    matching_tables,
+    recomputed,
+    sources,
+)
 from forgetbench.scoring.scorecards import Scorecard, Value
 from forgetbench.tasks.task import names
 
@@ -19,24 +25,24 @@ TABLES = [
     for table in source.tables
 ]
 ROUNDING = {"average-gap": 0.0101, "h-mean": 0.0151, "nomus": 1.01e-4}
-NOT_OURS = {"salun-soft", "SCRUB-S", "L2*", "EWC*", "MAS*", "LwF", "DER", "DER++", "FDR", "LIRF*"}
+UNREGISTERED = {"salun-soft", "SCRUB-S", "L2*", "EWC*", "MAS*", "LwF", "DER", "DER++", "FDR", "LIRF*"}
 
 
 @pytest.mark.parametrize(("source", "table"), TABLES)
-def test_what_follows_from_other_columns_does_or_is_a_known_misprint(source, table):
-    misprints = {(wrong.row, wrong.column) for wrong in table.wrong if wrong.kind == "misprint"}
-    for (row, column), (printed, given) in recomputed(source, table).items():
+def test_formula_columns_follow_or_are_known_misprints(source, table):
+    misprints = {(error.row, error.column) for error in table.errors if error.kind == "misprint"}
+    for (row, column), (printed, computed) in recomputed(source, table).items():
         allowed = table.tolerance or ROUNDING[source.columns[column].formula]
         if (row, column) in misprints:
-            assert abs(printed - given) > allowed, f"{row}, {column} is no misprint"
+            assert abs(printed - computed) > allowed, f"{row}, {column} is not a misprint"
         else:
-            assert printed == pytest.approx(given, abs=allowed), f"{row}, {column}"
+            assert printed == pytest.approx(computed, abs=allowed), f"{row}, {column}"
     assert bool(table.tolerance) == bool(table.tolerance_note)
 
 
 @pytest.mark.parametrize(("source", "table"), TABLES)
-def test_deviations_are_possible_or_known_not_to_be(source, table):
-    impossible = {(wrong.row, wrong.column) for wrong in table.wrong if wrong.kind == "impossible deviation"}
+def test_deviations_are_possible_or_known_errors(source, table):
+    impossible = {(error.row, error.column) for error in table.errors if error.kind == "impossible deviation"}
     found = set()
     for row in table.rows:
         for column in table.order:
@@ -50,7 +56,7 @@ def test_deviations_are_possible_or_known_not_to_be(source, table):
     assert found == impossible
 
 
-def test_the_formulas_were_recomputed_in_all_cells_that_were_read():
+def test_formulas_are_recomputed_in_all_read_cells():
     counts = {"average-gap": 0, "h-mean": 0, "nomus": 0}
     for source in sources().values():
         for table in source.tables:
@@ -63,25 +69,25 @@ def test_the_formulas_were_recomputed_in_all_cells_that_were_read():
     )  # tables 2, 2 with four images, 3, and what was read of 4
 
 
-def test_columns_and_rows_bear_names_that_we_know():
+def test_columns_and_rows_have_known_names():
     for source in sources().values():
         for name, column in source.columns.items():
             assert column.metric is None or column.metric in metrics.names(), name
         for table in source.tables:
             assert set(table.order) <= set(source.columns)
             for row in table.rows:
-                assert row in methods or row in NOT_OURS or row.endswith(")"), row
+                assert row in methods or row in UNREGISTERED or row.endswith(")"), row
 
 
-def test_like_settings_are_tasks_of_the_catalog():
+def test_matching_settings_are_tasks_of_the_catalog():
     known = names()
-    patterns = {pattern for source in sources().values() for table in source.tables for pattern in table.like}
+    patterns = {pattern for source in sources().values() for table in source.tables for pattern in table.tasks}
     assert patterns <= set(known)
-    assert like("digits/cnn/class") == []
-    assert len(like("cifar10-jpeg/resnet18/random-10")) == 3
+    assert matching_tables("digits/cnn/class") == []
+    assert len(matching_tables("cifar10-jpeg/resnet18/random-10")) == 3
 
 
-def test_the_largest_deviation_is_reached_and_not_exceeded():
+def test_largest_deviation_is_reached_and_not_exceeded():
     random = np.random.default_rng(0)
     for mean_of in (0.03, 0.2, 0.5, 0.9):
         draws = np.clip(random.normal(mean_of, 0.5, (500, 10)), 0, 1)
@@ -92,15 +98,15 @@ def test_the_largest_deviation_is_reached_and_not_exceeded():
     assert largest_deviation(1.44, 10, 100) < 6.33
 
 
-def test_ours_stand_beside_theirs_in_their_units_and_what_is_wrong_is_marked():
+def test_compare_with_papers_uses_units_and_marks_errors():
     metrics_ = {"accuracy.forget": Value(value=0.94), "accuracy.retain": Value(value=0.99)}
-    ours = {"l1-sparse": Scorecard(name="l1-sparse", track="match-oracle", seeds=10, draws=1, metrics=metrics_)}
-    tables = beside("cifar10/resnet18/random-50", ours)
+    cards = {"l1-sparse": Scorecard(name="l1-sparse", track="match-oracle", seeds=10, draws=1, metrics=metrics_)}
+    tables = compare_with_papers("cifar10/resnet18/random-50", cards)
     salun = next(table for table in tables if table.title.startswith("Fan 2024"))
     row = next(row for row in salun.rows if row[1] == "l1-sparse")
-    assert salun.header[:6] == ("", "method", "UA published", "ours", "RA published", "ours")
+    assert salun.header[:6] == ("", "method", "UA published", "measured", "RA published", "measured")
     assert row[2:6] == ("1.44±6.3!", "6", "99.52±4.5!", "99")
     assert any("at most 4.55" in note for note in salun.notes)
     record = next(record for record in salun.records if record["method"] == "l1-sparse")
-    assert record["UA ours"] == pytest.approx(6.0)
-    assert math.isnan(next(record for record in salun.records if record["method"] == "salun")["UA ours"])
+    assert record["UA measured"] == pytest.approx(6.0)
+    assert math.isnan(next(record for record in salun.records if record["method"] == "salun")["UA measured"])

@@ -107,7 +107,7 @@ def test_relearn_is_recorded_and_reported(done: TaskRun) -> None:
         assert card.metrics["ain"].value == pytest.approx((np.mean(steps) + 1) / (np.mean(oracles[0]) + 1))
         assert "relearn" not in card.ranking
     table = board_table(standing, done.reference.card)
-    assert sum("as measured by whoever ran it" in note for note in table.notes) == 2
+    assert sum("measured by the submitter" in note for note in table.notes) == 2
 
 
 def test_relearn_never_back_counts_as_the_limit(
@@ -168,9 +168,7 @@ def test_relearn_censored_rows_have_no_value(
         else:
             assert value.value is value.low is value.high is None
             assert str(expected) in value.reason
-    [note] = [
-        note for note in board_table(standing, done.reference.card).notes if "as measured by whoever ran it" in note
-    ]
+    [note] = [note for note in board_table(standing, done.reference.card).notes if "measured by the submitter" in note]
     assert ("at least" in note or "at most" in note) == any(not back for _, back in (*mine, *oracle))
 
 

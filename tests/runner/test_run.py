@@ -357,7 +357,7 @@ def test_run_own_originals_are_recorded_and_reported(task: Task, tmp_path: Path)
     assert standing.scorecards[2].own_originals == pytest.approx(right)
     assert standing.scorecards[3].own_originals is None
     table = board_table(standing, pack.card)
-    assert any(f"originals of its own (test accuracy {100 * right:.1f} % beside" in note for note in table.notes)
+    assert any(f"its own originals (test accuracy {100 * right:.1f} %, the board's" in note for note in table.notes)
     assert table.records[2]["own_originals_accuracy"] == pytest.approx(right)
 
 

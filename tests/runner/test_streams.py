@@ -181,10 +181,10 @@ def test_stream_curves_are_accuracies_per_request(world: World) -> None:
                 expected = (right == labels)[labels == label].mean()
                 assert curves.requested[place, request, seed] == pytest.approx(expected, abs=0.011)  # float16 ties
             kept = ~np.isin(labels, asked[:place])
-            assert curves.kept[place, seed] == pytest.approx((right == labels)[kept].mean(), abs=0.011)
+            assert curves.retained[place, seed] == pytest.approx((right == labels)[kept].mean(), abs=0.011)
     assert np.isnan(curves.earlier[0]).all()
     assert curves.earlier[2] == pytest.approx(curves.requested[3, :2].mean(axis=0))
-    before, after, kept_now = curves.requested[0, 1], curves.requested[2, 1], curves.kept[2]
+    before, after, kept_now = curves.requested[0, 1], curves.requested[2, 1], curves.retained[2]
     drop = np.maximum(before - after, 0)
     expected_h = np.where(kept_now + drop > 0, 2 * kept_now * drop / np.maximum(kept_now + drop, 1e-12), 0)
     assert curves.h_mean[1] == pytest.approx(expected_h)
@@ -194,7 +194,7 @@ def test_stream_reemergence_is_the_largest_rise() -> None:
     requested = np.array([[0.9, 0.9, 0.9], [0.1, 0.9, 0.9], [0.3, 0.2, 0.9], [0.25, 0.1, 0.0]])[:, :, None]
     curves = StreamCurves("x", requested, np.full((4, 1), 0.8), True, None)
     assert curves.reemergence == pytest.approx(0.2)  # request 1: 0.1 -> 0.3; what came before it is no rise
-    assert curves.asked[:, 0].tolist() == [0.1, 0.2, 0.0]
+    assert curves.current[:, 0].tolist() == [0.1, 0.2, 0.0]
 
 
 def test_stream_table_has_a_line_per_request(world: World) -> None:
@@ -206,7 +206,7 @@ def test_stream_table_has_a_line_per_request(world: World) -> None:
         *(("stepwise", str(step)) for step in (1, 2, 3)),
     ]
     oracle = table.records[2]
-    assert oracle["asked"] == 0.0  # the oracle has never seen the classes
+    assert oracle["requested"] == 0.0  # the oracle has never seen the classes
     assert oracle["earlier"] == 0.0
     assert table.records[5]["re-emergence"] == 0.0
     assert table.records[8]["flops_share"] == world.run.manifest.cost.flops == 0.0  # adding to a bias costs nothing

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.reference import read_pack
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from forgetbench.methods.hyperparameters import Scalar
     from forgetbench.metrics.cost import Cost
-    from forgetbench.reporting.figures.catalog import Drawn
-    from forgetbench.reporting.tables import Table
+    from forgetbench.reporting.figures.catalog import ScoredBoard
+    from forgetbench.reporting.table_writer import Table
 
 REFERENCE_METHODS = {RETRAIN: "retrain", NO_UNLEARNING: "none"}
 """Label of a reference row -> name of its method."""
@@ -210,11 +210,11 @@ class BoardResult:
         return tables_of(self._ranked, self._reference.pack, self._runs)
 
     @cached_property
-    def figures(self) -> Drawn:
+    def figures(self) -> ScoredBoard:
         """What the board's figures are drawn from."""
-        from forgetbench.reporting.figures.catalog import Drawn
+        from forgetbench.reporting.figures.catalog import ScoredBoard
 
-        return Drawn(self._reference, self._runs)
+        return ScoredBoard(self._reference, self._runs)
 
     def to_frame(self) -> pd.DataFrame:
         """All scores as a pandas DataFrame.
@@ -233,15 +233,15 @@ class BoardResult:
 
     def to_latex(self) -> str:
         """The board as a LaTeX table (needs the package booktabs)."""
-        from forgetbench.reporting.tables import as_latex
+        from forgetbench.reporting.table_writer import to_latex
 
-        return "\n".join(as_latex(table) for table in self.tables)
+        return to_latex(self.tables)
 
     def to_markdown(self) -> str:
         """The board as a Markdown table."""
-        from forgetbench.reporting.tables import as_markdown
+        from forgetbench.reporting.table_writer import to_markdown
 
-        return "\n".join(as_markdown(table) for table in self.tables)
+        return to_markdown(self.tables)
 
     def plot(self, kind: str = "ranks") -> altair.TopLevelMixin:
         """A chart of the board (needs the extra ``plot``).
@@ -312,7 +312,9 @@ class BoardResult:
     def _repr_html_(self) -> str:
         if not self.is_scored:
             return f"<p>{html.escape(repr(self))}</p>"
-        return "\n".join(_html(table) for table in self.tables)
+        from forgetbench.reporting.html_report import table_html
+
+        return "\n".join(f"<h4>{html.escape(table.title)}</h4>{table_html(table)}" for table in self.tables)
 
     @cached_property
     def _ranked(self) -> RankedRuns:
@@ -354,17 +356,3 @@ def load_results(
         if chosen:
             boards.append(BoardResult(chosen[0].manifest.task, chosen, results.scorer(read_pack(pack))))
     return boards
-
-
-def _html(table: Table) -> str:
-    """A table for a notebook."""
-
-    def line(cells: Sequence[Any], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-    rows = "".join(line(row, "td") for row in table.rows)
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
-    return (
-        f"<h4>{html.escape(table.title)}</h4><table><thead>{line(table.header, 'th')}</thead><tbody>{rows}</tbody>"
-        f"</table><ul>{notes}</ul>"
-    )

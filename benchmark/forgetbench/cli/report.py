@@ -13,7 +13,7 @@ from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
     from forgetbench.api.board import BoardResult
-    from forgetbench.reporting.tables import Table
+    from forgetbench.reporting.table_writer import Table
     from forgetbench.scoring.scorecards import Scorecard
 
 Format = Literal["table", "markdown", "latex", "csv", "json", "html"]
@@ -63,22 +63,18 @@ def report(
 
 def print_tables(tables: Sequence[Table], format_: Format, output: Path | None = None) -> None:
     """Print tables in a format, on standard output or to a file."""
-    from forgetbench.reporting.tables import as_csv, as_html, as_json, as_latex, as_markdown
+    from forgetbench.reporting.html_report import to_html
+    from forgetbench.reporting.table_writer import WRITERS, merge
 
     if format_ == "table" and output is None:
         for table in tables:
             print_table(table.title, table.header, table.rows, right=range(2, len(table.header) - 1))
             print_text("\n".join([*(f"  {note}" for note in table.notes), ""]))
-        return
-    text = {
-        "table": lambda: "\n".join(as_markdown(table) for table in tables),
-        "markdown": lambda: "\n".join(as_markdown(table) for table in tables),
-        "latex": lambda: "\n".join(as_latex(table) for table in tables),
-        "csv": lambda: as_csv(tables),
-        "json": lambda: as_json(tables),
-        "html": lambda: as_html(tables),
-    }[format_]()
-    write_text(text, output)
+    elif format_ == "html":
+        write_text(to_html(tables), output)
+    else:
+        write = WRITERS["markdown" if format_ == "table" else format_]
+        write_text(write([merge(tables)] if format_ == "csv" else tables), output)
 
 
 def _figure_names(names: list[str] | None, output: Path | None) -> tuple[str, ...]:
@@ -94,13 +90,13 @@ def _figure_names(names: list[str] | None, output: Path | None) -> tuple[str, ..
 
 def _published(board: BoardResult) -> list[Table]:
     """Published results of the board's setting, next to its rows."""
-    from forgetbench.reporting.literature import beside
+    from forgetbench.reporting.literature import compare_with_papers
 
     order = {folder: number for number, folder in enumerate(board.runs)}
     cards: dict[str, Scorecard] = {}
     for result in sorted(board, key=lambda result: order[result.folder] if result.folder else -1):
         cards.setdefault(result.method, result.scorecard)  # the first row of each method
-    tables = beside(board.task, cards)
+    tables = compare_with_papers(board.task, cards)
     if not tables:
         print_note(f"{board.task}: no published results of this setting.")
     return tables
@@ -111,7 +107,7 @@ def _draw(boards: Sequence[BoardResult], figures: Sequence[str], output: Path) -
     from forgetbench.reporting.figures.export import write
 
     pictures = [picture for board in boards for picture in pictures_of(board.figures, figures)]
-    joined = picture_across({board.task: board.figures.whole for board in boards}) if ACROSS in figures else None
+    joined = picture_across({board.task: board.figures.rows for board in boards}) if ACROSS in figures else None
     pictures += [joined] if joined else []
     if not pictures:
         raise UsageError(
@@ -126,14 +122,14 @@ def _draw(boards: Sequence[BoardResult], figures: Sequence[str], output: Path) -
 
 def _page(boards: Sequence[BoardResult]) -> str:
     from forgetbench.reporting.figures.catalog import NAMES, picture_across, pictures_of
-    from forgetbench.reporting.figures.export import as_figure
-    from forgetbench.reporting.tables import as_html
+    from forgetbench.reporting.figures.export import figure_html
+    from forgetbench.reporting.html_report import to_html
 
     tables: list[Table] = []
     figures: list[list[str]] = []
     for board in boards:  # figures follow the last table of each board
         tables += board.tables
         figures += [[] for _ in board.tables[1:]]
-        figures.append([as_figure(picture) for picture in pictures_of(board.figures, NAMES)])
-    joined = picture_across({board.task: board.figures.whole for board in boards})
-    return as_html(tables, [*figures, [as_figure(joined)] if joined else []])
+        figures.append([figure_html(picture) for picture in pictures_of(board.figures, NAMES)])
+    joined = picture_across({board.task: board.figures.rows for board in boards})
+    return to_html(tables, [*figures, [figure_html(joined)] if joined else []])

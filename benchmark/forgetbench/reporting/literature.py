@@ -1,7 +1,7 @@
-"""What papers published: tables as data, with what is known to be wrong in them, beside our own boards.
+"""Published tables as data, with their known errors, for comparison with boards.
 
 A file of reference/published/ holds one source. Cells are numbers or ``[mean, standard deviation]``; nan is a cell that
-was not printed or not read. Rows bear our methods' names where the method is the same.
+was not printed or not read. Rows have the names of registered methods where the method is the same.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from forgetbench.evidence.run import Record
 from forgetbench.metrics.accuracy_gap import average_gap
 from forgetbench.metrics.erasure import h_mean
 from forgetbench.metrics.literature import nomus
-from forgetbench.reporting.tables import Table
+from forgetbench.reporting.table_writer import Table
 from forgetbench.scoring.scorecards import Scorecard
 
 FOLDER = Path(__file__).parents[1] / "reference" / "published"
-COMPARED = ("UA", "RA", "TA", "MIA")
-"""Columns that an average gap is the mean of."""
+AVERAGED = ("UA", "RA", "TA", "MIA")
+"""Columns that an average gap averages."""
 
 Cell = float | tuple[float, float]
 """A number, or mean and standard deviation."""
 
 
 class Column(Record):
-    """What stands in a column."""
+    """A column of published tables."""
 
     metric: str | None = None
-    """Our metric of the same meaning; None where we have none."""
+    """The metric of the same meaning; None if there is no such metric."""
     complement: bool = False
-    """Whether it is 1 minus our metric."""
+    """Whether it is 1 minus the metric."""
     unit: Literal["percent", "share", "minutes", ""] = ""
     """Its unit."""
     formula: Literal["average-gap", "h-mean", "nomus"] | None = None
     """How it follows from other columns of the same table."""
 
 
-class Wrong(Record):
-    """A figure that is known to be wrong."""
+class KnownError(Record):
+    """A published number that is known to be wrong."""
 
     row: str
     """The row."""
@@ -64,8 +64,8 @@ class PublishedTable(Record):
     """Its number in the source."""
     setting: str
     """Image set, network, what is forgotten, seeds."""
-    like: tuple[str, ...]
-    """Our tasks of the same setting, wildcards allowed; empty where there are none."""
+    tasks: tuple[str, ...]
+    """Tasks of the same setting, wildcards allowed; empty if there are none."""
     trials: int
     """Seeds behind a mean."""
     order: tuple[str, ...]
@@ -75,11 +75,11 @@ class PublishedTable(Record):
     before: float | None = None
     """Accuracy of the original on the forgotten classes, which an H-mean needs."""
     tolerance: float | None = None
-    """How far a figure may be from its formula, where rounding is not all that is between them."""
+    """Allowed difference of a number from its formula, where rounding does not explain it all."""
     tolerance_note: str = ""
-    """Why."""
-    wrong: tuple[Wrong, ...] = ()
-    """Figures that are known to be wrong."""
+    """Reason of the tolerance."""
+    errors: tuple[KnownError, ...] = ()
+    """Numbers that are known to be wrong."""
     notes: tuple[str, ...] = ()
     """What a reader must know."""
 
@@ -88,18 +88,18 @@ class PublishedTable(Record):
         for name, cells in self.rows.items():
             if len(cells) != len(self.order):
                 raise ValueError(f"{self.number}: row {name} has {len(cells)} cells for {len(self.order)} columns")
-        for wrong in self.wrong:
-            if wrong.row not in self.rows or wrong.column not in self.order:
-                raise ValueError(f"{self.number}: there is no cell {wrong.row}, {wrong.column}")
+        for error in self.errors:
+            if error.row not in self.rows or error.column not in self.order:
+                raise ValueError(f"{self.number}: there is no cell {error.row}, {error.column}")
         return self
 
     def mean(self, row: str, column: str) -> float:
-        """The number, or the mean, in a cell."""
+        """The number in a cell, or its mean."""
         cell = self.rows[row][self.order.index(column)]
         return cell[0] if isinstance(cell, tuple) else cell
 
     def deviation(self, row: str, column: str) -> float | None:
-        """The standard deviation in a cell, where one is printed."""
+        """The standard deviation in a cell, or None."""
         cell = self.rows[row][self.order.index(column)]
         return cell[1] if isinstance(cell, tuple) else None
 
@@ -110,15 +110,15 @@ class Source(Record):
     title: str
     """Its title."""
     authors: str
-    """Who."""
+    """Its authors."""
     year: int
-    """When."""
+    """Year of publication."""
     link: str
-    """Where."""
+    """Address."""
     read: str
-    """What exactly was read."""
+    """Which version was read."""
     notes: tuple[str, ...] = ()
-    """What is known of all its tables."""
+    """Notes on all its tables."""
     columns: dict[str, Column]
     """Every column of its tables."""
     tables: tuple[PublishedTable, ...] = Field(min_length=1)
@@ -126,96 +126,96 @@ class Source(Record):
 
     @property
     def short(self) -> str:
-        """Authors and year, for a head."""
+        """First author and year, for a title."""
         return f"{self.authors.split(',')[0]} {self.year}"
 
 
 def sources(folder: Path = FOLDER) -> dict[str, Source]:
-    """Every source, by the name of its file.
+    """All sources, by the names of their files.
 
     Raises:
         ForgetBenchError: A file is not valid.
     """
-    found = {}
+    loaded = {}
     for path in sorted(folder.glob("*.toml")):
         try:
-            found[path.stem] = Source.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            loaded[path.stem] = Source.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except (tomllib.TOMLDecodeError, ValidationError) as error:
             reason = validation_message(error) if isinstance(error, ValidationError) else str(error)
             raise ForgetBenchError(f"{path}: {reason}") from error
-    return found
+    return loaded
 
 
-def like(task: str, folder: Path = FOLDER) -> list[tuple[Source, PublishedTable]]:
+def matching_tables(task: str, folder: Path = FOLDER) -> list[tuple[Source, PublishedTable]]:
     """The published tables of a task's setting."""
     return [
         (source, table)
         for source in sources(folder).values()
         for table in source.tables
-        if any(fnmatch.fnmatch(task, pattern) for pattern in table.like)
+        if any(fnmatch.fnmatch(task, pattern) for pattern in table.tasks)
     ]
 
 
 def recomputed(source: Source, table: PublishedTable) -> dict[tuple[str, str], tuple[float, float]]:
-    """(row, column) -> the printed figure, and what the table's other columns give for it.
+    """(row, column) -> the printed number, and the number that follows from other columns of the table.
 
-    Cells whose other columns were not read are left out.
+    Cells whose other columns were not read are missing.
     """
-    found = {}
+    numbers = {}
     for column in table.order:
         formula = source.columns[column].formula
         for row in table.rows:
             printed = table.mean(row, column)
-            given = _formula(formula, table, row) if formula else math.nan
-            if not math.isnan(printed) and not math.isnan(given):
-                found[row, column] = (printed, given)
-    return found
+            computed = _formula(formula, table, row) if formula else math.nan
+            if not math.isnan(printed) and not math.isnan(computed):
+                numbers[row, column] = (printed, computed)
+    return numbers
 
 
 def largest_deviation(mean: float, seeds: int, top: float) -> float:
     """The largest sample standard deviation that values between 0 and ``top`` with this mean can have.
 
-    All but one at an end: sqrt(n (top - m) m / (n - 1)) bounds it, and near an end sqrt(n) times the distance to it.
+    The bound is sqrt(n (top - m) m / (n - 1)); near an end of the range, sqrt(n) times the distance to that end.
     """
     inner = math.sqrt(max(seeds * (top - mean) * mean / (seeds - 1), 0.0))
     return min(inner, math.sqrt(seeds) * mean, math.sqrt(seeds) * (top - mean)) if seeds > 1 else 0.0
 
 
-def beside(task: str, cards: Mapping[str, Scorecard], folder: Path = FOLDER) -> list[Table]:
-    """Published tables of a task's setting beside our own rows; empty where there is no like setting.
+def compare_with_papers(task: str, cards: Mapping[str, Scorecard], folder: Path = FOLDER) -> list[Table]:
+    """Published tables of a task's setting next to rows of its board; empty if no table has this setting.
 
     Args:
         task: Name of the task.
-        cards: Our scorecards of it by method; of several rows of a method the first.
-        folder: Where the tables lie.
+        cards: Scorecards of the task by method; for several rows of a method, the first.
+        folder: Folder of the sources.
     """
-    return [_beside(source, table, cards) for source, table in like(task, folder)]
+    return [_comparison(source, table, cards) for source, table in matching_tables(task, folder)]
 
 
-def _beside(source: Source, table: PublishedTable, cards: Mapping[str, Scorecard]) -> Table:
+def _comparison(source: Source, table: PublishedTable, cards: Mapping[str, Scorecard]) -> Table:
     shown = [name for name in table.order if source.columns[name].metric]
     rows, records = [], []
     for method in table.rows:
         cells: list[str] = []
         record: dict[str, object] = {"method": method}
         for name in shown:
-            theirs, ours = table.mean(method, name), _ours(source.columns[name], cards.get(method))
-            wrong = any((one.row, one.column) == (method, name) for one in table.wrong)
-            cells += [_number(theirs, table.deviation(method, name)) + ("!" if wrong else ""), _number(ours)]
-            record |= {f"{name} published": theirs, f"{name} ours": ours}
+            published, measured = table.mean(method, name), _measured(source.columns[name], cards.get(method))
+            wrong = any((error.row, error.column) == (method, name) for error in table.errors)
+            cells += [_number(published, table.deviation(method, name)) + ("!" if wrong else ""), _number(measured)]
+            record |= {f"{name} published": published, f"{name} measured": measured}
         rows.append(("", method, *cells))
         records.append(record)
-    header = ("", "method", *(head for name in shown for head in (f"{name} published", "ours")))
+    header = ("", "method", *(head for name in shown for head in (f"{name} published", "measured")))
     notes = [
         f"{source.title} ({source.authors}, {source.year}), {source.link}; read from {source.read}.",
         table.setting,
     ]
-    notes += [f"! {wrong.row}, {wrong.column}: {wrong.kind}, {wrong.note}." for wrong in table.wrong]
+    notes += [f"! {error.row}, {error.column}: {error.kind}, {error.note}." for error in table.errors]
     notes += [*table.notes, *source.notes]
     return Table(f"{source.short}, {table.number}", header, tuple(rows), tuple(notes), tuple(records))
 
 
-def _ours(column: Column, card: Scorecard | None) -> float:
+def _measured(column: Column, card: Scorecard | None) -> float:
     value = card.metrics[column.metric].value if card and column.metric and column.metric in card.metrics else None
     if value is None:
         return math.nan
@@ -235,8 +235,9 @@ def _formula(formula: str, table: PublishedTable, row: str) -> float:
         names = ("Acc_r", "Acc_f")
         if table.before is None or not set(names) <= set(table.order):
             return math.nan
-        kept, left = (table.mean(row, name) for name in names)
-        return math.nan if math.isnan(kept + left) else h_mean([kept], [table.before], [left])
-    compared = [name for name in COMPARED if name in table.order]
-    own, best = ({name: [table.mean(one, name)] for name in compared} for one in (row, "retrain"))
-    return average_gap(own, best)
+        retained, forgotten = (table.mean(row, name) for name in names)
+        missing = math.isnan(retained + forgotten)
+        return math.nan if missing else h_mean([retained], [table.before], [forgotten])
+    averaged = [name for name in AVERAGED if name in table.order]
+    method, retrain = ({name: [table.mean(label, name)] for name in averaged} for label in (row, "retrain"))
+    return average_gap(method, retrain)

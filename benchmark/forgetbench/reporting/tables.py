@@ -1,43 +1,20 @@
-"""Boards as tables: for the terminal, and as Markdown, LaTeX, CSV, JSON and HTML."""
+"""The table of a board."""
 
 from __future__ import annotations
 
-import csv
-import html
-import io
-import json
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from forgetbench._text import latex, latex_signs
 from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import ModelRecord
 from forgetbench.metrics import metrics, ranking_metrics
+from forgetbench.reporting.table_writer import Record, Table
 from forgetbench.scoring.scorecards import BoardRow, Scorecard, Value
 from forgetbench.scoring.scorer import NO_UNLEARNING, RankedRuns, contends
 
 EXTRA = ("accuracy.test",)
-"""Metrics that a table shows beside the ranking ones; records hold all that there are."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A board, ready to print."""
-
-    title: str
-    """The task."""
-    header: tuple[str, ...]
-    """Column heads."""
-    rows: tuple[tuple[str, ...], ...]
-    """Cells as they are read."""
-    notes: tuple[str, ...]
-    """What a reader must know, below the table."""
-    records: tuple[dict[str, Any], ...]
-    """The same rows in full precision."""
+"""Metrics that a table shows next to the ranking ones; records hold every metric."""
 
 
 class Row(NamedTuple):
@@ -46,27 +23,27 @@ class Row(NamedTuple):
     card: Scorecard
     """Its scorecard."""
     place: BoardRow | None
-    """Its place; None for the reference rows and for rows that were never to be ranked."""
+    """Its rank; None for the reference rows and for rows that are not ranked by design."""
 
 
-def rows_in_order(standing: RankedRuns) -> list[Row]:
-    """Ranked rows by place, the reference rows, then rows that take no place."""
+def rows_in_order(ranked: RankedRuns) -> list[Row]:
+    """Ranked rows by rank, the reference rows, then rows without a rank."""
     contestants = [
-        index for index, manifest in enumerate(standing.manifests) if manifest is not None and contends(manifest)
+        index for index, manifest in enumerate(ranked.manifests) if manifest is not None and contends(manifest)
     ]
-    places = {contestants[row.index]: row for row in standing.board.rows}
+    places = {contestants[row.index]: row for row in ranked.board.rows}
     order = [index for index, row in places.items() if row.rank is not None]
-    order += [index for index, manifest in enumerate(standing.manifests) if manifest is None]
-    order += [index for index in range(len(standing.manifests)) if index not in order]
-    return [Row(standing.scorecards[index], places.get(index)) for index in order]
+    order += [index for index, manifest in enumerate(ranked.manifests) if manifest is None]
+    order += [index for index in range(len(ranked.manifests)) if index not in order]
+    return [Row(ranked.scorecards[index], places.get(index)) for index in order]
 
 
-def board_table(standing: RankedRuns, card: ReferenceManifest) -> Table:
-    """A standing as a table: ranked rows, the reference rows, then rows that take no place."""
-    computed = _computed(standing)
+def board_table(ranked: RankedRuns, card: ReferenceManifest) -> Table:
+    """The table of a board: ranked rows, the reference rows, then rows without a rank."""
+    computed = _computed(ranked)
     shown = [name for name in (*(spec.name for spec in ranking_metrics(card.track)), *EXTRA) if name in computed]
     rows, records = [], []
-    for scorecard, place in rows_in_order(standing):
+    for scorecard, place in rows_in_order(ranked):
         rows.append(
             (
                 _place(place),
@@ -79,11 +56,11 @@ def board_table(standing: RankedRuns, card: ReferenceManifest) -> Table:
         )
         records.append(_record(scorecard, place, sorted(computed)))
     header = ("rank", "method", "distance", *(_head(name) for name in shown), "FLOPs", "flags")
-    return Table(f"{card.task}: {card.title}", header, tuple(rows), _notes(standing, card), tuple(records))
+    return Table(f"{card.task}: {card.title}", header, tuple(rows), _notes(ranked, card), tuple(records))
 
 
-def _computed(standing: RankedRuns) -> set[str]:
-    return {name for card in standing.scorecards for name, value in card.metrics.items() if value.value is not None}
+def _computed(ranked: RankedRuns) -> set[str]:
+    return {name for card in ranked.scorecards for name, value in card.metrics.items() if value.value is not None}
 
 
 def _head(name: str) -> str:
@@ -115,8 +92,12 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
-def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> dict[str, Any]:
-    record: dict[str, Any] = {
+def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> Record:
+    metric_values: dict[str, float | None] = {}
+    for name in shown:
+        value = card.metrics.get(name, Value())
+        metric_values |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high, f"{name}_z": value.z}
+    return {
         "method": card.name,
         "status": card.status,
         "rank_low": place.low if place else None,
@@ -127,11 +108,7 @@ def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> di
         "distance_high": card.distance.high if card.distance else None,
         "decided_by": card.distance.metric if card.distance else None,
         "inside_family_band": card.distance.within_band if card.distance else None,
-    }
-    for name in shown:
-        value = card.metrics.get(name, Value())
-        record |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high, f"{name}_z": value.z}
-    record |= {
+        **metric_values,
         "flops_share": card.cost.flops,
         "seconds": card.cost.seconds,
         "own_originals_accuracy": card.own_originals,
@@ -139,17 +116,16 @@ def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> di
         "flags": " ".join(card.flags),
         "reason": card.reason or card.exclusion_reason,
     }
-    return record
 
 
-def _notes(standing: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
-    bands, notes = standing.bands, []
-    if standing.board.unranked_reason:
-        notes.append(f"Informational board, nobody is ranked: {standing.board.unranked_reason}.")
+def _notes(ranked: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
+    bands, notes = ranked.bands, []
+    if ranked.board.unranked_reason:
+        notes.append(f"Informational board, no row is ranked: {ranked.board.unranked_reason}.")
     if bands.family_limit is not None:
         notes.append(
             f"{card.seeds} seeds, track {card.track}. Distance is the largest |z| over {', '.join(bands.ranking)}; "
-            f"'in' marks what is inside the family band ({bands.family_limit:.2f}): not told from retraining."
+            f"'in' marks rows inside the family band ({bands.family_limit:.2f}), indistinguishable from retraining."
         )
     notes += [f"Not ranking: {name} {bands.references[name].reason}." for name in bands.excluded_metrics]
     infeasible = [
@@ -158,152 +134,55 @@ def _notes(standing: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
         if reference.feasible is False and name not in bands.excluded_metrics
     ]
     if infeasible:
-        notes.append(f"Not ranking, since No unlearning is not told from retraining by it: {', '.join(infeasible)}.")
-    if standing.board.detectable is not None and standing.board.detectable >= 0.01:
         notes.append(
-            f"Differences of distances below {standing.board.detectable:.2f} are missed more than one time in five."
+            f"Not ranking, because No unlearning is indistinguishable from retraining by them: {', '.join(infeasible)}."
         )
-    if standing.board.unranked_reason:
-        silent = [(card.name, f"{card.status}: {card.reason}") for card in standing.scorecards if card.status != "ok"]
+    if ranked.board.detectable is not None and ranked.board.detectable >= 0.01:
+        notes.append(
+            f"Differences of distances below {ranked.board.detectable:.2f} are missed more than one time in five."
+        )
+    if ranked.board.unranked_reason:
+        unranked = [(card.name, f"{card.status}: {card.reason}") for card in ranked.scorecards if card.status != "ok"]
     else:
-        silent = [(row.name, row.reason) for row in standing.board.rows if row.rank is None]
-    notes += [f"{name}: {reason}." for name, reason in silent]
-    return tuple(notes) + _notes_on_originals(standing) + _notes_on_relearning(standing)
+        unranked = [(row.name, row.reason) for row in ranked.board.rows if row.rank is None]
+    notes += [f"{name}: {reason}." for name, reason in unranked]
+    return tuple(notes) + _notes_on_originals(ranked) + _notes_on_relearning(ranked)
 
 
-def _notes_on_originals(standing: RankedRuns) -> tuple[str, ...]:
+def _notes_on_originals(ranked: RankedRuns) -> tuple[str, ...]:
     """Utility and cost of the originals that methods trained for themselves."""
-    board = next(card for card in standing.scorecards if card.name == NO_UNLEARNING).metrics["accuracy.test"].value
+    board = next(card for card in ranked.scorecards if card.name == NO_UNLEARNING).metrics["accuracy.test"].value
     notes = []
-    for card in standing.scorecards:
+    for card in ranked.scorecards:
         if card.own_originals is None or board is None:
             continue
         cost = f", trained with {card.cost.training:.2f} times the FLOPs of retraining" if card.cost.training else ""
         notes.append(
-            f"{card.name}: takes no place, since it starts from originals of its own (test accuracy "
-            f"{100 * card.own_originals:.1f} % beside the board's {100 * board:.1f} %{cost})."
+            f"{card.name}: not ranked, because it starts from its own originals (test accuracy "
+            f"{100 * card.own_originals:.1f} %, the board's {100 * board:.1f} %{cost})."
         )
     return tuple(notes)
 
 
-def _notes_on_relearning(standing: RankedRuns) -> tuple[str, ...]:
-    """How fast the forgotten comes back, as whoever made the runs measured it."""
+def _notes_on_relearning(ranked: RankedRuns) -> tuple[str, ...]:
+    """How fast forgotten data is learned again, as the submitter of a run measured it."""
     notes = []
-    for card, manifest in zip(standing.scorecards, standing.manifests, strict=True):
+    for card, manifest in zip(ranked.scorecards, ranked.manifests, strict=True):
         ain = card.metrics.get("ain", Value())
         if not (manifest and manifest.models) or not all(
             "relearn.oracle" in model.measured for model in manifest.models
         ):
             continue
-        mine, oracle = (_steps(manifest.models, name) for name in ("relearn", "relearn.oracle"))
+        method, oracle = (_steps(manifest.models, name) for name in ("relearn", "relearn.oracle"))
         index = ain.reason if ain.value is None else f"{ain.value:.2f}"
         notes.append(
-            f"{card.name}: relearns in {mine} steps, oracles in {oracle} (anamnesis index {index}), as measured by "
-            "whoever ran it."
+            f"{card.name}: relearns in {method} steps, oracles in {oracle} (anamnesis index {index}), measured by the "
+            "submitter."
         )
     return tuple(notes)
 
 
 def _steps(models: Sequence[ModelRecord], name: str) -> str:
-    """The mean, or what it is at least where a model never came back."""
+    """The mean, or a lower bound where a model never relearned."""
     bound = "" if all(model.measured[f"{name}.back"] for model in models) else "at least "
     return f"{bound}{fmean(model.measured[name] for model in models):.0f}"
-
-
-def as_markdown(table: Table) -> str:
-    """The table in Markdown."""
-    lines = [f"### {table.title}", "", _line(table.header), _line("---" for _ in table.header)]
-    lines += [_line(row) for row in table.rows]
-    lines += ["", *(f"- {note}" for note in table.notes)]
-    return "\n".join(lines) + "\n"
-
-
-def as_latex(table: Table) -> str:
-    """The table for LaTeX with booktabs; what a reader must know stands in its caption."""
-    task = table.title.partition(":")[0]
-    cells = [" & ".join(latex_signs(latex(cell)) for cell in row) + r" \\" for row in (table.header, *table.rows)]
-    caption = " ".join([f"{table.title}.", *table.notes])
-    lines = [
-        r"% \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{latex_signs(latex(caption))}}}",
-        rf"\label{{tab:{re.sub(r'[^A-Za-z0-9]+', '-', task)}}}",
-        rf"\begin{{tabular}}{{ll{'r' * (len(table.header) - 3)}l}}",
-        r"\toprule",
-        cells[0],
-        r"\midrule",
-        *cells[1:],
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def as_csv(tables: Sequence[Table]) -> str:
-    """All tables in one CSV in full precision; cells that a spreadsheet would take for a formula are escaped."""
-    records = [{"task": table.title.partition(":")[0], **record} for table in tables for record in table.records]
-    columns = list(dict.fromkeys(name for record in records for name in record))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: escape_formula(value) for name, value in record.items()} for record in records)
-    return text.getvalue()
-
-
-def escape_formula(value: Any) -> Any:
-    """A text that begins with = + - @ or a control character gets an apostrophe in front; numbers stay."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
-
-
-def as_json(tables: Sequence[Table]) -> str:
-    """All tables as JSON in full precision; what is no number is null."""
-    boards = [
-        {"task": table.title, "notes": table.notes, "rows": [_numbers(row) for row in table.records]}
-        for table in tables
-    ]
-    return json.dumps(boards, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
-    }
-
-
-def as_html(tables: Sequence[Table], figures: Sequence[Sequence[str]] = ()) -> str:
-    """All tables as one self-contained page.
-
-    Args:
-        tables: The boards.
-        figures: For each board, and then for all together, the figures that stand below it, as HTML.
-    """
-    parts = [_HEAD]
-    for number, table in enumerate(tables):
-        cells = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in table.header)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
-        )
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
-        parts.append(
-            f"<h2>{html.escape(table.title)}</h2><div class=scroll><table><thead><tr>{cells}</tr></thead>"
-            f"<tbody>{body}</tbody></table></div><ul>{notes}</ul>"
-        )
-        parts += figures[number] if number < len(figures) else ()
-    for more in figures[len(tables) :]:
-        parts += ["<h2>All tasks</h2>", *more] if more else ()
-    return "\n".join([*parts, "</main></html>\n"])
-
-
-_HEAD = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
-<title>ForgetBench report</title><style>
-:root{color-scheme:light dark}body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
-th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid color-mix(in srgb,currentColor 18%,transparent)}
-figure{margin:2rem 0}figure img{background:#fff;max-width:100%;height:auto}figcaption{max-width:46rem;margin-top:.5rem}
-</style><main><h1>ForgetBench report</h1>"""
-
-
-def _line(cells: Any) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

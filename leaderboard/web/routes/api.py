@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -15,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from forgetbench.leaderboard.auth.dependencies import AnyToken, DatabaseDep, OptionalToken, SettingsDep
 from forgetbench.leaderboard.boards import directory, entries, queries
-from forgetbench.leaderboard.boards.view import View
+from forgetbench.leaderboard.boards.view import PackHash, View
 from forgetbench.leaderboard.db import queue
 from forgetbench.leaderboard.db.models import Entry, Token
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
@@ -32,12 +31,11 @@ from forgetbench.leaderboard.render.schemas import (
 )
 from forgetbench.leaderboard.submissions import downloads
 from forgetbench.leaderboard.submissions.uploads import MEDIA_TYPE
-from forgetbench.leaderboard.web.caching import conditional, etag_of, kept, unchanged
+from forgetbench.leaderboard.web.caching import cache_headers, conditional, etag_of, unchanged
+from forgetbench.leaderboard.web.context import base_url
 
 router = APIRouter(prefix="/api/v1")
 JSON = "application/json"
-PackHash = Annotated[str, Query(pattern="^([0-9a-f]{8,64})?$")]
-"""Beginning of a pack's hash; default: the current board's."""
 Superseded = Annotated[bool, Query(description="Include boards that a newer pack of their task superseded.")]
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemDocument, "description": text}
@@ -77,8 +75,8 @@ def list_boards(request: Request, database: DatabaseDep, superseded: Superseded 
                 .group_by(Entry.board_id)
             )
             counts = dict(session.execute(query).all())
-            boards = queries.every(session) if superseded else queries.current(session)
-            return [BoardBrief(**serializers.board_brief(board, counts.get(board.id, 0))) for board in boards]
+            boards = queries.all_boards(session) if superseded else queries.current_boards(session)
+            return [serializers.board_brief(board, counts.get(board.id, 0)) for board in boards]
 
         return _json_response(request, _etag(request, session, superseded), list[BoardBrief], make)
 
@@ -87,14 +85,14 @@ def list_boards(request: Request, database: DatabaseDep, superseded: Superseded 
 def get_board(request: Request, database: DatabaseDep, task: str, query: Annotated[BoardQuery, Query()]) -> Response:
     """One page of a view of a board; follow ``next`` until it is null."""
     with database.read_session() as session:
-        board_id, revision = queries.version(session, task, query.pack or None)
+        board_id, revision = queries.board_version(session, task, query.pack or None)
         etag = etag_of(request, "board.json", board_id, revision, query.model_dump())
 
         def make() -> bytes:
             view = View(**{name: getattr(query, name) for name in View.model_fields if name != "page"})
-            board = queries.find(session, task, query.pack or None)
-            page = queries.page(session, board, view, query.limit, query.cursor)
-            return json.dumps(serializers.board(page, page.following), allow_nan=False).encode()
+            board = queries.get_board(session, task, query.pack or None)
+            page = queries.board_page(session, board, view, query.limit, query.cursor)
+            return serializers.board(page).model_dump_json().encode()
 
         return conditional(request, etag, make, media_type=JSON)
 
@@ -107,8 +105,8 @@ def get_board(request: Request, database: DatabaseDep, task: str, query: Annotat
 def get_entry(request: Request, database: DatabaseDep, token: OptionalToken, identity: str) -> Response:
     """One entry with scorecard, manifest, files and history."""
     with database.read_session() as session:
-        detail = entries.find(session, identity, token)
-        etag = etag_of(request, "entry.json", *entries.version(detail))
+        detail = entries.get_entry(session, identity, token)
+        etag = etag_of(request, "entry.json", *entries.entry_version(detail))
         return _json_response(request, etag, EntryDocument, lambda: serializers.entry(detail))
 
 
@@ -122,12 +120,12 @@ def get_evidence(
 ) -> Response:
     """The evidence of an entry as it was submitted; reference rows have none."""
     with database.read_session() as session:
-        entry = entries.find(session, identity, token).entry
+        entry = entries.get_entry(session, identity, token).entry
         body = downloads.stream_evidence(settings, entry)
         etag = etag_of(request, "evidence", identity, entry.manifest_sha256)
     if (not_modified := unchanged(request, etag)) is not None:
         return not_modified
-    headers = {**kept(etag), "Content-Disposition": f'attachment; filename="{identity}.zip"'}
+    headers = {**cache_headers(etag), "Content-Disposition": f'attachment; filename="{identity}.zip"'}
     return StreamingResponse(body, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -141,11 +139,11 @@ def get_pack(
 ) -> Response:
     """What a submitter needs of a task: the pack's card, the originals and their evidence; never labels or oracles."""
     with database.read_session() as session:
-        board = queries.find(session, task, pack or None)
+        board = queries.get_board(session, task, pack or None)
         path, etag = downloads.public_bundle(settings, board), etag_of(request, "pack", board.pack_sha256)
     if (not_modified := unchanged(request, etag)) is not None:
         return not_modified
-    return FileResponse(path, media_type=MEDIA_TYPE, filename="pack.zip", headers=kept(etag))
+    return FileResponse(path, media_type=MEDIA_TYPE, filename="pack.zip", headers=cache_headers(etag))
 
 
 @router.get("/methods", response_model=list[MethodDocument], responses=_ERRORS)
@@ -176,16 +174,16 @@ def get_submission(request: Request, database: DatabaseDep, token: OptionalToken
     """State, rank and history of a submission."""
     with database.read_session() as session:
         entry = session.get(Entry, identity) if "\0" not in identity else None
-        if entry is None or not entries.visible(entry, token):
+        if entry is None or not entries.can_view(entry, token):
             raise Problem(404, "There is no submission with that id, or it is not listed and not yours.")
-    document = SubmissionDocument(**submission_document(request, database, identity))
+    document = submission_document(request, database, identity)
     etag = etag_of(request, "submission", document.model_dump_json())
     return _json_response(request, etag, SubmissionDocument, lambda: document)
 
 
 def _etag(request: Request, session: Session, *parts: object) -> str:
     """ETag of a response that changes only when a board changes."""
-    return etag_of(request, request.url.path, queries.versions(session), *parts)
+    return etag_of(request, request.url.path, queries.board_versions(session), *parts)
 
 
 def _json_response(request: Request, etag: str, kind: Any, make: Callable[[], Any]) -> Response:
@@ -199,17 +197,11 @@ def whoami(token: AnyToken) -> TokenDocument:
     return TokenDocument(name=token.name, scopes=token.scopes, expires_at=token.expires_at)
 
 
-def submission_document(request: Request, database: DatabaseDep, identity: str) -> dict[str, Any]:
-    """Content of a ``SubmissionDocument``; the caller has checked that the client may see it."""
+def submission_document(request: Request, database: DatabaseDep, identity: str) -> SubmissionDocument:
+    """State, rank and history of a submission; the caller has checked that the client may see it."""
     with database.read_session() as session:
         owner = session.get_one(Entry, identity).token_id
-        detail = entries.find(session, identity, session.get(Token, owner) if owner else None)
+        detail = entries.get_entry(session, identity, session.get(Token, owner) if owner else None)
         url = f"{base_url(request)}/entries/{identity}"
         warning = queue.worker_warning(session, request.app.state.settings.lease_seconds)
-        return serializers.submission(detail.entry, detail.placing, detail.ranked, detail.events, url, warning)
-
-
-def base_url(request: Request) -> str:
-    """Public address of the site."""
-    public = cast("Any", request.app.state.settings).public_url
-    return str(public or request.base_url).rstrip("/")
+        return serializers.submission(detail, url, warning)

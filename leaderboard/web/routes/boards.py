@@ -1,10 +1,10 @@
-"""The pages: rendered here, usable without a script, all state in the address."""
+"""Pages of boards and entries, with their charts and files."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -12,45 +12,21 @@ from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from forgetbench.leaderboard.auth.dependencies import DatabaseDep, SettingsDep
-from forgetbench.leaderboard.boards import charts, entries
-from forgetbench.leaderboard.boards import queries as boards
-from forgetbench.leaderboard.boards.view import View
+from forgetbench.leaderboard.boards import charts, entries, queries
+from forgetbench.leaderboard.boards.view import PageView
 from forgetbench.leaderboard.db.models import Board
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.errors import Problem
-from forgetbench.leaderboard.render import board_export as exports
-from forgetbench.leaderboard.render import table_export as sheets
-from forgetbench.leaderboard.render import table_export as tabling
-from forgetbench.leaderboard.render import vega
-from forgetbench.leaderboard.render.templates import STATIC, Pages
+from forgetbench.leaderboard.render import exports, vega
+from forgetbench.leaderboard.render.board_page import PageChart, board_context, chart_axes, draw_chart
+from forgetbench.leaderboard.render.templates import STATIC
 from forgetbench.leaderboard.web.caching import Cache, conditional, etag_of
-from forgetbench.leaderboard.web.routes.api import PackHash, base_url
+from forgetbench.leaderboard.web.context import base_url, pages_of
+from forgetbench.reporting.figures.style import DARK, LIGHT
 
 router = APIRouter()
 HTML = "text/html; charset=utf-8"
 SVG = "image/svg+xml"
-
-
-AxisKey = Annotated[str, Query(pattern=r"^([a-z][a-z0-9.-]{0,63})?$")]
-
-
-class Chart(NamedTuple):
-    """A chart on a board's page."""
-
-    x: str
-    y: str
-    body: Markup
-
-
-class BoardView(View):
-    """A view of a board's page."""
-
-    pack: PackHash = ""
-    """The beginning of a pack's hash, for a superseded board."""
-    x: AxisKey = ""
-    """What the chart shows from left to right: distance, cost, or a metric's name; cost where it is left out."""
-    y: AxisKey = ""
-    """What it shows upwards; distance where it is left out."""
 
 
 @router.get("/boards/{task:path}")
@@ -59,132 +35,119 @@ def board(
     database: DatabaseDep,
     settings: SettingsDep,
     task: str,
-    query: Annotated[BoardView, Query()],
+    view: Annotated[PageView, Query()],
 ) -> Response:
-    """A board; with ``.csv``, ``.json``, ``.md`` or ``.tex`` behind its name, the same view as a file.
+    """A board; with ``.csv``, ``.json``, ``.md`` or ``.tex`` after its name, the same view as a file.
 
-    With ``.svg`` it is the chart as a picture, with ``.vega`` its specification for Vega-Lite.
+    With ``.svg`` it is the first chart as a picture, with ``.vega`` its Vega-Lite specification.
     """
     name, _, ending = task.rpartition(".")
-    if ending in exports.FORMATS:
-        return _export(request, database, name, ending, query)
+    if ending in exports.BOARD_WRITERS:
+        return _export(request, database, name, ending, view)
     if ending in {"svg", "vega"}:
-        return _chart_file(request, database, name, ending, query)
+        return _chart_file(request, database, name, ending, view)
+    program = vega.program_address(settings)
     with database.read_session() as session:
-        identity, _ = boards.version(session, task, query.pack or None)
-        told = (identity, boards.versions(session, task), query.model_dump(), base_url(request), vega.address(settings))
-        etag = etag_of(request, "board", *told)
+        board_id, _ = queries.board_version(session, task, view.pack or None)
+        versions = queries.board_versions(session, task)
+        etag = etag_of(request, "board", board_id, versions, view.model_dump(), base_url(request), program)
 
         def make() -> bytes:
-            found = boards.find(session, task, query.pack or None)
-            page = boards.page(session, found, query, settings.page_rows)
-            return _pages(request).render(
-                "board.html",
-                page=page,
-                view=query,
-                board=found,
-                summary=found.summary or {},
-                charts=_charts(request, session, found, query),
-                axes=charts.choices(found),
-                versions=[other for other in boards.of_task(session, found.task) if other.id != found.id],
-                program=vega.address(settings),
-            )
+            board = queries.get_board(session, task, view.pack or None)
+            page_charts = _charts(request, session, board, view)
+            context = board_context(session, board, view, settings.page_rows, page_charts)
+            return pages_of(request).render("board.html", program=program, **context)
 
         return conditional(request, etag, make, media_type=HTML)
 
 
-def _export(request: Request, database: Database, task: str, ending: str, query: BoardView) -> Response:
-    media_type, write = exports.FORMATS[ending]
+def _export(request: Request, database: Database, task: str, ending: str, view: PageView) -> Response:
     with database.read_session() as session:
-        found = boards.find(session, task, query.pack or None)
-        etag = etag_of(request, "export", ending, found.id, found.revision, query.model_dump(), base_url(request))
-        name = re.sub(r"[^\w-]+", "-", task)
+        board, base = queries.get_board(session, task, view.pack or None), base_url(request)
+        etag = etag_of(request, "export", ending, board.id, board.revision, view.model_dump(), base)
+
+        def make() -> bytes:
+            return exports.BOARD_WRITERS[ending](queries.board_page(session, board, view, None), base).encode()
+
         return conditional(
             request,
             etag,
-            lambda: write(boards.page(session, found, query, None), base_url(request)),
-            media_type=media_type,
-            headers={"Content-Disposition": f'attachment; filename="{name}.{ending}"'},
+            make,
+            media_type=exports.MEDIA_TYPES[ending],
+            headers=attachment(re.sub(r"[^\w-]+", "-", task), ending),
         )
 
 
-def _charts(request: Request, session: Session, board: Board, query: BoardView) -> list[Chart]:
-    """The charts of a board's page; each is drawn once for all sorts and filters of the table."""
+def attachment(name: str, ending: str) -> dict[str, str]:
+    """Headers of a response that is saved as a file."""
+    return {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
+
+
+def _charts(request: Request, session: Session, board: Board, view: PageView) -> list[PageChart]:
+    """The charts of a board's page; each is drawn once per revision, for all sorts and filters of the table."""
     cache: Cache = request.app.state.cache
-    first, *others = charts.default_axes(board)
-    found = []
-    for x, y in ((query.x or first[0], query.y or first[1]), *others):
-        name = etag_of(request, "chart", board.id, board.revision, x, y)
-        body = cache.get(name)
+    drawn = []
+    for x, y in chart_axes(board, view):
+        key = etag_of(request, "chart", board.id, board.revision, x, y)
+        body = cache.get(key)
         if body is None:
-            drawing = charts.draw(session, board, x, y)
-            body = _pages(request).render("chart.html", drawing=drawing) if drawing else b""
-            cache.put(name, body)
+            body = draw_chart(session, board, x, y).encode()
+            cache.put(key, body)
         if body:
-            found.append(Chart(x, y, Markup(body.decode())))  # noqa: S704 - our own template, which escapes
-    return found
+            drawn.append(PageChart(x, y, Markup(body.decode())))  # noqa: S704 - drawn by `inline_svg`, which escapes
+    return drawn
 
 
-def _chart_file(request: Request, database: Database, task: str, ending: str, query: BoardView) -> Response:
+def _chart_file(request: Request, database: Database, task: str, ending: str, view: PageView) -> Response:
+    """The first chart of a board as a file, in the colors that the view names."""
     with database.read_session() as session:
-        found = boards.find(session, task, query.pack or None)
-        first = charts.default_axes(found)[0]
-        x, y = query.x or first[0], query.y or first[1]
-        etag = etag_of(request, ending, found.id, found.revision, x, y)
-        if ending == "vega":
-            return conditional(
-                request,
-                etag,
-                lambda: json.dumps(charts.specification(session, found, x, y)).encode(),
-                media_type="application/json",
-            )
+        board = queries.get_board(session, task, view.pack or None)
+        x, y = chart_axes(board, view)[0]
+        etag = etag_of(request, ending, board.id, board.revision, x, y, view.theme)
 
         def make() -> bytes:
-            drawing = charts.draw(session, found, x, y)
-            if drawing is None:
-                raise Problem(404, "There is nothing to draw on this board yet.")
-            return _pages(request).render("chart.svg", drawing=drawing)
+            chart = charts.draw(session, board, x, y, DARK if view.theme == "dark" else LIGHT)
+            if chart is None:
+                raise Problem(404, "This board has no chart yet: it needs an entry with both numbers.")
+            if ending == "vega":
+                return json.dumps(chart.specification).encode()
+            return vega.standalone_svg(chart.specification, chart.text)
 
-        return conditional(request, etag, make, media_type=SVG)
+        return conditional(request, etag, make, media_type=SVG if ending == "svg" else "application/json")
 
 
 @router.get("/vega.js")
 def vega_program(settings: SettingsDep) -> Response:
-    """The program of the interactive chart; its address bears its version, so that it may be kept."""
-    path = vega.path_of(settings)
+    """The program of the interactive charts; its address contains its version, so that browsers may cache it."""
+    path = vega.program_path(settings)
     if not path.is_file():
-        raise Problem(404, "The interactive chart is not there yet; a worker makes its program.")
+        raise Problem(404, "Interactive charts are not available yet: a worker writes their program when it starts.")
     return FileResponse(path, media_type="text/javascript", headers={"Cache-Control": "max-age=31536000, immutable"})
 
 
 @router.get("/favicon.ico")
 def icon() -> FileResponse:
-    """The site's icon, where a browser asks for it unbidden: beside JSON, which names none."""
+    """The site's icon, for responses that do not name one, such as JSON."""
     return FileResponse(STATIC / "icon.svg", media_type=SVG, headers={"Cache-Control": "max-age=86400"})
 
 
-@router.get("/entries/{identity}")
-def entry(request: Request, database: DatabaseDep, identity: str) -> Response:
-    """An entry, whole; with ``.csv``, ``.json``, ``.md`` or ``.tex`` behind its id, its tables as a file."""
-    identity, _, ending = identity.partition(".")
-    url = f"{base_url(request)}/entries/{identity}"
+@router.get("/entries/{entry_id}")
+def entry(request: Request, database: DatabaseDep, entry_id: str) -> Response:
+    """An entry; with ``.csv`` or ``.json`` after its id, its tables as a file."""
+    entry_id, _, ending = entry_id.partition(".")
+    base = base_url(request)
     with database.read_session() as session:
-        whole = entries.find(session, identity)
+        detail = entries.get_entry(session, entry_id)
         if ending:
-            if ending not in sheets.WRITERS:
-                raise Problem(404, "There is no entry of that id, or it is not listed.")
-            sheet = sheets.Sheet(whole.entry.label, url, tabling.entry(whole, boards.columns_of(whole.board)))
-            headers = {"Content-Disposition": f'attachment; filename="{identity}.{ending}"'}
-            return Response(sheets.WRITERS[ending](sheet), media_type=exports.FORMATS[ending][0], headers=headers)
+            if ending not in exports.VIEW_WRITERS:
+                raise Problem(404, f"Entries are available as .{' and .'.join(exports.VIEW_WRITERS)} files.")
+            tables = exports.entry(detail, queries.columns_of(detail.board))
+            view = exports.View(detail.entry.label, f"{base}/entries/{entry_id}", tables)
+            body, headers = exports.VIEW_WRITERS[ending](view), attachment(entry_id, ending)
+            return Response(body, media_type=exports.MEDIA_TYPES[ending], headers=headers)
 
         def make() -> bytes:
-            return _pages(request).render("entry.html", alone=False, **entries.shown(whole, base_url(request)))
+            return pages_of(request).render("entry.html", **entries.template_context(detail, base))
 
-        etag = etag_of(request, "entry", *entries.version(whole), base_url(request))
+        etag = etag_of(request, "entry", *entries.entry_version(detail), base)
         return conditional(request, etag, make, media_type=HTML)
-
-
-def _pages(request: Request) -> Pages:
-    found: Any = request.app.state.pages
-    assert isinstance(found, Pages)  # noqa: S101 - tells the type checker
-    return found

@@ -1,4 +1,4 @@
-"""What others take of this site: a feed of what is new, a badge of an entry's place, and everything that is listed."""
+"""For other sites: a feed of new entries, badges, and a dump of everything that is listed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import contains_eager
 
 from forgetbench.leaderboard.auth.dependencies import DatabaseDep, SettingsDep
-from forgetbench.leaderboard.boards import entries
-from forgetbench.leaderboard.boards import queries as boards
+from forgetbench.leaderboard.boards import entries, queries
 from forgetbench.leaderboard.db.models import Board, Entry
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.render import dump as dumps
 from forgetbench.leaderboard.render import formatting
-from forgetbench.leaderboard.web.caching import conditional, etag_of, kept, unchanged
-from forgetbench.leaderboard.web.routes.api import base_url
+from forgetbench.leaderboard.web.caching import cache_headers, conditional, etag_of, unchanged
+from forgetbench.leaderboard.web.context import base_url, pages_of
 
 router = APIRouter()
 NEWEST = 50
 _EMBEDDED = {"Cache-Control": "max-age=300", "Cross-Origin-Resource-Policy": "cross-origin"}
-"""A badge stands on pages of other sites."""
+"""Headers of a badge, which pages of other sites show."""
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -30,7 +29,7 @@ _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def feed(request: Request, database: DatabaseDep) -> Response:
     """The newest entries of all boards."""
     with database.read_session() as session:
-        etag = etag_of(request, "feed", boards.versions(session), base_url(request))
+        etag = etag_of(request, "feed", queries.board_versions(session), base_url(request))
 
         def make() -> bytes:
             query = (
@@ -38,11 +37,11 @@ def feed(request: Request, database: DatabaseDep) -> Response:
                 .join(Entry.board)
                 .where(Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference", Board.superseded_at.is_(None))
                 .order_by(Entry.listed_at.desc(), Entry.id)
-                .options(contains_eager(Entry.board), boards.light_columns())
+                .options(contains_eager(Entry.board), queries.without_manifest())
                 .limit(NEWEST)
             )
-            found = session.scalars(query).all()
-            body: bytes = request.app.state.pages.render("feed.xml", found=found, base=base_url(request))
+            newest = session.scalars(query).all()
+            body = pages_of(request).render("feed.xml", newest=newest, base=base_url(request))
             return _NOT_XML.sub("", body.decode()).encode()
 
         return conditional(request, etag, make, media_type="application/atom+xml")
@@ -50,22 +49,22 @@ def feed(request: Request, database: DatabaseDep) -> Response:
 
 @router.get("/dump.jsonl")
 def dump(request: Request, database: DatabaseDep, settings: SettingsDep) -> Response:
-    """Everything that is listed, one entry on each line, behind a head that says what it is."""
+    """Everything that is listed, one entry per line, after a line that describes the file."""
     with database.read_session() as session:
-        etag = etag_of(request, "dump", boards.versions(session))
-    if (same := unchanged(request, etag)) is not None:
-        return same
-    named = {**kept(etag), "Content-Disposition": 'attachment; filename="dump.jsonl"'}
-    return StreamingResponse(dumps.lines(database, settings), media_type="application/jsonl", headers=named)
+        etag = etag_of(request, "dump", queries.board_versions(session))
+    if (not_modified := unchanged(request, etag)) is not None:
+        return not_modified
+    headers = {**cache_headers(etag), "Content-Disposition": 'attachment; filename="dump.jsonl"'}
+    return StreamingResponse(dumps.lines(database, settings), media_type="application/jsonl", headers=headers)
 
 
-@router.get("/badges/{identity}.svg")
-def badge(request: Request, database: DatabaseDep, identity: str) -> Response:
-    """An entry's place and tier as a small picture, for a README."""
+@router.get("/badges/{entry_id}.svg")
+def badge(request: Request, database: DatabaseDep, entry_id: str) -> Response:
+    """An entry's rank and tier as a small picture, for a README."""
     with database.read_session() as session:
-        whole = entries.find(session, identity)
-        place = whole.placing
-        rank = f"rank {formatting.rank_text(place.low, place.high)} of {whole.ranked}" if place else "not ranked"
-        text = f"{rank}, {whole.entry.tier}"
-    body: bytes = request.app.state.pages.render("badge.svg", text=text, width=round(6.4 * len(text)) + 14)
+        detail = entries.get_entry(session, entry_id)
+        placing = detail.placing
+        rank = f"rank {formatting.rank_text(placing.low, placing.high)} of {detail.ranked}" if placing else "not ranked"
+        text = f"{rank}, {detail.entry.tier}"
+    body = pages_of(request).render("badge.svg", text=text, width=round(6.4 * len(text)) + 14)
     return Response(body, media_type="image/svg+xml", headers=_EMBEDDED)

@@ -120,7 +120,7 @@ async def submit(
         return JSONResponse(DryRunDocument(task=receipt.task, accepted=True, detail=detail).model_dump())
     content = await run_in_threadpool(submission_document, request, database, receipt.entry_id)
     location = {"Location": f"/api/v1/submissions/{receipt.entry_id}"}
-    return JSONResponse(content, 200 if receipt.repeated else 202, location)
+    return JSONResponse(content.model_dump(mode="json"), 200 if receipt.repeated else 202, location)
 
 
 @router.post("/submissions/{identity}/verifications", status_code=202, responses=WRITE_ERRORS, openapi_extra=_ZIP_BODY)
@@ -148,4 +148,4 @@ def change_state(
     request.app.state.limits.count_write(_address(request), token.id)
     with database.write_session() as session:
         moderation.change_state(session, settings, identity, requested, token.name, token)
-    return SubmissionDocument(**submission_document(request, database, identity))
+    return submission_document(request, database, identity)

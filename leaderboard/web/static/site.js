@@ -1,10 +1,10 @@
-// Comfort only: without this script every page works the same. Filters apply as soon as they are chosen.
+// Convenience only: every page works without this script. Filters apply as soon as they are chosen.
 "use strict";
 for (const form of document.querySelectorAll("form.filters:not(.try)")) {
   form.addEventListener("change", (event) => {
     if (event.target.matches("select, input[type=checkbox]")) form.requestSubmit();
   });
-  // Empty fields stay out of the address, so that a copied link is short.
+  // Empty fields are left out of the address, so that a copied link is short.
   form.addEventListener("submit", () => {
     for (const field of form.elements) {
       const standard = { columns: "ranking", tier: "all" }[field.name];
@@ -13,7 +13,7 @@ for (const form of document.querySelectorAll("form.filters:not(.try)")) {
     setTimeout(() => { for (const field of form.elements) field.disabled = false; });
   });
 }
-// On the page about the API: the parts of a path come out of their fields, and what is empty stays out of the address.
+// On the API page: path parameters come from their fields, and empty fields are left out of the address.
 for (const form of document.querySelectorAll("form.try")) {
   form.hidden = false;
   form.addEventListener("submit", () => {
@@ -43,7 +43,7 @@ for (const block of document.querySelectorAll("pre.command")) {
   block.replaceWith(frame);
   frame.append(block, button);
 }
-// The interactive chart: Vega in its interpreter, loaded only for those who ask for it.
+// Interactive charts: Vega in its own interpreter, loaded when a reader asks for it.
 for (const figure of document.querySelectorAll("figure[data-chart]")) {
   const button = document.createElement("button");
   button.type = "button";
@@ -52,32 +52,27 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
     button.disabled = true;
     try {
       if (!window.vegaEmbed) {
-        await new Promise((done, failed) => {
+        await new Promise((resolve, reject) => {
           const program = document.createElement("script");
           program.src = figure.dataset.program;
-          program.onload = done;
-          program.onerror = failed;
+          program.onload = resolve;
+          program.onerror = reject;
           document.head.append(program);
         });
       }
-      const specification = await (await fetch(figure.dataset.chart)).json();
-      const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-      const lines = { gridColor: color("--line"), domainColor: color("--line"), tickColor: color("--line") };
+      const theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+      const specification = await (await fetch(`${figure.dataset.chart}&theme=${theme}`)).json();
+      specification.width = "container";
+      // The wheel and dragging move both axes; one layer carries the selection for all of them.
+      const points = specification.layer.find((layer) => layer.mark.type === "point");
+      points.params = [{ name: "view", select: "interval", bind: "scales" }];
       const place = document.createElement("div");
       place.className = "place";
-      const still = figure.querySelector("svg");
-      still.replaceWith(place);
+      figure.querySelector("svg").replaceWith(place);
       await window.vegaEmbed(place, specification, {
         ast: true, actions: false, defaultStyle: false, renderer: "canvas",
         tooltip: (_handler, _event, _item, value) => {
           place.title = value ? Object.entries(value).map(([key, text]) => `${key}: ${text}`).join("\n") : "";
-        },
-        config: {
-          axis: { ...lines, labelColor: color("--quiet"), titleColor: color("--ink"), titleFontWeight: "normal" },
-          legend: { orient: "top", labelColor: color("--ink") },
-          rule: { color: color("--good") }, line: { color: color("--accent") },
-          range: { category: [color("--accent"), color("--quiet"), color("--good")] },
-          view: { stroke: null },
         },
       });
       button.remove();

@@ -1,4 +1,4 @@
-"""Names beside points, placed so that none lies over another name or over a point."""
+"""Names of points, placed so that none covers another name or a point."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Box(NamedTuple):
 
 
 class Label(NamedTuple):
-    """A name that found its place, in pixels; y grows upwards."""
+    """A name with its place in pixels; y grows upwards."""
 
     point: int
     """Number of the point that it names."""
@@ -38,7 +38,7 @@ class Label(NamedTuple):
     y: float
     """Middle of the text."""
     line: tuple[float, float] | None
-    """Where a line from the point ends; None where the name stands beside it."""
+    """End of a line from the point to the name; None where the name is next to its point."""
 
 
 def text_width(text: str, size: float) -> float:
@@ -63,15 +63,15 @@ def place(
         order: Points to name, the most important first.
         area: Width and height.
         size: Size of the letters.
-        taken: Places where something stands already.
+        taken: Places that are occupied already.
 
     Returns:
-        The names that fit, none over another, over a point or over the edge.
+        The names that fit; none covers another or a point, or crosses the edge.
     """
     dots = [Box(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in points]
     boxes = list(taken)
     lines: list[tuple[tuple[float, float], tuple[float, float]]] = []
-    found = []
+    placed = []
     for index in order:
         width, height = text_width(names[index], size), size * 1.15
         for label, box in _candidates(index, points[index], width, height):
@@ -88,9 +88,9 @@ def place(
             boxes.append(box)
             if stroke:
                 lines.append(stroke)
-            found.append(label)
+            placed.append(label)
             break
-    return found
+    return placed
 
 
 def _candidates(index: int, point: tuple[float, float], width: float, height: float) -> Iterable[tuple[Label, Box]]:
@@ -106,7 +106,7 @@ def _candidates(index: int, point: tuple[float, float], width: float, height: fl
 
 
 def _crosses(line: tuple[tuple[float, float], tuple[float, float]], box: Box) -> bool:
-    """Whether a line runs through a box (looked at in eight places, which is enough for letters)."""
+    """Whether a line runs through a box (checked at eight places, which is enough for letters)."""
     (x, y), (to_x, to_y) = line
     steps = [step / 8 for step in range(1, 9)]
     return any(

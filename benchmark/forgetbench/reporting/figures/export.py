@@ -1,4 +1,4 @@
-"""Pictures as files."""
+"""Charts as files."""
 
 from __future__ import annotations
 
@@ -7,37 +7,42 @@ import html
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import vl_convert
 
 from forgetbench.errors import UsageError
-from forgetbench.reporting.figures.catalog import Picture
 from forgetbench.store import write_atomically
 
-PIXELS = 3.0
+if TYPE_CHECKING:
+    from forgetbench.reporting.figures.catalog import Picture
+    from forgetbench.reporting.figures.style import Spec
+
+PNG_SCALE = 3.0
 """Pixels of a PNG for each of the drawing's: about 300 per inch in a paper's column."""
 FOLDER = ("svg", "png", "pdf", "html")
-"""What a folder gets of each picture."""
+"""Formats of each picture in a folder."""
 
 
-def as_svg(picture: Picture) -> bytes:
-    """Scalable, for pages and slides."""
-    return str(vl_convert.vegalite_to_svg(picture.specification, allowed_base_urls=[])).encode()
+def draw_svg(specification: Spec) -> str:
+    """A chart as SVG. Nothing is loaded from elsewhere."""
+    return str(vl_convert.vegalite_to_svg(specification, allowed_base_urls=[]))
 
 
-def as_png(picture: Picture) -> bytes:
-    """Pixels."""
-    return bytes(vl_convert.vegalite_to_png(picture.specification, scale=PIXELS, allowed_base_urls=[]))
+def _svg(picture: Picture) -> bytes:
+    return draw_svg(picture.specification).encode()
 
 
-def as_pdf(picture: Picture) -> bytes:
-    """Scalable, for LaTeX."""
+def _png(picture: Picture) -> bytes:
+    return bytes(vl_convert.vegalite_to_png(picture.specification, scale=PNG_SCALE, allowed_base_urls=[]))
+
+
+def _pdf(picture: Picture) -> bytes:
     return bytes(vl_convert.vegalite_to_pdf(picture.specification, allowed_base_urls=[]))
 
 
-def as_page(picture: Picture) -> bytes:
-    """One page that shows values under the pointer; everything that it needs is in it."""
+def _html(picture: Picture) -> bytes:
+    """One page that shows values under the pointer, with everything that it needs inside."""
     page = str(vl_convert.vegalite_to_html(_without_tags(picture.specification), bundle=True))
     caption = f'<p style="font:14px/1.5 sans-serif;max-width:46rem;margin:1rem">{html.escape(picture.caption)}</p>'
     head, end, tail = page.rpartition("</body>")
@@ -45,25 +50,25 @@ def as_page(picture: Picture) -> bytes:
 
 
 def _without_tags(value: Any) -> Any:
-    """The specification with no text that could end the page's script: a row is named by whoever made it."""
+    """The specification without text that could end the page's script: rows bear names that anyone may choose."""
     if isinstance(value, dict):
-        return {key: _without_tags(one) for key, one in value.items()}
+        return {key: _without_tags(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_tags(one) for one in value]
+        return [_without_tags(item) for item in value]
     return value.replace("</", "< /") if isinstance(value, str) else value
 
 
-def as_json(picture: Picture) -> bytes:
-    """The Vega-Lite specification, to go on from."""
+def _json(picture: Picture) -> bytes:
+    """The Vega-Lite specification, for further work."""
     return (json.dumps(picture.specification, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 WRITERS: dict[str, Callable[[Picture], bytes]] = {
-    "svg": as_svg,
-    "png": as_png,
-    "pdf": as_pdf,
-    "html": as_page,
-    "json": as_json,
+    "svg": _svg,
+    "png": _png,
+    "pdf": _pdf,
+    "html": _html,
+    "json": _json,
 }
 """Ending of a file -> writer."""
 
@@ -83,23 +88,28 @@ def write(pictures: list[Picture], output: Path) -> list[Path]:
     """
     ending = output.suffix.removeprefix(".")
     if not ending or output.is_dir():
-        found = [(output / f"{picture.name}.{kind}", WRITERS[kind](picture)) for picture in pictures for kind in FOLDER]
+        files = [(output / f"{picture.name}.{kind}", WRITERS[kind](picture)) for picture in pictures for kind in FOLDER]
         output.mkdir(parents=True, exist_ok=True)
     elif ending not in WRITERS:
-        raise UsageError(f"{output}: a picture's ending is one of {', '.join(WRITERS)}; without one it is a folder.")
+        raise UsageError(
+            f"Unknown picture format {ending!r} ({output}). Available: {', '.join(WRITERS)}; a path without an ending "
+            "is a folder."
+        )
     elif len(pictures) > 1:
         names = ", ".join(picture.name for picture in pictures)
-        raise UsageError(f"{len(pictures)} pictures do not fit into {output}: name a folder, or one of them ({names}).")
+        raise UsageError(
+            f"{len(pictures)} pictures do not fit into one file ({output}). Name a folder, or choose one of: {names}."
+        )
     else:
-        found = [(output, WRITERS[ending](picture)) for picture in pictures]
-    for path, content in found:
+        files = [(output, WRITERS[ending](picture)) for picture in pictures]
+    for path, content in files:
         write_atomically(path, content)
-    return [path for path, _ in found]
+    return [path for path, _ in files]
 
 
-def as_figure(picture: Picture) -> str:
-    """A picture in a page, as an image that is part of it (drawings side by side would share their marks' names)."""
-    data = base64.b64encode(as_svg(picture)).decode()
+def figure_html(picture: Picture) -> str:
+    """A picture in a page, as an image that is part of it (inline drawings would share the names of their marks)."""
+    data = base64.b64encode(_svg(picture)).decode()
     caption = html.escape(picture.caption)
     return (
         f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{caption}">'

@@ -1,27 +1,19 @@
-"""What a picture shows of a row: plain numbers, so that a board in memory and one in a database draw alike."""
+"""What a chart shows of a row: plain numbers, so that a board in memory and one in a database draw alike."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
-REFERENCES = ("Retrain", "No unlearning")
-"""The reference rows, as `forgetbench.scoring.scorer` names them."""
+from forgetbench.method_label import MethodLabel
+from forgetbench.reporting.figures.style import Kind
 
-
-class Ends(Protocol):
-    """A band, from a scorecard or from a database."""
-
-    @property
-    def low(self) -> float:
-        """Lower end."""
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
+MORE = ":…"
+"""What a short name has instead of its hyper-parameters."""
 
 
 class Interval(NamedTuple):
-    """A number with its 95 % interval, where it has one."""
+    """A number with the ends of its 95 % interval, which are the number itself where it has none."""
 
     value: float
     low: float
@@ -29,20 +21,18 @@ class Interval(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One row of a board."""
+    """One row of a board in a scatter chart."""
 
     label: str
     """The row's name."""
-    kind: str
-    """One of style.KINDS."""
-    cost: float | None = None
-    """FLOPs as a share of retraining's."""
-    distance: Interval | None = None
-    """Distance to the oracles."""
-    forget: Interval | None = None
-    """Accuracy on what was to be forgotten, minus the oracles'; a share."""
-    utility: Interval | None = None
-    """Test accuracy minus the oracles'; a share."""
+    kind: Kind
+    """Ranked, not ranked, or which reference row."""
+    x: Interval
+    """Its number on the axis from left to right, in the unit of that axis."""
+    y: Interval
+    """Its number on the axis from bottom to top."""
+    url: str = ""
+    """Where the point leads; "" for nowhere."""
 
 
 def forgetting_metric(track: str) -> str:
@@ -50,20 +40,28 @@ def forgetting_metric(track: str) -> str:
     return "gap.forget" if track == "match-oracle" else "gap.test-forgotten"
 
 
-def kind_of(label: str, *, ranked: bool) -> str:
+def kind_of(label: str, *, ranked: bool) -> Kind:
     """The kind of a row."""
-    if label in REFERENCES:
-        return label
+    if label == "Retrain":
+        return "Retrain"
+    if label == "No unlearning":
+        return "No unlearning"
     return "ranked" if ranked else "not ranked"
 
 
-def interval(value: float | None, low: float | None, high: float | None) -> Interval | None:
-    """A number and the ends of its interval, which are the number itself where there are none."""
+def interval(value: float | None, low: float | None, high: float | None, scale: float = 1.0) -> Interval | None:
+    """A number with its interval in the unit of an axis; None without a number."""
     if value is None:
         return None
-    return Interval(value, value if low is None else low, value if high is None else high)
+    ends = (value, value if low is None else low, value if high is None else high)
+    return Interval(*(scale * number for number in ends))
 
 
-def in_points(band: Ends | None) -> tuple[float, float]:
-    """Ends of the band of an accuracy gap, in percentage points."""
-    return (0.0, 0.0) if band is None else (100 * band.low, 100 * band.high)
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Row -> a name that fits: hyper-parameters become an ellipsis where the method has one such row only."""
+    labels = {name: MethodLabel.parse(name) for name in names}
+    heads = [label.name for label in labels.values() if label.values]
+    return {
+        name: f"{label.name}{MORE}" if label.values and heads.count(label.name) == 1 else name
+        for name, label in labels.items()
+    }

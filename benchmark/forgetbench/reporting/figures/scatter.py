@@ -1,182 +1,284 @@
-"""Rows of a board as points: distance against cost, and forgetting against utility."""
+"""Rows of a board as points: distance against cost, forgetting against utility, or any other two numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
-import altair as alt
-
-from forgetbench.reporting.figures._axes import Axis, axis
 from forgetbench.reporting.figures._label_placement import Box, place, text_width
-from forgetbench.reporting.figures._style import (
+from forgetbench.reporting.figures.axes import TICKS, Axis, linear_axis, symlog_axis
+from forgetbench.reporting.figures.points import Interval, Point
+from forgetbench.reporting.figures.style import (
     KINDS,
     LETTER,
     LIGHT,
+    Spec,
     Theme,
-    color_of,
+    category,
+    color_by_kind,
     finish,
-    shape_of,
-    values,
-    written,
+    layer,
+    quantity,
+    shape_by_kind,
+    text_layers,
 )
-from forgetbench.reporting.figures.points import Interval, Point
-from forgetbench.scoring.ranking import pareto_front
 
-WIDTH, HEIGHT = 330.0, 250.0
 NAMED = 60
 """At most so many points bear names: beyond that there is no room in any case."""
-DISTANCE = "distance to retraining, in oracle sd"
-FORGET, UTILITY = "accuracy on the forgotten, points from retraining", "test accuracy, points from retraining"
 BAND_NAME = "oracle band"
 BUDGETS = (1.0, 5.0, 20.0, 100.0)
 """Budget classes, % of retraining's FLOPs (protocol section 3)."""
 
 
-def pareto(points: Sequence[Point], limit: float | None, theme: Theme = LIGHT) -> dict[str, Any] | None:
-    """Distance against cost, with the front: the ranked rows that no other beats in both. None without any cost.
+@dataclass(frozen=True)
+class Dimension:
+    """What one axis of a scatter chart shows."""
+
+    title: str
+    """In words, with the unit."""
+    constant: float | None = None
+    """Where the axis turns from linear to logarithmic; None for a linear axis."""
+    small: bool = False
+    """Whether the constant shrinks to the least value above 0, so that small values are seen apart."""
+    ticks: tuple[float, ...] = TICKS
+    """Values that bear a number on a logarithmic axis."""
+    minimum: float = 0.0
+    """A logarithmic axis reaches at least this far up."""
+    better: Literal["up", "down", ""] = ""
+    """The better end; "" where neither is."""
+    band: tuple[float, float] | None = None
+    """Ends of the oracle band."""
+    zero_line: bool = False
+    """Whether a line marks 0, where retrained models are."""
+
+    def axis(self, ends: Sequence[float], length: float) -> Axis:
+        """The axis that shows so many values, or ends of intervals, in a length in pixels."""
+        shown = [*ends, *(self.band or ())]
+        if self.constant is None:
+            return linear_axis(shown, length)
+        least = min((end for end in ends if end > 0), default=self.constant) if self.small else self.constant
+        return symlog_axis(shown, length, min(self.constant, least), self.ticks, minimum=self.minimum)
+
+
+COST = Dimension("cost, % of retraining's FLOPs", 1.0, small=True, ticks=BUDGETS, minimum=100, better="down")
+DISTANCE = Dimension("distance to retraining, in oracle sd", 1.0, minimum=10, better="down")
+
+
+def gap(title: str, minimum: float, band: tuple[float, float] | None) -> Dimension:
+    """An accuracy minus the oracles', in percentage points.
 
     Args:
-        points: The rows.
-        limit: End of the family band, None where the board has none.
+        title: In words, with the unit.
+        minimum: The axis reaches at least this far up.
+        band: Ends of the oracle band, in points.
+    """
+    return Dimension(title, 2.0, ticks=(0, 1, 3, 10, 30, 100), minimum=minimum, band=band, zero_line=True)
+
+
+class Size(NamedTuple):
+    """Size of a chart without what is written around it, in pixels."""
+
+    width: float
+    height: float
+    letter: float = LETTER
+    """Size of its letters."""
+
+
+COLUMN = Size(330.0, 250.0)
+"""A paper's column."""
+
+
+def pareto(points: Sequence[Point], limit: float | None, theme: Theme = LIGHT) -> Spec | None:
+    """Distance against cost, with the front of the ranked rows; None where no method has a cost.
+
+    Args:
+        points: The rows; cost in % of retraining's FLOPs, distance in oracle standard deviations.
+        limit: End of the family band; None where the board has none.
         theme: Colors.
     """
-    shown = [(p, 100 * p.cost, p.distance) for p in points if p.cost is not None and p.distance is not None]
-    if not any(p.kind in KINDS[:2] for p, _, _ in shown):
-        return None
-    least = min(cost for _, cost, _ in shown if cost > 0)
-    x_axis = axis([cost for _, cost, _ in shown], WIDTH, min(1.0, least), BUDGETS, minimum=100)
-    y_axis = axis([end for _, _, d in shown for end in (d.value, d.high)], HEIGHT, minimum=10)
-    rows: list[dict[str, Any]] = [
-        {"label": p.label, "kind": p.kind, "cost": c, "distance": d.value, "low": max(d.low, 0.0), "high": d.high}
-        for p, c, d in shown
-    ]
-    x = _encoding(alt.X, "cost", "cost, % of retraining's FLOPs", x_axis)
-    y = _encoding(alt.Y, "distance", DISTANCE, y_axis)
-    ranked = [row for row in rows if row["kind"] == "ranked"]
-    optimal = pareto_front([(row["cost"], row["distance"]) for row in ranked]).tolist() if ranked else []
-    front = sorted(
-        (row for row, best in zip(ranked, optimal, strict=True) if best), key=lambda row: (row["cost"], row["distance"])
-    )
-    layers: list[Any] = _band_below(limit, (x_axis, y_axis), x, y, theme) if limit is not None else []
-    whiskers = values(rows).mark_rule(opacity=0.25, strokeWidth=1)
-    layers.append(whiskers.encode(x=x, y=_encoding(alt.Y, "low", DISTANCE, y_axis), y2="high:Q", color=color_of(theme)))
-    if len(front) > 1:
-        line = values(front).mark_line(interpolate="step-after", color=theme.ranked, opacity=0.6, strokeWidth=1.2)
-        layers.append(line.encode(x=x, y=y))
-    layers.append(_marks(rows, x, y, theme))
-    first = {str(row["label"]) for row in front}
-    taken = Box(0, 0, text_width(BAND_NAME, LETTER) + 6, y_axis.pixel(limit or 0.0))
-    layers += _names(rows, ("cost", "distance"), (x_axis, y_axis), (x, y), theme, first, taken)
-    return _chart(layers, theme)
+    return scatter(points, COST, replace(DISTANCE, band=None if limit is None else (0.0, limit)), theme)
 
 
 def utility(
     points: Sequence[Point],
     bands: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 0.0), (0.0, 0.0)),
     theme: Theme = LIGHT,
-) -> dict[str, Any] | None:
-    """Forgetting against utility with 95 % intervals, in percentage points from the oracles; None without both gaps.
+) -> Spec | None:
+    """Forgetting against utility, in percentage points from the oracles; None where no method has both gaps.
 
     Args:
         points: The rows.
         bands: Where the oracles themselves fall on the two axes, in points.
         theme: Colors.
     """
-    shown = [(p, _percent(p.forget), _percent(p.utility)) for p in points if p.forget and p.utility]
-    if not any(p.kind in KINDS[:2] for p, _, _ in shown):
+    forget = gap("accuracy on the forgotten, points from retraining", 5, bands[0])
+    return scatter(points, forget, gap("test accuracy, points from retraining", 3, bands[1]), theme)
+
+
+def scatter(
+    points: Sequence[Point], x: Dimension, y: Dimension, theme: Theme = LIGHT, size: Size = COLUMN
+) -> Spec | None:
+    """Points with their names and 95 % intervals, the oracle bands and, where both axes have a better end, the front.
+
+    Args:
+        points: The rows, the most important first.
+        x: The axis from left to right.
+        y: The axis from bottom to top.
+        theme: Colors.
+        size: Size of the chart.
+
+    Returns:
+        The specification; None where there is nothing but reference rows to draw.
+    """
+    if not any(point.kind in KINDS[:2] for point in points):
         return None
-    x_axis = axis([end for _, f, _ in shown for end in f], WIDTH, 2.0, (0, 1, 3, 10, 30, 100), minimum=5)
-    y_axis = axis([end for _, _, u in shown for end in u], HEIGHT, 2.0, (0, 1, 3, 10, 30, 100), minimum=3)
-    rows: list[dict[str, Any]] = [
-        {
-            "label": p.label,
-            "kind": p.kind,
-            **{"forget": f.value, "forget_low": f.low, "forget_high": f.high},
-            **{"utility": u.value, "utility_low": u.low, "utility_high": u.high},
-        }
-        for p, f, u in shown
-    ]
-    x = _encoding(alt.X, "forget", FORGET, x_axis)
-    y = _encoding(alt.Y, "utility", UTILITY, y_axis)
-    across = values([{"forget": bands[0][0], "end": bands[0][1]}]).mark_rect(color=theme.oracle, opacity=0.13)
-    up = values([{"utility": bands[1][0], "end": bands[1][1]}]).mark_rect(color=theme.oracle, opacity=0.13)
-    zero = values([{"forget": 0, "utility": 0}]).mark_rule(color=theme.oracle, strokeWidth=1)
-    corner = (x_axis.pixel(bands[0][0]) + 3, HEIGHT - 8)
-    name = {"label": BAND_NAME, "forget": x_axis.value(corner[0]), "utility": y_axis.value(corner[1])}
-    name_box = Box(corner[0], HEIGHT - 16, corner[0] + text_width(BAND_NAME, LETTER), HEIGHT)
-    faint = values(rows).mark_rule(opacity=0.25, strokeWidth=1)
-    layers = [
-        across.encode(x=x, x2="end:Q"),
-        up.encode(y=y, y2="end:Q"),
-        zero.encode(x=x),
-        zero.encode(y=y),
-        faint.encode(x=_encoding(alt.X, "forget_low", FORGET, x_axis), x2="forget_high:Q", y=y, color=color_of(theme)),
-        faint.encode(
-            y=_encoding(alt.Y, "utility_low", UTILITY, y_axis), y2="utility_high:Q", x=x, color=color_of(theme)
-        ),
-        *written([name], theme, theme.oracle, x=x, y=y, text="label:N"),
-        _marks(rows, x, y, theme),
-        *_names(rows, ("forget", "utility"), (x_axis, y_axis), (x, y), theme, set(), name_box),
-    ]
-    return _chart(layers, theme)
+    axes = x.axis(_ends(point.x for point in points), size.width), y.axis(_ends(p.y for p in points), size.height)
+    encodings = {
+        name: quantity(name, title=dimension.title, scale=axis.scale, axis=axis.guide)
+        for name, dimension, axis in zip("xy", (x, y), axes, strict=True)
+    }
+    rows = [_row(point) for point in points]
+    front = front_of(points, x, y)
+    layers, taken = _background((x, y), axes, encodings, theme, size)
+    layers += _whiskers(rows, encodings, theme)
+    if len(front) > 1:
+        line: Spec = {"color": theme.ranked, "opacity": 0.6, "strokeWidth": 1.2}
+        steps = "step-before" if x.better == "up" else "step-after"
+        ends = [{"x": point.x.value, "y": point.y.value} for point in front]
+        layers.append(layer(ends, "line", encodings, interpolate=steps, aria=False, **line))
+    layers.append(_marks(rows, encodings, theme, size))
+    layers += _names(points, {point.label for point in front}, axes, encodings, theme, size, taken)
+    return finish({"height": size.height, "layer": layers, "width": size.width}, theme, size.letter)
 
 
-def _percent(interval: Interval) -> Interval:
-    return Interval(*(100 * part for part in interval))
+def front_of(points: Iterable[Point], x: Dimension, y: Dimension) -> list[Point]:
+    """The ranked rows that no other beats on both axes, from left to right; empty where an axis has no better end."""
+    if not (x.better and y.better):
+        return []
+    signs = [-1.0 if dimension.better == "up" else 1.0 for dimension in (x, y)]
+    ranked = [(signs[0] * point.x.value, signs[1] * point.y.value, point) for point in points if point.kind == "ranked"]
+    front = pareto_front([(first, second) for first, second, _ in ranked])
+    found = [point for first, second, point in ranked if (first, second) in front]
+    return sorted(found, key=lambda point: (point.x.value, point.y.value))
 
 
-def _encoding(channel: Any, name: str, title: str, scale: Axis) -> Any:
-    guide = alt.Axis(values=list(scale.ticks), format=".3~f", labelOverlap=False)
-    return channel(f"{name}:Q", title=title, scale=scale.scale, axis=guide)
+def pareto_front(points: Iterable[tuple[float, float]]) -> set[tuple[float, float]]:
+    """The points that no other is at least as good as on both axes (smaller is better)."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(set(points)):
+        if not front or y < front[-1][1]:
+            front.append((x, y))
+    return set(front)
 
 
-def _band_below(limit: float, axes: tuple[Axis, Axis], x: Any, y: Any, theme: Theme) -> list[Any]:
-    corner = {"cost": axes[0].low, "right": axes[0].high, "distance": 0.0, "top": limit}
-    area = values([corner]).mark_rect(color=theme.oracle, opacity=0.13).encode(x=x, x2="right:Q", y=y, y2="top:Q")
-    height = axes[1].pixel(limit)
-    if height < LETTER + 2:
-        return [area]
-    name = {"label": BAND_NAME, "cost": axes[0].value(4), "distance": axes[1].value(height / 2)}
-    return [area, *written([name], theme, theme.oracle, x=x, y=y, text="label:N")]
+def _ends(intervals: Iterable[Interval]) -> list[float]:
+    return [number for interval in intervals for number in interval]
 
 
-def _marks(rows: list[dict[str, Any]], x: Any, y: Any, theme: Theme) -> Any:
-    tooltip = [f"{key}:{'N' if key == 'label' else 'Q'}" for key in rows[0] if key != "kind"]
-    marks = values(rows).mark_point(filled=True, size=42, opacity=1, stroke=theme.background, strokeWidth=0.5)
-    return marks.encode(x=x, y=y, tooltip=tooltip, color=color_of(theme), shape=shape_of())
+def _row(point: Point) -> Spec:
+    ends = {f"{name}_{end}": getattr(part, end) for name, part in (("x", point.x), ("y", point.y)) for end in _END}
+    return {
+        "label": point.label,
+        "kind": point.kind,
+        "x": point.x.value,
+        "y": point.y.value,
+        **ends,
+        "text": f"{point.label}: {point.x.value:.4g}, {point.y.value:.4g}",
+        **({"url": point.url} if point.url else {}),
+    }
 
 
-def _names(
-    rows: list[dict[str, Any]],
-    fields: tuple[str, str],
-    axes: tuple[Axis, Axis],
-    encodings: tuple[Any, Any],
-    theme: Theme,
-    first: set[str],
-    taken: Box,
-) -> list[Any]:
-    """Layers with the rows' names, the most important first: reference rows, then ``first``, then ranked ones."""
-    points = [(axes[0].pixel(row[fields[0]]), axes[1].pixel(row[fields[1]])) for row in rows]
-    weight = {"Retrain": 0, "No unlearning": 0, "ranked": 2, "not ranked": 3}
-    order = sorted(range(len(rows)), key=lambda i: 1 if rows[i]["label"] in first else weight[rows[i]["kind"]])
-    placed = place(points, [row["label"] for row in rows], order[:NAMED], (WIDTH, HEIGHT), LETTER, [taken])
+_END = ("low", "high")
 
-    def data(pixel: tuple[float, float]) -> dict[str, float]:
-        return {name: scale.value(where) for name, scale, where in zip(fields, axes, pixel, strict=True)}
 
-    texts = [{"label": rows[one.point]["label"], **data((one.x, one.y))} for one in placed]
-    lines = [
-        {"name": str(one.point), **data(end)} for one in placed if one.line for end in (points[one.point], one.line)
-    ]
-    x, y = encodings
-    layers: list[Any] = []
-    if lines:
-        layers.append(values(lines).mark_line(color=theme.quiet, strokeWidth=0.5).encode(x=x, y=y, detail="name:N"))
-    if texts:
-        layers += written(texts, theme, x=x, y=y, text="label:N")
+def _background(
+    dimensions: tuple[Dimension, Dimension], axes: tuple[Axis, Axis], encodings: Spec, theme: Theme, size: Size
+) -> tuple[list[Spec], Box]:
+    """The oracle bands with their name, lines at 0, and the box that the name takes."""
+    fill: Spec = {"aria": False, "color": theme.oracle, "opacity": 0.13}
+    layers: list[Spec] = []
+    for name, dimension in zip("xy", dimensions, strict=True):
+        if dimension.band is not None:
+            ends = {name: dimension.band[0], "end": dimension.band[1]}
+            layers.append(layer([ends], "rect", {name: encodings[name], f"{name}2": {"field": "end"}}, **fill))
+        if dimension.zero_line:
+            rule: Spec = {"aria": False, "color": theme.oracle, "strokeWidth": 1}
+            layers.append(layer([{name: 0}], "rule", {name: encodings[name]}, **rule))
+    width = text_width(BAND_NAME, size.letter)
+    across, up = (dimension.band for dimension in dimensions)
+    if across is not None:  # at the upper end of the upright band
+        left, middle = axes[0].pixel(across[0]) + 3, size.height - size.letter + 1
+    elif up is not None and axes[1].pixel(up[1]) - axes[1].pixel(up[0]) >= size.letter + 2:
+        left, middle = 4.0, (axes[1].pixel(up[0]) + axes[1].pixel(up[1])) / 2
+    else:
+        return layers, Box(0, 0, 0, 0)
+    text = {"label": BAND_NAME, "x": axes[0].value(left), "y": axes[1].value(middle)}
+    encoding = {**encodings, "text": category("label")}
+    layers += text_layers([text], theme, encoding, color=theme.oracle, size=size.letter)
+    return layers, Box(left, middle - size.letter + 1, left + width, middle + size.letter - 1)
+
+
+def _whiskers(rows: list[Spec], encodings: Spec, theme: Theme) -> list[Spec]:
+    """The 95 % intervals of all points, on each axis that has any."""
+    layers = []
+    for name, other in (("x", "y"), ("y", "x")):
+        low, high = f"{name}_low", f"{name}_high"
+        if any(row[low] < row[high] for row in rows):
+            encoding = {
+                name: {**encodings[name], "field": low},
+                f"{name}2": {"field": high},
+                other: encodings[other],
+                "color": color_by_kind(theme),
+            }
+            layers.append(layer(rows, "rule", encoding, aria=False, opacity=0.25, strokeWidth=1))
     return layers
 
 
-def _chart(layers: list[Any], theme: Theme) -> dict[str, Any]:
-    return finish(alt.layer(*layers).properties(width=WIDTH, height=HEIGHT), theme)
+def _marks(rows: list[Spec], encodings: Spec, theme: Theme, size: Size) -> Spec:
+    tooltip = [category("label"), *(quantity(name, title=encodings[name]["title"]) for name in "xy")]
+    encoding = {
+        **encodings,
+        "color": color_by_kind(theme),
+        "description": category("text"),
+        "shape": shape_by_kind(),
+        "tooltip": tooltip,
+        **({"href": category("url")} if any("url" in row for row in rows) else {}),
+    }
+    style: Spec = {"filled": True, "opacity": 1, "size": 42 * (size.letter / LETTER) ** 2}
+    return layer(rows, "point", encoding, stroke=theme.background, strokeWidth=0.5, **style)
+
+
+def _names(
+    points: Sequence[Point],
+    first: set[str],
+    axes: tuple[Axis, Axis],
+    encodings: Spec,
+    theme: Theme,
+    size: Size,
+    taken: Box,
+) -> list[Spec]:
+    """Layers with the rows' names, the most important first: reference rows, then ``first``, then ranked ones."""
+    pixels = [(axes[0].pixel(point.x.value), axes[1].pixel(point.y.value)) for point in points]
+    weight = {"Retrain": 0, "No unlearning": 0, "ranked": 2, "not ranked": 3}
+    order = sorted(range(len(points)), key=lambda i: 1 if points[i].label in first else weight[points[i].kind])
+    labels = [point.label for point in points]
+    placed = place(pixels, labels, order[:NAMED], (size.width, size.height), size.letter, [taken])
+
+    def at(pixel: tuple[float, float]) -> Spec:
+        return {name: axis.value(where) for name, axis, where in zip("xy", axes, pixel, strict=True)}
+
+    texts = [{"label": labels[label.point], **at((label.x, label.y))} for label in placed]
+    lines = [
+        {"name": str(label.point), **at(end)}
+        for label in placed
+        if label.line
+        for end in (pixels[label.point], label.line)
+    ]
+    layers: list[Spec] = []
+    if lines:
+        encoding = {**encodings, "detail": category("name")}
+        layers.append(layer(lines, "line", encoding, aria=False, color=theme.quiet, strokeWidth=0.5))
+    if texts:
+        layers += text_layers(texts, theme, {**encodings, "text": category("label")}, size=size.letter)
+    return layers

@@ -1,27 +1,40 @@
-"""Rows of a board one below the other: distances with the places that they span, and every metric seed by seed."""
+"""Rows of a board one below the other: distances with rank ranges, and every metric seed by seed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import altair as alt
 
 from forgetbench.metrics import metrics
-from forgetbench.reporting.figures._axes import Axis, axis
 from forgetbench.reporting.figures._label_placement import text_width
-from forgetbench.reporting.figures._style import LETTER, LIGHT, Theme, color_of, finish, shape_of, values
+from forgetbench.reporting.figures.axes import Axis, symlog_axis
 from forgetbench.reporting.figures.points import kind_of
+from forgetbench.reporting.figures.scatter import DISTANCE
+from forgetbench.reporting.figures.style import (
+    LETTER,
+    LIGHT,
+    Kind,
+    Spec,
+    Theme,
+    category,
+    color_by_kind,
+    finish,
+    layer,
+    quantity,
+    shape_by_kind,
+)
 from forgetbench.reporting.tables import Row
 from forgetbench.scoring.scorecards import MetricBand
 
 STEP = 13
 """Height of a row, in pixels."""
-WHY = {"collapsed": "collapsed", "diverged": "diverged", "failed": "failed"}
+DISTANCE_WIDTH, RANKS_WIDTH = 190, 110
+"""Widths of the two panels of `ranks`, in pixels."""
+NOT_SCORED = ("collapsed", "diverged", "failed")
+"""Flags that a row without a rank shows in place of its rank range."""
 
 
-def ranks(rows: Sequence[Row], limit: float | None, theme: Theme = LIGHT) -> dict[str, Any] | None:
-    """Distance with its 95 % interval, and the places that each row may take. None where no row has a distance.
+def ranks(rows: Sequence[Row], limit: float | None, theme: Theme = LIGHT) -> Spec | None:
+    """Distance with its 95 % interval, and the rank range of each row. None where no row has a distance.
 
     Args:
         rows: The board's rows, in order.
@@ -32,85 +45,86 @@ def ranks(rows: Sequence[Row], limit: float | None, theme: Theme = LIGHT) -> dic
     data = [_distance(row) for row in shown]
     if not data:
         return None
-    x_axis = axis([one[key] for one in data for key in ("distance", "high")], 190, minimum=10)
+    axis = symlog_axis([row[key] for row in data for key in ("distance", "high")], DISTANCE_WIDTH, minimum=10)
     y = _rows_axis(shown, titled=True)
-    guide = alt.Axis(values=list(x_axis.ticks), format=".3~f", labelOverlap=False)
-    title = "distance to retraining, in oracle sd"
-    x = alt.X("distance:Q", title=title, scale=x_axis.scale, axis=guide)
-    chart = values(data)
-    left: list[Any] = []
+    x = quantity("distance", title=DISTANCE.title, scale=axis.scale, axis=axis.guide)
+    color = color_by_kind(theme, legend=False)
+    layers: list[Spec] = []
     if limit is not None:
-        band = values([{"distance": 0.0, "end": limit}]).mark_rect(color=theme.oracle, opacity=0.13)
-        left.append(band.encode(x=x, x2="end:Q"))
-    left += _landmarks(data, limit, x, x_axis, theme)
-    whisker = chart.mark_rule(strokeWidth=1.4, opacity=0.6)
-    low = alt.X("low:Q", title=title, scale=x_axis.scale, axis=guide)  # the same axis on all layers, or Vega mixes them
-    left.append(whisker.encode(x=low, x2="high:Q", y=y, color=_plain(theme)))
-    left.append(_point(chart, theme).encode(x=x, y=y, color=_plain(theme), shape=_shapes()))
-    size = {"width": 190, "height": alt.Step(STEP)}
-    panels = [alt.layer(*left).properties(**size)]
-    placed = [one for one in data if one["first"] is not None]
-    if placed:
-        panels.append(_places(data, placed, shown, theme).properties(width=110, height=alt.Step(STEP)))
-    return finish(alt.hconcat(*panels, spacing=8).resolve_scale(y="shared"), theme)
+        encoding = {"x": x, "x2": {"field": "end"}}
+        layers.append(layer([{"distance": 0.0, "end": limit}], "rect", encoding, color=theme.oracle, opacity=0.13))
+    layers += _landmarks(data, limit, x, axis, theme)
+    low = {**x, "field": "low"}  # the same title and scale on all layers, or Vega mixes them
+    whiskers = {"x": low, "x2": {"field": "high"}, "y": y, "color": color}
+    layers.append(layer(data, "rule", whiskers, opacity=0.6, strokeWidth=1.4))
+    points = {"x": x, "y": y, "color": color, "shape": shape_by_kind(legend=False)}
+    style: Spec = {"filled": True, "opacity": 1, "size": 34, "stroke": theme.background, "strokeWidth": 0.5}
+    layers.append(layer(data, "point", points, **style))
+    panels: list[Spec] = [{"height": {"step": STEP}, "layer": layers, "width": DISTANCE_WIDTH}]
+    ranked = [row for row in data if row["first"] is not None]
+    if ranked:
+        panels.append(_rank_ranges(data, ranked, shown, theme))
+    return finish({"hconcat": panels, "resolve": {"scale": {"y": "shared"}}, "spacing": 8}, theme)
 
 
-def _landmarks(data: list[dict[str, Any]], limit: float | None, x: alt.X, scale: Axis, theme: Theme) -> list[Any]:
-    """What the band is, and a line where doing nothing stands, named above the rows."""
+def _landmarks(data: list[Spec], limit: float | None, x: Spec, axis: Axis, theme: Theme) -> list[Spec]:
+    """The name of the oracle band, and a line at No unlearning with its name, above the rows."""
     layers, free = [], 0.0
-    above: dict[str, Any] = {"baseline": "bottom", "fontSize": LETTER - 1}
+    above: Spec = {"baseline": "bottom", "fontSize": LETTER - 1}
+    encoding = {"x": x, "y": {"value": -3}, "text": category("text")}
     if limit is not None:
-        name = values([{"distance": 0.0, "text": "retrained models"}])
-        text = name.mark_text(align="left", color=theme.oracle, **above)
-        layers.append(text.encode(x=x, y=alt.value(-3), text="text:N"))
+        name = {"distance": 0.0, "text": "retrained models"}
+        layers.append(layer([name], "text", encoding, align="left", color=theme.oracle, **above))
         free = text_width("retrained models", LETTER) + 6
-    untouched = [one["distance"] for one in data if one["kind"] == "No unlearning"]
+    untouched = [row["distance"] for row in data if row["kind"] == "No unlearning"]
     if untouched:
-        line = values([{"distance": untouched[0], "text": "doing nothing"}])
-        rule = line.mark_rule(color=theme.original, strokeDash=[3, 3], strokeWidth=1, opacity=0.8)
-        layers.append(rule.encode(x=x))
-        half = text_width("doing nothing", LETTER) / 2
-        if scale.pixel(untouched[0]) - half > free:
-            text = line.mark_text(align="center", color=theme.original, **above)
-            layers.append(text.encode(x=x, y=alt.value(-3), text="text:N"))
+        name = {"distance": untouched[0], "text": "no unlearning"}
+        rule: Spec = {"color": theme.original, "opacity": 0.8, "strokeDash": [3, 3], "strokeWidth": 1}
+        layers.append(layer([name], "rule", {"x": x}, **rule))
+        half = text_width("no unlearning", LETTER) / 2
+        if axis.pixel(untouched[0]) - half > free:
+            layers.append(layer([name], "text", encoding, align="center", color=theme.original, **above))
     return layers
 
 
-def _distance(row: Row) -> dict[str, Any]:
+def _distance(row: Row) -> Spec:
     distance, place = row.card.distance, row.place
     if distance is None:
         raise ValueError("only rows with a distance are drawn here")
-    ranked = place is not None and place.rank is not None
     return {
         "label": row.card.name,
-        "kind": kind_of(row.card.name, ranked=ranked),
+        "kind": _kind(row),
         "distance": distance.value,
         "low": distance.value if distance.low is None else max(distance.low, 0.0),
         "high": distance.value if distance.high is None else distance.high,
         "first": place.low - 0.4 if place and place.low is not None else None,
         "last": place.high + 0.4 if place and place.high is not None else None,
-        "why": next((WHY[flag] for flag in row.card.flags if flag in WHY), ""),
+        "why": next((flag for flag in row.card.flags if flag in NOT_SCORED), ""),
     }
 
 
-def _places(data: list[dict[str, Any]], placed: list[dict[str, Any]], rows: Sequence[Row], theme: Theme) -> Any:
-    last = max(one["last"] for one in placed)
+def _rank_ranges(data: list[Spec], ranked: list[Spec], rows: Sequence[Row], theme: Theme) -> Spec:
+    last = max(row["last"] for row in ranked)
     ticks = [1, *range(5, int(last) + 1, 5)]
-    x = alt.X("first:Q", title="places", scale=alt.Scale(domain=[0.4, last + 0.2], nice=False))
-    x = x.axis(alt.Axis(values=ticks, format="d"))
+    guide = {"format": "d", "values": ticks}
+    x = quantity("first", title="ranks", scale={"domain": [0.4, last + 0.2], "nice": False}, axis=guide)
     y = _rows_axis(rows, titled=False)
-    bars = values(placed).mark_bar(height=5, cornerRadius=2).encode(x=x, x2="last:Q", y=y, color=_plain(theme))
-    words = values([{**one, "first": 0.6} for one in data if one["why"]])
-    text = words.mark_text(align="left", baseline="middle", fontSize=LETTER - 1, color=theme.quiet)
-    return alt.layer(bars, text.encode(x=x, y=y, text="why:N"))
+    bars = {"x": x, "x2": {"field": "last"}, "y": y, "color": color_by_kind(theme, legend=False)}
+    reasons = [{**row, "first": 0.6} for row in data if row["why"]]
+    text: Spec = {"align": "left", "baseline": "middle", "color": theme.quiet, "fontSize": LETTER - 1}
+    layers = [
+        layer(ranked, "bar", bars, cornerRadius=2, height=5),
+        layer(reasons, "text", {"x": x, "y": y, "text": category("why")}, **text),
+    ]
+    return {"height": {"step": STEP}, "layer": layers, "width": RANKS_WIDTH}
 
 
-def seeds(rows: Sequence[Row], ranking: Sequence[str], theme: Theme = LIGHT) -> dict[str, Any] | None:
+def seeds(rows: Sequence[Row], ranking: Sequence[str], theme: Theme = LIGHT) -> Spec | None:
     """One dot for each seed of each row, a panel for each metric, over the oracles' band. None where there is no dot.
 
     Args:
         rows: The board's rows, in order.
-        ranking: The board's ranking metrics; test accuracy is shown beside them.
+        ranking: The board's ranking metrics; test accuracy is shown next to them.
         theme: Colors.
     """
     shown = [row for row in rows if row.card.metrics]
@@ -120,10 +134,10 @@ def seeds(rows: Sequence[Row], ranking: Sequence[str], theme: Theme = LIGHT) -> 
         return None
     width = max(80, min(130, 600 // len(names)))
     panels = [_panel(shown, name, width, theme, titled=number == 0) for number, name in enumerate(names)]
-    return finish(alt.hconcat(*panels, spacing=8).resolve_scale(y="shared"), theme)
+    return finish({"hconcat": panels, "resolve": {"scale": {"y": "shared"}}, "spacing": 8}, theme)
 
 
-def _panel(rows: Sequence[Row], name: str, width: int, theme: Theme, *, titled: bool) -> Any:
+def _panel(rows: Sequence[Row], name: str, width: int, theme: Theme, *, titled: bool) -> Spec:
     display = metrics.get(name).display
     factor = display.scale
     unit = f", {display.unit}" if display.unit in {"%", "points"} else ""
@@ -137,20 +151,20 @@ def _panel(rows: Sequence[Row], name: str, width: int, theme: Theme, *, titled: 
         for row in rows
         if (value := row.card.metrics[name].value if name in row.card.metrics else None) is not None
     ]
-    x = alt.X("value:Q", title=f"{name}{unit}", scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4))
-    y = _rows_axis(rows, titled=titled)
-    layers: list[Any] = []
+    x = quantity("value", title=f"{name}{unit}", scale={"nice": True, "zero": False}, axis={"tickCount": 4})
+    encoding = {"x": x, "y": _rows_axis(rows, titled=titled), "color": color_by_kind(theme, legend=False)}
+    layers: list[Spec] = []
     band = next((b for row in rows if (b := _band(row, name)) is not None), None)
     if band is not None:
-        area = values([{"value": factor * band.low, "end": factor * band.high}])
-        layers.append(area.mark_rect(color=theme.oracle, opacity=0.2).encode(x=x, x2="end:Q"))
-    circles = values(dots).mark_circle(size=13, opacity=0.55)
-    layers.append(circles.encode(x=x, y=y, color=_plain(theme), tooltip=["label:N", "seed:Q", "value:Q"]))
-    layers.append(values(means).mark_tick(thickness=1.6, size=9).encode(x=x, y=y, color=_plain(theme)))
-    return alt.layer(*layers).properties(width=width, height=alt.Step(STEP))
+        ends = {"value": factor * band.low, "end": factor * band.high}
+        layers.append(layer([ends], "rect", {"x": x, "x2": {"field": "end"}}, color=theme.oracle, opacity=0.2))
+    tooltip = [category("label"), quantity("seed"), quantity("value")]
+    layers.append(layer(dots, "circle", {**encoding, "tooltip": tooltip}, opacity=0.55, size=13))
+    layers.append(layer(means, "tick", encoding, size=9, thickness=1.6))
+    return {"height": {"step": STEP}, "layer": layers, "width": width}
 
 
-def _kind(row: Row) -> str:
+def _kind(row: Row) -> Kind:
     return kind_of(row.card.name, ranked=row.place is not None and row.place.rank is not None)
 
 
@@ -164,18 +178,6 @@ def _band(row: Row, name: str) -> MetricBand | None:
     return value.band if value is not None else None
 
 
-def _rows_axis(rows: Sequence[Row], *, titled: bool) -> alt.Y:
-    guide = alt.Axis(grid=True, ticks=False, domain=False, labels=titled, labelLimit=170, labelPadding=5)
-    return alt.Y("label:N", title=None, sort=[row.card.name for row in rows], axis=guide)
-
-
-def _plain(theme: Theme) -> alt.Color:
-    return color_of(theme).legend(None)
-
-
-def _shapes() -> alt.Shape:
-    return shape_of().legend(None)
-
-
-def _point(chart: alt.Chart, theme: Theme) -> Any:
-    return chart.mark_point(filled=True, size=34, opacity=1, stroke=theme.background, strokeWidth=0.5)
+def _rows_axis(rows: Sequence[Row], *, titled: bool) -> Spec:
+    guide = {"domain": False, "grid": True, "labelLimit": 170, "labelPadding": 5, "labels": titled, "ticks": False}
+    return category("label", title=None, sort=[row.card.name for row in rows], axis=guide)

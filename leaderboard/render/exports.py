@@ -1,0 +1,263 @@
+"""Views as files: the tables of a page, with the numbers behind them in full precision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from forgetbench.evidence.reference import ReferenceManifest
+from forgetbench.leaderboard.boards.compare import Comparison
+from forgetbench.leaderboard.boards.directory import Attempts, MethodLine, Placed
+from forgetbench.leaderboard.boards.entries import EntryDetail
+from forgetbench.leaderboard.boards.queries import Column, Page, Row, Summary
+from forgetbench.leaderboard.db.models import Board, Entry, Placing
+from forgetbench.leaderboard.render import formatting, serializers
+from forgetbench.reporting.table_writer import Record, Table, plain_records, to_csv, to_latex, to_markdown
+from forgetbench.store import JsonObject
+
+MEDIA_TYPES = {
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "md": "text/markdown; charset=utf-8",
+    "tex": "application/x-tex; charset=utf-8",
+}
+"""Ending of a file -> media type."""
+_RANK = ("rank_low", "rank_high")
+_DISTANCE = ("distance [oracle sd]", "distance_low", "distance_high")
+_COST = "cost [share of retraining's FLOPs]"
+_SPEC = ("name", "title", "group", "unit", "direction", "requires", "meaning", "misses", "misuse", "formula", "source")
+
+
+def board_url(board: Board, base: str) -> str:
+    """Address of a board on the server."""
+    return f"{base}/boards/{board.task}" + (f"?pack={board.pack_sha256[:12]}" if board.superseded_at else "")
+
+
+def _board_json(page: Page, base: str) -> str:
+    """The board's document, as the API gives it."""
+    document = serializers.board(page).model_dump(mode="json")
+    return json.dumps({**document, "url": board_url(page.board, base)}, indent=1)
+
+
+BOARD_WRITERS: dict[str, Callable[[Page, str], str]] = {
+    "csv": lambda page, base: to_csv([board(page, base)]),
+    "json": _board_json,
+    "md": lambda page, base: to_markdown([board(page, base)]),
+    "tex": lambda page, base: to_latex([board(page, base)]),
+}
+"""Ending of a file -> writer of a board's view."""
+
+
+class View(NamedTuple):
+    """A view with its tables."""
+
+    title: str
+    url: str
+    tables: Sequence[Table]
+
+
+def _view_json(view: View) -> str:
+    """Each table as a list of objects."""
+    tables = {table.title: plain_records(table) for table in view.tables}
+    return json.dumps({"title": view.title, "url": view.url, "tables": tables}, indent=1)
+
+
+VIEW_WRITERS: dict[str, Callable[[View], str]] = {"csv": lambda view: to_csv(view.tables), "json": _view_json}
+"""Ending of a file -> writer of any other view."""
+
+
+def board(page: Page, base: str) -> Table:
+    """The rows and columns of a board's view."""
+    board = page.board
+    caption = (
+        f"Protocol {board.protocol}, {board.seeds} seeds, values ± half of the 95 % interval: {board_url(board, base)}"
+    )
+    units = [f", {column.shown_unit}" if column.shown_unit else "" for column in page.columns]
+    titles = [f"{column.title}{unit}" for column, unit in zip(page.columns, units, strict=True)]
+    return Table(
+        title=f"{board.task}: {board.title}",
+        header=("Rank", "Method", "Distance", *titles, "Cost"),
+        rows=tuple(_shown(row, page.columns) for row in _rows(page)),
+        notes=(caption,),
+        records=tuple(_record(row, page.columns, base) for row in _rows(page)),
+        links=tuple(f"{base}/entries/{row.entry.id}" for row in _rows(page)),
+    )
+
+
+def _rows(page: Page) -> Iterator[Row]:
+    yield from page.references
+    yield from page.rows
+
+
+def _shown(row: Row, columns: Sequence[Column]) -> tuple[str, ...]:
+    """The cells of a row as its page shows them."""
+    entry, placing = row.entry, row.placing
+    rank = formatting.rank_text(placing.low, placing.high) if placing else "ref" if entry.tier == "reference" else "–"
+    distance = formatting.estimate(entry.distance, entry.distance_low, entry.distance_high)
+    cells = (formatting.cell_text(row.cells.get(column.name), column) for column in columns)
+    return (rank, entry.label, distance, *cells, formatting.percent(entry.cost))
+
+
+def _record(row: Row, columns: Sequence[Column], base: str) -> Record:
+    """A row in full precision: every metric as value, ends of its interval, and z; units in the names."""
+    entry, metrics = row.entry, dict[str, object]()
+    for column in columns:
+        cell = row.cells.get(column.name)
+        unit = f" [{column.unit}]" if column.unit else ""
+        values = (cell.value, cell.low, cell.high, cell.z) if cell else (None,) * 4
+        names = (f"{column.name}{unit}", *(f"{column.name}_{part}" for part in ("low", "high", "z")))
+        metrics |= dict(zip(names, values, strict=True))
+    return {
+        "id": entry.id,
+        **dict(zip(_RANK, _ranks(row.placing), strict=True)),
+        "method": entry.method,
+        "label": entry.label,
+        **dict(zip(_DISTANCE, _distance(entry), strict=True)),
+        **metrics,
+        _COST: entry.cost,
+        "flags": " ".join(entry.flags or []),
+        "status": entry.status or "",
+        "reasons": "; ".join(entry.reasons or []),
+        "tier": entry.tier,
+        "submitter": entry.submitter,
+        "received": entry.received_at,
+        "url": f"{base}/entries/{entry.id}",
+    }
+
+
+def overview(summaries: Iterable[Summary]) -> list[Table]:
+    """Boards, and their leading entries."""
+    boards, leaders = [], []
+    for item in summaries:
+        board = item.board
+        informational = (board.summary or {}).get("informational", "")
+        boards.append([board.task, board.title, board.track, board.scenario, item.rows, item.newest, informational])
+        leaders += [
+            [board.task, entry.id, entry.label, placing.low, placing.high, *_distance(entry)]
+            for entry, placing in item.leaders
+        ]
+    return [
+        Table.of("Boards", ("task", "title", "track", "scenario", "entries", "newest", "why no ranks"), boards),
+        Table.of("Leading entries", ("task", "id", "entry", *_RANK, *_DISTANCE), leaders),
+    ]
+
+
+def methods(lines: Iterable[MethodLine]) -> list[Table]:
+    """All methods."""
+    rows = [[line.name, line.family, line.entries, line.boards, line.newest] for line in lines]
+    return [Table.of("Methods", ("method", "family", "entries", "boards", "newest"), rows)]
+
+
+def placed(entries: Iterable[Placed]) -> Table:
+    """Entries on several boards."""
+    rows = [
+        [
+            *(entry.board.task, entry.board.superseded_at is not None, entry.id, entry.label),
+            *(*_ranks(placing), *_distance(entry)),
+            *(entry.cost, entry.flags or [], entry.tier, entry.submitter, entry.received_at),
+        ]
+        for entry, placing in ((item.entry, item.placing) for item in entries)
+    ]
+    head = ("task", "superseded", "id", "entry", *_RANK, *_DISTANCE)
+    return Table.of("Entries", (*head, _COST, "flags", "tier", "submitter", "received"), rows)
+
+
+def attempts(lines: Iterable[Attempts]) -> Table:
+    """A submitter's attempts by board and state."""
+    rows = [[line.task, state, count] for line in lines for state, count in line.states.items()]
+    return Table.of("Attempts", ("task", "state", "attempts"), rows)
+
+
+def metrics(specs: dict[str, JsonObject]) -> list[Table]:
+    """All metrics."""
+    return [Table.of("Metrics", _SPEC, [[spec[name] for name in _SPEC] for spec in specs.values()])]
+
+
+def metric(spec: JsonObject, columns: Iterable[tuple[Board, Column]]) -> list[Table]:
+    """One metric, and its bands."""
+    rows = [[board.task, *_band(column), column.ranks, column.role, column.why] for board, column in columns]
+    head = ("task", "band_mean", "band_low", "band_high", "band_sd", "ranks", "role", "why not")
+    return [*metrics({spec["name"]: spec}), Table.of("On the boards", head, rows)]
+
+
+def task(board: Board, card: ReferenceManifest) -> list[Table]:
+    """One task: its images, and its evaluation subsets."""
+    facts: list[tuple[str, object]] = [*card.image_set.items(), ("classes", list(card.classes)), ("track", card.track)]
+    facts += [("scenario", card.scenario), ("seeds", card.seeds), ("draws", card.draws), ("protocol", card.protocol)]
+    facts += [("task key", card.task_key), ("pack", board.pack_sha256)]
+    subsets = [
+        [int(draw), name, card.counts[draw][name], sha]
+        for draw, hashes in card.index_hashes.items()
+        for name, sha in hashes.items()
+    ]
+    return [
+        Table.of("Task", ("name", "value"), facts),
+        Table.of("Evaluation subsets", ("forget set", "subset", "rows", "SHA-256 of the row indices"), subsets),
+    ]
+
+
+def entry(detail: EntryDetail, columns: Sequence[Column]) -> list[Table]:
+    """One entry: its metrics, the values of its seeds, and its hyper-parameters."""
+    values: JsonObject = detail.card["metrics"] if detail.card else {}
+    known = [(column, values[column.name]) for column in columns if column.name in values]
+    numbers = [
+        [
+            *(column.name, column.title, column.unit),
+            *(value["value"], value["low"], value["high"], value["z"]),
+            *(*_band(column), column.ranks, value["reason"] or column.why),
+        ]
+        for column, value in known
+    ]
+    head = ("metric", "title", "unit", "value", "low", "high", "z", "band_mean", "band_low", "band_high", "band_sd")
+    seeds = [
+        [column.name, column.unit, seed, number]
+        for column, value in known
+        for seed, number in enumerate(value["seeds"])
+    ]
+    parameters = list(detail.manifest.method.parameters.items())
+    return [
+        Table.of("Metrics", (*head, "ranks", "reason"), numbers),
+        Table.of("Values of each seed", ("metric", "unit", "seed", "value"), seeds),
+        Table.of("Hyper-parameters", ("name", "value"), parameters),
+    ]
+
+
+def compare(comparison: Comparison) -> list[Table]:
+    """Entries next to each other: values, and differences from the first."""
+    lines = [*([comparison.distance] if comparison.distance else []), *comparison.lines]
+    rows = []
+    for line in lines:
+        for detail, value, difference in zip(comparison.entries, line.values, line.differences, strict=True):
+            numbers = [value[key] for key in ("value", "low", "high")] if value else [None] * 3
+            differences = (
+                [difference.value, difference.low, difference.high, difference.clear] if difference else [None] * 4
+            )
+            rows.append(
+                [line.column.name, line.column.unit, detail.entry.id, detail.entry.label, *numbers, *differences]
+            )
+    head = ("metric", "unit", "id", "entry", "value", "low", "high")
+    more = ("difference", "difference_low", "difference_high", "clear")
+    ids = [detail.entry.id for detail in comparison.entries]
+    parameters = [[name, differs, *values] for name, values, differs in comparison.parameters]
+    return [
+        Table.of("Metrics", (*head, *more), rows),
+        Table.of("Configuration", ("parameter", "differs", *ids), parameters),
+    ]
+
+
+def submit(tables: Iterable[tuple[str, list[tuple[str, str, bool, str]]]]) -> list[Table]:
+    """The fields of a manifest."""
+    return [Table.of(title, ("field", "type", "required", "meaning"), rows) for title, rows in tables]
+
+
+def _ranks(placing: Placing | None) -> tuple[int | None, int | None]:
+    return (placing.low, placing.high) if placing else (None, None)
+
+
+def _distance(entry: Entry) -> tuple[float | None, float | None, float | None]:
+    return entry.distance, entry.distance_low, entry.distance_high
+
+
+def _band(column: Column) -> tuple[float | None, ...]:
+    return (column.band.mean, column.band.low, column.band.high, column.band.sd) if column.band else (None,) * 4
