@@ -24,8 +24,7 @@ from forgetbench.auditing.expectations import (
 )
 from forgetbench.errors import UsageError
 from forgetbench.metrics import metrics
-from forgetbench.scoring.bands import STAND_IN
-from forgetbench.scoring.pairwise import Population
+from forgetbench.metrics.board_rules import Population
 from forgetbench.scoring.scorecards import Bands, Record, Scorecard, Value
 
 LINE = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -116,7 +115,7 @@ def audit(
         findings.append(rising(None, line, bands))
     kept = {name for name in metrics.names() if metrics.get(name).on_boards}
     ordered = sorted({*kept, *bands.bands}, key=lambda name: (name not in bands.ranking, name))
-    ranks = {*bands.ranking, *(STAND_IN[name] for name in bands.ranking if name in STAND_IN)}
+    ranks = {name for ranking in bands.ranking for name in (ranking, metrics.get(ranking).fallback) if name}
     fitness = []
     for metric in ordered:
         found = of_metric(metric, sentinels, bands)

@@ -201,7 +201,7 @@ def _away(metric: str, value: Value, retrain: Value, bands: Bands) -> tuple[floa
     """The difference from Retrain with its margin, in words too; None where nothing tells how large noise is."""
     if value.value is None or retrain.value is None:
         return None
-    if metric == "forgetting-quality":  # shown over the control's, whose own spread the band holds
+    if metrics.get(metric).relative_to_band == "ratio":  # shown over the control's, whose own spread the band has
         band = bands.bands[metric]
         z = z_in(value.value * band.mean, band)
         return z, metric_limit(bands), f"z {z:+.2f}"

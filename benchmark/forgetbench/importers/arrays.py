@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import UNREADABLE
 from forgetbench.metrics._validation import FloatArray, floats, labels_of
+from forgetbench.metrics.board_rules import FEATURES, SUBSETS, Population
 from forgetbench.metrics.registry import Track, metrics
 from forgetbench.scoring.bands import reference_bands
 from forgetbench.scoring.gates import gate_of
-from forgetbench.scoring.pairwise import SUBSETS, Population
-from forgetbench.scoring.per_model import FEATURES, single_values
+from forgetbench.scoring.per_model import per_model_values
 from forgetbench.scoring.score import score
-from forgetbench.scoring.scorecards import Bands, Scorecard, SingleModels, Value
+from forgetbench.scoring.scorecards import Bands, ReferenceValues, Scorecard, Value
 
 REQUIRED = ("forget", "retain", "test")
 """Subsets that every argument needs."""
@@ -255,8 +255,8 @@ def _without_bands(
     available: int,
 ) -> Bands:
     """Bands without any band: values can be computed, and nothing ranks."""
-    of_oracles, _ = single_values(references, labels)
-    of_originals, _ = single_values(originals, labels) if originals is not None else ({}, {})
+    of_oracles, _ = per_model_values(references, labels)
+    of_originals, _ = per_model_values(originals, labels) if originals is not None else ({}, {})
     return Bands(
         track=track,
         seeds=seeds,
@@ -268,7 +268,7 @@ def _without_bands(
         family_limit=None,
         gate=gate_of(None, [references], labels),
         per_model={
-            name: SingleModels(
+            name: ReferenceValues(
                 references=tuple(tuple(row) for row in values.tolist()),
                 originals=tuple(tuple(row) for row in of_originals[name].tolist()) if name in of_originals else (),
             )

@@ -1,22 +1,28 @@
-"""Scores: pure functions of arrays. They need numpy, scipy and scikit-learn, and never torch.
+"""Metrics: pure functions of arrays. They need numpy, scipy and scikit-learn, but never torch.
 
-Anyone's saved logits will do: ``from forgetbench.metrics import lira, phi``. What needs scikit-learn is loaded when it
-is first asked for. Published code that deviates from its definition is in
+They work on logits from any source: ``from forgetbench.metrics import lira, phi``. Each function declares the metrics
+that it computes with `metric`; `metrics` is the registry of their specs. scipy and scikit-learn are imported at the
+first call that needs them. Published code that deviates from its definition is in
 ``forgetbench.metrics.published_code``.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import pkgutil
 
-from forgetbench.metrics import _catalog_core as _core
-from forgetbench.metrics import _catalog_cost as _cost
-from forgetbench.metrics import _catalog_erasure as _erasure
-from forgetbench.metrics import _catalog_functions as _functions
-from forgetbench.metrics import _catalog_literature as _literature
-from forgetbench.metrics import _catalog_privacy as _privacy
 from forgetbench.metrics.accuracy_gap import accuracy, average_gap, gap, tow
+from forgetbench.metrics.classic_mia import (
+    ThresholdAttack,
+    class_thresholds,
+    entropy_attack,
+    loss_attack,
+    loss_threshold,
+    mufac_attack,
+    svc_attack,
+    svc_non_members,
+    svc_training_privacy,
+)
 from forgetbench.metrics.cost import Cost, amortized, cost_ratio, share_changed
 from forgetbench.metrics.divergence import agreement_pairs, centered_js, distance_pairs, jensen_shannon, js_pairs
 from forgetbench.metrics.erasure import (
@@ -45,7 +51,8 @@ from forgetbench.metrics.logit_statistics import confidence, entropy, loss, modi
 from forgetbench.metrics.margin_distances import klom, margin_distance, wasserstein
 from forgetbench.metrics.neurips_quality import epsilons, forgetting_quality, neurips_score
 from forgetbench.metrics.population_mia import loss_auc, mia_population
-from forgetbench.metrics.registry import MetricSpec, metrics, ranking_metrics
+from forgetbench.metrics.probes import Probe, Rows, linear_probe, recoverability
+from forgetbench.metrics.registry import MetricSpec, declarations, metric, metrics, ranking_metrics
 from forgetbench.metrics.rmia_population import population_rmia
 from forgetbench.metrics.roc import ROC, auc, balanced_accuracy, clopper_pearson, rates, tpr_at_fpr
 from forgetbench.metrics.shadow_models import (
@@ -57,35 +64,6 @@ from forgetbench.metrics.shadow_models import (
     rmia_tie_break,
     ulira,
     ulira_roc,
-)
-
-if TYPE_CHECKING:
-    from forgetbench.metrics.classic_mia import (
-        ThresholdAttack,
-        class_thresholds,
-        entropy_attack,
-        loss_attack,
-        loss_threshold,
-        mufac_attack,
-        svc_attack,
-        svc_non_members,
-        svc_training_privacy,
-    )
-    from forgetbench.metrics.probes import Probe, Rows, linear_probe, recoverability
-
-_LATE = dict.fromkeys(("Probe", "Rows", "linear_probe", "recoverability"), "probes") | dict.fromkeys(
-    (
-        "ThresholdAttack",
-        "class_thresholds",
-        "entropy_attack",
-        "loss_attack",
-        "loss_threshold",
-        "mufac_attack",
-        "svc_attack",
-        "svc_non_members",
-        "svc_training_privacy",
-    ),
-    "classic_mia",
 )
 
 __all__ = [
@@ -138,6 +116,7 @@ __all__ = [
     "loss_auc",
     "loss_threshold",
     "margin_distance",
+    "metric",
     "metrics",
     "mia_population",
     "modified_entropy",
@@ -170,14 +149,20 @@ __all__ = [
     "zrf",
 ]
 
-del _core, _cost, _erasure, _functions, _literature, _privacy
+
+def _import_declarations() -> None:
+    """Import every module of this package, and offer the functions that declare metrics.
+
+    So a metric in a new module needs no change here. The imports above are for type checkers and editors.
+    """
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        if not module.name.rpartition(".")[2].startswith("_"):
+            importlib.import_module(module.name)
+    for declaration in declarations:
+        name = declaration.function.__name__
+        if not any(spec.legacy for spec in declaration.specs) and name not in globals():
+            globals()[name] = declaration.function
+            __all__.append(name)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATE})
+_import_declarations()

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, xlogy
 
 from forgetbench.errors import UsageError
+from forgetbench.metrics._lazy_scipy import expit, xlogy
 from forgetbench.metrics._validation import FloatArray, IntArray, logits_of, same_shape
+from forgetbench.metrics.board_rules import Comparison, Draw, PairwiseRule
 from forgetbench.metrics.logit_statistics import softmax
+from forgetbench.metrics.registry import MetricSpec, metric
 
 
 def jensen_shannon(left: ArrayLike, right: ArrayLike, *, attributes: bool = False) -> FloatArray:
@@ -37,11 +39,9 @@ def jensen_shannon(left: ArrayLike, right: ArrayLike, *, attributes: bool = Fals
 def js_pairs(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
     """Mean Jensen-Shannon divergence of every pair of models: (M, n, K) logits to a symmetric (M, M), in nats.
 
-    Each pair costs one entropy of the mixture, the models' own entropies being shared.
+    Each pair costs one entropy of the mixture; the models' own entropies are computed once.
     """
-    scores = logits_of(logits)
-    if scores.ndim != 3 or scores.shape[1] == 0:
-        raise UsageError(f"Logits of several models on at least one row are needed, not {scores.shape}.")
+    scores = _several_models(logits)
     probabilities = _probabilities(scores, attributes=attributes)
     own = _entropy(probabilities)
     models = len(scores)
@@ -54,6 +54,32 @@ def js_pairs(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
     return pairs
 
 
+def _compare_js(draw: Draw, subset: str) -> Comparison:
+    pairs = js_pairs(draw.logits(subset), attributes=draw.has_attributes(subset))
+    return Comparison(lambda left, right: centered(pairs, left, right), "even")
+
+
+@metric(
+    MetricSpec(
+        name="js",
+        title="divergence",
+        symbol="JS",
+        group="privacy",
+        unit="nats",
+        range=(-0.7, 0.7),
+        requires=("forget",),
+        meaning="How far predictions on the forget set are from the oracles', beyond the spread of each side.",
+        misses="Which examples, and which side.",
+        misuse="The copied code computes KL with its arguments exchanged and divides by the number of classes.",
+        formula=(
+            "mean_{u,r} JS(p_u, p_r) - (1/2) mean_{u != u'} JS(p_u, p_u') - (1/2) mean_{r != r'} JS(p_r, p_r'), "
+            "averaged over D_f"
+        ),
+        example="JS((1/2, 1/2), (1, 0)) = 0.215762; disjoint predictions give log 2 = 0.693147.",
+        source="Lin 1991; protocol, section 3.",
+    ),
+    board=PairwiseRule(_compare_js),
+)
 def centered_js(unlearned: ArrayLike, oracle: ArrayLike, *, attributes: bool = False) -> float:
     """Centered divergence: mean JS over all (u, r), minus half its mean over u != u' and half over r != r'.
 
@@ -63,8 +89,8 @@ def centered_js(unlearned: ArrayLike, oracle: ArrayLike, *, attributes: bool = F
         attributes: The columns are binary attributes.
 
     Returns:
-        Nats; about 0 where both come from one law (and then as often negative as positive), log 2 where the two sides
-        are certain of different classes. Protocol section 3.
+        Nats; about 0 if both sides have the same distribution (and then as often negative as positive), log 2 if the
+        two sides are certain of different classes. Protocol section 3.
     """
     left, right = logits_of(unlearned), logits_of(oracle)
     same_shape(left, right, "the same rows and columns", after=1)
@@ -81,40 +107,27 @@ def centered(pairs: FloatArray, left: IntArray, right: IntArray) -> float:
     return float(between - within[0] / 2 - within[1] / 2)
 
 
-def _probabilities(scores: FloatArray, *, attributes: bool) -> FloatArray:
-    if attributes:
-        present: FloatArray = expit(scores)
-        return np.stack([present, expit(-scores)], axis=-1)
-    return softmax(scores)
-
-
-def _entropy(probabilities: FloatArray) -> FloatArray:
-    total: FloatArray = -xlogy(probabilities, probabilities).sum(axis=-1)
-    return total
-
-
 def distance_pairs(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
     """Activation distance of every pair: mean over rows of the L2 distance of their outputs, (M, n, K) to (M, M).
 
     For attributes the outputs are the probabilities of the A attributes.
     """
-    return _matrix(outputs(_models(logits), attributes=attributes), distance)
+    return _matrix(outputs(_several_models(logits), attributes=attributes), distance)
 
 
 def agreement_pairs(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
     """Completeness of every pair: share of rows with the same prediction, (M, n, K) to (M, M); 1 on the diagonal."""
-    found = _matrix(answers(_models(logits), attributes=attributes), agreement)
-    np.fill_diagonal(found, 1.0)
-    return found
+    matrix = _matrix(predictions(_several_models(logits), attributes=attributes), agreement)
+    np.fill_diagonal(matrix, 1.0)
+    return matrix
 
 
 def outputs(logits: FloatArray, *, attributes: bool = False) -> FloatArray:
     """Probabilities (..., n, K) of the classes, or (..., n, A) of the attributes."""
-    present: FloatArray = expit(logits) if attributes else softmax(logits)
-    return present
+    return expit(logits) if attributes else softmax(logits)
 
 
-def answers(logits: FloatArray, *, attributes: bool = False) -> NDArray[Any]:
+def predictions(logits: FloatArray, *, attributes: bool = False) -> NDArray[Any]:
     """Predicted classes (..., n), or which of the attributes are present (..., n, A)."""
     predicted: NDArray[Any] = logits > 0 if attributes else logits.argmax(axis=-1)
     return predicted
@@ -126,19 +139,32 @@ def distance(one: FloatArray, two: FloatArray) -> float:
 
 
 def agreement(one: NDArray[Any], two: NDArray[Any]) -> float:
-    """Share of equal answers."""
+    """Share of equal predictions."""
     return float((one == two).mean())
 
 
-def _models(logits: ArrayLike) -> FloatArray:
+def _probabilities(scores: FloatArray, *, attributes: bool) -> FloatArray:
+    if attributes:
+        return np.stack([expit(scores), expit(-scores)], axis=-1)
+    return softmax(scores)
+
+
+def _entropy(probabilities: FloatArray) -> FloatArray:
+    total: FloatArray = -xlogy(probabilities, probabilities).sum(axis=-1)
+    return total
+
+
+def _several_models(logits: ArrayLike) -> FloatArray:
     scores = logits_of(logits)
     if scores.ndim != 3 or not scores.size:
-        raise UsageError(f"Logits of several models on at least one row are needed, not {scores.shape}.")
+        raise UsageError(
+            f"logits: expected several models on at least one row, (models, rows, classes), not {scores.shape}."
+        )
     return scores
 
 
-def _matrix(models: NDArray[Any], distance: Callable[[NDArray[Any], NDArray[Any]], float]) -> FloatArray:
-    found = np.zeros((len(models), len(models)))
+def _matrix(models: NDArray[Any], measure: Callable[[NDArray[Any], NDArray[Any]], float]) -> FloatArray:
+    matrix = np.zeros((len(models), len(models)))
     for first, second in combinations(range(len(models)), 2):
-        found[first, second] = found[second, first] = distance(models[first], models[second])
-    return found
+        matrix[first, second] = matrix[second, first] = measure(models[first], models[second])
+    return matrix

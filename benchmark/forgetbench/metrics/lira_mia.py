@@ -1,7 +1,7 @@
-"""Per-example likelihood ratios: can an attacker who knows the example tell an unlearned model from an oracle?
+"""Per-example likelihood ratios: can an attacker who knows an example distinguish an unlearned model from an oracle?
 
-Populations are matrices of phi, (S, n): model by example. Model s of the one side is held out together with model s of
-the other. Source: Carlini et al. (2022), section 5, as the benchmark's protocol fixes it (section 3).
+Populations are matrices of phi, (S, n): model by example. Model s of either side is held out together with model s of
+the other side. Source: Carlini et al. (2022), section 5, as the benchmark's protocol fixes it (section 3).
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import FloatArray, phi_of, same_shape
+from forgetbench.metrics._validation import FloatArray, IntArray, phi_of, same_shape
+from forgetbench.metrics.board_rules import Comparison, Draw, PairwiseRule
+from forgetbench.metrics.registry import MetricSpec, metric
 from forgetbench.metrics.roc import ROC, sorted_auc
 
 POOL_BELOW = 32
 """With fewer models than this on a side the spread is pooled over examples."""
 
 SMALLEST_SD = 1e-6
-"""Nats: the spread of models that all answer alike, so that their likelihood stays finite."""
+"""Smallest spread in nats, which keeps the likelihood finite if all models agree."""
 
 
 class Ratios(NamedTuple):
-    """Log likelihood ratios, larger = "this model unlearned the example"."""
+    """Log-likelihood ratios; larger means that the model more likely unlearned the example."""
 
     unlearned: FloatArray
     """(S, n): of the held-out unlearned models."""
@@ -34,14 +36,91 @@ class Ratios(NamedTuple):
 
 @dataclass(frozen=True)
 class Lira(ROC):
-    """What the attack achieves over all examples and folds."""
+    """Results of the attack over all examples and folds."""
 
     worst_decile: float | None
     """AUC of the tenth of the examples that differ most; None with fewer than 4 models or 10 examples."""
 
 
+def _compare_lira(draw: Draw, subset: str) -> Comparison:
+    phi = draw.phi(subset)
+
+    def value(left: IntArray, right: IntArray) -> float:
+        if len(left) < 3:
+            raise UsageError(f"The likelihood ratio attack needs at least three models a side; there are {len(left)}.")
+        return ratios_auc(ratios(phi[left], phi[right]))
+
+    def by_seed(left: IntArray, right: IntArray) -> FloatArray:
+        scores = ratios(phi[left], phi[right])
+        folds = [ratios_auc(Ratios(scores.unlearned[fold], scores.oracle[fold])) for fold in range(len(left))]
+        return np.array(folds)
+
+    return Comparison(value, "even", by_seed)
+
+
+def _lira_spec(subset: str) -> MetricSpec:
+    drift = subset == "retain"
+    return MetricSpec(
+        name=f"lira.{subset}",
+        title="retain drift" if drift else "LiRA",
+        symbol="drift" if drift else "LiRA",
+        group="privacy",
+        unit="AUC",
+        requires=(subset,),
+        meaning="How well an attacker who knows the example distinguishes an unlearned model from an oracle; 0.5: not.",
+        misses="The side: remembered and over-forgotten look alike (see shift). Small differences with few models.",
+        misuse="Fitting on 0/1 correctness, or with the scored model among the fitted; reading it without its band.",
+        formula=(
+            "phi = z_y - logsumexp_{j != y} z_j. For fold s, fit N(median, sd) to phi(i) over the other S-1 models of "
+            "each side (sd pooled over examples below 32 models a side), score u_s and r_s by log N_u - log N_r; AUC "
+            "over all examples and folds."
+        ),
+        example="Fits N(1,1) for unlearned and N(-1,1) for oracles: phi = 1 scores 2, phi = 0 scores 0.",
+        source="Carlini et al. 2022, section 5; Hayes et al. 2024; protocol, section 3.",
+        efficacy=() if drift else ("match-oracle",),
+        harm=("match-oracle", "erase") if drift else (),
+        floor=0.05 if drift else 0.01,
+        fallback=f"shift.{subset}",
+    )
+
+
+def _lira_statistic_spec(statistic: str, title: str, formula: str) -> MetricSpec:
+    return MetricSpec(
+        name=f"lira.forget.{statistic}",
+        title=f"LiRA, {title}",
+        symbol=f"LiRA {statistic}",
+        group="privacy",
+        unit="AUC" if statistic == "worst-decile" else "share",
+        requires=("forget",),
+        meaning=f"The likelihood ratio attack on the forget set: {title}.",
+        misses="As lira.forget; with few models these statistics are noisier than the AUC.",
+        misuse="Reporting the TPR at a rate that the number of scores cannot resolve.",
+        formula=formula,
+        example="Perfectly separated scores give 1.",
+        source="Carlini et al. 2022; protocol, section 3.",
+    )
+
+
+@metric(_lira_spec("forget"), _lira_spec("retain"), board=PairwiseRule(_compare_lira))
+@metric(
+    _lira_statistic_spec(
+        "balanced", "balanced accuracy at 0", "Mean of the true positive and true negative rate at a log ratio of 0."
+    ),
+    _lira_statistic_spec(
+        "tpr-1", "TPR at 1 % FPR", "The largest TPR whose FPR does not exceed 1 %; needs at least 100 scores."
+    ),
+    _lira_statistic_spec(
+        "tpr-0.1", "TPR at 0.1 % FPR", "The largest TPR whose FPR does not exceed 0.1 %; needs at least 1,000 scores."
+    ),
+    _lira_statistic_spec(
+        "worst-decile",
+        "AUC of the worst decile",
+        "The tenth of the examples with the largest |mean phi_u - mean phi_r| over every other model, scored on the "
+        "remaining folds; both ways, averaged.",
+    ),
+)
 def lira(unlearned: ArrayLike, oracle: ArrayLike) -> Lira:
-    """The whole result of the likelihood ratio attack.
+    """The full result of the likelihood ratio attack.
 
     Args:
         unlearned: (S, n) phi of the unlearned models, S >= 3.
@@ -71,7 +150,7 @@ def ratios(left: FloatArray, right: FloatArray) -> Ratios:
 
     Args:
         left: (S, n) phi of the unlearned models.
-        right: (S, n) phi of the oracles. Neither is checked here: this is the inner loop of the bands.
+        right: (S, n) phi of the oracles. Neither side is validated: this is the inner loop of the bands.
     """
     centers = [leave_one_out_median(side) for side in (left, right)]
     spreads = [_leave_one_out_sd(side) for side in (left, right)]
@@ -87,22 +166,60 @@ def ratios(left: FloatArray, right: FloatArray) -> Ratios:
 def leave_one_out_median(values: FloatArray) -> FloatArray:
     """Median over the other models, for each model: (S, n) to (S, n), S >= 2.
 
-    Taking one value out of a sorted list moves the middle by at most one place, so three sorted values an example are
-    enough, and nothing is sorted twice.
+    Removing one value from a sorted list moves the middle by at most one position, so three sorted values per example
+    are enough, and nothing is sorted twice.
     """
     count = len(values)
     ordered = np.sort(values, axis=0)
 
-    def at(place: int) -> FloatArray:
-        found: FloatArray = np.where(values <= ordered[place], ordered[place + 1], ordered[place])
-        return found
+    def order_statistic(position: int) -> FloatArray:
+        remaining: FloatArray = np.where(values <= ordered[position], ordered[position + 1], ordered[position])
+        return remaining
 
     if count % 2 == 0:
-        return at((count - 2) // 2)
+        return order_statistic((count - 2) // 2)
     middle = (count - 1) // 2
-    return (at(middle - 1) + at(middle)) / 2
+    return (order_statistic(middle - 1) + order_statistic(middle)) / 2
 
 
+def _compare_shift(draw: Draw, subset: str) -> Comparison:
+    phi = draw.phi(subset)
+
+    def value(left: IntArray, right: IntArray) -> float:
+        return shift(phi[left], phi[right])
+
+    def by_seed(left: IntArray, right: IntArray) -> FloatArray:
+        center = phi[right].mean()
+        shifts: FloatArray = (phi[left].mean(axis=1) - center) / within_sd(phi[right])
+        return shifts
+
+    return Comparison(value, None, by_seed)
+
+
+def _shift_spec(subset: str) -> MetricSpec:
+    return MetricSpec(
+        name=f"shift.{subset}",
+        title="shift" if subset == "forget" else "retain shift",
+        symbol="shift" if subset == "forget" else "shift_r",
+        group="privacy",
+        unit="sd",
+        signed=True,
+        range=(None, None),
+        requires=(subset,),
+        meaning="Confidence above the oracles' in their standard deviations: > 0 remembers, < 0 over-forgets.",
+        misses="Changes that cancel between examples (lira sees those).",
+        misuse="Reading it without lira: half up and half down is 0.",
+        formula=(
+            "mean_i (mean_s phi_u(i) - mean_s phi_r(i)) / sigma, sigma^2 = mean_i var_s phi_r(i). "
+            f"Above 0.99 lira.{subset} is saturated: then the shift counts too, and may decide the distance"
+        ),
+        example="Oracles at phi 0 and 2 (sd 1.414), unlearned at 2 and 2: shift 0.707.",
+        source="Protocol, section 3.",
+        floor=0.035 if subset == "forget" else 0.18,
+    )
+
+
+@metric(_shift_spec("forget"), _shift_spec("retain"), board=PairwiseRule(_compare_shift))
 def shift(unlearned: ArrayLike, oracle: ArrayLike) -> float:
     """Mean over examples of (mean phi_u - mean phi_r) / sigma, sigma the oracles' pooled within-example sd.
 
@@ -111,8 +228,8 @@ def shift(unlearned: ArrayLike, oracle: ArrayLike) -> float:
         oracle: (S', n) phi of the oracles, S' >= 2.
 
     Returns:
-        In standard deviations of an oracle: above 0, more confident on these examples than oracles are. It does not
-        saturate. Protocol section 3.
+        In standard deviations of an oracle: positive if the unlearned models are more confident on these examples
+        than the oracles. It does not saturate. Protocol section 3.
     """
     left, right = phi_of(unlearned, "phi of the unlearned"), phi_of(oracle, "phi of the oracles")
     same_shape(left, right, "the same examples", after=1)
@@ -143,13 +260,13 @@ def _worst_decile(left: FloatArray, right: FloatArray, scores: Ratios) -> float 
     count, examples = left.shape
     if count < 4 or examples < 10:
         return None
-    keep = -(-examples // 10)
+    size = -(-examples // 10)
     values = []
     for part in range(2):
         chosen_by = slice(part, None, 2)
         scored_on = slice(1 - part, None, 2)
-        apart = np.abs(left[chosen_by].mean(axis=0) - right[chosen_by].mean(axis=0))
-        worst = np.argsort(-apart, kind="stable")[:keep]
+        difference = np.abs(left[chosen_by].mean(axis=0) - right[chosen_by].mean(axis=0))
+        worst = np.argsort(-difference, kind="stable")[:size]
         values.append(ratios_auc(Ratios(scores.unlearned[scored_on][:, worst], scores.oracle[scored_on][:, worst])))
     return float(np.mean(values))
 

@@ -1,4 +1,4 @@
-"""Scores that papers report, from numbers that are already there. For comparison only: none of them ranks."""
+"""Scores that papers report. They serve for comparison with published tables; none of them ranks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,49 @@ from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray, floats, layers_of, logits_of, number, same_shape, share
-from forgetbench.metrics.accuracy_gap import tow
-from forgetbench.metrics.divergence import agreement, answers, distance, jensen_shannon, outputs
+from forgetbench.metrics.accuracy_gap import accuracy_by_seed, pooled_accuracy, tow, tow_by_seed
+from forgetbench.metrics.board_rules import (
+    Comparison,
+    Draw,
+    PairwiseRule,
+    PerModelRule,
+    PerSeedRule,
+    Populations,
+    mean_over_pairs,
+    paired_by_seed,
+)
+from forgetbench.metrics.divergence import (
+    agreement,
+    agreement_pairs,
+    distance,
+    distance_pairs,
+    jensen_shannon,
+    outputs,
+    predictions,
+)
+from forgetbench.metrics.registry import MetricSpec, metric
 
 
+def _measure_nomus(draw: Draw) -> FloatArray:
+    return np.asarray(np.vectorize(nomus)(pooled_accuracy(draw, "test"), draw.values["mia.loss"]))
+
+
+@metric(
+    MetricSpec(
+        name="nomus",
+        title="NoMUS",
+        group="literature",
+        direction="up",
+        requires=("forget", "test"),
+        meaning="Test accuracy and the loss attack in one number, with equal weights.",
+        misses="The oracle; a useless model scores about 0.6, doing nothing may beat retraining.",
+        misuse="Ranking by it. The README's MIA column is |attack - 0.5|.",
+        formula="(accuracy + 1 - 2 |mia.loss - 0.5|) / 2",
+        example="Accuracy 0.5952, attack 0.7136: 0.5840.",
+        source="Choi and Na 2023.",
+    ),
+    board=PerModelRule(_measure_nomus, reads=("mia.loss",)),
+)
 def nomus(accuracy: float, attack: float) -> float:
     """NoMUS = (accuracy + 1 - 2 |attack - 0.5|) / 2 (Choi and Na 2023). A useless model scores about 0.6.
 
@@ -23,6 +62,39 @@ def nomus(accuracy: float, attack: float) -> float:
     return (share(accuracy, "accuracy") + 1.0 - 2.0 * abs(share(attack, "attack") - 0.5)) / 2
 
 
+def _measure_adaptive_score(populations: Populations) -> FloatArray | None:
+    """AUS of each seed; on class tasks the forget accuracy is that on test images of the forgotten classes."""
+    if populations.originals is None:
+        return None
+    labels, classes = populations.labels, populations.has("test-forgotten")
+    before = accuracy_by_seed(populations.originals, labels, "test")
+    after = accuracy_by_seed(populations.unlearned, labels, "test")
+    forgotten = accuracy_by_seed(populations.unlearned, labels, "test-forgotten" if classes else "forget")
+    return np.array(
+        [
+            adaptive_unlearning_score(float(o), float(t), float(f), classes=classes)
+            for o, t, f in zip(before, after, forgotten, strict=True)
+        ]
+    )
+
+
+@metric(
+    MetricSpec(
+        name="aus",
+        title="AUS",
+        group="literature",
+        direction="up",
+        range=(0.0, None),
+        requires=("forget", "test", "originals"),
+        meaning="Test accuracy retained, over one plus the distance of forget accuracy from its target.",
+        misses="The oracle; confidence.",
+        misuse="Comparing random and class forgetting: their denominators differ.",
+        formula="(1 - (A_t(o) - A_t(u))) / (1 + |A_f(u) - A_t(u)|); for classes the denominator is 1 + A_f(u)",
+        example="A_t(u) 0.88, A_t(o) 0.92, A_f(u) 0.95: 0.8972.",
+        source="Bonato et al. 2024 (SCAR).",
+    ),
+    board=PerSeedRule(_measure_adaptive_score),
+)
 def adaptive_unlearning_score(
     original_test: float, unlearned_test: float, unlearned_forget: float, *, classes: bool = False
 ) -> float:
@@ -32,33 +104,134 @@ def adaptive_unlearning_score(
         original_test: Test accuracy of the original, in [0, 1].
         unlearned_test: Test accuracy of the unlearned model.
         unlearned_forget: Its forget accuracy.
-        classes: Class removal: the target of the forget accuracy is 0 and not the test accuracy.
+        classes: Class removal: the target of the forget accuracy is 0 instead of the test accuracy.
     """
-    kept, forgotten = share(unlearned_test, "unlearned test accuracy"), share(unlearned_forget, "forget accuracy")
-    target = 0.0 if classes else kept
-    return (1.0 - (share(original_test, "original test accuracy") - kept)) / (1.0 + abs(forgotten - target))
+    retained, forgotten = share(unlearned_test, "unlearned test accuracy"), share(unlearned_forget, "forget accuracy")
+    target = 0.0 if classes else retained
+    return (1.0 - (share(original_test, "original test accuracy") - retained)) / (1.0 + abs(forgotten - target))
 
 
+def _measure_indiscernibility(populations: Populations) -> FloatArray | None:
+    attack = populations.values.get("mia.loss")
+    return None if attack is None else np.asarray(np.vectorize(indiscernibility)(attack.mean(axis=0)))
+
+
+@metric(
+    MetricSpec(
+        name="indiscernibility",
+        title="indiscernibility",
+        group="literature",
+        direction="up",
+        requires=("forget", "test"),
+        meaning="1 if the attack on losses guesses, 0 if it is always right.",
+        misses="As mia.loss; 0.5 is not the oracle's value.",
+        misuse="Maximizing it: an oracle need not be at 1.",
+        formula="1 - 2 |mia.loss - 0.5|",
+        example="Attack 0.6: 0.8.",
+        source="Cadet et al. 2024 (Deep Unlearn).",
+    ),
+    board=PerSeedRule(_measure_indiscernibility),
+)
 def indiscernibility(attack: float) -> float:
-    """1 - 2 |attack - 0.5|: 1 where the attack guesses, 0 where it is always right (Cadet et al. 2024)."""
+    """1 - 2 |attack - 0.5|: 1 if the attack guesses, 0 if it is always right (Cadet et al. 2024)."""
     return 1.0 - 2.0 * abs(share(attack, "attack") - 0.5)
 
 
+def _measure_retention_deviation(populations: Populations) -> FloatArray | None:
+    """Retention deviation of each seed from the oracles' mean; None if their accuracy is 0."""
+    subsets = ("retain", "test")
+    unlearned, oracles = (
+        {subset: accuracy_by_seed(side, populations.labels, subset) for subset in subsets}
+        for side in (populations.unlearned, populations.oracles)
+    )
+    target = {subset: float(accuracies.mean()) for subset, accuracies in oracles.items()}
+    if min(target.values()) <= 0:
+        return None
+    return np.array(
+        [
+            retention_deviation({subset: float(accuracies[seed]) for subset, accuracies in unlearned.items()}, target)
+            for seed in range(len(unlearned["test"]))
+        ]
+    )
+
+
+@metric(
+    MetricSpec(
+        name="retention-deviation",
+        title="retention deviation",
+        group="literature",
+        direction="down",
+        range=(0.0, None),
+        requires=("retain", "test"),
+        meaning="How far accuracies are from the oracle's, as shares of it, summed over retain and test.",
+        misses="The spread of oracles.",
+        misuse="Averaging it with the attack into one number.",
+        formula="sum over subsets of |1 - A_u / A_r|",
+        example="0.9 against 1.0 and 0.8 against 0.8: 0.1.",
+        source="Cadet et al. 2024 (Deep Unlearn).",
+    ),
+    board=PerSeedRule(_measure_retention_deviation),
+)
 def retention_deviation(unlearned: Mapping[str, float], oracle: Mapping[str, float]) -> float:
-    """Sum over subsets of |1 - A_u / A_r| (Cadet et al. 2024): 0 where every accuracy is the oracle's."""
+    """Sum over subsets of |1 - A_u / A_r| (Cadet et al. 2024): 0 if every accuracy is the oracle's."""
     if set(unlearned) != set(oracle) or not oracle or any(value <= 0 for value in oracle.values()):
-        raise UsageError("Retention needs the same subsets on both sides, and oracles above 0.")
-    shares = [number(unlearned[name], name) / number(oracle[name], f"{name} of the oracle") for name in sorted(oracle)]
-    return float(sum(abs(1.0 - share) for share in shares))
+        raise UsageError("Retention deviation needs the same subsets on both sides, and oracle accuracies above 0.")
+    ratios = [number(unlearned[name], name) / number(oracle[name], f"{name} of the oracle") for name in sorted(oracle)]
+    return float(sum(abs(1.0 - ratio) for ratio in ratios))
 
 
+@metric(
+    MetricSpec(
+        name="sape",
+        title="SAPE",
+        group="literature",
+        unit="%",
+        direction="down",
+        range=(0.0, 100.0),
+        requires=("scores",),
+        meaning="Symmetric absolute percentage error of any number against the oracle's; 0 is equal.",
+        misses="The side, and the spread of oracles.",
+        misuse="On numbers near 0, where any difference is 100.",
+        formula="100 |u - r| / (|u| + |r|); 0 if both are 0",
+        example="1 against 3: 50.",
+        source="Cadet et al. 2024 (Deep Unlearn).",
+        calibrated=False,
+        on_boards=False,
+    )
+)
 def sape(unlearned: float, oracle: float) -> float:
-    """Symmetric absolute percentage error, 100 |u - r| / (|u| + |r|); 0 where both are 0."""
-    mine, theirs = number(unlearned, "value of the unlearned"), number(oracle, "value of the oracle")
-    total = abs(mine) + abs(theirs)
-    return 0.0 if total == 0 else 100.0 * abs(mine - theirs) / total
+    """Symmetric absolute percentage error, 100 |u - r| / (|u| + |r|); 0 if both are 0."""
+    value, target = number(unlearned, "value of the unlearned"), number(oracle, "value of the oracle")
+    total = abs(value) + abs(target)
+    return 0.0 if total == 0 else 100.0 * abs(value - target) / total
 
 
+def _compare_tow_mia(draw: Draw, *_: str) -> Comparison | None:
+    attack = draw.values.get("mia.svc-confidence")
+    if attack is None:
+        return None
+    accuracies = {subset: pooled_accuracy(draw, subset) for subset in ("retain", "test")}
+    return paired_by_seed(tow_by_seed, {"MIA": attack} | accuracies)
+
+
+@metric(
+    MetricSpec(
+        name="tow-mia",
+        title="ToW-MIA",
+        group="literature",
+        unit="",
+        direction="up",
+        requires=("forget", "retain", "test"),
+        meaning="Tug-of-war with the SVC confidence attack in place of forget accuracy.",
+        misses="As tow.",
+        misuse="Taking the attack's value as good if it is large: only the oracle's value counts.",
+        formula="(1 - |dMIA|)(1 - |dRA|)(1 - |dTA|), per seed, then averaged",
+        example="Differences 0.1, 0, 0: 0.9.",
+        source="Zhao et al. 2024 (RUM).",
+        calibrated=False,
+    ),
+    board=PairwiseRule(_compare_tow_mia),
+)
 def tow_mia(
     unlearned: Mapping[str, ArrayLike], oracle: Mapping[str, ArrayLike], attack: tuple[ArrayLike, ArrayLike]
 ) -> float:
@@ -70,9 +243,9 @@ def tow_mia(
         attack: The attack's value in [0, 1], (S,), on the unlearned models and on the oracles.
     """
     for side in (unlearned, oracle):
-        absent = [name for name in ("retain", "test") if name not in side]
-        if absent:
-            raise UsageError(f"ToW-MIA needs retain and test accuracies on both sides: {absent[0]} is missing.")
+        missing = [name for name in ("retain", "test") if name not in side]
+        if missing:
+            raise UsageError(f"ToW-MIA needs retain and test accuracies on both sides: {missing[0]} is missing.")
     sides = [
         {"attack": value, **{name: accuracies[name] for name in ("retain", "test")}}
         for value, accuracies in zip(attack, (unlearned, oracle), strict=True)
@@ -80,6 +253,27 @@ def tow_mia(
     return tow(sides[0], sides[1])
 
 
+def _compare_completeness(draw: Draw, subset: str) -> Comparison:
+    return mean_over_pairs(agreement_pairs(draw.logits(subset), attributes=draw.has_attributes(subset)))
+
+
+@metric(
+    MetricSpec(
+        name="completeness",
+        title="completeness",
+        group="literature",
+        direction="up",
+        requires=("forget",),
+        meaning="Share of the forget set on which unlearned model and oracle predict the same.",
+        misses="Confidence; two oracles do not agree fully either.",
+        misuse="Taking 1 as the goal; Jaccard versions under the same name.",
+        formula="mean over u, r and D_f of 1[argmax z_u = argmax z_r]",
+        example="Predictions 0, 1, 2 and 0, 1, 1: 2/3.",
+        source="Cao and Yang 2015.",
+        calibrated=False,
+    ),
+    board=PairwiseRule(_compare_completeness),
+)
 def completeness(left: ArrayLike, right: ArrayLike, *, attributes: bool = False) -> float:
     """Share of examples on which two models predict the same class (Cao and Yang 2015): 1 - churn.
 
@@ -89,9 +283,35 @@ def completeness(left: ArrayLike, right: ArrayLike, *, attributes: bool = False)
         attributes: The columns are A binary attributes; the mean over them is returned.
     """
     one, two = _two_models(left, right)
-    return agreement(answers(one, attributes=attributes), answers(two, attributes=attributes))
+    return agreement(predictions(one, attributes=attributes), predictions(two, attributes=attributes))
 
 
+def _compare_activation_distance(draw: Draw, subset: str) -> Comparison:
+    return mean_over_pairs(distance_pairs(draw.logits(subset), attributes=draw.has_attributes(subset)))
+
+
+@metric(
+    MetricSpec(
+        name="activation-distance",
+        title="activation distance",
+        group="literature",
+        unit="",
+        direction="down",
+        range=(0.0, None),
+        requires=("forget",),
+        meaning="Mean L2 distance of the softmax outputs of unlearned models and oracles on D_f.",
+        misses="The spread of oracles among themselves, which is included in it.",
+        misuse="Four definitions are in use (mean L2, mean L1, root of mean square, layer means).",
+        formula=(
+            "mean over u, r and D_f of |softmax z_u - softmax z_r|_2, at most sqrt(2); of the probabilities of A "
+            "attributes, at most sqrt(A)"
+        ),
+        example="(1, 0) against (0, 1): sqrt(2).",
+        source="Chundawat et al. 2023.",
+        calibrated=False,
+    ),
+    board=PairwiseRule(_compare_activation_distance),
+)
 def activation_distance(left: ArrayLike, right: ArrayLike, *, attributes: bool = False) -> float:
     """Mean over examples of the L2 distance of the two models' outputs (Chundawat et al. 2023).
 
@@ -107,11 +327,26 @@ def activation_distance(left: ArrayLike, right: ArrayLike, *, attributes: bool =
     return distance(outputs(one, attributes=attributes), outputs(two, attributes=attributes))
 
 
+@metric(
+    MetricSpec(
+        name="zrf",
+        title="ZRF",
+        group="literature",
+        direction="up",
+        requires=("forget", "teacher"),
+        meaning="Likeness to a randomly initialized network on the forget set.",
+        misses="The oracle, which is no random network: its target is over-forgetting.",
+        misuse="Published code exchanges the arguments of KL and divides by the number of classes (legacy.zrf).",
+        formula="1 - mean JS(softmax z_u, softmax z_teacher)",
+        example="Equal outputs: 1; certain of different classes: 1 - log 2 = 0.3069.",
+        source="Chundawat et al. 2023.",
+    )
+)
 def zrf(logits: ArrayLike, teacher: ArrayLike, *, attributes: bool = False) -> float:
     """Zero-retrain forgetting: 1 - mean JS(model, incompetent teacher) (Chundawat et al. 2023), on the forget set.
 
-    Its target is a random network's outputs and not the oracle's. The published code computes something else
-    (``legacy.zrf``).
+    Its target is the output of a random network and not that of the oracle. The published code computes something else
+    (``published_code.zrf``).
 
     Args:
         logits: (n, K) of the unlearned model.
@@ -121,10 +356,27 @@ def zrf(logits: ArrayLike, teacher: ArrayLike, *, attributes: bool = False) -> f
     return float(1.0 - jensen_shannon(*_two_models(logits, teacher), attributes=attributes).mean())
 
 
+@metric(
+    MetricSpec(
+        name="layer-distance",
+        title="layer-wise distance",
+        group="literature",
+        unit="",
+        direction="down",
+        range=(0.0, None),
+        requires=("submitter",),
+        meaning="L2 distance of the weights of unlearned model and oracle.",
+        misses="Function: hidden units can be permuted at no cost.",
+        misuse="Between models of different initialization it measures the initialization.",
+        formula="sqrt(sum over layers |W_u - W_r|^2)",
+        example="One layer, (3, 0) against (0, 4): 5.",
+        source="Golatkar et al. 2020.",
+    )
+)
 def layer_distance(left: Sequence[ArrayLike], right: Sequence[ArrayLike], *, relative: bool = False) -> float:
     """Distance of two models' weights, sqrt(sum over layers of |W_u - W_r|^2) (Golatkar et al. 2020).
 
-    It means something only between models of one initialization: hidden units may change places at no cost.
+    It is meaningful only between models of one initialization: hidden units can be permuted at no cost.
 
     Args:
         left: Weights of each layer of the unlearned model.
@@ -136,7 +388,7 @@ def layer_distance(left: Sequence[ArrayLike], right: Sequence[ArrayLike], *, rel
         return whole
     norm = float(np.sqrt(sum((floats(layer, "weights") ** 2).sum() for layer in left)))
     if norm == 0:
-        raise UsageError("The unlearned model's weights are all 0: no distance is a share of that. See relative=False.")
+        raise UsageError("The unlearned model's weights are all 0: no relative distance exists. Use relative=False.")
     return whole / norm
 
 

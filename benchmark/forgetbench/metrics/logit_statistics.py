@@ -1,16 +1,16 @@
-"""What a model's logits say about an example: phi, probabilities, losses and entropies.
+"""Statistics of logits for single examples: phi, probabilities, losses and entropies.
 
 All functions take logits (..., n, K) with class labels (n,), or logits (..., n, A) with labels (n, A) of A binary
-attributes (the shape of the labels decides), and return float64. They are computed in the logarithm, so that nothing
-overflows or rounds to 0 or 1 too soon: logits of ±60,000 are fine.
+attributes (the shape of the labels decides), and return float64. They are computed in log space, so that nothing
+overflows or rounds to 0 or 1 early: logits of ±60,000 are fine.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit
 
+from forgetbench.metrics._lazy_scipy import expit
 from forgetbench.metrics._validation import FloatArray, IntArray, labels_of, logits_of
 
 
@@ -44,7 +44,7 @@ def phi(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
 
 
 def signed_logits(logits: FloatArray, labels: IntArray) -> FloatArray:
-    """Attribute logits (..., n, A), with the sign turned where the label is 0: phi of each attribute."""
+    """Attribute logits (..., n, A), negated for label 0: phi of each attribute."""
     signed: FloatArray = logits * (2 * labels - 1)
     return signed
 
@@ -74,8 +74,7 @@ def confidence(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
     """Probability of the label, (..., n); for attributes (..., n, A), each attribute's own."""
     scores = logits_of(logits)
     truth = labels_of(labels, scores)
-    probability: FloatArray = expit(signed_logits(scores, truth) if truth.ndim == 2 else phi(scores, truth))
-    return probability
+    return expit(signed_logits(scores, truth) if truth.ndim == 2 else phi(scores, truth))
 
 
 def entropy(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
@@ -91,7 +90,7 @@ def entropy(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
 def modified_entropy(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
     """Modified entropy of Song and Mittal (2021, equation 8): -(1-p_y) log p_y - sum_{j != y} p_j log(1-p_j).
 
-    The widely copied code indexes whole columns and takes log p for log(1-p); see ``legacy.modified_entropy``.
+    The widely copied code indexes whole columns and takes log p for log(1-p); see ``published_code.modified_entropy``.
 
     Returns:
         (..., n) nats; for attributes (..., n, A), each attribute's own.
@@ -111,7 +110,7 @@ def modified_entropy(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
 
 
 def log_complement(scores: FloatArray, log_p: FloatArray) -> FloatArray:
-    """log(1 - p) of every class, exact also where p rounds to 1 (only the largest can)."""
+    """log(1 - p) of every class, exact even if p rounds to 1 (only the largest can)."""
     top = scores.argmax(axis=-1)[..., None]
     others = scores.copy()
     np.put_along_axis(others, top, -np.inf, axis=-1)

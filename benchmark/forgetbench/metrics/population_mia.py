@@ -1,4 +1,4 @@
-"""Population membership inference: can forgotten examples be told from unseen ones, label by label?"""
+"""Population membership inference: are forgotten examples distinguishable from unseen ones, label by label?"""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray, IntArray, floats, joint_labels, labels_of, logits_of, same_shape
+from forgetbench.metrics.board_rules import Comparison, Draw, PairwiseRule
 from forgetbench.metrics.logit_statistics import confidence, entropy, modified_entropy, phi, signed_logits
+from forgetbench.metrics.registry import MetricSpec, metric
 from forgetbench.metrics.roc import sorted_auc
 
 ATTACKS = ("loss", "confidence", "entropy", "modified-entropy")
-"""The four scores, all oriented larger = member (loss and entropies with their sign turned)."""
+"""The four scores, all oriented larger = member (loss and entropies are negated)."""
 
 MINIMUM_CELL = 5
-"""A label with fewer unseen rows than this is left out of the match."""
+"""A label with fewer unseen rows than this is not matched."""
 
 
 class AttackTable(NamedTuple):
@@ -57,19 +59,19 @@ def attack_table(
 ) -> AttackTable:
     """AUC of the forget set against test examples of the same label, for every model and attack.
 
-    Within a label every forget example meets every test example; labels count by their forget examples. Joint labels
-    are matched where labels are attributes, and the AUCs of the attributes averaged. The halves deal out each label's
-    rows in the order of their mean score over all the models, so that it does not matter how rows are sorted, and that
-    both sides are read on the same halves, which know nothing of what sets the sides apart.
+    Within a label every forget example is compared with every test example; labels are weighted by their forget
+    examples. If labels are attributes, rows are matched by joint label, and the AUCs of the attributes are averaged.
+    The halves split each label's rows in the order of their mean score over all models. So the order of rows does not
+    matter, and both sides are evaluated on the same halves, which do not depend on what separates the sides.
 
     Args:
         forget_logits: (M, n, K) of M models.
         forget_labels: (n,) or (n, A).
         test_logits: (M, m, K) of the same models.
-        test_labels: (m,) or (m, A); on class tasks the rows of forgotten classes too, else nothing matches.
+        test_labels: (m,) or (m, A); on class tasks they must include rows of forgotten classes, else nothing matches.
 
     Raises:
-        UsageError: No label has forget examples and at least five test examples, or not the same models answer both.
+        UsageError: No label has forget examples and at least five test examples, or the numbers of models differ.
     """
     forget, test = floats(forget_logits, "forget logits", ndim=3), floats(test_logits, "test logits", ndim=3)
     same_shape(forget.swapaxes(0, 1), test.swapaxes(0, 1), "the same models and columns", after=1)
@@ -80,7 +82,7 @@ def attack_table(
     ]
     if not cells:
         raise UsageError(f"No label has forget examples and {MINIMUM_CELL} test examples: nothing can be matched.")
-    if members.ndim == 4:  # the attributes stand beside the models, and are averaged at the end
+    if members.ndim == 4:  # attributes are treated like models, and averaged at the end
         attributes = members.shape[-1]
         tables = [_table(members[..., a], others[..., a], cells) for a in range(attributes)]
         return AttackTable(
@@ -90,26 +92,91 @@ def attack_table(
 
 
 def population(unlearned: AttackTable, oracle: AttackTable) -> float:
-    """AUC on the unlearned models minus AUC on the oracles, of the attack that tells them apart best.
+    """AUC on the unlearned models minus AUC on the oracles, of the attack that separates them best.
 
-    Cross-fitted: the attack with the largest absolute difference is chosen on one half of the examples and read off on
-    the other, both ways, and the two are averaged; so choosing among four costs nothing.
+    Cross-fitted: the attack with the largest absolute difference is chosen on one half of the examples and evaluated on
+    the other, both ways, and the two are averaged; so choosing among four introduces no bias.
 
     Returns:
-        In [-1, 1]: above 0, the forget set looks more like training data than it does to the oracles.
+        In [-1, 1]; positive if the forget set looks more like training data than it does to the oracles.
     """
     difference = unlearned.halves.mean(axis=1) - oracle.halves.mean(axis=1)
     chosen = np.abs(difference).argmax(axis=1)
     return float((difference[1, chosen[0]] + difference[0, chosen[1]]) / 2)
 
 
+def _compare_attack(draw: Draw, members: str, *others: str) -> Comparison:
+    table = attack_table(
+        draw.logits(members),
+        draw.labels[members],
+        np.concatenate([draw.logits(subset) for subset in others], axis=1),
+        np.concatenate([draw.labels[subset] for subset in others]),
+    )
+
+    def value(left: IntArray, right: IntArray) -> float:
+        return population(select(table, left), select(table, right))
+
+    return Comparison(value, "odd")
+
+
+def _compare_forgotten(draw: Draw, forget: str, test: str) -> Comparison:
+    """The forget set against test rows, on class tasks those of forgotten classes too."""
+    more = ("test-forgotten",) if draw.has("test-forgotten") else ()
+    return _compare_attack(draw, forget, test, *more)
+
+
+def _compare_retained(draw: Draw, retain: str, test: str) -> Comparison:
+    """The retain sample against unseen people if there are any, else against test rows."""
+    return _compare_attack(draw, retain, "unseen" if draw.has("unseen") else test)
+
+
+@metric(
+    MetricSpec(
+        name="mia.population",
+        title="population attack",
+        symbol="MIA",
+        group="privacy",
+        unit="AUC",
+        range=(-1.0, 1.0),
+        requires=("forget", "test"),
+        meaning="How much more than on the oracles the forget set looks like training data, label by label.",
+        misses="Single examples: per-example attacks find what this does not. A cheap floor, never the headline.",
+        misuse="Reading the attack's accuracy as an absolute; matching no labels; imbalanced sides.",
+        formula=(
+            "For loss, confidence, entropy and modified entropy: AUC of D_f against test examples of the same label; "
+            "AUC_u - AUC_r of the attack with the largest difference, chosen on one half of the examples and evaluated "
+            "on the other, each label's rows split by confidence"
+        ),
+        example="AUC 0.62 on the unlearned models and 0.51 on the oracles: +0.11.",
+        source="Yeom et al. 2018; Song and Mittal 2021; protocol, section 3.",
+    ),
+    board=PairwiseRule(_compare_forgotten),
+)
+@metric(
+    MetricSpec(
+        name="mia.retain",
+        title="risk of the retained",
+        symbol="MIA_r",
+        group="privacy",
+        unit="AUC",
+        range=(-1.0, 1.0),
+        requires=("retain", "test"),
+        meaning="How much easier than on the oracles retained rows are distinguished from unseen ones.",
+        misses="Single people; originals have seen more data than oracles, so a small drift is ordinary.",
+        misuse="Reading it as forgetting.",
+        formula="As mia.population: retain rows as members, against unseen people if there are any, else test.",
+        example="AUC 0.70 on the unlearned models and 0.66 on the oracles: +0.04.",
+        source="After Hayes et al. 2024, section 6.",
+    ),
+    board=PairwiseRule(_compare_retained),
+)
 def mia_population(
     unlearned: tuple[ArrayLike, ArrayLike],
     oracle: tuple[ArrayLike, ArrayLike],
     forget_labels: ArrayLike,
     test_labels: ArrayLike,
 ) -> float:
-    """``population`` straight from logits.
+    """``population`` from logits.
 
     Args:
         unlearned: Logits on the forget set (S, n, K) and on test (S, m, K).
@@ -126,16 +193,16 @@ def mia_population(
     ]
     for side in sides:
         same_shape(side[0].swapaxes(0, 1), side[1].swapaxes(0, 1), "the same models and columns", after=1)
-    for mine, theirs in zip(*sides, strict=True):
-        same_shape(mine, theirs, "the same rows", after=1)
-    pooled = [np.concatenate(parts) for parts in zip(*sides, strict=True)]  # so that both are read on the same halves
+    for left, right in zip(*sides, strict=True):
+        same_shape(left, right, "the same rows", after=1)
+    pooled = [np.concatenate(parts) for parts in zip(*sides, strict=True)]  # both sides share the same halves
     table = attack_table(pooled[0], forget_labels, pooled[1], test_labels)
     first = np.arange(len(pooled[0])) < len(sides[0][0])
     return population(select(table, np.flatnonzero(first)), select(table, np.flatnonzero(~first)))
 
 
 def loss_auc(forget: tuple[ArrayLike, ArrayLike], unseen: tuple[ArrayLike, ArrayLike]) -> FloatArray:
-    """AUC of the loss attack of each model, matched by label: what tuning without an oracle drives to 0.5 (section 6).
+    """AUC of the loss attack of each model, matched by label, which tuning without an oracle drives to 0.5 (section 6).
 
     Args:
         forget: Logits (M, n, K) on the forget set, and its labels.
@@ -167,21 +234,21 @@ def _cells(member_labels: IntArray, other_labels: IntArray) -> list[_Cell]:
 
 
 def _by_confidence(scores: FloatArray, rows: IntArray) -> IntArray:
-    """The rows in the order of their mean loss score; equal ones by all they have, so that only like rows may swap."""
-    kept = np.moveaxis(scores[:, :, rows], 2, -1)
-    first = kept[ATTACKS.index("loss")].reshape(-1, len(rows)).mean(axis=0)
-    return rows[np.lexsort((*kept.reshape(-1, len(rows)), first))]
+    """The rows in the order of their mean loss score; all scores break ties, so that only identical rows may swap."""
+    selected = np.moveaxis(scores[:, :, rows], 2, -1)
+    first = selected[ATTACKS.index("loss")].reshape(-1, len(rows)).mean(axis=0)
+    return rows[np.lexsort((*selected.reshape(-1, len(rows)), first))]
 
 
 def _table(members: FloatArray, others: FloatArray, cells: list[_Cell]) -> AttackTable:
     whole = _matched_auc(members, others, cells)
     halves = []
     for part in range(2):
-        # Every other example of a label, counted over the labels, so that single examples spread over both halves.
-        turn = np.cumsum([0, *(len(cell.members) for cell in cells)])[:-1]
+        # Every other example of a label, counted across labels, so that labels with one example fill both halves.
+        offsets = np.cumsum([0, *(len(cell.members) for cell in cells)])[:-1]
         half = [
-            _Cell(cell.members[(part + start) % 2 :: 2], cell.others[part::2])
-            for cell, start in zip(cells, turn, strict=True)
+            _Cell(cell.members[(part + offset) % 2 :: 2], cell.others[part::2])
+            for cell, offset in zip(cells, offsets, strict=True)
         ]
         half = [cell for cell in half if len(cell.members)]
         halves.append(_matched_auc(members, others, half) if half else whole)

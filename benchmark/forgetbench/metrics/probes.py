@@ -1,24 +1,31 @@
-"""Linear probe: is the forgotten class still legible in the features?"""
+"""Linear probe: can the forgotten class still be read from the features?"""
 
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray, IntArray, floats
+from forgetbench.metrics.board_rules import FEATURES, Comparison, Draw, PerModelRule
+from forgetbench.metrics.registry import MetricSpec, metric
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
-"""Inverse L2 penalties tried."""
+"""Candidate inverse L2 penalties."""
 SEEDS = 3
 ROWS_PER_CLASS = 100
-"""Training rows of each class that one seed's probe is fitted on; fewer where there are fewer."""
+"""Limit of the training rows of each class that one seed's probe is fitted on."""
 UNDEFINED_BELOW = 0.02
+"""The ratio is undefined if the probe's accuracies on originals and oracles differ by less than this."""
+
+_SUBSETS = ("retain", "forget", "validation", "test-forgotten")
+"""Subsets whose features a board's probe reads."""
 
 
 class Rows(NamedTuple):
@@ -31,14 +38,62 @@ class Rows(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What the probe reads on one model."""
+    """Results of the probe on one model."""
 
     accuracy: float
     """Accuracy on test rows of the forgotten classes, the mean over 3 seeds."""
     shuffled: float
-    """The same with shuffled training labels: what the probe reads where there is nothing to read."""
+    """The same with shuffled training labels, when there is nothing to learn."""
 
 
+def _probe_all(draw: Draw) -> FloatArray:
+    """(M, 2) accuracies of every model's probe on the forgotten classes: fitted as it should be, and shuffled."""
+    answers = draw.sides[0]
+    missing = [FEATURES + subset for subset in _SUBSETS if FEATURES + subset not in answers or not draw.has(subset)]
+    if missing:
+        raise UsageError(f"not computable: no features recorded ({', '.join(missing)})")
+    if draw.has_attributes("forget"):
+        raise UsageError("not computable: the probe is defined for classes, not for attributes")
+    trained = np.concatenate([draw.labels["retain"], draw.labels["forget"]])
+    probes = []
+    for model in range(len(answers[FEATURES + "forget"])):
+        rows = {
+            subset: floats(answers[FEATURES + subset][model], f"features of {subset}", ndim=2) for subset in _SUBSETS
+        }
+        probes.append(
+            linear_probe(
+                Rows(np.concatenate([rows["retain"], rows["forget"]]), trained),
+                Rows(rows["validation"], draw.labels["validation"]),
+                Rows(rows["test-forgotten"], draw.labels["test-forgotten"]),
+            )
+        )
+    return np.array(probes)
+
+
+def _measure_probe(draw: Draw) -> FloatArray:
+    return draw.cached("probe", lambda: _probe_all(draw))[:, 0]
+
+
+def _measure_shuffled(draw: Draw) -> FloatArray:
+    return draw.cached("probe", lambda: _probe_all(draw))[:, 1]
+
+
+@metric(
+    MetricSpec(
+        name="probe.shuffled",
+        title="probe, shuffled labels",
+        symbol="probe_0",
+        group="erasure",
+        requires=("features",),
+        meaning="Accuracy of the probe on forgotten classes if trained on shuffled labels: its own floor.",
+        misses="Everything but the probe's own floor.",
+        misuse="Comparing a probe's accuracy with 1/K: with shuffled labels it need not be there.",
+        formula="As the probe's accuracy, with the labels of its training rows in random order; 3 seeds.",
+        example="Ten balanced classes: about 0.1.",
+        source="Protocol, section 3.",
+    ),
+    board=PerModelRule(_measure_shuffled),
+)
 def linear_probe(train: Rows, validation: Rows, forgotten: Rows) -> Probe:
     """Accuracy of an L2 logistic regression on frozen penultimate features, on the forgotten class.
 
@@ -46,7 +101,7 @@ def linear_probe(train: Rows, validation: Rows, forgotten: Rows) -> Probe:
     each seed draws at most 100 rows of each class.
 
     Args:
-        train: Training rows of all classes, the forgotten ones too.
+        train: Training rows of all classes, including the forgotten ones.
         validation: Validation rows.
         forgotten: Test rows of the forgotten classes.
     """
@@ -57,20 +112,57 @@ def linear_probe(train: Rows, validation: Rows, forgotten: Rows) -> Probe:
     if any(part.labels.shape != (len(part.features),) or not len(part.features) for part in sides):
         raise UsageError("The probe needs rows with one class each for training, validation and the forgotten classes.")
     if len(np.unique(sides[0].labels)) < 2:
-        raise UsageError("The probe's training rows are all of one class: there is nothing to tell apart.")
+        raise UsageError("The probe's training rows are all of one class; it needs at least two.")
     if not set(np.unique(sides[2].labels)) <= set(np.unique(sides[0].labels)):
         raise UsageError("The probe's training rows lack a forgotten class.")
     center, spread = sides[0].features.mean(axis=0), sides[0].features.std(axis=0)
     scaled = [Rows((part.features - center) / np.where(spread > 0, spread, 1.0), part.labels) for part in sides]
     samples = [_sample(scaled[0], seed) for seed in range(SEEDS)]
     chosen = max(STRENGTHS, key=lambda strength: (_fitted(samples[0], strength).score(*scaled[1]), -strength))
-    found = [_fitted(sample, chosen).score(*scaled[2]) for sample in samples]
-    nothing = [_fitted(_shuffled(sample, seed), chosen).score(*scaled[2]) for seed, sample in enumerate(samples)]
-    return Probe(float(np.mean(found)), float(np.mean(nothing)))
+    accuracies = [_fitted(sample, chosen).score(*scaled[2]) for sample in samples]
+    floors = [_fitted(_shuffled(sample, seed), chosen).score(*scaled[2]) for seed, sample in enumerate(samples)]
+    return Probe(float(np.mean(accuracies)), float(np.mean(floors)))
 
 
+def _compare_probe(draw: Draw, values: FloatArray) -> Comparison | None:
+    original = draw.originals.get("probe")
+    if original is None:
+        return None
+
+    def value(left: IntArray, right: IntArray) -> float:
+        ratio = recoverability(values[left], values[right], original)
+        if ratio is None:
+            raise UsageError("undefined: the probe reads the oracles' features as well as the originals'")
+        return ratio
+
+    return Comparison(value)
+
+
+@metric(
+    MetricSpec(
+        name="probe",
+        title="linear probe",
+        symbol="probe",
+        group="erasure",
+        unit="ratio",
+        range=(None, None),
+        requires=("features", "originals"),
+        meaning="How much of the forgotten class a probe reads from the features: 0 as an oracle, 1 as before.",
+        misses="What only a non-linear probe could read.",
+        misuse="Probing without an oracle: features that never saw a class separate it too.",
+        formula=(
+            "(P_u - P_r) / (P_o - P_r), P the accuracy on the forgotten class of an L2 logistic regression on frozen "
+            "penultimate features, C chosen on validation, 3 seeds; undefined if |P_o - P_r| < 0.02"
+        ),
+        example="P_o = 0.90, P_r = 0.60, P_u = 0.75: 0.5.",
+        source="Protocol, section 3.",
+        efficacy=("erase",),
+        floor=0.02,
+    ),
+    board=PerModelRule(_measure_probe, compare=_compare_probe),
+)
 def recoverability(unlearned: ArrayLike, oracle: ArrayLike, original: ArrayLike) -> float | None:
-    """(P_u - P_r) / (P_o - P_r) of mean probe accuracies: 0 as an oracle, 1 as before; None where |P_o - P_r| < 0.02.
+    """(P_u - P_r) / (P_o - P_r) of mean probe accuracies: 0 as an oracle, 1 as before; None if |P_o - P_r| < 0.02.
 
     Args:
         unlearned: (S,) probe accuracies of the unlearned models.
@@ -81,8 +173,8 @@ def recoverability(unlearned: ArrayLike, oracle: ArrayLike, original: ArrayLike)
     if not all(side.size for side in sides):
         raise UsageError("The probe's ratio needs at least one model of each kind.")
     means = [float(side.mean()) for side in sides]
-    room = means[2] - means[1]
-    return None if abs(room) < UNDEFINED_BELOW else (means[0] - means[1]) / room
+    headroom = means[2] - means[1]
+    return None if abs(headroom) < UNDEFINED_BELOW else (means[0] - means[1]) / headroom
 
 
 def _sample(rows: Rows, seed: int) -> Rows:
@@ -91,8 +183,8 @@ def _sample(rows: Rows, seed: int) -> Rows:
     for label in np.unique(rows.labels):
         members = np.flatnonzero(rows.labels == label)
         chosen.append(members[np.argsort(draw[members], kind="stable")[:ROWS_PER_CLASS]])
-    kept = np.sort(np.concatenate(chosen))
-    return Rows(rows.features[kept], rows.labels[kept])
+    sample = np.sort(np.concatenate(chosen))
+    return Rows(rows.features[sample], rows.labels[sample])
 
 
 def _shuffled(rows: Rows, seed: int) -> Rows:
@@ -101,6 +193,9 @@ def _shuffled(rows: Rows, seed: int) -> Rows:
 
 
 def _fitted(rows: Rows, strength: float) -> LogisticRegression:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that is nearly fitted reads as well
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that has nearly converged is good enough
         return LogisticRegression(C=strength, max_iter=100).fit(rows.features, rows.labels)

@@ -1,21 +1,68 @@
-"""Published code where it deviates from its own definition, to reproduce printed tables. Nothing here ever ranks.
+"""Published code that deviates from its own definition, to reproduce printed tables. Nothing here ever ranks.
 
-Each function says what deviates; the definition itself stands under the same name elsewhere in this package.
+Each docstring describes the deviation; the definition itself has the same name elsewhere in this package.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import softmax
-from scipy.stats import norm
 
 from forgetbench.errors import UsageError
+from forgetbench.metrics._lazy_scipy import normal_log_density, softmax
 from forgetbench.metrics._validation import BoolArray, FloatArray, floats, labels_of, logits_of, phi_of, same_shape
 from forgetbench.metrics.margin_distances import BINS, CLIP, EMPTY
+from forgetbench.metrics.registry import Direction, MetricSpec, metric
 from forgetbench.metrics.shadow_models import Fit, fit_normal
 
 
+def _spec(  # noqa: PLR0913 - what these specs do not have in common
+    name: str,
+    title: str,
+    *,
+    requires: str,
+    meaning: str,
+    formula: str,
+    example: str,
+    source: str,
+    unit: str = "",
+    range: tuple[float | None, float | None] = (0.0, 1.0),
+    direction: Direction = "band",
+    misses: str = "As the definition.",
+) -> MetricSpec:
+    return MetricSpec(
+        name=f"legacy.{name}",
+        title=title,
+        group="literature",
+        unit=unit,
+        direction=direction,
+        range=range,
+        requires=tuple(requires.split(", ")),
+        meaning=meaning,
+        misses=misses,
+        misuse="Reporting it under the name of the definition.",
+        formula=formula,
+        example=example,
+        source=source,
+        calibrated=False,
+        legacy=True,
+        on_boards=False,
+    )
+
+
+@metric(
+    _spec(
+        "modified-entropy",
+        "modified entropy as coded",
+        unit="nats",
+        range=(0.0, None),
+        requires="probabilities",
+        meaning="Modified entropy as in Unlearn-Sparse, SalUn and RUM; depends on which classes are in the batch.",
+        formula="-sum_c (1 - p_c) log p_c over the classes in the batch",
+        example="(0.7, 0.2, 0.1), all classes in the batch: 3.4669; the definition gives 0.1622.",
+        source="Unlearn-Sparse, SVC_MIA.py.",
+    )
+)
 def modified_entropy(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
     """Modified entropy as in Unlearn-Sparse, SalUn and RUM: whole columns of labels, and log p for log(1 - p).
 
@@ -29,7 +76,7 @@ def modified_entropy(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
     p = floats(probabilities, "probabilities", ndim=2)
     truth = labels_of(labels, p)
     if truth.ndim != 1:
-        raise UsageError(f"labels: one class for each row is needed, not {truth.shape}: the code knows no attributes.")
+        raise UsageError(f"labels: expected one class for each row, not {truth.shape}; attributes are not supported.")
     columns = np.unique(truth)
     log_p, reverse = -np.log(np.maximum(p, 1e-30)), -np.log(np.maximum(1 - p, 1e-30))
     changed, changed_log = p.copy(), reverse.copy()
@@ -39,31 +86,70 @@ def modified_entropy(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
     return total
 
 
+@metric(
+    _spec(
+        "zrf",
+        "ZRF as coded",
+        direction="up",
+        range=(None, 1.0),
+        requires="forget, teacher",
+        meaning="ZRF as in Bad Teaching and SSD: KL with its arguments exchanged, divided by the classes too.",
+        misses="Certain models: if a probability rounds to 0 it is minus infinity.",
+        formula="1 - mean over rows and classes of [m log(m/p) + m log(m/q)] / 2, m = (p + q) / 2",
+        example="Equal outputs: 1.",
+        source="Bad Teaching, metrics.py.",
+    )
+)
 def zrf(logits: ArrayLike, teacher: ArrayLike) -> float:
     """ZRF as in the Bad Teaching and SSD code: 1 - mean over elements of KL(m||p)/2 + KL(m||q)/2.
 
     The divergences have their arguments exchanged, and the default reduction divides by the number of classes too.
 
     Returns:
-        At most 1, without a lower end: minus infinity where one side's probability of a class rounds to 0, and NaN
-        where both do, as in the published code.
+        At most 1, without a lower limit: minus infinity if one side's probability of a class rounds to 0, and NaN if
+        both do, as in the published code.
     """
     one, two = logits_of(logits), logits_of(teacher)
     same_shape(one, two, "the same rows")
-    p, q = softmax(one, axis=-1), softmax(two, axis=-1)
+    p, q = softmax(one), softmax(two)
     middle = (p + q) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         total = (middle * (np.log(middle) - np.log(p)) + middle * (np.log(middle) - np.log(q))) / 2
     return float(1.0 - total.mean())
 
 
+@metric(
+    _spec(
+        "lira-offline",
+        "LiRA offline as coded",
+        unit="nats",
+        range=(None, None),
+        requires="shadow models",
+        meaning="Minus the two-sided log density under models without the example: high and low phi look alike.",
+        formula="-log N(phi; median_out, sd_out)",
+        example="phi at 4 sd below and at 4 sd above the median: equal.",
+        source="mi_lira_2021, plot.py.",
+    )
+)
 def lira_offline(target: ArrayLike, outside: Fit) -> FloatArray:
     """Offline LiRA as in the published code: minus the two-sided log density, instead of the one-sided test."""
     values = floats(target, "phi of the target", ndim=1)
     same_shape(values, outside.center, "the same examples")
-    return np.asarray(-norm.logpdf(values, outside.center, outside.sd + 1e-30))
+    return -normal_log_density(values, outside.center, outside.sd + 1e-30)
 
 
+@metric(
+    _spec(
+        "fixed-variance",
+        "LiRA fixed variance as coded",
+        range=(0.0, None),
+        requires="shadow models",
+        meaning="Spread of LiRA with a fixed variance: the IN side's raw spread over all examples, for both sides.",
+        formula="sd_in = sd_out = sd of all phi_in about their common mean",
+        example="IN values 1, 3 of one example and 11, 13 of another: 5.099; each example's own is 1.",
+        source="mi_lira_2021, plot.py.",
+    )
+)
 def fixed_variance(phi: ArrayLike, members: BoolArray) -> tuple[Fit, Fit]:
     """IN and OUT fits of LiRA as in the published code with a fixed variance: the IN side's raw spread for both.
 
@@ -72,8 +158,8 @@ def fixed_variance(phi: ArrayLike, members: BoolArray) -> tuple[Fit, Fit]:
         members: (M, n), which models trained on which example.
 
     Returns:
-        Medians of each side, and one spread, of all IN values about their common mean (M in the denominator): it counts
-        how far examples lie apart as noise, and knows nothing of the OUT side.
+        Medians of each side, and one spread, of all IN values about their common mean (M in the denominator): it treats
+        differences between examples as noise, and ignores the OUT side.
     """
     values, mask = phi_of(phi, "phi of the reference models"), np.asarray(members, dtype=np.bool_)
     sides = [fit_normal(values, role) for role in (mask, ~mask)]
@@ -81,20 +167,45 @@ def fixed_variance(phi: ArrayLike, members: BoolArray) -> tuple[Fit, Fit]:
     return Fit(sides[0].center, spread), Fit(sides[1].center, spread)
 
 
+@metric(
+    _spec(
+        "klom",
+        "KLOM as coded",
+        unit="nats",
+        range=(0.0, 11.6),
+        requires="forget",
+        meaning="KLOM as in data-unlearning-bench: the largest value is in no bin, and the sides are exchanged.",
+        formula="KL(r || u) of 20-bin histograms by numpy.digitize",
+        example="r all at 0, u all at the clip: 0; the definition gives 11.5.",
+        source="data-unlearning-bench, eval.py.",
+    )
+)
 def klom(unlearned: ArrayLike, oracle: ArrayLike) -> FloatArray:
-    """KLOM as in data-unlearning-bench: values at the top edge fall outside every bin, and the sides are exchanged.
+    """KLOM as in data-unlearning-bench: values at the top edge are in no bin, and the sides are exchanged.
 
-    Its results file holds KL(oracle || unlearned); with all values of the second side at the top it reports 0 for two
+    Its results file has KL(oracle || unlearned); with all values of the second side at the top it reports 0 for two
     sides that never overlap.
 
     Returns:
-        (n,) nats; NaN where a side keeps no value.
+        (n,) nats; NaN if all values of a side are dropped.
     """
     q, p = (np.clip(phi_of(side), -CLIP, CLIP) for side in (unlearned, oracle))
     same_shape(q, p, "the same examples", after=1)
-    return np.array([_klom_of_one(p[:, i], q[:, i]) for i in range(p.shape[1])])
+    return np.array([_klom_of_example(p[:, i], q[:, i]) for i in range(p.shape[1])])
 
 
+@metric(
+    _spec(
+        "rmia-population",
+        "RMIA's p(z) as coded",
+        unit="share",
+        requires="shadow models",
+        meaning="Mean probability of population rows over the larger half of the reference models, not over all.",
+        formula="mean of the larger R of 2R values",
+        example="0.1, 0.2, 0.3, 0.4: 0.35; the mean is 0.25.",
+        source="privacy_meter, rmia.py.",
+    )
+)
 def rmia_population(reference: ArrayLike) -> FloatArray:
     """p(z) as in privacy_meter: the mean of the larger half of the reference models' probabilities, not of all.
 
@@ -108,11 +219,35 @@ def rmia_population(reference: ArrayLike) -> FloatArray:
     return top
 
 
+@metric(
+    _spec(
+        "loss-score",
+        "loss score as coded",
+        range=(-1.0, 0.0),
+        requires="probabilities",
+        meaning="The loss attack's score with its sign changed: larger is called member, but is not.",
+        formula="-p_y",
+        example="Its AUC is 1 minus the true one: 0.316 for 0.684.",
+        source="privacy_meter, attacks.py.",
+    )
+)
 def loss_score(probability: ArrayLike) -> FloatArray:
     """The loss attack's score as in privacy_meter: -p_y, called "larger = member"; its AUC is 1 minus the true one."""
     return -floats(probability, "probabilities")
 
 
+@metric(
+    _spec(
+        "tpr-nearest",
+        "TPR at the nearest FPR",
+        unit="share",
+        requires="scores",
+        meaning="TPR at the FPR nearest to the requested one, the first of equals; may exceed it, or give 0.",
+        formula="TPR at argmin |FPR - alpha|",
+        example="Members 0.9, 0.8, 0.1, others 0.5, 0.4, alpha 0: 0, although 2/3 is possible at FPR 0.",
+        source="RULI.",
+    )
+)
 def tpr_nearest(members: ArrayLike, others: ArrayLike, alpha: float) -> float:
     """TPR at the threshold whose FPR is nearest to alpha, the first of equals (RULI), not the largest below."""
     positive, negative = floats(members, "members", ndim=1), floats(others, "non-members", ndim=1)
@@ -123,7 +258,7 @@ def tpr_nearest(members: ArrayLike, others: ArrayLike, alpha: float) -> float:
     return float((positive >= values[int(np.argmin(np.abs(false - alpha)))]).mean())
 
 
-def _klom_of_one(p: FloatArray, q: FloatArray) -> float:
+def _klom_of_example(p: FloatArray, q: FloatArray) -> float:
     low, high = min(p.min(), q.min()), max(p.max(), q.max())
     edges = np.linspace(low, high, BINS + 1)
     counts = [np.bincount(np.digitize(side, edges), minlength=BINS + 2)[1 : BINS + 1] for side in (p, q)]
@@ -132,5 +267,5 @@ def _klom_of_one(p: FloatArray, q: FloatArray) -> float:
         return float("nan")
     floor = np.where(shares[0] > 0, np.maximum(shares[1], EMPTY), shares[1])
     left, right = shares[0] / shares[0].sum(), floor / floor.sum()
-    kept = left > 0
-    return float((left[kept] * np.log(left[kept] / right[kept])).sum())
+    support = left > 0
+    return float((left[support] * np.log(left[support] / right[support])).sum())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from forgetbench.metrics.board_rules import SUBSETS, BoardRule
 from forgetbench.registry import Registry
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 Track = Literal["match-oracle", "erase"]
 Role = Literal["efficacy", "harm"]
@@ -44,7 +48,11 @@ class Display:
 
 
 class MetricSpec(BaseModel):
-    """A metric: what it is, what it needs, how to read and show it, and whether it ranks."""
+    """A metric: what it is, what it needs, how to read and show it, and whether it ranks.
+
+    Declare it with `metric` at the function that computes it. By default it is a share of 1 whose target is the oracle
+    band, and does not rank.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,17 +60,17 @@ class MetricSpec(BaseModel):
     """Name in commands, files and addresses, such as ``gap.forget``."""
     title: str
     """The name in words, for a column head."""
-    symbol: str
-    """Short symbol for a narrow column."""
+    symbol: str = Field(default_factory=lambda data: data["title"])
+    """Short symbol for a narrow column; the title by default."""
     group: Group
     """The column set that it belongs to; ``literature`` is for comparison with published tables only."""
-    unit: str
+    unit: str = "share"
     """Unit of the stored value; "" for a bare number, "share" for a share of 1."""
     signed: bool = False
     """Whether it is a difference, which is shown with its sign."""
-    direction: Direction
+    direction: Direction = "band"
     """What is good: inside the oracle band, large, or small."""
-    range: tuple[float | None, float | None]
+    range: tuple[float | None, float | None] = (0.0, 1.0)
     """Smallest and largest possible value; None where the range is unbounded."""
     requires: tuple[str, ...]
     """What it is computed from: subsets of the evidence, ``features``, ``originals``, ``cost``, ``submitter``,
@@ -80,14 +88,18 @@ class MetricSpec(BaseModel):
     """A worked example that a reader can check by hand."""
     source: str
     """Where the definition comes from."""
-    function: str
-    """The function that computes it, in ``forgetbench.metrics``."""
+    function: str = ""
+    """Module and name of the function that computes it, within ``forgetbench.metrics``; `metric` fills it in."""
     efficacy: tuple[Track, ...] = ()
     """Tracks on which it ranks as evidence of forgetting."""
     harm: tuple[Track, ...] = ()
     """Tracks on which it ranks as evidence of damage."""
     floor: float = 0.0
     """Margin of practical indifference: z never divides by less."""
+    fallback: str = ""
+    """The metric that also counts towards the distance where this one is saturated."""
+    relative_to_band: Literal["difference", "ratio"] | None = None
+    """Whether boards show the value minus the mean of its oracle band, or divided by it."""
     calibrated: bool = True
     """Whether the band predicts where a fresh oracle falls; if not, the band is shown but raises no flag."""
     legacy: bool = False
@@ -95,6 +107,11 @@ class MetricSpec(BaseModel):
     on_boards: bool = True
     """Whether scorecards list it, with a value or the reason for its absence. The others come from a run's records, or
     are functions for one's own arrays."""
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """The subsets of the evidence among its requirements."""
+        return tuple(name for name in self.requires if name in SUBSETS)
 
     @property
     def from_records(self) -> bool:
@@ -118,8 +135,47 @@ class MetricSpec(BaseModel):
         return "harm" if track in self.harm else None
 
 
+@dataclass(frozen=True)
+class Declaration:
+    """A function with the metrics that it computes."""
+
+    function: Callable[..., Any]
+    specs: tuple[MetricSpec, ...]
+    board: BoardRule | None
+    """How a board computes these metrics; None if scoring computes them by name, or if no board shows them."""
+
+
 metrics: Registry[MetricSpec] = Registry("metric")
 """All metrics by name; filled when ``forgetbench.metrics`` is imported."""
+
+declarations: list[Declaration] = []
+"""All calls of `metric`, in the order of import."""
+
+
+def metric(*specs: MetricSpec, board: BoardRule | None = None) -> Callable[[Function], Function]:
+    """Declare the metrics that a function computes.
+
+    Args:
+        specs: One spec for each metric, such as one for each subset.
+        board: How a board computes them from recorded logits; see `forgetbench.metrics.board_rules`.
+
+    Returns:
+        A decorator that registers the specs and returns the function unchanged.
+
+    Raises:
+        ForgetBenchError: A name is already registered.
+    """
+
+    def declare(function: Function) -> Function:
+        module = function.__module__.removeprefix("forgetbench.metrics.")
+        address = f"{module}.{function.__qualname__}"
+        named = tuple(spec.model_copy(update={"function": address}) for spec in specs)
+        for spec in named:
+            metrics.register(spec.name, spec)
+        declarations.append(Declaration(function, named, board))
+        return function
+
+    return declare
 
 
 def ranking_metrics(track: Track) -> list[MetricSpec]:

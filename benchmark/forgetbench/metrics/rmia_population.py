@@ -1,4 +1,4 @@
-"""RMIA between two populations: the oracles are the reference models, each fold without its own."""
+"""RMIA between two populations; the reference models are the other oracles."""
 
 from __future__ import annotations
 
@@ -6,39 +6,78 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import FloatArray, phi_of, same_shape, spaced
+from forgetbench.metrics._validation import FloatArray, IntArray, phi_of, same_shape, spaced
+from forgetbench.metrics.board_rules import MAX_SPLITS_SLOW, Comparison, Draw, PairwiseRule
+from forgetbench.metrics.logit_statistics import confidence
+from forgetbench.metrics.registry import MetricSpec, metric
 from forgetbench.metrics.roc import sorted_auc
 from forgetbench.metrics.shadow_models import rmia_tie_break
 
+POPULATION_ROWS = 2500
+"""Test rows that a board compares an example with; more are thinned out evenly."""
 
+
+def _compare_rmia(draw: Draw, forget: str, test: str) -> Comparison:
+    if draw.has_attributes(forget):
+        raise UsageError("not computable: it is defined for classes, not for attributes")
+    examples = confidence(draw.logits(forget), draw.labels[forget])
+    rows = confidence(draw.logits(test), draw.labels[test])
+
+    def value(left: IntArray, right: IntArray) -> float:
+        sides = [(examples[side], rows[side]) for side in (left, right)]
+        return population_rmia(sides[0], sides[1], max_rows=POPULATION_ROWS)
+
+    return Comparison(value, max_splits=MAX_SPLITS_SLOW)
+
+
+@metric(
+    MetricSpec(
+        name="rmia",
+        title="RMIA",
+        group="privacy",
+        unit="AUC",
+        requires=("forget", "test"),
+        meaning="Per-example attack for few models: above 0.5 still looks trained on, below 0.5 is over-forgotten.",
+        misses="Attributes (defined for classes only); differences that are the same for all rows.",
+        misuse="Few population rows: strong members tie at 1 (here ties are broken by the example's own ratio).",
+        formula=(
+            "LR(x, z) = [p(x|m) / p(x)] / [p(z|m) / p(z)], p(x) = ((1 + a) p_OUT(x) + 1 - a) / 2 with a = 0.3 and "
+            "p_OUT the mean over the other oracles; score Pr_z(LR >= 2) over test rows z, on boards at most 2,500, "
+            "evenly spaced; AUC of u against r, all folds"
+        ),
+        example="p(x|m) = 0.8, p_OUT = 0.4, a = 0.3: p(x) = 0.61 and the ratio 1.3115.",
+        source="Zarifzadeh et al. 2024, section 3.",
+    ),
+    board=PairwiseRule(_compare_rmia),
+)
 def population_rmia(
-    unlearned: tuple[ArrayLike, ArrayLike], oracle: tuple[ArrayLike, ArrayLike], *, most: int | None = None
+    unlearned: tuple[ArrayLike, ArrayLike], oracle: tuple[ArrayLike, ArrayLike], *, max_rows: int | None = None
 ) -> float:
     """AUC of RMIA's score, unlearned models against oracles, over all examples and folds.
 
-    In fold s the oracles but s are the reference models (they never saw the examples: offline), and the unlearned model
-    s and the oracle s are scored. Cheap with few models, and it has a side: above 0.5 the forget set still looks
-    trained on.
+    In fold s, all oracles except s are the reference models (they never saw the examples: offline), and unlearned model
+    s and oracle s are scored. It works with few models, and it has a side: above 0.5 the forget set still looks trained
+    on.
 
     Args:
         unlearned: p_y of the S unlearned models on the forget set (S, n) and on test rows (S, m).
         oracle: The same of S oracles, S >= 2.
-        most: Test rows that an example is compared with, evenly spaced; None takes all. Boards take 2,500.
+        max_rows: Test rows that an example is compared with, evenly spaced; None takes all. Boards take 2,500.
     """
-    mine = [phi_of(side, "p of the unlearned") for side in unlearned]
-    theirs = [phi_of(side, "p of the oracles") for side in oracle]
-    for one, two in zip(mine, theirs, strict=True):
-        same_shape(one, two, "as many models, and the same rows")
-    rows = spaced(mine[1].shape[1], most)
-    mine[1], theirs[1] = mine[1][:, rows], theirs[1][:, rows]
-    count = len(theirs[0])
-    if count < 2 or len(theirs[1]) != count:
-        raise UsageError("RMIA needs as many unlearned models as oracles, and at least two.")
+    unlearned_p = [phi_of(side, "p of the unlearned") for side in unlearned]
+    oracle_p = [phi_of(side, "p of the oracles") for side in oracle]
+    for one, two in zip(unlearned_p, oracle_p, strict=True):
+        same_shape(one, two, "the same number of models, and the same rows")
+    rows = spaced(unlearned_p[1].shape[1], max_rows)
+    unlearned_p[1], oracle_p[1] = unlearned_p[1][:, rows], oracle_p[1][:, rows]
+    count = len(oracle_p[0])
+    if count < 2 or len(oracle_p[1]) != count:
+        raise UsageError("RMIA needs the same number of unlearned models and oracles, and at least two.")
     scores: tuple[list[FloatArray], list[FloatArray]] = ([], [])
-    totals = [side.sum(axis=0) for side in theirs]
+    totals = [side.sum(axis=0) for side in oracle_p]
     for fold in range(count):
-        means = [(total - side[fold]) / (count - 1) for total, side in zip(totals, theirs, strict=True)]
+        means = [(total - side[fold]) / (count - 1) for total, side in zip(totals, oracle_p, strict=True)]
         reference = (np.maximum(means[0], 0.0), np.maximum(means[1], 0.0))
-        for found, side in zip(scores, (mine, theirs), strict=True):
-            found.append(rmia_tie_break((side[0][fold], side[1][fold]), reference))
+        for collected, side in zip(scores, (unlearned_p, oracle_p), strict=True):
+            collected.append(rmia_tie_break((side[0][fold], side[1][fold]), reference))
     return sorted_auc(np.sort(np.concatenate(scores[0])), np.sort(np.concatenate(scores[1])))

@@ -1,4 +1,4 @@
-"""One receiver operating characteristic for all attacks. Scores are oriented "larger = member" everywhere."""
+"""The receiver operating characteristic of attacks. Scores are oriented "larger = member" everywhere."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import beta
 
 from forgetbench.errors import UsageError
+from forgetbench.metrics._lazy_scipy import beta_quantile
 from forgetbench.metrics._validation import FloatArray, floats
 
 
@@ -25,7 +25,7 @@ class Rates(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """Two ends."""
+    """A confidence interval."""
 
     low: float
     high: float
@@ -33,29 +33,29 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class ROC:
-    """What an attack achieves, whichever attack it is."""
+    """Results of any attack."""
 
     auc: float
-    """Area under the curve; 0.5 where the two sides cannot be told apart."""
+    """Area under the curve; 0.5 if the two sides are indistinguishable."""
     balanced_accuracy: float
-    """At the attack's own threshold: 0 for a log ratio."""
+    """Balanced accuracy at the attack's own threshold: 0 for a log ratio."""
     tpr_1: float | None
     """True positive rate at 1 % false positives; None with fewer than 100 non-members."""
     tpr_01: float | None
-    """At 0.1 %; None with fewer than 1,000."""
+    """True positive rate at 0.1 %; None with fewer than 1,000 non-members."""
     tpr_1_interval: Interval | None
-    """95 % Clopper-Pearson interval of ``tpr_1``, as if all scores were independent and the threshold given."""
+    """95 % Clopper-Pearson interval of ``tpr_1``; assumes independent scores and a fixed threshold."""
     tpr_01_interval: Interval | None
     """The same of ``tpr_01``."""
 
     @classmethod
     def of(cls, members: ArrayLike, others: ArrayLike, threshold: float = 0.0) -> ROC:
-        """The results of one set of scores.
+        """Results of one set of scores.
 
         Args:
             members: (n,) scores, larger = member.
             others: (m,) scores of non-members.
-            threshold: Where the attack calls an example a member: 0 for log ratios, 1/2 for probabilities.
+            threshold: Scores above it are called members: 0 for log ratios, 1/2 for probabilities.
         """
         positive, negative = _sides(members, others)
         rates = [tpr_at_fpr(positive, negative, a) if a * len(negative) >= 1 else None for a in (0.01, 0.001)]
@@ -66,38 +66,38 @@ class ROC:
 
 
 def auc(members: ArrayLike, others: ArrayLike) -> float:
-    """Area under the ROC, ties counted half: the Mann-Whitney U over n_members * n_others.
+    """Area under the ROC with ties counted half: the Mann-Whitney U over n_members * n_others.
 
     Args:
         members: (n,) scores, larger = member.
         others: (m,) scores of non-members.
 
     Returns:
-        In [0, 1]; 0.5 where all scores are equal.
+        In [0, 1]; 0.5 if all scores are equal.
     """
     positive, negative = _sides(members, others)
     return sorted_auc(np.sort(positive), np.sort(negative))
 
 
 def sorted_auc(positive: FloatArray, negative: FloatArray) -> float:
-    """The AUC of two sorted, finite, non-empty arrays, which are not checked again: the inner loop of the bands."""
+    """AUC of two sorted, finite, non-empty arrays. Inputs are not validated: this is the inner loop of the bands."""
     below = np.searchsorted(negative, positive, side="left")
     wins = float(below.sum())
     inside = below < len(negative)
     tied = positive[inside][negative[below[inside]] == positive[inside]]
     if len(tied):
-        upto = np.searchsorted(negative, tied, side="right") - np.searchsorted(negative, tied, side="left")
-        wins += 0.5 * float(upto.sum())
+        ties = np.searchsorted(negative, tied, side="right") - np.searchsorted(negative, tied, side="left")
+        wins += 0.5 * float(ties.sum())
     return wins / (len(positive) * len(negative))
 
 
 def rates(members: ArrayLike, others: ArrayLike) -> Rates:
-    """Every point of the ROC, one per distinct score and the origin."""
+    """Every point of the ROC: the origin, and one point per distinct score."""
     positive, negative = _sides(members, others)
     values = np.unique(np.concatenate([positive, negative]))[::-1]
-    called = [1.0 - np.searchsorted(np.sort(side), values, side="left") / len(side) for side in (negative, positive)]
+    shares = [1.0 - np.searchsorted(np.sort(side), values, side="left") / len(side) for side in (negative, positive)]
     return Rates(
-        np.concatenate([[np.inf], values]), np.concatenate([[0.0], called[0]]), np.concatenate([[0.0], called[1]])
+        np.concatenate([[np.inf], values]), np.concatenate([[0.0], shares[0]]), np.concatenate([[0.0], shares[1]])
     )
 
 
@@ -107,14 +107,14 @@ def tpr_at_fpr(members: ArrayLike, others: ArrayLike, alpha: float) -> float:
     Args:
         members: (n,) scores, larger = member.
         others: (m,) scores of non-members.
-        alpha: The false positive rate allowed. 0 asks for no false positive at all.
+        alpha: The largest false positive rate allowed; 0 allows no false positive at all.
 
     Raises:
-        UsageError: alpha is above 0 and below 1/m: with so few non-members the rate says nothing.
+        UsageError: alpha is above 0 and below 1/m: m non-members cannot resolve that rate.
     """
     positive, negative = _sides(members, others)
     if not 0.0 <= alpha <= 1.0:
-        raise UsageError(f"A false positive rate lies in [0, 1], not {alpha}.")
+        raise UsageError(f"A false positive rate must be in [0, 1], not {alpha}.")
     if 0.0 < alpha < 1.0 / len(negative) * (1 - 1e-9):
         raise UsageError(
             f"TPR at {alpha:.4g} FPR needs at least {int(np.ceil(1 / alpha))} non-members; there are {len(negative)}."
@@ -127,7 +127,7 @@ def tpr_at_fpr(members: ArrayLike, others: ArrayLike, alpha: float) -> float:
 
 
 def balanced_accuracy(members: ArrayLike, others: ArrayLike, threshold: float = 0.0) -> float:
-    """Mean of the two rates of right calls where a score above the threshold is called member; equal counts half."""
+    """Mean of true positive and true negative rate; scores above the threshold are members, equal ones count half."""
     positive, negative = _sides(members, others)
     hit = (positive > threshold).mean() + 0.5 * (positive == threshold).mean()
     miss = (negative < threshold).mean() + 0.5 * (negative == threshold).mean()
@@ -139,8 +139,8 @@ def clopper_pearson(hits: int, trials: int, level: float = 0.95) -> Interval:
     if not 0 <= hits <= trials or trials < 1:
         raise UsageError(f"{hits} hits in {trials} trials is not a proportion.")
     tail = (1.0 - level) / 2
-    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, trials - hits + 1))
-    high = 1.0 if hits == trials else float(beta.ppf(1 - tail, hits + 1, trials - hits))
+    low = 0.0 if hits == 0 else beta_quantile(tail, hits, trials - hits + 1)
+    high = 1.0 if hits == trials else beta_quantile(1 - tail, hits + 1, trials - hits)
     return Interval(low, high)
 
 

@@ -1,6 +1,6 @@
 """Per-example attacks with reference models: LiRA online and offline, U-LiRA, and RMIA. Larger = member everywhere.
 
-The board's own ``lira`` is in likelihood.py: there both sides are populations. Here one target is judged against models
+The board's own ``lira`` is in lira_mia.py: there both sides are populations. Here one target is compared with models
 that trained with (IN) and without (OUT) each example. Sources: Carlini et al. 2022, Hayes et al. 2024, Zarifzadeh et
 al. 2024.
 """
@@ -11,35 +11,35 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit
-from scipy.stats import norm
 
 from forgetbench.errors import UsageError
+from forgetbench.metrics._lazy_scipy import expit, normal_log_cdf, normal_log_density
 from forgetbench.metrics._validation import BoolArray, FloatArray, floats, phi_of, same_shape, share, shares
 from forgetbench.metrics.lira_mia import POOL_BELOW, SMALLEST_SD
+from forgetbench.metrics.registry import MetricSpec, metric
 from forgetbench.metrics.roc import ROC
 
 
 class Fit(NamedTuple):
-    """A normal law for each example."""
+    """A normal distribution for each example."""
 
     center: FloatArray
     """(n,) medians."""
     sd: FloatArray
-    """(n,) standard deviations; the same for all where they were pooled."""
+    """(n,) standard deviations; the same for all examples if pooled."""
 
 
 def fit_normal(phi: ArrayLike, members: BoolArray | None = None) -> Fit:
-    """Median and spread of phi for each example, over the models that count for it.
+    """Median and spread of phi for each example, over the models selected for it.
 
     Args:
         phi: (M, n) phi of M reference models.
-        members: (M, n), which models count for which example; all of them by default.
+        members: (M, n), which models are used for which example; all of them by default.
 
     Returns:
-        The spread is each example's own (about the mean, M in the denominator) from 32 models on; below, it is pooled:
-        the root of the mean of the examples' variances (with M - 1). Each side has its own; the published code takes
-        the IN side's raw spread for both.
+        With at least 32 models the spread is per example (about the mean, M in the denominator); with fewer it is
+        pooled: the root of the mean of the examples' variances (with M - 1). Each side has its own spread; the
+        published code takes the IN side's raw spread for both.
 
     Raises:
         UsageError: An example has fewer than two models.
@@ -49,8 +49,7 @@ def fit_normal(phi: ArrayLike, members: BoolArray | None = None) -> Fit:
     counts = mask.sum(axis=0)
     if mask.shape != values.shape or not values.size or (counts < 2).any():
         raise UsageError("Every example needs at least two reference models on each side.")
-    kept = np.where(mask, values, np.nan)
-    center: FloatArray = np.nanmedian(kept, axis=0)
+    center: FloatArray = np.nanmedian(np.where(mask, values, np.nan), axis=0)
     squares = np.where(mask, (values - np.where(mask, values, 0.0).sum(axis=0) / counts) ** 2, 0.0).sum(axis=0)
     if counts.min() >= POOL_BELOW:
         sd = np.sqrt(squares / counts)
@@ -59,6 +58,24 @@ def fit_normal(phi: ArrayLike, members: BoolArray | None = None) -> Fit:
     return Fit(center, np.maximum(sd, SMALLEST_SD))
 
 
+@metric(
+    MetricSpec(
+        name="lira.online",
+        title="LiRA, online",
+        group="literature",
+        unit="nats",
+        range=(None, None),
+        requires=("shadow models",),
+        meaning="Log ratio of phi under models with the example and without it; above 0 is member. ROC.of reads it.",
+        misses="Anything but phi; needs shadow models on both sides of every example.",
+        misuse="The target among its own shadows; a spread per example with few shadows.",
+        formula="log N(phi; median_in, sd_in) - log N(phi; median_out, sd_out); sd pooled below 32 models a side",
+        example="N(1,1) and N(-1,1): phi = 1 gives 2, phi = 0 gives 0.",
+        source="Carlini et al. 2022, algorithm 1.",
+        calibrated=False,
+        on_boards=False,
+    )
+)
 def lira_online(target: ArrayLike, inside: Fit, outside: Fit) -> FloatArray:
     """Log ratio log N(phi; IN) - log N(phi; OUT) of each example (Carlini et al. 2022, algorithm 1).
 
@@ -68,18 +85,37 @@ def lira_online(target: ArrayLike, inside: Fit, outside: Fit) -> FloatArray:
         outside: Fit of models that did not.
     """
     values = _queries(target, inside, outside)
-    scores = norm.logpdf(values, inside.center, inside.sd) - norm.logpdf(values, outside.center, outside.sd)
+    scores = normal_log_density(values, inside.center, inside.sd)
+    scores = scores - normal_log_density(values, outside.center, outside.sd)
     return np.asarray(np.mean(scores, axis=0))
 
 
+@metric(
+    MetricSpec(
+        name="lira.offline",
+        title="LiRA, offline",
+        group="literature",
+        unit="nats",
+        range=(None, 0.0),
+        requires=("shadow models",),
+        meaning="Log chance that a model without the example is no more confident than the target; larger is member.",
+        misses="More than 38 sd above the shadows all scores round to 0.",
+        misuse="The published code's two-sided density (legacy.lira-offline) finds less.",
+        formula="log Pr[Z <= phi], Z ~ N(median_out, sd_out)",
+        example="phi at the median: log(1/2) = -0.6931.",
+        source="Carlini et al. 2022, section 5.",
+        calibrated=False,
+        on_boards=False,
+    )
+)
 def lira_offline(target: ArrayLike, outside: Fit) -> FloatArray:
-    """One-sided log Pr[Z <= phi], Z from the OUT fit: how much surer the target is than models that never saw it.
+    """One-sided log Pr[Z <= phi], Z from the OUT fit: confidence against that of models that never saw the example.
 
-    This is the paper's test; its published code takes the two-sided density instead (``legacy.lira_offline``), and
-    finds less. A target more than 38 standard deviations above the OUT median scores 0, as the largest do.
+    This is the paper's test; its published code takes the two-sided density instead (``published_code.lira_offline``),
+    and finds less. A target more than 38 standard deviations above the OUT median scores 0, the largest score.
     """
     values = _queries(target, outside)
-    return np.asarray(np.mean(norm.logcdf(values, outside.center, outside.sd), axis=0))
+    return np.asarray(np.mean(normal_log_cdf(values, outside.center, outside.sd), axis=0))
 
 
 def ulira(target: ArrayLike, unlearned: Fit, never: Fit) -> FloatArray:
@@ -97,27 +133,49 @@ def ulira(target: ArrayLike, unlearned: Fit, never: Fit) -> FloatArray:
     return probability
 
 
+@metric(
+    MetricSpec(
+        name="ulira",
+        title="U-LiRA",
+        group="privacy",
+        unit="AUC",
+        direction="down",
+        requires=("halves",),
+        meaning="Distinguishes examples trained on and unlearned from those never seen, in equally treated models.",
+        misses="Tasks whose originals are not trained on random halves: not computable there.",
+        misuse="Fitting on 0/1 correctness (blind, undefined at spread 0), or with models that unlearned nothing.",
+        formula=(
+            "p = N(phi; IN) / (N(phi; IN) + N(phi; OUT)), IN = trained with i, then unlearned i; OUT = never saw i and "
+            "unlearned another forget set; each model compared with the others, by the log ratio: AUC, balanced "
+            "accuracy at p > 1/2, TPR at 1 % and 0.1 % FPR"
+        ),
+        example="N(1,1) and N(-1,1): phi = 1 gives 0.8808, phi = 0 gives 0.5.",
+        source="Hayes et al. 2024, section 4.",
+    )
+)
 def ulira_roc(phi: ArrayLike, forgotten: ArrayLike, seen: ArrayLike) -> ROC:
-    """What U-LiRA achieves over all unlearned models, each judged by the others.
+    """Results of U-LiRA over all unlearned models, each compared with the others.
 
-    The scores are the log ratios and not the probabilities, which round to 1 from a log ratio of 37 on and then tie;
-    a probability above 1/2 is a log ratio above 0.
+    The scores are the log ratios and not the probabilities, which round to 1 above a log ratio of 37 and then tie; a
+    probability above 1/2 is a log ratio above 0.
 
     Args:
-        phi: (M, n) phi of M unlearned models, from originals on random halves, each with a forget set of its own.
-        forgotten: (M, n), true where the model trained on the example and then unlearned it.
-        seen: (M, n), true where it trained on the example. Pairs seen and not forgotten take no part.
+        phi: (M, n) phi of M unlearned models, from originals on random halves, each with its own forget set.
+        forgotten: (M, n), true if the model trained on the example and then unlearned it.
+        seen: (M, n), true if it trained on the example. Pairs seen and not forgotten are ignored.
 
     Raises:
-        UsageError: No model has an example that enough others have in both roles.
+        UsageError: For no model there is an example that enough others have in both roles.
     """
     values = phi_of(phi)
     inside = np.asarray(forgotten, dtype=np.bool_)
     outside = ~np.asarray(seen, dtype=np.bool_)
     if not inside.shape == outside.shape == values.shape:
-        raise UsageError(f"Roles are (models, examples) as phi is: {inside.shape} and {outside.shape}, {values.shape}.")
+        raise UsageError(
+            f"forgotten and seen must have the shape of phi, {values.shape}, not {inside.shape} and {outside.shape}."
+        )
     if (inside & outside).any():
-        raise UsageError("A model cannot have forgotten what it never saw.")
+        raise UsageError("A model cannot have forgotten an example that it never saw: check forgotten and seen.")
     scores: list[FloatArray] = []
     truth: list[BoolArray] = []
     for model in range(len(values)):
@@ -131,11 +189,29 @@ def ulira_roc(phi: ArrayLike, forgotten: ArrayLike, seen: ArrayLike) -> ROC:
             scores.append(lira_online(values[model, usable], fits[0], fits[1]))
             truth.append(inside[model, usable])
     if not scores:
-        raise UsageError("U-LiRA needs examples with two other models in each role: more halves, or more forget sets.")
+        raise UsageError(
+            "U-LiRA needs examples with two other models in each role: use more halves, or more forget sets."
+        )
     called, roles = np.concatenate(scores), np.concatenate(truth)
     return ROC.of(called[roles], called[~roles])
 
 
+@metric(
+    MetricSpec(
+        name="rmia.online",
+        title="RMIA, online",
+        group="literature",
+        requires=("shadow models",),
+        meaning="Share of population rows that the example's ratio dominates; half of the references saw it.",
+        misses="Ties: with m rows it has m + 1 values (shadow_models.rmia_tie_break).",
+        misuse="Averaging the larger half of the references instead of all (legacy.rmia-population).",
+        formula="Pr_z[(p(x|m) / p(x)) / (p(z|m) / p(z)) >= gamma], p the references' mean: rmia(..., offline=None)",
+        example="p(x|m) / p(x) = 2 against z of 1, 1.2, 1.4, 1.6 and gamma 1.5: 0.5.",
+        source="Zarifzadeh et al. 2024.",
+        calibrated=False,
+        on_boards=False,
+    )
+)
 def rmia(
     target: tuple[ArrayLike, ArrayLike],
     reference: tuple[ArrayLike, ArrayLike],
@@ -150,7 +226,7 @@ def rmia(
         reference: Mean p_y of the reference models on the same examples and rows. Offline: of models that never saw the
             examples; online: half of them did.
         gamma: The ratio that counts as dominance: 2 in the paper, 1 in a well-known library.
-        offline: a in p(x) = ((1 + a) p_OUT(x) + (1 - a)) / 2; None where the references are online: p(x) is their mean.
+        offline: a in p(x) = ((1 + a) p_OUT(x) + (1 - a)) / 2; None for online references, with p(x) their mean.
 
     Returns:
         (n,) scores in [0, 1], resolved to 1/m.
@@ -166,7 +242,7 @@ def rmia_tie_break(
     gamma: float = 2.0,
     offline: float | None = 0.3,
 ) -> FloatArray:
-    """RMIA's score with ties broken by the ratio of the example, so that strong members do not all stand at 1.
+    """RMIA's score with ties broken by the ratio of the example, so that strong members do not all score 1.
 
     The arguments are those of ``rmia``.
     """
@@ -177,16 +253,16 @@ def rmia_tie_break(
 
 
 def _queries(target: ArrayLike, *fits: Fit) -> FloatArray:
-    """(Q, n) phi of the target, as many examples as each fit has."""
+    """(Q, n) phi of the target, on the examples of each fit."""
     values = floats(target, "phi of the target", first="query")
     if values.ndim not in {1, 2}:
-        raise UsageError(f"phi of the target: (n,) or (Q, n) expected, but the shape is {values.shape}.")
+        raise UsageError(f"phi of the target: expected (n,) or (Q, n), but the shape is {values.shape}.")
     queries = np.atleast_2d(values)
     for fit in fits:
         for part in fit:
             same_shape(queries, floats(part, "fit", ndim=1)[None], "the same examples", after=1)
         if np.min(fit.sd) <= 0:
-            raise UsageError(f"A fit's spread must be above 0: {SMALLEST_SD:g} at least, as fit_normal has it.")
+            raise UsageError(f"A fit's spread must be above 0; fit_normal uses at least {SMALLEST_SD:g}.")
     return queries
 
 
@@ -194,11 +270,11 @@ def _relative(
     target: tuple[ArrayLike, ArrayLike], reference: tuple[ArrayLike, ArrayLike], offline: float | None
 ) -> tuple[FloatArray, FloatArray]:
     weight = None if offline is None else share(offline, "offline")
-    found = []
-    for own, mean in zip(target, reference, strict=True):
-        read = floats if weight is None else shares  # online the ratio knows no unit
-        mine, theirs = read(own, "p of the target", ndim=1), read(mean, "p of the references", ndim=1)
-        same_shape(mine, theirs, "the same rows, target and references,")
-        marginal = theirs if weight is None else ((1 + weight) * theirs + (1 - weight)) / 2
-        found.append(mine / np.maximum(marginal, 1e-300))
-    return found[0], found[1]
+    validate = floats if weight is None else shares  # the online ratio does not depend on the unit
+    ratios = []
+    for target_p, reference_p in zip(target, reference, strict=True):
+        p, mean = validate(target_p, "p of the target", ndim=1), validate(reference_p, "p of the references", ndim=1)
+        same_shape(p, mean, "the same rows, target and references,")
+        marginal = mean if weight is None else ((1 + weight) * mean + (1 - weight)) / 2
+        ratios.append(p / np.maximum(marginal, 1e-300))
+    return ratios[0], ratios[1]

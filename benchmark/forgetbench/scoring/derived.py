@@ -1,4 +1,4 @@
-"""Metrics of a scorecard that are no comparison of exchangeable sides: accuracies, attack readings, erasure."""
+"""Entries of a scorecard that are no comparison of exchangeable sides: accuracies, LiRA statistics, erasure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray
-from forgetbench.metrics.accuracy_gap import accuracy
-from forgetbench.metrics.erasure import generalization, h_mean_by_seed
+from forgetbench.metrics.accuracy_gap import accuracy_by_seed
+from forgetbench.metrics.board_rules import Labels, ModelValues, PerModelRule, PerSeedRule, Population, Populations
+from forgetbench.metrics.erasure import generalization
 from forgetbench.metrics.lira_mia import lira
-from forgetbench.metrics.literature import adaptive_unlearning_score, indiscernibility, retention_deviation
 from forgetbench.metrics.logit_statistics import phi
 from forgetbench.metrics.neurips_quality import neurips_score
+from forgetbench.metrics.registry import declarations, metrics
 from forgetbench.metrics.roc import clopper_pearson
-from forgetbench.scoring.pairwise import Labels, Population, SingleValues
 from forgetbench.scoring.scorecards import Bands, MetricBand, Value
 from forgetbench.scoring.statistics import half_width, pseudo_interval, pseudo_values
 
-LIRA_READINGS = {
+LIRA_STATISTICS = {
     "lira.forget.balanced": "balanced_accuracy",
     "lira.forget.tpr-1": "tpr_1",
     "lira.forget.tpr-0.1": "tpr_01",
@@ -28,50 +28,66 @@ LIRA_READINGS = {
 """Metric -> the field of the attack's result that it shows."""
 
 
-def accuracy_by_seed(population: Population, labels: Labels, subset: str) -> FloatArray:
-    """Accuracy of each seed on a subset, the mean over draws, (S,)."""
-    draws = [accuracy(answers[subset], truth[subset]) for answers, truth in zip(population, labels, strict=True)]
-    mean: FloatArray = np.mean(draws, axis=0)
-    return mean
+def derived(populations: Populations, comparisons: Mapping[str, Value], bands: Bands) -> dict[str, Value]:
+    """Compute everything that follows from the comparisons, or that one population has by itself.
+
+    Args:
+        populations: The logits of the contestant, the reference oracles and the originals.
+        comparisons: The comparisons as they are so far; accuracies and per-model metrics replace their gaps.
+        bands: The board's bands.
+    """
+    values = accuracies(populations, comparisons)
+    values |= per_model(populations.values, comparisons, bands)
+    values |= relative_to_band(comparisons)
+    values |= neurips(values, populations)
+    values |= lira_statistics(populations.unlearned, populations.oracles, populations.labels)
+    values |= per_seed(populations)
+    values |= erasure(populations)
+    return values
 
 
-def accuracies(
-    contestant: Population, references: Population, labels: Labels, gaps: Mapping[str, Value]
-) -> dict[str, Value]:
-    """Accuracies with t intervals over seeds; their bands are those of the gaps, moved to the oracles' accuracy."""
-    found = {}
+def accuracies(populations: Populations, gaps: Mapping[str, Value]) -> dict[str, Value]:
+    """Accuracies with t intervals over seeds. Their bands are those of the gaps, moved to the oracles' accuracy."""
+    values = {}
     for metric in [name for name in gaps if name.startswith("gap.") and gaps[name].value is not None]:
         subset = metric.removeprefix("gap.")
-        oracle = accuracy_by_seed(references, labels, subset)
-        found[f"accuracy.{subset}"] = absolute(accuracy_by_seed(contestant, labels, subset), oracle, gaps[metric])
-    return found
+        oracle = accuracy_by_seed(populations.oracles, populations.labels, subset)
+        unlearned = accuracy_by_seed(populations.unlearned, populations.labels, subset)
+        values[f"accuracy.{subset}"] = absolute(unlearned, oracle, gaps[metric])
+    return values
 
 
-def singles(values: SingleValues, gaps: Mapping[str, Value], bands: Bands) -> dict[str, Value]:
-    """What single models score, with t intervals over seeds; the probe stays the ratio that it is."""
+def per_model(values: ModelValues, gaps: Mapping[str, Value], bands: Bands) -> dict[str, Value]:
+    """Per-model metrics with t intervals over seeds, unless they are compared otherwise than by their means."""
+    by_means = {
+        spec.name
+        for declaration in declarations
+        if isinstance(declaration.board, PerModelRule) and declaration.board.compare is None
+        for spec in declaration.specs
+    }
     return {
         metric: absolute(array.mean(axis=0), np.array(bands.per_model[metric].references).mean(axis=0), gaps[metric])
         for metric, array in values.items()
-        if metric != "probe" and metric in gaps and metric in bands.per_model
+        if metric in by_means and metric in gaps and metric in bands.per_model
     }
 
 
 def absolute(values: FloatArray, oracle: FloatArray, gap: Value) -> Value:
-    """A value of its own in place of its gap: the band is the gap's, moved to the oracles' value."""
+    """The value of one population instead of the gap; the band is the gap's, moved to the oracles' value."""
     band = _moved(gap.band, float(oracle.mean())) if gap.band is not None else None
-    return over_seeds(values).model_copy(update={"band": band, "z": gap.z, "within_band": gap.within_band})
+    return mean_over_seeds(values).model_copy(update={"band": band, "z": gap.z, "within_band": gap.within_band})
 
 
-def relative(values: Mapping[str, Value]) -> dict[str, Value]:
-    """What is shown against its band alone: margin distances minus its mean, forgetting quality over the control's."""
+def relative_to_band(values: Mapping[str, Value]) -> dict[str, Value]:
+    """Metrics that are shown minus the mean of their band, or divided by it."""
     found = {}
     for metric, value in values.items():
-        distance = metric.startswith(("w1.", "klom."))
-        if value.value is None or not (distance or metric == "forgetting-quality"):
+        relation = metrics.get(metric).relative_to_band
+        if value.value is None or relation is None:
             continue
         if value.band is None:
-            found[metric] = Value(reason="not computable: it is told against twice as many oracles as unlearned models")
-        elif distance:
+            found[metric] = Value(reason="not computable: it needs twice as many oracles as unlearned models")
+        elif relation == "difference":
             by = -value.band.mean
             ends = [None if end is None else end + by for end in (value.low, value.high)]
             found[metric] = value.model_copy(
@@ -91,21 +107,24 @@ def relative(values: Mapping[str, Value]) -> dict[str, Value]:
     return found
 
 
-def neurips(values: Mapping[str, Value], references: Population, labels: Labels) -> dict[str, Value]:
-    """The challenge's score, where forgetting quality is there."""
+def neurips(values: Mapping[str, Value], populations: Populations) -> dict[str, Value]:
+    """The score of the NeurIPS 2023 challenge, if forgetting quality is known."""
     ratio = values.get("forgetting-quality")
-    needed = [values.get(f"accuracy.{subset}") for subset in ("retain", "test")]
-    if ratio is None or ratio.value is None or any(value is None or value.value is None for value in needed):
+    accuracies = [values.get(f"accuracy.{subset}") for subset in ("retain", "test")]
+    unlearned = [value.value for value in accuracies if value is not None and value.value is not None]
+    if ratio is None or ratio.value is None or len(unlearned) < len(accuracies):
         return {"neurips-score": Value(reason="not computable: no forgetting quality")}
-    oracle = [float(accuracy_by_seed(references, labels, subset).mean()) for subset in ("retain", "test")]
+    oracle = [
+        float(accuracy_by_seed(populations.oracles, populations.labels, subset).mean()) for subset in ("retain", "test")
+    ]
     if min(oracle) <= 0:
         return {"neurips-score": Value(reason="undefined: an oracle's accuracy is 0")}
-    mine = [value.value for value in needed if value is not None and value.value is not None]
-    return {"neurips-score": Value(value=neurips_score(ratio.value, (mine[0], oracle[0]), (mine[1], oracle[1])))}
+    score = neurips_score(ratio.value, (unlearned[0], oracle[0]), (unlearned[1], oracle[1]))
+    return {"neurips-score": Value(value=score)}
 
 
-def over_seeds(values: FloatArray) -> Value:
-    """The mean of one value per seed, with its t interval, clipped to nothing."""
+def mean_over_seeds(values: FloatArray) -> Value:
+    """The mean of one value per seed (S,), with its t interval, which is not clipped."""
     half = half_width(values) if len(values) > 1 else None
     mean = float(values.mean())
     return Value(
@@ -116,72 +135,61 @@ def over_seeds(values: FloatArray) -> Value:
     )
 
 
-def summaries(contestant: Population, references: Population, labels: Labels, alone: SingleValues) -> dict[str, Value]:
-    """Retention deviation and indiscernibility, seed by seed."""
+def per_seed(populations: Populations) -> dict[str, Value]:
+    """Metrics that declare one value per seed, if the board has the subsets that they need."""
     found = {}
-    if _has(labels, "retain") and _has(labels, "test"):
-        sides = [
-            {subset: accuracy_by_seed(side, labels, subset) for subset in ("retain", "test")}
-            for side in (contestant, references)
-        ]
-        oracle = {subset: float(values.mean()) for subset, values in sides[1].items()}
-        if min(oracle.values()) > 0:
-            seeds = range(len(sides[0]["test"]))
-            found["retention-deviation"] = over_seeds(
-                np.array(
-                    [
-                        retention_deviation({name: float(values[seed]) for name, values in sides[0].items()}, oracle)
-                        for seed in seeds
-                    ]
-                )
-            )
-    if "mia.loss" in alone:
-        found["indiscernibility"] = over_seeds(np.vectorize(indiscernibility)(alone["mia.loss"].mean(axis=0)))
+    for declaration in declarations:
+        if isinstance(declaration.board, PerSeedRule):
+            for spec in declaration.specs:
+                values = declaration.board.measure(populations) if populations.has(*spec.subsets) else None
+                if values is not None:
+                    found[spec.name] = mean_over_seeds(values)
     return found
 
 
-def lira_readings(contestant: Population, references: Population, labels: Labels) -> dict[str, Value]:
-    """The other readings of the attack on the forget set, averaged over draws.
+def lira_statistics(contestant: Population, references: Population, labels: Labels) -> dict[str, Value]:
+    """The other statistics of the attack on the forget set, averaged over draws.
 
-    Intervals are those of pseudo-values; of true positive rates, which lie too near 0 for these, Clopper and Pearson's
-    over all scores.
+    Intervals are those of pseudo-values; for true positive rates, which are too close to 0 for these, Clopper and
+    Pearson's over all scores.
     """
     try:
         sides = [
-            (phi(mine["forget"], truth["forget"]), phi(theirs["forget"], truth["forget"]))
-            for mine, theirs, truth in zip(contestant, references, labels, strict=True)
+            (phi(unlearned["forget"], truth["forget"]), phi(oracle["forget"], truth["forget"]))
+            for unlearned, oracle, truth in zip(contestant, references, labels, strict=True)
         ]
         whole = _lira_over_draws(sides)
     except UsageError as error:
-        return {metric: Value(reason=str(error)) for metric in LIRA_READINGS}
+        return {metric: Value(reason=str(error)) for metric in LIRA_STATISTICS}
     seeds = len(sides[0][0])
     left_out: list[dict[str, float | None]] = []
     if seeds > 3:  # the attack needs three models a side
         left_out = [
             _lira_over_draws(
-                [(np.delete(mine, seed, axis=0), np.delete(theirs, seed, axis=0)) for mine, theirs in sides]
+                [(np.delete(unlearned, seed, axis=0), np.delete(oracle, seed, axis=0)) for unlearned, oracle in sides]
             )
             for seed in range(seeds)
         ]
-    scores = sum(mine.size for mine, _ in sides)
+    scores = sum(unlearned.size for unlearned, _ in sides)
     return {
-        metric: _reading(metric, value, [part[metric] for part in left_out], scores) for metric, value in whole.items()
+        metric: _lira_value(metric, value, [part[metric] for part in left_out], scores)
+        for metric, value in whole.items()
     }
 
 
 def _lira_over_draws(sides: Sequence[tuple[FloatArray, FloatArray]]) -> dict[str, float | None]:
-    """Each reading as the mean over draws; None where a draw has too few models or examples for it."""
-    draws = [lira(mine, theirs) for mine, theirs in sides]
+    """Each statistic as the mean over draws; None if a draw has too few models or examples for it."""
+    draws = [lira(unlearned, oracle) for unlearned, oracle in sides]
     found: dict[str, float | None] = {}
-    for metric, field in LIRA_READINGS.items():
+    for metric, field in LIRA_STATISTICS.items():
         parts = [getattr(draw, field) for draw in draws]
         found[metric] = None if any(part is None for part in parts) else float(np.mean(parts))
     return found
 
 
-def _reading(metric: str, value: float | None, parts: Sequence[float | None], scores: int) -> Value:
+def _lira_value(metric: str, value: float | None, parts: Sequence[float | None], scores: int) -> Value:
     if value is None:
-        return Value(reason="too few models or examples for this reading")
+        return Value(reason="too few models or examples for this statistic")
     known = [part for part in parts if part is not None]
     pseudo = pseudo_values(value, known) if known and len(known) == len(parts) else np.zeros(0)
     low = high = None
@@ -192,48 +200,28 @@ def _reading(metric: str, value: float | None, parts: Sequence[float | None], sc
     return Value(value=value, low=low, high=high, pseudo_values=tuple(pseudo.tolist()))
 
 
-def erasure(contestant: Population, originals: Population, labels: Labels) -> dict[str, Value]:
-    """H-mean and generalization, where the task has rows for them."""
-    found = {}
-    if _has(labels, "test-forgotten") and _has(labels, "test"):
-        kept = accuracy_by_seed(contestant, labels, "test")
-        sides = [accuracy_by_seed(side, labels, "test-forgotten") for side in (originals, contestant)]
-        found["h-mean"] = over_seeds(h_mean_by_seed(kept, sides[0], sides[1]))
-    if _has(labels, "test"):
-        found["aus"] = _adaptive_score(contestant, originals, labels)
-    others = next((name for name in ("withheld", "test-forgotten") if _has(labels, name)), None)
-    if others is not None:
-        found["generalization"] = _generalization(contestant, originals, labels, others)
-    return found
+def erasure(populations: Populations) -> dict[str, Value]:
+    """Generalization, if the task has rows of the same class or person that no method was given."""
+    others = next((subset for subset in ("withheld", "test-forgotten") if populations.has(subset)), None)
+    if others is None or populations.originals is None:
+        return {}
+    return {"generalization": _generalization(populations, populations.originals, others)}
 
 
-def _adaptive_score(contestant: Population, originals: Population, labels: Labels) -> Value:
-    """AUS seed by seed; on class tasks of the forgotten classes' test rows."""
-    classes = _has(labels, "test-forgotten")
-    before, after = (accuracy_by_seed(side, labels, "test") for side in (originals, contestant))
-    forgotten = accuracy_by_seed(contestant, labels, "test-forgotten" if classes else "forget")
-    return over_seeds(
-        np.array(
-            [
-                adaptive_unlearning_score(float(o), float(t), float(f), classes=classes)
-                for o, t, f in zip(before, after, forgotten, strict=True)
-            ]
-        )
-    )
-
-
-def _generalization(contestant: Population, originals: Population, labels: Labels, others: str) -> Value:
-    truth = np.asarray(labels[0]["forget"])
-    chance = 0.5 if truth.ndim == 2 else 1.0 / np.shape(contestant[0]["forget"])[-1]
-    rates = {
-        name: [accuracy_by_seed(side, labels, name) for side in (originals, contestant)] for name in ("forget", others)
+def _generalization(populations: Populations, originals: Population, others: str) -> Value:
+    labels = populations.labels
+    attributes = np.asarray(labels[0]["forget"]).ndim == 2
+    chance = 0.5 if attributes else 1.0 / np.shape(populations.unlearned[0]["forget"])[-1]
+    accuracy = {
+        subset: [accuracy_by_seed(side, labels, subset) for side in (originals, populations.unlearned)]
+        for subset in ("forget", others)
     }
 
-    def value(kept: list[int]) -> float | None:
-        seen, away = ((rates[name][0][kept], rates[name][1][kept]) for name in ("forget", others))
-        return generalization(seen, away, chance)
+    def value(seeds: list[int]) -> float | None:
+        seen, withheld = ((accuracy[subset][0][seeds], accuracy[subset][1][seeds]) for subset in ("forget", others))
+        return generalization(seen, withheld, chance)
 
-    seeds = list(range(len(rates["forget"][0])))
+    seeds = list(range(len(accuracy["forget"][0])))
     whole = value(seeds)
     if whole is None:
         return Value(reason="undefined: the forget set was hardly forgotten, or the original is near chance on it")
@@ -244,10 +232,6 @@ def _generalization(contestant: Population, originals: Population, labels: Label
     pseudo = pseudo_values(whole, defined)
     _, low, high = pseudo_interval(whole, pseudo)
     return Value(value=whole, low=low, high=high, pseudo_values=tuple(pseudo.tolist()))
-
-
-def _has(labels: Labels, subset: str) -> bool:
-    return all(subset in truth and len(truth[subset]) for truth in labels)
 
 
 def _moved(band: MetricBand, by: float) -> MetricBand:

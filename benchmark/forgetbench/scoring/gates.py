@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from forgetbench.metrics._validation import FloatArray, joint_labels
 from forgetbench.metrics.accuracy_gap import correct
-from forgetbench.scoring.pairwise import Arrays, Labels, Population
+from forgetbench.metrics.board_rules import Arrays, Labels, Population
 from forgetbench.scoring.scorecards import Bands, ClassFloor, Gate, GateResult, Value
 
 COLLAPSE_POINTS, COLLAPSE_SD = 0.01, 2.0

@@ -1,7 +1,7 @@
 """Evidence to scorecard: every metric of a contestant with its interval, oracle band and flags, and the distance.
 
-Populations are plain: for each draw a mapping from subset to logits (S, n, K). The same arrays give the same scores to
-the last bit, here and on a leaderboard's server.
+A population is a sequence that has, for each draw, a mapping from subset to logits (S, n, K). The same arrays give
+bit-identical scores here and on a leaderboard's server.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import numpy as np
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import Cost, metrics
-from forgetbench.scoring import derived as readings
-from forgetbench.scoring.bands import count_models, reference_bands, sides, stand_in, z_in
+from forgetbench.metrics.board_rules import Comparison, Labels, ModelValues, Population, Populations
+from forgetbench.scoring.bands import count_models, fallback_metric, reference_bands, sides, z_in
+from forgetbench.scoring.derived import derived
 from forgetbench.scoring.gates import flags_of, pass_gate
-from forgetbench.scoring.pairwise import Comparison, Labels, Population, Singles, SingleValues, compare
-from forgetbench.scoring.per_model import single_values
+from forgetbench.scoring.pairwise import PerModelValues, compare
+from forgetbench.scoring.per_model import per_model_values
 from forgetbench.scoring.ranking import differences, rank, reproduced
 from forgetbench.scoring.scorecards import Bands, Board, Distance, MetricBand, Scorecard, Status, Value
 from forgetbench.scoring.statistics import pseudo_interval, pseudo_values
@@ -47,21 +48,23 @@ def score(
     cost: Cost | None = None,
     ranking_only: bool = False,
 ) -> Scorecard:
-    """The scorecard of one contestant. Retrain is scored from the control oracles, No unlearning from the originals.
+    """Compute the scorecard of one contestant.
+
+    Retrain is scored from the control oracles, No unlearning from the originals.
 
     Args:
-        contestant: Its answers: for each draw, subset -> logits (S, n, K).
+        contestant: Its logits: for each draw, subset -> (S, n, K).
         name: The row's name.
         references: The board's reference oracles.
         labels: The board's labels.
         bands: ``reference_bands`` of the board.
-        originals: The originals that it started from (its own, where it changes original training); without them what
-            is measured from the original (h-mean, generalization, probe) is left out.
-        cost: What it cost, passed through.
-        ranking_only: Leave out what never ranks: for tuning, where only the distance counts.
+        originals: The originals that it started from (its own, if it changes original training). Without them, metrics
+            that compare with the original (h-mean, generalization, aus) are missing.
+        cost: Its cost, which is copied to the scorecard.
+        ranking_only: Skip metrics that never rank: for tuning, which needs only the distance.
 
     Raises:
-        UsageError: A subset, a draw or a seed is missing, or an answer is not finite.
+        UsageError: A subset, a draw or a seed is missing, or a logit is not finite.
     """
     counts = (count_models(contestant), count_models(references))
     if set(counts) != {bands.seeds} or len(contestant) != bands.draws:
@@ -69,7 +72,7 @@ def score(
             f"The board has {bands.draws} draws and {bands.seeds} seeds; {name} has {len(contestant)} draws and "
             f"{counts[0]} seeds, and there are {counts[1]} reference oracles."
         )
-    comparisons, values = _measured(contestant, references, labels, bands, originals, ranking_only=ranking_only)
+    comparisons, values = _measure(contestant, references, labels, bands, originals, ranking_only=ranking_only)
     gate = pass_gate(contestant, labels, bands.gate)
     return Scorecard(
         name=name,
@@ -86,7 +89,7 @@ def score(
     )
 
 
-def _measured(
+def _measure(
     contestant: Population,
     references: Population,
     labels: Labels,
@@ -96,29 +99,22 @@ def _measured(
     ranking_only: bool,
 ) -> tuple[dict[str, Comparison], dict[str, Value]]:
     """The comparisons, as the distance needs them, and every metric as it is shown."""
-    alone, missing_alone = single_values(contestant, labels, ranking_only=ranking_only)
-    oracle, original = (_of_bands(bands, role) for role in ("references", "originals"))
-    singles = Singles(alone, oracle, original)
-    comparisons, missing = compare(contestant, references, labels, singles, ranking_only=ranking_only)
-    missing |= missing_alone
+    unlearned, missing_per_model = per_model_values(contestant, labels, ranking_only=ranking_only)
+    oracle, original = (_per_model_of(bands, role) for role in ("references", "originals"))
+    per_model = PerModelValues(unlearned, oracle, original)
+    comparisons, missing = compare(contestant, references, labels, per_model, ranking_only=ranking_only)
+    missing |= missing_per_model
     values = {metric: _value(metric, item, bands) for metric, item in comparisons.items()}
     values |= {metric: Value(reason=reason) for metric, reason in missing.items()}
     values |= {
         metric: Value(reason=bands.references[metric].reason) for metric in bands.references if metric not in values
     }
-    values |= readings.accuracies(contestant, references, labels, values)
-    values |= readings.singles(alone, values, bands)
-    values |= readings.relative(values)
-    values |= readings.neurips(values, references, labels)
-    values |= readings.lira_readings(contestant, references, labels)
-    values |= readings.summaries(contestant, references, labels, alone)
-    if originals is not None:
-        values |= readings.erasure(contestant, originals, labels)
+    values |= derived(Populations(contestant, references, originals, labels, unlearned), values, bands)
     return comparisons, values
 
 
 def unscored(name: str, status: Status, reason: str, bands: Bands, cost: Cost | None = None) -> Scorecard:
-    """The scorecard of a row that diverged, failed or does not apply: kept with its reason, and sorted last."""
+    """The scorecard of a row that diverged, failed or does not apply, with the reason."""
     return Scorecard(
         name=name,
         status=status,
@@ -133,9 +129,9 @@ def unscored(name: str, status: Status, reason: str, bands: Bands, cost: Cost | 
     )
 
 
-def _of_bands(bands: Bands, role: Literal["references", "originals"]) -> SingleValues:
-    found = {metric: np.array(getattr(models, role)) for metric, models in bands.per_model.items()}
-    return {metric: values for metric, values in found.items() if values.size}
+def _per_model_of(bands: Bands, role: Literal["references", "originals"]) -> ModelValues:
+    arrays = {metric: np.array(getattr(models, role)) for metric, models in bands.per_model.items()}
+    return {metric: values for metric, values in arrays.items() if values.size}
 
 
 def _value(metric: str, comparison: Comparison, bands: Bands) -> Value:
@@ -147,11 +143,11 @@ def _value(metric: str, comparison: Comparison, bands: Bands) -> Value:
         return Value(reason=str(error))
     pseudo: tuple[float, ...] = ()
     low = high = None
-    with suppress(UsageError):  # with too few seeds to leave one out the value stands without an interval
+    with suppress(UsageError):  # with too few seeds to leave one out, the value has no interval
         if seeds > 1 and comparison.leave_out:
-            found = pseudo_values(value, [comparison.value(*sides(seeds, seed)) for seed in range(seeds)])
-            _, low, high = pseudo_interval(value, found)
-            pseudo = tuple(found.tolist())
+            array = pseudo_values(value, [comparison.value(*sides(seeds, seed)) for seed in range(seeds)])
+            _, low, high = pseudo_interval(value, array)
+            pseudo = tuple(array.tolist())
     by_seed = comparison.by_seed(*sides(seeds)) if comparison.by_seed is not None else np.zeros(0)
     z = z_in(value, band) if band is not None else None
     return Value(
@@ -162,12 +158,12 @@ def _value(metric: str, comparison: Comparison, bands: Bands) -> Value:
         pseudo_values=pseudo,
         band=band,
         z=z if z is not None and np.isfinite(z) else None,
-        within_band=_inside(value, band) if band is not None and metrics.get(metric).calibrated else None,
+        within_band=_is_within(value, band) if band is not None and metrics.get(metric).calibrated else None,
     )
 
 
-def _inside(value: float, band: MetricBand) -> bool:
-    """Whether a value is inside its own band, which is never narrower than the floor allows."""
+def _is_within(value: float, band: MetricBand) -> bool:
+    """Whether a value is in its own band, whose width is at least that of the floor."""
     return band.low <= value <= band.high or abs(value - band.mean) <= 1.96 * band.width
 
 
@@ -175,29 +171,29 @@ def _distance(comparisons: Mapping[str, Comparison], values: Mapping[str, Value]
     """The largest |z| over the ranking metrics, its pseudo-values and interval; None where one is missing."""
     if not bands.ranking or bands.family_limit is None:
         return None
-    used: dict[str, tuple[str, ...]] = {}
+    names: list[str] = []
     for metric in bands.ranking:
         value = values[metric].value
         if value is None:
             return None
-        other = stand_in(metric, value)
-        other = None if other in bands.excluded_metrics else other
-        used[metric] = (metric,) if other is None else (metric, other)
+        names.append(metric)
+        fallback = fallback_metric(metric, value)
+        if fallback is not None and fallback not in bands.excluded_metrics:
+            names.append(fallback)
 
     def farthest(without: int | None) -> tuple[float, str]:
         return max(
             (abs(z_in(comparisons[name].value(*sides(bands.seeds, without)), bands.bands[name])), name)
-            for names in used.values()
             for name in names
         )
 
     whole, metric = farthest(None)
     low = high = None
     pseudo: tuple[float, ...] = ()
-    if all(values[name].pseudo_values for names in used.values() for name in names):
-        found = pseudo_values(whole, [farthest(seed)[0] for seed in range(bands.seeds)])
-        _, low, high = pseudo_interval(whole, found)
-        pseudo = tuple(found.tolist())
+    if all(values[name].pseudo_values for name in names):
+        array = pseudo_values(whole, [farthest(seed)[0] for seed in range(bands.seeds)])
+        _, low, high = pseudo_interval(whole, array)
+        pseudo = tuple(array.tolist())
     return Distance(
         value=whole,
         low=low,

@@ -87,8 +87,8 @@ class Gate(Record):
     """Classes and groups with at least 50 test rows."""
 
 
-class SingleModels(Record):
-    """A metric of single models, on the reference rows: one tuple of S values for each draw."""
+class ReferenceValues(Record):
+    """Values of a per-model metric on the reference rows: one tuple of S values for each draw."""
 
     references: tuple[tuple[float, ...], ...]
     """The reference oracles."""
@@ -121,7 +121,7 @@ class Bands(Record):
     """A contestant is inside when its distance is below this; None where nothing ranks."""
     gate: Gate
     """Thresholds of the utility gate."""
-    per_model: dict[str, SingleModels] = Field(default={}, validation_alias=AliasChoices("per_model", "singles"))
+    per_model: dict[str, ReferenceValues] = Field(default={}, validation_alias=AliasChoices("per_model", "singles"))
     """Metric name to the value of each single model of the reference rows."""
     unranked_reason: str = Field(default="", validation_alias=AliasChoices("unranked_reason", "informational"))
     """Why the board shows scores but no ranks; "" if it ranks."""

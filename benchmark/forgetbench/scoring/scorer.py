@@ -15,9 +15,10 @@ from forgetbench.evidence.reference import ReferenceBundle, check_run
 from forgetbench.evidence.run import CostRecord, Manifest, ModelRecord, Run
 from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.metrics import Cost
+from forgetbench.metrics.accuracy_gap import accuracy_by_seed
 from forgetbench.metrics.cost import cost_ratio
 from forgetbench.metrics.erasure import anamnesis_index
-from forgetbench.scoring.derived import accuracy_by_seed, over_seeds
+from forgetbench.scoring.derived import mean_over_seeds
 from forgetbench.scoring.score import rank, reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
 from forgetbench.store import digest, file_digest, write_atomically
@@ -197,7 +198,7 @@ def relearned(models: Sequence[ModelRecord]) -> dict[str, Value]:
         sum(not model.measured[name] for model in models) for name in ("relearn.back", "relearn.oracle.back")
     )
     lost = f"{gone} of {len(models)} unlearned models never came back"
-    time = Value(reason=f"censored: at least {mine.mean():.0f} steps, {lost}") if gone else over_seeds(mine)
+    time = Value(reason=f"censored: at least {mine.mean():.0f} steps, {lost}") if gone else mean_over_seeds(mine)
     index = anamnesis_index([*mine], [*oracle])
     if not gone and not gone_oracle:
         return {"relearn": time, "ain": Value(value=index)}

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import IntArray
 from forgetbench.metrics.accuracy_gap import accuracy
+from forgetbench.metrics.board_rules import Arrays, Labels, Population
 from forgetbench.metrics.population_mia import loss_auc
 from forgetbench.metrics.registry import Track, ranking_metrics
 from forgetbench.scoring.bands import reference_bands
 from forgetbench.scoring.gates import gate_of, pass_gate
-from forgetbench.scoring.pairwise import Arrays, Labels, Population
 from forgetbench.scoring.score import score
 from forgetbench.scoring.scorecards import Bands
 

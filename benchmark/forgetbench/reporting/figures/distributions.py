@@ -12,7 +12,7 @@ from forgetbench.reporting.figures.style import LETTER, LIGHT, Spec, Theme, cate
 if TYPE_CHECKING:
     from forgetbench.evidence.run import Run
     from forgetbench.metrics._validation import FloatArray
-    from forgetbench.scoring.pairwise import Population
+    from forgetbench.metrics.board_rules import Population
     from forgetbench.scoring.scorer import Scorer
 
 Models = Literal["oracles", "originals", "unlearned"]
