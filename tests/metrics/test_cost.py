@@ -29,12 +29,12 @@ from forgetbench.metrics.cost import amortized, budget_class, cost_ratio, share_
         (1.2, "over 100 %"),
     ],
 )
-def test_budget_classes(flops, name):
+def test_budget_class_by_hand(flops, name):
     assert budget_class(flops) == name
     assert Cost(flops=flops).budget == name
 
 
-def test_ratios():
+def test_cost_ratio_by_hand():
     assert cost_ratio(5.0, 20.0) == 0.25
     assert amortized([1.0, 3.0], [10.0, 10.0]) == 0.2
     assert Cost().budget is None
@@ -46,7 +46,7 @@ def test_ratios():
         amortized([2.0, -1.0], [1.0, 2.0])
 
 
-def test_share_of_weights_that_changed_by_hand():
+def test_share_changed_by_hand():
     before = [[[1.0, 2.0], [3.0, 4.0]], [5.0, 6.0]]
     assert share_changed(before, [[[1.0, 2.0], [0.0, 4.0]], [5.0, 7.0]]) == pytest.approx(2 / 6)
     assert share_changed(before, before) == 0.0
@@ -55,7 +55,7 @@ def test_share_of_weights_that_changed_by_hand():
             share_changed(before, other)
 
 
-def test_costs_and_streams_have_a_section_and_rank_nothing():
+def test_cost_specs_have_a_section_and_never_rank():
     page, answers = metrics_page(), io.StringIO()
     for name in ("flops", "wall", "memory", "changed", "amortized", "re-emergence", "accuracy.earlier"):
         spec = metrics.get(name)
@@ -71,7 +71,7 @@ def test_costs_and_streams_have_a_section_and_rank_nothing():
     assert json.loads(answers.getvalue())["function"] == "cost.cost_ratio"
 
 
-def test_costs_are_finite_and_not_negative():
+def test_cost_negative_or_infinite_is_refused():
     for bad in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValidationError):
             Cost(flops=bad)

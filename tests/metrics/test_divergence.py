@@ -19,7 +19,7 @@ LOGITS = hnp.arrays(np.float64, (3, 4), elements=st.floats(-20, 20))
 POPULATION = hnp.arrays(np.float64, (3, 2, 4), elements=st.floats(-20, 20))
 
 
-def test_by_hand():
+def test_jensen_shannon_by_hand():
     half, one = np.array([[0.0, 0.0]]), np.array([[1e4, 0.0]])
     np.testing.assert_allclose(jensen_shannon(half, one), [0.215762], atol=5e-7)
     np.testing.assert_allclose(jensen_shannon(one, one[:, ::-1]), [np.log(2)])
@@ -27,7 +27,7 @@ def test_by_hand():
 
 
 @given(LOGITS, LOGITS)
-def test_is_the_square_of_scipys(left, right):
+def test_jensen_shannon_is_the_square_of_scipys(left, right):
     p, q = softmax(left, axis=1), softmax(right, axis=1)
     with np.errstate(invalid="ignore"):  # scipy's root of a tiny negative number, where rows are nearly equal
         expected = [jensenshannon(a, b) ** 2 for a, b in zip(p, q, strict=True)]
@@ -37,7 +37,7 @@ def test_is_the_square_of_scipys(left, right):
 
 
 @given(POPULATION, POPULATION)
-def test_centered_by_the_definition(left, right):
+def test_centered_js_equals_the_definition(left, right):
     def mean(pairs):
         return np.mean([jensen_shannon(a, b).mean() for a, b in pairs])
 
@@ -50,19 +50,19 @@ def test_centered_by_the_definition(left, right):
     assert centered_js(left[:, order], right[:, order]) == pytest.approx(value, abs=1e-12)
 
 
-def test_populations_that_are_certain_of_different_classes():
+def test_centered_js_disjoint_predictions_is_log_2():
     left = np.tile([[1e4, 0.0, 0.0]], (3, 5, 1))
     assert centered_js(left, left[..., ::-1]) == pytest.approx(np.log(2))
     assert centered_js(left, left) == 0.0
 
 
-def test_centering_takes_away_the_spread_of_equal_populations():
+def test_centered_js_equal_populations_is_about_zero():
     generator = np.random.default_rng(4)
     values = [centered_js(*generator.normal(size=(2, 6, 100, 5))) for _ in range(100)]
     assert abs(np.mean(values)) < 3 * np.std(values) / 10
 
 
-def test_attributes_are_bernoulli_one_by_one():
+def test_jensen_shannon_attributes_averages_bernoulli():
     left, right = np.array([[2.0, -1.0]]), np.array([[0.0, 3.0]])
     expected = [
         jensenshannon([expit(a), expit(-a)], [expit(b), expit(-b)]) ** 2 for a, b in zip(left[0], right[0], strict=True)
@@ -72,7 +72,7 @@ def test_attributes_are_bernoulli_one_by_one():
     assert centered_js(*both, attributes=True) == pytest.approx(np.mean(expected))
 
 
-def test_one_model_a_side_and_nan_are_refused():
+def test_centered_js_one_model_or_nan_is_refused():
     with pytest.raises(UsageError, match="two models"):
         centered_js(np.zeros((1, 3, 2)), np.zeros((2, 3, 2)))
     broken = np.zeros((2, 3, 2))

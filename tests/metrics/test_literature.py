@@ -22,16 +22,16 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("accuracy", "off", "expected"), TABLE)
-def test_nomus_of_the_published_tables(accuracy, off, expected):
+def test_nomus_equals_published_tables(accuracy, off, expected):
     assert literature.nomus(accuracy, 0.5 + off) == pytest.approx(expected, abs=2e-4)
     assert literature.nomus(accuracy, 0.5 - off) == pytest.approx(expected, abs=2e-4)
 
 
-def test_nomus_of_the_notebook():
+def test_nomus_equals_the_notebook():
     assert literature.nomus(0.5951916829109811, 0.7136212624584718) == pytest.approx(0.5839745789970188, abs=1e-15)
 
 
-def test_other_scores_by_hand():
+def test_published_scores_by_hand():
     assert literature.adaptive_unlearning_score(0.92, 0.88, 0.95) == pytest.approx(0.8971963, abs=5e-8)
     assert literature.adaptive_unlearning_score(0.9, 0.9, 0.0, classes=True) == 1.0
     assert literature.indiscernibility(0.6) == pytest.approx(0.8)
@@ -56,7 +56,7 @@ def test_output_distances_by_hand():
         literature.layer_distances([[1.0]], [[1.0, 2.0]])
 
 
-def test_activation_distance_stays_in_its_range_also_for_many_attributes():
+def test_activation_distance_many_attributes_in_range():
     present = np.full((4, 9), 1e4)
     found = literature.activation_distance(present, -present, attributes=True)
     low, high = metrics.get("activation-distance").range
@@ -65,7 +65,7 @@ def test_activation_distance_stays_in_its_range_also_for_many_attributes():
     assert high is None or found <= high
 
 
-def test_attributes_are_not_read_as_classes():
+def test_output_distances_attributes_are_not_classes():
     one, two = np.array([[5.0, 3.0]]), np.array([[-1.0, -3.0]])  # the larger logit is the same, every attribute differs
     both = np.stack([one, two])
     assert literature.completeness(one, two) == 1.0
@@ -93,7 +93,7 @@ def shares_of(*sides):
         lambda a, b: literature.tow_mia(*({"retain": p, "test": p} for p in shares_of(a, b)), shares_of(a, b)),
     ],
 )  # fmt: skip
-def test_sides_are_not_stretched_to_fit_each_other(call):
+def test_output_distances_no_broadcasting(call):
     rows = np.random.default_rng(0).normal(size=(4, 3))
     call(rows, rows)
     for other in (rows[:1], rows[:2]):
@@ -105,26 +105,26 @@ def test_sides_are_not_stretched_to_fit_each_other(call):
         call(rows[:0], rows[:0])
 
 
-def test_pairs_over_no_rows_are_refused():
+def test_pairs_without_rows_are_refused():
     for matrix in (pairs.distance_pairs, pairs.agreement_pairs):
         with pytest.raises(UsageError, match="at least one row"):
             matrix(np.zeros((3, 0, 2)))
 
 
-def test_legacy_zrf_of_certain_models_is_minus_infinity_without_a_warning():
+def test_published_zrf_certain_models_minus_infinity():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert legacy.zrf([[1e4, 0.0]], [[0.0, 1e4]]) == -np.inf
         assert np.isnan(legacy.zrf([[1e4, 0.0, 0.0]], [[0.0, 1e4, 0.0]]))
 
 
-def test_legacy_modified_entropy_by_hand():
+def test_published_modified_entropy_by_hand():
     rows = np.array([[0.7, 0.2, 0.1]] * 3)
     assert legacy.modified_entropy(rows, [0, 1, 2])[0] == pytest.approx(3.46689, abs=2e-5)
     assert legacy.modified_entropy(rows, [0, 0, 0])[0] == pytest.approx(0.16217, abs=5e-6)  # right by luck
 
 
-def test_legacy_zrf_is_a_shrunken_reversed_divergence():
+def test_published_zrf_is_a_reversed_divergence():
     one, two = np.log([[0.6, 0.3, 0.1]]), np.log([[0.2, 0.2, 0.6]])
     p, q = np.exp(one), np.exp(two)
     m = (p + q) / 2
@@ -132,7 +132,7 @@ def test_legacy_zrf_is_a_shrunken_reversed_divergence():
     assert legacy.zrf(one, two) == pytest.approx(expected)
 
 
-def test_legacy_scores_by_hand():
+def test_published_code_by_hand():
     np.testing.assert_array_equal(legacy.loss_score([0.2]), [-0.2])
     np.testing.assert_allclose(legacy.rmia_population([[0.1], [0.2], [0.3], [0.4]]), [0.35])
     assert (

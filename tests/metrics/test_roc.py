@@ -19,27 +19,27 @@ NEGATIVE = [0.75, 0.5, 0.4, 0.3, 0.2]
 SCORES = hnp.arrays(np.float64, st.integers(1, 30), elements=st.integers(-5, 5).map(float))
 
 
-def test_by_hand():
+def test_auc_and_tpr_by_hand():
     assert auc(POSITIVE, NEGATIVE) == 22 / 25
     assert tpr_at_fpr(POSITIVE, NEGATIVE, 0) == 0.4
     assert tpr_at_fpr(POSITIVE, NEGATIVE, 0.2) == 1.0
     assert tpr_at_fpr(POSITIVE, NEGATIVE, 0.39) == 1.0
 
 
-def test_equal_scores_say_nothing():
+def test_auc_equal_scores_is_chance():
     assert auc([1, 1, 1], [1, 1]) == 0.5
     assert tpr_at_fpr([1.0, 1.0], [1.0] * 10, 0.5) == 0.0
     assert balanced_accuracy([0.0], [0.0]) == 0.5
 
 
-def test_ties_count_half():
+def test_auc_ties_count_half():
     positive, negative = [3, 3, 2, 2, 1], [3, 2, 1, 1, 0]
     pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
     assert auc(positive, negative) == pytest.approx(np.mean(pairs))
 
 
 @given(SCORES, SCORES)
-def test_auc_is_that_of_scikit_learn_and_of_mann_and_whitney(positive, negative):
+def test_auc_equals_scikit_learn_and_mann_whitney(positive, negative):
     labels = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
     assert auc(positive, negative) == pytest.approx(roc_auc_score(labels, np.r_[positive, negative]))
     statistic = mannwhitneyu(positive, negative, method="asymptotic").statistic
@@ -47,7 +47,7 @@ def test_auc_is_that_of_scikit_learn_and_of_mann_and_whitney(positive, negative)
 
 
 @given(SCORES, SCORES, st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]))
-def test_tpr_is_the_largest_whose_fpr_does_not_exceed_alpha(positive, negative, alpha):
+def test_tpr_at_fpr_is_the_largest_allowed(positive, negative, alpha):
     if 0 < alpha < 1 / len(negative):
         return
     false, true, _ = roc_curve(
@@ -57,7 +57,7 @@ def test_tpr_is_the_largest_whose_fpr_does_not_exceed_alpha(positive, negative, 
 
 
 @given(SCORES, SCORES)
-def test_rates_are_those_of_scikit_learn(positive, negative):
+def test_rates_equal_scikit_learn(positive, negative):
     found = rates(positive, negative)
     false, true, thresholds = roc_curve(
         np.r_[np.ones(len(positive)), np.zeros(len(negative))], np.r_[positive, negative], drop_intermediate=False
@@ -79,36 +79,36 @@ def test_auc_properties(positive, negative, random):
     assert auc(np.r_[positive, positive], negative) == pytest.approx(value)
 
 
-def test_perfect_separation_both_ways():
+def test_auc_separated_sides_both_ways():
     assert auc([5.0], [4.0]) == 1.0
     assert auc([4.0], [5.0]) == 0.0
     assert balanced_accuracy([1.0, 2.0], [-1.0]) == 1.0
     assert tpr_at_fpr([2.0] * 3, np.arange(100) / 100, 0.01) == 1.0
 
 
-def test_a_rate_below_one_over_n_is_refused():
+def test_tpr_at_fpr_unresolvable_rate_is_refused():
     with pytest.raises(UsageError, match="at least 1000 non-members; there are 999"):
         tpr_at_fpr([1.0], np.zeros(999), 0.001)
     assert tpr_at_fpr([1.0], np.zeros(1000), 0.001) == 1.0
-    with pytest.raises(UsageError, match="lies in"):
+    with pytest.raises(UsageError, match="must be in"):
         tpr_at_fpr([1.0], [0.0], 1.5)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.29, 0.57])
-def test_rounding_does_not_cost_a_false_positive(alpha):
+def test_tpr_at_fpr_rounding_allows_every_false_positive(alpha):
     negative = np.arange(100.0)
     allowed = round(alpha * 100)
     assert tpr_at_fpr(negative + 0.5, negative, alpha) == pytest.approx((allowed + 1) / 100)
 
 
-def test_empty_sides_and_nan_are_refused():
+def test_roc_empty_sides_and_nan_are_refused():
     with pytest.raises(UsageError, match="both sides"):
         auc([], [1.0])
     with pytest.raises(UsageError, match="row 1"):
         auc([1.0, np.nan], [1.0])
 
 
-def test_one_result_for_all_attacks():
+def test_roc_of_collects_all_results():
     generator = np.random.default_rng(0)
     members, others = generator.normal(1, 1, 300), generator.normal(0, 1, 1000)
     found = ROC.of(members, others)
@@ -121,7 +121,7 @@ def test_one_result_for_all_attacks():
 
 
 @given(st.integers(1, 200), st.data())
-def test_clopper_pearson_is_that_of_statsmodels(trials, data):
+def test_clopper_pearson_equals_statsmodels(trials, data):
     hits = data.draw(st.integers(0, trials))
     expected = proportion_confint(hits, trials, method="beta")
     np.testing.assert_allclose(clopper_pearson(hits, trials), expected, atol=1e-9)

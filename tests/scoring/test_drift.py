@@ -12,7 +12,7 @@ def board(simulate, memory, retain):
     return reference_bands(task.labels, references, controls, originals, "match-oracle")
 
 
-def test_drift_alone_is_not_feasible_and_is_named(simulate):
+def test_bands_drift_alone_is_not_feasible(simulate):
     bands = board(simulate, memory=2.0, retain=2.0)
     lira = bands.references["lira.forget"]
     assert lira.original_z > 3
@@ -21,7 +21,7 @@ def test_drift_alone_is_not_feasible_and_is_named(simulate):
     assert "lira.forget" not in bands.ranking
 
 
-def test_memory_beyond_the_drift_is_feasible(simulate):
+def test_bands_memory_beyond_drift_is_feasible(simulate):
     bands = board(simulate, memory=2.0, retain=0.2)
     assert bands.references["lira.forget"].feasible is True
     assert bands.references["lira.forget"].reason == ""

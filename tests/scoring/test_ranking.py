@@ -26,7 +26,7 @@ def card(name, distance=None, noise=NOISE, **fields):
     return Scorecard(name=name, **given)
 
 
-def test_places_and_ties():
+def test_rank_places_and_ties():
     generator = np.random.default_rng(0)
     cards = [card("c", 9.0), card("a", 1.0, generator.normal(size=6)), card("b", 1.01, generator.normal(size=6))]
     board = rank(cards)
@@ -38,7 +38,7 @@ def test_places_and_ties():
     assert Board.model_validate_json(board.model_dump_json()) == board
 
 
-def test_rows_without_a_place_come_last_with_their_reason():
+def test_rank_excluded_rows_come_last_with_a_reason():
     cards = [
         card("failed", status="failed", reason="CUDA error", gate=None),
         card("collapsed", 0.1, gate=COLLAPSED),
@@ -58,7 +58,7 @@ def test_rows_without_a_place_come_last_with_their_reason():
     assert rows[3].reason == "failed: CUDA error"
 
 
-def test_order_of_the_scorecards_does_not_matter():
+def test_rank_ignores_the_order_of_scorecards():
     generator = np.random.default_rng(1)
     cards = [card(f"m{i}", float(i % 4), generator.normal(size=6)) for i in range(9)]
     names = [(row.name, row.rank, row.low, row.high) for row in rank(cards).rows]
@@ -67,7 +67,7 @@ def test_order_of_the_scorecards_does_not_matter():
         assert [(row.name, row.rank, row.low, row.high) for row in rank(shuffled).rows] == names
 
 
-def test_an_informational_board_ranks_nobody_and_says_why():
+def test_rank_informational_board_ranks_no_row():
     why = "5 seeds: a board needs 6 for ranks"
     board = rank([card("b", 2.0, unranked_reason=why), card("a", 1.0, unranked_reason=why)])
     assert board.unranked_reason == why
@@ -75,12 +75,12 @@ def test_an_informational_board_ranks_nobody_and_says_why():
     assert board.detectable is not None
 
 
-def test_scorecards_of_different_boards_are_refused():
+def test_rank_scorecards_of_different_boards_are_refused():
     with pytest.raises(UsageError, match="different boards"):
         rank([card("a", 1.0), card("b", 1.0, draws=2)])
 
 
-def test_an_empty_board():
+def test_rank_empty_board():
     assert rank([]).rows == ()
 
 
@@ -92,14 +92,14 @@ def test_detectable_difference_by_hand():
     assert detectable_difference(pseudo) == pytest.approx(expected)
 
 
-def test_detectable_difference_is_found_four_times_in_five():
+def test_detectable_difference_has_80_percent_power():
     generator = np.random.default_rng(4)
     distance = detectable_difference(generator.normal(size=(400, 10)))
     found = [stats.ttest_1samp(generator.normal(0, np.sqrt(2), 10) + distance, 0).pvalue < 0.05 for _ in range(600)]
     assert 0.72 < np.mean(found) < 0.9
 
 
-def test_ten_thousand_rows_are_ranked_in_seconds():
+def test_rank_ten_thousand_rows_takes_seconds():
     generator = np.random.default_rng(5)
     cards = [
         card(f"m{i}", float(d), generator.normal(size=6)) for i, d in enumerate(generator.exponential(900, 10_000))
@@ -125,7 +125,7 @@ def test_differences_are_paired_over_seeds():
     assert set(found) == {"gap.test", "lira.forget", "distance"}
 
 
-def test_a_row_is_reproduced_when_no_difference_shows():
+def test_reproduced_if_no_difference_shows():
     noise = NOISE - NOISE.mean()
     assert reproduced(scored(noise), scored(-noise))
     assert not reproduced(scored(noise, lira_forget=3.0), scored(-noise))

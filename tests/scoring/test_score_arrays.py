@@ -173,7 +173,7 @@ ONE_HOT = np.eye(5, dtype=np.int64)
 @pytest.mark.parametrize(
     ("role", "change", "message"),
     [
-        ("labels", drop("test"), "labels: test missing; labels of forget, retain, test are needed"),
+        ("labels", drop("test"), "labels: test missing; labels of forget, retain, test are required"),
         ("labels", drop("forget"), "labels: forget missing"),
         ("labels", drop("retain"), "labels: retain missing"),
         ("labels", put("retain", lambda array: array[:0]), "labels: retain is empty"),
@@ -185,7 +185,7 @@ ONE_HOT = np.eye(5, dtype=np.int64)
             put("test", lambda array: array / 2),
             "test: whole numbers expected, but the type is float64",
         ),
-        ("labels", put("test", lambda array: array + 3), "labels: test: .* in row .*, where 0 to 4 is expected"),
+        ("labels", put("test", lambda array: array + 3), "labels: test: .* in row .*; expected 0 to 4"),
         ("labels", put("test", lambda array: array.astype(float)), r"labels: test: whole numbers.*\.astype\(int\)"),
         (
             "labels",
@@ -195,7 +195,7 @@ ONE_HOT = np.eye(5, dtype=np.int64)
         (
             "labels",
             put("forget", lambda array: np.full_like(array, 5)),
-            "labels: forget: 5 in row 0, where 0 to 4 is",
+            "labels: forget: 5 in row 0; expected 0 to 4",
         ),
         ("labels", of_all(lambda array: array[:, None]), r"labels: .*\(n,\), but the shape is .*labels\.ravel\(\)"),
         (

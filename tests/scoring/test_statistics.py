@@ -28,7 +28,7 @@ from forgetbench.scoring.statistics import (
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6])
-def test_all_halvings_of_small_pools(size):
+def test_split_halves_small_pool_has_all(size):
     pairs = split_halves(size)
     both = {tuple(left) for left, _ in pairs} | {tuple(right) for _, right in pairs}
     assert both == set(combinations(range(2 * size), size))
@@ -36,7 +36,7 @@ def test_all_halvings_of_small_pools(size):
 
 
 @pytest.mark.parametrize("size", [7, 10, 20])
-def test_a_thousand_halvings_of_larger_pools(size):
+def test_split_halves_large_pool_has_a_thousand(size):
     pairs = split_halves(size)
     assert len({tuple(left) for left, _ in pairs}) == len(pairs) == 1000
     for left, right in pairs:
@@ -48,7 +48,7 @@ def test_a_thousand_halvings_of_larger_pools(size):
     assert np.all(np.abs(counts - (size - 1) / (2 * size - 1)) < 0.08)
 
 
-def test_halvings_are_the_same_every_time():
+def test_split_halves_are_deterministic():
     first = [left.tolist() for left, _ in split_halves(10)]
     split_halves.cache_clear()
     assert [left.tolist() for left, _ in split_halves(10)] == first
@@ -56,7 +56,7 @@ def test_halvings_are_the_same_every_time():
         split_halves(10)[0][0][0] = 3
 
 
-def test_symmetry_saves_work_and_changes_nothing():
+def test_over_split_halves_symmetry_changes_nothing():
     values = np.random.default_rng(0).normal(size=8)
 
     def gap(left, right):
@@ -75,7 +75,7 @@ def test_symmetry_saves_work_and_changes_nothing():
     assert (band.low, band.high) == pytest.approx(tuple(np.percentile(everything, [2.5, 97.5])))
 
 
-def test_z_by_hand():
+def test_z_score_by_hand():
     band = Band(0.5, 0.4, 0.6, 0.05)
     assert z_score(0.6, band, 0.01) == pytest.approx(2.0)
     assert z_score(0.6, band, 0.2) == pytest.approx(0.5)
@@ -91,7 +91,7 @@ def test_family_limit_by_hand():
 
 
 @given(hnp.arrays(np.float64, st.integers(2, 12), elements=st.floats(-100, 100)), st.floats(-10, 10))
-def test_pseudo_values(left_out, whole):
+def test_pseudo_values_by_definition(left_out, whole):
     pseudo = pseudo_values(whole, left_out)
     assert pseudo.mean() == pytest.approx(whole, abs=1e-6)
     count = len(left_out)
@@ -134,7 +134,7 @@ def slow_tie_groups(pseudo):
 
 @given(st.integers(0, 10**9), st.integers(1, 9), st.sampled_from([3, 6, 7]), st.sampled_from([0.0, 0.5, 2.0, 9.0]))
 @settings(max_examples=40, deadline=None)
-def test_tie_groups_are_those_of_the_definition(seed, contestants, seeds, apart):
+def test_tie_groups_equal_the_definition(seed, contestants, seeds, apart):
     generator = np.random.default_rng(seed)
     pseudo = generator.normal(size=(contestants, seeds)) + apart * np.arange(contestants)[:, None]
     pseudo = generator.permutation(pseudo + 5 * generator.normal(size=(1, seeds)))
@@ -146,7 +146,7 @@ def test_tie_groups_are_those_of_the_definition(seed, contestants, seeds, apart)
     assert all(placing.low <= placing.rank <= placing.high for placing in found)
 
 
-def test_tie_groups_do_not_depend_on_the_order_of_rows():
+def test_tie_groups_ignore_the_order_of_rows():
     generator = np.random.default_rng(2)
     pseudo = generator.normal(size=(8, 6)) + np.arange(8)[:, None]
     order = generator.permutation(8)
@@ -154,7 +154,7 @@ def test_tie_groups_do_not_depend_on_the_order_of_rows():
     assert [straight[i] for i in order] == shuffled
 
 
-def test_equal_rows_tie_and_clear_ones_do_not():
+def test_tie_groups_equal_rows_tie():
     same = np.tile(np.arange(6.0), (3, 1))
     assert {(placing.low, placing.high) for placing in tie_groups(same)} == {(1, 3)}
     far = same + np.array([0.0, 10.0, 20.0])[:, None]
@@ -163,7 +163,7 @@ def test_equal_rows_tie_and_clear_ones_do_not():
     assert {placing.group for placing in tie_groups(five)} == {1}
 
 
-def test_sign_flips():
+def test_sign_flips_are_all_or_sampled():
     flips = sign_flips(4)
     assert sorted(map(tuple, flips)) == sorted((1.0, *signs) for signs in product((1.0, -1.0), repeat=3))
     assert sign_flips(30).shape == (2**16, 30)
@@ -171,7 +171,7 @@ def test_sign_flips():
 
 
 @pytest.mark.parametrize("contestants", [2, 5, 10, 20])
-def test_equal_contestants_are_seldom_separated(contestants):
+def test_tie_groups_equal_contestants_are_seldom_separated(contestants):
     generator = np.random.default_rng(contestants)
     boards, separated = 150, 0
     for _ in range(boards):

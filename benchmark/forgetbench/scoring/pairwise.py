@@ -124,9 +124,11 @@ def _compare(declaration: Declaration, spec: MetricSpec, draw: Draw) -> Comparis
         return rule.compare(draw, values) if rule.compare is not None else difference_of_means(values)
     if not isinstance(rule, PairwiseRule | LogitsRule) or not draw.has(*spec.subsets):
         return None
-    if isinstance(rule, LogitsRule):
-        return rule.comparison(draw, spec.subsets[0], declaration.function)
-    return rule.prepare(draw, *spec.subsets)
+    if isinstance(rule, PairwiseRule):
+        return rule.prepare(draw, *spec.subsets)
+    comparison = rule.comparison(draw, spec.subsets[0], declaration.function)
+    # The family limit needs all ranking metrics on the same splits.
+    return replace(comparison, max_splits=None) if spec.efficacy or spec.harm else comparison
 
 
 def _require_subsets(sides: Sequence[Arrays], truth: Arrays) -> None:

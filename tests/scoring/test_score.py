@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 from forgetbench.errors import UsageError
 from forgetbench.metrics import Cost, centered_js, lira, lira_auc, metrics, mia_population, phi, shift
 from forgetbench.metrics import loss as cross_entropy
-from forgetbench.scoring.per_model import single_values
+from forgetbench.scoring.per_model import per_model_values
 from forgetbench.scoring.score import reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Scorecard
 from forgetbench.scoring.statistics import split_halves
@@ -41,7 +41,7 @@ def board(simulate):
     return Board(simulate())
 
 
-def test_values_are_those_of_the_metric_functions(board):
+def test_score_values_equal_the_metric_functions(board):
     answers = board.task.models(memory=1.0)
     found = board.score(answers).metrics
     mine, theirs, labels = answers[0], board.references[0], board.labels[0]
@@ -63,7 +63,7 @@ def test_values_are_those_of_the_metric_functions(board):
 
 
 @pytest.mark.parametrize("rows", [(20, 320), (320, 20)])
-def test_the_loss_attack_of_a_board_is_balanced_whichever_side_is_larger(rows):
+def test_per_model_loss_attack_is_balanced(rows):
     generator = np.random.default_rng(0)
     truth = {name: generator.integers(0, 3, n) for name, n in zip(("forget", "test"), rows, strict=True)}
     answers = {name: generator.normal(size=(2, len(labels), 3)) for name, labels in truth.items()}
@@ -72,10 +72,10 @@ def test_the_loss_attack_of_a_board_is_balanced_whichever_side_is_larger(rows):
     splits = StratifiedShuffleSplit(n_splits=10, random_state=0)
     line = LogisticRegression(tol=1e-10, max_iter=1000)
     expected = [cross_val_score(line, side, np.repeat([0, 1], 20), cv=splits).mean() for side in sides]
-    assert single_values([answers], [truth])[0]["mia.loss"][0] == pytest.approx(expected, abs=1e-12)
+    assert per_model_values([answers], [truth])[0]["mia.loss"][0] == pytest.approx(expected, abs=1e-12)
 
 
-def test_band_is_the_distribution_over_halvings(board):
+def test_bands_are_the_distribution_over_splits(board):
     labels = board.labels[0]["retain"]
     pool = phi(np.concatenate([board.references[0]["retain"], board.controls[0]["retain"]]), labels)
     values = [lira_auc(pool[left], pool[right]) for left, right in split_halves(6)]
@@ -87,7 +87,7 @@ def test_band_is_the_distribution_over_halvings(board):
     assert board.bands.split_halves == 924
 
 
-def test_z_respects_the_floor(board):
+def test_score_z_respects_the_floor(board):
     card = board.score(board.task.models(memory=1.0))
     for name in card.ranking:
         value = card.metrics[name]
@@ -101,7 +101,7 @@ def test_z_respects_the_floor(board):
     ]
 
 
-def test_distance_is_the_largest_z_and_its_pseudo_values_leave_out_both_sides(board):
+def test_distance_pseudo_values_leave_out_both_sides(board):
     answers = board.task.models(memory=0.6)
     card = board.score(answers)
     zs = {name: abs(card.metrics[name].z) for name in card.ranking}
@@ -130,7 +130,7 @@ def test_distance_is_the_largest_z_and_its_pseudo_values_leave_out_both_sides(bo
     assert card.distance.high - card.distance.value == pytest.approx(half)
 
 
-def test_order_of_harm_is_the_order_of_distance(board):
+def test_distance_rises_with_harm(board):
     cards = [board.score(board.task.models(memory=memory)) for memory in (0.0, 0.5, 1.0, 2.0)]
     distances = [card.distance.value for card in cards]
     assert distances == sorted(distances)
@@ -141,7 +141,7 @@ def test_order_of_harm_is_the_order_of_distance(board):
     assert harmed.distance.metric in {"gap.retain", "lira.retain"}
 
 
-def test_retrain_and_no_unlearning(board):
+def test_score_retrain_and_no_unlearning(board):
     retrain, untouched = board.score(board.controls, "Retrain"), board.score(board.originals, "No unlearning")
     assert retrain.distance.value < untouched.distance.value
     assert untouched.flags == ("under-forgotten",)
@@ -151,7 +151,7 @@ def test_retrain_and_no_unlearning(board):
             assert untouched.metrics[name].z == pytest.approx(reference.original_z)
 
 
-def test_lira_that_is_saturated_yields_to_the_shift(board):
+def test_distance_saturated_lira_uses_the_shift(board):
     far, farther = (board.score(board.task.models(memory=-memory)) for memory in (12.0, 30.0))
     for card in (far, farther):
         assert card.metrics["lira.forget"].value > 0.99
@@ -160,7 +160,7 @@ def test_lira_that_is_saturated_yields_to_the_shift(board):
     assert farther.distance.value > far.distance.value + 1
 
 
-def test_changes_that_cancel_in_the_shift_still_count(simulate):
+def test_distance_changes_that_cancel_still_count(simulate):
     board = Board(simulate())
     answers = board.task.models()
     truth = board.labels[0]["forget"]
@@ -170,16 +170,16 @@ def test_changes_that_cancel_in_the_shift_still_count(simulate):
     assert card.distance.value >= abs(card.metrics["lira.forget"].z)
 
 
-def test_a_board_on_which_nothing_was_remembered_is_informational(simulate):
+def test_bands_nothing_remembered_is_informational(simulate):
     board = Board(simulate(), originals=0.0)
-    assert "No unlearning is not told from the oracles" in board.bands.unranked_reason
+    assert "No unlearning is not distinguishable from the oracles" in board.bands.unranked_reason
     assert board.bands.ranking == ("gap.retain", "gap.test", "lira.retain")
     card = board.score(board.controls)
     assert card.distance is not None
     assert card.exclusion_reason == board.bands.unranked_reason
 
 
-def test_what_ranks_does_not_depend_on_what_does_not(board):
+def test_score_ranking_only_gives_the_same_distance(board):
     answers = board.task.models(memory=1.0)
     alone = reference_bands(
         board.labels, board.references, board.controls, board.originals, "match-oracle", ranking_only=True
@@ -190,7 +190,7 @@ def test_what_ranks_does_not_depend_on_what_does_not(board):
     assert card.distance == board.score(answers).distance
 
 
-def test_every_metric_of_a_scorecard_has_a_spec_and_stays_in_its_range(board):
+def test_score_every_value_is_in_its_specs_range(board):
     cards = [board.score(answers) for answers in (board.controls, board.originals, board.task.models(memory=-8.0))]
     for card in cards:
         for name, value in card.metrics.items():
@@ -204,14 +204,14 @@ def test_every_metric_of_a_scorecard_has_a_spec_and_stays_in_its_range(board):
     assert "see w1" in cards[0].metrics["klom.forget"].reason
 
 
-def test_retrain_is_where_it_should_be_on_relative_metrics(board):
+def test_score_retrain_on_relative_metrics(board):
     card = board.score(board.controls)
     assert abs(card.metrics["w1.forget"].value) < 4 * card.metrics["w1.forget"].band.sd
     assert card.metrics["forgetting-quality"].value == pytest.approx(1, abs=0.6)
     assert card.metrics["rmia"].value == pytest.approx(0.5, abs=0.1)
 
 
-def test_an_efficacy_metric_ranks_only_where_it_is_feasible(board):
+def test_bands_infeasible_efficacy_metric_does_not_rank(board):
     for name in ("gap.forget", "lira.forget"):
         reference = board.bands.references[name]
         assert reference.feasible == (abs(reference.original_z) > 3)
@@ -220,7 +220,7 @@ def test_an_efficacy_metric_ranks_only_where_it_is_feasible(board):
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
-def test_few_seeds_show_scores_and_no_ranks(simulate, seeds):
+def test_score_few_seeds_has_values_but_no_ranks(simulate, seeds):
     board = Board(simulate(seeds=seeds))
     assert board.bands.unranked_reason.startswith(f"{seeds} seeds")
     card = board.score(board.task.models(memory=1.0))
@@ -231,7 +231,7 @@ def test_few_seeds_show_scores_and_no_ranks(simulate, seeds):
     assert Scorecard.model_validate_json(card.model_dump_json()) == card
 
 
-def test_draws_are_averaged(simulate):
+def test_score_draws_are_averaged(simulate):
     task = simulate(draws=2)
     board = Board(task)
     card = board.score(answers := task.models(memory=1.0))
@@ -244,7 +244,7 @@ def test_draws_are_averaged(simulate):
     assert len(card.distance.pseudo_values) == 6
 
 
-def test_records_survive_json_to_the_last_bit(board):
+def test_records_survive_json_bit_by_bit(board):
     card = board.score(board.task.models(memory=1.0), cost=Cost(flops=0.123, trials=10))
     assert Scorecard.model_validate_json(card.model_dump_json()) == card
     assert Bands.model_validate_json(board.bands.model_dump_json()) == board.bands
@@ -252,7 +252,7 @@ def test_records_survive_json_to_the_last_bit(board):
     assert Scorecard.model_validate_json(failed.model_dump_json()) == failed
 
 
-def test_the_same_arrays_give_the_same_bits(board):
+def test_score_same_arrays_give_the_same_bits(board):
     answers = board.task.models(memory=1.0)
     reversed_answers = [dict(reversed(draw.items())) for draw in answers]
     first = board.score(answers).model_dump_json()
@@ -261,20 +261,20 @@ def test_the_same_arrays_give_the_same_bits(board):
     assert again.model_dump_json() == board.bands.model_dump_json()
 
 
-def test_float16_evidence_will_do(board):
+def test_score_float16_equals_float64(board):
     answers = board.task.models(memory=1.0)
     small = [{name: array.astype(np.float16) for name, array in draw.items()} for draw in answers]
     wide = [{name: array.astype(np.float64) for name, array in draw.items()} for draw in small]
     assert board.score(small) == board.score(wide)
 
 
-def test_adding_a_constant_to_the_logits_changes_no_score(board):
+def test_score_constant_added_to_logits_no_change(board):
     answers = board.task.models(memory=1.0)
     moved = [{name: array + 3.0 for name, array in draw.items()} for draw in answers]
     assert board.score(moved).distance.value == pytest.approx(board.score(answers).distance.value, abs=1e-6)
 
 
-def test_attribute_labels(simulate):
+def test_score_attribute_labels(simulate):
     generator = np.random.default_rng(0)
     labels = [
         {name: generator.integers(0, 2, (rows, 3)) for name, rows in {"forget": 40, "retain": 80, "test": 160}.items()}
@@ -298,7 +298,7 @@ def test_attribute_labels(simulate):
     np.testing.assert_allclose(values, expected)
 
 
-def test_erase_track(simulate):
+def test_score_erase_track(simulate):
     task = simulate(rows={"forget": 60, "retain": 150, "test": 200, "test-forgotten": 50})
 
     def models(level):
@@ -320,7 +320,7 @@ def test_erase_track(simulate):
     assert gone.metrics["generalization"].value > 0.5
 
 
-def test_wrong_calls_are_refused(board, simulate):
+def test_score_wrong_calls_are_refused(board, simulate):
     short = [{name: array[:5] for name, array in draw.items()} for draw in board.controls]
     with pytest.raises(UsageError, match="6 seeds"):
         board.score(short)
@@ -335,5 +335,5 @@ def test_wrong_calls_are_refused(board, simulate):
     fewer = [{name: array[:, :5] for name, array in board.controls[0].items()}]
     with pytest.raises(UsageError, match="rows and outputs"):
         board.score(fewer)
-    with pytest.raises(UsageError, match="As many originals"):
+    with pytest.raises(UsageError, match="same number of originals"):
         reference_bands(board.labels, board.references, short, board.originals, "match-oracle")

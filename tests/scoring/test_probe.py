@@ -55,7 +55,7 @@ def test_probe_is_feasible_and_ranks(board):
     assert bands.ranking[:2] == ("gap.test-forgotten", "probe")
 
 
-def test_probe_reads_what_the_head_hides(board):
+def test_probe_reads_a_masked_head(board):
     _, cards = board
     masked = cards["head mask"]
     assert masked.metrics["accuracy.test-forgotten"].value == 0.0
@@ -69,13 +69,13 @@ def test_probe_reads_what_the_head_hides(board):
     assert low < masked.metrics["probe"].value < high
 
 
-def test_a_masked_head_does_not_rank_beside_retraining(board):
+def test_probe_masked_head_ranks_below_retraining(board):
     _, cards = board
     rows = rank(list(cards.values())).rows
     assert rows[0].name == "Retrain"
     assert {row.name: row.group for row in rows}["head mask"] != rows[0].group
 
 
-def test_the_gate_sees_kept_classes_only(board):
+def test_gate_reads_remaining_classes_only(board):
     _, cards = board
     assert not any(card.gate.collapsed for card in cards.values())

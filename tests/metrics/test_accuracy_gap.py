@@ -22,22 +22,22 @@ def test_accuracy_by_hand():
 
 
 @given(hnp.arrays(np.float64, (9, 4), elements=st.floats(-50, 50)), hnp.arrays(np.int64, 9, elements=st.integers(0, 3)))
-def test_accuracy_is_that_of_scikit_learn(logits, labels):
+def test_accuracy_equals_scikit_learn(logits, labels):
     assert accuracy(logits, labels) == pytest.approx(accuracy_score(labels, logits.argmax(axis=1)))
 
 
-def test_accuracy_of_attributes_is_the_mean_over_them():
+def test_accuracy_attributes_is_the_mean_over_them():
     logits = np.array([[1.0, -1.0], [1.0, 1.0]])
     assert accuracy(logits, np.array([[1, 0], [0, 1]])) == 0.75
 
 
-def test_accuracy_of_several_models():
+def test_accuracy_several_models():
     logits = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])
     np.testing.assert_array_equal(accuracy(logits, [0]), [1.0, 0.0])
 
 
-def test_no_rows_and_nan_are_refused():
-    with pytest.raises(UsageError, match="no rows"):
+def test_accuracy_no_rows_and_nan_are_refused():
+    with pytest.raises(UsageError, match="without rows"):
         accuracy(np.zeros((0, 3)), np.zeros(0, dtype=int))
     with pytest.raises(UsageError, match="row 0"):
         accuracy(np.array([[np.nan, 0.0]]), [0])
@@ -49,7 +49,7 @@ def test_gap_is_signed():
 
 
 @given(SHARES, SHARES)
-def test_gap_turns_its_sign_with_the_sides(left, right):
+def test_gap_exchanged_sides_change_the_sign(left, right):
     assert gap(left, right) == pytest.approx(-gap(right, left))
     assert -1 <= gap(left, right) <= 1
 
@@ -79,7 +79,7 @@ def test_tow_properties(values):
     ("row", "expected"),
     [((2.85, 99.62, 93.93, 14.39), 1.1525)],
 )
-def test_average_gap_of_a_published_row(row, expected):
+def test_average_gap_equals_a_published_row(row, expected):
     oracle = (5.24, 100.0, 94.26, 12.88)
     names = ("UA", "RA", "TA", "MIA")
     value = average_gap(
@@ -90,12 +90,12 @@ def test_average_gap_of_a_published_row(row, expected):
 
 
 @given(SHARES, SHARES, SHARES)
-def test_mean_of_gaps_is_at_least_the_gap_of_means(first, second, oracle):
+def test_average_gap_at_least_the_gap_of_means(first, second, oracle):
     value = average_gap({"UA": first, "RA": second}, {"UA": oracle, "RA": oracle})
     assert value >= (abs(first.mean() - oracle.mean()) + abs(second.mean() - oracle.mean())) / 2 - 1e-12
 
 
-def test_unlike_sides_are_refused():
+def test_tow_and_average_gap_unlike_sides_are_refused():
     with pytest.raises(UsageError, match="same quantities"):
         tow({"forget": [1.0]}, {"retain": [1.0]})
     with pytest.raises(UsageError, match="paired"):

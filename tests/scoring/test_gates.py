@@ -24,7 +24,7 @@ LABELS = [{"test": np.tile([0, 1], 500)}]
 TRUTH = LABELS[0]["test"]
 
 
-def test_thresholds_by_hand():
+def test_gate_thresholds_by_hand():
     oracle, control = answers(TRUTH, [900, 910, 890]), answers(TRUTH, [900, 920, 880])
     gate = gate_of(answers(TRUTH, [950, 950, 950]), [oracle, control], LABELS)
     sd = np.std([0.90, 0.91, 0.89, 0.90, 0.92, 0.88], ddof=1)
@@ -36,7 +36,7 @@ def test_thresholds_by_hand():
     assert (tight.reference, tight.floor, tight.seed_floor) == pytest.approx((0.80, 0.79, 0.75))
 
 
-def test_mean_below_the_floor_is_collapse_and_at_the_floor_is_not():
+def test_gate_mean_below_the_floor_is_collapse():
     gate = gate_of(answers(TRUTH, [900] * 3), [answers(TRUTH, [900] * 3)], LABELS)
     assert not pass_gate(answers(TRUTH, [890] * 3), LABELS, gate).collapsed
     found = pass_gate(answers(TRUTH, [889, 890, 890]), LABELS, gate)
@@ -45,7 +45,7 @@ def test_mean_below_the_floor_is_collapse_and_at_the_floor_is_not():
     assert not found.unstable
 
 
-def test_one_collapsed_seed_is_unstable():
+def test_gate_one_collapsed_seed_is_unstable():
     gate = gate_of(answers(TRUTH, [900] * 3), [answers(TRUTH, [900] * 3)], LABELS)
     found = pass_gate(answers(TRUTH, [930, 930, 849]), LABELS, gate)
     assert (found.collapsed, found.unstable, found.collapsed_models, found.models) == (False, True, 1, 3)
@@ -53,7 +53,7 @@ def test_one_collapsed_seed_is_unstable():
     assert not pass_gate(answers(TRUTH, [930, 930, 850]), LABELS, gate).unstable
 
 
-def test_a_lost_class_is_collapse_though_the_mean_holds():
+def test_gate_lost_class_is_collapse():
     base = answers(TRUTH, [700] * 3)
     gate = gate_of(base, [base], LABELS)
     ones_first = np.argsort(-TRUTH, kind="stable")  # all of class 1 right, the rest of class 0
@@ -62,7 +62,7 @@ def test_a_lost_class_is_collapse_though_the_mean_holds():
     assert found.reasons == ("test accuracy of class 0 is 44.0%, below 50.0%",)
 
 
-def test_a_small_class_is_not_judged_and_a_group_is():
+def test_gate_small_class_is_ignored_group_is_not():
     labels = [{"test": np.r_[np.zeros(951, int), np.ones(49, int)], "groups:test": np.repeat([7, 8], [900, 100])}]
     truth = labels[0]["test"]
     base = answers(truth, [1000] * 2)
@@ -86,20 +86,20 @@ def board(simulate):
     return task, scored
 
 
-def test_sides_of_forgetting(board):
+def test_flags_sides_of_forgetting(board):
     task, scored = board
     assert scored(task.models(memory=1.5)).flags == ("under-forgotten",)
     assert scored(task.models(memory=-1.5)).flags == ("over-forgotten",)
 
 
-def test_relabelled_to_uniform_outputs_is_over_forgotten(board):
+def test_flags_uniform_outputs_are_over_forgotten(board):
     task, scored = board
     population = task.models()
     population[0]["forget"] = task.generator.normal(0, 0.01, population[0]["forget"].shape)
     assert "over-forgotten" in scored(population).flags
 
 
-def test_copies_of_the_oracles_are_suspicious(simulate):
+def test_flags_copies_of_oracles_are_suspicious(simulate):
     task = simulate(seed=4)
     references = task.models()
     bands = reference_bands(task.labels, references, task.models(), task.models(memory=2.0), "match-oracle")
@@ -109,7 +109,7 @@ def test_copies_of_the_oracles_are_suspicious(simulate):
     assert card.distance.value >= abs(card.metrics["lira.forget"].z)  # and it does not make a row better
 
 
-def test_collapse_is_flagged(board):
+def test_flags_collapse(board):
     task, scored = board
     card = scored(task.models(memory=-3.0, retain=-1.0, test=-1.0))
     assert {"collapsed", "over-forgotten", "unstable"} <= set(card.flags)

@@ -15,8 +15,8 @@ from sklearn.svm import SVC
 from forgetbench.errors import UsageError
 from forgetbench.metrics import classic_mia as attacks
 from forgetbench.metrics import confidence, entropy, loss, metrics, modified_entropy, softmax
-from forgetbench.scoring.pairwise import POPULATION_ROWS
-from forgetbench.scoring.per_model import ATTACK_ROWS
+from forgetbench.metrics.classic_mia import BOARD_ROWS
+from forgetbench.metrics.rmia_population import POPULATION_ROWS
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def losses():
 
 @given(st.integers(0, 10**6), st.floats(-3, 3), st.floats(0.1, 5))
 @settings(max_examples=25, deadline=None)
-def test_the_line_is_that_of_scikit_learn(seed, apart, strength):
+def test_logistic_line_equals_scikit_learn(seed, apart, strength):
     generator = np.random.default_rng(seed)
     rows = np.r_[generator.normal(apart, 1, 40), generator.normal(0, 1, 60)]
     truth = np.repeat([1, 0], [40, 60])
@@ -36,7 +36,7 @@ def test_the_line_is_that_of_scikit_learn(seed, apart, strength):
     assert found == pytest.approx((expected.coef_[0, 0], expected.intercept_[0]), abs=1e-4)
 
 
-def test_the_line_of_separated_and_of_heavy_tailed_rows():
+def test_logistic_line_extreme_rows_stay_finite():
     truth = np.repeat([0, 1], 50)
     for rows in (np.repeat([0.0, 1e4], 50), np.r_[np.zeros(99), 6e4], np.zeros(100)):
         assert np.isfinite(attacks.logistic_line(rows, truth)).all()
@@ -49,24 +49,26 @@ def simple_mia(forget, unseen):
     return cross_val_score(LogisticRegression(tol=1e-8), rows, truth, cv=splits, scoring="accuracy").mean()
 
 
-def test_loss_attack_is_the_starting_kits(losses):
+def test_loss_attack_equals_the_starting_kit(losses):
     forget, test = losses[0][:250], losses[1]
     assert attacks.loss_attack(forget, test) == pytest.approx(simple_mia(forget, test), abs=1e-12)
     assert attacks.loss_attack(*losses, cut=False) == pytest.approx(simple_mia(*losses), abs=1e-12)
 
 
-def test_loss_attack_thins_out_the_larger_side_whichever_it_is():
+def test_loss_attack_unequal_sides_thins_the_larger():
     generator = np.random.default_rng(0)
     few, many = generator.exponential(0.3, 100), generator.exponential(0.8, 1600)
     assert attacks.loss_attack(few, many) == pytest.approx(simple_mia(few, many[::16]), abs=1e-12)
     assert attacks.loss_attack(many, few) == pytest.approx(simple_mia(many[::16], few), abs=1e-12)
     assert attacks.loss_attack(few, many) < 0.8
     assert attacks.loss_attack(few, many, cut=False) > 0.9  # 1,600 of 1,700 are 0.94
-    assert attacks.loss_attack(few, many, most=50) == pytest.approx(simple_mia(few[::2], many[::32]), abs=1e-12)
-    assert attacks.loss_attack(few, many, cut=False, most=400) == pytest.approx(simple_mia(few, many[::4]), abs=1e-12)
+    assert attacks.loss_attack(few, many, max_rows=50) == pytest.approx(simple_mia(few[::2], many[::32]), abs=1e-12)
+    assert attacks.loss_attack(few, many, cut=False, max_rows=400) == pytest.approx(
+        simple_mia(few, many[::4]), abs=1e-12
+    )
 
 
-def test_loss_attack_shuffles_and_cuts_forget_rows_only_as_mufac_does(losses):
+def test_loss_attack_shuffle_cuts_forget_rows_like_mufac(losses):
     forget, unseen = losses[0].copy(), losses[1]
     np.random.RandomState(42).shuffle(forget)
     expected = simple_mia(forget[:250], unseen)
@@ -77,7 +79,7 @@ def test_loss_attack_shuffles_and_cuts_forget_rows_only_as_mufac_does(losses):
     assert attacks.loss_attack(unseen, losses[0], shuffle=42) == pytest.approx(expected, abs=1e-12)
 
 
-def test_mufac_attack_takes_the_mean_over_attributes():
+def test_mufac_attack_attributes_averages_losses():
     generator = np.random.default_rng(7)
     labels = [generator.integers(0, 2, (n, 3)) for n in (90, 60)]
     logits = [generator.normal(size=y.shape) + move * (2 * y - 1) for y, move in zip(labels, (0.4, 0.1), strict=True)]
@@ -93,11 +95,11 @@ def test_mufac_attack_takes_the_mean_over_attributes():
     classes = [(z, y[:, 0]) for z, y in sides]
     whole = [loss(*side) for side in classes]
     assert attacks.mufac_attack(*classes) == attacks.loss_attack(*whole, shuffle=42)
-    with pytest.raises(UsageError, match="one model at a time"):
+    with pytest.raises(UsageError, match="logits of one model"):
         attacks.mufac_attack((logits[0][None], labels[0]), sides[1])
 
 
-def test_loss_attack_on_equal_sides_is_near_chance_and_on_separated_ones_is_right():
+def test_loss_attack_equal_or_separated_sides():
     generator = np.random.default_rng(1)
     assert attacks.loss_attack(generator.exponential(1, 2000), generator.exponential(1, 2000)) == pytest.approx(
         0.5, abs=0.05
@@ -107,7 +109,7 @@ def test_loss_attack_on_equal_sides_is_near_chance_and_on_separated_ones_is_righ
         attacks.loss_attack([1.0], [2.0])
 
 
-def test_entropy_attack_is_balanced_logistic_regression(losses):
+def test_entropy_attack_equals_balanced_regression(losses):
     inside, outside = losses
     model = LogisticRegression(class_weight="balanced", C=2.0, tol=1e-10)
     model.fit(np.r_[inside, outside][:, None], np.repeat([1, 0], [300, 250]))
@@ -115,7 +117,7 @@ def test_entropy_attack_is_balanced_logistic_regression(losses):
     assert attacks.entropy_attack(inside, outside, targets) == pytest.approx(model.predict(targets[:, None]).mean())
 
 
-def test_svc_is_the_published_machine_when_nothing_is_shuffled(losses):
+def test_svc_non_members_unshuffled_equals_published(losses):
     p = np.exp(-losses[0]), np.exp(-losses[1])
     model = SVC(C=3, gamma="auto").fit(np.r_[p[0][:250], p[1]][:, None], np.repeat([1, 0], 250))
     targets = np.linspace(0, 1, 57)
@@ -123,7 +125,7 @@ def test_svc_is_the_published_machine_when_nothing_is_shuffled(losses):
     assert attacks.svc_non_members(p[0], p[1], targets, seed=None) == pytest.approx(expected)
 
 
-def test_svc_extremes_and_training_privacy():
+def test_svc_attacks_separated_sides_give_extremes():
     sure, unsure = np.full(60, 0.99), np.full(60, 0.2)
     assert attacks.svc_non_members(sure, unsure, unsure) == 1.0
     assert attacks.svc_non_members(sure, unsure, sure) == 0.0
@@ -132,7 +134,7 @@ def test_svc_extremes_and_training_privacy():
     assert attacks.svc_non_members(*both, both[0]) == 0.0
 
 
-def test_training_privacy_is_fitted_on_the_first_half_of_test_and_as_many_retain_rows():
+def test_svc_training_privacy_fits_half_of_the_test_rows():
     generator = np.random.default_rng(4)
     retain, test = np.sort(generator.uniform(0.2, 1, 90)), np.sort(generator.uniform(0, 0.9, 41))
     model = SVC(C=3, gamma="auto").fit(np.r_[retain[:20], test[:20]][:, None], np.repeat([1, 0], 20))
@@ -144,7 +146,7 @@ def test_training_privacy_is_fitted_on_the_first_half_of_test_and_as_many_retain
         attacks.svc_training_privacy(retain[:20], test)
 
 
-def test_svc_attack_reads_logits():
+def test_svc_attack_each_kind_equals_its_features():
     generator = np.random.default_rng(5)
     labels = {name: generator.integers(0, 3, n) for name, n in (("retain", 50), ("test", 40), ("forget", 30))}
     logits = {name: generator.normal(size=(len(truth), 3)) for name, truth in labels.items()}
@@ -161,26 +163,26 @@ def test_svc_attack_reads_logits():
         assert attacks.svc_attack(*sides, kind=kind) == attacks.svc_non_members(*columns), kind
         found = attacks.svc_attack(*sides[:2], kind=kind, reading="training-privacy")
         assert found == attacks.svc_training_privacy(*columns[:2]), kind
-    with pytest.raises(UsageError, match="no SVC attack on 'losses'"):
+    with pytest.raises(UsageError, match="Unknown kind 'losses' of SVC attack"):
         attacks.svc_attack(*sides, kind="losses")
     with pytest.raises(UsageError, match="needs the forget set"):
         attacks.svc_attack(*sides[:2])
-    for handed in (sides, sides[:2]):
-        with pytest.raises(UsageError, match="no reading 'efficiency' of SVC_MIA"):
-            attacks.svc_attack(*handed, reading="efficiency")
+    for arguments in (sides, sides[:2]):
+        with pytest.raises(UsageError, match="Unknown reading 'efficiency' of SVC_MIA"):
+            attacks.svc_attack(*arguments, reading="efficiency")
 
 
 @pytest.mark.parametrize("kind", attacks.get_args(attacks.SvcKind))
-def test_svc_attack_reads_one_model_at_a_time(kind):
+def test_svc_attack_several_models_are_refused(kind):
     labels = np.arange(30) % 3
     side = np.random.default_rng(0).normal(size=(2, 30, 3)), labels
-    with pytest.raises(UsageError, match=r"one model at a time: logits\[s\].*\(2, 30, 3\)"):
+    with pytest.raises(UsageError, match=r"logits of one model, logits\[s\].*\(2, 30, 3\)"):
         attacks.svc_attack(side, side, side, kind=kind)
-    with pytest.raises(UsageError, match="of one model expected"):
+    with pytest.raises(UsageError, match="of one model, but the shape"):
         attacks.svc_non_members(side[0], side[0], side[0])
 
 
-def test_svc_attack_on_attributes_is_the_mean_over_them():
+def test_svc_attack_attributes_averages_them():
     generator = np.random.default_rng(6)
     labels = [generator.integers(0, 2, (n, 2)) for n in (50, 40, 30)]
     logits = [generator.normal(size=truth.shape) + truth for truth in labels]
@@ -192,7 +194,7 @@ def test_svc_attack_on_attributes_is_the_mean_over_them():
         assert attacks.svc_attack(*zip(logits, labels, strict=True), kind=kind) == pytest.approx(np.mean(alone))
 
 
-def test_features_and_rows_that_do_not_fit_are_refused():
+def test_attacks_mismatched_rows_are_refused():
     with pytest.raises(UsageError, match="same features"):
         attacks.svc_non_members(np.zeros((5, 2)), np.zeros((5, 3)), np.zeros((5, 3)))
     with pytest.raises(UsageError, match="same features"):
@@ -208,7 +210,7 @@ def test_features_and_rows_that_do_not_fit_are_refused():
             attacks.class_thresholds(*(tuple(sides[i : i + 2]) for i in (0, 2)), ([0], [0]), ([0], [0]))
 
 
-def test_svc_does_not_depend_on_the_order_of_sorted_data():
+def test_svc_non_members_sorted_rows_change_little():
     generator = np.random.default_rng(2)
     inside = np.sort(generator.uniform(0.3, 1, 1500))
     outside = generator.uniform(0, 0.8, 300)
@@ -218,7 +220,7 @@ def test_svc_does_not_depend_on_the_order_of_sorted_data():
     assert sorted_rows == pytest.approx(mixed, abs=0.1)
 
 
-def test_the_machine_is_fitted_on_at_most_so_many_rows():
+def test_svc_attacks_max_rows_limits_fitted_rows():
     generator = np.random.default_rng(3)
     inside, outside = generator.uniform(0.2, 1, 1500), generator.uniform(0, 0.9, 1500)
     targets = np.linspace(0, 1, 201)
@@ -228,38 +230,38 @@ def test_the_machine_is_fitted_on_at_most_so_many_rows():
         return SVC(C=3, gamma="auto").fit(rows, np.repeat([1, 0], [len(side) for side in sides]))
 
     kept = [int(place) for place in np.floor(np.arange(1000) * 1.5)]
-    for most, sides in (
+    for options, sides in (
         ({}, (inside[kept], outside[kept])),
-        ({"most": None}, (inside, outside)),
-        ({"most": 300}, (inside[::5], outside[::5])),
+        ({"max_rows": None}, (inside, outside)),
+        ({"max_rows": 300}, (inside[::5], outside[::5])),
     ):
         expected = 1 - machine(*sides).predict(targets[:, None]).mean()
-        assert attacks.svc_non_members(inside, outside, targets, seed=None, **most) == pytest.approx(expected)
+        assert attacks.svc_non_members(inside, outside, targets, seed=None, **options) == pytest.approx(expected)
     model = machine(inside[:750:10], outside[:750:10])
     expected = (model.predict(inside[750:, None]).mean() + 1 - model.predict(outside[750:, None]).mean()) / 2
-    assert attacks.svc_training_privacy(inside, outside, seed=None, most=75) == pytest.approx(expected)
+    assert attacks.svc_training_privacy(inside, outside, seed=None, max_rows=75) == pytest.approx(expected)
     logits = [np.c_[special.logit(rows), 0 * rows] for rows in (inside, outside, targets.clip(1e-9, 1 - 1e-9))]
     sides = [(side, np.zeros(len(side), dtype=int)) for side in logits]
     expected = 1 - machine(inside[::5], outside[::5]).predict(targets[:, None]).mean()
-    assert attacks.svc_attack(*sides, seed=None, most=300) == pytest.approx(expected, abs=0.01)
+    assert attacks.svc_attack(*sides, seed=None, max_rows=300) == pytest.approx(expected, abs=0.01)
 
 
-def test_the_line_on_entropies_is_fitted_on_at_most_so_many_rows(losses):
+def test_entropy_attack_max_rows_limits_fitted_rows(losses):
     inside, outside, targets = losses[0], losses[1][:200], np.linspace(0, 2, 101)
-    assert attacks.entropy_attack(inside, outside, targets, most=100) == attacks.entropy_attack(
+    assert attacks.entropy_attack(inside, outside, targets, max_rows=100) == attacks.entropy_attack(
         inside[::3], outside[::2], targets
     )
 
 
-def test_specs_tell_how_many_rows_an_attack_takes():
-    for name, most in (
+def test_spec_formula_states_the_row_limit():
+    for name, limit in (
         ("mia.svc-confidence", attacks.SVC_ROWS),
         ("mia.svc-training-privacy", attacks.SVC_ROWS),
-        ("mia.loss", ATTACK_ROWS),
-        ("mia.entropy", ATTACK_ROWS),
+        ("mia.loss", BOARD_ROWS),
+        ("mia.entropy", BOARD_ROWS),
         ("rmia", POPULATION_ROWS),
     ):
-        assert f"at most {most:,}" in metrics.get(name).formula
+        assert f"at most {limit:,}" in metrics.get(name).formula
 
 
 def test_loss_threshold_by_hand():

@@ -1,4 +1,4 @@
-"""Intervals of the other readings of the likelihood ratio attack: pseudo-values, and Clopper and Pearson's of rates."""
+"""Intervals of the statistics of the likelihood ratio attack: pseudo-values, and Clopper and Pearson's for rates."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 from scipy import stats
 
 from forgetbench.metrics import lira, phi
-from forgetbench.scoring.derived import lira_readings
+from forgetbench.scoring.derived import lira_statistics
 
 
-def test_balanced_accuracy_and_worst_decile_have_the_interval_of_pseudo_values(simulate):
+def test_lira_statistics_have_pseudo_value_intervals(simulate):
     task = simulate(seeds=7)
     mine, theirs, labels = task.models(memory=1.0), task.models(), task.labels
-    found = lira_readings(mine, theirs, labels)
+    found = lira_statistics(mine, theirs, labels)
     sides = [phi(side[0]["forget"], labels[0]["forget"]) for side in (mine, theirs)]
     whole = lira(*sides)
     for metric, field in (("lira.forget.balanced", "balanced_accuracy"), ("lira.forget.worst-decile", "worst_decile")):
@@ -27,9 +27,9 @@ def test_balanced_accuracy_and_worst_decile_have_the_interval_of_pseudo_values(s
 
 
 @pytest.mark.parametrize("draws", [1, 2])
-def test_true_positive_rates_have_an_exact_interval_over_all_scores(simulate, draws):
+def test_lira_statistics_tpr_has_an_exact_interval(simulate, draws):
     task = simulate(seeds=6, draws=draws, rows={"forget": 200, "retain": 50, "test": 50})
-    found = lira_readings(task.models(memory=1.0), task.models(), task.labels)
+    found = lira_statistics(task.models(memory=1.0), task.models(), task.labels)
     scores = draws * 6 * 200
     for metric in ("lira.forget.tpr-1", "lira.forget.tpr-0.1"):
         value = found[metric]
@@ -38,10 +38,10 @@ def test_true_positive_rates_have_an_exact_interval_over_all_scores(simulate, dr
         assert 0 <= value.low <= value.value <= value.high <= 1
 
 
-def test_with_three_models_there_are_rates_and_no_pseudo_values(simulate):
+def test_lira_statistics_three_models_no_pseudo_values(simulate):
     task = simulate(seeds=3)
-    found = lira_readings(task.models(memory=1.0), task.models(), task.labels)
+    found = lira_statistics(task.models(memory=1.0), task.models(), task.labels)
     assert found["lira.forget.balanced"].value is not None
     assert found["lira.forget.balanced"].low is None
     assert found["lira.forget.tpr-1"].low < found["lira.forget.tpr-1"].high
-    assert found["lira.forget.worst-decile"].reason == "too few models or examples for this reading"
+    assert found["lira.forget.worst-decile"].reason == "too few models or examples for this statistic"

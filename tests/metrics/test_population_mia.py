@@ -25,7 +25,7 @@ def task():
     return generator, generator.integers(0, 4, 60), generator.integers(0, 4, 200)
 
 
-def test_scores_are_larger_for_members(task):
+def test_attack_scores_are_larger_for_members(task):
     generator, labels, _ = task
     logits = answers(generator, 2, labels, 4, 1.0)
     found = attack_scores(logits, labels)
@@ -35,7 +35,7 @@ def test_scores_are_larger_for_members(task):
     np.testing.assert_allclose(found[3], -modified_entropy(logits, labels))
 
 
-def test_table_is_the_mean_over_labels(task):
+def test_attack_table_is_the_mean_over_labels(task):
     generator, members, others = task
     left, right = answers(generator, 2, members, 4, 2.0), answers(generator, 2, others, 4, 1.0)
     table = attack_table(left, members, right, others)
@@ -53,7 +53,7 @@ def test_table_is_the_mean_over_labels(task):
             assert table.whole[model, attack] == pytest.approx(expected)
 
 
-def test_labels_with_other_confidence_do_not_leak_into_the_attack():
+def test_attack_table_matches_labels():
     generator = np.random.default_rng(1)
     members, others = np.repeat([0, 1], [90, 10]), np.repeat([0, 1], [100, 300])  # class 0 is the easy one
 
@@ -80,7 +80,7 @@ def test_population_has_a_side(task):
     assert mia_population(oracle, sure, members, others) == -mia_population(sure, oracle, members, others)
 
 
-def test_choosing_among_attacks_is_cross_fitted():
+def test_population_choice_of_attack_is_cross_fitted():
     base = np.full((3, 4), 0.5)
     halves = np.stack([base, base])
     halves[0, :, 2] = 0.7  # large on the one half, nothing on the other
@@ -107,7 +107,7 @@ def test_population_properties(seed, constant):
 
 @given(st.integers(0, 10**6), st.booleans())
 @settings(max_examples=20, deadline=None)
-def test_the_order_of_rows_does_not_matter(seed, tied):
+def test_mia_population_ignores_the_order_of_rows(seed, tied):
     generator = np.random.default_rng(seed)
     members, others = generator.integers(0, 3, 40), generator.integers(0, 3, 70)
     sides = [
@@ -121,7 +121,7 @@ def test_the_order_of_rows_does_not_matter(seed, tied):
     assert mia_population(*mixed, members[orders[0]], others[orders[1]]) == pytest.approx(value, abs=1e-12)
 
 
-def test_other_models_on_test_are_refused(task):
+def test_mia_population_other_models_on_test_are_refused(task):
     generator, members, others = task
     two, three = answers(generator, 2, members, 4, 1.0), answers(generator, 3, others, 4, 1.0)
     with pytest.raises(UsageError, match="same models"):
@@ -130,7 +130,7 @@ def test_other_models_on_test_are_refused(task):
         attack_table(two, members, three, others)
 
 
-def test_perfect_separation():
+def test_mia_population_separated_sides_give_1():
     members, others = np.zeros(12, dtype=int), np.zeros(30, dtype=int)
     high, low = np.tile([9.0, 0.0], (2, 12, 1)), np.tile([0.0, 9.0], (2, 30, 1))
     assert attack_table(high, members, low, others).whole.max() == 1.0
@@ -138,7 +138,7 @@ def test_perfect_separation():
     assert mia_population((high, low), chance, members, others) == pytest.approx(0.5)
 
 
-def test_attributes_are_attacked_one_by_one():
+def test_mia_population_attributes_are_averaged():
     generator = np.random.default_rng(3)
     members, others = generator.integers(0, 2, (40, 2)), generator.integers(0, 2, (120, 2))
     left, right = generator.normal(size=(2, 40, 2)) + 2 * members, generator.normal(size=(2, 120, 2))
@@ -153,7 +153,7 @@ def test_attributes_are_attacked_one_by_one():
     assert table.whole[0, 0] == pytest.approx(np.mean(expected))
 
 
-def test_small_cells_are_left_out_and_no_cell_is_refused():
+def test_attack_table_small_cells_are_ignored():
     generator = np.random.default_rng(4)
     members, others = np.array([0, 0, 1]), np.repeat([0, 1], [5, 4])
     left, right = answers(generator, 1, members, 2, 1.0), answers(generator, 1, others, 2, 1.0)
@@ -164,7 +164,7 @@ def test_small_cells_are_left_out_and_no_cell_is_refused():
         attack_table(left[:, 2:], members[2:], right, others)
 
 
-def test_nan_is_refused_with_its_row(task):
+def test_mia_population_nan_is_refused_with_its_row(task):
     generator, members, others = task
     left, right = answers(generator, 2, members, 4, 1.0), answers(generator, 2, others, 4, 1.0)
     right[1, 17, 0] = np.nan

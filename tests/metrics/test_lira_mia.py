@@ -39,28 +39,28 @@ def slow_ratios(left, right):
 
 
 @given(hnp.arrays(np.float64, st.tuples(st.integers(2, 9), st.integers(1, 5)), elements=st.integers(-3, 3).map(float)))
-def test_leave_one_out_medians(values):
+def test_leave_one_out_median_equals_numpy(values):
     expected = [np.median(np.delete(values, i, axis=0), axis=0) for i in range(len(values))]
     np.testing.assert_array_equal(leave_one_out_median(values), expected)
 
 
 @given(matrices())
 @settings(deadline=None)
-def test_ratios_are_those_of_the_definition(sides):
+def test_ratios_equal_the_definition(sides):
     found, expected = ratios(*sides), slow_ratios(*sides)
     scale = 1 + np.abs(expected)
     np.testing.assert_allclose(found.unlearned / scale[0], expected[0] / scale[0], atol=1e-6)
     np.testing.assert_allclose(found.oracle / scale[1], expected[1] / scale[1], atol=1e-6)
 
 
-def test_spread_is_the_examples_own_from_32_models_on():
+def test_ratios_32_models_use_a_spread_per_example():
     sides = np.random.default_rng(0).normal(size=(2, 33, 4)) * [1.0, 2.0, 3.0, 4.0]
     np.testing.assert_allclose(ratios(*sides), slow_ratios(*sides), rtol=1e-9)
     sides = sides[:, :31]
     np.testing.assert_allclose(ratios(*sides), slow_ratios(*sides), rtol=1e-9)
 
 
-def test_auc_is_over_all_examples_and_folds():
+def test_lira_auc_pools_examples_and_folds():
     sides = np.random.default_rng(1).normal(size=(2, 5, 30)) + np.array([0.5, 0.0])[:, None, None]
     scores = slow_ratios(*sides)
     expected = roc_auc_score(np.r_[np.ones(150), np.zeros(150)], scores.reshape(-1))
@@ -82,14 +82,14 @@ def test_lira_properties(sides, random):
     assert whole.worst_decile is None or 0 <= whole.worst_decile <= 1
 
 
-def test_constant_input_is_at_chance():
+def test_lira_constant_input_is_at_chance():
     same = np.full((4, 20), 3.0)
     assert lira(same, same).auc == 0.5
     assert lira(same, same).balanced_accuracy == 0.5
     assert shift(same, same) == 0.0
 
 
-def test_perfect_separation():
+def test_lira_separated_sides_give_1():
     generator = np.random.default_rng(2)
     left, right = generator.normal(size=(2, 10, 120))
     found = lira(left + 50, right)
@@ -97,20 +97,20 @@ def test_perfect_separation():
     assert values == (1.0, 1.0, 1.0, 1.0, 1.0)
 
 
-def test_one_example():
+def test_lira_one_example():
     found = lira(np.array([[5.0], [5.5], [5.2]]), np.array([[0.0], [0.4], [-0.3]]))
     assert found.auc == 1.0
     assert (found.tpr_1, found.tpr_01, found.worst_decile) == (None, None, None)
 
 
-def test_extreme_phi_stays_finite():
+def test_lira_extreme_phi_stays_finite():
     generator = np.random.default_rng(7)
     left, right = 6e4 - 100 * generator.random((4, 30)), 100 * generator.random((4, 30)) - 6e4
     assert lira(left, right).auc == 1.0
     assert np.isfinite(shift(left, right))
 
 
-def test_the_worst_decile_finds_what_the_mean_hides():
+def test_lira_worst_decile_finds_few_remembered_rows():
     generator = np.random.default_rng(5)
     left, right = generator.normal(size=(2, 10, 400))
     left[:, :20] += 3.0
@@ -120,7 +120,7 @@ def test_the_worst_decile_finds_what_the_mean_hides():
     assert found.worst_decile > 0.75
 
 
-def test_the_worst_decile_of_equal_populations_is_at_chance():
+def test_lira_worst_decile_equal_populations_at_chance():
     generator = np.random.default_rng(6)
     values = [lira(*generator.normal(size=(2, 6, 100))).worst_decile for _ in range(60)]
     assert abs(np.mean(values) - 0.5) < 0.02
@@ -143,13 +143,13 @@ def test_shift_properties(sides, by, scale):
     assert shift(left * scale, right * scale) == pytest.approx(value, rel=1e-6, abs=1e-9)
 
 
-def test_shift_does_not_saturate_and_has_a_side():
+def test_shift_is_signed_and_does_not_saturate():
     generator = np.random.default_rng(4)
     left, right = generator.normal(size=(2, 6, 50))
     assert shift(left + 100, right) > 2 * shift(left + 40, right) > 0 > shift(left - 40, right)
 
 
-def test_what_cannot_be_fitted_is_refused():
+def test_lira_too_few_models_are_refused():
     with pytest.raises(UsageError, match="at least three"):
         lira(np.zeros((2, 5)), np.zeros((2, 5)))
     with pytest.raises(UsageError, match="same models"):

@@ -20,11 +20,11 @@ def log(probabilities):
     return np.log(np.array([probabilities]))
 
 
-def test_phi_of_two_classes_is_the_difference_of_the_logits():
+def test_phi_two_classes_is_the_logit_difference():
     np.testing.assert_allclose(phi(np.array([[3.0, 1.25]]), [0]), [1.75])
 
 
-def test_phi_of_a_uniform_prediction_over_ten_classes():
+def test_phi_uniform_prediction_by_hand():
     np.testing.assert_allclose(phi(np.zeros((1, 10)), [3]), [-np.log(9)])
 
 
@@ -34,7 +34,7 @@ def test_modified_entropy_by_hand():
 
 
 @given(hnp.arrays(np.float64, (4, 5), elements=st.floats(-7, 7)), LABELS)
-def test_modified_entropy_is_the_formula_of_song_and_mittal(logits, labels):
+def test_modified_entropy_equals_song_and_mittal(logits, labels):
     p = special.softmax(logits, axis=1)
     rows = np.arange(4)
     terms = -p * special.log1p(-p)
@@ -44,13 +44,13 @@ def test_modified_entropy_is_the_formula_of_song_and_mittal(logits, labels):
 
 
 @given(st.floats(-700, 700))
-def test_modified_entropy_of_two_classes_in_closed_form(margin):
+def test_modified_entropy_two_classes_in_closed_form(margin):
     expected = 2 * special.expit(-margin) * np.logaddexp(0, -margin)
     np.testing.assert_allclose(modified_entropy(np.array([[margin, 0.0]]), [0]), [expected], rtol=1e-9, atol=1e-300)
 
 
 @given(LOGITS, LABELS)
-def test_against_scipy(logits, labels):
+def test_statistics_equal_scipy(logits, labels):
     p, rows = special.softmax(logits, axis=1), np.arange(4)
     np.testing.assert_allclose(softmax(logits), p, rtol=1e-10)
     np.testing.assert_allclose(confidence(logits, labels), p[rows, labels], rtol=1e-9)
@@ -59,18 +59,18 @@ def test_against_scipy(logits, labels):
 
 
 @given(LOGITS, LABELS, st.floats(-100, 100))
-def test_adding_a_constant_to_a_row_changes_nothing(logits, labels, constant):
+def test_statistics_constant_added_to_a_row_no_change(logits, labels, constant):
     for function in (phi, loss, confidence, modified_entropy):
         np.testing.assert_allclose(function(logits + constant, labels), function(logits, labels), atol=1e-8)
 
 
 @given(LOGITS, LABELS)
-def test_loss_is_the_softplus_of_minus_phi(logits, labels):
+def test_loss_is_softplus_of_minus_phi(logits, labels):
     np.testing.assert_allclose(loss(logits, labels), np.logaddexp(0, -phi(logits, labels)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("size", [1e4, 6e4])
-def test_extreme_logits_stay_finite(size):
+def test_statistics_extreme_logits_stay_finite(size):
     logits = np.array([[size, -size, 0.0], [-size, -size, -size], [0.0, -size, -size]])
     for labels in ([0, 0, 0], [1, 1, 1], [2, 2, 2]):
         for function in (phi, loss, confidence, modified_entropy):
@@ -79,12 +79,12 @@ def test_extreme_logits_stay_finite(size):
     np.testing.assert_allclose(phi(logits, [1, 1, 1]), [-2 * size, -np.log(2), -size - np.log1p(np.exp(-size))])
 
 
-def test_tails_are_not_rounded_away():
+def test_statistics_tails_keep_precision():
     logits = np.array([[60.0, 0.0], [200.0, 0.0]])
     np.testing.assert_allclose(loss(logits, [0, 0]), [np.exp(-60), np.exp(-200)], rtol=1e-9)
 
 
-def test_attributes_are_signed_logits():
+def test_statistics_attributes_are_signed_logits():
     logits = np.array([[2.0, -1.0, 0.5]])
     labels = np.array([[1, 1, 0]])
     np.testing.assert_allclose(phi(logits, labels), [2.0 - 1.0 - 0.5])
@@ -97,7 +97,7 @@ def test_attributes_are_signed_logits():
     np.testing.assert_allclose(modified_entropy(logits, labels), -(1 - q) * np.log(q) - (1 - q) * np.log(q))
 
 
-def test_one_attribute_is_the_same_as_two_classes():
+def test_statistics_one_attribute_equals_two_classes():
     logits, labels = np.array([[1.5], [-0.3]]), np.array([[1], [1]])
     two = np.concatenate([np.zeros((2, 1)), logits], axis=1)
     for function in (phi, loss):
@@ -106,14 +106,14 @@ def test_one_attribute_is_the_same_as_two_classes():
         np.testing.assert_allclose(function(logits, labels)[:, 0], function(two, labels[:, 0]))
 
 
-def test_several_models_at_once():
+def test_statistics_several_models_at_once():
     logits = np.random.default_rng(0).normal(size=(3, 6, 4))
     labels = np.array([0, 1, 2, 3, 0, 1])
     for function in (phi, loss, confidence, modified_entropy):
         np.testing.assert_allclose(function(logits, labels), [function(model, labels) for model in logits])
 
 
-def test_nan_is_refused_with_its_row():
+def test_statistics_nan_is_refused_with_its_row():
     logits = np.zeros((2, 5, 3))
     logits[1, 4, 2] = np.nan
     with pytest.raises(UsageError, match="row 4 of model 1"):
@@ -127,10 +127,10 @@ def test_nan_is_refused_with_its_row():
     [
         ([0, 1, 3], "row 2"),
         ([0, 1], "rows"),
-        ([0.0, 1.0, 2.0], "whole numbers"),
+        ([0.0, 1.0, 2.0], "expected integers"),
         ([[0, 1, 2], [0, 1, 0], [1, 1, 1]], "0 to 1"),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(labels, message):
+def test_statistics_mismatched_labels_are_refused(labels, message):
     with pytest.raises(UsageError, match=message):
         phi(np.zeros((3, 3)), labels)

@@ -1,7 +1,7 @@
-"""What a case of the battery is: how a metric is called on drawn arrays, and which properties it has.
+"""A test case of a metric: how it is called on random arrays, and which properties it has.
 
-A case names the axes of its arguments by letters, an argument a word: "si ti #i" is a matrix of models by examples, one
-of other models on the same examples, and a class number for each of these. ``?`` stands for a single number.
+A case names the axes of its arguments by letters, one word per argument: "si ti #i" is a matrix of models by examples,
+one of other models on the same examples, and a class number for each example. ``?`` is a single number.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 
 INF = np.inf
 SIZES = {"s": 4, "t": 4, "k": 3, "f": 6}
-"""Models of either side, classes and weights; all other letters count rows, as many as are drawn."""
+"""Models of either side, classes and weights; all other letters count rows, whose number is random."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """How a metric is called, and which properties it has. What is None does not hold, and ``why`` says why."""
+    """How a metric is called, and which properties it has. A property that is None does not hold; see ``reason``."""
 
     call: Callable[..., Any]
     axes: str
@@ -35,26 +35,30 @@ class Case:
     shift: tuple[int, ...] | None = None
     """Arguments that a constant may be added to, all at once."""
     swap: Callable[[Any], Any] | None = None
-    """What becomes of the value where the sides change places."""
+    """The value after exchanging the sides, as a function of the value before."""
     swapped: tuple[int, ...] = (1, 0)
     """The order of the arguments with the sides exchanged."""
     more: Callable[..., Any] | None = None
     """Arguments whose value is at least (``sign`` -1: at most) that of those given."""
     sign: int = 1
     constant: Any = None
-    """The value where all numbers are equal, or what must hold of it."""
-    apart: tuple[Callable[..., Any], Any] | None = None
-    """Arguments on perfectly separated sides, and the value there, or what must hold of it."""
-    fewest: int = 1
+    """The value if all numbers are equal, or a predicate of it."""
+    separated: tuple[Callable[..., Any], Any] | None = None
+    """Perfectly separated arguments, and the value there, or a predicate of it."""
+    min_rows: int = 1
     """Fewest rows; fewer are refused."""
-    rounds: bool = True
-    """Whether the properties hold on tied numbers too, and not only up to decisions that rounding takes."""
-    loose: float = 1e-6
+    holds_with_ties: bool = True
+    """Whether the properties also hold with ties, where rounding may decide."""
+    tolerance: float = 1e-6
+    """Absolute tolerance of comparisons."""
     examples: int = 8
+    """Number of random inputs."""
     sizes: tuple[tuple[str, int], ...] = ()
+    """Sizes of axes, by letter, instead of the default."""
     ties: bool = True
     """Whether it has a value on tied numbers at all."""
-    why: str = ""
+    reason: str = ""
+    """Why a property does not hold."""
 
 
 def even(value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.boards import Simulation
 
 from forgetbench.auditing.criteria import LINE, agreement, audit, interpolate
 from forgetbench.errors import UsageError
@@ -13,9 +14,8 @@ from forgetbench.scoring.scorecards import Value
 
 
 @pytest.fixture(scope="module")
-def board(request):
-    simulate = request.getfixturevalue("simulate_once")
-    task = simulate(rows={"forget": 60, "retain": 120, "test": 200}, seed=1)
+def board():
+    task = Simulation(rows={"forget": 60, "retain": 120, "test": 200}, seed=1)
     references, controls, originals = task.models(), task.models(), task.models(memory=2.0)
     bands = reference_bands(task.labels, references, controls, originals, "match-oracle")
 
@@ -37,7 +37,7 @@ def board(request):
     return bands, sentinels, line
 
 
-def test_ranking_metrics_pass_on_a_task_where_all_is_as_it_should_be(board):
+def test_audit_sound_task_all_ranking_metrics_fit(board):
     bands, sentinels, line = board
     found = audit(sentinels, bands, line=line, contestants=list(sentinels.values()))
     assert found.excluded_metrics == ()
@@ -56,7 +56,7 @@ def test_ranking_metrics_pass_on_a_task_where_all_is_as_it_should_be(board):
     assert type(found).model_validate_json(found.model_dump_json()) == found
 
 
-def test_a_metric_that_misplaces_a_sentinel_is_named(board):
+def test_audit_misplaced_sentinel_is_named(board):
     bands, sentinels, _ = board
     card = sentinels["third"]
     broken = card.metrics | {"gap.test": card.metrics["gap.test"].model_copy(update={"z": 9.0})}
@@ -67,7 +67,7 @@ def test_a_metric_that_misplaces_a_sentinel_is_named(board):
     assert fitness.why == ("third: z +9.00",)
 
 
-def test_sentinels_that_are_not_out_of_place_fail(board):
+def test_audit_sentinels_that_do_not_move_fail(board):
     bands, sentinels, _ = board
     swapped = sentinels | {
         "retrain": sentinels["none"],
@@ -82,7 +82,7 @@ def test_sentinels_that_are_not_out_of_place_fail(board):
     assert set(found.excluded_metrics) >= {"gap.forget", "lira.forget"}
 
 
-def test_a_metric_about_forgetting_that_does_not_tell_no_unlearning_is_blind(board):
+def test_audit_undistinguished_no_unlearning_is_blind(board):
     bands, sentinels, line = board
     card = sentinels["none"]
     inside = {
@@ -98,7 +98,7 @@ def test_a_metric_about_forgetting_that_does_not_tell_no_unlearning_is_blind(boa
     assert fitness["gap.test"].fit == "fit"  # of harm nothing is demanded of No unlearning
 
 
-def test_doing_nothing_may_not_be_better_than_retraining(board):
+def test_audit_no_unlearning_better_than_retraining_fails(board):
     bands, sentinels, _ = board
     card = sentinels["none"]
     assert {item.metric: item for item in audit(sentinels, bands).metrics}["tow"].fit == "fit"
@@ -119,7 +119,7 @@ def test_doing_nothing_may_not_be_better_than_retraining(board):
         ("relabelled", "shift.forget"),
     ],
 )
-def test_collapse_and_relabelled_must_be_on_their_side(board, sentinel, metric):
+def test_audit_collapse_and_relabelled_on_their_side(board, sentinel, metric):
     bands, sentinels, _ = board
 
     def verdict(cards):
@@ -134,7 +134,7 @@ def test_collapse_and_relabelled_must_be_on_their_side(board, sentinel, metric):
     assert {item.metric: item.fit for item in audit(swapped, bands).metrics}[metric] == "UNFIT"
 
 
-def test_every_metric_is_judged_or_says_why_not(board):
+def test_audit_every_metric_is_judged_or_has_a_reason(board):
     bands, sentinels, line = board
     found = {item.metric: item for item in audit(sentinels, bands, line=line).metrics}
     assert set(found) == {name for name in metrics.names() if metrics.get(name).on_boards}
@@ -151,7 +151,7 @@ def test_every_metric_is_judged_or_says_why_not(board):
         assert reason in found[name].why[0]
 
 
-def test_metrics_without_a_band_are_judged_by_their_values_by_seed(board):
+def test_audit_metric_without_band_is_judged_by_seeds(board):
     bands, sentinels, _ = board
 
     def with_values(**seeds):
@@ -171,14 +171,14 @@ def test_metrics_without_a_band_are_judged_by_their_values_by_seed(board):
     assert with_values(retrain=oracle, third=high, none=low).fit == "UNFIT"
 
 
-def test_a_line_that_falls_fails(board):
+def test_audit_falling_line_fails(board):
     bands, sentinels, line = board
     found = audit(sentinels, bands, line=line[::-1])
     assert {item.metric: item.passed for item in found.findings if item.sentinel == "line"}["lira.forget"] is False
 
 
-def test_an_unfit_metric_ranks_no_longer(simulate):
-    task = simulate(seed=2)
+def test_audit_excluded_metric_does_not_rank():
+    task = Simulation(seed=2)
     populations = task.models(), task.models(), task.models(memory=2.0)
     bands = reference_bands(
         task.labels, *populations, "match-oracle", excluded_metrics={"gap.forget": "third: z +9.00"}
@@ -190,11 +190,11 @@ def test_an_unfit_metric_ranks_no_longer(simulate):
     none = reference_bands(
         task.labels, *populations, "match-oracle", excluded_metrics=dict.fromkeys(("gap.forget", "lira.forget"), "z")
     )
-    assert none.unranked_reason == "every metric that could tell No unlearning from the oracles failed the audit"
+    assert none.unranked_reason == "every metric that could distinguish No unlearning from the oracles failed the audit"
 
 
-def test_head_mask_of_a_class_task(simulate):
-    task = simulate(rows={"forget": 60, "retain": 120, "test": 200, "test-forgotten": 50}, seed=3)
+def test_audit_head_mask_of_a_class_task():
+    task = Simulation(rows={"forget": 60, "retain": 120, "test": 200, "test-forgotten": 50}, seed=3)
     references, controls, originals = task.models(), task.models(), task.models(memory=2.0)
     bands = reference_bands(task.labels, references, controls, originals, "erase")
     masked = task.models()
@@ -214,7 +214,7 @@ def test_head_mask_of_a_class_task(simulate):
     assert ("probe", True) in [(item.metric, item.passed) for item in seen.findings]
 
 
-def test_relabelled_is_not_judged_where_oracles_answer_otherwise(board):
+def test_audit_relabelled_not_judged_if_oracles_disagree(board):
     bands, sentinels, _ = board
     card = sentinels["relabelled"]
     value = card.metrics["accuracy.forget"]
@@ -223,7 +223,7 @@ def test_relabelled_is_not_judged_where_oracles_answer_otherwise(board):
     assert [item.passed for item in found.findings if item.metric is None] == [None]
 
 
-def test_agreement_is_kendalls(board):
+def test_agreement_equals_kendalls_tau(board):
     _, sentinels, _ = board
     cards = list(sentinels.values())
     found = agreement(cards, ["gap.forget", "accuracy.forget", "js", "nothing"])
@@ -233,7 +233,7 @@ def test_agreement_is_kendalls(board):
     assert agreement(cards[:2], ["gap.forget"]) == {}
 
 
-def test_wrong_calls(board):
+def test_audit_wrong_calls_are_refused(board):
     bands, sentinels, _ = board
     with pytest.raises(UsageError, match="no sentinel 'retrained'"):
         audit({"retrained": sentinels["retrain"]}, bands)
