@@ -57,7 +57,7 @@ def test_values_convert_without_loss():
         ({"widths": [1, 0]}, "widths must be list of int, not [1, 0] (0: input should be greater than or equal to 1)"),
         ({"arguments": 3}, "arguments must be table or None, not 3"),
         ({"plain": "1"}, "plain must be float, not '1'"),
-        ({"rat": 1}, "There is no option 'rat'. Did you mean 'rate'"),
+        ({"rat": 1}, "Unknown option 'rat'. Did you mean 'rate'"),
         ({"count": 1, "number": 2}, "'number' is the former name of 'count'"),
     ],
 )

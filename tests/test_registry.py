@@ -20,17 +20,17 @@ def test_registry_lazy_target_is_imported_on_use() -> None:
 
 
 def test_registry_unknown_name_suggests_similar_names() -> None:
-    with pytest.raises(UsageError, match=r"no method 'sdd'. Did you mean 'ssd'\? There are: scrub, ssd\."):
+    with pytest.raises(UsageError, match=r"Unknown method 'sdd'\. Did you mean 'ssd'\? Available: scrub, ssd\."):
         make().get("sdd")
 
 
 def test_registry_many_names_points_to_the_list_command() -> None:
     many = [f"faces/{number}" for number in range(30)]
     told = unknown("task", "faces/7x", many)
-    assert told.startswith("There is no task 'faces/7x'. Did you mean 'faces/7' or ")
+    assert told.startswith("Unknown task 'faces/7x'. Did you mean 'faces/7' or ")
     assert told.endswith("`forgetbench list tasks` shows all 30.")
-    assert "There are: faces/0, faces/1" in unknown("task", "quite another", many)  # nothing near: all are shown
-    assert "There are: faces/0, faces/1" in unknown("class", "faces/7x", many)  # no command lists classes
+    assert "Available: faces/0, faces/1" in unknown("task", "quite another", many)  # nothing near: all are shown
+    assert "Available: faces/0, faces/1" in unknown("class", "faces/7x", many)  # no command lists classes
 
 
 def test_registry_duplicate_name_is_refused() -> None:

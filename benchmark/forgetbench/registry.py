@@ -1,4 +1,4 @@
-"""Names to things: lazy targets, plug-ins by entry point, and an answer to a misspelt name."""
+"""Registries: lazy targets by name, plug-ins by entry point, and suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from forgetbench.errors import ForgetBenchError, UsageError
 
 MANY = 20
-"""More names than this are read in a list of their own rather than in a message."""
+"""If there are more names than this, a message points to the command that lists them."""
 LISTS = {kind: f"{kind}s" for kind in ("task", "method", "metric", "scenario", "network")} | {"image set": "datasets"}
-"""Kinds of names that `forgetbench list` shows -> what it calls them."""
+"""Kinds of names that `forgetbench list` shows -> the argument of that command."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -27,19 +27,19 @@ class Family(Protocol[T_co]):
     """Names that another library knows."""
 
     def names(self) -> list[str]:
-        """All of them."""
+        """All names."""
         ...
 
     def get(self, name: str) -> T_co:
-        """The thing behind one; UsageError where there is none."""
+        """The object of a name; UsageError if the name is unknown."""
         ...
 
 
 class Registry(Generic[T]):
     """A table of names.
 
-    A target may be given as ``"package.module:attribute"``; it is then imported when first asked for, so that listing
-    names costs nothing. Names of installed plug-ins come from the entry-point group, and never replace our own.
+    A target may be given as ``"package.module:attribute"``; it is then imported on first use, so that listing names
+    costs nothing. Names of installed plug-ins come from the entry-point group, and never replace names of this package.
     A family stands for all names ``prefix/NAME``, which another library knows.
 
     The registry of a package is a variable in its ``__init__.py`` that is named like the package. The package's modules
@@ -122,7 +122,7 @@ class Registry(Generic[T]):
         return sorted(fnmatch.filter(known, pattern))
 
     def __contains__(self, name: object) -> bool:
-        """Whether the name is known; of a family's names, any is until it is asked for."""
+        """Whether the name is known; any name of a family counts as known until it is used."""
         self._discover()
         return (
             name in self._targets
@@ -131,10 +131,10 @@ class Registry(Generic[T]):
         )
 
     def get(self, name: str) -> T:
-        """The thing behind a name.
+        """The object of a name.
 
         Raises:
-            UsageError: Nobody has that name; the message holds the nearest, and all or how to list them.
+            UsageError: The name is unknown; the message has similar names, and all names or how to list them.
         """
         self._discover()
         name = self._aliases.get(name, name)
@@ -182,7 +182,7 @@ def declarations(package: str) -> list[tuple[str, str, str]]:
         re.MULTILINE,
     )
     modules = importlib.import_module(package)
-    found = []
+    result = []
     for folder in map(Path, modules.__path__):
         for path in sorted(folder.rglob("*.py")):
             source = path.read_text(encoding="utf-8")
@@ -190,23 +190,23 @@ def declarations(package: str) -> list[tuple[str, str, str]]:
                 continue
             parts = path.relative_to(folder).with_suffix("").parts
             module = ".".join([package, *(part for part in parts if part != "__init__")])
-            found += [
+            result += [
                 (decorator, name, f"{module}:{attribute}") for decorator, name, attribute in pattern.findall(source)
             ]
-    return found
+    return result
 
 
 def unknown(kind: str, name: str, names: list[str]) -> str:
-    """The sentence for a name that nobody has: the nearest ones first, then all, or where to read them if many."""
+    """The message for an unknown name: similar names first, then all names or the command that lists them."""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     if near and len(names) > MANY and kind in LISTS:
-        return f"There is no {kind} {name!r}.{hint} `forgetbench list {LISTS[kind]}` shows all {len(names)}."
-    return f"There is no {kind} {name!r}.{hint} There are: {', '.join(names) or 'none'}."
+        return f"Unknown {kind} {name!r}.{hint} `forgetbench list {LISTS[kind]}` shows all {len(names)}."
+    return f"Unknown {kind} {name!r}.{hint} Available: {', '.join(names) or 'none'}."
 
 
 def _resolve(target: object) -> Any:
-    """The thing itself, imported where only its address is known."""
+    """The object of a target, imported if the target is an address."""
     if not isinstance(target, str):
         return target
     module, _, attribute = target.partition(":")

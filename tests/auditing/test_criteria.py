@@ -235,7 +235,7 @@ def test_agreement_equals_kendalls_tau(board):
 
 def test_audit_wrong_calls_are_refused(board):
     bands, sentinels, _ = board
-    with pytest.raises(UsageError, match="no sentinel 'retrained'"):
+    with pytest.raises(UsageError, match="Unknown sentinel 'retrained'"):
         audit({"retrained": sentinels["retrain"]}, bands)
     with pytest.raises(UsageError, match="share in"):
         interpolate([], [], 1.5)

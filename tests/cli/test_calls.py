@@ -97,9 +97,9 @@ def test_run_is_scored_and_reported(task: Path, tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "digits/cnn/clas"], "There is no task 'digits/cnn/clas'. Did you mean 'digits/cnn/class'"),
+        (["run", "digits/cnn/clas"], "Unknown task 'digits/cnn/clas'. Did you mean 'digits/cnn/class'"),
         (["run"], "Name a task"),
-        (["run", "digits/cnn/class", "--method", "sdd"], "There is no method 'sdd'. Did you mean 'ssd'"),
+        (["run", "digits/cnn/class", "--method", "sdd"], "Unknown method 'sdd'. Did you mean 'ssd'"),
         (["run", "digits/cnn/class", "--method", "ssd:alpa=1"], "'alpa'. Did you mean 'alpha'"),
         (["run", "digits/cnn/class", "--method", "ssd:alpha=-1"], "alpha must be float > 0, not -1"),
         (["run", "digits/cnn/class", "--method", "ssd:alpha"], "'alpha' has no value"),
@@ -130,12 +130,12 @@ def test_wrong_call_explains_how_to_fix_it(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"digits"', '"digts"', "There is no image set 'digts'. Did you mean 'digits'"),
-        ("train = 60", "trane = 60", "image set 'digits': There is no option 'trane'. Did you mean 'train'"),
+        ('"digits"', '"digts"', "Unknown image set 'digts'. Did you mean 'digits'"),
+        ("train = 60", "trane = 60", "image set 'digits': Unknown option 'trane'. Did you mean 'train'"),
         ("train = 60", "train = 6", "image set 'digits': train must be int in [20, 1700], not 6"),
-        ('"mlp"', '"mpl"', "There is no network 'mpl'. Did you mean 'mlp'"),
+        ('"mlp"', '"mpl"', "Unknown network 'mpl'. Did you mean 'mlp'"),
         ("hidden", "hiden", "hiden"),
-        ('"random"', '"rndom"', "There is no scenario 'rndom'. Did you mean 'random'"),
+        ('"random"', '"rndom"', "Unknown scenario 'rndom'. Did you mean 'random'"),
         ("fraction = 0.2", "fraction = 1.5", "scenario 'random': fraction must be float in (0, 1) or None, not 1.5"),
         ('"random"', '"identity"', "has no identities"),
         ("epochs = 2", "epoch = 2", "Did you mean 'epochs'"),

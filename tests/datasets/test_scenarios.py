@@ -191,10 +191,10 @@ def test_identity_of_classes_is_on_erase_track():
         ("random", {"fraction": 0.1, "count": 3}, "either fraction or count"),
         ("random", {"count": 60}, "60 of 60 training images"),
         ("random", {"fraction": 0.001}, "0 of 60 training images"),
-        ("random", {"share": 0.1}, "There is no option 'share'.*There are: fraction, count"),
-        ("class", {"classes": ["cat"]}, "There is no class 'cat'.*There are: a, b, c, d"),
-        ("class", {"classes": [4]}, "There is no class '4'"),
-        ("class", {"classes": [-1]}, "There is no class '-1'"),
+        ("random", {"share": 0.1}, "Unknown option 'share'.*Available: fraction, count"),
+        ("class", {"classes": ["cat"]}, "Unknown class 'cat'.*Available: a, b, c, d"),
+        ("class", {"classes": [4]}, "Unknown class '4'"),
+        ("class", {"classes": [-1]}, "Unknown class '-1'"),
         ("class", {"classes": list("abcd")}, "all 60 training images"),
         ("class", {"count": 4}, "at least one must remain"),
         ("identity", {"count": 99}, "99 of 6 people"),
@@ -243,7 +243,7 @@ def test_numeric_name_is_read_as_name(scenario, option, asked):
     partition = named(("1", "2", "3"))
     split = make_scenario(scenario, {option: [asked]}).draw(partition)
     assert set(partition.train.labels[split.forget]) == {1}
-    with pytest.raises(UsageError, match=r"There is no (class|person) '0'.*There are: 1, 2, 3"):
+    with pytest.raises(UsageError, match=r"Unknown (class|person) '0'.*Available: 1, 2, 3"):
         make_scenario(scenario, {option: [0]}).draw(partition)
 
 
@@ -252,7 +252,7 @@ def test_identity_accepts_names_and_numbers(asked):
     partition = named(("anna", "ben", "carla"))
     split = make_scenario("identity", {"people": [asked]}).draw(partition)
     assert set(partition.train.labels[split.forget]) == {1}
-    with pytest.raises(UsageError, match=r"There is no person 'bern'\. Did you mean 'ben'"):
+    with pytest.raises(UsageError, match=r"Unknown person 'bern'\. Did you mean 'ben'"):
         make_scenario("identity", {"people": ["bern"]}).draw(partition)
 
 

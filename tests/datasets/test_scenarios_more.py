@@ -41,7 +41,7 @@ def test_subclass_forgets_fine_class_and_retains_class():
     assert set(partition.train.labels[split.retain]) == {0, 1}
     assert set(partition.test.fine_labels[split.test_forgotten]) == {1, 5}
     assert set(partition.validation.fine_labels[split.validation]) == {0, 2, 3, 4}
-    with pytest.raises(UsageError, match=r"There is no class 'a'.*There are: u, v, w"):
+    with pytest.raises(UsageError, match=r"Unknown class 'a'.*Available: u, v, w"):
         make_scenario("subclass", {"subclasses": "a"}).draw(partition)
 
 
@@ -156,7 +156,7 @@ def test_memorised_ranks_by_scores_from_file(tmp_path):
 def test_published_uses_list_unchanged():
     partition = toy_partition(lists={"published": np.array([3, 1, 2])})
     assert make_scenario("published").draw(partition).forget.tolist() == [1, 2, 3]
-    with pytest.raises(UsageError, match=r"There is no list 'other'.*There are: published"):
+    with pytest.raises(UsageError, match=r"Unknown list 'other'.*Available: published"):
         make_scenario("published", {"rows": "other"}).draw(partition)
     with pytest.raises(UsageError, match=r"'toy' has no published list with this split\. Scenarios that work"):
         make_scenario("published").draw(toy_partition())

@@ -95,7 +95,7 @@ def test_attributes_and_grey_images():
             "no weights timm/resnet18.nonsense; it has timm/resnet18.a1_in1k, .*tv_in1k",
         ),
         ("timm/resnet18.nonsense", 32, {"pretrained": True}, "no weights timm/resnet18.nonsense"),
-        ("tim/resnet18", 32, {}, "There is no network 'tim/resnet18'.*timm/NAME"),
+        ("tim/resnet18", 32, {}, "Unknown network 'tim/resnet18'.*timm/NAME"),
         ("timm/resnet10t", 32, {"stm": "own"}, "Did you mean 'stem'"),
         ("timm/resnet10t", 32, {"stem": "tiny"}, "auto, own or small"),
         ("timm/resnet10t", 32, {"enlarge": 0}, "enlarge"),

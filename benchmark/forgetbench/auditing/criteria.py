@@ -109,7 +109,7 @@ def audit(
     """
     wrong = sorted(set(sentinels) - set(SENTINELS))
     if wrong:
-        raise UsageError(f"There is no sentinel {wrong[0]!r}. There are: {', '.join(SENTINELS)}.")
+        raise UsageError(f"Unknown sentinel {wrong[0]!r}. Available: {', '.join(SENTINELS)}.")
     findings = [finding for name, card in sentinels.items() for finding in whole(name, card, bands)]
     if line:
         findings.append(rising(None, line, bands))

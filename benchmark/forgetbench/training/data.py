@@ -124,7 +124,7 @@ def augmented(images: Tensor, names: Sequence[str], padding: int, generator: tor
     """Crop and flip a uint8 batch (B,C,H,W), each image on its own, by one gather of pixels."""
     unknown_names = set(names) - {"crop", "crop-reflect", "flip"}
     if unknown_names:
-        raise UsageError(f"there is no augmentation {sorted(unknown_names)[0]!r}; there are: crop, crop-reflect, flip")
+        raise UsageError(f"Unknown augmentation {sorted(unknown_names)[0]!r}. Available: crop, crop-reflect, flip.")
     count, channels, height, width = images.shape
     rows = torch.arange(height).expand(count, height)
     columns = torch.arange(width).expand(count, width)

@@ -69,7 +69,7 @@ def make_optimizer(
     if name in ("adam", "adamw"):
         kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
         return kind(trained, lr=lr, weight_decay=weight_decay, fused=True)
-    raise UsageError(f"there is no optimizer {name!r}; there are: sgd, adam, adamw")
+    raise UsageError(f"Unknown optimizer {name!r}. Available: sgd, adam, adamw.")
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
