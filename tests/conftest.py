@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import skip
 
 UNIT = {"cli", "datasets", "evidence", "metrics", "runner", "scoring", "tasks"}
 """Folders whose quick tests are the unit tier."""
-SYSTEM_FIXTURES = {"chromium", "new_cluster"}
+SYSTEM_FIXTURES = {"chromium", "postgres_server"}
 """A test that uses one of these needs an apt package: it is a system test."""
 
 
@@ -26,13 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in UNIT and not any(item.iter_markers("slow")) and not any(item.iter_markers("system")):
             item.add_marker("unit")
-
-
-def skip(reason: str) -> None:
-    """Skip the running test, or fail it under CI."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"nothing is skipped under CI: {reason}")
-    pytest.skip(reason)
 
 
 @pytest.fixture(autouse=True)

@@ -66,21 +66,6 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class ScorecardJSON(TypeDecorator[JsonObject]):
-    """A scorecard as JSON; one that an earlier version stored is read with the current names of its fields."""
-
-    impl = JSON
-    cache_ok = True
-
-    def process_result_value(self, value: JsonObject | None, dialect: Dialect) -> JsonObject | None:  # noqa: ARG002
-        """Rename the fields of an earlier version."""
-        if not value or "informational" not in value:
-            return value
-        from forgetbench.scoring.scorecards import with_current_names  # loads scipy
-
-        return with_current_names(value)
-
-
 class Base(DeclarativeBase):
     """Base of all models; constraints are named, so that migrations can change them."""
 
@@ -205,7 +190,7 @@ class Entry(Base):
     """FLOPs divided by those of retraining, as the submitter measured them."""
     budget: Mapped[int | None]
     """Smallest of 1, 5, 20 and 100 percent that the cost does not exceed; 101 above retraining."""
-    inside: Mapped[bool | None]
+    within_band: Mapped[bool | None]
     """Whether the distance is within the family band: indistinguishable from retraining."""
     alarms: Mapped[list[str] | None]
     """Sentences for moderators; alarms change no rank. None if a version without alarms scored the entry."""
@@ -224,7 +209,7 @@ class Score(Base):
     __tablename__ = "scores"
 
     entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"), primary_key=True)
-    card: Mapped[JsonObject] = mapped_column(ScorecardJSON)
+    card: Mapped[JsonObject]
     """The complete scorecard."""
     brief: Mapped[JsonObject]
     """The part that the ranking needs, so that ranking a large board reads little."""
@@ -373,7 +358,7 @@ class Verification(Base):
     manifest: Mapped[JsonObject]
     body_sha256: Mapped[str] = mapped_column(String(64))
     verdict: Mapped[str] = mapped_column(String(16))
-    card: Mapped[JsonObject | None] = mapped_column(ScorecardJSON)
+    card: Mapped[JsonObject | None]
     comparison: Mapped[JsonObject | None]
     """Ranking metric -> difference of the two records (`submissions.verification.MetricComparison`)."""
     identical: Mapped[bool] = mapped_column(default=False, server_default=false())

@@ -12,7 +12,7 @@ from typing import TypedDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from forgetbench.evidence.run import Run
+from forgetbench.evidence.run import Manifest, Run
 from forgetbench.leaderboard.boards.compare import difference
 from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import (
@@ -105,11 +105,11 @@ def _logits_digests(session: Session, entry: Entry) -> dict[str, str]:
 
 
 def _check_method(entry: Entry, run: Run) -> list[FieldError]:
-    first, second = entry.manifest["method"], run.manifest.model_dump(mode="json")["method"]
+    first, second = Manifest.model_validate(entry.manifest).method, run.manifest.method
     return [
         FieldError(field=f"method.{field}", message="differs from the submission")
         for field in ("name", "parameters", "fingerprint")
-        if first[field] != second[field]
+        if getattr(first, field) != getattr(second, field)
     ]
 
 

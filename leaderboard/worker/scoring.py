@@ -154,7 +154,7 @@ def write_score(session: Session, entry: Entry, result: ScoringResult, seconds: 
     entry.flags = list(card.flags)
     if distance is not None:
         entry.distance, entry.distance_low, entry.distance_high = distance.value, distance.low, distance.high
-        entry.inside = distance.within_band
+        entry.within_band = distance.within_band
     entry.cost, entry.budget = card.cost.flops, _budget_class(card.cost)
 
 

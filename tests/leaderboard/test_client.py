@@ -10,6 +10,8 @@ import zipfile
 
 import httpx2
 import pytest
+from support.concurrency import LIMIT
+from support.leaderboard import edit_manifest
 
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.leaderboard.client.http import check_address, find_token
@@ -23,52 +25,55 @@ from forgetbench.leaderboard.client.submit import (
 )
 from forgetbench.leaderboard.render.schemas import SubmissionDocument
 
-stream = io.BytesIO()
-with zipfile.ZipFile(stream, "w") as archive:
-    archive.writestr("pack.json", "{}")
-    archive.writestr("../../evil", "x")
-EVIL = stream.getvalue()
 SERVER = "http://127.0.0.1:8000"
 
 
-def bare(headers):
+def text_of(headers):
+    """The text of a token."""
     return headers["Authorization"].removeprefix("Bearer ")
 
 
-def test_submit_waits_for_the_verdict_and_prints_the_place(site, world, tmp_path, over, working):
+def test_submit_waits_for_the_rank(site, world, tmp_path, transport, running_worker):
     sent = []
     run = world.write_run(tmp_path / "run")
-    verdict = submit(run, SERVER, bare(site.token()), progress=lambda *at: sent.append(at), transport=over)
-    assert (verdict.state, verdict.task) == ("listed", world.task)
-    assert verdict.detail.startswith("rank 1 of 1, distance")
-    assert verdict.url.endswith(f"/entries/{verdict.document.id}")
+    outcome = submit(
+        run,
+        SERVER,
+        text_of(site.token()),
+        wait_seconds=LIMIT,
+        progress=lambda *at: sent.append(at),
+        transport=transport,
+    )
+    assert (outcome.state, outcome.task) == ("listed", world.task)
+    assert outcome.detail.startswith("rank 1 of 1, distance")
+    assert outcome.url.endswith(f"/entries/{outcome.document.id}")
     assert sent[-1][0] == sent[-1][1]
 
 
-def test_submitting_the_same_run_again_is_the_same_submission(site, world, tmp_path, over):
-    run, token = world.write_run(tmp_path / "run"), bare(site.token())
-    first = submit(run, SERVER, token, wait_seconds=0, transport=over)
-    second = submit(run, SERVER, token, wait_seconds=0, transport=over)
+def test_submit_repeated_is_one_submission(site, world, tmp_path, transport):
+    run, token = world.write_run(tmp_path / "run"), text_of(site.token())
+    first = submit(run, SERVER, token, wait_seconds=0, transport=transport)
+    second = submit(run, SERVER, token, wait_seconds=0, transport=transport)
     assert first.document.id == second.document.id
     assert first.state == "received"
 
 
-def test_a_dry_run_says_what_the_server_would_say(site, world, tmp_path, over, change_manifest):
-    token = bare(site.token())
-    assert submit(world.write_run(tmp_path / "a"), SERVER, token, dry_run=True, transport=over).state == "accepted"
-    wrong = change_manifest(world.write_run(tmp_path / "b"), lambda manifest: manifest.update(task="other/cnn"))
+def test_submit_dry_run_reports_errors_of_the_server(site, world, tmp_path, transport):
+    token = text_of(site.token())
+    assert submit(world.write_run(tmp_path / "a"), SERVER, token, dry_run=True, transport=transport).state == "accepted"
+    wrong = edit_manifest(world.write_run(tmp_path / "b"), lambda manifest: manifest.update(task="other/cnn"))
     with pytest.raises(ForgetBenchError, match="no board of that task"):
-        submit(wrong, SERVER, token, dry_run=True, transport=over)
+        submit(wrong, SERVER, token, dry_run=True, transport=transport)
 
 
-def test_a_wrong_token_is_a_wrong_call(site, world, tmp_path, over):
+def test_submit_with_bad_token_is_a_usage_error(site, world, tmp_path, transport):
     with pytest.raises(UsageError, match="wrong, expired or revoked"):
-        submit(world.write_run(tmp_path / "run"), SERVER, f"fb_{'0' * 16}_{'0' * 64}", transport=over)
+        submit(world.write_run(tmp_path / "run"), SERVER, f"fb_{'0' * 16}_{'0' * 64}", transport=transport)
     with pytest.raises(UsageError, match="looks like"):
-        submit(tmp_path / "run", SERVER, "hello", transport=over)
+        submit(tmp_path / "run", SERVER, "hello", transport=transport)
 
 
-def test_damage_is_found_before_anything_is_sent(world, tmp_path):
+def test_submit_damaged_run_fails_before_the_upload(world, tmp_path):
     run = world.write_run(tmp_path / "run")
     (run / "d0-s1.npz").write_bytes((run / "d0-s1.npz").read_bytes()[:-40])
     with pytest.raises(ForgetBenchError, match=r"d0-s1\.npz"):
@@ -80,12 +85,12 @@ def test_damage_is_found_before_anything_is_sent(world, tmp_path):
         submit(tmp_path, SERVER, "fb_x")
 
 
-def test_an_unreachable_server_is_said_to_be_one(world, tmp_path):
+def test_submit_to_unreachable_server_explains_it(world, tmp_path):
     with pytest.raises(ForgetBenchError, match="cannot be reached"):
         submit(world.write_run(tmp_path / "run"), "http://127.0.0.1:9", "fb_x")
 
 
-def test_something_that_is_no_leaderboard_is_said_to_be_none(world, tmp_path):
+def test_submit_to_another_kind_of_server_explains_it(world, tmp_path):
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, text="<html>hello"))
     with pytest.raises(ForgetBenchError, match="not like a leaderboard"):
         submit(world.write_run(tmp_path / "run"), SERVER, "fb_x", transport=transport)
@@ -106,7 +111,7 @@ def test_something_that_is_no_leaderboard_is_said_to_be_none(world, tmp_path):
         ("https://", None),
     ],
 )
-def test_tokens_go_over_https_or_to_this_machine(address, expected):
+def test_check_address_requires_https_or_loopback(address, expected):
     if expected is None:
         with pytest.raises(UsageError):
             check_address(address)
@@ -114,7 +119,7 @@ def test_tokens_go_over_https_or_to_this_machine(address, expected):
         assert check_address(address) == expected
 
 
-def test_the_token_comes_from_the_environment_or_a_private_file(own_home, monkeypatch):
+def test_find_token_reads_environment_or_private_file(own_home, monkeypatch):
     monkeypatch.delenv("FORGETBENCH_TOKEN", raising=False)
     with pytest.raises(UsageError, match="No token"):
         find_token()
@@ -128,7 +133,7 @@ def test_the_token_comes_from_the_environment_or_a_private_file(own_home, monkey
     assert find_token() == "fb_environment"
 
 
-def test_every_refusal_is_listed(world, tmp_path):
+def test_submit_refused_lists_all_errors(world, tmp_path):
     problem = {"detail": "No.", "errors": [{"field": "a", "message": "one"}, {"field": "b", "message": "two"}]}
     transport = httpx2.MockTransport(lambda _: httpx2.Response(422, content=json.dumps(problem)))
     with pytest.raises(ForgetBenchError, match=r"(?s)No\..*a: one.*b: two"):
@@ -136,8 +141,8 @@ def test_every_refusal_is_listed(world, tmp_path):
 
 
 @pytest.fixture
-def working(site):
-    """The worker, at work beside the test."""
+def running_worker(site):
+    """The site's worker, running in a thread."""
     stop = threading.Event()
 
     def work():
@@ -151,30 +156,34 @@ def working(site):
     thread.join()
 
 
-def test_verify_and_withdraw(site, world, tmp_path, over, working):
-    run, token = world.write_run(tmp_path / "run", memory=0.1), bare(site.token())
-    identity = submit(run, SERVER, token, transport=over).document.id
-    assert fetch_entry(identity, SERVER, transport=over).manifest["method"]["name"] == "scrub"
+def test_post_verification_and_withdraw_change_the_entry(site, world, tmp_path, transport, running_worker):
+    run, token = world.write_run(tmp_path / "run", memory=0.1), text_of(site.token())
+    identity = submit(run, SERVER, token, transport=transport).document.id
+    assert fetch_entry(identity, SERVER, transport=transport).manifest["method"]["name"] == "scrub"
     second = world.write_run(tmp_path / "second", memory=0.1, start=700)
-    grace = bare(site.token("verify", name="Grace"))
-    record = post_verification(identity, second, SERVER, grace, transport=over)
+    grace = text_of(site.token("verify", name="Grace"))
+    record = post_verification(identity, second, SERVER, grace, transport=transport)
     assert record.verdict == "reproduced"
     with pytest.raises(UsageError, match="may not"):
-        withdraw(identity, "mine", SERVER, grace, transport=over)
-    assert withdraw(identity, "a bug", SERVER, token, transport=over) == "withdrawn"
+        withdraw(identity, "mine", SERVER, grace, transport=transport)
+    assert withdraw(identity, "a bug", SERVER, token, transport=transport) == "withdrawn"
 
 
-def test_pull_brings_the_originals_and_no_more(site, world, tmp_path, over, tiny_pack):
-    folder = pull_bundle(world.task, SERVER, tmp_path / "pack", transport=over)
+def test_pull_bundle_fetches_public_files_only(site, world, tmp_path, transport, tiny_pack):
+    folder = pull_bundle(world.task, SERVER, tmp_path / "pack", transport=transport)
     assert {path.name for path in folder.iterdir()} == {"pack.json", "originals"}
     for seed in range(6):
         name = f"originals/d0-s{seed}.npz"
         assert (folder / name).read_bytes() == (tiny_pack.folder / name).read_bytes()
     with pytest.raises(UsageError, match="not empty"):
-        pull_bundle(world.task, SERVER, folder, transport=over)
+        pull_bundle(world.task, SERVER, folder, transport=transport)
     with pytest.raises(ForgetBenchError, match="no board"):
-        pull_bundle("none/such", SERVER, tmp_path / "other", transport=over)
-    evil = httpx2.MockTransport(lambda _: httpx2.Response(200, content=EVIL))
+        pull_bundle("none/such", SERVER, tmp_path / "other", transport=transport)
+    hostile = io.BytesIO()
+    with zipfile.ZipFile(hostile, "w") as archive:
+        archive.writestr("pack.json", "{}")
+        archive.writestr("../../evil", "x")
+    evil = httpx2.MockTransport(lambda _: httpx2.Response(200, content=hostile.getvalue()))
     with pytest.raises(ForgetBenchError, match="not a pack"):
         pull_bundle(world.task, SERVER, tmp_path / "evil", transport=evil)
     assert not (tmp_path / "evil").exists()
@@ -211,20 +220,21 @@ def test_describe_state_without_worker_has_the_warning():
     assert describe_state(submission(state="received", waits=warning)) == f"received; {warning}"
 
 
-def test_a_finished_run_is_submitted_where_torch_cannot_be_imported(world, tmp_path):
+def test_submit_runs_without_torch_and_server_packages(world, tmp_path):
     run = world.write_run(tmp_path / "run")
+    absent = "torch timm torchvision fastapi starlette sqlalchemy alembic uvicorn"
     code = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {'torch', 'timm', 'torchvision'}:
+        if name.split('.')[0] in sys.argv[2].split():
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 from forgetbench.cli import main
 main(['submit', sys.argv[1], '--server', 'http://127.0.0.1:9'])
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(run)],
+        [sys.executable, "-c", code, str(run), absent],
         env={**os.environ, "FORGETBENCH_TOKEN": "fb_x"},
         capture_output=True,
         text=True,

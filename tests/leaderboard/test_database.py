@@ -1,3 +1,5 @@
+"""Schema migrations and constraints, on SQLite or PostgreSQL."""
+
 from __future__ import annotations
 
 import os
@@ -8,13 +10,14 @@ import threading
 from alembic.util.exc import CommandError
 from sqlalchemy import insert, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
+from support.concurrency import LIMIT
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.leaderboard.db.models import Base, Entry, Token, utc_now
 from forgetbench.leaderboard.db.session import Database, latest_revision
 
 
-def test_migrations_go_up_and_down_and_agree_with_the_models(make_settings):
+def test_migrations_up_and_down_agree_with_the_models(make_settings):
     database = Database(make_settings().database)
     assert database.revision() is None
     database.upgrade()
@@ -28,7 +31,7 @@ def test_migrations_go_up_and_down_and_agree_with_the_models(make_settings):
     database.close()
 
 
-def test_the_alarms_of_an_older_schema_are_kept(site):
+def test_upgrade_from_0002_sets_alarms_and_queue(site):
     with site.database.write_session() as session:
         values = {"tier": "recomputed", "token_id": "0" * 16, "flags": ["suspicious"]}
         create = {"id": "0" * 16, "name": "x", "scopes": [], "secret_sha256": "0" * 64, "created_at": utc_now()}
@@ -44,7 +47,7 @@ def test_the_alarms_of_an_older_schema_are_kept(site):
     ]
 
 
-def test_two_processes_may_migrate_at_once(make_settings):
+def test_concurrent_upgrades_migrate_once(make_settings):
     url = make_settings().database
     databases = [Database(url) for _ in range(3)]
     errors = []
@@ -59,7 +62,7 @@ def test_two_processes_may_migrate_at_once(make_settings):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(LIMIT)
     assert not errors
     for database in databases:
         database.close()
@@ -70,7 +73,7 @@ def test_every_constraint_has_a_name():
         assert all(constraint.name for constraint in table.constraints), table.name
 
 
-def test_a_start_on_a_migrated_database_imports_no_alembic(make_settings):
+def test_start_on_a_current_schema_does_not_import_alembic(make_settings):
     settings = make_settings()
     database = Database(settings.database)
     database.upgrade()

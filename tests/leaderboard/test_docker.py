@@ -1,4 +1,4 @@
-"""The images: rules that their files keep, and the same steps without a Docker engine."""
+"""Container images: rules of their files, and their build and start without a container engine."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import compose_spec
 import pytest
 import yaml
+from support.concurrency import LIMIT, wait_until
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 NOBODY = 65534
+"""User id without rights."""
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions: word and the rest, comments and line ends taken out."""
+    """Instructions of the Dockerfile: keyword and arguments."""
     text = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
     plain = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     lines = [" ".join(line.split()) for line in plain.replace("\\\n", " ").splitlines() if line.strip()]
@@ -32,7 +33,7 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def stages() -> dict[str, list[tuple[str, str]]]:
-    """Stage -> its instructions, those of the stage that it begins from first."""
+    """Stage -> its instructions, after those of its base stage."""
     found: dict[str, list[tuple[str, str]]] = {}
     current: list[tuple[str, str]] = []
     for word, rest in instructions():
@@ -44,8 +45,9 @@ def stages() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def last(stage: str, word: str) -> str:
-    return [rest for one, rest in stages()[stage] if one == word][-1]
+def last(stage: str, keyword: str) -> str:
+    """Arguments of the last instruction with a keyword."""
+    return [arguments for word, arguments in stages()[stage] if word == keyword][-1]
 
 
 def compose() -> dict:
@@ -53,12 +55,12 @@ def compose() -> dict:
 
 
 def sources() -> list[str]:
-    """What the build copies from the repository."""
+    """Files and folders that the build copies from the repository."""
     copied = [rest.split() for word, rest in instructions() if word == "COPY" and "--from" not in rest]
     return [name for words in copied for name in words[:-1] if not name.startswith("--")]
 
 
-def test_hadolint_finds_nothing():
+def test_dockerfile_passes_hadolint():
     program = Path(sys.executable).with_name("hadolint")
     done = subprocess.run(
         [program, "--failure-threshold", "style", DOCKER / "Dockerfile"], capture_output=True, text=True, check=False
@@ -67,7 +69,7 @@ def test_hadolint_finds_nothing():
 
 
 @pytest.mark.parametrize("target", ["server", "runner"])
-def test_an_image_runs_without_rights_and_imports_nothing_by_accident(target):
+def test_image_runs_without_rights_and_with_a_safe_path(target):
     assert last(target, "USER") == "10001:10001"
     assert "PYTHONSAFEPATH=1" in last(target, "ENV")
     assert "HEALTHCHECK" in dict(stages()[target])
@@ -76,7 +78,7 @@ def test_an_image_runs_without_rights_and_imports_nothing_by_accident(target):
     assert not any(word in {"RUN", "ADD"} for word, _ in stages()[target][users[-1] :])
 
 
-def test_bases_are_named_by_the_builder_and_nothing_is_fetched_by_address():
+def test_base_images_are_arguments_and_nothing_is_downloaded():
     assert {rest.split()[0] for word, rest in instructions() if word == "FROM"} <= {"${BASE}", *stages()}
     assert re.fullmatch(r"BASE=python:3\.\d+-slim-\w+", next(rest for word, rest in instructions() if word == "ARG"))
     text = "".join(path.read_text(encoding="utf-8") for path in DOCKER.iterdir() if path.is_file())
@@ -85,7 +87,7 @@ def test_bases_are_named_by_the_builder_and_nothing_is_fetched_by_address():
     assert "http" not in re.sub(r"http://127\.0\.0\.1", "", text)
 
 
-def test_every_source_exists_and_reaches_the_engine():
+def test_copied_files_exist_and_are_not_ignored():
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     for name in sources():
         assert (ROOT / name).exists(), name
@@ -93,9 +95,9 @@ def test_every_source_exists_and_reaches_the_engine():
     assert set(allowed) == set(sources())
 
 
-def test_compose_follows_its_specification_and_holds_no_secret():
+def test_compose_file_is_valid_and_has_no_secret():
     text = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
-    filled = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)  # as the engine does where a variable is not set
+    filled = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)  # as the engine does for unset variables
     read = compose_spec.PyOptions(apply_merge=True).from_yaml(filled)
     read.validate()
     assert set(read.to_spec().services) == {"server", "worker", "database"}
@@ -116,7 +118,7 @@ def test_compose_follows_its_specification_and_holds_no_secret():
     assert "--no-worker" in services["server"]["command"]
 
 
-def test_every_setting_in_compose_is_one_of_the_servers():
+def test_compose_uses_known_settings_only():
     from forgetbench.leaderboard.settings import Settings
 
     known = {f"FORGETBENCH_{name.upper()}" for name in Settings.model_fields}
@@ -124,7 +126,7 @@ def test_every_setting_in_compose_is_one_of_the_servers():
     assert given - known == {"FORGETBENCH_DATABASE_PASSWORD_FILE"}  # the entrypoint's
 
 
-def test_the_password_comes_from_its_file(tmp_path):
+def test_entrypoint_reads_the_password_from_its_file(tmp_path):
     fake = tmp_path / "forgetbench"
     fake.write_text('#!/bin/sh\necho "$PGPASSWORD $*"\n')
     fake.chmod(0o755)
@@ -141,8 +143,8 @@ def test_the_password_comes_from_its_file(tmp_path):
     assert subprocess.run(call, env=environment | missing, capture_output=True, check=False).returncode != 0
 
 
-class Machine:
-    """A folder in place of an image, and a user without rights where the tests may become one."""
+class Container:
+    """A folder instead of a container, with a user without rights if the tests run as root."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -162,11 +164,12 @@ class Machine:
 
     def own(self, path: Path) -> None:
         if self.user:
-            for one in (path, *path.rglob("*")):
-                os.chown(one, NOBODY, NOBODY)
+            for file in (path, *path.rglob("*")):
+                os.chown(file, NOBODY, NOBODY)
 
-    def call(self, *words: object, cwd: Path | None = None) -> str:
-        done = subprocess.run(
+    def run(self, *words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command as the user of the container."""
+        return subprocess.run(
             [str(word) for word in words],
             check=False,
             env=self.environment,
@@ -175,12 +178,16 @@ class Machine:
             text=True,
             **self.user,
         )
+
+    def call(self, *words: object, cwd: Path | None = None) -> str:
+        """Run a command that must succeed; returns its output."""
+        done = self.run(*words, cwd=cwd)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
 
 @pytest.fixture
-def machine() -> Iterator[Machine]:
+def container() -> Iterator[Container]:
     folder = Path(tempfile.mkdtemp(prefix="forgetbench-image-"))
     folder.chmod(0o755)
     try:
@@ -195,24 +202,25 @@ def machine() -> Iterator[Machine]:
                 shutil.copy(source, target)
         uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
         shutil.copy(str(uv), folder / "tools" / "uv")
-        built = Machine(folder)
+        built = Container(folder)
         built.own(folder)
         yield built
     finally:
         shutil.rmtree(folder)
 
 
-@pytest.mark.slow
-def test_the_servers_image_serves_and_scores(machine, world, tmp_path):
-    """The steps of the Dockerfile, one after the other: copy, install, start, health check; then a submission."""
+@pytest.mark.system
+def test_server_image_serves_and_scores(container, world, tmp_path):
+    """The steps of the Dockerfile in order: copy, install, start, health check; then a submission."""
     script, target, _ = last("server-installed", "RUN").split()
-    machine.call("sh", script, target, machine.folder / "opt", cwd=machine.folder / "build")
-    assert "torch" not in machine.call("uv", "pip", "freeze", "--python", machine.folder / "opt/bin/python")
-    pack, run = world.write_pack(machine.folder / "data" / "pack"), world.write_run(machine.folder / "data" / "run")
-    machine.own(machine.folder / "data")
-    entry = machine.folder / "build" / "docker" / "entrypoint.sh"
-    machine.call(entry, "pack", "install", pack)
-    token = machine.call(entry, "admin", "token", "create", "tester").split()[-1]
+    container.call("sh", script, target, container.folder / "opt", cwd=container.folder / "build")
+    assert "torch" not in container.call("uv", "pip", "freeze", "--python", container.folder / "opt/bin/python")
+    data = container.folder / "data"
+    pack, run = world.write_pack(data / "pack"), world.write_run(data / "run")
+    container.own(data)
+    entrypoint = container.folder / "build" / "docker" / "entrypoint.sh"
+    container.call(entrypoint, "pack", "install", pack)
+    token = container.call(entrypoint, "admin", "token", "create", "tester").split()[-1]
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
@@ -220,25 +228,18 @@ def test_the_servers_image_serves_and_scores(machine, world, tmp_path):
     check = json.loads(last("server", "HEALTHCHECK").partition("CMD ")[2].replace("8000", port))
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(
-            [str(entry), *command], env=machine.environment, cwd=machine.folder / "data", stderr=log, **machine.user
+            [str(entrypoint), *command], env=container.environment, cwd=data, stderr=log, **container.user
         )
+
+        def is_healthy() -> bool:
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            return container.run(*check).returncode == 0
+
         try:
-            wait_until_healthy(machine, check, server)
-            machine.environment["FORGETBENCH_TOKEN"] = token
-            said = machine.call(entry, "submit", run, "--server", f"http://127.0.0.1:{port}", "--json")
-            assert json.loads(said)["state"] == "listed", said
+            wait_until(is_healthy, "the health check")
+            container.environment["FORGETBENCH_TOKEN"] = token
+            output = container.call(entrypoint, "submit", run, "--server", f"http://127.0.0.1:{port}", "--json")
+            assert json.loads(output)["state"] == "listed", output
         finally:
             server.terminate()
-            assert server.wait(30) in {0, -15}, (tmp_path / "log").read_text()
-
-
-def wait_until_healthy(machine: Machine, check: list[str], server: subprocess.Popen) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and server.poll() is None:
-        done = subprocess.run(
-            check, check=False, env=machine.environment, capture_output=True, cwd=machine.folder, **machine.user
-        )
-        if done.returncode == 0:
-            return
-        time.sleep(0.5)
-    raise AssertionError("the server did not become healthy")
+            assert server.wait(LIMIT) in {0, -15}, (tmp_path / "log").read_text()

@@ -1,4 +1,4 @@
-"""Methods that change original training: their originals come along, and they stand in a section of their own."""
+"""Methods that train their own originals: the originals are uploaded too, and the row is not ranked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from support.leaderboard import edit_manifest
 
 from forgetbench.evidence.arrays import read_arrays
 from forgetbench.evidence.run import describe
@@ -15,12 +16,12 @@ from forgetbench.leaderboard.client.submit import validate_run, write_body
 
 
 def expected_accuracy(world, folder):
-    """Counted by hand from the files."""
+    """Test accuracy of the run's own originals, computed from the files."""
     files = sorted((folder / "originals").iterdir())
     return np.mean([(read_arrays(file)["test"].argmax(1) == world.labels["test"]).mean() for file in files])
 
 
-def test_own_originals_are_kept_and_shown_and_take_no_place(site, world, tmp_path):
+def test_own_originals_are_stored_shown_and_not_ranked(site, world, tmp_path):
     run = world.write_run(tmp_path / "own", "iau", own=900, start=300)
     plain = world.write_run(tmp_path / "plain", "finetune", start=400, memory=0.2)
     body = write_body(validate_run(run), tmp_path / "body.zip").read_bytes()
@@ -44,7 +45,7 @@ def test_own_originals_are_kept_and_shown_and_take_no_place(site, world, tmp_pat
     assert handed.read("originals/d0-s3.npz") == (run / "originals/d0-s3.npz").read_bytes()
 
 
-def test_the_same_own_originals_may_serve_other_hyper_parameters(site, world, tmp_path):
+def test_own_originals_may_be_used_by_several_runs(site, world, tmp_path):
     first = world.write_run(tmp_path / "a", "iau", own=900, start=300)
     second = world.write_run(tmp_path / "b", "iau", own=900, start=500, method={"parameters": {"lr": 0.5}})
     assert site.post(first, site.token()).status_code == 202
@@ -60,23 +61,21 @@ def test_the_same_own_originals_may_serve_other_hyper_parameters(site, world, tm
         ("oracle", "holds the answers of one of this board"),
     ],
 )
-def test_own_originals_that_are_missing_or_wrong_are_refused(
-    site, world, tmp_path, change_manifest, tiny_pack, damage, message
-):
+def test_submit_with_bad_own_originals_is_refused(site, world, tmp_path, tiny_pack, damage, message):
     run = world.write_run(tmp_path / "run", "iau", own=900)
     if damage == "missing":
         (run / "originals/d0-s2.npz").unlink()
     if damage == "not sent":
-        change_manifest(run, lambda manifest: manifest.update(originals=[]))
+        edit_manifest(run, lambda manifest: manifest.update(originals=[]))
         for path in (run / "originals").iterdir():
             path.unlink()
     if damage == "other":
-        change_manifest(run, lambda manifest: manifest["originals"][1].update(weights="0" * 64))
+        edit_manifest(run, lambda manifest: manifest["originals"][1].update(weights="0" * 64))
     if damage == "oracle":
         arrays = read_arrays(tiny_pack.folder / "references/d0-s0.npz")
         np.savez(run / "originals/d0-s0.npz", **arrays)
         records = {name: item.model_dump(mode="json") for name, item in describe(arrays).items()}
-        change_manifest(run, lambda manifest: manifest["originals"][0].update(arrays=records))
+        edit_manifest(run, lambda manifest: manifest["originals"][0].update(arrays=records))
     answer = site.post(run, site.token())
     assert answer.status_code == 422
     assert message in re.sub(r"\s+", " ", answer.text)

@@ -1,3 +1,5 @@
+"""Settings from the environment, and their documentation."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,7 +9,6 @@ from pydantic import ValidationError
 
 from forgetbench.cli import main
 from forgetbench.leaderboard import settings as module
-from forgetbench.leaderboard.render.formatting import estimate, number, percent, rank_text, z_text
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.web.routes.pages import field_docs
 
@@ -19,7 +20,7 @@ def test_every_setting_is_documented():
     assert [name for name in Settings.model_fields if f"`FORGETBENCH_{name.upper()}`" not in page] == []
 
 
-def test_settings_come_from_the_environment(monkeypatch, tmp_path):
+def test_settings_are_read_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("FORGETBENCH_SERVER_FOLDER", str(tmp_path))
     monkeypatch.setenv("FORGETBENCH_PAGE_ROWS", "7")
     monkeypatch.setenv("FORGETBENCH_DATABASE_URL", "")
@@ -30,7 +31,7 @@ def test_settings_come_from_the_environment(monkeypatch, tmp_path):
         Settings()
 
 
-def test_a_wrong_setting_is_named_and_explained(monkeypatch, capsys):
+def test_invalid_setting_is_named_and_explained(monkeypatch, capsys):
     monkeypatch.setenv("FORGETBENCH_TRUSTED_PROXIES", "10.0.0.7, 10.0.0.300")
     monkeypatch.setenv("FORGETBENCH_READS_PER_MINUTE", "0")
     with pytest.raises(SystemExit) as ended:
@@ -42,29 +43,21 @@ def test_a_wrong_setting_is_named_and_explained(monkeypatch, capsys):
     assert "FORGETBENCH_READS_PER_MINUTE: Input should be greater than or equal to 1" in said
 
 
-def test_the_default_folder_is_beside_the_store(own_home: Path):
+def test_default_folder_is_in_the_forgetbench_home(own_home: Path):
     assert Settings().server_folder == own_home / "leaderboard"
 
 
-@pytest.mark.parametrize(
-    ("value", "low", "high", "text"),
-    [
-        (0.02314, 0.019, 0.0272, "0.0231 ± 0.0041"),
-        (14.86, 14.26, 15.46, "14.86 ± 0.60"),
-        (63.0, 50.0, 76.0, "63 ± 13"),
-        (-0.5, -0.8, -0.2, "−0.50 ± 0.30"),
-        (1.0, 1.0, 1.0, "1.00 ± 0.00"),
-        (0.0, None, None, "0.00"),
-        (None, None, None, "–"),
-    ],
-)
-def test_numbers_are_rounded_by_their_interval(value, low, high, text):
-    assert estimate(value, low, high) == text
+@pytest.mark.parametrize("name", ["FORGETBENCH_DATA_LICENSE", "FORGETBENCH_DATA_LICENCE"])
+def test_data_license_accepts_both_spellings(name, monkeypatch):
+    monkeypatch.setenv(name, "MIT")
+    settings = Settings()
+    assert settings.data_license == "MIT"
+    assert Settings(data_license="CC0-1.0").data_license == "CC0-1.0"
+    assert Settings.model_validate(settings.model_dump(mode="json")) == settings
 
 
-def test_small_signs_and_infinities():
-    assert number(-0.001, 1, signed=True) == "0.0"
-    assert number(float("-inf")) == "−∞"
-    assert (z_text(123.4), z_text(-5.25), z_text(None)) == ("+123", "−5.2", "")
-    assert (rank_text(2, 4), rank_text(3, 3), rank_text(None, None)) == ("2–4", "3", "–")
-    assert (percent(0.004), percent(0.11), percent(0.0), percent(None)) == ("0.4 %", "11 %", "0 %", "–")
+def test_invalid_data_license_is_named(monkeypatch, capsys):
+    monkeypatch.setenv("FORGETBENCH_DATA_LICENSE", "x" * 201)
+    with pytest.raises(SystemExit):
+        main(["serve"])
+    assert "FORGETBENCH_DATA_LICENSE: String should have at most 200" in " ".join(capsys.readouterr().err.split())

@@ -1,4 +1,4 @@
-"""Boards that a newer pack superseded: readable, linked, and as up to date as the present one."""
+"""Boards that a newer bundle superseded: still readable, linked and up to date."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from forgetbench.leaderboard.client.submit import pull_bundle
 
 @pytest.fixture
 def superseded(full_site, tmp_path):
-    """A server whose full board was superseded; and the beginning of the old pack's hash."""
+    """A server whose full board was superseded, and the beginning of the old bundle's hash."""
     old = full_site.client.get(f"/api/v1/boards/{full_site.world.task}").json()["pack"][:12]
     install_bundle(full_site.settings, full_site.world.write_pack(tmp_path / "new", title="Once more"))
     full_site.work()
@@ -26,7 +26,7 @@ def rows(site, old):
     return {row["label"]: row["id"] for row in found}
 
 
-def test_what_is_quarantined_on_an_old_board_leaves_every_page(superseded):
+def test_quarantined_entry_of_an_old_board_leaves_all_pages(superseded):
     site, old = superseded
     ids = rows(site, old)
     pages = [
@@ -49,14 +49,14 @@ def test_what_is_quarantined_on_an_old_board_leaves_every_page(superseded):
     assert "1 quarantined" in site.client.get(pages[3]).text
 
 
-def test_an_attempt_is_shown_as_soon_as_it_is_received(full_site, world, tmp_path):
+def test_received_submission_is_counted_at_once(full_site, world, tmp_path):
     page = full_site.client.get("/submitters/Ada Lovelace")
     assert "1 received" not in page.text
     full_site.post(world.write_run(tmp_path / "run", "zeta", start=900), full_site.token())
     assert "1 received" in full_site.client.get("/submitters/Ada Lovelace").text
 
 
-def test_earlier_versions_are_linked_from_the_board_and_the_task(superseded):
+def test_board_and_task_link_their_earlier_versions(superseded):
     site, old = superseded
     task = site.world.task
     for kind in ("boards", "tasks"):
@@ -71,7 +71,7 @@ def test_earlier_versions_are_linked_from_the_board_and_the_task(superseded):
     assert site.client.get(f"/tasks/{task}?pack={'0' * 12}").status_code == 404
 
 
-def test_the_api_lists_them_where_they_are_asked_for(superseded):
+def test_api_lists_superseded_boards_on_request(superseded):
     site, old = superseded
     assert [board["superseded"] for board in site.client.get("/api/v1/boards").json()] == [False]
     found = site.client.get("/api/v1/boards?superseded=true").json()
@@ -79,16 +79,16 @@ def test_the_api_lists_them_where_they_are_asked_for(superseded):
     assert found[1]["entries"] == 5
 
 
-def test_the_pack_of_an_old_board_is_to_be_had(superseded, tmp_path, over):
+def test_pull_bundle_fetches_the_bundle_of_an_old_board(superseded, tmp_path, transport):
     site, old = superseded
     address = "http://127.0.0.1:8000"
-    there = pull_bundle(site.world.task, address, tmp_path / "old", pack=old, transport=over)
+    there = pull_bundle(site.world.task, address, tmp_path / "old", pack=old, transport=transport)
     assert read_pack(there, verify=False).card.title == "A made-up task of three classes"
-    now = pull_bundle(site.world.task, address, tmp_path / "now", transport=over)
+    now = pull_bundle(site.world.task, address, tmp_path / "now", transport=transport)
     assert read_pack(now, verify=False).card.title == "Once more"
 
 
-def test_a_static_export_holds_every_version(superseded, tmp_path):
+def test_static_export_has_every_version(superseded, tmp_path):
     site, old = superseded
     admin.export_static(site.settings, tmp_path / "static", "https://board.example.org")
     index = (tmp_path / "static" / "index.html").read_text()

@@ -1,4 +1,4 @@
-"""A pack whose audit found a metric out of place: server and local scoring leave it out of the ranking alike."""
+"""A bundle in which a metric failed the audit: neither the server nor local scoring ranks by it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from forgetbench.leaderboard.admin import install_bundle
 from forgetbench.scoring.scorer import Scorer, rank_runs
 
 
-def test_a_metric_that_failed_the_audit_ranks_neither_here_nor_on_the_server(site, world, tmp_path):
+def test_metric_that_failed_the_audit_does_not_rank(site, world, tmp_path):
     pack = read_pack(world.write_pack(tmp_path / "pack"))
     whole = Scorer(pack).bands
     assert "gap.test" in whole.ranking

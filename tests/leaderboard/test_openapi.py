@@ -32,7 +32,7 @@ def unlimited(full_site):
     return full_site
 
 
-def test_every_operation_keeps_to_the_schema(unlimited):
+def test_every_operation_conforms_to_its_schema(unlimited):
     schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", unlimited.client.app)
     headers = unlimited.token("submit", "verify", "moderate")
     names = []
@@ -45,7 +45,7 @@ def test_every_operation_keeps_to_the_schema(unlimited):
         )
         @given(case=operation.as_strategy())
         def check(case):
-            # reading needs no token; and no schema says which zip is a run, or which columns a board has
+            # reads need no token; and the schema cannot say which zip is a run, or which columns a board has
             case.call_and_validate(headers=headers, excluded_checks=[ignored_auth, positive_data_acceptance])
 
         check()

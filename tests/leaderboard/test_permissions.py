@@ -1,4 +1,4 @@
-"""Every route of the application with every role: who is answered what about a submission that is not listed."""
+"""Every route with every role: who may read and change which submission."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import re
 
 import pytest
 from starlette.routing import Route
+from support.leaderboard import ZIP
 
 NAME = "not-yet-listed"
-SEES = {"owner", "moderator"}
+VIEWERS = {"owner", "moderator"}
 
 
 @pytest.fixture
 def waiting(full_site, world, tmp_path):
-    """A submission that nobody has scored yet, and everybody who may ask for it."""
+    """An unscored submission, and the headers of every role."""
     owner = full_site.token("submit", name="Owner")
     identity = full_site.post(world.write_run(tmp_path / "run", NAME, start=800), owner).json()["id"]
     roles = {
-        "nobody": {},
+        "anonymous": {},
         "wrong": {"Authorization": f"Bearer fb_{'0' * 16}_{'0' * 64}"},
         "owner": owner,
         "submitter": full_site.token("submit", name="Other"),
@@ -47,30 +48,30 @@ def filled(path, identity, task):
     return whole + (f"?ids={identity},{identity}x" if "/compare" in path else "")
 
 
-def test_reading_tells_only_its_submitter_and_moderators(waiting, world):
+def test_unlisted_submission_is_read_by_owner_and_moderator(waiting, world):
     site, identity, roles = waiting
-    told, read = set(), 0
+    visible, count = set(), 0
     for method, path in routes(site):
         if method != "GET":
             continue
-        read += 1
+        count += 1
         for role, headers in roles.items():
             answer = site.client.get(filled(path, identity, world.task), headers=headers)
             assert answer.status_code < 500, (path, role)
             if answer.status_code == 200 and NAME in answer.text.replace(f"/methods/{NAME}", ""):
-                told.add((path, role))
+                visible.add((path, role))
             if role == "wrong" and "/api/v1/" in path and ("entries" in path or "submissions" in path):
                 assert answer.status_code == 401, path
-    assert read >= 28
-    assert {role for _, role in told} == SEES
-    whole = {"/api/v1/entries/{identity}", "/api/v1/entries/{identity}/evidence", "/api/v1/submissions/{identity}"}
-    assert {path for path, _ in told} == whole
+    assert count >= 28
+    assert {role for _, role in visible} == VIEWERS
+    expected = {"/api/v1/entries/{identity}", "/api/v1/entries/{identity}/evidence", "/api/v1/submissions/{identity}"}
+    assert {path for path, _ in visible} == expected
     for role, headers in roles.items():
         status = site.client.get(f"/api/v1/entries/{identity}/evidence", headers=headers).status_code
-        assert status == (200 if role in SEES else 401 if role == "wrong" else 404), role
+        assert status == (200 if role in VIEWERS else 401 if role == "wrong" else 404), role
 
 
-def test_writing_needs_the_scope(waiting):
+def test_every_write_route_requires_its_scope(waiting):
     site, identity, roles = waiting
     zipped = {"Content-Type": "application/zip"}
     change = {"state": "quarantined", "reason": "because"}
@@ -89,11 +90,55 @@ def test_writing_needs_the_scope(waiting):
         for path, send in posts.items()
         for role, headers in roles.items()
     }
-    denied = {"nobody": 401, "wrong": 401}
+    denied = {"anonymous": 401, "wrong": 401}
     expected = {
         "submissions": denied | {"owner": 400, "submitter": 400, "verifier": 403, "moderator": 403},
         "verifications": denied | {"owner": 403, "submitter": 403, "verifier": 400, "moderator": 403},
-        # a stranger learns nothing of it, its owner may only withdraw it, and it is not yet there to be quarantined
+        # others cannot see it, its owner may only withdraw it, and an unscored submission cannot be quarantined
         "state": denied | {"owner": 403, "submitter": 404, "verifier": 404, "moderator": 409},
     }
     assert answered == {(path, role): status for path, roles in expected.items() for role, status in roles.items()}
+
+
+def test_actions_on_a_listed_submission_require_their_scope(site, world, tmp_path):
+    owner = site.token(name="Ada")
+    identity = site.post(world.write_run(tmp_path / "run", memory=0.1), owner).json()["id"]
+    site.work()
+    roles = {
+        "anonymous": {},
+        "owner": owner,
+        **{scope: site.token(scope, name=scope) for scope in ("verify", "moderate")},
+    }
+    verifications = f"/api/v1/submissions/{identity}/verifications"
+    actions = {
+        "whoami": lambda headers: site.client.get("/api/v1/whoami", headers=headers),
+        "submit": lambda headers: site.post(b"", headers),
+        "verify": lambda headers: site.client.post(verifications, content=b"PK", headers=ZIP | headers),
+        "reject": lambda headers: site.change_state(identity, "rejected", headers),
+        "read": lambda headers: site.client.get(f"/api/v1/entries/{identity}", headers=headers),
+    }
+    expected = {
+        "whoami": {"anonymous": 401, "owner": 200, "verify": 200, "moderate": 200},
+        "submit": {"anonymous": 401, "owner": 400, "verify": 403, "moderate": 403},
+        "verify": {"anonymous": 401, "owner": 403, "verify": 400, "moderate": 403},
+        "reject": {"anonymous": 401, "owner": 403, "verify": 403, "moderate": 409},
+        "read": {"anonymous": 200, "owner": 200, "verify": 200, "moderate": 200},
+    }
+    answered = {
+        name: {role: act(headers).status_code for role, headers in roles.items()} for name, act in actions.items()
+    }
+    assert answered == expected
+
+
+def test_unlisted_submission_is_hidden_from_other_submitters(site, world, tmp_path):
+    owner, other, moderator = site.token(), site.token(name="Other"), site.token("moderate", name="Moderator")
+    identity = site.post(world.write_run(tmp_path / "run"), owner).json()["id"]
+    statuses = {
+        (role, kind): site.client.get(f"/api/v1/{kind}/{identity}", headers=headers).status_code
+        for role, headers in (("owner", owner), ("other", other), ("moderator", moderator), ("anonymous", {}))
+        for kind in ("submissions", "entries")
+    }
+    assert {role for (role, _), status in statuses.items() if status == 200} == VIEWERS
+    assert len([status for status in statuses.values() if status == 200]) == 4
+    assert set(statuses.values()) == {200, 404}
+    assert site.client.get(f"/entries/{identity}", headers=owner).status_code in {200, 404}

@@ -1,4 +1,4 @@
-"""Logits that were made elsewhere become a run that the server takes."""
+"""Logits of other programs, imported as a run and submitted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ cost = { flops = 4e10, seconds = 1.5 }
 
 @pytest.fixture
 def logits(world, tmp_path):
-    """A folder as somebody else's program leaves it: float32 logits, shifted as it likes."""
+    """A folder from another program: float32 logits with an arbitrary shift."""
     folder = tmp_path / "logits"
     folder.mkdir()
     for seed in range(6):
@@ -30,7 +30,7 @@ def logits(world, tmp_path):
     return folder
 
 
-def test_the_scores_are_those_of_the_same_answers_from_here(site, world, tiny_pack, logits, tmp_path):
+def test_imported_logits_equal_a_run_with_the_same_logits(site, world, tiny_pack, logits, tmp_path):
     assert is_logits_folder(logits)
     made = import_logits(logits, tiny_pack, tmp_path / "made")
     assert not is_logits_folder(made)
@@ -56,10 +56,10 @@ def test_the_scores_are_those_of_the_same_answers_from_here(site, world, tiny_pa
         ("no array", "test"),
         ("rows", "retain"),
         ("nan", "forget must be finite floats"),
-        ("classes", "must be finite floats: logits"),
+        ("classes", "forget must be finite floats"),
     ],
 )
-def test_what_is_wrong_is_said(logits, tiny_pack, tmp_path, damage, message):
+def test_import_of_a_bad_folder_explains_the_error(logits, tiny_pack, tmp_path, damage, message):
     with np.load(logits / "d0-s3.npz") as file:
         arrays = {name: file[name] for name in file.files}
     if damage == "no sheet":

@@ -1,0 +1,170 @@
+"""Verifications: second records of an entry, and what they change."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.leaderboard import ZIP
+
+from forgetbench.leaderboard import admin
+from forgetbench.leaderboard.db.models import Score
+from forgetbench.leaderboard.submissions import verification
+from forgetbench.leaderboard.submissions.verification import compare_scorecards
+from forgetbench.leaderboard.worker.worker import Worker
+
+
+@pytest.fixture
+def owner(site):
+    """Headers of the submitter."""
+    return site.token(name="Ada")
+
+
+@pytest.fixture
+def verifier(site):
+    """Headers of another person, who may verify."""
+    return site.token("verify", name="Grace")
+
+
+@pytest.fixture
+def listed(site, world, tmp_path, owner):
+    """Id of a listed submission."""
+    entry_id = site.post(world.write_run(tmp_path / "run", memory=0.1), owner).json()["id"]
+    site.work()
+    return entry_id
+
+
+@pytest.fixture
+def agreeing(world, tmp_path):
+    """A second run that agrees with the first."""
+    return world.write_run(tmp_path / "second", memory=0.1, start=700)
+
+
+@pytest.fixture
+def differing(world, tmp_path):
+    """A second run that differs from the first."""
+    return world.write_run(tmp_path / "third", memory=2.0, start=900)
+
+
+def test_verify_with_agreeing_record_makes_a_row_reproduced(site, world, listed, agreeing, verifier):
+    assert site.verify(listed, agreeing, verifier).status_code == 202
+    site.work()
+    entry = site.entry(listed)
+    assert entry["row"]["tier"] == "reproduced", entry["verifications"]
+    assert entry["verifications"][0]["verifier"] == "Grace"
+    assert all(item["agrees"] for item in entry["verifications"][0]["comparison"].values())
+    reproduced = site.client.get(f"/api/v1/boards/{world.task}?tier=reproduced").json()
+    assert [row["rank"]["low"] for row in reproduced["rows"]] == [1]
+    assert "Verifications" in site.client.get(f"/entries/{listed}").text
+
+
+def test_verify_with_differing_record_flags_the_row(site, world, listed, differing, verifier):
+    site.verify(listed, differing, verifier)
+    site.work()
+    entry = site.entry(listed)
+    assert (entry["row"]["tier"], entry["row"]["state"]) == ("recomputed", "flagged")
+    assert "lira.forget" in entry["history"][-1]["reason"]
+    assert "under review" in site.client.get(f"/boards/{world.task}").text
+
+
+def test_verify_with_differing_record_removes_reproduced(site, world, listed, agreeing, differing, verifier):
+    site.verify(listed, agreeing, verifier)
+    site.work()
+    assert site.entry(listed)["row"]["tier"] == "reproduced"
+    site.verify(listed, differing, verifier)
+    site.work()
+    entry = site.entry(listed)
+    assert (entry["row"]["tier"], entry["row"]["state"]) == ("recomputed", "flagged")
+    assert [event["reason"].partition(";")[0] for event in entry["history"][-2:-1]] == ["tier: recomputed"]
+    assert site.client.get(f"/api/v1/boards/{world.task}?tier=reproduced").json()["rows"] == []
+
+
+def test_verify_of_own_or_another_method_is_refused(site, world, listed, agreeing, verifier, owner, tmp_path):
+    assert site.verify(listed, agreeing, owner).status_code == 403  # lacks the scope
+    refused = site.verify(listed, world.write_run(tmp_path / "other", "another", start=800), verifier)
+    assert (refused.status_code, "method.name" in refused.text) == (422, True)
+    assert site.verify("unknown", agreeing, verifier).status_code == 404
+    both = site.token("verify", "submit", name="Both")
+    own = site.post(world.write_run(tmp_path / "own", start=900), both).json()["id"]
+    site.work()
+    assert site.verify(own, world.write_run(tmp_path / "again", start=950), both).status_code == 403
+
+
+def test_verify_with_the_same_logits_is_marked_identical(site, listed, agreeing, verifier, tmp_path):
+    site.verify(listed, tmp_path / "run", verifier)
+    site.verify(listed, agreeing, site.token("verify", name="Eve"))
+    site.work()
+    entry = site.entry(listed)
+    assert [(item["verdict"], item["identical"]) for item in entry["verifications"]] == [
+        ("reproduced", True),
+        ("reproduced", False),
+    ]
+    assert "is bit-identical" in json.dumps(entry["history"])
+    assert "first record" in site.client.get(f"/entries/{listed}").text
+
+
+def test_verify_compares_scores_of_the_same_code(site, listed, agreeing, verifier):
+    with site.database.write_session() as session:
+        score = session.get_one(Score, listed)
+        card = json.loads(json.dumps(score.card))
+        for name in card["ranking"]:
+            values = card["metrics"][name]["pseudo_values"]
+            card["metrics"][name]["pseudo_values"] = [value + 1000 for value in values]
+        score.card, score.software = card, {"code": "old"}
+    site.verify(listed, agreeing, verifier)
+    site.work()
+    entry = site.entry(listed)
+    assert (entry["row"]["tier"], entry["software"]["code"] != "old") == ("reproduced", True)
+
+
+def test_verification_that_failed_can_be_posted_again(site, listed, agreeing, verifier, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("boom")
+
+    first = site.verify(listed, agreeing, verifier).json()["id"]
+    worker = Worker(site.settings.model_copy(update={"job_attempts": 1}), site.database)
+    with monkeypatch.context() as patch:
+        patch.setattr(verification, "complete_verification", fail)
+        worker.drain()
+    [record] = site.entry(listed)["verifications"]
+    assert (record["verdict"], "server's fault" in record["note"]) == ("failed", True)
+    assert "could not be scored" in site.entry(listed)["history"][-1]["reason"]
+    assert site.verify(listed, agreeing, verifier).json()["id"] == first
+    site.work()
+    [record] = site.entry(listed)["verifications"]
+    assert (record["verdict"], record["note"]) == ("reproduced", None)
+    assert admin.moderation_queue(site.settings) == []
+
+
+def test_compare_scorecards_without_metric_is_undecided():
+    present = {"value": 1.0, "pseudo_values": [1.0, 1.1, 0.9]}
+    lacking = {"value": 1.0, "pseudo_values": []}
+    first = {"ranking": ["a", "b", "c"], "metrics": {"a": present, "b": lacking, "c": present}}
+    second = {"ranking": ["a", "b", "c"], "metrics": {"a": present, "b": lacking, "c": lacking}}
+    comparison = compare_scorecards(first, second)
+    assert {name: item["agrees"] for name, item in comparison.items()} == {"a": True, "b": None, "c": False}
+
+
+def test_undecided_verification_leaves_the_row_unchanged(site, listed, agreeing, verifier, monkeypatch):
+    compare = verification.compare_scorecards
+
+    def compare_without_pseudo_values(first, second):
+        for card in (first, second):
+            for name in card["ranking"]:
+                card["metrics"][name]["pseudo_values"] = []
+        return compare(first, second)
+
+    monkeypatch.setattr(verification, "difference", lambda *_: None)
+    monkeypatch.setattr(verification, "compare_scorecards", compare_without_pseudo_values)
+    site.verify(listed, agreeing, verifier)
+    site.work()
+    entry = site.entry(listed)
+    assert (entry["row"]["state"], entry["row"]["tier"]) == ("listed", "recomputed")
+    assert entry["verifications"][0]["verdict"] == "failed"
+    assert "inconclusive" in entry["history"][-1]["reason"]
+    assert "inconclusive" in site.client.get(f"/entries/{listed}").text
+
+
+def test_verify_with_incomplete_body_is_refused(site, listed, verifier):
+    path = f"/api/v1/submissions/{listed}/verifications"
+    assert site.client.post(path, content=b"PK\3\4", headers=ZIP | verifier).status_code == 400
