@@ -276,5 +276,5 @@ def describe_state(submission: SubmissionDocument) -> str:
         return f"listed, not ranked: {reason}{review}"
     low, high = submission.rank.low, submission.rank.high
     place = f"rank {low}" if low == high else f"rank {low} to {high} (tied)"
-    inside = "; indistinguishable from retraining" if submission.inside else ""
-    return f"{place} of {submission.ranked}, distance {submission.distance:.2f}{inside}{review}"
+    verdict = "; indistinguishable from retraining" if submission.within_band else ""
+    return f"{place} of {submission.ranked}, distance {submission.distance:.2f}{verdict}{review}"

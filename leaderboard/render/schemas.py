@@ -74,7 +74,7 @@ class RowDocument(Document):
     distance: float | None
     distance_low: float | None
     distance_high: float | None
-    inside: bool | None
+    within_band: bool | None
     cost: float | None
     needs_retain: bool
     received_at: datetime
@@ -148,7 +148,7 @@ class SubmissionDocument(Document):
     distance: float | None
     distance_low: float | None
     distance_high: float | None
-    inside: bool | None
+    within_band: bool | None
     ranked: int
     url: str
     waits: str

@@ -194,7 +194,14 @@ def submission(**changes):
     fields = {
         **dict.fromkeys(("id", "task", "label", "state", "tier", "note", "url", "waits"), ""),
         **{name: [] for name in ("reasons", "flags", "history")},
-        **{"status": None, "distance": 0.5, "distance_low": None, "distance_high": None, "inside": False, "ranked": 3},
+        **{
+            "status": None,
+            "distance": 0.5,
+            "distance_low": None,
+            "distance_high": None,
+            "within_band": False,
+            "ranked": 3,
+        },
         "rank": {"position": 1, "low": 1, "high": 1, "tie_group": 1},
         **changes,
     }

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from support.concurrency import LIMIT
 
 from forgetbench.errors import ForgetBenchError
-from forgetbench.leaderboard.db.models import Base, Entry, Token, utc_now
+from forgetbench.leaderboard.db.models import Base, Entry, Score, Token, utc_now
 from forgetbench.leaderboard.db.session import Database, latest_revision
 
 
@@ -45,6 +45,23 @@ def test_upgrade_from_0002_sets_alarms_and_queue(site):
         ("none", True, ["suspicious: lira.forget or js is below the band of the oracles"]),
         ("retrain", False, None),
     ]
+
+
+def test_upgrade_from_0003_renames_fields_of_scorecards(site):
+    def read():
+        with site.database.read_session() as session:
+            return session.execute(select(Entry.within_band, Score.card, Score.brief).join(Score)).all()
+
+    before = read()
+    assert before[0].card["distance"]["pseudo_values"]
+    site.database.downgrade("0003")
+    with site.database.read_session() as session:
+        [card, *_] = session.scalars(select(Score.card)).all()
+    assert card["distance"]["pseudo"]
+    assert {"informational"} <= set(card)
+    assert not {"pseudo_values", "within_band"} & set(card["metrics"]["lira.forget"])
+    site.database.upgrade()
+    assert read() == before
 
 
 def test_concurrent_upgrades_migrate_once(make_settings):

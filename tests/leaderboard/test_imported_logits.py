@@ -44,7 +44,7 @@ def test_imported_logits_equal_a_run_with_the_same_logits(site, world, tiny_pack
     assert again.status_code == 422  # the same answers, to the last bit
     assert "was submitted to this board before" in again.text
     assert there["row"]["cost"] == pytest.approx(4e10 / 1e12)
-    assert "unlearned elsewhere" in site.client.get(f"/entries/{first.json()['id']}").text
+    assert "unlearned outside ForgetBench" in site.client.get(f"/entries/{first.json()['id']}").text
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from support.concurrency import LIMIT
 
+from forgetbench.leaderboard.boards import queries
 from forgetbench.leaderboard.logging import configure, remove_secrets
-from forgetbench.leaderboard.web.routes import boards as pages
 from forgetbench.leaderboard.web.routes import submissions as writing
 
 SECRET = "fb_0123456789abcdef_" + "7" * 64
@@ -81,7 +81,7 @@ def test_exception_is_logged_under_the_id_of_the_response(site, lines, world, tm
     assert "RuntimeError" in line["error"]
     assert token.rpartition("_")[2] not in log
     assert "hunter2" not in log
-    monkeypatch.setattr(pages.boards, "summaries", broken)
+    monkeypatch.setattr(queries, "summaries", broken)
     page = site.client.get("/", headers={"Accept": "text/html"})
     assert page.status_code == 500
     assert "Internal server error" in page.text

@@ -35,7 +35,7 @@ def test_own_originals_are_stored_shown_and_not_ranked(site, world, tmp_path):
     accuracy = expected_accuracy(world, run)
     assert f"{accuracy:.1%} test accuracy" in rows[1]["reasons"][0]
     page = site.client.get(f"/boards/{world.task}").text
-    assert page.index("finetune</a>") < page.index("Originals of their own, not ranked") < page.index("iau</a>")
+    assert page.index("finetune</a>") < page.index("Own originals, not ranked") < page.index("iau</a>")
     entry = site.client.get(f"/api/v1/entries/{identity}").json()
     assert entry["scorecard"]["own_originals"] == pytest.approx(accuracy)
     names = [file["name"] for file in entry["files"]]
@@ -56,7 +56,7 @@ def test_own_originals_may_be_used_by_several_runs(site, world, tmp_path):
     ("damage", "message"),
     [
         ("missing", "originals/d0-s2.npz"),
-        ("not sent", "an original of its own is needed"),
+        ("not sent", "is needed for each of 1 draws x 6 seeds"),
         ("other", "was not unlearned from the original of seed 1"),
         ("oracle", "holds the answers of one of this board"),
     ],

@@ -43,7 +43,7 @@ def routes(site):
 
 
 def filled(path, identity, task):
-    values = {"identity": identity, "task": task, "name": NAME, "ending": "csv"}
+    values = {"entry_id": identity, "task": task, "name": NAME, "ending": "csv"}
     whole = re.sub(r"\{(\w+)(?::path)?\}", lambda part: values[part[1]], path)
     return whole + (f"?ids={identity},{identity}x" if "/compare" in path else "")
 
@@ -64,7 +64,7 @@ def test_unlisted_submission_is_read_by_owner_and_moderator(waiting, world):
                 assert answer.status_code == 401, path
     assert count >= 28
     assert {role for _, role in visible} == VIEWERS
-    expected = {"/api/v1/entries/{identity}", "/api/v1/entries/{identity}/evidence", "/api/v1/submissions/{identity}"}
+    expected = {"/api/v1/entries/{entry_id}", "/api/v1/entries/{entry_id}/evidence", "/api/v1/submissions/{entry_id}"}
     assert {path for path, _ in visible} == expected
     for role, headers in roles.items():
         status = site.client.get(f"/api/v1/entries/{identity}/evidence", headers=headers).status_code
@@ -77,10 +77,10 @@ def test_every_write_route_requires_its_scope(waiting):
     change = {"state": "quarantined", "reason": "because"}
     posts = {
         "/api/v1/submissions": lambda path, headers: site.client.post(path, content=b"x", headers=headers | zipped),
-        "/api/v1/submissions/{identity}/verifications": lambda path, headers: site.client.post(
+        "/api/v1/submissions/{entry_id}/verifications": lambda path, headers: site.client.post(
             path, content=b"x", headers=headers | zipped
         ),
-        "/api/v1/submissions/{identity}/state": lambda path, headers: site.client.post(
+        "/api/v1/submissions/{entry_id}/state": lambda path, headers: site.client.post(
             path, json=change, headers=headers
         ),
     }

@@ -11,7 +11,6 @@ from forgetbench.errors import UsageError
 from forgetbench.metrics.cost import Cost
 from forgetbench.metrics.registry import Track
 from forgetbench.registry import unknown
-from forgetbench.store import JsonObject
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -272,11 +271,6 @@ class Scorecard(Record):
             + self.to_frame().dropna(how="all").to_html(na_rep="–", float_format="{:.4f}".format)
             + (f"<p>{html.escape(notes)}</p>" if notes else "")
         )
-
-
-def with_current_names(card: JsonObject) -> JsonObject:
-    """A stored scorecard as JSON, with the current names of its fields instead of those of earlier versions."""
-    return Scorecard.model_validate(card).model_dump(mode="json") if "informational" in card else card
 
 
 class BoardRow(Record):

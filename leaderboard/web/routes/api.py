@@ -98,34 +98,34 @@ def get_board(request: Request, database: DatabaseDep, task: str, query: Annotat
 
 
 @router.get(
-    "/entries/{identity}",
+    "/entries/{entry_id}",
     response_model=EntryDocument,
     responses={**_ERRORS, 410: {"model": ProblemDocument, "description": "Withdrawn"}},
 )
-def get_entry(request: Request, database: DatabaseDep, token: OptionalToken, identity: str) -> Response:
+def get_entry(request: Request, database: DatabaseDep, token: OptionalToken, entry_id: str) -> Response:
     """One entry with scorecard, manifest, files and history."""
     with database.read_session() as session:
-        detail = entries.get_entry(session, identity, token)
+        detail = entries.get_entry(session, entry_id, token)
         etag = etag_of(request, "entry.json", *entries.entry_version(detail))
         return _json_response(request, etag, EntryDocument, lambda: serializers.entry(detail))
 
 
 @router.get(
-    "/entries/{identity}/evidence",
+    "/entries/{entry_id}/evidence",
     response_class=StreamingResponse,
     responses={**_ERRORS, 200: {"content": {MEDIA_TYPE: {}}, "description": "The run as a zip"}},
 )
 def get_evidence(
-    request: Request, database: DatabaseDep, settings: SettingsDep, token: OptionalToken, identity: str
+    request: Request, database: DatabaseDep, settings: SettingsDep, token: OptionalToken, entry_id: str
 ) -> Response:
     """The evidence of an entry as it was submitted; reference rows have none."""
     with database.read_session() as session:
-        entry = entries.get_entry(session, identity, token).entry
+        entry = entries.get_entry(session, entry_id, token).entry
         body = downloads.stream_evidence(settings, entry)
-        etag = etag_of(request, "evidence", identity, entry.manifest_sha256)
+        etag = etag_of(request, "evidence", entry_id, entry.manifest_sha256)
     if (not_modified := unchanged(request, etag)) is not None:
         return not_modified
-    headers = {**cache_headers(etag), "Content-Disposition": f'attachment; filename="{identity}.zip"'}
+    headers = {**cache_headers(etag), "Content-Disposition": f'attachment; filename="{entry_id}.zip"'}
     return StreamingResponse(body, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -169,14 +169,14 @@ def list_metrics(request: Request, database: DatabaseDep) -> Response:
         return _json_response(request, _etag(request, session), list[MetricDocument], make)
 
 
-@router.get("/submissions/{identity}", response_model=SubmissionDocument, responses=_ERRORS)
-def get_submission(request: Request, database: DatabaseDep, token: OptionalToken, identity: str) -> Response:
+@router.get("/submissions/{entry_id}", response_model=SubmissionDocument, responses=_ERRORS)
+def get_submission(request: Request, database: DatabaseDep, token: OptionalToken, entry_id: str) -> Response:
     """State, rank and history of a submission."""
     with database.read_session() as session:
-        entry = session.get(Entry, identity) if "\0" not in identity else None
+        entry = session.get(Entry, entry_id) if "\0" not in entry_id else None
         if entry is None or not entries.can_view(entry, token):
             raise Problem(404, "There is no submission with that id, or it is not listed and not yours.")
-    document = submission_document(request, database, identity)
+    document = submission_document(request, database, entry_id)
     etag = etag_of(request, "submission", document.model_dump_json())
     return _json_response(request, etag, SubmissionDocument, lambda: document)
 
@@ -197,11 +197,11 @@ def whoami(token: AnyToken) -> TokenDocument:
     return TokenDocument(name=token.name, scopes=token.scopes, expires_at=token.expires_at)
 
 
-def submission_document(request: Request, database: DatabaseDep, identity: str) -> SubmissionDocument:
+def submission_document(request: Request, database: DatabaseDep, entry_id: str) -> SubmissionDocument:
     """State, rank and history of a submission; the caller has checked that the client may see it."""
     with database.read_session() as session:
-        owner = session.get_one(Entry, identity).token_id
-        detail = entries.get_entry(session, identity, session.get(Token, owner) if owner else None)
-        url = f"{base_url(request)}/entries/{identity}"
+        owner = session.get_one(Entry, entry_id).token_id
+        detail = entries.get_entry(session, entry_id, session.get(Token, owner) if owner else None)
+        url = f"{base_url(request)}/entries/{entry_id}"
         warning = queue.worker_warning(session, request.app.state.settings.lease_seconds)
         return serializers.submission(detail, url, warning)

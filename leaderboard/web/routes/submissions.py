@@ -123,29 +123,29 @@ async def submit(
     return JSONResponse(content.model_dump(mode="json"), 200 if receipt.repeated else 202, location)
 
 
-@router.post("/submissions/{identity}/verifications", status_code=202, responses=WRITE_ERRORS, openapi_extra=_ZIP_BODY)
+@router.post("/submissions/{entry_id}/verifications", status_code=202, responses=WRITE_ERRORS, openapi_extra=_ZIP_BODY)
 async def verify(
-    request: Request, database: DatabaseDep, settings: SettingsDep, token: VerifyToken, identity: str
+    request: Request, database: DatabaseDep, settings: SettingsDep, token: VerifyToken, entry_id: str
 ) -> VerificationReceived:
     """Post a second run of a listed submission's recipe; the row becomes reproduced, or flagged."""
 
     def process(body: UploadedBody) -> str:
-        return verification.receive_verification(database, settings, token, identity, body)
+        return verification.receive_verification(database, settings, token, entry_id, body)
 
-    return VerificationReceived(id=await _process_body(request, token, process), entry=identity)
+    return VerificationReceived(id=await _process_body(request, token, process), entry=entry_id)
 
 
-@router.post("/submissions/{identity}/state", responses=WRITE_ERRORS)
+@router.post("/submissions/{entry_id}/state", responses=WRITE_ERRORS)
 def change_state(
     request: Request,
     database: DatabaseDep,
     settings: SettingsDep,
     token: AnyToken,
-    identity: str,
+    entry_id: str,
     requested: StateChange,
 ) -> SubmissionDocument:
     """Withdraw your own submission, or moderate any submission."""
     request.app.state.limits.count_write(_address(request), token.id)
     with database.write_session() as session:
-        moderation.change_state(session, settings, identity, requested, token.name, token)
-    return submission_document(request, database, identity)
+        moderation.change_state(session, settings, entry_id, requested, token.name, token)
+    return submission_document(request, database, entry_id)
