@@ -1,4 +1,4 @@
-"""The grammar in which people name methods; it is parsed and printed here and nowhere else.
+"""The grammar in which people name methods; it is parsed and printed here only.
 
 ssd                              a method by name
 ssd:alpha=3,dampening=0.5        ... with hyper-parameters

@@ -1,7 +1,7 @@
-"""How a trial of tuning is judged (protocol section 6): without any oracle, or by distance from development oracles.
+"""Selectors of tuning trials (protocol section 6): without any oracle, or by the distance to development oracles.
 
-Both read arrays alone. The smaller the value, the better. A trial is *collapsed* where a model loses more validation
-accuracy than the utility gate allows a single seed, or a whole class; it is never chosen while another is left.
+Both are functions of arrays; smaller values are better. A trial is *collapsed* if a model loses more validation accuracy
+than the utility gate allows a single seed, or loses a whole class; it is chosen only if all trials collapsed.
 """
 
 from __future__ import annotations
@@ -26,48 +26,48 @@ from forgetbench.scoring.scorecards import Bands
 
 
 class Judgment(NamedTuple):
-    """What a selector says of a trial."""
+    """The judgment of a selector on a trial."""
 
     value: float
     """What is minimized."""
     collapsed: bool
-    """Whether the model no longer does its work."""
+    """Whether the model lost its utility."""
     parts: Mapping[str, float]
-    """What the value is made of."""
+    """The terms of the value."""
 
 
-def oracle_free(contestant: Population, originals: Population, labels: Labels, *, mislabelled: bool) -> Judgment:
+def oracle_free(unlearned: Population, originals: Population, labels: Labels, *, mislabelled: bool) -> Judgment:
     """|AUC - 0.5| of the loss attack of the forget set against validation, plus the drop in validation accuracy.
 
-    The attack is matched by label, and its AUC averaged over models. Two things follow from what is asked for, and need
-    no oracle either: where the forget set bears wrong labels, an unseen row that is like a forgotten one bears a wrong
-    label too, so each validation row stands there once with every wrong label; and where whole classes go, validation
-    accuracy counts the classes that stay, and what is still answered right of the others is added to the value.
+    The attack is matched by label, and its AUC is averaged over models. Two cases are special, and need no oracle either.
+    If the labels of the forget set are wrong, an unseen row that resembles a forgotten one has a wrong label too, so
+    each validation row is used once with every wrong label. If whole classes are forgotten, validation accuracy counts
+    the remaining classes, and the accuracy on the forgotten ones is added to the value.
 
     Args:
-        contestant: For each draw, subset -> logits (S, n, K): ``forget`` and ``validation``.
+        unlearned: For each draw, subset -> logits (S, n, K): ``forget`` and ``validation``.
         originals: The same of the originals.
         labels: For each draw, subset -> labels: ``forget``, ``retain`` and ``validation``.
         mislabelled: Whether the labels of the forget set are wrong.
 
     Raises:
-        UsageError: An answer is not finite, or no label has both forget rows and five validation rows.
+        UsageError: A prediction is not finite, or no label has both forget rows and five validation rows.
     """
-    aucs, drops, left = [], [], []
-    for answers, before, truth in zip(contestant, originals, labels, strict=True):
-        unseen = _mislabelled(answers["validation"], truth["validation"]) if mislabelled else None
-        rows = unseen or (answers["validation"], truth["validation"])
-        aucs.append(loss_auc((answers["forget"], truth["forget"]), rows).mean())
-        kept = _kept(truth)
-        right = accuracy(answers["validation"][:, kept], truth["validation"][kept])
-        drops.append((accuracy(before["validation"][:, kept], truth["validation"][kept]) - right).mean())
-        if not kept.all():
-            left.append(accuracy(answers["validation"][:, ~kept], truth["validation"][~kept]).mean())
+    aucs, drops, forgotten = [], [], []
+    for logits, before, truth in zip(unlearned, originals, labels, strict=True):
+        unseen = _mislabelled(logits["validation"], truth["validation"]) if mislabelled else None
+        rows = unseen or (logits["validation"], truth["validation"])
+        aucs.append(loss_auc((logits["forget"], truth["forget"]), rows).mean())
+        remaining = _remaining(truth)
+        after = accuracy(logits["validation"][:, remaining], truth["validation"][remaining])
+        drops.append((accuracy(before["validation"][:, remaining], truth["validation"][remaining]) - after).mean())
+        if not remaining.all():
+            forgotten.append(accuracy(logits["validation"][:, ~remaining], truth["validation"][~remaining]).mean())
     parts = {"auc": float(np.mean(aucs)), "drop": float(np.mean(drops))}
-    if left:
-        parts["left"] = float(np.mean(left))
+    if forgotten:
+        parts["left"] = float(np.mean(forgotten))
     value = abs(parts["auc"] - 0.5) + parts["drop"] + parts.get("left", 0.0)
-    return Judgment(value, _collapsed(contestant, originals, labels), parts)
+    return Judgment(value, _collapsed(unlearned, originals, labels), parts)
 
 
 def development_bands(
@@ -81,33 +81,33 @@ def development_bands(
     """The bands of the development board, for `by_distance`; metrics in ``unfit`` failed the task's audit.
 
     Raises:
-        UsageError: Nothing tells No unlearning from the oracles there, so that the distance would favor doing nothing.
+        UsageError: No metric distinguishes No unlearning from the oracles, so the distance would favor doing nothing.
     """
     bands = reference_bands(labels, references, controls, originals, track, excluded_metrics=unfit, ranking_only=True)
     efficacy = [spec.name for spec in ranking_metrics(track) if spec.role(track) == "efficacy"]
     if not set(efficacy) & set(bands.ranking):
         if any(bands.references[name].feasible for name in efficacy):
             raise UsageError(
-                "Every metric that could tell No unlearning from the oracles failed the audit of the task: tune with "
-                "--selector oracle-free."
+                "Every metric that could distinguish No unlearning from the oracles failed the audit of the task. Tune "
+                "with --selector oracle-free."
             )
         raise UsageError(
-            "On the development board nothing tells No unlearning from the oracles, so that a distance would favor "
-            "doing nothing: tune with --selector oracle-free."
+            "On the development board no metric distinguishes No unlearning from the oracles, so a distance would "
+            "favor doing nothing. Tune with --selector oracle-free."
         )
     return bands
 
 
 def by_distance(
-    contestant: Population, references: Population, originals: Population, labels: Labels, bands: Bands
+    unlearned: Population, references: Population, originals: Population, labels: Labels, bands: Bands
 ) -> Judgment:
-    """The distance against development oracles.
+    """The distance to development oracles.
 
     Raises:
-        UsageError: An answer is not finite, or the development board has nothing that ranks.
+        UsageError: A prediction is not finite, or the development board has no ranking metric.
     """
     card = score(
-        contestant,
+        unlearned,
         name="trial",
         references=references,
         originals=originals,
@@ -116,42 +116,42 @@ def by_distance(
         ranking_only=True,
     )
     if card.distance is None:
-        raise UsageError("The development board ranks by nothing: give more seeds, or take the oracle-free selector.")
+        raise UsageError("The development board has no ranking metric. Give more seeds, or use --selector oracle-free.")
     parts = {name: value for name in card.ranking if (value := card.metrics[name].z) is not None}
-    return Judgment(card.distance.value, _collapsed(contestant, originals, labels), parts)
+    return Judgment(card.distance.value, _collapsed(unlearned, originals, labels), parts)
 
 
-def _collapsed(contestant: Population, originals: Population, labels: Labels) -> bool:
-    """The utility gate on validation rows of the classes that stay, with the originals in the oracles' place.
+def _collapsed(unlearned: Population, originals: Population, labels: Labels) -> bool:
+    """The utility gate on validation rows of the remaining classes, with the originals in place of the oracles.
 
-    Validation sets are small, so that the mean may fall as far as the gate lets a single seed fall.
+    Validation sets are small, so the mean may drop as far as the gate allows a single seed to drop.
     """
-    kept = [_kept(truth) for truth in labels]
-    truth = [{"test": each["validation"][rows]} for each, rows in zip(labels, kept, strict=True)]
-    gate = gate_of(None, [_validation(originals, kept)], truth)
-    result = pass_gate(_validation(contestant, kept), truth, gate.model_copy(update={"floor": gate.seed_floor}))
+    remaining = [_remaining(truth) for truth in labels]
+    truth = [{"test": arrays["validation"][rows]} for arrays, rows in zip(labels, remaining, strict=True)]
+    gate = gate_of(None, [_validation(originals, remaining)], truth)
+    result = pass_gate(_validation(unlearned, remaining), truth, gate.model_copy(update={"floor": gate.seed_floor}))
     return result.collapsed or result.unstable
 
 
-def _validation(population: Population, kept: list[NDArray[np.bool_]]) -> list[Arrays]:
-    return [{"test": answers["validation"][:, rows]} for answers, rows in zip(population, kept, strict=True)]
+def _validation(population: Population, remaining: list[NDArray[np.bool_]]) -> list[Arrays]:
+    return [{"test": logits["validation"][:, rows]} for logits, rows in zip(population, remaining, strict=True)]
 
 
-def _kept(truth: Arrays) -> NDArray[np.bool_]:
-    """Which validation rows are of labels that stay: all but those that only the forget set has."""
+def _remaining(truth: Arrays) -> NDArray[np.bool_]:
+    """Mask of validation rows whose labels remain: all but those that only the forget set has."""
     rows = np.asarray(truth["validation"])
     if rows.ndim == 2:
         return np.ones(len(rows), dtype=np.bool_)
-    gone = np.setdiff1d(truth["forget"], truth["retain"])
-    kept: NDArray[np.bool_] = ~np.isin(rows, gone)
-    return kept
+    forgotten = np.setdiff1d(truth["forget"], truth["retain"])
+    remaining: NDArray[np.bool_] = ~np.isin(rows, forgotten)
+    return remaining
 
 
 def _mislabelled(logits: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], IntArray]:
-    """Rows once with every wrong label: another class, or one attribute turned over."""
+    """Rows once with every wrong label: another class, or one attribute flipped."""
     truth = np.asarray(labels, dtype=np.int64)
     if truth.ndim == 2:
-        wrong = [truth ^ (np.arange(truth.shape[1]) == turned) for turned in range(truth.shape[1])]
+        wrong = [truth ^ (np.arange(truth.shape[1]) == flipped) for flipped in range(truth.shape[1])]
     else:
         wrong = [(truth + step) % logits.shape[-1] for step in range(1, logits.shape[-1])]
     return np.concatenate([logits] * len(wrong), axis=1), np.concatenate(wrong)
