@@ -40,7 +40,7 @@ class Registry(Generic[T]):
 
     A target may be given as ``"package.module:attribute"``; it is then imported on first use, so that listing names
     costs nothing. Names of installed plug-ins come from the entry-point group, and never replace names of this package.
-    A family stands for all names ``prefix/NAME``, which another library knows.
+    A family contains all names ``prefix/NAME``, which another library knows.
 
     The registry of a package is a variable in its ``__init__.py`` that is named like the package. The package's modules
     register what they define with a decorator::

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, hardware and commit, for the manifest."""
+"""The environment of a run, for its manifest: versions, hardware and commit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this file lies in; None for an installed package."""
+    """The commit of the checkout that contains this file; None for an installed package."""
     folder = Path(__file__).resolve().parents[3]
     if not (folder / ".git").exists():
         return None

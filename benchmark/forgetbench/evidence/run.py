@@ -1,9 +1,8 @@
-"""Evidence: what unlearned models answered, with a manifest that says how it came about.
+"""Evidence: the predictions of unlearned models, with a manifest that says how they were made.
 
-A *run* is a folder: ``manifest.json`` and one ``d<draw>-s<seed>.npz`` for each unlearned model, its logits on the
-fixed lists of examples. Beside them lie, in ``originals/``, the answers of the originals that a method trained for
-itself, and, in ``steps/``, those after each request of a stream but the last. Local scoring reads the same files that
-are submitted.
+A *run* is a folder: ``manifest.json`` and one ``d<draw>-s<seed>.npz`` for each unlearned model, its logits on the fixed
+lists of examples. ``originals/`` has the predictions of the originals that a method trained for itself, and ``steps/``
+those after each request of a stream but the last. Local scoring reads the same files that are submitted.
 """
 
 from __future__ import annotations

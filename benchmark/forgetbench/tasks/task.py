@@ -18,7 +18,7 @@ from forgetbench.tasks.recipe import Recipe
 
 CATALOG = Path(__file__).parents[1] / "catalog"
 PLACES = frozenset({"path", "checkpoint", "scores"})
-"""RunConfig that say where a file or a folder lies."""
+"""Options whose value is the path of a file or folder."""
 
 INDICES = "-indices-"
 """Separates a task's name from the hash of the index file that replaces its scenario."""
@@ -36,7 +36,7 @@ class Choice(Section):
     name: str
     """Its name in the registry."""
     options: JsonObject = Field(default={})
-    """RunConfig by keyword; those left out keep their defaults."""
+    """Options by keyword; the others have their defaults."""
 
     def shaping(self) -> JsonObject:
         """Name and options without paths on this machine, which shape no result.

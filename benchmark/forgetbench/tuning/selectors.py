@@ -1,7 +1,7 @@
 """Selectors of tuning trials (protocol section 6): without any oracle, or by the distance to development oracles.
 
-Both are functions of arrays; smaller values are better. A trial is *collapsed* if a model loses more validation accuracy
-than the utility gate allows a single seed, or loses a whole class; it is chosen only if all trials collapsed.
+Both are functions of arrays; smaller values are better. A trial is *collapsed* if a model loses more validation
+accuracy than the utility gate allows a single seed, or loses a whole class; it is chosen only if all trials collapsed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Judgment(NamedTuple):
 def oracle_free(unlearned: Population, originals: Population, labels: Labels, *, mislabelled: bool) -> Judgment:
     """|AUC - 0.5| of the loss attack of the forget set against validation, plus the drop in validation accuracy.
 
-    The attack is matched by label, and its AUC is averaged over models. Two cases are special, and need no oracle either.
+    The attack is matched by label, and its AUC is averaged over models. Two cases are special, without oracles:
     If the labels of the forget set are wrong, an unseen row that resembles a forgotten one has a wrong label too, so
     each validation row is used once with every wrong label. If whole classes are forgotten, validation accuracy counts
     the remaining classes, and the accuracy on the forgotten ones is added to the value.
