@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from support import skip
 
-UNIT = {"cli", "datasets", "evidence", "metrics", "runner", "scoring", "tasks"}
-"""Folders whose quick tests are the unit tier."""
+UNIT = {"cli", "datasets", "evidence", "metrics", "scoring", "tasks"}
+"""Folders whose tests are the unit tier."""
+NOT_UNIT = {"test_calibration.py", "test_probe_on_a_board.py", "test_score_arrays.py", "test_scoring.py"}
+"""Files in these folders that score whole boards, which takes seconds a test."""
 SYSTEM_FIXTURES = {"chromium", "postgres_server"}
 """A test that uses one of these needs an apt package: it is a system test."""
 
@@ -25,7 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if SYSTEM_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("system")
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        if folder in UNIT and not any(item.iter_markers("slow")) and not any(item.iter_markers("system")):
+        is_long = item.path.name in NOT_UNIT or item.get_closest_marker("slow") or item.get_closest_marker("system")
+        if folder in UNIT and not is_long:
             item.add_marker("unit")
 
 
