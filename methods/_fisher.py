@@ -153,7 +153,7 @@ class _GradientSums:
         # a per-example gradient counts as its part of one batched backward, however it is computed
         loss = self._example_losses(self._model(images), labels).sum()
         torch.autograd.grad(loss, list(self._parameters.values()))
-        with count.ignored():
+        with count.paused():
             self._add(images, labels)
 
     def _add(self, images: Tensor, labels: Tensor) -> None:
@@ -227,7 +227,7 @@ def _expandable_parameters(
     if not copies:
         return []
     count = active_flop_count()
-    with count.ignored() if count else nullcontext():
+    with count.paused() if count else nullcontext():
         try:
             logits = functional_call(model, copies, (image.repeat(2, 1, 1, 1),))
             loss = example_losses(logits, label.repeat_interleave(2, 0))[1]

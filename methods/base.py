@@ -15,7 +15,7 @@ from forgetbench.methods._card import MethodCard, TaskFacts, default_card
 from forgetbench.options import OptionDoc, Options, Scalar
 from forgetbench.options import option as param
 from forgetbench.training import Examples, LossFunction, Recipe
-from forgetbench.training.compute import derived_generator, derived_seed
+from forgetbench.training.compute import derive_generator, derive_seed
 
 __all__ = ["Examples", "ForgetRequest", "Method", "MethodCard", "Recipe", "TaskFacts", "param"]
 
@@ -60,11 +60,11 @@ class ForgetRequest:
 
     def derive_seed(self, *stream: int) -> int:
         """A seed for one stream of random choices, such as an epoch."""
-        return derived_seed(self.seed, *stream)
+        return derive_seed(self.seed, *stream)
 
     def generator(self, *stream: int) -> torch.Generator:
         """A generator on the CPU for one stream of random choices."""
-        return derived_generator(self.seed, *stream)
+        return derive_generator(self.seed, *stream)
 
     def log(self, name: str, value: float | str) -> None:
         """Record a number or a remark, such as the ratio of weights that changed."""

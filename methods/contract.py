@@ -177,7 +177,7 @@ class Battery:
         """Why the method does not apply here, if it does not."""
         scenario = self.kind.card.scenarios[0].replace("*", "class")
         outputs = ATTRIBUTES if attributes else CLASSES
-        like = self.spec(attributes).build(0).body.like
+        like = self.spec(attributes).build(0).body.similar_to
         facts = TaskFacts(network=self.network, like=like, scenario=scenario, attributes=attributes, outputs=outputs)
         return self.method().applies_to(facts)
 

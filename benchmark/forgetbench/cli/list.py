@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -17,11 +16,11 @@ if TYPE_CHECKING:
     from forgetbench.methods.hyperparameters import Scalar
 
 Kind = Literal["tasks", "datasets", "methods", "metrics", "scenarios", "networks"]
-Shown = Literal["task", "dataset", "method", "metric", "scenario"]
+Shown = Literal["task", "dataset", "method", "metric", "scenario", "network"]
 
 
 class Option(NamedTuple):
-    """An option of an image set or a scenario."""
+    """An option of an image set, a scenario or a network."""
 
     name: str
     default: object
@@ -138,11 +137,9 @@ def _task(name: str) -> Description:
     from forgetbench.networks import networks
 
     task = load_task(name)
-    arguments = inspect.signature(networks.get(task.network.name)).parameters.items()
-    defaults = {key: value.default for key, value in arguments if value.kind is value.KEYWORD_ONLY}
     options = {
         "image_set": make_loader(task.image_set.name, task.image_set.options).to_dict(),
-        "network": {**defaults, **task.network.options},
+        "network": networks.get(task.network.name).from_dict(task.network.options).to_dict(),
         "scenario": make_scenario(task.scenario.name, task.scenario.options).to_dict(),
     }
     parts = {part: getattr(task, part).model_copy(update={"options": values}) for part, values in options.items()}
@@ -185,6 +182,13 @@ def _scenario(name: str) -> Description:
     return Description(fields, {"options": _options(scenario.options())})
 
 
+def _network(name: str) -> Description:
+    from forgetbench.networks import networks
+
+    network = networks.get(name)
+    return Description({"name": name, "about": network.__doc__ or ""}, {"options": _options(network.options())})
+
+
 def _options(documents: Sequence[Any]) -> list[Mapping[str, object]]:
     return [Option(each.name, each.default, each.kind, each.range, each.help)._asdict() for each in documents]
 
@@ -208,6 +212,7 @@ _DESCRIPTIONS: dict[Shown, Callable[[str], Description]] = {
     "method": _method,
     "metric": _metric,
     "scenario": _scenario,
+    "network": _network,
 }
 
 

@@ -237,7 +237,7 @@ def _load(context: TaskContext, path: Path) -> nn.Module:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
-    network = context.data.network_spec.build(0, start=False)
+    network = context.data.network_spec.build(0, load_weights=False)
     problems = _state_dict_errors(state, network.state_dict())
     if problems:
         raise UsageError(f"{path.name} does not fit the network of {context.task.name}: {'; '.join(problems)}.")

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.registry import Registry
 
 if TYPE_CHECKING:
-    from forgetbench.networks.base import Body, ImageShape, Network, NetworkSpec, build_network
+    from forgetbench.networks.base import Architecture, Body, ImageShape, Network, NetworkSpec, build_network
 
-__all__ = ["Body", "ImageShape", "Network", "NetworkSpec", "build_network", "networks"]
+__all__ = ["Architecture", "Body", "ImageShape", "Network", "NetworkSpec", "build_network", "networks"]
 
-networks: Registry[Callable[..., Body]] = Registry(
+networks: Registry[type[Architecture]] = Registry(
     "network", entry_points="forgetbench.networks", package="forgetbench.networks"
 )
-"""Name -> function that builds the network's body."""
+"""Name -> class of the network's options, which builds its body."""
 
 
 def __getattr__(name: str) -> Any:

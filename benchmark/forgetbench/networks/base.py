@@ -1,30 +1,32 @@
-"""Build a network by name: two small ones that need torch alone, resnet18 and vit out of timm, and others by file.
+"""Networks: what all of them have in common, how one is built by name, and cnn, mlp, resnet18 and vit.
 
-Every network takes float images in [0,1] and normalizes inside, so that nobody forgets to. It has `features` (the
-penultimate layer), a linear `head`, and an ordered list `blocks`, whatever library its body came from.
-This file shapes every model that was ever stored: a new network belongs into a file of its own, which shapes only the
-models that use it.
+Every network takes float images in [0, 1] and normalizes them inside, so that normalization cannot be forgotten. It has
+`features` (the penultimate layer), a linear `head`, and an ordered list `blocks`, whatever library its body comes from.
+
+Every stored model depends on this file: put a new network into a file of its own, on which only the models that use it
+depend.
 """
 
 from __future__ import annotations
 
-import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from forgetbench.errors import UsageError
 from forgetbench.networks import networks
-from forgetbench.registry import unknown
+from forgetbench.options import Options, option
 from forgetbench.training.compute import seeded
 
 
 class ImageShape(NamedTuple):
-    """What a network looks at."""
+    """Shape of the images that a network receives."""
 
     channels: int
     height: int
@@ -32,30 +34,50 @@ class ImageShape(NamedTuple):
 
 
 class Body(nn.Module):
-    """All of a network but its head: normalized images (B,C,H,W) -> features (B, `width`)."""
+    """A network without its head: normalized images (B, C, H, W) -> features (B, `width`)."""
 
     width: int
-    like: str = ""
-    """The network of this file that it is built like, if any: what methods say of that one holds for it."""
+    similar_to: str = ""
+    """Name of a similar network of this file, if any: methods that support that one also support this one."""
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The stages in the order in which an image passes them."""
+        """The stages in the order of the forward pass."""
         raise NotImplementedError
 
-    def adapted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict of the library that the body came from, as one of this body; as it is where there is none."""
+    def convert_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Convert a state dict of the library that the body comes from; unchanged if there is no such library.
+
+        Args:
+            state: Parameter name -> tensor.
+        """
         return dict(state)
 
 
-class BodyBuilder(Protocol):
-    """Makes the body of a network from the shape of an image and the options of its kind."""
+@dataclass(frozen=True, kw_only=True)
+class Architecture(Options, ABC):
+    """A kind of network with its options: a frozen, keyword-only dataclass that builds the body for images of a shape.
 
-    def __call__(self, shape: ImageShape, **options: Any) -> Body: ...  # noqa: D102
+    Every architecture also has these options: its networks can start from the weights of a file.
+    """
+
+    checkpoint: str = option("", help="File of weights to start from; none: random initial weights.")
+    sha256: str = option("", help="SHA-256 of that file.")
+
+    @abstractmethod
+    def build_body(self, shape: ImageShape) -> Body:
+        """Build a newly initialized body; initial weights are drawn from torch's global random state.
+
+        Args:
+            shape: Shape of the images.
+
+        Raises:
+            UsageError: The options do not fit each other or the shape.
+        """
 
 
-START: tuple[str, ...] = ("pretrained", "checkpoint", "sha256")
-"""RunConfig that say from what weights a network starts; the last two are known to all networks."""
+WEIGHT_OPTIONS: tuple[str, ...] = ("pretrained", "checkpoint", "sha256")
+"""Options that determine the weights that a network starts from."""
 
 
 class Network(nn.Module):
@@ -63,8 +85,8 @@ class Network(nn.Module):
 
     Args:
         body: Normalized images to features.
-        outputs: Classes, or attributes: one logit each.
-        mean: Mean of each channel, of pixels in [0,1].
+        outputs: Number of classes or attributes: one logit each.
+        mean: Mean of each channel, of pixels in [0, 1].
         std: Standard deviation of each channel, above zero.
     """
 
@@ -80,21 +102,21 @@ class Network(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The body's stages in order; the head is not among them."""
+        """The body's stages in order, without the head."""
         return self.body.blocks
 
     def features(self, images: Tensor) -> Tensor:
-        """Penultimate features (B, F) of images (B,C,H,W) in [0,1]."""
+        """Compute penultimate features (B, F) of images (B, C, H, W) in [0, 1]."""
         return cast("Tensor", self.body((images - self.mean) / self.std))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, outputs) of images (B,C,H,W) in [0,1]."""
+        """Compute logits (B, outputs) of images (B, C, H, W) in [0, 1]."""
         return cast("Tensor", self.head(self.features(images)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """All that `build_network` needs but the seed."""
+    """Arguments of `build_network` except the seed; part of the cache key of every model."""
 
     name: str
     channels: int
@@ -105,11 +127,17 @@ class NetworkSpec:
     std: tuple[float, ...]
     options: Mapping[str, Any]
 
-    def build(self, seed: int, *, start: bool = True) -> Network:
-        """A newly initialized network of this kind; without `start`, one whose weights are to be replaced anyway."""
+    def build(self, seed: int, *, load_weights: bool = True) -> Network:
+        """Build a newly initialized network.
+
+        Args:
+            seed: Seed of the initial weights.
+            load_weights: Whether to load pretrained weights or a checkpoint, if the options name any; not needed if the
+                weights are replaced afterwards.
+        """
         return build_network(
             self.name,
-            options={key: value for key, value in self.options.items() if start or key not in START},
+            options={key: value for key, value in self.options.items() if load_weights or key not in WEIGHT_OPTIONS},
             channels=self.channels,
             height=self.height,
             width=self.width,
@@ -132,49 +160,49 @@ def build_network(
     std: Sequence[float],
     seed: int,
 ) -> Network:
-    """A newly initialized network in eval mode, the same bits for the same seed.
+    """Build a newly initialized network in eval mode; equal seeds give equal bits.
 
-    The caller's random state is neither read nor changed.
+    The caller's random state is neither used nor changed.
 
     Args:
-        name: Its name in the registry.
-        options: RunConfig of the network; with `checkpoint` (a file) and `sha256` (of it) it starts from those weights.
-        channels: Of an image.
-        height: Of an image.
-        width: Of an image.
-        outputs: Classes, or attributes.
-        mean: Mean of each channel.
+        name: Name in the registry.
+        options: Options of the network.
+        channels: Channels of an image.
+        height: Height of an image in pixels.
+        width: Width of an image in pixels.
+        outputs: Number of classes or attributes.
+        mean: Mean of each channel, of pixels in [0, 1].
         std: Standard deviation of each channel.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
 
     Raises:
-        UsageError: There is no such network or option, an option is out of range, the shape does not suit it, or the
-            weights to start from are missing or others than expected.
+        UsageError: The network or an option is unknown, an option is out of range or does not fit the shape, or the
+            weights to start from are missing or have another SHA-256.
     """
-    builder = networks.get(name)
-    parameters = inspect.signature(builder).parameters.items()
-    own = [key for key, value in parameters if value.kind is value.KEYWORD_ONLY]
-    known = [*own, *(key for key in START[1:] if key not in own)]
-    for key in options:
-        if key not in known:
-            raise UsageError(unknown(f"option of network {name}", key, known))
+    architecture = networks.get(name).from_dict(options)
     if not len(mean) == len(std) == channels or min(std) <= 0:
-        raise UsageError(f"mean {tuple(mean)} and std {tuple(std)} need {channels} values each, std above 0")
+        raise UsageError(
+            f"mean {tuple(mean)} and std {tuple(std)} must have {channels} values each, and std must be > 0."
+        )
     if outputs < 1:
-        raise UsageError(f"a network needs at least one output, not {outputs}")
+        raise UsageError(f"A network needs at least one output, not {outputs}.")
     with seeded(seed):
-        body = builder(ImageShape(channels, height, width), **{key: options[key] for key in options if key in own})
-        network = Network(body, outputs, mean, std)
-    if {"checkpoint", "sha256"} & set(options):
-        from forgetbench.networks.pretrained import start_from
+        network = Network(architecture.build_body(ImageShape(channels, height, width)), outputs, mean, std)
+    if architecture.checkpoint or architecture.sha256:
+        from forgetbench.networks.pretrained import load_checkpoint
 
-        start_from(network, options.get("checkpoint", ""), options.get("sha256", ""))
+        load_checkpoint(network, architecture.checkpoint, architecture.sha256)
     return network.eval()
 
 
 def source_modules(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The modules other than this one that shape a network."""
-    modules = {inspect.unwrap(networks.get(name)).__module__}
+    """Return the modules, other than this one, that a network depends on.
+
+    Args:
+        name: Name in the registry.
+        options: Options of the network.
+    """
+    modules = {networks.get(name).__module__}
     if {"checkpoint", "sha256"} & set(options):
         modules.add("forgetbench.networks.pretrained")
     return tuple(sorted(modules - {__name__}))
@@ -197,45 +225,66 @@ class _Stages(Body):
 
 
 @networks.register("cnn")
-def cnn(shape: ImageShape, *, width: int = 32) -> Body:
+@dataclass(frozen=True, kw_only=True)
+class Cnn(Architecture):
     """Three convolutions of `width`, 2 and 4 times as many channels, each with batch-norm; features by the mean.
 
-    From 24 pixels the first one has stride 2 and from 48 stride 4: one thread then trains several thousand images
-    per second on a CPU.
+    From 24 pixels the first one has stride 2, and from 48 pixels stride 4: one CPU thread then trains several thousand
+    images per second.
     """
-    check_whole("cnn", "width", width, 1, 1024)
-    smallest = min(shape.height, shape.width)
-    if smallest < 8:
-        raise UsageError(f"network cnn needs images of 8 pixels and more, not {shape.height} x {shape.width}")
-    stride = 1 if smallest < 24 else 2 if smallest < 48 else 4
-    sizes = (shape.channels, width, 2 * width, 4 * width)
-    return _Stages(
-        [
-            nn.Sequential(
-                nn.Conv2d(before, after, 3 if place or stride < 4 else 5, stride if place == 0 else 1, 1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(),
-                nn.MaxPool2d(2) if place < 2 else nn.Identity(),
-            )
-            for place, (before, after) in enumerate(pairwise(sizes))
-        ],
-        sizes[-1],
-    )
+
+    option_owner = "network 'cnn'"
+
+    width: int = option(32, help="Channels of the first convolution.", ge=1, le=1024)
+
+    def build_body(self, shape: ImageShape) -> Body:
+        """Build the body.
+
+        Raises:
+            UsageError: Images are smaller than 8 pixels.
+        """
+        smallest = min(shape.height, shape.width)
+        if smallest < 8:
+            raise UsageError(f"Network cnn needs images of at least 8 pixels, not {shape.height} x {shape.width}.")
+        stride = 1 if smallest < 24 else 2 if smallest < 48 else 4
+        sizes = (shape.channels, self.width, 2 * self.width, 4 * self.width)
+        return _Stages(
+            [
+                nn.Sequential(
+                    nn.Conv2d(
+                        inputs, outputs, 3 if number or stride < 4 else 5, stride if number == 0 else 1, 1, bias=False
+                    ),
+                    nn.BatchNorm2d(outputs),
+                    nn.ReLU(),
+                    nn.MaxPool2d(2) if number < 2 else nn.Identity(),
+                )
+                for number, (inputs, outputs) in enumerate(pairwise(sizes))
+            ],
+            sizes[-1],
+        )
 
 
 @networks.register("mlp")
-def mlp(shape: ImageShape, *, hidden: Sequence[int] = (256, 128), batch_norm: bool = False) -> Body:
-    """Linear layers of the sizes `hidden` with ReLU, and with batch-norm before it if asked for."""
-    if isinstance(hidden, int) or not hidden:
-        raise UsageError(f"option hidden of network mlp is a list of layer sizes, such as [256, 128], not {hidden!r}")
-    for size in hidden:
-        check_whole("mlp", "hidden", size, 1, 65536)
-    stages = []
-    for place, (before, after) in enumerate(pairwise((shape.channels * shape.height * shape.width, *hidden))):
-        flatten = [nn.Flatten()] if place == 0 else []
-        norm = [nn.BatchNorm1d(after)] if batch_norm else []
-        stages.append(nn.Sequential(*flatten, nn.Linear(before, after), *norm, nn.ReLU()))
-    return _Stages(stages, hidden[-1])
+@dataclass(frozen=True, kw_only=True)
+class Mlp(Architecture):
+    """Linear layers of the sizes `hidden` with ReLU, optionally with batch-norm before it."""
+
+    option_owner = "network 'mlp'"
+
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1)] = option(
+        (256, 128), help="Sizes of the hidden layers."
+    )
+    batch_norm: bool = option(False, help="Whether every layer has batch-norm.")
+
+    def build_body(self, shape: ImageShape) -> Body:
+        """Build the body."""
+        stages = []
+        sizes = (shape.channels * shape.height * shape.width, *self.hidden)
+        for number, (inputs, outputs) in enumerate(pairwise(sizes)):
+            flatten = [nn.Flatten()] if number == 0 else []
+            norm = [nn.BatchNorm1d(outputs)] if self.batch_norm else []
+            stages.append(nn.Sequential(*flatten, nn.Linear(inputs, outputs), *norm, nn.ReLU()))
+        return _Stages(stages, self.hidden[-1])
 
 
 class _TimmBody(Body):
@@ -256,68 +305,75 @@ class _TimmBody(Body):
 
 
 @networks.register("resnet18")
-def resnet18(shape: ImageShape) -> Body:
+@dataclass(frozen=True, kw_only=True)
+class ResNet18(Architecture):
     """ResNet-18 of timm; below 64 pixels its stem is one 3x3 convolution of stride 1, without pooling."""
-    import timm
 
-    model = timm.create_model("resnet18", num_classes=0, in_chans=shape.channels)
-    if min(shape.height, shape.width) < 64:
-        model.conv1 = nn.Conv2d(shape.channels, 64, 3, 1, 1, bias=False)
-        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-        model.maxpool = nn.Identity()
-    return _TimmBody(model, ("layer1", "layer2", "layer3", "layer4"))
+    option_owner = "network 'resnet18'"
+
+    def build_body(self, shape: ImageShape) -> Body:
+        """Build the body."""
+        import timm
+
+        model = timm.create_model("resnet18", num_classes=0, in_chans=shape.channels)
+        if min(shape.height, shape.width) < 64:
+            model.conv1 = nn.Conv2d(shape.channels, 64, 3, 1, 1, bias=False)
+            nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+            model.maxpool = nn.Identity()
+        return _TimmBody(model, ("layer1", "layer2", "layer3", "layer4"))
 
 
 @networks.register("vit")
-def vit(
-    shape: ImageShape,
-    *,
-    patch: int | None = None,
-    dim: int = 64,
-    depth: int = 4,
-    heads: int = 4,
-    mlp_ratio: float = 2.0,
-) -> Body:
+@dataclass(frozen=True, kw_only=True)
+class Vit(Architecture):
     """A small vision transformer of timm, features by the mean over patches, without dropout.
 
-    The default patch is the smallest that cuts the image into at most 8 x 8 of them (4 x 4 below 24 pixels).
+    The default patch is the smallest that divides the image into at most 8 x 8 patches (4 x 4 below 24 pixels).
     """
-    from timm.models.vision_transformer import VisionTransformer
 
-    for name, value in (("dim", dim), ("depth", depth), ("heads", heads)):
-        check_whole("vit", name, value, 1, 4096)
-    if dim % heads:
-        raise UsageError(f"option dim of network vit must be a multiple of heads, not {dim} with {heads} heads")
-    side = _patch(shape) if patch is None else patch
-    check_whole("vit", "patch", side, 1, 4096)
-    if shape.height % side or shape.width % side:
-        raise UsageError(f"option patch of network vit must divide {shape.height} and {shape.width}, not {side}")
-    model = VisionTransformer(
-        img_size=(shape.height, shape.width),
-        patch_size=side,
-        in_chans=shape.channels,
-        num_classes=0,
-        global_pool="avg",
-        class_token=False,
-        embed_dim=dim,
-        depth=depth,
-        num_heads=heads,
-        mlp_ratio=mlp_ratio,
-    )
-    for block in cast("Any", model).blocks:
-        # the fused kernels have no second derivative, which Hessian methods need, and no FLOP formula on a CPU
-        block.attn.fused_attn = False
-    return _TimmBody(model, ("blocks",))
+    option_owner = "network 'vit'"
+
+    patch: int | None = option(None, help="Side of a patch in pixels; none: chosen by the size.", ge=1, le=4096)
+    dim: int = option(64, help="Width of the embedding, a multiple of `heads`.", ge=1, le=4096)
+    depth: int = option(4, help="Number of blocks.", ge=1, le=4096)
+    heads: int = option(4, help="Attention heads.", ge=1, le=4096)
+    mlp_ratio: float = option(2.0, help="Width of the feed-forward layers, as a multiple of `dim`.", gt=0)
+
+    def build_body(self, shape: ImageShape) -> Body:
+        """Build the body.
+
+        Raises:
+            UsageError: `heads` does not divide `dim`, or `patch` does not divide the image.
+        """
+        from timm.models.vision_transformer import VisionTransformer
+
+        if self.dim % self.heads:
+            raise UsageError(
+                f"{self.option_owner}: dim must be a multiple of heads; {self.dim} is not a multiple of {self.heads}."
+            )
+        side = _default_patch(shape) if self.patch is None else self.patch
+        if shape.height % side or shape.width % side:
+            raise UsageError(f"{self.option_owner}: patch must divide {shape.height} and {shape.width}, not be {side}.")
+        model = VisionTransformer(
+            img_size=(shape.height, shape.width),
+            patch_size=side,
+            in_chans=shape.channels,
+            num_classes=0,
+            global_pool="avg",
+            class_token=False,
+            embed_dim=self.dim,
+            depth=self.depth,
+            num_heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+        )
+        for block in cast("Any", model).blocks:
+            # fused kernels have no second derivative, which Hessian methods need, and no FLOP formula on a CPU
+            block.attn.fused_attn = False
+        return _TimmBody(model, ("blocks",))
 
 
-def _patch(shape: ImageShape) -> int:
+def _default_patch(shape: ImageShape) -> int:
     longest = max(shape.height, shape.width)
     most = 8 if longest >= 24 else 4
     fitting = [side for side in range(1, longest + 1) if shape.height % side == 0 and shape.width % side == 0]
     return next((side for side in fitting if longest / side <= most), fitting[-1])
-
-
-def check_whole(network: str, name: str, value: object, low: int, high: int) -> None:
-    """Refuse (UsageError) a value of an option that is no whole number in a range."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UsageError(f"option {name} of network {network} must be a whole number in [{low}, {high}], not {value!r}")

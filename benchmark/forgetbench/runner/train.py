@@ -58,7 +58,7 @@ def prepare_task(job: PrepareJob) -> PreparedTask:
     card, network = data.partition.card, context.blank_network
     facts = TaskFacts(
         network=job.task.network.name,
-        like=network.body.like,
+        like=network.body.similar_to,
         scenario=job.task.scenario.name,
         attributes=data.attributes,
         outputs=len(data.partition.train.classes),

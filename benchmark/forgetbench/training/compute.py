@@ -1,4 +1,4 @@
-"""How arithmetic is run: seeds, memory layout, precision, and the count of floating-point operations."""
+"""Seeds, memory layout, precision, and the count of floating-point operations."""
 
 from __future__ import annotations
 
@@ -12,35 +12,43 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def derived_seed(seed: int, *stream: int) -> int:
-    """A seed for one stream of random numbers (an epoch, a purpose) out of the request's seed.
+def derive_seed(seed: int, *stream: int) -> int:
+    """Derive the seed of one stream of random numbers (of an epoch, or for a purpose).
 
-    Mixed by numpy's SeedSequence, since torch's generator on a CPU looks at the low 32 bits of a seed alone.
+    numpy's SeedSequence mixes all bits, since torch's generator on a CPU uses only the low 32 bits of a seed.
+
+    Args:
+        seed: Seed of all streams.
+        stream: Numbers that identify the stream.
     """
     entropy = (seed % 2**63, *(part % 2**63 for part in stream))
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
-def derived_generator(seed: int, *stream: int) -> torch.Generator:
-    """A generator of `derived_seed`, always on the CPU, so that a GPU sees the same numbers."""
-    return torch.Generator().manual_seed(derived_seed(seed, *stream))
+def derive_generator(seed: int, *stream: int) -> torch.Generator:
+    """Return a generator with the seed of `derive_seed`, always on the CPU, so that a GPU uses the same numbers."""
+    return torch.Generator().manual_seed(derive_seed(seed, *stream))
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Set torch's global random state for what can draw from nothing else (layers' initial weights, dropout).
+    """Seed torch's global random state, for code that uses no generator (layers' initial weights, dropout).
 
-    The caller's state is put back afterwards, on the CPU and on the device, whatever happens inside.
+    The caller's state is restored afterwards, on the CPU and on the device, also after an exception.
+
+    Args:
+        seed: The seed.
+        device: Device whose random state is also seeded.
     """
     device = torch.device(device)
     state = torch.random.get_rng_state()
     on_gpu = device.type == "cuda"
     gpu_state = torch.cuda.get_rng_state(device) if on_gpu else None
     try:
-        torch.default_generator.manual_seed(derived_seed(seed))
+        torch.default_generator.manual_seed(derive_seed(seed))
         if on_gpu:
             with torch.cuda.device(device):
-                torch.cuda.manual_seed(derived_seed(seed))
+                torch.cuda.manual_seed(derive_seed(seed))
         yield
     finally:
         torch.random.set_rng_state(state)
@@ -50,9 +58,9 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
 @contextmanager
 def channels_last(network: nn.Module) -> Iterator[None]:
-    """Keep convolutions' weights with the channels innermost meanwhile; a step is a fifth to a half faster so.
+    """Use the channels-last memory layout inside the block, which makes a step a fifth to a half faster.
 
-    The layout spreads from the weights to the activations. It is undone at the end, because a state-dict is stored
+    The layout propagates from the weights to the activations. It is undone at the end, because state dicts are stored
     as contiguous arrays.
     """
     network.to(memory_format=torch.channels_last)
@@ -63,39 +71,39 @@ def channels_last(network: nn.Module) -> Iterator[None]:
 
 
 def autocast(device: torch.device, *, enabled: bool) -> AbstractContextManager[object]:
-    """bfloat16 where it helps: on a GPU, if asked for. On a CPU it would be slower and give other bits."""
+    """Use bfloat16 on a GPU if it is enabled. On a CPU it would be slower and give other bits."""
     if enabled and device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
 
 
 class FlopCount:
-    """Floating-point operations so far (two per multiply-add), by torch's counter."""
+    """Count of floating-point operations (two per multiply-add), by torch's counter."""
 
     def __init__(self, counter: FlopCounterMode) -> None:
         self._counter = counter
-        self._miscounted = 0
+        self._excluded = 0
 
     @property
     def total(self) -> int:
-        """The operations counted, what was miscounted put right."""
-        return int(self._counter.get_total_flops()) - self._miscounted
+        """The number of operations so far, without those of `paused` blocks."""
+        return int(self._counter.get_total_flops()) - self._excluded
 
     @contextmanager
-    def ignored(self) -> Iterator[None]:
-        """Count nothing of what happens inside."""
+    def paused(self) -> Iterator[None]:
+        """Count no operation inside the block."""
         before = self._counter.get_total_flops()
         try:
             yield
         finally:
-            self._miscounted += int(self._counter.get_total_flops() - before)
+            self._excluded += int(self._counter.get_total_flops() - before)
 
 
 _active: ContextVar[FlopCount | None] = ContextVar("active_flop_count", default=None)
 
 
 class _NoModules:
-    """Stands in for torch's tracker of modules, whose hooks refuse gradients with respect to images."""
+    """Replacement for torch's tracker of modules, whose hooks do not support gradients with respect to images."""
 
     parents = frozenset({"Global"})
 
@@ -108,7 +116,7 @@ class _NoModules:
 
 @contextmanager
 def count_flops() -> Iterator[FlopCount]:
-    """Count the operations of the block; `total` of what it gives can be read while inside and afterwards."""
+    """Count the operations of the block; read `total` of the result inside it or afterwards."""
     mode = FlopCounterMode(display=False)
     mode.mod_tracker = _NoModules()  # type: ignore[assignment]
     with mode as counter:
@@ -121,5 +129,5 @@ def count_flops() -> Iterator[FlopCount]:
 
 
 def active_flop_count() -> FlopCount | None:
-    """The count that is being taken, if any; vmapped gradients ask, because torch's counter overcounts them."""
+    """Return the count of the enclosing `count_flops` block, if any, to correct for what torch's counter overcounts."""
     return _active.get()

@@ -1,7 +1,7 @@
-"""Fit a network and ask it: device-resident images, augmentation by the batch, the same bits for the same seed.
+"""Training and prediction: images stay on the device, batches are augmented as a whole, equal seeds give equal bits.
 
-A training set of small images fits in memory as bytes, so nothing is loaded while training: a batch is an index, a
-gather and a division by 255 (examples.py). `fit` trains by a `Recipe`; `predict` asks.
+A training set of small images fits in memory as bytes, so nothing is loaded during training: a batch is an index, a
+gather and a division by 255 (data.py). `fit` trains by a `Recipe`; `predict` computes logits.
 """
 
 from __future__ import annotations
@@ -17,38 +17,33 @@ from torch.nn import functional
 
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.tasks.recipe import Recipe
-from forgetbench.training.compute import autocast, channels_last, derived_seed, seeded
+from forgetbench.training.compute import autocast, channels_last, derive_seed, seeded
 from forgetbench.training.data import Examples, batch_sizes
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""What is minimized: (network, images (B,C,H,W) in [0,1], labels) -> a scalar."""
+"""Loss: (network, images (B, C, H, W) in [0, 1], labels) -> scalar."""
 
 
 class DivergedError(ForgetBenchError):
-    """The loss is no longer a number; the message names what ran, its epoch and its learning rate."""
+    """The loss became NaN or infinite; the message has the epoch and the learning rate."""
 
 
 def classification_loss(
     logits: Tensor, labels: Tensor, reduction: str = "mean", label_smoothing: float = 0.0
 ) -> Tensor:
-    """Cross-entropy for labels (B,); for attributes (B, A) the binary cross-entropy summed over the attributes.
+    """Compute the cross-entropy for classes, or the binary cross-entropy summed over attributes, in nats.
 
-    `reduction` is over examples: "mean", "sum", or "none" for shape (B,). In nats.
+    Args:
+        logits: (B, outputs).
+        labels: (B,) classes, or (B, A) zeros and ones.
+        reduction: Over examples: "mean", "sum", or "none" for a loss of shape (B,).
+        label_smoothing: Fraction of the target spread evenly over the classes.
     """
     if labels.ndim == 1:
         return functional.cross_entropy(logits, labels, reduction=reduction, label_smoothing=label_smoothing)
     targets = labels.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
-    each = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
-    return each if reduction == "none" else each.mean() if reduction == "mean" else each.sum()
-
-
-def criterion(label_smoothing: float = 0.0) -> LossFunction:
-    """The loss that networks are trained with: `classification_loss` of the network's answer."""
-
-    def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return classification_loss(network(images), labels, label_smoothing=label_smoothing)
-
-    return loss
+    losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
+    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
 
 
 def make_optimizer(
@@ -60,7 +55,19 @@ def make_optimizer(
     *,
     nesterov: bool = False,
 ) -> torch.optim.Optimizer:
-    """An optimizer by its name; fused, which on a CPU also saves half of the time of a step."""
+    """Make an optimizer, fused, which halves the time of a step on a CPU, too.
+
+    Args:
+        parameters: Parameters to train.
+        name: "sgd", "adam" or "adamw".
+        lr: Learning rate.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay.
+        nesterov: Whether SGD uses Nesterov momentum.
+
+    Raises:
+        UsageError: The name is unknown.
+    """
     trained = list(parameters)
     if name == "sgd":
         return torch.optim.SGD(
@@ -73,19 +80,26 @@ def make_optimizer(
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step (counted from 0): linear warm-up, then the schedule over what is left."""
+    """Compute the learning rate of a step: linear warm-up, then the schedule over the remaining steps.
+
+    Args:
+        recipe: Schedule, learning rate and number of epochs.
+        step: Number of the step, from 0.
+        steps_per_epoch: Steps per epoch.
+    """
     total = recipe.epochs * steps_per_epoch
     warmup = round(recipe.warmup_epochs * steps_per_epoch)
     if step < warmup:
         return recipe.lr * (step + 1) / warmup
-    done = (step - warmup) / max(total - warmup, 1)
+    progress = (step - warmup) / max(total - warmup, 1)
     if recipe.schedule == "cosine":
-        return recipe.lr * 0.5 * (1 + math.cos(math.pi * done))
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * progress))
     if recipe.schedule == "step":
         return recipe.lr * recipe.gamma ** sum(step // steps_per_epoch >= epoch for epoch in recipe.milestones)
     if recipe.schedule == "one-cycle":
-        low, turn = (0.04, done / 0.3) if done < 0.3 else (1e-4, 1 - (done - 0.3) / 0.7)
-        return recipe.lr * (low + (1 - low) * 0.5 * (1 - math.cos(math.pi * turn)))
+        # half a cosine from 0.04 of the highest rate up to it over 0.3 of the steps, and another down to 1e-4 of it
+        low, phase = (0.04, progress / 0.3) if progress < 0.3 else (1e-4, 1 - (progress - 0.3) / 0.7)
+        return recipe.lr * (low + (1 - low) * 0.5 * (1 - math.cos(math.pi * phase)))
     return recipe.lr
 
 
@@ -100,23 +114,23 @@ def fit(
 ) -> nn.Module:
     """Train a network in place by a recipe, and return it in eval mode.
 
-    On the CPU with one thread the same seed gives the same bits. The caller's random state is neither read nor changed.
+    On a CPU with one thread, equal seeds give equal bits. The caller's random state is neither used nor changed.
 
     Args:
-        network: Takes images in [0,1]; on the same device as the examples.
-        examples: At least two, since batch-norm has no variance of one.
-        recipe: How.
-        seed: Of order, augmentation, and whatever the network draws (dropout).
-        loss: What is minimized; None = cross-entropy with the recipe's label smoothing.
-        on_epoch: Called after each epoch (counted from 0) with its mean loss.
+        network: A network for images in [0, 1], on the same device as the examples.
+        examples: At least two, since batch-norm needs the variance of at least two.
+        recipe: Epochs, batch size, optimizer, schedule and augmentation.
+        seed: Seed of order, augmentation, and the network's own randomness (dropout).
+        loss: Loss to minimize; None: `classification_loss` with the recipe's label smoothing.
+        on_epoch: Called after each epoch with its number, from 0, and its mean loss.
 
     Raises:
         DivergedError: The loss became NaN or infinite.
         UsageError: There are fewer than two examples.
     """
     if len(examples) < 2:
-        raise UsageError(f"training needs at least two examples, not {len(examples)}")
-    minimized = loss if loss is not None else criterion(recipe.label_smoothing)
+        raise UsageError(f"Training needs at least two examples, not {len(examples)}.")
+    minimized = loss if loss is not None else _recipe_loss(recipe)
     optimizer = make_optimizer(
         network.parameters(),
         recipe.optimizer,
@@ -132,11 +146,18 @@ def fit(
             if not math.isfinite(mean):
                 lr = optimizer.param_groups[0]["lr"]
                 raise DivergedError(
-                    f"training diverged in epoch {epoch + 1} of {recipe.epochs} at learning rate {lr:.3g}"
+                    f"Training diverged in epoch {epoch + 1} of {recipe.epochs} at learning rate {lr:.3g}."
                 )
             if on_epoch is not None:
                 on_epoch(epoch, mean)
     return network.eval()
+
+
+def _recipe_loss(recipe: Recipe) -> LossFunction:
+    def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return classification_loss(network(images), labels, label_smoothing=recipe.label_smoothing)
+
+    return loss
 
 
 def _one_epoch(
@@ -148,9 +169,10 @@ def _one_epoch(
     loss: LossFunction,
     optimizer: torch.optim.Optimizer,
 ) -> float:
+    """Train for one epoch and return the mean loss."""
     steps = len(batch_sizes(len(examples), recipe.batch_size))
     total = torch.zeros((), device=examples.device)
-    batches = examples.batches(recipe.batch_size, derived_seed(seed, epoch), recipe.augment, recipe.crop_padding)
+    batches = examples.batches(recipe.batch_size, derive_seed(seed, epoch), recipe.augment, recipe.crop_padding)
     for position, (images, labels) in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch * steps + position, steps)
@@ -161,30 +183,36 @@ def _one_epoch(
         if recipe.grad_clip is not None:
             nn.utils.clip_grad_norm_(network.parameters(), recipe.grad_clip)
         optimizer.step()
-        total += value.detach().float() * len(images)  # read once per epoch: reading a GPU's number waits for it
+        total += value.detach().float() * len(images)  # read once per epoch: reading a value waits for the GPU
     return float(total) / len(examples)
 
 
 def predict(network: nn.Module, examples: Examples, batch_size: int = 512) -> NDArray[np.float32]:
-    """Logits (n, outputs) in float32: eval mode, in order, without augmentation; the network's mode is put back."""
-    return _ask(network, network, examples, batch_size)
+    """Compute logits (n, outputs) in float32, in eval mode and in order; the network's mode is restored.
+
+    Args:
+        network: A network for images in [0, 1].
+        examples: Images to predict.
+        batch_size: Images per batch.
+    """
+    return _predict(network, network, examples, batch_size)
 
 
 def predict_features(network: nn.Module, examples: Examples, batch_size: int = 512) -> NDArray[np.float32]:
-    """Penultimate features (n, F) in float32, asked as `predict` asks."""
-    return _ask(network, network.features, examples, batch_size)  # type: ignore[arg-type]
+    """Compute penultimate features (n, F) in float32, in the same way as `predict`."""
+    return _predict(network, network.features, examples, batch_size)  # type: ignore[arg-type]
 
 
-def _ask(
-    network: nn.Module, question: Callable[[Tensor], Tensor], examples: Examples, batch_size: int
+def _predict(
+    network: nn.Module, forward: Callable[[Tensor], Tensor], examples: Examples, batch_size: int
 ) -> NDArray[np.float32]:
     was_training = network.training
     network.eval()
     try:
         with torch.inference_mode():
-            answers = [question(images).float().cpu() for images, _ in examples.batches(batch_size)]
-            if not answers:  # an empty view has a shape too
-                answers = [question(torch.zeros_like(examples.images, dtype=torch.float32)).cpu()]
+            outputs = [forward(images).float().cpu() for images, _ in examples.batches(batch_size)]
+            if not outputs:  # an array of no rows needs the number of columns
+                outputs = [forward(torch.zeros_like(examples.images, dtype=torch.float32)).cpu()]
     finally:
         network.train(was_training)
-    return torch.cat(answers).numpy()
+    return torch.cat(outputs).numpy()

@@ -13,6 +13,7 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from support.training import make_spec
 
 from forgetbench.errors import UsageError
 from forgetbench.networks import Network, NetworkSpec
@@ -21,10 +22,7 @@ VIT = {"arguments": {"depth": 2, "embed_dim": 24, "num_heads": 2}}
 
 
 def spec(name: str, size: int = 32, channels: int = 3, outputs: int = 5, **options: Any) -> NetworkSpec:
-    mean, std = (0.4,) * channels, (0.2,) * channels
-    return NetworkSpec(
-        name=name, channels=channels, height=size, width=size, outputs=outputs, mean=mean, std=std, options=options
-    )
+    return make_spec(name, size, channels, outputs, **options)
 
 
 def saved(state: dict[str, Any], path: Path) -> dict[str, str]:
@@ -43,7 +41,7 @@ def same(first: Network, second: Network, part: str) -> bool:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_a_network_of_ours_starts_from_another_ones_weights(tmp_path: Path, suffix: str) -> None:
+def test_checkpoint_of_same_network_is_loaded(tmp_path: Path, suffix: str) -> None:
     trained = spec("cnn", width=4).build(7)
     options = saved(trained.state_dict(), tmp_path / f"weights{suffix}")
     start = spec("cnn", width=4, **options).build(1)
@@ -52,10 +50,10 @@ def test_a_network_of_ours_starts_from_another_ones_weights(tmp_path: Path, suff
     other = spec("cnn", width=4, outputs=3, **options).build(1)
     assert same(other, trained, "body")
     assert same(other, spec("cnn", width=4, outputs=3).build(1), "head")
-    assert same(spec("cnn", width=4, **options).build(1, start=False), spec("cnn", width=4).build(1), "body")
+    assert same(spec("cnn", width=4, **options).build(1, load_weights=False), spec("cnn", width=4).build(1), "body")
 
 
-def test_weights_in_the_format_of_timm_fit_other_sizes_channels_and_classes(tmp_path: Path) -> None:
+def test_timm_checkpoint_fits_other_sizes_and_channels(tmp_path: Path) -> None:
     published = timm.create_model("vit_tiny_patch16_224", num_classes=10, **VIT["arguments"])
     options = saved(published.state_dict(), tmp_path / "model.safetensors")
     name = "timm/vit_tiny_patch16_224"
@@ -68,7 +66,7 @@ def test_weights_in_the_format_of_timm_fit_other_sizes_channels_and_classes(tmp_
     torch.testing.assert_close(grey["patch_embed.proj.weight"], colors.sum(1, keepdim=True))
 
 
-def test_a_small_stem_starts_anew_where_the_file_has_a_large_one(tmp_path: Path) -> None:
+def test_checkpoint_with_large_stem_keeps_new_small_stem(tmp_path: Path) -> None:
     published = timm.create_model("resnet10t", num_classes=10)
     assert published.state_dict()["conv1.0.weight"].ndim == 4
     published = timm.create_model("resnet18", num_classes=10)
@@ -88,33 +86,33 @@ class Unsafe:
     [
         ({"sha256": "0" * 64}, "has SHA-256 .* it is another file"),
         ({"sha256": ""}, "needs option sha256"),
-        ({"checkpoint": "nowhere.pt"}, "There is no checkpoint nowhere.pt"),
+        ({"checkpoint": "nowhere.pt"}, "The checkpoint nowhere.pt does not exist"),
         ({"checkpoint": ""}, "give both, or neither"),
         ({"width": 8}, "other shapes.*stages.0.0.weight"),
     ],
 )
-def test_wrong_files_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_wrong_checkpoint_files_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     options = saved(spec("cnn", width=4).build(0).state_dict(), tmp_path / "w.pt")
     with pytest.raises(UsageError, match=message):
         spec("cnn", **{"width": 4, **options, **change}).build(0)
 
 
-def test_weights_of_torchvision_are_sent_to_the_network_that_takes_them(tmp_path: Path) -> None:
+def test_torchvision_checkpoint_error_suggests_timm_network(tmp_path: Path) -> None:
     options = saved(torchvision.models.resnet18(num_classes=10).state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(UsageError, match=r"lacks 120 of the 120 .*name timm/resnet18 instead of"):
+    with pytest.raises(UsageError, match=r"lacks 120 of the 120 .*use timm/resnet18 instead"):
         spec("resnet18", **options).build(0)
     spec("timm/resnet18", **options).build(0)
 
 
-def test_missing_tensors_foreign_networks_and_pickled_code_are_refused(tmp_path: Path) -> None:
+def test_incomplete_or_pickled_checkpoints_are_refused(tmp_path: Path) -> None:
     state = spec("cnn", width=4).build(0).state_dict()
     short = {name: value for name, value in state.items() if name != "body.stages.1.0.weight"}
     with pytest.raises(UsageError, match=r"lacks 1 of the .* stages.1.0.weight"):
         spec("cnn", width=4, **saved(short, tmp_path / "a.pt")).build(0)
     foreign = timm.create_model("resnet10t").state_dict()
-    with pytest.raises(UsageError, match=r"lacks .*Name the network that it was trained as"):
+    with pytest.raises(UsageError, match=r"lacks .*Use the network that the weights were trained with"):
         spec("timm/resnet18", **saved(foreign, tmp_path / "b.pt")).build(0)
-    with pytest.raises(UsageError, match="pickled code is never run"):
+    with pytest.raises(UsageError, match="never runs pickled code"):
         spec("cnn", width=4, **saved({"x": Unsafe()}, tmp_path / "c.pt")).build(0)
     with pytest.raises(UsageError, match="no state dict"):
         spec("cnn", width=4, **saved({"x": 3}, tmp_path / "d.pt")).build(0)
@@ -124,7 +122,7 @@ def test_missing_tensors_foreign_networks_and_pickled_code_are_refused(tmp_path:
         spec("cnn", width=4, checkpoint=str(tmp_path / "e.safetensors"), sha256=sha).build(0)
 
 
-def test_a_hub_out_of_reach_is_asked_once_and_in_silence(
+def test_unreachable_hub_fails_once_and_silently(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With the hub's own client; its server is a port on which nobody listens."""
@@ -136,13 +134,13 @@ def test_a_hub_out_of_reach_is_asked_once_and_in_silence(
             f"http://127.0.0.1:{closed.getsockname()[1]}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
         )
         start = time.monotonic()
-        with pytest.raises(UsageError, match="could not be fetched"):
+        with pytest.raises(UsageError, match="could not be downloaded"):
             spec("timm/resnet18.a1_in1k", pretrained=True).build(0)
     assert time.monotonic() - start < 15
     assert "Retry" not in capfd.readouterr().err
 
 
-def test_pretrained_weights_need_a_tag_and_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_needs_tag_and_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"named by their tag: .*timm/resnet18.a1_in1k"):
         spec("timm/resnet18", pretrained=True).build(0)
     with pytest.raises(UsageError, match="no pretrained weights of botnet50ts_256"):
@@ -155,7 +153,7 @@ def test_pretrained_weights_need_a_tag_and_a_connection(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", offline)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", None)
-    with pytest.raises(UsageError, match=r"could not be fetched \(no route to the hub\).*checkpoint and sha256"):
+    with pytest.raises(UsageError, match=r"could not be downloaded \(no route to the hub\).*checkpoint and sha256"):
         spec("timm/resnet18.a1_in1k", pretrained=True).build(0)
     assert len(asked) == 1
-    spec("timm/resnet18.a1_in1k", pretrained=True).build(0, start=False)
+    spec("timm/resnet18.a1_in1k", pretrained=True).build(0, load_weights=False)
