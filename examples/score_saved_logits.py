@@ -1,16 +1,16 @@
-"""Score logits that another suite has saved: no torch, no trainer, nothing of ours but `forgetbench.metrics`.
+"""Score saved logits of any code, without torch.
 
     python examples/score_saved_logits.py
 
 The same with files: forgetbench score --unlearned unlearned.npz --oracle oracle.npz --labels labels.npz
 """
 
-# %% Logits, as anyone's evaluation loop would leave them: subset -> (models, examples, classes).
+# %% Logits, as an evaluation loop saves them: subset -> (models, examples, classes).
 from __future__ import annotations
 
 import numpy as np
 
-from forgetbench.importers.arrays import score_logits
+import forgetbench as fb
 from forgetbench.metrics import lira, metrics, mia_population, phi, shift
 
 generator = np.random.default_rng(0)
@@ -20,7 +20,7 @@ noise = {name: generator.normal(0, 1.5, (len(truth), 10)) for name, truth in lab
 
 
 def models(count: int, memory: float) -> dict[str, np.ndarray]:
-    """Pretend models: surer of what they trained on."""
+    """Simulated models: more confident on the data that they were trained on."""
     answers = {}
     for name, truth in labels.items():
         logits = noise[name] + generator.normal(0, 1, (count, *noise[name].shape))
@@ -43,7 +43,7 @@ attack = mia_population(
 print(f"population attack {attack:+.3f} AUC above the oracles: the cheap floor sees less\n")
 
 # %% The whole scorecard. Twelve oracles for six unlearned models: the second six give the bands.
-card = score_logits(unlearned, oracles, labels, originals=originals, name="mine")
+card = fb.score(unlearned, oracles, labels, original=originals, name="unlearned")
 for name in card.ranking:
     value = card.metrics[name]
     print(f"{metrics.get(name).title:<16} {value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}]  z {value.z:+.1f}")

@@ -285,7 +285,7 @@ def test_script_without_main_guard_runs_in_processes(task_file: Path, tmp_path: 
     """Worker processes do not import the script, only the collected source of its class."""
     call = f"""
         print("started")
-        config = fb.RunConfig(device="cpu", engine="processes", workers=2)
+        config = fb.RunConfig(device="cpu", engine="processes", workers=1)
         board = fb.evaluate(Shrink, {str(task_file)!r}, config=config)
         print(board["shrink"].method)
     """

@@ -191,8 +191,8 @@ def method_text(method: str | Method | type[Method], folder: Path, network: str 
         return address
     known = network_defaults(address, network) if network and not is_method_file(address) else {}
     defaults = cls.from_dict(known).to_dict()
-    changed = [f"{name}={value}" for name, value in method.to_dict().items() if value != defaults[name]]
-    return f"{address}:{','.join(changed)}" if changed else address
+    changed = {name: value for name, value in method.to_dict().items() if value != defaults[name]}
+    return str(MethodLabel(address).extended(changed))
 
 
 def _address(cls: type[Method], folder: Path) -> str:

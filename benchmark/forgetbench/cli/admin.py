@@ -144,7 +144,7 @@ def state(entry: str, new: State, *, reason: str, server: ServerOptions = SERVER
 def acknowledge(entry: str, *, reason: str, server: ServerOptions = SERVER) -> None:
     """Remove an entry from the moderation queue unchanged. The reason appears in its public history.
 
-    Example: forgetbench admin acknowledge ID --reason "asked the authors: an ensemble"
+    Example: forgetbench admin acknowledge ID --reason "the authors confirm an ensemble"
 
     Args:
         entry: Id of the entry.

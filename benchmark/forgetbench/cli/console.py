@@ -75,5 +75,5 @@ def write_text(text: str, output: Path | None) -> None:
 
 
 def figure(value: float | None, form: str = ".4g") -> str:
-    """A number for a table; a dash where there is none."""
+    """A number for a table; a dash for None."""
     return "–" if value is None else format(value, form)

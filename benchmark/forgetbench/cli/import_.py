@@ -64,12 +64,12 @@ def import_checkpoints(
     board = importing.import_checkpoints(
         loaded, checkpoints, name, title=title, link=link, flops=flops, seconds=seconds, config=config
     )
-    _print(board)
+    _print(board, task)
 
 
-def _print(board: BoardResult) -> None:
+def _print(board: BoardResult, task: str) -> None:
     if board.is_scored:
         print_tables(board.tables, "table")
     else:
-        print_note(f"Not scored: the oracles are not on this machine; `forgetbench run {board.task}` trains them.")
+        print_note(f"Not scored: the oracles are not on this machine; `forgetbench run {task}` trains them.")
     print_note(f"evidence: {board.runs[0]}")
