@@ -38,7 +38,7 @@ class MethodCard(BaseModel):
     """Whether it applies to labels of A attributes."""
     random: bool | None = True
     """Whether another seed gives another model; None: not stated."""
-    known_limitations: str = "not stated"
+    known_limitations: str = "Not stated."
     """What it is known to fail at."""
     sentinel: bool = False
     """Whether its place is known in advance; `forgetbench audit` runs it to judge the metrics."""

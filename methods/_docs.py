@@ -9,23 +9,23 @@ from forgetbench.options import OptionDoc
 HEAD = """# Methods
 
 This page is generated from the methods' cards; `forgetbench show method NAME` prints the same. Each method is one file
-in `methods/`, whose docstring has the equation, our deviations, and those of the authors' code. The defaults are ours;
-the authors' stand beside them where they differ, and what `forgetbench tune` searches. A network may have defaults of
-its own: they stand in `methods/defaults.toml`, and in `forgetbench show method NAME`.
+in `methods/`; its docstring has the equation, and the deviations from the paper and from the authors' code. Tables list
+ForgetBench's defaults, those of the paper where they differ, and what `forgetbench tune` searches. Defaults for one
+network are in `methods/defaults.toml`; `forgetbench show method NAME` prints them.
 """
 
 
 def page() -> str:
-    """The page: contestants by name, then the reference rows and the sentinels."""
+    """The page: methods by name, then the reference rows and the sentinels."""
     kinds = [methods.get(name) for name in methods.names()]
-    contestants = [kind for kind in kinds if not kind.card.sentinel and not kind.card.reference]
+    ranked = [kind for kind in kinds if not kind.card.sentinel and not kind.card.reference]
     references = [kind for kind in kinds if kind.card.reference]
     sentinels = [kind for kind in kinds if kind.card.sentinel]
-    parts = [HEAD, _overview(contestants)]
-    parts += [_section(kind) for kind in contestants]
-    parts += ["# Reference rows\n\nThey stand on every board.\n", *(_section(kind) for kind in references)]
+    parts = [HEAD, _overview(ranked)]
+    parts += [_section(kind) for kind in ranked]
+    parts += ["# Reference rows\n\nEvery board has these rows.\n", *(_section(kind) for kind in references)]
     parts += [
-        "# Sentinels\n\nTheir place is known beforehand; `forgetbench audit` runs them to judge the metrics.\n",
+        "# Sentinels\n\nTheir place is known in advance; `forgetbench audit` runs them to judge the metrics.\n",
         *(_section(kind) for kind in sentinels),
     ]
     return "\n".join(parts)
@@ -51,12 +51,12 @@ def _section(kind: type[Method]) -> str:
     ]
     if card.changes_training:
         lines += [
-            "- Can ask for originals of its own, trained with another loss; such rows are not ranked with the others."
+            "- Can require its own originals, trained with another loss; such rows are not ranked with the others."
         ]
-    for what, allowed in (("networks", card.networks), ("scenarios", card.scenarios)):
+    for kind_of_name, allowed in (("networks", card.networks), ("scenarios", card.scenarios)):
         if "*" not in allowed:
-            lines += [f"- Applies to the {what} {', '.join(allowed)}."]
-    lines += [f"- Known to fail at: {card.known_limitations}."]
+            lines += [f"- Applies to the {kind_of_name} {', '.join(allowed)}."]
+    lines += [f"- Known limitations: {card.known_limitations}"]
     facts = kind.parameters()
     if facts:
         lines += ["", "| hyper-parameter | default | range | authors' | searched | meaning |", "| --- " * 6 + "|"]

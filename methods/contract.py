@@ -1,6 +1,6 @@
-"""The contract of a method, checked on tiny random images in seconds: over all of ours, and for an author's own.
+"""Checks of the contract of a method on tiny random images, in seconds.
 
-EntryDetail classes are forgotten and retained images hold none of them, so that methods for class scenarios can run.
+The forget set is a whole class, which no retained image has, so that methods for class scenarios run too.
 """
 
 from __future__ import annotations
@@ -13,46 +13,45 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from forgetsuite.errors import ForgetBenchError, UsageError
+from forgetsuite.methods.base import ForgetRequest, Method, TaskFacts
+from forgetsuite.networks import NetworkSpec
+from forgetsuite.options import OptionSpec, option_specs
+from forgetsuite.training import Examples, Recipe, fit
 from torch import Tensor, nn
-
-from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.methods.base import ForgetRequest, Method, TaskFacts
-from forgetbench.networks import NetworkSpec
-from forgetbench.options import OptionSpec, option_specs
-from forgetbench.training import Examples, Recipe, fit
 
 SIZE, CLASSES, ATTRIBUTES, BATCH = 8, 4, 3, 8
 
 
 class CheckResult(NamedTuple):
-    """One line of the battery."""
+    """Result of one check."""
 
     name: str
     ok: bool
     message: str
 
 
-class Poisoned(Examples):
-    """Examples whose number may be asked, and nothing else: whoever reads them breaks the promise of their card."""
+class UnreadableExamples(Examples):
+    """Examples with a length, whose images and labels raise an error when they are read."""
 
     def __init__(self, examples: Examples, name: str) -> None:
         super().__init__(examples._images, examples._labels, examples._index)
         self._count, self._name = len(examples), name
 
     def __len__(self) -> int:
-        """How many there would be."""
+        """Number of examples."""
         return self._count
 
     def __getattribute__(self, name: str) -> Any:
-        """Raise for all but the number, the device and the kind of labels."""
+        """Raise for everything but the number, the device and the kind of labels."""
         if name in ("_images", "_labels", "_index") and "_name" in object.__getattribute__(self, "__dict__"):
-            poison = object.__getattribute__(self, "_name")
-            raise ForgetBenchError(f"the {poison} examples were read, which the card does not list under needs")
+            part = object.__getattribute__(self, "_name")
+            raise ForgetBenchError(f"the {part} examples were read, which the card does not list under needs")
         return object.__getattribute__(self, name)
 
     @property
     def device(self) -> torch.device:
-        """Where they lie."""
+        """Device of the examples."""
         return object.__getattribute__(self, "_images").device  # type: ignore[no-any-return]
 
     @property
@@ -70,29 +69,29 @@ def check_method(
     device: str = "cpu",
     mixed_precision: bool = True,
 ) -> list[CheckResult]:
-    """Put a method through the battery on one network.
+    """Check a method on one network.
 
     Args:
         kind: The method's class.
-        network: A name of `networks`.
+        network: Name of a network.
         options: The network's options.
-        values: Hyper-parameters, such as few epochs; the rest are defaults.
-        device: Where to run.
-        mixed_precision: Whether the recipe asks for bfloat16, which a GPU alone is given.
+        values: Hyper-parameters, such as few epochs; the others keep their defaults.
+        device: Device to run on.
+        mixed_precision: Whether the recipe uses bfloat16, which has an effect on GPUs only.
 
     Returns:
-        One result per check; none of them raises.
+        One result per check; a failed check does not raise.
     """
-    bench = Battery(kind, network, options or {}, values or {}, device, mixed_precision=mixed_precision)
+    suite = ContractChecks(kind, network, options or {}, values or {}, device, mixed_precision=mixed_precision)
     checks: list[tuple[str, Callable[[], str]]] = [
-        ("hyper-parameters survive JSON", bench.round_trip),
-        ("bad hyper-parameters are refused", bench.bad_values),
-        ("an equivalent network comes back and the given one is left alone", bench.contract),
-        ("the seed decides", bench.seeds),
-        ("it reads only what its card needs", bench.needs),
-        ("one forget example", bench.one_example),
-        ("a last batch of one", bench.last_batch),
-        ("labels of several attributes", bench.attributes),
+        ("hyper-parameters survive JSON", suite.round_trip),
+        ("wrong hyper-parameters are refused", suite.wrong_values),
+        ("the result is equivalent and the given network unchanged", suite.contract),
+        ("the seed determines the result", suite.seeds),
+        ("only the needed examples are read", suite.needs),
+        ("one forget example", suite.one_example),
+        ("a last batch of one", suite.last_batch),
+        ("labels of several attributes", suite.attributes),
     ]
     return [_run(name, check) for name, check in checks]
 
@@ -100,12 +99,12 @@ def check_method(
 def _run(name: str, check: Callable[[], str]) -> CheckResult:
     try:
         return CheckResult(name, True, check())
-    except Exception as error:  # noqa: BLE001 - whatever an author's code raises is the result
+    except Exception as error:  # noqa: BLE001 - an error of the method is a result
         return CheckResult(name, False, f"{type(error).__name__}: {error}")
 
 
-class Battery:
-    """A method, a network, tiny tasks for them, and the checks; each returns a remark or raises what is wrong."""
+class ContractChecks:
+    """The checks of one method on one network; each returns a remark, or raises an error that says what is wrong."""
 
     def __init__(
         self,
@@ -124,11 +123,11 @@ class Battery:
         self.recipe = Recipe.model_validate(recipe | {"mixed_precision": mixed_precision})
 
     def method(self) -> Method:
-        """The method with the hyper-parameters of this battery."""
+        """The method with the given hyper-parameters."""
         return self.kind.from_dict(self.values)
 
     def spec(self, attributes: bool) -> NetworkSpec:
-        """The network, for classes or for attributes."""
+        """The network for classes or for attributes."""
         return NetworkSpec(
             name=self.network,
             channels=1,
@@ -141,14 +140,14 @@ class Battery:
         )
 
     def request(self, *, forget: int = 6, retain: int = 22, attributes: bool = False, seed: int = 1) -> ForgetRequest:
-        """A request to forget one class (its labels are attributes, if asked for)."""
+        """A request to forget one class; with attributes, labels are random attributes."""
         generator = torch.Generator().manual_seed(5)
 
         def examples(count: int, classes: tuple[int, int]) -> Examples:
             images = torch.randint(0, 256, (count, 1, SIZE, SIZE), generator=generator, dtype=torch.uint8)
             labels = torch.randint(*classes, (count,), generator=generator)
-            bright = torch.arange(SIZE) // (SIZE // CLASSES) == labels[:, None]  # each class has two bright rows
-            levels = bright * 60 + 30 * labels[:, None]  # and is as a whole brighter than the one before
+            bright = torch.arange(SIZE) // (SIZE // CLASSES) == labels[:, None]  # two bright rows per class
+            levels = bright * 60 + 30 * labels[:, None]  # and each class is brighter than the one before
             images = images // 3 + levels.to(torch.uint8)[:, None, :, None]
             if attributes:
                 labels = torch.randint(0, 2, (count, ATTRIBUTES), generator=generator)
@@ -165,7 +164,7 @@ class Battery:
         )
 
     def original(self, request: ForgetRequest) -> nn.Module:
-        """The trained original of a request, trained once for each kind of request."""
+        """The original of a request, trained once per kind of request."""
         key = (request.forget.attributes, len(request.forget), len(request.retain))
         if key not in self._originals:
             network = self.spec(request.forget.attributes).build(3).to(self.device)
@@ -174,7 +173,7 @@ class Battery:
         return copy.deepcopy(self._originals[key])
 
     def inapplicable(self, *, attributes: bool = False) -> str | None:
-        """Why the method does not apply here, if it does not."""
+        """Why the method does not apply, or None."""
         scenario = self.kind.card.scenarios[0].replace("*", "class")
         outputs = ATTRIBUTES if attributes else CLASSES
         like = self.spec(attributes).build(0).body.similar_to
@@ -182,14 +181,14 @@ class Battery:
         return self.method().applies_to(facts)
 
     def round_trip(self) -> str:
-        """Hyper-parameters come back from JSON as they were."""
+        """Hyper-parameters survive a round trip through JSON."""
         method = self.method()
-        again = self.kind.from_dict(json.loads(json.dumps(method.to_dict())))
-        _demand(again == method, f"{method} came back from JSON as {again}")
+        reloaded = self.kind.from_dict(json.loads(json.dumps(method.to_dict())))
+        _require(reloaded == method, f"{method} became {reloaded} after JSON")
         return ""
 
-    def bad_values(self) -> str:
-        """Unknown names, wrong types and values out of range are refused, by name and with the range."""
+    def wrong_values(self) -> str:
+        """Unknown names, wrong types and values out of range are refused with name and range."""
         cases: list[tuple[str, object, str]] = [("no_such_parameter", 1, "")]
         specs = option_specs(self.kind)
         for document in self.kind.options():
@@ -201,62 +200,64 @@ class Battery:
             try:
                 self.kind.from_dict({name: value})
             except UsageError as error:
-                _demand(name in str(error), f"the refusal of {name}={value!r} does not name it: {error}")
-                _demand(allowed in str(error), f"the refusal of {name}={value!r} does not say {allowed}: {error}")
+                _require(name in str(error), f"the refusal of {name}={value!r} does not name it: {error}")
+                _require(allowed in str(error), f"the refusal of {name}={value!r} does not say {allowed}: {error}")
             else:
                 raise ForgetBenchError(f"{name}={value!r} was not refused")
         return ""
 
     def contract(self) -> str:
-        """An equivalent, finite network in eval mode comes back; model, data and random state are left alone."""
+        """The result is an equivalent, finite network in eval mode; model, data and random state do not change."""
         if reason := self.inapplicable():
             return f"does not apply: {reason}"
         request = self.request()
         model = self.original(request)
         for parameter in model.parameters():
-            parameter.grad = torch.ones_like(parameter)  # what a caller's own backward may have left
-        before, manner = _state(model), _manner(model)
+            parameter.grad = torch.ones_like(parameter)  # as an earlier backward pass of the caller may leave them
+        before, modes = _state(model), _modes(model)
         data = (request.forget, request.retain, request.validation)
-        seen = [(examples.images.clone(), examples.labels) for examples in data]
+        copies = [(examples.images.clone(), examples.labels) for examples in data]
         state = torch.random.get_rng_state()
         unlearned = self.method().unlearn(model, request)
-        _demand(bool((torch.random.get_rng_state() == state).all()), "torch's global random state was changed")
-        _demand(_same(before, _state(model)), "the given model was changed")
-        _demand(manner == _manner(model), "the mode or requires_grad of the given model was changed")
-        _demand(
-            all(each.grad is not None and bool((each.grad == 1).all()) for each in model.parameters()),
+        _require(bool((torch.random.get_rng_state() == state).all()), "torch's global random state was changed")
+        _require(_same(before, _state(model)), "the given model was changed")
+        _require(modes == _modes(model), "the mode or requires_grad of the given model was changed")
+        _require(
+            all(part.grad is not None and bool((part.grad == 1).all()) for part in model.parameters()),
             "the gradients of the given model were changed",
         )
-        _demand(unlearned is not model, "the given model itself was returned, not a copy")
+        _require(unlearned is not model, "the given model was returned instead of a copy")
         _equivalent(before, _state(unlearned))
-        _demand(not unlearned.training, "the network came back in train mode: end with .eval()")
-        for examples, (images, labels) in zip(data, seen, strict=True):
-            _demand(torch.equal(examples.images, images), "images were changed in place")
-            _demand(torch.equal(examples.labels, labels), "labels were changed in place")
+        _require(not unlearned.training, "the returned network is in train mode: end with .eval()")
+        for examples, (images, labels) in zip(data, copies, strict=True):
+            _require(torch.equal(examples.images, images), "images were changed in place")
+            _require(torch.equal(examples.labels, labels), "labels were changed in place")
         return ""
 
     def seeds(self) -> str:
-        """The same seed gives the same bits on a CPU, and another seed others where the card says random."""
+        """The same seed gives the same bits on a CPU; another seed gives others if the card says random."""
         if reason := self.inapplicable():
             return f"does not apply: {reason}"
         with self._batches_of(4):  # so that the order of examples matters
             first, second, other = (_state(self._unlearned(self.request(seed=seed))) for seed in (1, 1, 2))
         exact = self.device.type == "cpu"
-        _demand(not exact or _same(first, second), "the same seed gave other bits")
+        _require(not exact or _same(first, second), "the same seed gave different bits")
         if self.kind.card.random is True:
-            _demand(not _same(first, other), "another seed gave the same bits, though the card says random")
+            _require(not _same(first, other), "another seed gave the same bits, although the card says random")
         elif self.kind.card.random is False and exact:
-            _demand(_same(first, other), "another seed gave other bits, though the card says not random")
+            _require(_same(first, other), "another seed gave different bits, although the card says not random")
         return ""
 
     def needs(self) -> str:
-        """Only the examples that the card needs are read."""
+        """Only the examples that the card lists under needs are read."""
         if reason := self.inapplicable():
             return f"does not apply: {reason}"
         request = self.request()
         model = self.original(request)
         parts: dict[str, Any] = {
-            name: getattr(request, name) if name in self.kind.card.needs else Poisoned(getattr(request, name), name)
+            name: getattr(request, name)
+            if name in self.kind.card.needs
+            else UnreadableExamples(getattr(request, name), name)
             for name in ("forget", "retain", "validation")
         }
         self.method().unlearn(
@@ -279,7 +280,7 @@ class Battery:
         return ""
 
     def last_batch(self) -> str:
-        """A last batch of one does no harm."""
+        """A last batch of one works."""
         if reason := self.inapplicable():
             return f"does not apply: {reason}"
         with self._batches_of(BATCH):
@@ -289,14 +290,14 @@ class Battery:
     @contextmanager
     def _batches_of(self, size: int) -> Iterator[None]:
         sizes = {fact.name: size for fact in self.kind.parameters() if fact.name == "batch_size"}
-        kept, self.values = self.values, {**self.values, **sizes}
+        previous, self.values = self.values, {**self.values, **sizes}
         try:
             yield
         finally:
-            self.values = kept
+            self.values = previous
 
     def attributes(self) -> str:
-        """Labels of several attributes work, or the card says that they do not."""
+        """Labels of several attributes work, unless the card excludes them."""
         if reason := self.inapplicable(attributes=True):
             return f"does not apply: {reason}"
         _finite(self._unlearned(self.request(attributes=True)))
@@ -306,7 +307,7 @@ class Battery:
         return self.method().unlearn(self.original(request), request)
 
 
-def _demand(condition: bool, message: str) -> None:
+def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ForgetBenchError(message)
 
@@ -323,8 +324,8 @@ def _invalid_values(spec: OptionSpec, default: object) -> list[object]:
     return values
 
 
-def _manner(network: nn.Module) -> tuple[list[bool], list[bool]]:
-    """The mode of each module, and whether each parameter takes gradients."""
+def _modes(network: nn.Module) -> tuple[list[bool], list[bool]]:
+    """Mode of each module, and requires_grad of each parameter."""
     return (
         [module.training for module in network.modules()],
         [parameter.requires_grad for parameter in network.parameters()],
@@ -340,17 +341,19 @@ def _same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 def _equivalent(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
-    _demand(before.keys() == after.keys(), f"the state-dict has other keys: {sorted(before.keys() ^ after.keys())}")
+    _require(
+        before.keys() == after.keys(), f"the state dict has different keys: {sorted(before.keys() ^ after.keys())}"
+    )
     for name, value in before.items():
-        got = after[name]
-        _demand(
-            value.shape == got.shape and value.dtype == got.dtype,
-            f"{name} came back as {got.dtype} {tuple(got.shape)}, not {value.dtype} {tuple(value.shape)}",
+        result = after[name]
+        _require(
+            value.shape == result.shape and value.dtype == result.dtype,
+            f"{name} is {result.dtype} {tuple(result.shape)}, not {value.dtype} {tuple(value.shape)}",
         )
-        _demand(got.is_contiguous(), f"{name} came back in another memory layout")
-        _demand(bool(torch.isfinite(got).all()), f"{name} is no longer finite")
+        _require(result.is_contiguous(), f"{name} has another memory layout")
+        _require(bool(torch.isfinite(result).all()), f"{name} is not finite")
 
 
 def _finite(network: nn.Module) -> None:
     for name, value in _state(network).items():
-        _demand(bool(torch.isfinite(value).all()), f"{name} is no longer finite")
+        _require(bool(torch.isfinite(value).all()), f"{name} is not finite")

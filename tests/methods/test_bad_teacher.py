@@ -29,7 +29,7 @@ class Table(nn.Module):
 
 
 @pytest.fixture
-def asked() -> ForgetRequest:
+def forget_request() -> ForgetRequest:
     images = (torch.eye(8).view(8, 1, 2, 4) * 255).to(torch.uint8)
     everything = Examples(images, torch.arange(8) % 3)
     return ForgetRequest(
@@ -42,24 +42,24 @@ def asked() -> ForgetRequest:
     )
 
 
-def test_bad_teacher_student_follows_the_teacher_of_each_set(asked):
+def test_bad_teacher_student_follows_the_teacher_of_each_set(forget_request):
     good, bad = Table(1), Table(99)
     before = copy.deepcopy(good.state_dict())
-    student = BadTeacher(epochs=400, lr=0.05, retain_ratio=1.0, batch_size=8).unlearn(good, asked)
+    student = BadTeacher(epochs=400, lr=0.05, retain_ratio=1.0, batch_size=8).unlearn(good, forget_request)
 
-    def apart(teacher: nn.Module, examples: Examples) -> float:
+    def kl(teacher: nn.Module, examples: Examples) -> float:
         answers = [torch.tensor(predict(each, examples)) for each in (teacher, student)]
         return float(kl_divergence(answers[0], answers[1]).mean())
 
-    assert apart(bad, asked.forget) < 1e-3
-    assert apart(good, asked.retain) < 1e-3
-    assert apart(good, asked.forget) > 0.1
+    assert kl(bad, forget_request.forget) < 1e-3
+    assert kl(good, forget_request.retain) < 1e-3
+    assert kl(good, forget_request.forget) > 0.1
     assert all(torch.equal(value, before[name]) for name, value in good.state_dict().items())
 
 
-def test_bad_teacher_reads_only_retain_ratio_of_the_retain_set(asked):
+def test_bad_teacher_reads_only_retain_ratio_of_the_retain_set(forget_request):
     seen = []
-    take = asked.retain.take
-    asked.retain.take = lambda rows: seen.append(len(rows)) or take(rows)
-    BadTeacher(epochs=1, retain_ratio=0.4).unlearn(Table(1), asked)
+    take = forget_request.retain.take
+    forget_request.retain.take = lambda rows: seen.append(len(rows)) or take(rows)
+    BadTeacher(epochs=1, retain_ratio=0.4).unlearn(Table(1), forget_request)
     assert seen == [2]

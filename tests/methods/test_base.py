@@ -176,8 +176,8 @@ def test_check_method_finds_a_changed_model():
         card = InPlace.card.model_copy(update={"random": True})
 
     failed = {result.name: result.message for result in check_method(Random, network="mlp") if not result.ok}
-    assert "the given model was changed" in failed["an equivalent network comes back and the given one is left alone"]
-    assert "random" in failed["the seed decides"]
+    assert "the given model was changed" in failed["the result is equivalent and the given network unchanged"]
+    assert "random" in failed["the seed determines the result"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_check_method_finds_a_changed_mode(deed, words):
             return edited
 
     failed = {result.name: result.message for result in check_method(Careless, network="mlp") if not result.ok}
-    assert words in failed["an equivalent network comes back and the given one is left alone"]
+    assert words in failed["the result is equivalent and the given network unchanged"]
 
 
 @pytest.mark.parametrize("passed", ["0", "2", "nan", "'no-such-choice'"])
@@ -212,8 +212,8 @@ def test_check_method_finds_missing_range_checks(passed):
             return super().from_dict({name: value for name, value in values.items() if repr(value) != passed})
 
     failed = {result.name: result.message for result in check_method(Lenient, network="mlp") if not result.ok}
-    assert list(failed) == ["bad hyper-parameters are refused"]
-    assert f"={passed} was not refused" in failed["bad hyper-parameters are refused"]
+    assert list(failed) == ["wrong hyper-parameters are refused"]
+    assert f"={passed} was not refused" in failed["wrong hyper-parameters are refused"]
 
 
 def test_check_method_finds_errors_without_the_range():
@@ -229,7 +229,7 @@ def test_check_method_finds_errors_without_the_range():
                 raise UsageError(f"bad {list(values)}") from None
 
     failed = {result.name: result.message for result in check_method(Curt, network="mlp") if not result.ok}
-    assert "does not say (0, 1]" in failed["bad hyper-parameters are refused"]
+    assert "does not say (0, 1]" in failed["wrong hyper-parameters are refused"]
 
 
 def test_check_method_finds_reads_beyond_needs():
@@ -240,8 +240,8 @@ def test_check_method_finds_reads_beyond_needs():
             return super().unlearn(model, request)
 
     failed = {result.name: result.message for result in check_method(Greedy, network="mlp") if not result.ok}
-    assert list(failed) == ["it reads only what its card needs"]
-    assert "validation" in failed["it reads only what its card needs"]
+    assert list(failed) == ["only the needed examples are read"]
+    assert "validation" in failed["only the needed examples are read"]
 
 
 def test_default_card_does_not_state_randomness(tmp_path: Path) -> None:

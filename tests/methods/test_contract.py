@@ -1,4 +1,4 @@
-"""The battery over every registered method; an id names method, network and check."""
+"""The contract of every registered method; a test's id names method, network and device."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-
-from forgetbench.methods import _training as loops
-from forgetbench.methods import methods
-from forgetbench.methods.base import Method
-from forgetbench.methods.contract import Battery, check_method
-from forgetbench.training import DivergedError
-from forgetbench.training import loop as training
+from forgetsuite.methods import _training as loops
+from forgetsuite.methods import methods
+from forgetsuite.methods.base import Method
+from forgetsuite.methods.contract import ContractChecks, check_method
+from forgetsuite.training import DivergedError
+from forgetsuite.training import loop as training
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [16, 8], "batch_norm": True},
@@ -23,7 +22,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "timm/resnet10t": {},
 }
 SMALL: dict[str, float] = {"epochs": 2, "steps": 4, "floor": 1.0}
-"""Values for parameters of these names, so that a battery takes a second."""
+"""Values for parameters of these names, so that the checks take a second."""
 
 
 DEVICES = ["cpu", *(["cuda", "cuda in bfloat16"] if torch.cuda.is_available() else [])]
@@ -34,8 +33,8 @@ def small(kind: type[Method]) -> dict[str, float]:
 
 
 def network_of(kind: type[Method], *choice: str) -> str:
-    """The first of these networks that a method applies to."""
-    reasons = {name: Battery(kind, name, NETWORKS[name], small(kind), "cpu").inapplicable() for name in choice}
+    """The first of the given networks that a method applies to."""
+    reasons = {name: ContractChecks(kind, name, NETWORKS[name], small(kind), "cpu").inapplicable() for name in choice}
     return next(name for name, reason in reasons.items() if reason is None)
 
 
@@ -60,46 +59,46 @@ def test_method_passes_the_contract(name, network, device):
 
 @pytest.mark.parametrize("name", methods.names())
 def test_method_in_bfloat16_returns_finite_float32(monkeypatch, name):
-    """What a GPU does with a recipe of mixed precision, on a CPU."""
+    """Mixed precision as on a GPU, but on a CPU."""
     seen: list[bool] = []
 
-    def on_the_cpu(_: torch.device, *, enabled: bool) -> torch.autocast:
+    def autocast_on_cpu(_: torch.device, *, enabled: bool) -> torch.autocast:
         seen.append(enabled)
         return torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled)
 
     for module in (loops, training):
-        monkeypatch.setattr(module, "autocast", on_the_cpu)
+        monkeypatch.setattr(module, "autocast", autocast_on_cpu)
     kind = methods.get(name)
     network = network_of(kind, "mlp", "vit", "cnn")
-    for wanted in (False, True):
+    for mixed_precision in (False, True):
         seen.clear()
-        bench = Battery(kind, network, NETWORKS[network], small(kind), "cpu", mixed_precision=wanted)
-        bench.recipe = bench.recipe.model_copy(update={"epochs": 2})
-        assert bench.contract() == ""
-        assert set(seen) == {wanted}  # of the original's training at least
+        suite = ContractChecks(kind, network, NETWORKS[network], small(kind), "cpu", mixed_precision=mixed_precision)
+        suite.recipe = suite.recipe.model_copy(update={"epochs": 2})
+        assert suite.contract() == ""
+        assert set(seen) == {mixed_precision}  # at least while the original is trained
 
 
-NOTHING_TO_DIVERGE = {"none", "retrain", "eu-k", "no-op", "collapse", "head-mask"}
-"""Methods that minimize nothing from the model that they are given, and the sentinel whose aim is collapse."""
+CANNOT_DIVERGE = {"none", "retrain", "eu-k", "no-op", "collapse", "head-mask"}
+"""Methods that minimize no loss of the given model, and the sentinel that is meant to collapse."""
 
 
-@pytest.mark.parametrize("name", sorted(set(methods.names()) - NOTHING_TO_DIVERGE))
+@pytest.mark.parametrize("name", sorted(set(methods.names()) - CANNOT_DIVERGE))
 def test_method_with_nan_loss_raises_diverged_error(name):
     kind = methods.get(name)
     network = network_of(kind, "cnn", "vit")
-    bench = Battery(kind, network, NETWORKS[network], small(kind), "cpu")
-    request = bench.request()
-    original = bench.original(request)
+    suite = ContractChecks(kind, network, NETWORKS[network], small(kind), "cpu")
+    request = suite.request()
+    original = suite.original(request)
     with torch.no_grad():
         original.head.bias.fill_(float("nan"))
     with pytest.raises(DivergedError) as caught:
-        bench.method().unlearn(original, request)
+        suite.method().unlearn(original, request)
     message = str(caught.value)
     assert "diverged" in message
-    if "model given" not in message:
+    if "given model" not in message:
         assert "epoch" in message
         assert "learning rate" in message
-        assert name in message or name == "finetune"  # the row's reason begins with the method's name
+        assert name in message or name == "finetune"  # the reason of the row starts with the method's name
 
 
 @pytest.mark.slow
@@ -121,7 +120,7 @@ def test_method_passes_the_contract_on_timm_networks(name, network, device):
 )
 def test_method_runs_on_timm_networks(name, network):
     kind = methods.get(name)
-    bench = Battery(kind, network, NETWORKS[network], small(kind), "cpu")
-    bench.recipe = bench.recipe.model_copy(update={"epochs": 1})
-    answer = bench.contract()
-    assert "timm/" not in network or answer == ""  # what is built like a network of ours is not passed over
+    suite = ContractChecks(kind, network, NETWORKS[network], small(kind), "cpu")
+    suite.recipe = suite.recipe.model_copy(update={"epochs": 1})
+    remark = suite.contract()
+    assert "timm/" not in network or remark == ""  # a network that is built like a known one is not skipped

@@ -79,9 +79,9 @@ def test_conjugate_gradients_stop_at_negative_curvature():
 def test_hessian_product_equals_closed_form():
     network, data = Linear(), some(20, 0)
     vector = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    found = hessian_product(network, data, damping=0.1, batch_size=7)([vector])[0]
+    result = hessian_product(network, data, damping=0.1, batch_size=7)([vector])[0]
     expected = hessian(network, data) @ vector.double().numpy().ravel() + 0.1 * vector.double().numpy().ravel()
-    np.testing.assert_allclose(found.numpy().ravel(), expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(result.numpy().ravel(), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_fisher_product_equals_closed_form():
@@ -89,9 +89,9 @@ def test_fisher_product_equals_closed_form():
     _, _, gradients = pieces(network, data)
     vector = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     flat = vector.double().numpy().ravel()
-    found = fisher_product(network, data, damping=0.1, batch_size=7)([vector])[0]
+    result = fisher_product(network, data, damping=0.1, batch_size=7)([vector])[0]
     expected = gradients.T @ (gradients @ flat) / 20 + 0.1 * flat
-    np.testing.assert_allclose(found.numpy().ravel(), expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(result.numpy().ravel(), expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["cnn", "vit", "resnet18", "mlp"])
@@ -168,9 +168,9 @@ def test_released_recursion_stays_at_the_first_gradient():
         overlap, along = o @ g, k @ g
         k, o = k - along / (count + overlap) * o, o - overlap / (count + overlap) * o
     target = [torch.from_numpy(vector.reshape(3, 4)).float()]
-    found = released_recursion(network, retain, target)[0].numpy().ravel()
-    np.testing.assert_allclose(found, k, rtol=1e-4, atol=1e-7)
-    moved = found - vector
+    result = released_recursion(network, retain, target)[0].numpy().ravel()
+    np.testing.assert_allclose(result, k, rtol=1e-4, atol=1e-7)
+    moved = result - vector
     cosine = moved @ gradients[0] / np.linalg.norm(moved) / np.linalg.norm(gradients[0])
     assert abs(cosine) == pytest.approx(1, abs=1e-3)
     edited = WoodFisher(alpha=2.0, as_published=True).unlearn(network, request(forget, retain))
@@ -190,9 +190,9 @@ def test_true_fisher_is_the_expectation_over_predictions():
 @pytest.mark.parametrize("power", [1.0, 0.5])
 def test_fisher_noise_has_variance_inverse_to_information(power):
     network, retain = Linear(30 * 30, 10), some(40, 2, classes=10, size=30)
-    asked = request(some(5, 1, classes=10, size=30), retain)
-    edited = FisherForgetting(alpha=1e-4, power=power, ceiling=50.0).unlearn(network, asked)
-    information = true_fisher(network, retain, asked.generator(0))["head.weight"]
+    forget_request = request(some(5, 1, classes=10, size=30), retain)
+    edited = FisherForgetting(alpha=1e-4, power=power, ceiling=50.0).unlearn(network, forget_request)
+    information = true_fisher(network, retain, forget_request.generator(0))["head.weight"]
     variance = 1e-4 * np.minimum(np.power(information.numpy() + 1e-8, -power), 50.0)
     noise = (edited.head.weight - network.head.weight).detach().numpy() / np.sqrt(variance)
     assert noise.std() == pytest.approx(1, abs=0.03)

@@ -9,5 +9,5 @@ def test_page_lists_every_method_and_hyperparameter() -> None:
     for name in methods.names():
         assert f"\n## {name}\n" in text
         for each in methods.get(name).parameters():
-            assert each.help, f"{name}: {each.name} says nothing of itself"
+            assert each.help, f"{name}: {each.name} has no help text"
             assert each.help in text

@@ -50,31 +50,31 @@ def request(network: NetworkSpec = VIT) -> ForgetRequest:
 
 @pytest.fixture(scope="module")
 def original() -> nn.Module:
-    asked = request()
-    return fit(VIT.build(0), asked.retain.join(asked.forget), RECIPE, 0)
+    forget_request = request()
+    return fit(VIT.build(0), forget_request.retain.join(forget_request.forget), RECIPE, 0)
 
 
 @pytest.mark.parametrize("chunk", [7, 1000])
 def test_iau_equals_the_first_step_of_adam(chunk):
-    asked, network = request(), spec("cnn", width=4).build(0)
+    forget_request, network = request(), spec("cnn", width=4).build(0)
     grads = [
         torch.autograd.grad(
             classification_loss(network(data.images.float() / 255), data.labels), list(network.parameters())
         )
-        for data in (asked.retain, asked.forget)
+        for data in (forget_request.retain, forget_request.forget)
     ]
-    edited = IAU(lr=0.01, batch_size=chunk).unlearn(network, asked)
-    for before, after, kept, gone in zip(network.parameters(), edited.parameters(), *grads, strict=True):
-        gradient = kept - gone
+    edited = IAU(lr=0.01, batch_size=chunk).unlearn(network, forget_request)
+    for before, after, retained, forgotten in zip(network.parameters(), edited.parameters(), *grads, strict=True):
+        gradient = retained - forgotten
         expected = before - 0.01 * gradient / (gradient.abs() + 1e-8)
         sure = gradient.abs() > 1e-5  # below, rounding decides the sign
         torch.testing.assert_close(after[sure], expected[sure], atol=1e-5, rtol=1e-3)
 
 
 def test_restricted_loss_adds_gradient_norms_per_tensor():
-    asked, network = request(), spec("mlp", hidden=[5]).build(0)
+    forget_request, network = request(), spec("mlp", hidden=[5]).build(0)
     method = IAU(gradient_restriction=True, restriction=0.3)
-    images, labels = asked.retain.images.float() / 255, asked.retain.labels
+    images, labels = forget_request.retain.images.float() / 255, forget_request.retain.labels
     plain = classification_loss(network(images), labels)
     gradients = torch.autograd.grad(plain, list(network.parameters()))
     expected = float(plain.detach()) + 0.3 * sum(float(gradient.norm()) for gradient in gradients)
@@ -86,8 +86,8 @@ def test_restricted_loss_adds_gradient_norms_per_tensor():
 
 @pytest.mark.parametrize("name", ["cnn", "vit", "mlp", "resnet18"])
 def test_iau_original_is_trained_with_the_restricted_loss(name):
-    asked, network = request(), spec(name, **({"width": 4} if name == "cnn" else {}))
-    data, recipe = asked.retain.take(range(8)), RECIPE.model_copy(update={"lr": 0.002, "epochs": 1})
+    forget_request, network = request(), spec(name, **({"width": 4} if name == "cnn" else {}))
+    data, recipe = forget_request.retain.take(range(8)), RECIPE.model_copy(update={"lr": 0.002, "epochs": 1})
     method = IAU(gradient_restriction=True, restriction=1.0)
     restricted, plain = (fit(network.build(0), data, recipe, 0, loss=loss) for loss in (method.training_loss, None))
     assert all(bool(torch.isfinite(value).all()) for value in restricted.state_dict().values())
@@ -99,8 +99,10 @@ def test_restricted_loss_with_unused_parameter_is_finite():
     with torch.no_grad():
         network.blocks[0][1].weight.zero_()
         network.blocks[0][1].bias.fill_(-1)  # the whole layer is dead, its gradient exactly zero
-    asked = request()
-    loss = IAU(gradient_restriction=True).training_loss(network, asked.retain.images.float() / 255, asked.retain.labels)
+    forget_request = request()
+    loss = IAU(gradient_restriction=True).training_loss(
+        network, forget_request.retain.images.float() / 255, forget_request.retain.labels
+    )
     assert all(bool(torch.isfinite(g).all()) for g in torch.autograd.grad(loss, list(network.parameters())))
 
 
@@ -170,27 +172,29 @@ def test_add_lora_on_a_cnn_raises(original):
 
 @pytest.mark.parametrize("kind", [GSLoRA, GSLoRAPlusPlus])
 def test_gs_lora_forgets_a_class_in_feed_forward_weights(kind, original):
-    asked = request()
-    edited = kind(epochs=12, alpha_epoch=8, beta=0.5, batch_size=8, lr=0.02).unlearn(original, asked)
-    assert accuracy(original, asked.forget) > 0.9
-    assert accuracy(edited, asked.forget) < 0.1
-    assert accuracy(edited, asked.retain) > 0.9
+    forget_request = request()
+    edited = kind(epochs=12, alpha_epoch=8, beta=0.5, batch_size=8, lr=0.02).unlearn(original, forget_request)
+    assert accuracy(original, forget_request.forget) > 0.9
+    assert accuracy(edited, forget_request.forget) < 0.1
+    assert accuracy(edited, forget_request.retain) > 0.9
     for name, before in original.state_dict().items():
         same = torch.equal(before, edited.state_dict()[name])
         assert same != (".mlp.fc" in name and name.endswith("weight")), name
 
 
 def test_gs_lora_sparsity_shrinks_the_groups(original):
-    asked = [request(), request()]
-    GSLoRA(alpha=0.0).unlearn(original, asked[0])
-    GSLoRA(alpha=0.5, alpha_epoch=0).unlearn(original, asked[1])
-    assert float(asked[1].notes["largest group update"]) < float(asked[0].notes["largest group update"])
+    forget_request = [request(), request()]
+    GSLoRA(alpha=0.0).unlearn(original, forget_request[0])
+    GSLoRA(alpha=0.5, alpha_epoch=0).unlearn(original, forget_request[1])
+    assert float(forget_request[1].notes["largest group update"]) < float(
+        forget_request[0].notes["largest group update"]
+    )
 
 
 def test_gs_lora_bound_limits_the_ascent(original):
-    asked = request()
-    edited = GSLoRA(epochs=12, alpha=0.0, bound=2.0, beta=1.0, batch_size=8, lr=0.02).unlearn(original, asked)
-    loss = classification_loss(edited(asked.forget.images.float() / 255), asked.forget.labels)
+    forget_request = request()
+    edited = GSLoRA(epochs=12, alpha=0.0, bound=2.0, beta=1.0, batch_size=8, lr=0.02).unlearn(original, forget_request)
+    loss = classification_loss(edited(forget_request.forget.images.float() / 255), forget_request.forget.labels)
     assert 1.0 < float(loss.detach()) < 6.0
 
 
@@ -201,8 +205,8 @@ def test_gs_lora_second_request_starts_from_new_adapters(original):
 
 
 def test_prototypes_and_distances_equal_scipy(original):
-    asked = request()
-    data = asked.retain.join(asked.forget)
+    forget_request = request()
+    data = forget_request.retain.join(forget_request.forget)
     features, labels = predict_features(original, data).astype(float), data.labels.numpy()
     expected = np.stack([features[labels == k].mean(0) for k in range(3)])
     centers = class_prototypes(original, data, 3)
@@ -216,24 +220,24 @@ def test_prototypes_and_distances_equal_scipy(original):
 
 @pytest.mark.parametrize("bound", [0.01, 18.0])
 def test_prototypes_of_the_given_model_repel_forgotten_features(original, bound):
-    """w_f ReLU(BND_p - KL) on what is forgotten, below its bound and beyond it, and w_r KL on what is kept."""
-    asked, generator = request(), torch.Generator().manual_seed(6)
+    """w_f ReLU(BND_p - KL) on what is forgotten, below its bound and beyond it, and w_r KL on what is retained."""
+    forget_request, generator = request(), torch.Generator().manual_seed(6)
     method = GSLoRAPlusPlus(forget_pull=0.3, retain_pull=0.7, prototype_bound=bound)
-    data = asked.retain.join(asked.forget)
+    data = forget_request.retain.join(forget_request.forget)
     prototypes = class_prototypes(original, data, 3)
     features, labels = predict_features(original, data).astype(float), data.labels.numpy()
     centers = np.stack([features[labels == k].mean(0) for k in range(3)])
-    kept, gone = (torch.randn(count, features.shape[1], generator=generator) for count in (7, 5))
-    kept_labels, gone_labels = torch.tensor([0, 1, 1, 0, 0, 1, 1]), torch.full((5,), 2)
+    retained, forgotten = (torch.randn(count, features.shape[1], generator=generator) for count in (7, 5))
+    retained_labels, forgotten_labels = torch.tensor([0, 1, 1, 0, 0, 1, 1]), torch.full((5,), 2)
 
-    def apart(labels: torch.Tensor, given: torch.Tensor) -> float:
+    def kl(labels: torch.Tensor, given: torch.Tensor) -> float:
         return rel_entr(softmax(centers[labels], axis=1), softmax(given.double().numpy(), axis=1)).sum(1).mean()
 
-    away, near = apart(gone_labels, gone), apart(kept_labels, kept)
+    away, near = kl(forgotten_labels, forgotten), kl(retained_labels, retained)
     by_hand = 0.3 * max(0.0, bound - away) + 0.7 * near
     assert (away > bound) == (bound < 1)
-    assert float(method.prototype_loss(prototypes, kept, kept_labels, gone, gone_labels)) == pytest.approx(
-        by_hand, rel=1e-4
-    )
-    fresh = predict_features(asked.new_network(), data)
+    assert float(
+        method.prototype_loss(prototypes, retained, retained_labels, forgotten, forgotten_labels)
+    ) == pytest.approx(by_hand, rel=1e-4)
+    fresh = predict_features(forget_request.new_network(), data)
     assert not np.allclose(fresh[labels == 2].mean(0), centers[2], atol=0.1)

@@ -83,10 +83,10 @@ def test_importance_equals_batches_of_one(name, attributes):
         loss = classification_loss(network(image[None].double() / 255), label[None])
         for key, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
             expected[key] += gradient**2 / len(examples)
-    found = importance_per_example(network.float(), examples, batch_size=3)
-    assert found.keys() == expected.keys()
+    result = importance_per_example(network.float(), examples, batch_size=3)
+    assert result.keys() == expected.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(found[key].double(), value, rtol=1e-3, atol=1e-4 * float(value.max()) + 1e-12)
+        torch.testing.assert_close(result[key].double(), value, rtol=1e-3, atol=1e-4 * float(value.max()) + 1e-12)
 
 
 def test_absolute_importance_equals_batches_of_one():
@@ -96,9 +96,9 @@ def test_absolute_importance_equals_batches_of_one():
         loss = network(image[None].float() / 255).square().sum()
         for key, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
             expected[key] += gradient.abs() / len(examples)
-    found = importance_per_example(network, examples, example_losses=squared_norms, power="absolute")
+    result = importance_per_example(network, examples, example_losses=squared_norms, power="absolute")
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4 * float(value.max()))
+        torch.testing.assert_close(result[key], value, rtol=1e-3, atol=1e-4 * float(value.max()))
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_importance_of_layer_subclasses_equals_batches_of_one(name):
         loss = classification_loss(network(image[None].double() / 255), label[None])
         for key, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
             expected[key] += gradient**2 / 2
-    found = importance_per_example(network.float(), examples)
+    result = importance_per_example(network.float(), examples)
     for key, value in expected.items():
-        assert float((found[key].double() - value).norm()) <= 0.02 * float(value.norm()) + 1e-12, key
+        assert float((result[key].double() - value).norm()) <= 0.02 * float(value.norm()) + 1e-12, key
 
 
 def test_importance_of_a_shared_parameter_adds_uses_first():
@@ -191,13 +191,13 @@ def test_importance_of_a_linear_model_equals_closed_form():
 
 @given(st.integers(1, 20), st.integers(1, 60), st.integers(0, 100))
 @settings(max_examples=25, deadline=None)
-def test_importance_ratio_is_bounded_by_data_ratio(forgotten, kept, seed):
+def test_importance_ratio_is_bounded_by_data_ratio(forgotten, retained, seed):
     torch.manual_seed(seed)
     network = Linear()
-    forget, retain = some(forgotten, seed), some(kept, seed + 1)
+    forget, retain = some(forgotten, seed), some(retained, seed + 1)
     top = importance_per_example(network, forget)["head.weight"]
     bottom = importance_per_example(network, retain.join(forget))["head.weight"]
-    assert float((top / bottom).max()) <= (forgotten + kept) / forgotten * (1 + 1e-4)
+    assert float((top / bottom).max()) <= (forgotten + retained) / forgotten * (1 + 1e-4)
 
 
 def test_importance_depends_on_batches_only_per_batch():
@@ -224,11 +224,11 @@ def test_mean_gradient_in_chunks_equals_the_gradient():
 
 def test_importance_counts_the_flops_of_one_backward():
     network, examples = build("cnn"), some(12, size=8)
-    with count_flops() as ours:
+    with count_flops() as counted:
         importance_per_example(network, examples, batch_size=12)
     with count_flops() as plain:
         classification_loss(network(examples.images.float() / 255), examples.labels).backward()
-    assert ours.total == plain.total
+    assert counted.total == plain.total
 
 
 @pytest.mark.parametrize(("alpha", "dampening"), [(1.1, 1.0), (1.5, 0.5), (1.2, 3.0)])
@@ -237,11 +237,11 @@ def test_ssd_on_a_linear_model_equals_closed_form(alpha, dampening):
     weight = network.head.weight.detach().double().numpy()
     top, bottom = linear_fisher(weight, forget), linear_fisher(weight, retain.join(forget))
     expected = np.where(top > alpha * bottom, weight * np.minimum(dampening * bottom / top, 1), weight)
-    asked = request(forget, retain)
-    edited = SSD(alpha=alpha, dampening=dampening).unlearn(network, asked)
+    forget_request = request(forget, retain)
+    edited = SSD(alpha=alpha, dampening=dampening).unlearn(network, forget_request)
     np.testing.assert_allclose(edited.head.weight.detach(), expected, rtol=1e-4)
-    assert asked.notes["ratio of selected weights"] == pytest.approx(np.mean(top > alpha * bottom))
-    assert 0 < asked.notes["ratio of selected weights"] < 1
+    assert forget_request.notes["ratio of selected weights"] == pytest.approx(np.mean(top > alpha * bottom))
+    assert 0 < forget_request.notes["ratio of selected weights"] < 1
 
 
 def test_ssd_per_batch_squares_means_of_sorted_batches():
@@ -263,20 +263,20 @@ def test_ssd_per_batch_squares_means_of_sorted_batches():
 
 
 def test_ssd_with_alpha_beyond_the_bound_warns(caplog):
-    network, asked = Linear(), request(some(10), some(30, 1))
+    network, forget_request = Linear(), request(some(10), some(30, 1))
     with caplog.at_level(logging.WARNING):
-        edited = SSD(alpha=4.0).unlearn(network, asked)
+        edited = SSD(alpha=4.0).unlearn(network, forget_request)
     assert torch.equal(edited.head.weight, network.head.weight)
-    assert asked.notes["ratio of selected weights"] == 0
-    assert "|D|/|D_f| = 4" in str(asked.notes["bound"])
+    assert forget_request.notes["ratio of selected weights"] == 0
+    assert "|D|/|D_f| = 4" in str(forget_request.notes["bound"])
     assert "selects nothing" in caplog.text
 
 
 def test_ssd_selecting_more_than_half_warns():
-    asked = request(some(10), some(30, 1))
-    SSD(alpha=1e-6).unlearn(Linear(), asked)
-    assert asked.notes["ratio of selected weights"] == 1
-    assert "100%" in str(asked.notes["warning"])
+    forget_request = request(some(10), some(30, 1))
+    SSD(alpha=1e-6).unlearn(Linear(), forget_request)
+    assert forget_request.notes["ratio of selected weights"] == 1
+    assert "100%" in str(forget_request.notes["warning"])
 
 
 def test_lfssd_on_a_linear_model_equals_closed_form():
@@ -305,10 +305,10 @@ def test_assd_without_finite_ratios_changes_nothing(caplog):
     network = Linear(4, 3)
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(weight))
-    asked = request(forget, retain)
-    edited = ASSD().unlearn(network, asked)
+    forget_request = request(forget, retain)
+    edited = ASSD().unlearn(network, forget_request)
     assert torch.equal(edited.head.weight, network.head.weight)
-    assert "nothing changed" in asked.notes["warning"]
+    assert "nothing changed" in forget_request.notes["warning"]
 
 
 def test_lfssd_per_batch_takes_absolute_means():
@@ -334,10 +334,12 @@ def test_assd_alpha_is_the_percentile_of_the_ratios():
     network, forget, retain = Linear(30 * 30, 10), some(20, 1, 30, 10), some(60, 2, 30, 10)
     weight = network.head.weight.detach().double().numpy()
     top, bottom = linear_fisher(weight, forget), linear_fisher(weight, retain.join(forget))
-    asked = request(forget, retain)
-    assert percentile(asked) == pytest.approx(100 - math.log(1 + 25))
-    edited = ASSD().unlearn(network, asked)
-    assert asked.notes["alpha"] == pytest.approx(np.percentile(top / bottom, percentile(asked)), rel=1e-3)
+    forget_request = request(forget, retain)
+    assert percentile(forget_request) == pytest.approx(100 - math.log(1 + 25))
+    edited = ASSD().unlearn(network, forget_request)
+    assert forget_request.notes["alpha"] == pytest.approx(
+        np.percentile(top / bottom, percentile(forget_request)), rel=1e-3
+    )
     changed = (edited.head.weight != network.head.weight).float().mean()
     assert float(changed) == pytest.approx(math.log(26) / 100, abs=2e-3)
     retained = ASSD(reference="retain").unlearn(network, request(forget, retain))

@@ -53,11 +53,11 @@ def test_lotus_below_the_bound_stops_at_once():
     wrong = request.forget.relabel((answers + 1) % 3)
     right = request.validation.relabel(network(request.validation.images.float() / 255).argmax(1))
     retain = request.retain.relabel(torch.arange(12) % 3)
-    asked = ForgetRequest(
+    forget_request = ForgetRequest(
         forget=wrong, retain=retain, validation=right, seed=0, recipe=Recipe(), new_network=lambda: network
     )
-    edited = LoTUS().unlearn(network, asked)
-    assert asked.notes["bound"] == 1.0
+    edited = LoTUS().unlearn(network, forget_request)
+    assert forget_request.notes["bound"] == 1.0
     for name, value in edited.state_dict().items():
         assert torch.equal(value, network.state_dict()[name])
 

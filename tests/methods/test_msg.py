@@ -41,17 +41,17 @@ def test_redraw_weights_has_the_spread_of_he():
 
 
 def test_msg_redraws_weights_with_smallest_gradients():
-    network, asked = SPEC.build(0), request()
+    network, forget_request = SPEC.build(0), request()
     method = MaskedSmallGradients(epochs=1, lr=1e-12, mask_ratio=0.25, weight_decay=0.0, momentum=0.0)
-    after = method.unlearn(network, asked)
-    order = torch.randperm(18, generator=asked.generator(0))[:6]
-    kept = asked.retain.take(order)
+    after = method.unlearn(network, forget_request)
+    order = torch.randperm(18, generator=forget_request.generator(0))[:6]
+    retained = forget_request.retain.take(order)
 
     def loss(examples: Examples) -> torch.Tensor:
         return nn.functional.cross_entropy(network(examples.images.float() / 255), examples.labels)
 
     weights = [layer.weight for layer in treated_layers(network, "convolutions")]
-    gradients = torch.autograd.grad(loss(kept) - loss(asked.forget), weights)
+    gradients = torch.autograd.grad(loss(retained) - loss(forget_request.forget), weights)
     for layer, weight, gradient in zip(treated_layers(after, "convolutions"), weights, gradients, strict=True):
         changed = (layer.weight - weight).abs() > 1e-6
         assert int(changed.sum()) == round(0.25 * weight.numel())
@@ -70,11 +70,11 @@ def test_msg_on_mlp_names_the_option_to_set():
 
 @pytest.mark.parametrize("kind", [MaskedSmallGradients, Kookmin])
 def test_msg_scales_the_gradients_of_the_other_weights(kind):
-    network, asked = SPEC.build(0), request()
+    network, forget_request = SPEC.build(0), request()
 
     def weights(**values: float) -> list[torch.Tensor]:
         one_step = {"epochs": 1, "mask_ratio": 0.25, "batch_size": 100, "momentum": 0.0, "weight_decay": 0.0}
-        edited = kind(**one_step, **values).unlearn(network, asked)
+        edited = kind(**one_step, **values).unlearn(network, forget_request)
         return [layer.weight.detach() for layer in treated_layers(edited, "convolutions")]
 
     ends = {
@@ -82,7 +82,7 @@ def test_msg_scales_the_gradients_of_the_other_weights(kind):
         for name, lr, scale in (("at", 1e-12, 1.0), ("a", 0.1, 1.0), ("b", 0.1, 0.1))
     }
     for before, start, whole, slower in zip(treated_layers(network, "convolutions"), *ends.values(), strict=True):
-        anew = (start - before.weight.detach()).abs() > 1e-6
+        is_new = (start - before.weight.detach()).abs() > 1e-6
         assert float((whole - start).abs().max()) > 1e-4
-        torch.testing.assert_close(slower[anew], whole[anew])
-        torch.testing.assert_close((slower - start)[~anew], 0.1 * (whole - start)[~anew], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(slower[is_new], whole[is_new])
+        torch.testing.assert_close((slower - start)[~is_new], 0.1 * (whole - start)[~is_new], rtol=1e-3, atol=1e-6)

@@ -56,7 +56,7 @@ def model() -> Linear:
 
 
 @pytest.fixture
-def asked() -> ForgetRequest:
+def forget_request() -> ForgetRequest:
     generator = torch.Generator().manual_seed(2)
 
     def some(count: int) -> Examples:
@@ -114,99 +114,101 @@ def same(edited: nn.Module, expected: Array) -> None:
 
 
 @pytest.mark.parametrize("max_epochs", [0, 1, 2])
-def test_scrub_equals_numpy(model, asked, max_epochs):
+def test_scrub_equals_numpy(model, forget_request, max_epochs):
     """The divergence has no gradient where student and teacher are one; from the second step on it has."""
     values = {"alpha": 0.7, "gamma": 0.3, "temperature": 2.0, "decay": 0.5, "lr": 0.4, "clip": 1e9}
     batches = {"batch_size": WHOLE, "forget_batch_size": WHOLE, "momentum": 0.0, "weight_decay": 0.0}
-    student = Scrub(epochs=3, max_epochs=max_epochs, **values, **batches).unlearn(model, asked)
+    student = Scrub(epochs=3, max_epochs=max_epochs, **values, **batches).unlearn(model, forget_request)
     teacher = expected = theta(model)
     lr = 0.4
 
-    def away(weights: Array, data: Examples) -> Array:
+    def kl_gradient(weights: Array, data: Examples) -> Array:
         """Gradient of T^2 KL(teacher || student), T = 2: d KL / d logits = (p_student - p_teacher) / T."""
-        given, wanted = (softmax(inputs(data) @ each.T / 2, axis=1) for each in (weights, teacher))
-        return 4 * ((given - wanted) / 2).T @ inputs(data) / len(data)
+        predicted, target = (softmax(inputs(data) @ each.T / 2, axis=1) for each in (weights, teacher))
+        return 4 * ((predicted - target) / 2).T @ inputs(data) / len(data)
 
     for epoch in range(3):
         if epoch < max_epochs:
-            expected = expected + lr * away(expected, asked.forget)
-        expected = expected - lr * (0.7 * away(expected, asked.retain) + 0.3 * gradient(expected, asked.retain))
+            expected = expected + lr * kl_gradient(expected, forget_request.forget)
+        expected = expected - lr * (
+            0.7 * kl_gradient(expected, forget_request.retain) + 0.3 * gradient(expected, forget_request.retain)
+        )
         lr *= 0.5 if epoch + 1 == max_epochs else 1
     same(student, expected)
 
 
-def test_bad_teacher_equals_numpy(model, asked):
+def test_bad_teacher_equals_numpy(model, forget_request):
     method = BadTeacher(epochs=4, lr=0.1, retain_ratio=1.0, temperature=1.5, batch_size=WHOLE)
-    good, bad, expected = theta(model), theta(asked.new_network()), theta(model)
-    optimizer, count = Adam(0.1), len(asked.forget) + len(asked.retain)
+    good, bad, expected = theta(model), theta(forget_request.new_network()), theta(model)
+    optimizer, count = Adam(0.1), len(forget_request.forget) + len(forget_request.retain)
     for _ in range(4):
         sums = np.zeros_like(good)
-        for teacher, data in ((bad, asked.forget), (good, asked.retain)):
-            given, wanted = (softmax(inputs(data) @ each.T / 1.5, axis=1) for each in (expected, teacher))
-            sums += (given - wanted).T @ inputs(data) / 1.5
+        for teacher, data in ((bad, forget_request.forget), (good, forget_request.retain)):
+            predicted, target = (softmax(inputs(data) @ each.T / 1.5, axis=1) for each in (expected, teacher))
+            sums += (predicted - target).T @ inputs(data) / 1.5
         expected = optimizer.step(expected, sums / count)
-    same(method.unlearn(model, asked), expected)
+    same(method.unlearn(model, forget_request), expected)
 
 
-def test_amnesiac_equals_numpy(model, asked):
-    labels = random_labels(asked.forget.labels, CLASSES, asked.generator(0))
-    everything = asked.forget.relabel(labels).join(asked.retain)
+def test_amnesiac_equals_numpy(model, forget_request):
+    labels = random_labels(forget_request.forget.labels, CLASSES, forget_request.generator(0))
+    everything = forget_request.forget.relabel(labels).join(forget_request.retain)
     optimizer, expected = Adam(0.1), theta(model)
     for _ in range(4):
         expected = optimizer.step(expected, gradient(expected, everything))
-    same(Amnesiac(epochs=4, lr=0.1, batch_size=WHOLE).unlearn(model, asked), expected)
+    same(Amnesiac(epochs=4, lr=0.1, batch_size=WHOLE).unlearn(model, forget_request), expected)
 
 
 @pytest.mark.parametrize("resample", [False, True])
-def test_random_label_equals_numpy(model, asked, resample):
+def test_random_label_equals_numpy(model, forget_request, resample):
     """The retain set left aside; the labels are by default never the true ones."""
     method = RandomLabel(
         epochs=3, lr=0.4, retain=0, resample=resample, batch_size=WHOLE, momentum=0.0, weight_decay=0.0
     )
     expected = theta(model)
     for epoch in range(3):
-        labels = random_labels(asked.forget.labels, CLASSES, asked.generator(0, epoch * resample))
-        expected = expected - 0.4 * gradient(expected, asked.forget, labels)
-    same(method.unlearn(model, asked), expected)
+        labels = random_labels(forget_request.forget.labels, CLASSES, forget_request.generator(0, epoch * resample))
+        expected = expected - 0.4 * gradient(expected, forget_request.forget, labels)
+    same(method.unlearn(model, forget_request), expected)
 
 
 @pytest.mark.parametrize("resample", [False, True])
-def test_salun_equals_numpy(model, asked, resample):
+def test_salun_equals_numpy(model, forget_request, resample):
     method = SalUn(
         epochs=3, lr=0.4, mask_ratio=0.4, resample=resample, batch_size=WHOLE, momentum=0.0, weight_decay=0.0
     )
     expected = theta(model)
-    sizes = np.abs(gradient(expected, asked.forget))
+    sizes = np.abs(gradient(expected, forget_request.forget))
     mask = sizes >= np.sort(sizes.ravel())[-6]  # 0.4 of 15 weights
     for epoch in range(3):
-        labels = random_labels(asked.forget.labels, CLASSES, asked.generator(0, epoch * resample))
-        everything = asked.forget.relabel(labels).join(asked.retain)
+        labels = random_labels(forget_request.forget.labels, CLASSES, forget_request.generator(0, epoch * resample))
+        everything = forget_request.forget.relabel(labels).join(forget_request.retain)
         expected = expected - 0.4 * mask * gradient(expected, everything)
-    same(method.unlearn(model, asked), expected)
+    same(method.unlearn(model, forget_request), expected)
 
 
-def test_l1_sparse_equals_numpy(model, asked):
+def test_l1_sparse_equals_numpy(model, forget_request):
     """The penalty fades: whole in the first of four epochs, a quarter in the last."""
     method = L1Sparse(epochs=4, lr=0.4, alpha=0.1, batch_size=WHOLE, momentum=0.0, weight_decay=0.0)
     expected = theta(model)
     for strength in (0.1, 0.075, 0.05, 0.025):
-        expected = expected - 0.4 * (gradient(expected, asked.retain) + strength * np.sign(expected))
-    same(method.unlearn(model, asked), expected)
+        expected = expected - 0.4 * (gradient(expected, forget_request.retain) + strength * np.sign(expected))
+    same(method.unlearn(model, forget_request), expected)
 
 
 @pytest.mark.parametrize("weights", ["balanced", "published", "none"])
-def test_seif_equals_numpy(model, asked, weights):
+def test_seif_equals_numpy(model, forget_request, weights):
     """A network without kernels gets no noise; at the middle of its only step the rate is at half its height."""
-    counts = np.bincount(asked.retain.labels, minlength=CLASSES)
+    counts = np.bincount(forget_request.retain.labels, minlength=CLASSES)
     weight_of = {"balanced": 20 / (CLASSES * counts), "published": np.array([1, 0.05, 0.05]), "none": np.ones(3)}
-    each = weight_of[weights][asked.retain.labels.numpy(), None]
+    row_weights = weight_of[weights][forget_request.retain.labels.numpy(), None]
     method = Seif(epochs=1, lr=0.8, weights=weights, batch_size=WHOLE, momentum=0.0, weight_decay=0.0)
     start = theta(model)
-    step = (each * wrong(start, asked.retain)).T @ inputs(asked.retain) / 20
-    same(method.unlearn(model, asked), start - 0.4 * step)
+    step = (row_weights * wrong(start, forget_request.retain)).T @ inputs(forget_request.retain) / 20
+    same(method.unlearn(model, forget_request), start - 0.4 * step)
 
 
-def test_sebastian_equals_numpy(model, asked):
+def test_sebastian_equals_numpy(model, forget_request):
     """Nothing drawn anew: weighted classes, and from the second step on entropies that are held to the original's."""
     method = Sebastian(
         epochs=3,
@@ -218,8 +220,8 @@ def test_sebastian_equals_numpy(model, asked):
         momentum=0.0,
         weight_decay=0.0,
     )
-    data, start = asked.retain, theta(model)
-    each = 1 / np.bincount(data.labels, minlength=CLASSES)[data.labels.numpy(), None]
+    data, start = forget_request.retain, theta(model)
+    row_weights = 1 / np.bincount(data.labels, minlength=CLASSES)[data.labels.numpy(), None]
 
     def logarithms(weights: Array) -> tuple[Array, Array]:
         logarithm = log_softmax(inputs(data) @ weights.T, axis=1)
@@ -230,12 +232,12 @@ def test_sebastian_equals_numpy(model, asked):
         logarithm, entropy = logarithms(expected)
         # d H / d logits = -p (log p + H), the square's derivative is twice the difference
         held = 2 * (entropy - logarithms(start)[1]) * -np.exp(logarithm) * (logarithm + entropy) / len(data)
-        errors = each * wrong(expected, data) / each.sum() + 2.0 * held
+        errors = row_weights * wrong(expected, data) / row_weights.sum() + 2.0 * held
         expected = expected - 0.4 * errors.T @ inputs(data)
-    same(method.unlearn(model, asked), expected)
+    same(method.unlearn(model, forget_request), expected)
 
 
-def test_fanchuan_equals_numpy(model, asked):
+def test_fanchuan_equals_numpy(model, forget_request):
     """One pass to uniform answers, then two turns of the contrast and of the retain set."""
     method = Fanchuan(
         epochs=2,
@@ -248,15 +250,15 @@ def test_fanchuan_equals_numpy(model, asked):
         momentum=0.0,
         weight_decay=0.0,
     )
-    gone, kept, expected = inputs(asked.forget), inputs(asked.retain), theta(model)
-    expected = expected - 0.3 * (softmax(gone @ expected.T, axis=1) - 1 / CLASSES).T @ gone / len(gone)
+    forgotten, retained, expected = inputs(forget_request.forget), inputs(forget_request.retain), theta(model)
+    expected = expected - 0.3 * (softmax(forgotten @ expected.T, axis=1) - 1 / CLASSES).T @ forgotten / len(forgotten)
     for lr in (0.2, 0.1):  # half a cosine
-        others = kept @ expected.T
+        others = retained @ expected.T
         # d / d scores of the mean of -log softmax(scores) over pairs
-        scores = (softmax(gone @ expected.T @ others.T / 1.5, axis=1) - 1 / len(kept)) / len(gone)
-        expected = expected - lr * (scores @ others / 1.5).T @ gone
-        expected = expected - 0.4 * gradient(expected, asked.retain)
-    same(method.unlearn(model, asked), expected)
+        scores = (softmax(forgotten @ expected.T @ others.T / 1.5, axis=1) - 1 / len(retained)) / len(forgotten)
+        expected = expected - lr * (scores @ others / 1.5).T @ forgotten
+        expected = expected - 0.4 * gradient(expected, forget_request.retain)
+    same(method.unlearn(model, forget_request), expected)
 
 
 def impaired(weights: Array, noise: Array, of_noise: list[int], images: Array, labels: Tensor) -> Array:
@@ -269,49 +271,49 @@ def impaired(weights: Array, noise: Array, of_noise: list[int], images: Array, l
 STEPS_OF_UNSIR = {"lr": 0.1, "epochs": 3, "repair_lr": 0.05, "repair_epochs": 3, "noise_lr": 0.3}
 
 
-def test_unsir_on_retained_classes_equals_numpy(model, asked):
+def test_unsir_on_retained_classes_equals_numpy(model, forget_request):
     """The noise leaves the answers of the forget set; the model is impaired with it and then repaired."""
-    (images, labels) = next(asked.retain.batches(WHOLE, asked.derive_seed(2, 0)))
+    (images, labels) = next(forget_request.retain.batches(WHOLE, forget_request.derive_seed(2, 0)))
     impair, repair, expected = Adam(0.1), Adam(0.05), theta(model)
     for epoch in range(3):
-        (forgotten, _) = next(asked.forget.batches(WHOLE, asked.derive_seed(1, epoch)))
-        noise = torch.randn(forgotten.shape, generator=asked.generator(3, epoch))
-        apart = (inputs(noise) - inputs(forgotten)) @ expected.T  # d MSE / d noise points along apart W
-        moved = noise.double().flatten(1).numpy() + 0.3 * np.sign(apart @ expected[:, :4])  # one step of Adam
+        (forgotten, _) = next(forget_request.forget.batches(WHOLE, forget_request.derive_seed(1, epoch)))
+        noise = torch.randn(forgotten.shape, generator=forget_request.generator(3, epoch))
+        change = (inputs(noise) - inputs(forgotten)) @ expected.T  # d MSE / d noise points along change W
+        moved = noise.double().flatten(1).numpy() + 0.3 * np.sign(change @ expected[:, :4])  # one step of Adam
         now = impaired(expected, moved.clip(0, 1), labels[:9].tolist(), inputs(images), labels)
         expected = impair.step(expected, now)
     for _ in range(3):
-        expected = repair.step(expected, gradient(expected, asked.retain))
-    same(UNSIR(noise_steps=8, batch_size=WHOLE, **STEPS_OF_UNSIR).unlearn(model, asked), expected)
+        expected = repair.step(expected, gradient(expected, forget_request.retain))
+    same(UNSIR(noise_steps=8, batch_size=WHOLE, **STEPS_OF_UNSIR).unlearn(model, forget_request), expected)
 
 
-def test_unsir_on_a_whole_class_equals_numpy(model, asked):
+def test_unsir_on_a_whole_class_equals_numpy(model, forget_request):
     """The noise of a class leaves that class; the model is impaired with it under that label and then repaired."""
-    forget = asked.forget.relabel(torch.full((9,), 2))
-    retain = asked.retain.relabel(asked.retain.labels % 2)
-    asked = dataclasses.replace(asked, forget=forget, retain=retain)
-    noise = torch.randn(20, 1, 2, 2, generator=asked.generator(0, 2)).double()
+    forget = forget_request.forget.relabel(torch.full((9,), 2))
+    retain = forget_request.retain.relabel(forget_request.retain.labels % 2)
+    forget_request = dataclasses.replace(forget_request, forget=forget, retain=retain)
+    noise = torch.randn(20, 1, 2, 2, generator=forget_request.generator(0, 2)).double()
     impair, repair, expected, pixels = Adam(0.1), Adam(0.05), theta(model), noise.flatten(1).numpy()
     errors = softmax(inputs(0.4 + 0.25 * noise) @ expected.T, axis=1) - np.eye(CLASSES)[2]
     slope = 2 * 0.2 * pixels - 0.25 * errors @ expected[:, :4]
     moved = 0.4 + 0.25 * (pixels - 0.3 * np.sign(slope))  # one step of Adam
     for epoch in range(3):
-        rows = torch.randint(20, (10,), generator=asked.generator(1, epoch)).numpy()  # half as many as images
+        rows = torch.randint(20, (10,), generator=forget_request.generator(1, epoch)).numpy()  # half as many as images
         now = impaired(expected, moved[rows], [2] * 10, inputs(retain), retain.labels)
         expected = impair.step(expected, now)
     for _ in range(3):
         expected = repair.step(expected, gradient(expected, retain))
-    same(UNSIR(noise_steps=1, penalty=0.2, batch_size=20, **STEPS_OF_UNSIR).unlearn(model, asked), expected)
+    same(UNSIR(noise_steps=1, penalty=0.2, batch_size=20, **STEPS_OF_UNSIR).unlearn(model, forget_request), expected)
 
 
-def test_jit_equals_numpy(model, asked):
+def test_jit_equals_numpy(model, forget_request):
     """The losses of a batch are summed; neighbors are constants, and noise is clamped before it is measured."""
     method = JiT(epochs=1, lr=0.05, sigma=0.5, samples=3, batch_size=WHOLE)
-    (images, _) = next(asked.forget.batches(WHOLE, asked.derive_seed(0, 0)))
-    noises = 0.5 * 0.25 * torch.randn(3, *images.shape, generator=asked.generator(1, 0, 0))
+    (images, _) = next(forget_request.forget.batches(WHOLE, forget_request.derive_seed(0, 0)))
+    noises = 0.5 * 0.25 * torch.randn(3, *images.shape, generator=forget_request.generator(1, 0, 0))
     start, here, step = theta(model), inputs(images), np.zeros((CLASSES, 5))
     for noise in noises:
         there = inputs((images + noise).clamp(images.min(), images.max()))
-        apart, length = (here - there) @ start.T, np.linalg.norm((here - there) / 0.25, axis=1)
-        step += (apart / np.linalg.norm(apart, axis=1, keepdims=True) / length[:, None]).T @ here / 3
-    same(method.unlearn(model, asked), start - 0.05 * step)
+        change, length = (here - there) @ start.T, np.linalg.norm((here - there) / 0.25, axis=1)
+        step += (change / np.linalg.norm(change, axis=1, keepdims=True) / length[:, None]).T @ here / 3
+    same(method.unlearn(model, forget_request), start - 0.05 * step)

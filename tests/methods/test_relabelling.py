@@ -199,8 +199,8 @@ def test_gradient_ascent_diverged_error_names_epoch_and_lr(request_, original):
 def test_neggrad_plus_without_ascent_is_fine_tuning(request_, original):
     forgotten = NegGradPlus(alpha=0.7, epochs=10, lr=0.1, batch_size=32).unlearn(original, request_)
     assert accuracy(forgotten, request_.forget) < accuracy(original, request_.forget)
-    kept = NegGradPlus(alpha=1.0, epochs=2).unlearn(original, request_)
-    assert accuracy(kept, request_.retain) > 0.95
+    edited = NegGradPlus(alpha=1.0, epochs=2).unlearn(original, request_)
+    assert accuracy(edited, request_.retain) > 0.95
 
 
 def test_retrain_changes_every_parameter(request_, original):

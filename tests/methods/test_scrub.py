@@ -75,9 +75,9 @@ def test_entropy_of_a_uniform_prediction_is_maximal():
 
 
 def test_scrub_moves_the_student_and_not_the_teacher():
-    model, asked = Linear(4, 3), request()
+    model, forget_request = Linear(4, 3), request()
     before = copy.deepcopy(model.state_dict())
-    student = Scrub(epochs=2, lr=0.1).unlearn(model, asked)
+    student = Scrub(epochs=2, lr=0.1).unlearn(model, forget_request)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not torch.equal(student.head.weight, before["head.weight"])
     model.train()
@@ -92,23 +92,23 @@ def test_scrub_moves_the_student_and_not_the_teacher():
 
 def test_scrub_min_step_equals_hand_computed_one():
     """Where student and teacher are one, the divergence has no gradient: the first min-step is plain descent."""
-    model, asked = Linear(4, 3), request()
+    model, forget_request = Linear(4, 3), request()
     method = Scrub(epochs=1, max_epochs=0, lr=0.1, momentum=0.0, weight_decay=0.0, batch_size=6, gamma=0.5)
-    student = method.unlearn(model, asked)
-    images = asked.retain.images.float().flatten(1) / 255
-    wrong = (images @ model.head.weight.T + model.head.bias).softmax(1) - torch.eye(3)[asked.retain.labels]
+    student = method.unlearn(model, forget_request)
+    images = forget_request.retain.images.float().flatten(1) / 255
+    wrong = (images @ model.head.weight.T + model.head.bias).softmax(1) - torch.eye(3)[forget_request.retain.labels]
     expected = model.head.weight - 0.1 * 0.5 * wrong.T @ images / 6
     torch.testing.assert_close(student.head.weight, expected)
 
 
 def test_scrub_max_passes_increase_forget_divergence():
-    model, asked = Linear(4, 3), request()
+    model, forget_request = Linear(4, 3), request()
 
-    def apart(student: nn.Module) -> float:
-        answers = [torch.tensor(predict(each, asked.forget)) for each in (model, student)]
+    def kl(student: nn.Module) -> float:
+        answers = [torch.tensor(predict(each, forget_request.forget)) for each in (model, student)]
         return float(kl_divergence(answers[0], answers[1]).mean())
 
     values = {"epochs": 3, "lr": 0.05, "decay": 1.0, "forget_batch_size": 2}
-    assert apart(Scrub(max_epochs=3, **values).unlearn(model, asked)) > 2 * apart(
-        Scrub(max_epochs=0, **values).unlearn(model, asked)
+    assert kl(Scrub(max_epochs=3, **values).unlearn(model, forget_request)) > 2 * kl(
+        Scrub(max_epochs=0, **values).unlearn(model, forget_request)
     )
