@@ -30,11 +30,11 @@ from forgetbench.methods.ssd import dampen
 @methods.register("assd")
 @dataclass(frozen=True, kw_only=True)
 class ASSD(Method):
-    """Dampen a share of the parameters that follows from the size of the forget set."""
+    """Dampen weights above a threshold that follows from the size of the forget set."""
 
     card: ClassVar[MethodCard] = MethodCard(
         name="assd",
-        title="Adaptive SSD: the threshold follows from the share of data to forget",
+        title="Adaptive SSD: the threshold follows from the size of the forget set",
         papers=("schoepf2024parameter",),
         family="damping",
         needs=("forget", "retain"),
@@ -54,7 +54,7 @@ class ASSD(Method):
         choices=("all", "retain"),
         paper_default="retain",
         search=("all", "retain"),
-        help="Data that I_D is taken over: all, or what is kept.",
+        help="Examples for I_D: all, or the retain set.",
     )
     batch_size: int = param(64, ge=1, paper_default=1024, help="Examples per backward.")
 

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from forgetsuite.errors import ForgetBenchError, UsageError
-from forgetsuite.methods.base import ForgetRequest, Method, TaskFacts
-from forgetsuite.networks import NetworkSpec
-from forgetsuite.options import OptionSpec, option_specs
-from forgetsuite.training import Examples, Recipe, fit
 from torch import Tensor, nn
+
+from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.methods.base import ForgetRequest, Method, TaskFacts
+from forgetbench.networks import NetworkSpec
+from forgetbench.options import OptionSpec, option_specs
+from forgetbench.training import Examples, Recipe, fit
 
 SIZE, CLASSES, ATTRIBUTES, BATCH = 8, 4, 3, 8
 

@@ -16,6 +16,7 @@ from forgetbench.methods import load_method_file, methods, network_defaults, par
 from forgetbench.methods.base import ForgetRequest, Method, TaskFacts, param
 from forgetbench.methods.contract import check_method
 from forgetbench.networks import networks
+from forgetbench.runner.method_spec import parse_methods
 from forgetbench.training import Examples, Recipe
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
@@ -29,6 +30,24 @@ def test_parse_method_reads_and_converts_values():
     method = parse_method("ssd:alpha=5, importance=batch,batch_size=32")
     assert method.to_dict() == {"alpha": 5.0, "dampening": 1.0, "importance": "batch", "batch_size": 32}
     assert isinstance(method.to_dict()["alpha"], float)
+
+
+@pytest.mark.parametrize(
+    ("former", "present"),
+    [
+        ("sham", "no-op"),
+        ("salun:share=0.3,over=other,redraw=true", "salun:mask_ratio=0.3,label_space=wrong,resample=true"),
+        ("random-label:over=all", "random-label:label_space=all"),
+        ("msg:share=0.2,slow=0.5", "msg:mask_ratio=0.2,gradient_scale=0.5"),
+        ("sebastian:rarity=0.0", "sebastian:class_weight_power=0.0"),
+        ("lotus:retain_share=0.5", "lotus:retain_ratio=0.5"),
+        ("boundary-shrink:released=true", "boundary-shrink:as_published=true"),
+    ],
+)
+def test_former_names_are_accepted_and_translated(former, present):
+    assert parse_method(former, "cnn") == parse_method(present, "cnn")
+    [spec] = parse_methods([former], [], "cnn")
+    assert spec.label == present
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from forgetsuite.methods import _training as loops
-from forgetsuite.methods import methods
-from forgetsuite.methods.base import Method
-from forgetsuite.methods.contract import ContractChecks, check_method
-from forgetsuite.training import DivergedError
-from forgetsuite.training import loop as training
+
+from forgetbench.methods import _training as loops
+from forgetbench.methods import methods
+from forgetbench.methods.base import Method
+from forgetbench.methods.contract import ContractChecks, check_method
+from forgetbench.training import DivergedError
+from forgetbench.training import loop as training
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [16, 8], "batch_norm": True},
