@@ -1,8 +1,8 @@
 #!/bin/sh
 # Install ForgetBench into a new virtual environment; run it in the repository's root:
 #
-#     docker/install.sh server FOLDER    everything but torch: serving and scoring never import it
-#     docker/install.sh runner FOLDER    everything
+#     docker/install.sh server FOLDER    without torch, which serving and scoring do not import
+#     docker/install.sh runner FOLDER    with all extras
 #
 # Requires Python and uv. The Dockerfile calls it, and so does a test that needs no Docker engine.
 set -eu

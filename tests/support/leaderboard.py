@@ -43,11 +43,19 @@ ZIP = {"Content-Type": "application/zip"}
 class World:
     """Logits of a synthetic task: models share the difficulty of each example, and differ by noise."""
 
-    def __init__(self, task: str = TASK, seed: int = 7) -> None:
+    def __init__(
+        self,
+        task: str = TASK,
+        seed: int = 7,
+        *,
+        counts: dict[str, int] = COUNTS,
+        classes: int = CLASSES,
+        seeds: int = SEEDS,
+    ) -> None:
         generator = np.random.default_rng(seed)
-        self.task, self.seed = task, seed
-        self.labels = {name: generator.integers(0, CLASSES, count) for name, count in COUNTS.items()}
-        self.ease = {name: generator.normal(1.2, 1.0, count) for name, count in COUNTS.items()}
+        self.task, self.seed, self.counts, self.classes, self.seeds = task, seed, counts, classes, seeds
+        self.labels = {name: generator.integers(0, classes, count) for name, count in counts.items()}
+        self.ease = {name: generator.normal(1.2, 1.0, count) for name, count in counts.items()}
 
     def model(self, number: int, *, memory: float = 0.0, damage: float = 0.0) -> dict[str, np.ndarray]:
         """Evidence of a model.
@@ -60,7 +68,7 @@ class World:
         generator = np.random.default_rng([self.seed, number])
         evidence = {}
         for name, labels in self.labels.items():
-            logits = generator.normal(0, 0.7, (len(labels), CLASSES))
+            logits = generator.normal(0, 0.7, (len(labels), self.classes))
             shift = memory if name == "forget" else 2.0 if name == "retain" else -damage
             logits[np.arange(len(labels)), labels] += self.ease[name] + shift
             evidence[name] = encode(logits, attributes=False)
@@ -72,7 +80,7 @@ class World:
 
     def index_hashes(self) -> dict[str, dict[str, str]]:
         """Hashes of the row numbers of each subset."""
-        return {"0": {name: index_digest(np.arange(count)) for name, count in COUNTS.items()}}
+        return {"0": {name: index_digest(np.arange(count)) for name, count in self.counts.items()}}
 
     def write_pack(self, folder: Path, **changes: Any) -> Path:
         """Write the reference bundle, with some fields of its manifest changed."""
@@ -80,7 +88,7 @@ class World:
         np.savez(folder / "labels-d0.npz", **self.labels)
         for start, role, memory in ((0, "originals", 2.0), (100, "references", 0.0), (200, "controls", 0.0)):
             (folder / role).mkdir()
-            for seed in range(SEEDS):
+            for seed in range(self.seeds):
                 write_arrays(folder / role / f"d0-s{seed}.npz", self.model(start + seed, memory=memory))
         write_pack(
             folder,
@@ -93,13 +101,13 @@ class World:
                 "track": "match-oracle",
                 "scenario": "random",
                 "attributes": False,
-                "classes": ["circle", "square", "triangle"],
+                "classes": ["circle", "square", "triangle"] if self.classes == 3 else [*map(str, range(self.classes))],
                 "image_set": {"name": "tiny", "title": "Tiny shapes", "license": "CC0-1.0"},
                 "draws": 1,
-                "seeds": SEEDS,
-                "counts": {"0": COUNTS},
+                "seeds": self.seeds,
+                "counts": {"0": self.counts},
                 "index_hashes": self.index_hashes(),
-                "originals": [self.original(seed) for seed in range(SEEDS)],
+                "originals": [self.original(seed) for seed in range(self.seeds)],
                 "retrain_flops": 1e12,
                 "environment": {"torch": "2.15.0"},
                 **changes,
@@ -133,7 +141,7 @@ class World:
         """
         folder.mkdir(parents=True)
         models = []
-        for seed in range(SEEDS):
+        for seed in range(self.seeds):
             arrays = self.model(start + seed, memory=memory, damage=damage)
             write_arrays(folder / f"d0-s{seed}.npz", arrays)
             models.append(
@@ -147,7 +155,7 @@ class World:
                     share_changed=1.0,
                 )
             )
-        originals = [self.write_original(folder, own + seed, seed) for seed in range(SEEDS)] if own else []
+        originals = [self.write_original(folder, own + seed, seed) for seed in range(self.seeds)] if own else []
         if own:
             models = [
                 model.model_copy(update={"original": record.weights})
@@ -169,7 +177,7 @@ class World:
             "task_key": digest({"task": self.task}),
             "method": MethodRecord(**record),
             "draws": 1,
-            "seeds": SEEDS,
+            "seeds": self.seeds,
             "index_hashes": self.index_hashes(),
             "models": tuple(models),
             "originals": tuple(originals),
