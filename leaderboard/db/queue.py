@@ -60,9 +60,9 @@ def claim(database: Database, worker: str, lease: float) -> Job | None:
         worker: Unique name of the worker.
         lease: Seconds until the job counts as abandoned.
     """
-    other = aliased(Job)
+    other_job = aliased(Job)
     now = utc_now()
-    same_key_is_running = exists().where(other.key == Job.key, other.state == "running", other.id != Job.id)
+    same_key_is_running = exists().where(other_job.key == Job.key, other_job.state == "running", other_job.id != Job.id)
     candidate = (
         select(Job.id)
         .where(

@@ -10,8 +10,8 @@ from forgetbench.scoring.scorer import Scorer, rank_runs
 
 def test_metric_that_failed_the_audit_does_not_rank(site, world, tmp_path):
     pack = read_pack(world.write_pack(tmp_path / "pack"))
-    whole = Scorer(pack).bands
-    assert "gap.test" in whole.ranking
+    bands = Scorer(pack).bands
+    assert "gap.test" in bands.ranking
     verdict = AuditVerdict(
         task=pack.card.task,
         task_key=pack.card.task_key,
@@ -27,7 +27,7 @@ def test_metric_that_failed_the_audit_does_not_rank(site, world, tmp_path):
     site.work()
 
     local = rank_runs(Scorer(audited), [read_run(folder) for folder in runs])
-    expected = tuple(name for name in whole.ranking if name != "gap.test")
+    expected = tuple(name for name in bands.ranking if name != "gap.test")
     assert local.bands.ranking == expected
     for entry, card in zip(entries, local.scorecards[2:], strict=True):
         on_server = site.client.get(f"/api/v1/entries/{entry}").json()["scorecard"]

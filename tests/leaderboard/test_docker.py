@@ -20,7 +20,7 @@ from support.concurrency import LIMIT, wait_until
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
-NOBODY = 65534
+UNPRIVILEGED = 65534
 """User id without rights."""
 
 
@@ -34,15 +34,15 @@ def instructions() -> list[tuple[str, str]]:
 
 def stages() -> dict[str, list[tuple[str, str]]]:
     """Stage -> its instructions, after those of its base stage."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    result: dict[str, list[tuple[str, str]]] = {}
     current: list[tuple[str, str]] = []
     for word, rest in instructions():
         if word == "FROM":
             base, _, name = rest.partition(" AS ")
-            current = found[name] = list(found.get(base, []))
+            current = result[name] = list(result.get(base, []))
         else:
             current.append((word, rest))
-    return found
+    return result
 
 
 def last(stage: str, keyword: str) -> str:
@@ -148,7 +148,7 @@ class Container:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        self.user = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []} if os.geteuid() == 0 else {}
         path = f"{folder}/opt/bin:{folder}/tools:{os.environ['PATH']}"
         self.environment = {
             **{
@@ -165,7 +165,7 @@ class Container:
     def own(self, path: Path) -> None:
         if self.user:
             for file in (path, *path.rglob("*")):
-                os.chown(file, NOBODY, NOBODY)
+                os.chown(file, UNPRIVILEGED, UNPRIVILEGED)
 
     def run(self, *words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command as the user of the container."""

@@ -29,8 +29,8 @@ def waiting(full_site, world, tmp_path):
 
 
 def routes(site):
-    def walk(found):
-        for route in found:
+    def walk(parents):
+        for route in parents:
             inner = getattr(route, "routes", None) or getattr(getattr(route, "original_router", None), "routes", None)
             if isinstance(route, Route):
                 yield route
@@ -44,8 +44,8 @@ def routes(site):
 
 def filled(path, identity, task):
     values = {"entry_id": identity, "task": task, "name": NAME, "ending": "csv"}
-    whole = re.sub(r"\{(\w+)(?::path)?\}", lambda part: values[part[1]], path)
-    return whole + (f"?ids={identity},{identity}x" if "/compare" in path else "")
+    filled_path = re.sub(r"\{(\w+)(?::path)?\}", lambda part: values[part[1]], path)
+    return filled_path + (f"?ids={identity},{identity}x" if "/compare" in path else "")
 
 
 def test_unlisted_submission_is_read_by_owner_and_moderator(waiting, world):

@@ -22,8 +22,8 @@ def superseded(full_site, tmp_path):
 
 
 def rows(site, old):
-    found = site.client.get(f"/api/v1/boards/{site.world.task}?pack={old}").json()["rows"]
-    return {row["label"]: row["id"] for row in found}
+    listed = site.client.get(f"/api/v1/boards/{site.world.task}?pack={old}").json()["rows"]
+    return {row["label"]: row["id"] for row in listed}
 
 
 def test_quarantined_entry_of_an_old_board_leaves_all_pages(superseded):
@@ -74,9 +74,9 @@ def test_board_and_task_link_their_earlier_versions(superseded):
 def test_api_lists_superseded_boards_on_request(superseded):
     site, old = superseded
     assert [board["superseded"] for board in site.client.get("/api/v1/boards").json()] == [False]
-    found = site.client.get("/api/v1/boards?superseded=true").json()
-    assert [(board["superseded"], board["pack"].startswith(old)) for board in found] == [(False, False), (True, True)]
-    assert found[1]["entries"] == 5
+    boards = site.client.get("/api/v1/boards?superseded=true").json()
+    assert [(board["superseded"], board["pack"].startswith(old)) for board in boards] == [(False, False), (True, True)]
+    assert boards[1]["entries"] == 5
 
 
 def test_pull_bundle_fetches_the_bundle_of_an_old_board(superseded, tmp_path, transport):

@@ -202,6 +202,6 @@ def test_site_says_since_when_no_worker_runs(site, received):
 
 def test_remove_leftovers_keeps_recent_files(site):
     (site.settings.incoming / "abc").write_bytes(b"half")
-    (site.settings.evidence / "nobody").mkdir()
+    (site.settings.evidence / "no-row").mkdir()
     assert cleanup.remove_leftovers(site.settings, site.database) == 0  # they may belong to an upload in progress
     assert cleanup.remove_leftovers(site.settings, site.database, min_age=-1) == 2

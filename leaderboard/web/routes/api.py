@@ -33,11 +33,12 @@ from forgetbench.leaderboard.submissions import downloads
 from forgetbench.leaderboard.submissions.uploads import MEDIA_TYPE
 from forgetbench.leaderboard.web.caching import cache_headers, conditional, etag_of, unchanged
 from forgetbench.leaderboard.web.context import base_url
+from forgetbench.store import JsonObject
 
 router = APIRouter(prefix="/api/v1")
 JSON = "application/json"
 Superseded = Annotated[bool, Query(description="Include boards that a newer pack of their task superseded.")]
-_ERRORS: dict[int | str, dict[str, Any]] = {
+_ERRORS: dict[int | str, JsonObject] = {
     status: {"model": ProblemDocument, "description": text}
     for status, text in ((404, "Not found"), (422, "Invalid"), (429, "Too many requests"))
 }

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -21,9 +21,10 @@ from forgetbench.leaderboard.submissions import moderation, receive, verificatio
 from forgetbench.leaderboard.submissions.moderation import StateChange
 from forgetbench.leaderboard.submissions.uploads import MEDIA_TYPE, UploadedBody
 from forgetbench.leaderboard.web.routes.api import WRITE_ERRORS, submission_document
+from forgetbench.store import JsonObject
 
 router = APIRouter(prefix="/api/v1")
-_ZIP_BODY: dict[str, Any] = {
+_ZIP_BODY: JsonObject = {
     "requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 }
 IdempotencyKeyHeader = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
