@@ -21,10 +21,7 @@ from forgetbench.leaderboard.web import openapi
 from forgetbench.leaderboard.web.caching import Cache, salt_of
 from forgetbench.leaderboard.web.errors import add_error_handlers
 from forgetbench.leaderboard.web.middleware import AccessLog, Head, ReadLimit, SecurityHeaders
-from forgetbench.leaderboard.web.routes import api, feeds, health
-from forgetbench.leaderboard.web.routes import boards as pages
-from forgetbench.leaderboard.web.routes import pages as reading
-from forgetbench.leaderboard.web.routes import submissions as writing
+from forgetbench.leaderboard.web.routes import api, assets, boards, entries, feeds, health, pages, submissions
 
 THREADS = 16
 """Requests at work at once; more would only wait for each other, and each holds a connection."""
@@ -66,10 +63,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     add_error_handlers(app)
     app.include_router(api.router)
-    app.include_router(writing.router)
+    app.include_router(submissions.router)
     app.include_router(health.router)
-    app.include_router(pages.router, include_in_schema=False)
-    app.include_router(reading.router, include_in_schema=False)
+    for page in (boards, entries, pages, assets):
+        app.include_router(page.router, include_in_schema=False)
     app.include_router(feeds.router, include_in_schema=False)
     openapi.describe_errors(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))

@@ -12,7 +12,7 @@ from support.concurrency import LIMIT
 
 from forgetbench.leaderboard.boards import queries
 from forgetbench.leaderboard.logging import configure, remove_secrets
-from forgetbench.leaderboard.web.routes import submissions as writing
+from forgetbench.leaderboard.web.routes import submissions
 
 SECRET = "fb_0123456789abcdef_" + "7" * 64
 
@@ -71,7 +71,7 @@ def test_exception_is_logged_under_the_id_of_the_response(site, lines, world, tm
     def broken(*_arguments, **_options):
         raise RuntimeError(f"Authorization: Bearer {token} at postgresql://ada:hunter2@host/name")
 
-    monkeypatch.setattr(writing.receive, "receive_submission", broken)
+    monkeypatch.setattr(submissions.receive, "receive_submission", broken)
     answer = site.post(world.write_run(tmp_path / "run"), headers)
     assert answer.status_code == 500
     assert answer.headers["Content-Security-Policy"]

@@ -1,4 +1,4 @@
-"""Pages of boards and entries, with their charts and files."""
+"""The page of a board, with its charts and files."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from forgetbench.leaderboard.auth.dependencies import DatabaseDep, SettingsDep
-from forgetbench.leaderboard.boards import charts, entries, queries
+from forgetbench.leaderboard.boards import charts, queries
 from forgetbench.leaderboard.boards.view import PageView
 from forgetbench.leaderboard.db.models import Board
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.render import exports, vega
 from forgetbench.leaderboard.render.board_page import PageChart, board_context, chart_axes, draw_chart
-from forgetbench.leaderboard.render.templates import STATIC
 from forgetbench.leaderboard.web.caching import Cache, conditional, etag_of
 from forgetbench.leaderboard.web.context import base_url, pages_of
 from forgetbench.reporting.figures.style import DARK, LIGHT
@@ -114,40 +112,3 @@ def _chart_file(request: Request, database: Database, task: str, ending: str, vi
             return vega.standalone_svg(chart.specification, chart.text)
 
         return conditional(request, etag, make, media_type=SVG if ending == "svg" else "application/json")
-
-
-@router.get("/vega.js")
-def vega_program(settings: SettingsDep) -> Response:
-    """The program of the interactive charts; its address contains its version, so that browsers may cache it."""
-    path = vega.program_path(settings)
-    if not path.is_file():
-        raise Problem(404, "Interactive charts are not available yet: a worker writes their program when it starts.")
-    return FileResponse(path, media_type="text/javascript", headers={"Cache-Control": "max-age=31536000, immutable"})
-
-
-@router.get("/favicon.ico")
-def icon() -> FileResponse:
-    """The site's icon, for responses that do not name one, such as JSON."""
-    return FileResponse(STATIC / "icon.svg", media_type=SVG, headers={"Cache-Control": "max-age=86400"})
-
-
-@router.get("/entries/{entry_id}")
-def entry(request: Request, database: DatabaseDep, entry_id: str) -> Response:
-    """An entry; with ``.csv`` or ``.json`` after its id, its tables as a file."""
-    entry_id, _, ending = entry_id.partition(".")
-    base = base_url(request)
-    with database.read_session() as session:
-        detail = entries.get_entry(session, entry_id)
-        if ending:
-            if ending not in exports.VIEW_WRITERS:
-                raise Problem(404, f"Entries are available as .{' and .'.join(exports.VIEW_WRITERS)} files.")
-            tables = exports.entry(detail, queries.columns_of(detail.board))
-            view = exports.View(detail.entry.label, f"{base}/entries/{entry_id}", tables)
-            body, headers = exports.VIEW_WRITERS[ending](view), attachment(entry_id, ending)
-            return Response(body, media_type=exports.MEDIA_TYPES[ending], headers=headers)
-
-        def make() -> bytes:
-            return pages_of(request).render("entry.html", **entries.template_context(detail, base))
-
-        etag = etag_of(request, "entry", *entries.entry_version(detail), base)
-        return conditional(request, etag, make, media_type=HTML)
