@@ -28,7 +28,7 @@ class MethodLabel(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> MethodLabel:
-        """The label that a text stands for."""
+        """Parse a label."""
         name, _, values = text.partition(":")
         return cls(name.strip(), values.strip())
 

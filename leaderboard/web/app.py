@@ -27,8 +27,8 @@ THREADS = 16
 """Requests at work at once; more would only wait for each other, and each holds a connection."""
 STABILITY = """\
 Everything under /api/v1 stays as it is: fields are added, never renamed or removed, and no answer changes its meaning.
-A change that breaks a client gets a new prefix, and /api/v1 goes on for a year beside it. Errors are problem documents
-(RFC 9457). Cursors and ids are opaque.
+A change that breaks a client gets a new prefix, and /api/v1 continues for a year in parallel. Errors are problem
+documents (RFC 9457). Cursors and ids are opaque.
 """
 
 

@@ -94,7 +94,7 @@ def test_audit_undistinguished_no_unlearning_is_blind(board):
     fitness = {item.metric: item for item in found.metrics}
     for name in ("mia.loss", "js"):
         assert fitness[name].fit == "blind"
-        assert fitness[name].why == ("none: z +1.93: not told from retraining",)
+        assert fitness[name].why == ("none: z +1.93: indistinguishable from retraining",)
     assert fitness["gap.test"].fit == "fit"  # of harm nothing is demanded of No unlearning
 
 

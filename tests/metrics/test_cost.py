@@ -64,7 +64,7 @@ def test_cost_specs_have_a_section_and_never_rank():
         assert not spec.efficacy
         assert not spec.harm
         section = page.split(f"### `{name}`\n")[1].split("\n###")[0]
-        assert ("from a run's records: shown beside the score" in section) is shown
+        assert ("from a run's records: shown next to the score" in section) is shown
         assert "its band flags nothing" not in section
     with contextlib.redirect_stdout(answers), pytest.raises(SystemExit, match="0"):
         main(["show", "metric", "flops", "--json"])

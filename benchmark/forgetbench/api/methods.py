@@ -173,7 +173,7 @@ def method_text(method: str | Method | type[Method], folder: Path, network: str 
     Args:
         method: A text as it is, a class, or an instance.
         folder: ForgetBench's folder.
-        network: The network whose defaults a name stands for; hyper-parameters that differ from those are written out.
+        network: The network whose defaults apply to a bare name; other hyper-parameters are written out.
 
     Raises:
         UsageError: It is no method, or the source of its class cannot be found.

@@ -44,7 +44,7 @@ class Fitness(Record):
     """Its name."""
     fit: Fit
     """fit: every sentinel is where it must be. blind: it is about forgetting, and does not tell No unlearning from
-    retraining here. UNFIT: a sentinel is out of place. not judged: no sentinel says anything of it."""
+    retraining here. UNFIT: a sentinel has a wrong result. not judged: no sentinel tests it."""
     ranks: bool
     """Whether it ranks on this board as things stand."""
     retrain: float | None
@@ -56,7 +56,7 @@ class Fitness(Record):
     detectable: float | None
     """The change of its value that is found outside the family band nine times in ten, in the metric's unit."""
     why: tuple[str, ...]
-    """What is out of place, or why it is blind or not judged."""
+    """Wrong results, or why it is blind or not judged."""
 
 
 class Audit(Record):
@@ -174,5 +174,5 @@ def _judged(metric: str, findings: Sequence[Finding]) -> tuple[Fit, tuple[str, .
     untold = next((item.detail for item in findings if item.sentinel == "none" and item.passed is None), None)
     if about_forgetting(metric) and untold is not None:
         return "blind", (f"none: {untold}",)
-    told = any(item.passed for item in findings if item.sentinel == "none" or not about_forgetting(metric))
-    return "fit" if told else "not judged", ()
+    informative = any(item.passed for item in findings if item.sentinel == "none" or not about_forgetting(metric))
+    return "fit" if informative else "not judged", ()

@@ -20,7 +20,7 @@ FORGOTTEN = frozenset({"forget", "withheld", "test-forgotten"})
 FORGETTING_SIDES = ("gap.forget", "shift.forget")
 """Metrics with a side on which a sentinel that answers no better than chance is over-forgotten."""
 HARM_SIDES = ("gap.retain", "gap.test", "shift.retain")
-"""Metrics with a side on which a collapsed network lies below the oracles."""
+"""Metrics on which a collapsed network is below the oracles."""
 
 GONE = 0.02
 """Test-forgotten accuracy of a masked head, at most; the argmax of equal logits may still hit."""
@@ -38,7 +38,7 @@ class Finding(Record):
     metric: str | None
     """Which metric; None where the whole scorecard is judged (gate, flags, distance)."""
     passed: bool | None
-    """Whether it is where it must be; None where nothing is demanded or it cannot be told."""
+    """Whether the result is as expected; None if nothing is expected, or if the result is not conclusive."""
     detail: str
     """What was found, in words."""
 
@@ -156,12 +156,12 @@ def _untouched(metric: str, z: float, bands: Bands) -> Judgment | None:
     if reference is not None and reference.feasible is False and reference.reason:
         return None, f"z {z:+.2f}, but {reference.reason}"
     if abs(z) <= metric_limit(bands):
-        return None, f"z {z:+.2f}: not told from retraining"
+        return None, f"z {z:+.2f}: indistinguishable from retraining"
     return _better(metric, z, f"z {z:+.2f}")
 
 
 def _better(metric: str, away: float, detail: str) -> Judgment:
-    """Whether No unlearning, which lies away from retraining, does worse: beside a band either side will do."""
+    """Whether No unlearning, which differs from retraining, is worse; for a metric with a band, either direction is."""
     better = {"up": away > 0, "down": away < 0, "band": False}[metrics.get(metric).direction]
     return not better, f"{detail}: better than retraining" if better else detail
 
@@ -176,7 +176,7 @@ def _side(name: str, metric: str, z: float, card: Scorecard, bands: Bands) -> Ju
     original = bands.references[metric].original_z
     away = -z * (np.sign(original) if original is not None and abs(original) > FEASIBLE_Z else 1.0)
     if abs(away) <= limit:
-        return None, f"z {z:+.2f}: not told from retraining"
+        return None, f"z {z:+.2f}: indistinguishable from retraining"
     return bool(away > 0), f"z {z:+.2f}: {'away from' if away > 0 else 'on the side of'} the original"
 
 
@@ -192,8 +192,12 @@ def _by_values(metric: str, cards: Mapping[str, Scorecard], bands: Bands) -> dic
         if name == "third":
             found[name] = abs(difference) <= margin, detail
         elif about_forgetting(metric):
-            told = abs(difference) > margin
-            found[name] = _better(metric, difference, detail) if told else (None, f"{detail}: not told from retraining")
+            is_distinct = abs(difference) > margin
+            found[name] = (
+                _better(metric, difference, detail)
+                if is_distinct
+                else (None, f"{detail}: indistinguishable from retraining")
+            )
     return found
 
 
@@ -214,7 +218,7 @@ def _away(metric: str, value: Value, retrain: Value, bands: Bands) -> tuple[floa
 
 
 def _same(no_op: Value, untouched: Value | None) -> tuple[bool | None, str]:
-    """Whether two records cannot be told apart: a paired 99 % interval of pseudo-values, or the band's width."""
+    """Whether two records are indistinguishable, by a paired 99 % interval of pseudo-values or the band's width."""
     if (
         untouched is None
         or not no_op.pseudo_values

@@ -31,16 +31,16 @@ class Audited:
 
 
 def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None = None) -> Audited:
-    """Put the sentinels of a task through every metric.
+    """Test every metric of a task with sentinels.
 
-    A third set of oracles, which is in no band, is trained as well. Contestants that were run here before take part in
-    the agreement between metrics. Ranking metrics that are out of place are kept beside the results and in the pack:
-    from then on they are shown and rank nothing, here and wherever the pack is installed.
+    A third set of oracles, which no band uses, is trained as well. Contestants that were run on this machine before
+    contribute to the agreement between metrics. The verdict on ranking metrics is stored with the results and in the
+    reference bundle: unfit ones are shown but no longer rank, here and wherever the bundle is installed.
 
     Args:
         task: The task.
-        options: Where and how.
-        watcher: Is told what goes on.
+        options: Where and how jobs run.
+        watcher: Progress callback.
 
     Raises:
         UsageError: The image set or an option is wrong.

@@ -35,7 +35,7 @@ How to read any of them:
 - The halves that `mia.population` and `mia.retain` choose and read an attack on are dealt out by confidence, so the
   order of rows changes nothing. They went by that order at first: older figures of these two differ, and neither ranks.
 
-Where well-known code deviates from its own definition, the definition stands here, and
+Where well-known code deviates from its own definition, this page has the definition, and
 `forgetbench.metrics.published_code` reproduces the code (the `legacy.` metrics below):
 
 | code | does | the definition |
@@ -78,7 +78,7 @@ def _section(spec: MetricSpec) -> str:
     if spec.legacy:
         facts.append("reproduces published code that deviates from its own definition")
     if spec.from_records:
-        facts.append("from a run's records: shown beside the score")
+        facts.append("from a run's records: shown next to the score")
     elif not spec.on_boards:
         facts.append("a function for your own arrays: on no board")
     if spec.on_boards and not spec.calibrated:

@@ -19,7 +19,7 @@ Group = Literal["utility", "privacy", "erasure", "cost", "literature"]
 Direction = Literal["band", "up", "down"]
 
 ARROWS: dict[Direction, str] = {"up": "↑", "down": "↓", "band": "→"}
-"""Direction to the arrow that stands in a column head."""
+"""Direction -> arrow in a column head."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class MetricSpec(BaseModel):
     """Reproduces published code that deviates from the definition; never ranks."""
     on_boards: bool = True
     """Whether scorecards list it, with a value or the reason for its absence. The others come from a run's records, or
-    are functions for one's own arrays."""
+    are functions for arrays of other code."""
 
     @property
     def subsets(self) -> tuple[str, ...]:

@@ -197,7 +197,7 @@ def nemenyi_quantile(methods: int, level: float = 0.05) -> float:
 
 
 def pairwise_holm(values: ArrayLike, names: Sequence[str]) -> dict[tuple[str, str], float]:
-    """Holm-adjusted exact Wilcoxon p-values of every pair of methods over tasks; beside Nemenyi, never instead of it.
+    """Holm-adjusted exact Wilcoxon p-values of every pair of methods over tasks; in addition to Nemenyi's test.
 
     Args:
         values: (N, k) values.

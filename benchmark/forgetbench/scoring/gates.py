@@ -107,8 +107,8 @@ def test_answers(population: Population, labels: Labels) -> TestAnswers:
 def flags_of(values: Mapping[str, Value], bands: Bands, gate: GateResult) -> tuple[str, ...]:
     """The flags of a scored contestant, in alphabetical order.
 
-    The side of the original is read off No unlearning where it lies outside (|z| > 3), else taken to be above:
-    originals answer the forget set better and more surely than oracles.
+    The side of the originals is that of No unlearning if it is outside (|z| > 3). Otherwise it is assumed to be above:
+    originals are more accurate and more confident on the forget set than oracles.
     """
     flags = set()
     for name in ("gap.forget", "shift.forget"):

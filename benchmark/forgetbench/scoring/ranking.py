@@ -1,4 +1,4 @@
-"""Scorecards to a board: places, tie groups and rank intervals, and the rows that take no place."""
+"""From scorecards to a board: ranks, tie groups and rank intervals, and the rows that are not ranked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ORDER = ("ok", "diverged", "failed", "not-applicable")
 def rank(scorecards: Sequence[Scorecard]) -> Board:
     """Rank the contestants of one board by distance (protocol section 4).
 
-    Rows that collapsed, diverged, failed, do not apply or lack a ranking metric take no place: they come after the
+    Rows that collapsed, diverged, failed, do not apply or lack a ranking metric are not ranked: they come after the
     ranked ones, scored rows first, by distance. The result does not depend on the order of the scorecards, but for
     rows that are equal in all that ranks.
 

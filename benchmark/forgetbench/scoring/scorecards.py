@@ -28,7 +28,7 @@ class Record(BaseModel):
 
 
 class MetricBand(Record):
-    """Where a metric lies when both sides are oracles."""
+    """Distribution of a metric if both sides are oracles."""
 
     mean: float
     """Mean over halvings."""
@@ -159,7 +159,7 @@ class Distance(Record):
     high: float | None
     """Upper end."""
     metric: str
-    """The metric that decides it: one that ranks, or the shift that stands in for it where it is saturated."""
+    """The metric that decides it: one that ranks, or the shift that replaces it where it is saturated."""
     pseudo_values: tuple[float, ...] = Field(validation_alias=AliasChoices("pseudo_values", "pseudo"))
     """Pseudo-values, one per seed; empty with too few seeds."""
     within_band: bool = Field(validation_alias=AliasChoices("within_band", "inside"))
@@ -289,7 +289,7 @@ class BoardRow(Record):
     group: int | None
     """Number of its tie group."""
     reason: str
-    """Why it takes no place."""
+    """Why it is not ranked."""
 
 
 class Board(Record):
@@ -302,4 +302,4 @@ class Board(Record):
     unranked_reason: str = Field(validation_alias=AliasChoices("unranked_reason", "informational"))
     """Why no row is ranked; "" if rows are."""
     detectable: float | None
-    """Smallest difference of two distances that this board finds four times in five; None where it cannot be told."""
+    """Smallest difference of two distances that this board finds four times in five; None if unknown."""

@@ -43,7 +43,7 @@ class Scorer:
 
     Args:
         pack: What runs are scored against.
-        cache: A folder for the bands; what lies there is used only if it came from this pack and this code.
+        cache: Folder for the bands; stored bands are used only if they come from this bundle and this code.
         kept: A folder for scorecards; one is used again only if it came from this pack, this code and the very files of
             the run, so that a file that was damaged since is found as it is without.
     """
@@ -152,7 +152,7 @@ class RankedRuns:
     manifests: tuple[Manifest | None, ...]
     """The manifest of each; None for the reference rows."""
     board: Board
-    """The ranking of the contestants (sentinels and the reference rows are shown, and take no place)."""
+    """The ranking of the contestants (sentinels and the reference rows are shown, but not ranked)."""
     bands: Bands
     """The board's bands."""
 
@@ -180,9 +180,9 @@ def contends(manifest: Manifest) -> bool:
 
 
 def relearned(models: Sequence[ModelRecord]) -> dict[str, Value]:
-    """Relearn time and anamnesis index, as whoever made the run measured them on all models.
+    """Relearn time and anamnesis index, as recorded by the run, over all models.
 
-    A model that did not come back by the last step is censored: a bound is told in words, and no mean or interval.
+    A model that did not come back by the last step is censored: a bound is given in words, without mean and interval.
     """
     names = ("relearn", "relearn.back", "relearn.oracle", "relearn.oracle.back")
     if not all(name in model.measured for model in models for name in names):

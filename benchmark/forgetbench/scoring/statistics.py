@@ -51,7 +51,7 @@ class Estimate(NamedTuple):
 
 
 class Placing(NamedTuple):
-    """Where a contestant stands."""
+    """Rank of a contestant."""
 
     rank: int
     """Place by distance, from 1."""
@@ -133,7 +133,7 @@ def band_of(values: FloatArray) -> Band:
 
 
 def z_score(value: float, band: Band, floor: float) -> float:
-    """How many oracle standard deviations a value lies from the band's mean, never counting by less than the floor.
+    """Distance of a value from the band's mean, in standard deviations of the band but at least the floor.
 
     Where neither the band nor the floor has any width, 0 for the band's own value and infinity for any other.
     """

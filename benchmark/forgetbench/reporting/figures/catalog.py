@@ -79,7 +79,7 @@ class ScoredBoard:
         left_out = len(self.short_rows) - len(self.lines)
         short = any(row.card.name.endswith(MORE) for row in self.lines)
         return (f" {left_out} rows without a rank are not shown." if left_out else "") + (
-            f" {MORE} stands for hyper-parameters that are not the defaults." if short else ""
+            f" {MORE} marks hyper-parameters that differ from the defaults." if short else ""
         )
 
     @property
@@ -223,7 +223,7 @@ def picture_across(boards: Mapping[str, Sequence[Row]], theme: Theme = LIGHT) ->
 
 
 def chosen(names: Sequence[str]) -> tuple[str, ...]:
-    """The figure names of a command line, each once; ``all`` stands for every figure.
+    """The figure names of a command line without repetitions; ``all`` selects every figure.
 
     Raises:
         UsageError: There is no such figure.

@@ -102,7 +102,7 @@ def panel(
         curves: Points of each curve; heights between 0 and 1.
         ends: Least and largest phi shown.
         theme: Colors.
-        title: What stands above.
+        title: Title of the figure.
         size: Width and height, in pixels.
         interpolate: How Vega-Lite joins the points.
         labels: Whether the axis bears numbers and a title.
