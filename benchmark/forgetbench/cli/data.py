@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 from forgetbench.cli.console import print_json, print_note, print_table, print_text
-from forgetbench.cli.options import Json
+from forgetbench.cli.options import Flag, Json
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def path() -> None:
     print_text(str(Store().root))
 
 
-def prune(*, dry_run: bool = False, images: bool = False) -> None:
+def prune(*, dry_run: Flag = False, images: Flag = False) -> None:
     """Remove artifacts that no task of the catalog uses, and incomplete ones of killed runs.
 
     Artifacts of image sets alone, such as decoded images, serve all tasks and stay.

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from forgetbench.leaderboard.settings import Settings
     from forgetbench.runner.config import RunConfig
 
-Json = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
+Flag = Annotated[bool, Parameter(show_default=False)]
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", show_default=False)]
 Selector = Annotated[
     Literal["oracle-free", "oracle"],
     Parameter(help="How a trial is judged: without retrained models, or by the distance to them."),

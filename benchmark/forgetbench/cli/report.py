@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from forgetbench.cli.console import print_note, print_table, print_text, write_text
+from forgetbench.cli.options import Flag
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def report(
     format_: Annotated[Format, Parameter(name="--format")] = "table",
     method: list[str] | None = None,
     figure: list[str] | None = None,
-    published: bool = False,
+    published: Flag = False,
     output: Path | None = None,
 ) -> None:
     """Print the boards of everything that was run on this machine, or draw figures of them.

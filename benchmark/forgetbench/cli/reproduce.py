@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 from forgetbench.cli.console import figure, print_json, print_note, print_table, print_text
-from forgetbench.cli.options import RUN, Json, RunOptions
+from forgetbench.cli.options import RUN, Flag, Json, RunOptions
 
 if TYPE_CHECKING:
     from forgetbench.reproduction.reproduce import Reproduction
@@ -22,9 +22,9 @@ def add_commands(app: App) -> None:
 def reproduce(
     *task: str,
     method: list[str] | None = None,
-    quick: bool = False,
-    no_cache: bool = False,
-    record: bool = False,
+    quick: Flag = False,
+    no_cache: Flag = False,
+    record: Flag = False,
     results: Path | None = None,
     options: RunOptions = RUN,
     json: Json = False,
@@ -41,8 +41,7 @@ def reproduce(
         method: Rows to run: labels, or names of methods for all their rows (default: all rows). Can be repeated.
         quick: Run one small task and a few rows, in about a minute.
         no_cache: Train all models again, also those of earlier calls.
-        record: Record reference results instead: tune all methods, run them, and write one file per task. Resumable;
-            about an hour on two cores.
+        record: Record reference results instead: tune all methods, run them, write one file per task (about an hour).
         results: Folder of the reference results (default: the package's).
     """
     from forgetbench.api import reproduction

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from cyclopts import App
 
 from forgetbench.cli.console import figure, print_json, print_note, print_table
-from forgetbench.cli.options import METHODS, RUN, Json, MethodOptions, RunOptions, Selector
+from forgetbench.cli.options import METHODS, RUN, Flag, Json, MethodOptions, RunOptions, Selector
 from forgetbench.cli.report import print_tables
 from forgetbench.errors import UsageError
 
@@ -32,11 +32,11 @@ def run(
     seeds: int | None = None,
     draws: int | None = None,
     forget_indices: Path | None = None,
-    tuned: bool = False,
+    tuned: Flag = False,
     selector: Selector = "oracle-free",
-    keep_models: bool = False,
-    measure_relearning: bool = False,
-    skip_oracles: bool = False,
+    keep_models: Flag = False,
+    measure_relearning: Flag = False,
+    skip_oracles: Flag = False,
     options: RunOptions = RUN,
     json: Json = False,
 ) -> None:

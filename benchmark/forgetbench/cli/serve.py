@@ -7,7 +7,7 @@ from pathlib import Path
 from cyclopts import App
 
 from forgetbench.cli.console import print_note, print_text
-from forgetbench.cli.options import RUN, SERVER, RunOptions, ServerOptions
+from forgetbench.cli.options import RUN, SERVER, Flag, RunOptions, ServerOptions
 
 
 def add_commands(app: App) -> None:
@@ -39,7 +39,7 @@ def demo(*, options: RunOptions = RUN) -> None:
 
 
 def serve(
-    *, host: str = "127.0.0.1", port: int = 8000, server: ServerOptions = SERVER, no_worker: bool = False
+    *, host: str = "127.0.0.1", port: int = 8000, server: ServerOptions = SERVER, no_worker: Flag = False
 ) -> None:
     """Serve the leaderboard, with a scoring worker.
 
@@ -78,7 +78,7 @@ def build(
     *,
     seeds: int | None = None,
     draws: int | None = None,
-    install: bool = False,
+    install: Flag = False,
     options: RunOptions = RUN,
 ) -> None:
     """Train the originals and oracles of a task, and collect the reference bundle of a board.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 from forgetbench.cli.console import figure, print_json, print_note, print_table, print_text
-from forgetbench.cli.options import RUN, Json, RunOptions
+from forgetbench.cli.options import RUN, Flag, Json, RunOptions
 
 if TYPE_CHECKING:
     from forgetbench.api.leaderboard import Verification
@@ -26,7 +26,7 @@ def submit(
     *,
     server: str,
     task: str | None = None,
-    dry_run: bool = False,
+    dry_run: Flag = False,
     options: RunOptions = RUN,
     json: Json = False,
 ) -> int:
@@ -73,8 +73,8 @@ def verify(
     entry: str,
     *,
     server: str,
-    post: bool = False,
-    allow_source: bool = False,
+    post: Flag = False,
+    allow_source: Flag = False,
     root: Path | None = None,
     json: Json = False,
 ) -> int:
