@@ -45,6 +45,6 @@ def shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> list[floa
 def _phi(scorer: Scorer, population: list[Logits]) -> NDArray[np.float64]:
     samples = [
         phi(logits["forget"], labels["forget"]).ravel()
-        for logits, labels in zip(population, scorer.pack.labels, strict=True)
+        for logits, labels in zip(population, scorer.bundle.labels, strict=True)
     ]
     return np.concatenate(samples)

@@ -56,7 +56,7 @@ def logits_alarms(scorer: Scorer, population: list[Logits]) -> list[str]:
     """
     alarms = []
     distance = _oracle_distance(scorer, population)
-    usual = _oracle_distance(scorer, scorer.pack.population("controls"))
+    usual = _oracle_distance(scorer, scorer.bundle.population("controls"))
     if distance < MIN_ORACLE_DISTANCE * usual:
         ratio = f"the distance to its nearest oracle is {distance / usual:.0%} of theirs"
         alarms.append(f"closer to the reference oracles than the control oracles are: {ratio}")
@@ -91,7 +91,7 @@ def _flag_alarms(entry: Entry) -> list[str]:
 def _oracle_distance(scorer: Scorer, population: list[Logits]) -> float:
     """Total variation between a model's probabilities and those of its nearest reference oracle; median over models."""
     distances = []
-    for logits, oracle_logits, labels in zip(population, scorer.references, scorer.pack.labels, strict=True):
+    for logits, oracle_logits, labels in zip(population, scorer.references, scorer.bundle.labels, strict=True):
         models, oracles = (_probabilities(item["forget"], labels["forget"]) for item in (logits, oracle_logits))
         distances += [min(np.abs(model - oracle).mean() for oracle in oracles) for model in models]
     return float(np.median(distances))
@@ -106,7 +106,7 @@ def _spread(scorer: Scorer, population: list[Logits]) -> float:
     """Standard deviation of phi over the forgotten examples; median over models."""
     deviations = [
         deviation
-        for logits, labels in zip(population, scorer.pack.labels, strict=True)
+        for logits, labels in zip(population, scorer.bundle.labels, strict=True)
         for deviation in phi(logits["forget"], labels["forget"]).std(axis=-1)
     ]
     return float(np.median(deviations))

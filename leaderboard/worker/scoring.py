@@ -107,7 +107,7 @@ def score_entry(settings: Settings, board: Board, entry: Entry) -> ScoringResult
     bundle = reference.bundle_folder(settings, board)
     scorer, histograms = get_scorer(bundle), phi_histograms(bundle)
     if entry.tier == "reference":
-        models = scorer.originals if entry.method == "none" else scorer.pack.population("controls")
+        models = scorer.originals if entry.method == "none" else scorer.bundle.population("controls")
         card = scorer.score_reference(entry.label)
         return ScoringResult(card, distributions.of_models(scorer, histograms, models), [])
     run = Run(settings.evidence / entry.id, Manifest.model_validate(entry.manifest))

@@ -25,7 +25,7 @@ def test_audit_demo_task_every_ranking_metric_passes(own_home: Path) -> None:
     whole = {finding.sentinel: finding.passed for finding in audited.audit.findings if finding.metric is None}
     assert {"retrain", "third", "none", "collapse", "line"} <= set(whole)
     assert all(whole[name] for name in ("none", "collapse", "line"))
-    retrain, untouched = audited.standing.scorecards[:2]
+    retrain, untouched = audited.ranked.scorecards[:2]
     assert retrain.distance is not None
     assert untouched.distance is not None
     assert retrain.distance.value < untouched.distance.value

@@ -66,7 +66,7 @@ def test_audit_failed_metric_is_shown_and_not_ranked(
     )  # oracles that know the forgotten, and nothing else
     audited = auditing.audit_task(task, options)
     assert efficacy | {"gap.test"} <= set(audited.audit.excluded_metrics)
-    assert set(before.bands.ranking) == set(audited.standing.bands.ranking)  # the audit judges what might rank
+    assert set(before.bands.ranking) == set(audited.ranked.bands.ranking)  # the audit judges what might rank
 
     after = standing_of(done, read_pack(pack.folder))
     assert not set(audited.audit.excluded_metrics) & set(after.bands.ranking)

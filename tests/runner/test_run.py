@@ -241,7 +241,7 @@ def test_check_run_other_task_or_arrays_are_refused(task: Task, tmp_path: Path) 
 
 def test_scorer_cached_scorecard_equal_and_damage_found(task: Task, tmp_path: Path) -> None:
     done = go(task, tmp_path / "home", "finetune")
-    judge = Scorer(pack_of(done), kept=tmp_path / "scores")
+    judge = Scorer(pack_of(done), scorecard_cache=tmp_path / "scores")
     run = read_run(done.runs[0])
     first = judge.score(run), judge.score_reference("Retrain")
     assert len(list((tmp_path / "scores").iterdir())) == 2

@@ -156,7 +156,7 @@ class BoardResult:
         Raises:
             UsageError: Oracles were skipped.
         """
-        return self._reference.pack.folder
+        return self._reference.bundle.folder
 
     @property
     def is_scored(self) -> bool:
@@ -207,7 +207,7 @@ class BoardResult:
         """The board as a table and, for a stream of requests, a second table of its steps."""
         from forgetbench.reporting.streams import tables_of
 
-        return tables_of(self._ranked, self._reference.pack, self._runs)
+        return tables_of(self._ranked, self._reference.bundle, self._runs)
 
     @cached_property
     def figures(self) -> ScoredBoard:
@@ -288,7 +288,7 @@ class BoardResult:
             UsageError: The boards are of different tasks or reference models, or both have a row of the same label
                 with other evidence.
         """
-        if self._reference.pack.digest != other._reference.pack.digest:
+        if self._reference.bundle.digest != other._reference.pack.digest:
             raise UsageError(
                 f"Only boards with the same reference models can be added, not {self!r} and {other!r}: run both on the "
                 "same task with the same seeds and draws."
@@ -303,7 +303,7 @@ class BoardResult:
     def __repr__(self) -> str:
         if self._scorer is None:
             return f"BoardResult({self.task}, {len(self._runs)} runs, not scored)"
-        card = self._scorer.pack.card
+        card = self._scorer.bundle.card
         return f"BoardResult({self.task}, {len(self._runs)} runs, {card.seeds} seeds, {card.draws} draws)"
 
     def __str__(self) -> str:

@@ -17,7 +17,7 @@ from forgetbench.runner.config import ProgressCallback, RunConfig
 
 if TYPE_CHECKING:
     from forgetbench.api.methods import MethodLike
-    from forgetbench.auditing.run import Audited
+    from forgetbench.auditing.run import TaskAudit
     from forgetbench.runner.method_spec import MethodSpec
     from forgetbench.tasks.task import Task
     from forgetbench.tuning.study import Selector
@@ -183,7 +183,7 @@ def audit(
     seeds: int | None = None,
     config: RunConfig | None = None,
     progress: bool | ProgressCallback = True,
-) -> Audited:
+) -> TaskAudit:
     """Test the metrics of a task with contestants whose place is known: which metrics are fit to rank there?
 
     Metrics that fail are shown and no longer rank on this task, on this machine and wherever its reference bundle is

@@ -1,7 +1,7 @@
-"""The audit of the metrics themselves: does each put every sentinel where it must be (protocol section 5)?
+"""The audit of metrics: does every sentinel have its expected result on each metric (protocol section 5)?
 
-A sentinel is a contestant whose place is known beforehand. The pipeline makes and scores them; `sentinels` says where
-they are and must be; here metrics are judged by it.
+A sentinel is a contestant whose result is known beforehand. `expectations` compares sentinels with what is expected of
+them; here metrics are judged by these findings.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from forgetbench.auditing.expectations import (
     SENTINELS,
     Finding,
     about_forgetting,
+    check_line,
+    check_metric,
+    check_scorecard,
     family_limit,
-    of_metric,
-    rising,
-    whole,
-    why_not,
+    not_judged_reason,
 )
 from forgetbench.errors import UsageError
 from forgetbench.metrics import metrics
@@ -28,25 +28,26 @@ from forgetbench.metrics.board_rules import Population
 from forgetbench.scoring.scorecards import Bands, Record, Scorecard, Value
 
 LINE = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Shares of the way from a control oracle's logits to an original's."""
+"""Positions on the line from a control oracle's logits (0) to an original's (1)."""
 
 POWER = 0.9
+"""Power of the detectable difference."""
 CONTESTANTS = 3
-"""Contestants that Kendall's tau needs."""
+"""Fewest contestants for Kendall's tau."""
 
 Fit = Literal["fit", "blind", "UNFIT", "not judged"]
 
 
 class Fitness(Record):
-    """One metric on this task."""
+    """The verdict on one metric of a task."""
 
     metric: str
     """Its name."""
     fit: Fit
-    """fit: every sentinel is where it must be. blind: it is about forgetting, and does not tell No unlearning from
-    retraining here. UNFIT: a sentinel has a wrong result. not judged: no sentinel tests it."""
+    """fit: every sentinel has its expected result. blind: the metric is about forgetting, but does not distinguish No
+    unlearning from retraining here. UNFIT: a sentinel has a wrong result. not judged: no sentinel judges it."""
     ranks: bool
-    """Whether it ranks on this board as things stand."""
+    """Whether it currently ranks on this board."""
     retrain: float | None
     """Oracles against oracles: Retrain's z."""
     third: float | None
@@ -54,31 +55,31 @@ class Fitness(Record):
     none: float | None
     """No unlearning's z."""
     detectable: float | None
-    """The change of its value that is found outside the family band nine times in ten, in the metric's unit."""
+    """The change of its value that is outside the family band nine times in ten, in the metric's unit."""
     why: tuple[str, ...]
-    """Wrong results, or why it is blind or not judged."""
+    """The wrong results, or why it is blind or not judged."""
 
 
 class Audit(Record):
     """The audit of a task's metrics."""
 
     metrics: tuple[Fitness, ...]
-    """All metrics, those that rank first."""
+    """All metrics, ranking ones first."""
     findings: tuple[Finding, ...]
-    """Every judgment."""
+    """Results of all sentinels."""
     excluded_metrics: tuple[str, ...]
     """Ranking metrics, and their fallbacks, that failed: ``reference_bands(excluded_metrics=...)`` keeps them from
     ranking."""
     contestants: int
-    """Methods of the board that took part in the agreement between metrics."""
+    """Number of methods behind the agreement between metrics."""
     taus: dict[str, dict[str, float]]
     """Kendall's tau-b between metrics' |z| over the contestants; empty with fewer than three."""
 
 
 def interpolate(controls: Population, originals: Population, share: float) -> Population:
-    """Logits on the straight line from a control oracle's (0) to an original's (1), model by model."""
+    """Interpolate linearly between a control oracle's logits (0) and an original's (1), model by model."""
     if not 0 <= share <= 1:
-        raise UsageError(f"A place on the line is a share in [0, 1], not {share}.")
+        raise UsageError(f"share must be in [0, 1], not {share}.")
     return [
         {
             name: (1 - share) * np.asarray(start[name], np.float64) + share * np.asarray(end[name], np.float64)
@@ -96,33 +97,33 @@ def audit(
     line: Sequence[Scorecard] = (),
     contestants: Sequence[Scorecard] = (),
 ) -> Audit:
-    """Scorer the metrics of a board by its sentinels.
+    """Judge the metrics of a board by its sentinels.
 
     Args:
-        sentinels: Scorecards by sentinel name; those that a task has not (head-mask on attributes) may be left out.
+        sentinels: Sentinel name to scorecard. A task need not have all of them, such as head-mask for attributes.
         bands: The board's bands.
-        line: Scorecards of ``interpolate`` at rising shares.
+        line: Scorecards of ``interpolate`` at increasing shares.
         contestants: Scorecards of the board's methods, for the agreement between metrics.
 
     Raises:
-        UsageError: A sentinel has no such name.
+        UsageError: The name of a sentinel is unknown.
     """
-    wrong = sorted(set(sentinels) - set(SENTINELS))
-    if wrong:
-        raise UsageError(f"Unknown sentinel {wrong[0]!r}. Available: {', '.join(SENTINELS)}.")
-    findings = [finding for name, card in sentinels.items() for finding in whole(name, card, bands)]
+    unknown = sorted(set(sentinels) - set(SENTINELS))
+    if unknown:
+        raise UsageError(f"Unknown sentinel {unknown[0]!r}. Available: {', '.join(SENTINELS)}.")
+    findings = [finding for name, card in sentinels.items() for finding in check_scorecard(name, card, bands)]
     if line:
-        findings.append(rising(None, line, bands))
-    kept = {name for name in metrics.names() if metrics.get(name).on_boards}
-    ordered = sorted({*kept, *bands.bands}, key=lambda name: (name not in bands.ranking, name))
+        findings.append(check_line(None, line, bands))
+    shown = {name for name in metrics.names() if metrics.get(name).on_boards}
+    ordered = sorted({*shown, *bands.bands}, key=lambda name: (name not in bands.ranking, name))
     ranks = {name for ranking in bands.ranking for name in (ranking, metrics.get(ranking).fallback) if name}
     fitness = []
     for metric in ordered:
-        found = of_metric(metric, sentinels, bands)
+        of_metric = check_metric(metric, sentinels, bands)
         if line and metric in bands.bands:
-            found.append(rising(metric, [card.metrics.get(metric, Value()) for card in line], bands))
-        findings += found
-        fitness.append(_fitness(metric, found, sentinels, bands))
+            of_metric.append(check_line(metric, [card.metrics.get(metric, Value()) for card in line], bands))
+        findings += of_metric
+        fitness.append(_fitness(metric, of_metric, sentinels, bands))
     return Audit(
         metrics=tuple(fitness),
         findings=tuple(findings),
@@ -133,7 +134,7 @@ def audit(
 
 
 def agreement(contestants: Sequence[Scorecard], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Kendall's tau-b between metrics' |z| over the contestants; a metric that is missing or constant is left out."""
+    """Kendall's tau-b between metrics' |z| over the contestants, without metrics that are missing or constant."""
     if len(contestants) < CONTESTANTS:
         return {}
     columns = {}
@@ -143,15 +144,15 @@ def agreement(contestants: Sequence[Scorecard], names: Sequence[str]) -> dict[st
         if len(known) == len(zs) and len(set(known)) > 1:
             columns[name] = known
     return {
-        one: {two: float(kendalltau(columns[one], columns[two]).statistic) for two in columns if two != one}
-        for one in columns
+        name: {other: float(kendalltau(columns[name], columns[other]).statistic) for other in columns if other != name}
+        for name in columns
     }
 
 
 def _fitness(metric: str, findings: Sequence[Finding], cards: Mapping[str, Scorecard], bands: Bands) -> Fitness:
-    fit, why = _judged(metric, findings)
+    fit, why = _verdict(metric, findings)
     if fit == "not judged":
-        why = (why_not(metric, cards, bands),)
+        why = (not_judged_reason(metric, cards, bands),)
     reach = family_limit(bands) + float(norm.ppf(POWER))
     width = bands.bands[metric].width if metric in bands.bands and metrics.get(metric).calibrated else 0.0
     z = {name: card.metrics[metric].z if metric in card.metrics else None for name, card in cards.items()}
@@ -167,12 +168,12 @@ def _fitness(metric: str, findings: Sequence[Finding], cards: Mapping[str, Score
     )
 
 
-def _judged(metric: str, findings: Sequence[Finding]) -> tuple[Fit, tuple[str, ...]]:
+def _verdict(metric: str, findings: Sequence[Finding]) -> tuple[Fit, tuple[str, ...]]:
     failures = tuple(f"{item.sentinel}: {item.detail}" for item in findings if item.passed is False)
     if failures:
         return "UNFIT", failures
-    untold = next((item.detail for item in findings if item.sentinel == "none" and item.passed is None), None)
-    if about_forgetting(metric) and untold is not None:
-        return "blind", (f"none: {untold}",)
-    informative = any(item.passed for item in findings if item.sentinel == "none" or not about_forgetting(metric))
-    return "fit" if informative else "not judged", ()
+    undecided = next((item.detail for item in findings if item.sentinel == "none" and item.passed is None), None)
+    if about_forgetting(metric) and undecided is not None:
+        return "blind", (f"none: {undecided}",)
+    confirmed = any(item.passed for item in findings if item.sentinel == "none" or not about_forgetting(metric))
+    return "fit" if confirmed else "not judged", ()

@@ -1,4 +1,4 @@
-"""The audit of a task: sentinels are made and scored by every metric, and metrics judged by where they put them."""
+"""The audit of a task: run its sentinels, score them, and scorer the metrics by the results."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from forgetbench.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Audited:
-    """An audit with what it was made from."""
+class TaskAudit:
+    """An audit with its inputs."""
 
     audit: Audit
-    """The judgment."""
-    standing: RankedRuns
+    """The verdicts and findings."""
+    ranked: RankedRuns
     """The scorecards of the sentinels, and of the contestants that were run here."""
 
 
-def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None = None) -> Audited:
-    """Test every metric of a task with sentinels.
+def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None = None) -> TaskAudit:
+    """Run the sentinels of a task, and judge every metric by their results.
 
-    A third set of oracles, which no band uses, is trained as well. Contestants that were run on this machine before
-    contribute to the agreement between metrics. The verdict on ranking metrics is stored with the results and in the
-    reference bundle: unfit ones are shown but no longer rank, here and wherever the bundle is installed.
+    A third set of oracles, which is in no band, is trained as well. Contestants that were run here before contribute to
+    the agreement between metrics. The names of ranking metrics that fail are stored with the results and in the
+    reference bundle: from then on they are shown but do not rank, here and on every server with that bundle.
 
     Args:
         task: The task.
-        options: Where and how jobs run.
+        options: Folders, device and numbers of workers.
         watcher: Progress callback.
 
     Raises:
@@ -47,15 +47,15 @@ def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None 
     """
     [done] = run([task], lambda one: parse_methods(["sentinels"], [], one.network.name), options, watcher)
     if done.reference is None:
-        raise UsageError("an audit needs the oracles; omit --skip-oracles.")
-    judge = options.results.scorer(done.reference.without_audit)
+        raise UsageError("An audit needs the oracles: omit --skip-oracles.")
+    scorer = options.results.scorer(done.reference.without_audit)
     third = train_audit_oracles(task, options, watcher)
     controls, originals = done.reference.population("controls"), done.reference.population("originals")
-    bands, labels = judge.bands, done.reference.labels
+    bands, labels = scorer.bands, done.reference.labels
 
     def scored(population: list[Logits], name: str) -> Scorecard:
         return score(
-            population, name=name, references=judge.references, originals=originals, labels=labels, bands=bands
+            population, name=name, references=scorer.references, originals=originals, labels=labels, bands=bands
         )
 
     cards = {"third": scored(third, "third")}
@@ -64,27 +64,27 @@ def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None 
         between = [dict(draw) for draw in interpolate(controls, originals, share)]
         line.append(scored(between, f"{share:.2f}"))
     folders = [*done.runs, *options.results.finished([task.name]).get(done.reference.folder, [])]
-    standing = rank_runs(judge, [read_run(folder) for folder in dict.fromkeys(folders)])
+    ranked = rank_runs(scorer, [read_run(folder) for folder in dict.fromkeys(folders)])
     names = {RETRAIN: "retrain", NO_UNLEARNING: "none"}
     contestants = []
-    for card, manifest in zip(standing.scorecards, standing.manifests, strict=True):
+    for card, manifest in zip(ranked.scorecards, ranked.manifests, strict=True):
         name = names.get(card.name, card.name)
         if card.status == "ok" and name in SENTINELS:
             cards[name] = card
         elif card.status == "ok" and manifest is not None:
             contestants.append(card)
-    found = audit(cards, bands, line=line, contestants=contestants)
-    _keep(found, done.reference, options)
-    return Audited(found, standing)
+    result = audit(cards, bands, line=line, contestants=contestants)
+    _store_verdict(result, done.reference, options)
+    return TaskAudit(result, ranked)
 
 
-def _keep(found: Audit, pack: ReferenceBundle, options: RunConfig) -> None:
+def _store_verdict(result: Audit, bundle: ReferenceBundle, options: RunConfig) -> None:
     verdict = AuditVerdict(
-        task=pack.card.task,
-        task_key=pack.card.task_key,
-        pack=pack.without_audit.digest,
+        task=bundle.card.task,
+        task_key=bundle.card.task_key,
+        pack=bundle.without_audit.digest,
         code=scoring_fingerprint(),
-        unfit={one.metric: "; ".join(one.why) for one in found.metrics if one.metric in found.excluded_metrics},
+        unfit={one.metric: "; ".join(one.why) for one in result.metrics if one.metric in result.excluded_metrics},
     )
-    options.results.write_verdict(verdict, pack.card)
-    with_verdict(pack, verdict)
+    options.results.write_verdict(verdict, bundle.card)
+    with_verdict(bundle, verdict)

@@ -340,6 +340,7 @@ def activation_distance(left: ArrayLike, right: ArrayLike, *, attributes: bool =
         formula="1 - mean JS(softmax z_u, softmax z_teacher)",
         example="Equal outputs: 1; certain of different classes: 1 - log 2 = 0.3069.",
         source="Chundawat et al. 2023.",
+        unavailable="not computable: a board has no logits of a random network",
     )
 )
 def zrf(logits: ArrayLike, teacher: ArrayLike, *, attributes: bool = False) -> float:
@@ -371,6 +372,9 @@ def zrf(logits: ArrayLike, teacher: ArrayLike, *, attributes: bool = False) -> f
         formula="sqrt(sum over layers |W_u - W_r|^2)",
         example="One layer, (3, 0) against (0, 4): 5.",
         source="Golatkar et al. 2020.",
+        unavailable=(
+            "not computable: oracles have different initializations, and between these it measures nothing else"
+        ),
     )
 )
 def layer_distance(left: Sequence[ArrayLike], right: Sequence[ArrayLike], *, relative: bool = False) -> float:

@@ -104,6 +104,8 @@ class MetricSpec(BaseModel):
     """Whether the band predicts where a fresh oracle falls; if not, the band is shown but raises no flag."""
     legacy: bool = False
     """Reproduces published code that deviates from the definition; never ranks."""
+    unavailable: str = ""
+    """Why no board can compute it, for metrics that scorecards list only with this reason."""
     on_boards: bool = True
     """Whether scorecards list it, with a value or the reason for its absence. The others come from a run's records, or
     are functions for arrays of other code."""

@@ -151,6 +151,7 @@ def ulira(target: ArrayLike, unlearned: Fit, never: Fit) -> FloatArray:
         ),
         example="N(1,1) and N(-1,1): phi = 1 gives 0.8808, phi = 0 gives 0.5.",
         source="Hayes et al. 2024, section 4.",
+        unavailable="not computable: the originals of this task are not trained on random halves",
     )
 )
 def ulira_roc(phi: ArrayLike, forgotten: ArrayLike, seen: ArrayLike) -> ROC:

@@ -11,7 +11,7 @@ from forgetbench.evidence.run import ModelRecord
 from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.reporting.table_writer import Record, Table
 from forgetbench.scoring.scorecards import BoardRow, Scorecard, Value
-from forgetbench.scoring.scorer import NO_UNLEARNING, RankedRuns, contends
+from forgetbench.scoring.scorer import NO_UNLEARNING, RankedRuns, competes
 
 EXTRA = ("accuracy.test",)
 """Metrics that a table shows next to the ranking ones; records hold every metric."""
@@ -29,7 +29,7 @@ class Row(NamedTuple):
 def rows_in_order(ranked: RankedRuns) -> list[Row]:
     """Ranked rows by rank, the reference rows, then rows without a rank."""
     contestants = [
-        index for index, manifest in enumerate(ranked.manifests) if manifest is not None and contends(manifest)
+        index for index, manifest in enumerate(ranked.manifests) if manifest is not None and competes(manifest)
     ]
     places = {contestants[row.index]: row for row in ranked.board.rows}
     order = [index for index, row in places.items() if row.rank is not None]

@@ -1,6 +1,6 @@
-"""Evidence to scorecard to ranking (protocol). Nothing is imported here: a server's pages need the records alone.
+"""From evidence to scorecards and ranks (see the protocol).
 
-`score` is the way in: `comparisons` (metrics of two populations), `bands` (what a board knows before anybody submits),
-`score` (a contestant's scorecard), `gates` (utility gate and flags), `ranking`; `scorecards` holds the records. `audit`
-judges the metrics themselves, `external` scores logits of other suites.
+`scorer` reads runs and reference bundles. `score` computes a scorecard from logits: `pairwise`, `per_model` and
+`derived` have the three kinds of values, `bands` the oracle bands of a board, `gates` the utility gate and the flags,
+`ranking` the ranks, and `scorecards` the records. Nothing is imported here, since pages need only the records.
 """

@@ -20,38 +20,38 @@ _ORDER = ("ok", "diverged", "failed", "not-applicable")
 def rank(scorecards: Sequence[Scorecard]) -> Board:
     """Rank the contestants of one board by distance (protocol section 4).
 
-    Rows that collapsed, diverged, failed, do not apply or lack a ranking metric are not ranked: they come after the
-    ranked ones, scored rows first, by distance. The result does not depend on the order of the scorecards, but for
-    rows that are equal in all that ranks.
+    Rows that collapsed, diverged, failed, do not apply or lack a ranking metric are not ranked: they follow the ranked
+    ones, scored rows first, by distance. The result does not depend on the order of the scorecards, except for rows
+    that are equal in everything that ranks.
 
     Raises:
-        UsageError: The scorecards are not all of one board.
+        UsageError: The scorecards are of different boards.
     """
     boards = {(card.track, card.seeds, card.draws, card.ranking, card.unranked_reason) for card in scorecards}
     if len(boards) > 1:
         raise UsageError("These scorecards are of different boards (track, seeds, draws or ranking metrics differ).")
     order = sorted(range(len(scorecards)), key=lambda index: _key(scorecards[index]))
-    live = [index for index in order if not scorecards[index].exclusion_reason]
-    rest = [index for index in order if scorecards[index].exclusion_reason]
-    pseudo = np.array([_pseudo(scorecards[index]) for index in live], dtype=np.float64)
-    placed = tie_groups(pseudo) if live else []
-    placings = dict(zip(live, placed, strict=True))
-    rows = [_row(index, scorecards[index], placings[index]) for index in sorted(live, key=lambda i: placings[i].rank)]
-    rows += [_row(index, scorecards[index], None) for index in rest]
+    ranked = [index for index in order if not scorecards[index].exclusion_reason]
+    excluded = [index for index in order if scorecards[index].exclusion_reason]
+    pseudo = np.array([_pseudo_values(scorecards[index]) for index in ranked], dtype=np.float64)
+    groups = tie_groups(pseudo) if ranked else []
+    placings = dict(zip(ranked, groups, strict=True))
+    rows = [_row(index, scorecards[index], placings[index]) for index in sorted(ranked, key=lambda i: placings[i].rank)]
+    rows += [_row(index, scorecards[index], None) for index in excluded]
     return Board(
         rows=tuple(rows),
         unranked_reason=scorecards[0].unranked_reason if scorecards else "",
-        detectable=_detectable(scorecards, pseudo, [placing.group for placing in placed]),
+        detectable=_detectable(scorecards, pseudo, [placing.group for placing in groups]),
     )
 
 
 def detectable_difference(pseudo: FloatArray, *, level: float = 0.05, power: float = 0.8) -> float:
-    """The smallest difference of two contestants' distances that a paired t test finds with the given power.
+    """The smallest difference of two contestants' distances that a paired t test detects with the given power.
 
     Args:
         pseudo: (K, S) pseudo-values of at least two contestants.
         level: Two-sided level of the test.
-        power: How often it is to be found.
+        power: Probability that the test detects it.
 
     Returns:
         (t(S-1, 1-level/2) + t(S-1, power)) * sd of a paired difference / sqrt(S), the median over neighbors by rank.
@@ -63,42 +63,44 @@ def detectable_difference(pseudo: FloatArray, *, level: float = 0.05, power: flo
     return float(quantiles * spread / np.sqrt(seeds))
 
 
-def differences(one: Scorecard, other: Scorecard, level: float = 0.05) -> dict[str, Estimate]:
+def differences(first: Scorecard, second: Scorecard, level: float = 0.05) -> dict[str, Estimate]:
     """Difference of two records on each ranking metric and on the distance, with its paired interval over seeds.
 
     Args:
-        one: A scorecard.
-        other: Another of the same board.
+        first: A scorecard.
+        second: Another one of the same board.
         level: Two-sided level.
 
     Raises:
         UsageError: The scorecards are of different boards.
     """
-    if (one.track, one.seeds, one.draws, one.ranking) != (other.track, other.seeds, other.draws, other.ranking):
+    boards = [(card.track, card.seeds, card.draws, card.ranking) for card in (first, second)]
+    if boards[0] != boards[1]:
         raise UsageError("These scorecards are of different boards.")
-    shared = [name for name in one.ranking if name in one.metrics and name in other.metrics]
-    pairs = {name: (one.metrics[name].pseudo_values, other.metrics[name].pseudo_values) for name in shared}
-    pairs["distance"] = (_pseudo(one), _pseudo(other))
-    found = {}
+    shared = [name for name in first.ranking if name in first.metrics and name in second.metrics]
+    pairs = {name: (first.metrics[name].pseudo_values, second.metrics[name].pseudo_values) for name in shared}
+    pairs["distance"] = (_pseudo_values(first), _pseudo_values(second))
+    estimates = {}
     for name, (left, right) in pairs.items():
         if len(left) > 1 and len(left) == len(right):
             difference = np.array(left) - np.array(right)
             half, mean = half_width(difference, level), float(difference.mean())
-            found[name] = Estimate(mean, mean - half, mean + half)
-    return found
+            estimates[name] = Estimate(mean, mean - half, mean + half)
+    return estimates
 
 
-def reproduced(one: Scorecard, other: Scorecard) -> bool:
-    """Whether a second record bears out the first: on every ranking metric the interval of the difference holds 0."""
-    found = differences(one, other)
-    return bool(one.ranking) and all(name in found and found[name].low <= 0 <= found[name].high for name in one.ranking)
+def reproduced(first: Scorecard, second: Scorecard) -> bool:
+    """Whether a second record agrees with the first: on every ranking metric the interval of the difference has 0."""
+    estimates = differences(first, second)
+    agreeing = {name for name, estimate in estimates.items() if estimate.low <= 0 <= estimate.high}
+    return bool(first.ranking) and set(first.ranking) <= agreeing
 
 
 def pareto_front(points: ArrayLike) -> BoolArray:
-    """Which rows of (n, d) values, smaller = better, no other row beats in one value and equals in the rest."""
+    """Which rows of (n, d) values, smaller = better, are on the Pareto front: no other row dominates them."""
     table = floats(points, "points", ndim=2)
-    beaten = [bool(((table <= row).all(axis=1) & (table < row).any(axis=1)).any()) for row in table]
-    return ~np.array(beaten, dtype=np.bool_)
+    dominated = [bool(((table <= row).all(axis=1) & (table < row).any(axis=1)).any()) for row in table]
+    return ~np.array(dominated, dtype=np.bool_)
 
 
 def _key(card: Scorecard) -> tuple[int, bool, float, str, tuple[float, ...]]:
@@ -112,7 +114,7 @@ def _key(card: Scorecard) -> tuple[int, bool, float, str, tuple[float, ...]]:
     )
 
 
-def _pseudo(card: Scorecard) -> tuple[float, ...]:
+def _pseudo_values(card: Scorecard) -> tuple[float, ...]:
     return card.distance.pseudo_values if card.distance is not None else ()
 
 
@@ -129,9 +131,9 @@ def _row(index: int, card: Scorecard, placing: Placing | None) -> BoardRow:
 
 
 def _detectable(scorecards: Sequence[Scorecard], pseudo: FloatArray, groups: Sequence[int]) -> float | None:
-    """Of the first tie group where it has company, else of all ranked rows; on an informational board of all scored."""
+    """Of the first tie group if it has several rows, else of all ranked rows; without ranks, of all scored rows."""
     if len(pseudo):
         tied = pseudo[np.array(groups) == 1]
         return detectable_difference(tied if len(tied) > 1 else pseudo) if len(pseudo) > 1 else None
-    scored = [_pseudo(card) for card in scorecards if card.status == "ok" and len(_pseudo(card)) > 1]
+    scored = [_pseudo_values(card) for card in scorecards if card.status == "ok" and len(_pseudo_values(card)) > 1]
     return detectable_difference(np.array(scored)) if len(scored) > 1 else None

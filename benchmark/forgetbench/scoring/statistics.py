@@ -1,7 +1,7 @@
-"""The benchmark's own statistics: oracle bands from halvings, pseudo-values, and tie groups by sign flips.
+"""The statistics of boards: oracle bands from split halves, pseudo-values, and tie groups by sign flips.
 
-Section numbers refer to the protocol. Nothing here is random: sampled halvings and sampled sign flips come from a seed
-that is part of the protocol, so that scores of the same arrays are equal to the last bit.
+Section numbers refer to the protocol. Nothing here is random: sampled splits and sampled sign flips come from a seed
+that is part of the protocol, so that scores of the same arrays are bit-identical.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray, IntArray
 
 MAX_SPLITS = 1000
-"""All halvings are used up to this many; beyond, this many are drawn, each with its mirror."""
+"""All splits are used if there are at most this many; otherwise this many are sampled, each with its mirror."""
 
 SEED = 20260801
-"""Seed of the sampled halvings and sign flips; part of protocol version 1."""
+"""Seed of the sampled splits and sign flips; part of protocol version 1."""
 
 ALL_FLIPS_UP_TO = 17
-"""Up to this many seeds all 2^(S-1) sign flips are taken; beyond, 2^16 are drawn."""
+"""With at most this many seeds all 2^(S-1) sign flips are used; otherwise 2^16 are sampled."""
 
 LEVEL = 0.05
 """Two-sided level of intervals and ties."""
 
 
 class Band(NamedTuple):
-    """The distribution of a metric over halvings of the pooled oracles."""
+    """The distribution of a metric over splits of the pooled oracles into halves."""
 
     mean: float
     low: float
@@ -51,47 +51,47 @@ class Estimate(NamedTuple):
 
 
 class Placing(NamedTuple):
-    """Rank of a contestant."""
+    """The rank of a contestant."""
 
     rank: int
-    """Place by distance, from 1."""
+    """Rank by distance, from 1."""
     low: int
-    """First place that its tie group spans."""
+    """First rank of its tie group."""
     high: int
-    """Last place that its tie group spans."""
+    """Last rank of its tie group."""
     group: int
     """Number of the tie group, from 1."""
 
 
 @lru_cache(maxsize=16)
 def split_halves(size: int, limit: int = MAX_SPLITS) -> tuple[tuple[IntArray, IntArray], ...]:
-    """Halvings of 2 * size pooled models, one of each mirror pair, as (left, right) sorted index arrays.
+    """Splits of 2 * size pooled models into halves, one of each mirror pair, as (left, right) sorted index arrays.
 
-    All C(2S, S) / 2 of them where C(2S, S) is at most ``limit``; else ``limit`` distinct ones, drawn from the
-    protocol's seed. The first is always the pool's own order: the first S models against the others.
+    All C(2S, S) / 2 of them if C(2S, S) is at most ``limit``; otherwise ``limit`` distinct ones, sampled with the
+    protocol's seed. The first one is always the pool's own order: the first S models against the others.
 
     Raises:
         UsageError: There are no models.
     """
     if size < 1:
-        raise UsageError("Halvings need at least one model on each side.")
-    everyone = range(1, 2 * size)
+        raise UsageError("A split needs at least one model on each side.")
+    others = range(1, 2 * size)
     if comb(2 * size, size) <= limit:
-        lefts: Iterator[tuple[int, ...]] = ((0, *rest) for rest in combinations(everyone, size - 1))
+        lefts: Iterator[tuple[int, ...]] = ((0, *rest) for rest in combinations(others, size - 1))
     else:
-        lefts = _drawn_splits(size, limit)
+        lefts = _sampled_splits(size, limit)
     pairs = []
     for left in lefts:
         chosen = np.zeros(2 * size, dtype=np.bool_)
         chosen[list(left)] = True
         pair = (np.flatnonzero(chosen), np.flatnonzero(~chosen))
         for side in pair:
-            side.flags.writeable = False  # the list is kept for the next band
+            side.flags.writeable = False  # the result is cached
         pairs.append(pair)
     return tuple(pairs)
 
 
-def _drawn_splits(size: int, count: int) -> Iterator[tuple[int, ...]]:
+def _sampled_splits(size: int, count: int) -> Iterator[tuple[int, ...]]:
     generator = np.random.default_rng(SEED)
     seen = {tuple(range(size))}
     yield from seen
@@ -107,13 +107,14 @@ def _drawn_splits(size: int, count: int) -> Iterator[tuple[int, ...]]:
 def over_split_halves(
     value: Callable[[IntArray, IntArray], float], size: int, symmetry: str | None = None, at_most: int | None = None
 ) -> FloatArray:
-    """A metric over all halvings and their mirrors: (2, H), the mirrors in the second row.
+    """A metric over all splits and their mirrors: (2, H), the mirrors in the second row.
 
     Args:
         value: The metric of (left, right) index arrays into the pooled models.
         size: Models on each side.
-        symmetry: "even" or "odd" where exchanging the sides keeps the value or turns its sign: saves half the work.
-        at_most: Take no more halvings than this, evenly spread; for metrics that are slow and rank nothing.
+        symmetry: "even" or "odd" if exchanging the sides keeps the value or changes its sign, which saves half the
+            work.
+        at_most: Upper limit of the splits, evenly spaced; for metrics that are slow and do not rank.
     """
     pairs = split_halves(size)
     if at_most is not None:
@@ -127,28 +128,28 @@ def over_split_halves(
 
 
 def band_of(values: FloatArray) -> Band:
-    """Mean, 2.5 and 97.5 % points and standard deviation of a metric over halvings."""
+    """Mean, 2.5 and 97.5 % points and standard deviation of a metric over splits."""
     low, high = np.quantile(values, [0.025, 0.975])
     return Band(float(values.mean()), float(low), float(high), float(values.std()))
 
 
 def z_score(value: float, band: Band, floor: float) -> float:
-    """Distance of a value from the band's mean, in standard deviations of the band but at least the floor.
+    """The difference of a value from the band's mean in oracle standard deviations, or in floors if these are larger.
 
-    Where neither the band nor the floor has any width, 0 for the band's own value and infinity for any other.
+    If both are 0, z is 0 for the band's mean and infinite for any other value.
     """
     width = max(band.sd, floor)
-    off = value - band.mean
+    difference = value - band.mean
     if width == 0.0:
-        return 0.0 if off == 0.0 else float(np.copysign(np.inf, off))
-    return off / width
+        return 0.0 if difference == 0.0 else float(np.copysign(np.inf, difference))
+    return difference / width
 
 
 def family_limit(largest: FloatArray, size: int) -> float:
-    """The family band: 95 % point of the largest |z| over halvings, times t(2S - 1, .995) / 2.576 (section 2).
+    """The family limit: 95 % point of the largest |z| over splits, times t(2S - 1, .995) / 2.576 (section 2).
 
     Args:
-        largest: Largest |z| over the ranking metrics, one per halving (mirrors included).
+        largest: Largest |z| over the ranking metrics, one per split (mirrors included).
         size: Models on each side, S.
     """
     widening = float(student.ppf(0.995, 2 * size - 1)) / 2.576
@@ -181,9 +182,10 @@ def half_width(values: FloatArray, level: float = LEVEL) -> float:
 def tie_groups(pseudo: FloatArray, level: float = LEVEL) -> list[Placing]:
     """Ranks, tie groups and rank intervals of contestants from their pseudo-values (section 4).
 
-    The contestants are ordered by mean. The statistic of those still live is the range over contestants of the sums
-    over seeds; p its place among all joint sign flips of the seeds; while p <= level the worst is removed. The
-    survivors tie, and the rest start again. Centering by seed moves all alike: the range needs none.
+    The contestants are ordered by mean. The statistic of the remaining contestants is the range of their sums over
+    seeds, and p its rank among all joint sign flips of the seeds; while p <= level the worst is removed. The survivors
+    tie, and the procedure starts again with the rest. Centering by seed shifts all of them equally, so the range does
+    not need it.
 
     Args:
         pseudo: (K, S) pseudo-values of the distance, smaller = better; the order of rows breaks exact ties.
@@ -208,7 +210,7 @@ def tie_groups(pseudo: FloatArray, level: float = LEVEL) -> list[Placing]:
 
 
 def sign_flips(seeds: int) -> FloatArray:
-    """All 2^(S-1) joint sign flips (E, S) up to a common sign, the first all +1; 2^16 drawn ones beyond 17 seeds."""
+    """All 2^(S-1) joint sign flips (E, S) up to a common sign, the first all +1; 2^16 sampled ones above 17 seeds."""
     if seeds <= ALL_FLIPS_UP_TO:
         codes = np.arange(2 ** (seeds - 1))[:, None] >> np.arange(seeds - 1)[None, :]
         rest = 1.0 - 2.0 * (codes & 1)
@@ -219,14 +221,14 @@ def sign_flips(seeds: int) -> FloatArray:
 
 
 def _survivors(values: FloatArray, flips: FloatArray, level: float) -> int:
-    """How many of the contestants (rows, best first) tie with the first: the most whose range is not significant."""
+    """The number of contestants (rows, best first) that tie with the first: the most whose range is not significant."""
     values = values[: _undecided(values, flips, level)]
     contestants = len(values)
     at_least = np.zeros(contestants)
     observed: FloatArray | None = None
     for chunk in range(0, len(flips), 4096):
         sums = np.zeros((min(4096, len(flips) - chunk), contestants))
-        for seed in range(values.shape[1]):  # by hand: a matrix product may round differently on another machine
+        for seed in range(values.shape[1]):  # no matrix product, which may round differently on another machine
             sums += flips[chunk : chunk + 4096, seed, None] * values[None, :, seed]
         ranges = np.maximum.accumulate(sums, axis=1) - np.minimum.accumulate(sums, axis=1)
         if observed is None:
@@ -237,11 +239,12 @@ def _survivors(values: FloatArray, flips: FloatArray, level: float) -> int:
 
 
 def _undecided(values: FloatArray, flips: FloatArray, level: float) -> int:
-    """How many of the contestants need the test at all; adding any farther one makes the range significant for sure.
+    """The number of contestants that need the test; with any other one the range is certainly significant.
 
-    A flip other than "all plus" turns at least one seed, so a gap between means of D counts at most (S - 2) D in its
-    range, and what is left of the two contestants at most twice the largest sum of absolute deviations; the observed
-    range is S D. Where D exceeds that sum, only "all plus" reaches it. This keeps boards of thousands of rows fast.
+    A flip other than "all plus" changes the sign of at least one seed, so a gap of D between means contributes at most
+    (S - 2) D to its range, and the rest of the two contestants at most twice the largest sum of absolute deviations;
+    the observed range is S D. If D exceeds that sum, only "all plus" reaches it. This keeps boards of thousands of rows
+    fast.
     """
     if float((flips > 0).all(axis=1).mean()) > level:
         return len(values)

@@ -85,7 +85,7 @@ class ScoredBoard:
     @property
     def task(self) -> str:
         """Name of the task."""
-        return self.scorer.pack.card.task
+        return self.scorer.bundle.card.task
 
     def pareto(self) -> Drawing:
         """Distance against cost."""
@@ -150,7 +150,7 @@ class ScoredBoard:
 
     def steps(self) -> Drawing:
         """Accuracy after each request of a stream."""
-        pack, curves = self.scorer.pack, dict[str, StreamCurves]()
+        pack, curves = self.scorer.bundle, dict[str, StreamCurves]()
         if pack.card.requests:
             curves = {row.name: row for row in stream_curves(pack, self.runs)}
         order = [*REFERENCES, *(row.card.name for row in self.rows if row.card.name not in REFERENCES)]
@@ -200,7 +200,7 @@ def pictures_of(board: ScoredBoard, names: Sequence[str]) -> list[Picture]:
         if name in BOARD:
             specification, caption = BOARD[name](board)
             if specification is not None:
-                counts = f"{board.task}, {board.scorer.pack.card.seeds} seeds: "
+                counts = f"{board.task}, {board.scorer.bundle.card.seeds} seeds: "
                 pictures.append(Picture(f"{board.task}-{name}".replace("/", "-"), specification, counts + caption))
     return pictures
 

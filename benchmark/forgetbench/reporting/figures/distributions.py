@@ -31,10 +31,10 @@ def confidences(scorer: Scorer, runs: Sequence[Run]) -> dict[str, FloatArray]:
     """Phi of every forgotten example under every model: oracles, originals, then a row for each run, all flat."""
     from forgetbench.metrics import phi
 
-    card = scorer.pack.card
+    card = scorer.bundle.card
 
     def flat(population: Population) -> FloatArray:
-        pairs = zip(population, scorer.pack.labels, strict=True)
+        pairs = zip(population, scorer.bundle.labels, strict=True)
         return np.concatenate([phi(logits["forget"], labels["forget"]).ravel() for logits, labels in pairs])
 
     samples = {"oracles": flat(scorer.references), "originals": flat(scorer.originals)}
