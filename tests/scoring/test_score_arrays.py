@@ -173,7 +173,7 @@ ONE_HOT = np.eye(5, dtype=np.int64)
 @pytest.mark.parametrize(
     ("role", "change", "message"),
     [
-        ("labels", drop("test"), "labels: test missing; labels of forget, retain, test are required"),
+        ("labels", drop("test"), "labels: test missing; labels of forget, retain, test are needed"),
         ("labels", drop("forget"), "labels: forget missing"),
         ("labels", drop("retain"), "labels: retain missing"),
         ("labels", put("retain", lambda array: array[:0]), "labels: retain is empty"),

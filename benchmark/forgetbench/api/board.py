@@ -288,7 +288,7 @@ class BoardResult:
             UsageError: The boards are of different tasks or reference models, or both have a row of the same label
                 with other evidence.
         """
-        if self._reference.bundle.digest != other._reference.pack.digest:
+        if self._reference.bundle.digest != other._reference.bundle.digest:
             raise UsageError(
                 f"Only boards with the same reference models can be added, not {self!r} and {other!r}: run both on the "
                 "same task with the same seeds and draws."

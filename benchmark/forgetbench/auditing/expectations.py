@@ -165,7 +165,7 @@ def _judge_direction(metric: str, difference: float, detail: str) -> Judgment:
 
 
 def _judge_side(name: str, metric: str, z: float, card: Scorecard, bands: Bands) -> Judgment | None:
-    """Collapse and Relabelled must be away from the original on the forget set; Collapse below the oracles on others."""
+    """Both must be away from the original on the forget set; Collapse must be below the oracles on retain and test."""
     limit = metric_limit(bands)
     if metric in HARM_SIDES and name == "collapse" and card.gate is not None and card.gate.collapsed:
         return z < -limit, f"z {z:+.2f}: {'below' if z < -limit else 'not below'} the oracles"
