@@ -237,5 +237,5 @@ def test_audit_wrong_calls_are_refused(board):
     bands, sentinels, _ = board
     with pytest.raises(UsageError, match="Unknown sentinel 'retrained'"):
         audit({"retrained": sentinels["retrain"]}, bands)
-    with pytest.raises(UsageError, match="share in"):
+    with pytest.raises(UsageError, match="share must be in"):
         interpolate([], [], 1.5)
