@@ -121,10 +121,10 @@ def _points(session: Session, board: Board, x: str, y: str) -> list[Point]:
         .order_by(Entry.distance.is_(None), Entry.distance, Entry.id)
         .limit(MAX_POINTS)
     ).all()
-    names, points = short_names([row[1] for row in rows]), []
+    names, least, points = short_names([row[1] for row in rows]), {"distance": 0.0}, []
     for entry_id, label, tier, status, x_value, x_low, x_high, y_value, y_low, y_high in rows:
-        first = interval(x_value, x_low, x_high, scales.get(x, 1.0))
-        second = interval(y_value, y_low, y_high, scales.get(y, 1.0))
+        first = interval(x_value, x_low, x_high, scales.get(x, 1.0), least=least.get(x))
+        second = interval(y_value, y_low, y_high, scales.get(y, 1.0), least=least.get(y))
         if first is None or second is None or not all(map(math.isfinite, (*first, *second))):
             continue
         name = names[label] if len(names[label]) <= LABEL_LENGTH else names[label][: LABEL_LENGTH - 1] + "…"

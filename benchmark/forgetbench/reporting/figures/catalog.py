@@ -94,9 +94,9 @@ class ScoredBoard:
             cost, distance = row.card.cost.flops, row.card.distance
             if cost is None or distance is None:
                 continue
-            y = interval(distance.value, distance.low, distance.high)
-            if y is not None:
-                points.append(_point(row, Interval(*(100 * cost,) * 3), y._replace(low=max(y.low, 0.0))))
+            x, y = interval(cost, None, None, 100), interval(distance.value, distance.low, distance.high, least=0.0)
+            if x is not None and y is not None:
+                points.append(_point(row, x, y))
         drawn = scatter.pareto(points, self.ranked.bands.family_limit, self.theme)
         return drawn, (
             "distance to retraining against the cost of unlearning, with 95 % intervals over seeds. The line is the "

@@ -49,11 +49,27 @@ def kind_of(label: str, *, ranked: bool) -> Kind:
     return "ranked" if ranked else "not ranked"
 
 
-def interval(value: float | None, low: float | None, high: float | None, scale: float = 1.0) -> Interval | None:
-    """A number with its interval in the unit of an axis; None without a number."""
+def interval(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    scale: float = 1.0,
+    *,
+    least: float | None = None,
+) -> Interval | None:
+    """A number with its interval in the unit of an axis; None without a number.
+
+    Args:
+        value: The number.
+        low: Lower end of its interval; None where it has none.
+        high: Upper end.
+        scale: Unit of the axis over the unit of the number.
+        least: Smallest possible number, at which the interval is cut off.
+    """
     if value is None:
         return None
-    ends = (value, value if low is None else low, value if high is None else high)
+    low = value if low is None else low
+    ends = (value, low if least is None else max(low, least), value if high is None else high)
     return Interval(*(scale * number for number in ends))
 
 

@@ -40,7 +40,7 @@ class Dimension:
     constant: float | None = None
     """Where the axis turns from linear to logarithmic; None for a linear axis."""
     small: bool = False
-    """Whether the constant shrinks to the least value above 0, so that small values are seen apart."""
+    """Whether the constant shrinks to the least value above 0, so that small values are distinguishable."""
     ticks: tuple[float, ...] = TICKS
     """Values that bear a number on a logarithmic axis."""
     minimum: float = 0.0
@@ -159,8 +159,8 @@ def front_of(points: Iterable[Point], x: Dimension, y: Dimension) -> list[Point]
     signs = [-1.0 if dimension.better == "up" else 1.0 for dimension in (x, y)]
     ranked = [(signs[0] * point.x.value, signs[1] * point.y.value, point) for point in points if point.kind == "ranked"]
     front = pareto_front([(first, second) for first, second, _ in ranked])
-    found = [point for first, second, point in ranked if (first, second) in front]
-    return sorted(found, key=lambda point: (point.x.value, point.y.value))
+    on_front = [point for first, second, point in ranked if (first, second) in front]
+    return sorted(on_front, key=lambda point: (point.x.value, point.y.value))
 
 
 def pareto_front(points: Iterable[tuple[float, float]]) -> set[tuple[float, float]]:
