@@ -24,7 +24,7 @@ from forgetbench.leaderboard.web.middleware import AccessLog, Head, ReadLimit, S
 from forgetbench.leaderboard.web.routes import api, assets, boards, entries, feeds, health, pages, submissions
 
 THREADS = 16
-"""Requests at work at once; more would only wait for each other, and each holds a connection."""
+"""Requests that run at the same time; more would wait for each other, and each holds a connection."""
 STABILITY = """\
 Everything under /api/v1 stays as it is: fields are added, never renamed or removed, and no answer changes its meaning.
 A change that breaks a client gets a new prefix, and /api/v1 continues for a year in parallel. Errors are problem

@@ -35,13 +35,13 @@ _UNCOUNTED = ("/static/", "/vega.js", "/health", "/ready")
 
 
 class ReadLimit:
-    """Answers 429 to an address, or to a token wherever it comes from, that reads too much."""
+    """Responds with 429 to addresses and tokens that exceed the read limit."""
 
     def __init__(self, app: ASGIApp, limits: RateLimits) -> None:
         self.app, self.limits = app, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count a request, and pass it on."""
+        """Count a request and pass it on."""
         if scope["type"] == "http" and not scope["path"].startswith(_UNCOUNTED):
             address = scope["client"][0] if scope["client"] else "unknown"
             token = Headers(scope=scope).get("authorization")
@@ -54,13 +54,13 @@ class ReadLimit:
 
 
 class Head:
-    """Answers HEAD wherever GET is answered, with the same headers and no body."""
+    """Answers HEAD like GET, with the same headers and no body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Ask for the whole, and keep its body back."""
+        """Run the request as GET and drop the body of the response."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self.app(scope, receive, send)
             return
@@ -72,13 +72,13 @@ class Head:
 
 
 class SecurityHeaders:
-    """Adds the headers to whatever the application answers."""
+    """Adds security headers to all responses."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and its answer back."""
+        """Pass a request on, and add the headers to its response."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,5 +1,5 @@
-"""Pictures of boards: each is one Altair specification, saved as SVG, PNG, PDF or a page that needs nothing else.
+"""Charts of boards: each is a Vega-Lite specification, saved as SVG, PNG, PDF or a self-contained page.
 
-They are meant for a paper's column: light background, letters of 7 points and more, colors that the color-blind tell
-apart, and shapes that say the same as the colors.
+They fit a paper's column: light background, letters of at least 7 points, colors that color-blind readers can
+distinguish, and shapes that repeat what the colors say. The leaderboard draws its charts with the same code.
 """

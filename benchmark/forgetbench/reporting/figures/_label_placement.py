@@ -10,7 +10,7 @@ NARROW, WIDE = "iljtfrI.,:;|'!()[] -", "mwMW@%"
 REACHES = (8.0, 12.0, 17.0, 24.0, 32.0, 42.0)
 ANGLES = tuple(math.radians(angle) for angle in (0, 25, -25, 50, -50, 180, 155, -155, 130, -130, 90, -90))
 POINT = 5.5
-"""Radius that is kept free around a point, in pixels."""
+"""Radius of the area around a point that labels leave free, in pixels."""
 
 
 class Box(NamedTuple):
