@@ -19,7 +19,7 @@ SMALL = {"size": 8}
 NAMES = ["5_o_Clock_Shadow", "Male", "Smiling", "Wearing_Hat", "Young"]
 
 
-def write_pictures(folder, names):
+def write_images(folder, names):
     folder.mkdir(parents=True)
     for name in names:
         rng = np.random.default_rng(int(name.split(".")[0]))
@@ -34,12 +34,12 @@ def attribute_lines(names, seed=0):
 
 @pytest.fixture
 def mucac(tmp_path):
-    """Two pictures each of identities on both sides of every published border."""
-    who = [0, 1, 2, 189, 190, 191, 1249, 1250, 1251, 4854, 4855, 4856, 6216]
-    names = [f"{number}.jpg" for number in range(2 * len(who))]
+    """Two images each of identities on both sides of every published border."""
+    identity = [0, 1, 2, 189, 190, 191, 1249, 1250, 1251, 4854, 4855, 4856, 6216]
+    names = [f"{number}.jpg" for number in range(2 * len(identity))]
     folder = tmp_path / "CelebAMask-HQ"
-    write_pictures(folder / "CelebA-HQ-img", names)
-    rows = [f"{name} {who[number // 2]}" for number, name in enumerate(names)]
+    write_images(folder / "CelebA-HQ-img", names)
+    rows = [f"{name} {identity[number // 2]}" for number, name in enumerate(names)]
     (folder / "CelebA-HQ-identity.txt").write_text("\n".join(rows) + "\n")
     lines, _ = attribute_lines(names)
     (folder / "CelebA-HQ-attribute.txt").write_text("\n".join(lines) + "\n")
@@ -79,7 +79,7 @@ def test_mucac_compare_with_published_reports_counts(mucac):
 def test_mucac_person_split_draws_whole_people(mucac):
     partition = load_partition("mucac", SMALL, mucac)
     people = [set(images.identities.tolist()) for _, images in partition.parts()]
-    assert [len(who) for who in people] == [10, 1, 1, 1]
+    assert [len(numbers) for numbers in people] == [10, 1, 1, 1]
     assert len(set.union(*people)) == 13
     assert make_scenario("identity", {"count": 2}).draw(partition).track == "match-oracle"
 
@@ -117,9 +117,9 @@ def test_wrong_row_error_names_it(mucac, file, old, new, message):
 def test_celeba_original_files_leave_out_rare_people(tmp_path):
     names = [f"{number:06d}.jpg" for number in range(1, 51)]
     folder = tmp_path / "celeba"
-    write_pictures(folder / "img_align_celeba", names)
-    who = [100 + min(number // 5, 8) for number in range(50)]  # nine people: eight with five pictures, one with ten
-    (folder / "identity_CelebA.txt").write_text("".join(f"{n} {w}\n" for n, w in zip(names, who, strict=True)))
+    write_images(folder / "img_align_celeba", names)
+    identity = [100 + min(number // 5, 8) for number in range(50)]  # nine people: eight with five images, one with ten
+    (folder / "identity_CelebA.txt").write_text("".join(f"{n} {w}\n" for n, w in zip(names, identity, strict=True)))
     (folder / "list_attr_celeba.txt").write_text("\n".join(attribute_lines(names)[0]) + "\n")
     partition = load_partition("celeba", SMALL | {"pictures": 5}, tmp_path)
     assert sum(len(np.unique(images.identities)) for _, images in partition.parts()) == 9
@@ -129,7 +129,7 @@ def test_celeba_original_files_leave_out_rare_people(tmp_path):
 
 def test_celeba_selection_leaves_out_images_without_one_face(tmp_path):
     names = [f"{number:06d}.jpg" for number in range(1, 41)]
-    write_pictures(tmp_path / "celeba", names)
+    write_images(tmp_path / "celeba", names)
     head = "image,identity,Male,Smiling,Young,face_detected,n_faces"
     lines = [f"{name},{n // 4},{n % 2},1,0,{int(n != 5)},{1 + (n == 9)}" for n, name in enumerate(names)]
     (tmp_path / "celeba" / "labels.csv").write_text("\n".join([head, *lines]) + "\n")
@@ -142,27 +142,27 @@ def test_celeba_selection_leaves_out_images_without_one_face(tmp_path):
 
 
 def test_mucac_published_table_gives_published_counts(real_data):
-    who = np.array(list(read_identities(real_data / "mucac" / "CelebA-HQ-identity.txt", []).values()))
-    counts = {name: int(((who >= low) & (who < high)).sum()) for name, (low, high) in IDENTITY_RANGES.items()}
+    identity = np.array(list(read_identities(real_data / "mucac" / "CelebA-HQ-identity.txt", []).values()))
+    counts = {name: int(((identity >= low) & (identity < high)).sum()) for name, (low, high) in IDENTITY_RANGES.items()}
     assert counts == {"train": 25933, "test": 2065, "unseen": 2002}
-    assert int(((who >= FORGET_IDENTITIES[0]) & (who < FORGET_IDENTITIES[1])).sum()) == 10183
-    share = read_task("mucac/resnet18/legacy").image_set.options["validation"]
-    staying = (who < FORGET_IDENTITIES[1]) | (who >= IDENTITY_RANGES["unseen"][0])
-    held = sample_validation_people(who, staying, share, make_rng("mucac", "validation", 0))
-    assert (len(held), len(np.unique(who[held])), 15750 - len(held)) == (490, 108, 15260)
-    assert (len(who), len(np.unique(who))) == PUBLISHED == (30000, 6217)
+    assert int(((identity >= FORGET_IDENTITIES[0]) & (identity < FORGET_IDENTITIES[1])).sum()) == 10183
+    fraction = read_task("mucac/resnet18/legacy").image_set.options["validation"]
+    excluded = (identity < FORGET_IDENTITIES[1]) | (identity >= IDENTITY_RANGES["unseen"][0])
+    drawn = sample_validation_people(identity, excluded, fraction, make_rng("mucac", "validation", 0))
+    assert (len(drawn), len(np.unique(identity[drawn])), 15750 - len(drawn)) == (490, 108, 15260)
+    assert (len(identity), len(np.unique(identity))) == PUBLISHED == (30000, 6217)
 
 
 def test_celeba_published_selection_keeps_frequent_people(real_data, tmp_path):
-    """Its table with pictures in place of the real ones."""
+    """The published table with random images."""
     table = (real_data / "celeba299" / "labels.csv").read_text()
     rows = list(csv.DictReader(table.splitlines()))[:1500]
     folder = tmp_path / "celeba299"
-    write_pictures(folder, [row["image"] for row in rows])
+    write_images(folder, [row["image"] for row in rows])
     (folder / "labels.csv").write_text("\n".join(table.splitlines()[:1501]) + "\n")
     partition = load_partition("celeba", SMALL | {"pictures": 3}, tmp_path)
     single = [row["identity"] for row in rows if row["face_detected"] == "1" and row["n_faces"] == "1"]
-    selected = [who for who in set(single) if single.count(who) >= 3]
+    selected = [identity for identity in set(single) if single.count(identity) >= 3]
     assert sum(len(np.unique(images.identities)) for _, images in partition.parts()) == len(selected)
 
 
@@ -183,7 +183,7 @@ def test_check_image_set_lists_all_problems(mucac):
 
 def test_celeba_selection_with_repeated_image_is_refused(tmp_path):
     names = [f"{number:06d}.jpg" for number in range(1, 41)]
-    write_pictures(tmp_path / "celeba", names)
+    write_images(tmp_path / "celeba", names)
     lines = [f"{name},{n // 4},{n % 2},1,0" for n, name in enumerate(names)]
     table = tmp_path / "celeba" / "labels.csv"
     table.write_text("\n".join(["image,identity,Male,Smiling,Young", *lines, f"{names[0]},9,0,1,0"]) + "\n")

@@ -4,13 +4,12 @@ from dataclasses import replace
 import numpy as np
 import PIL.Image
 import pytest
+from support.image_sets import CARD
 
 from forgetbench.datasets import datasets, load_partition
 from forgetbench.datasets.check import check_image_set, check_partition, prepare, terms_of_use
-from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
+from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import UsageError
-
-CARD = DatasetCard(name="toy", title="Toy", description="Noise.", license="CC0")
 
 
 def toy_set(seed, people, count=20, **changes):
@@ -34,18 +33,18 @@ def toy(train=None, validation=None, test=None, unseen=None):
     )
 
 
-def found(partition):
+def problems_of(partition):
     return [(problem.kind, problem.message, problem.serious) for problem in check_partition(partition)]
 
 
 def test_check_partition_sound_has_no_problem():
-    assert found(toy()) == []
+    assert problems_of(toy()) == []
 
 
 def test_check_partition_finds_image_in_two_parts():
     images = toy_set(2, 20).images.copy()
     images[[3, 7]] = toy_set(0, 0).images[[1, 2]]
-    assert found(toy(test=toy_set(2, 20, images=images))) == [
+    assert problems_of(toy(test=toy_set(2, 20, images=images))) == [
         (
             "repeated across parts",
             "2 images of test are also in train, byte for byte: row 3 = row 1, row 7 = row 2",
@@ -55,13 +54,13 @@ def test_check_partition_finds_image_in_two_parts():
 
 
 def test_check_partition_finds_person_in_two_parts():
-    assert found(toy(unseen=toy_set(3, 4))) == [
+    assert problems_of(toy(unseen=toy_set(3, 4))) == [
         ("person in two parts", "1 people are in train and in unseen: number 4 (row 16, row 0)", True)
     ]
 
 
 def test_check_partition_finds_leaks_of_published_list():
-    """Rows 0 to 5 are listed: row 3 is retained as row 12 too, person 1 is on both sides, and 3 and 31 are one."""
+    """Row 3 of the listed rows 0 to 5 is also retained, as row 12; person 1 is on both sides; 3 and 31 are one person."""
     train, unseen = toy_set(0, 0).images.copy(), toy_set(3, 30).images.copy()
     train[12] = train[3]
     unseen[5] = train[13]
@@ -84,7 +83,7 @@ def test_check_partition_people_as_classes_are_no_problem():
     labels = np.arange(20) % 5
     parts = [toy_set(seed, 0, labels=labels, classes=tuple("abcde"), identities=labels + 7) for seed in range(3)]
     partition = Partition("toy", *parts, None, CARD)
-    assert [name for name, _, _ in found(partition)] == ["too few images"] * 5
+    assert [name for name, _, _ in problems_of(partition)] == ["too few images"] * 5
 
 
 def test_check_partition_finds_repeated_and_blank_images():
@@ -92,7 +91,7 @@ def test_check_partition_finds_repeated_and_blank_images():
     images[5] = images[2]  # the label differs
     images[6] = images[4]
     images[9] = 77
-    assert found(toy(train=toy_set(0, 0, images=images))) == [
+    assert problems_of(toy(train=toy_set(0, 0, images=images))) == [
         (
             "contradicting labels",
             "1 training images are copies of another one with a different label: row 5 = row 2",
@@ -110,7 +109,7 @@ def test_check_partition_finds_repeated_and_blank_images():
 def test_check_partition_finds_classes_without_images():
     names = ("a", "b", "c")
     parts = [toy_set(seed, 10 * seed, classes=names) for seed in range(4)]
-    assert found(Partition("toy", *parts, CARD)) == [
+    assert problems_of(Partition("toy", *parts, CARD)) == [
         ("too few images", "class 'c' has 0 training images", True),
         ("untested class", "class 'c' has no test image", False),
     ]
@@ -137,7 +136,7 @@ def test_check_image_set_missing_files_says_where_to_get_them(tmp_path):
     assert not others
     assert problem.serious
     assert "UCI repository" in problem.fix
-    with pytest.raises(UsageError, match="no option 'sise'"):
+    with pytest.raises(UsageError, match="Unknown option 'sise'"):
         check_image_set("cmu-faces", {"sise": 3}, tmp_path)
 
 
@@ -176,11 +175,11 @@ def test_cmu_compare_with_published_names_missing_images(real_data, tmp_path):
     folder = tmp_path / "cmu_faces" / "faces"
     shutil.copytree(real_data / "cmu_faces" / "faces", folder)
     make_writable(folder)
-    gone = sorted(folder.glob("*/*_up_sad_*.pgm"))[:13]
-    for path in gone[:12]:
+    chosen = sorted(folder.glob("*/*_up_sad_*.pgm"))[:13]
+    for path in chosen[:12]:
         path.unlink()
-    gone[12].rename(gone[12].with_suffix(".PGM"))
-    names = ", ".join(path.stem for path in gone[:12])
+    chosen[12].rename(chosen[12].with_suffix(".PGM"))
+    names = ", ".join(path.stem for path in chosen[:12])
     assert differences("cmu-faces", tmp_path) == [f"{folder}: 12 images are missing: {names}"]
 
 
@@ -207,15 +206,15 @@ def test_terms_of_use_warn_of_people_and_redistribution():
 
 
 def test_prepare_shows_terms_and_downloads_nothing_restricted(tmp_path, monkeypatch):
-    said = []
-    problems = prepare("mufac", {}, tmp_path, said.append).problems
-    assert any("ForgetBench never downloads it" in line for line in said)
+    lines = []
+    problems = prepare("mufac", {}, tmp_path, lines.append).problems
+    assert any("ForgetBench never downloads it" in line for line in lines)
     assert "ndb796" in problems[0].fix
     fetched = []
     monkeypatch.setattr(
         "forgetbench.datasets.torchvision_sets.TorchvisionLoader.prepare", lambda _, root: fetched.append(root)
     )
-    assert prepare("cifar10", {}, tmp_path, said.append).problems[0].kind == "missing image set"
+    assert prepare("cifar10", {}, tmp_path, lines.append).problems[0].kind == "missing image set"
     assert fetched == [tmp_path]
     with pytest.raises(UsageError, match="Name it with --root"):
         prepare("cifar10")
@@ -232,14 +231,14 @@ def test_check_image_set_lists_all_problems_of_a_table(tmp_path):
         noise(tmp_path / f"{n}.png", n)
         path = f"gone{n}.png" if n in {10, 11} else f"{n}.png"
         label = "" if n in {14, 15} else "ab"[n % 2]
-        who = {24: "", 48: "p2"}.get(n, f"p{n // 4}")
+        identity = {24: "", 48: "p2"}.get(n, f"p{n // 4}")
         part = "tset" if n == 20 else "train" if n < 40 else "test"
-        lines.append(f"{path},{label},{who},{part}")
+        lines.append(f"{path},{label},{identity},{part}")
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "7.png").write_bytes(b"<html>")
     (tmp_path / "50.png").write_bytes((tmp_path / "3.png").read_bytes())
     problems = check_image_set("folder", {"size": 8}, tmp_path).problems
-    said = "\n".join(f"{problem.message}. {problem.fix}" for problem in problems)
+    text = "\n".join(f"{problem.message}. {problem.fix}" for problem in problems)
     assert [problem.kind for problem in problems] == [
         *["missing file"] * 2,
         *["wrong row"] * 4,
@@ -258,7 +257,7 @@ def test_check_image_set_lists_all_problems_of_a_table(tmp_path):
         "50.png = 3.png",
         "'p2' (8.png, 48.png)",
     ):
-        assert expected in said
+        assert expected in text
     assert not any("rows" in problem.message for problem in problems)
     with pytest.raises(UsageError, match="'folder' has 7 problems"):  # those of the parts are for the check alone
         load_partition("folder", {"size": 8}, tmp_path)

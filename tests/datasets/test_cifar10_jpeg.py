@@ -15,14 +15,14 @@ SMALL = {"validation": 10}
 
 
 def jpeg(label: int, number: int) -> bytes:
-    """A flat picture whose color says which it is: red is the label, green the number."""
+    """An image of one color that encodes its label (red) and number (green)."""
     stream = io.BytesIO()
     PIL.Image.new("RGB", (32, 32), (label * 25, number * 20, 128)).save(stream, "JPEG", quality=95)
     return stream.getvalue()
 
 
-def said(images):
-    """Label and number that the colors say."""
+def decode_colors(images):
+    """Decode label and number from the colors."""
     return np.round(images.images[:, 0, 16, 16] / 25).astype(int), np.round(images.images[:, 1, 16, 16] / 20).astype(
         int
     )
@@ -58,15 +58,15 @@ def test_training_rows_are_in_original_order(root):
     partition = load_partition("cifar10-jpeg", SMALL, root)
     labels = np.load(root / "cifar10_jpeg" / "train_labels_original_order.npy")
     assert np.array_equal(partition.train.labels, labels)
-    seen, number = said(partition.train)
-    assert np.array_equal(seen, labels)
+    label_of_rows, number = decode_colors(partition.train)
+    assert np.array_equal(label_of_rows, labels)
     for label in range(10):  # the k-th image of a class is its file number k
         assert number[labels == label].tolist() == list(range(8))
         first = int(np.flatnonzero(labels == label)[0])
         assert partition.train.source(first).endswith(f"train/{CLASSES[label]}/0000.jpg")
     assert [len(images) for _, images in partition.parts()] == [80, 10, 20]
     for images in (partition.test, partition.validation):
-        assert np.array_equal(said(images)[0], images.labels)
+        assert np.array_equal(decode_colors(images)[0], images.labels)
 
 
 def test_compare_with_published_names_missing_numbers(root):
@@ -118,7 +118,7 @@ def test_missing_order_file_error_suggests_class_order(root):
         load_partition("cifar10-jpeg", SMALL, root)
     train = load_partition("cifar10-jpeg", SMALL | {"order": "class"}, root).train
     assert np.array_equal(train.labels, np.repeat(np.arange(10), 8))
-    assert np.array_equal(said(train)[0], train.labels)
+    assert np.array_equal(decode_colors(train)[0], train.labels)
 
 
 def test_order_file_with_wrong_counts_is_refused(root):
@@ -181,6 +181,7 @@ def test_copies_of_a_test_image_stay_in_one_part(tmp_path):
     partition = load_partition("cifar10-jpeg", {"validation": 30, "order": "class"}, tmp_path)
     assert len(partition.validation) + len(partition.test) == 80
     seen = [
-        set(zip(*map(np.ndarray.tolist, said(part)), strict=True)) for part in (partition.validation, partition.test)
+        set(zip(*map(np.ndarray.tolist, decode_colors(part)), strict=True))
+        for part in (partition.validation, partition.test)
     ]
     assert not seen[0] & seen[1]

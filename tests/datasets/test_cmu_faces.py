@@ -49,7 +49,7 @@ def test_identity_labels_split_within_person(cmu):
 def test_other_labels_split_by_person(cmu, labels):
     partition = load_partition("cmu-faces", {"labels": labels}, cmu)
     people = [set(images.identities.tolist()) for _, images in partition.parts()]
-    assert [len(who) for who in people] == [3, 1, 2, 2]
+    assert [len(numbers) for numbers in people] == [3, 1, 2, 2]
     assert len(set.union(*people)) == 8
     counts = np.bincount(partition.train.labels)
     assert counts.min() == counts.max() == 3 * 32 / len(partition.train.classes)
@@ -99,4 +99,4 @@ def test_check_image_set_lists_all_problems(cmu, tmp_path):
     (folder / "an2i_left_sad_open.pgm").write_bytes(b"P5 128 120 255\n" + bytes(128 * 120))
     problems = check_image_set("cmu-faces", {}, tmp_path).problems
     assert {"wrong name", "unreadable image", "blank image"} <= {problem.kind for problem in problems}
-    assert any(one.message.endswith("a single color: an2i/an2i_left_sad_open.pgm") for one in problems)
+    assert any(problem.message.endswith("a single color: an2i/an2i_left_sad_open.pgm") for problem in problems)

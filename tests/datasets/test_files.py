@@ -48,9 +48,9 @@ def test_decode_crop_takes_middle_square():
 
 
 def test_decode_converts_between_gray_and_color():
-    grey = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    gray = np.arange(16, dtype=np.uint8).reshape(4, 4)
     assert np.array_equal(
-        decode_images([ImageFile("a", encoded(grey, "PNG"))], 1, TargetShape(3, 4))[0], np.stack([grey] * 3)
+        decode_images([ImageFile("a", encoded(gray, "PNG"))], 1, TargetShape(3, 4))[0], np.stack([gray] * 3)
     )
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 0] = 200
@@ -107,8 +107,8 @@ def test_decode_unreadable_file_error_names_it(tmp_path, content, message):
 
 def test_decode_truncated_or_missing_file_error_names_it(tmp_path):
     whole = encoded(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8), "JPEG")
-    files = [ImageFile("half.jpg", whole[: len(whole) // 2]), ImageFile("gone.jpg", tmp_path / "gone.jpg")]
-    with pytest.raises(UsageError, match=r"(?s)half\.jpg: .*truncated.*gone\.jpg: .*No such file"):
+    files = [ImageFile("half.jpg", whole[: len(whole) // 2]), ImageFile("missing.jpg", tmp_path / "missing.jpg")]
+    with pytest.raises(UsageError, match=r"(?s)half\.jpg: .*truncated.*missing\.jpg: .*No such file"):
         decode_images(files, 2, TargetShape(3, 32))
 
 
@@ -190,15 +190,15 @@ def test_load_images_skips_unreadable_files_and_reports_them(tmp_path, monkeypat
     whole: list[Problem] = []
     assert load_images(tmp_path, paths, TargetShape(1, 2), whole).rows.tolist() == [0, 1, 2, 3, 4]
     whole.clear()
-    load_images(tmp_path, paths, TargetShape(1, 2), whole)  # also where the pictures come out of the store
-    assert [(one.kind, one.serious) for one in whole] == [("transparent", False)]
+    load_images(tmp_path, paths, TargetShape(1, 2), whole)  # this time from the store
+    assert [(problem.kind, problem.serious) for problem in whole] == [("transparent", False)]
     assert "shown over white: 4.png" in whole[0].message
     paths[1].write_bytes(b"")
     problems: list[Problem] = []
     images, rows = load_images(tmp_path, paths, TargetShape(1, 2), problems)
     assert rows.tolist() == [0, 2, 3, 4]
     assert images[:, 0, 0, 0].tolist() == [0, 20, 30, 255]
-    assert [one.kind for one in problems] == ["unreadable image", "transparent"]
+    assert [problem.kind for problem in problems] == ["unreadable image", "transparent"]
     with pytest.raises(ImageSetError, match=r"1\.png: the file is empty"):
         load_images(tmp_path, paths, TargetShape(1, 2))
 

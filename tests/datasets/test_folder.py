@@ -10,7 +10,7 @@ from forgetbench.errors import UsageError
 SMALL = {"size": 8}
 
 
-def picture(path, seed):
+def write_image(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (10, 12, 3), dtype=np.uint8)
     PIL.Image.fromarray(pixels).save(path)
@@ -19,15 +19,17 @@ def picture(path, seed):
 @pytest.fixture
 def class_folders(tmp_path):
     for seed in range(60):
-        picture(tmp_path / "pets" / ("cat", "dog", "bird")[seed % 3] / f"{seed}.{'png' if seed % 2 else 'JPG'}", seed)
+        write_image(
+            tmp_path / "pets" / ("cat", "dog", "bird")[seed % 3] / f"{seed}.{'png' if seed % 2 else 'JPG'}", seed
+        )
     return tmp_path
 
 
 @pytest.fixture
-def listed(tmp_path):
-    """Forty pictures of ten people; the label changes from picture to picture."""
+def table_folder(tmp_path):
+    """Forty images of ten people; the label changes from image to image."""
     for number in range(40):
-        picture(tmp_path / "images" / f"{number}.png", number)
+        write_image(tmp_path / "images" / f"{number}.png", number)
     return tmp_path
 
 
@@ -35,7 +37,7 @@ def write_table(folder, lines, head="path,label,identity", name="labels.csv"):
     (folder / name).write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
 
 
-def lines_of(listed):
+def table_lines():
     return [f"images/{number}.png,{('sad', 'happy')[number % 2]},p{number // 4}" for number in range(40)]
 
 
@@ -54,39 +56,39 @@ def test_class_folders_are_split_by_class(class_folders):
 def test_folders_named_after_parts_are_the_parts(tmp_path):
     for seed in range(40):
         part = "train" if seed < 30 else "test"
-        picture(tmp_path / part / "ab"[seed % 2] / f"{seed}.png", seed)
+        write_image(tmp_path / part / "ab"[seed % 2] / f"{seed}.png", seed)
     partition = load_partition("folder", SMALL | {"gray": True}, tmp_path)
     assert [len(images) for _, images in partition.parts()] == [27, 3, 10]
     assert partition.train.images.shape[1] == 1
 
 
-def test_table_with_identities_is_split_by_person(listed):
-    write_table(listed, lines_of(listed))
-    partition = load_partition("folder", SMALL, listed)
+def test_table_with_identities_is_split_by_person(table_folder):
+    write_table(table_folder, table_lines())
+    partition = load_partition("folder", SMALL, table_folder)
     people = [set(images.identities.tolist()) for _, images in partition.parts()]
-    assert [len(who) for who in people] == [5, 1, 2, 2]
+    assert [len(numbers) for numbers in people] == [5, 1, 2, 2]
     assert len(set.union(*people)) == 10
     assert partition.train.classes == ("happy", "sad")
 
 
-def test_table_labels_are_people_splits_within_person(listed):
-    write_table(listed, [f"images/{n}.png,p{n // 4},p{n // 4}" for n in range(40)])
-    partition = load_partition("folder", SMALL, listed)
+def test_table_labels_are_people_splits_within_person(table_folder):
+    write_table(table_folder, [f"images/{n}.png,p{n // 4},p{n // 4}" for n in range(40)])
+    partition = load_partition("folder", SMALL, table_folder)
     assert partition.unseen is None
     assert set(partition.train.labels) == set(range(10))
 
 
-def test_table_with_split_column_uses_it(listed):
+def test_table_with_split_column_uses_it(table_folder):
     parts = ["train"] * 20 + ["validation"] * 4 + ["test"] * 8 + ["unseen"] * 8
-    lines = [f"{line},{part}" for line, part in zip(lines_of(listed), parts, strict=True)]
-    write_table(listed, lines, "path,label,identity,split", "mine.csv")
-    partition = load_partition("folder", SMALL | {"table": "mine.csv"}, listed)
+    lines = [f"{line},{part}" for line, part in zip(table_lines(), parts, strict=True)]
+    write_table(table_folder, lines, "path,label,identity,split", "split.csv")
+    partition = load_partition("folder", SMALL | {"table": "split.csv"}, table_folder)
     assert [len(images) for _, images in partition.parts()] == [20, 4, 8, 8]
 
 
-def test_numeric_labels_are_sorted_as_numbers(listed):
-    write_table(listed, [f"images/{n}.png,{(9, 10, 100)[n % 3]}" for n in range(40)], "path,label")
-    assert load_partition("folder", SMALL, listed).train.classes == ("9", "10", "100")
+def test_numeric_labels_are_sorted_as_numbers(table_folder):
+    write_table(table_folder, [f"images/{n}.png,{(9, 10, 100)[n % 3]}" for n in range(40)], "path,label")
+    assert load_partition("folder", SMALL, table_folder).train.classes == ("9", "10", "100")
 
 
 @pytest.mark.parametrize(
@@ -104,28 +106,28 @@ def test_numeric_labels_are_sorted_as_numbers(listed):
         ("path,class", "images/1.png,sad", "has no column label"),
     ],
 )
-def test_wrong_row_error_names_it(listed, head, line, message):
+def test_wrong_row_error_names_it(table_folder, head, line, message):
     extra = {"path,label,split": ",train", "path,label,identity": ",p1"}.get(head, "")
-    write_table(listed, [f"images/{n}.png,{('sad', 'happy')[n % 2]}{extra}" for n in range(40)] + [line], head)
+    write_table(table_folder, [f"images/{n}.png,{('sad', 'happy')[n % 2]}{extra}" for n in range(40)] + [line], head)
     with pytest.raises(UsageError, match=message):
-        load_partition("folder", SMALL, listed)
+        load_partition("folder", SMALL, table_folder)
 
 
-def test_unsplittable_table_error_explains_why(listed):
-    write_table(listed, [f"images/{n}.png,sad" for n in range(40)], "path,label")
+def test_unsplittable_table_error_explains_why(table_folder):
+    write_table(table_folder, [f"images/{n}.png,sad" for n in range(40)], "path,label")
     with pytest.raises(UsageError, match="only one class, 'sad'"):
-        load_partition("folder", SMALL, listed)
-    write_table(listed, [f"images/{n}.png,{n % 2},train" for n in range(40)], "path,label,split")
+        load_partition("folder", SMALL, table_folder)
+    write_table(table_folder, [f"images/{n}.png,{n % 2},train" for n in range(40)], "path,label,split")
     with pytest.raises(UsageError, match="none of its images is in part 'test'"):
-        load_partition("folder", SMALL, listed)
+        load_partition("folder", SMALL, table_folder)
     parts = [f"images/{n}.png,{n % 2},{'train' if n % 2 else 'test'}" for n in range(40)]
-    write_table(listed, parts, "path,label,split")
+    write_table(table_folder, parts, "path,label,split")
     with pytest.raises(UsageError, match="class '0' has 0 training images"):
-        load_partition("folder", SMALL, listed)
+        load_partition("folder", SMALL, table_folder)
 
 
 def test_image_outside_class_folders_error_names_it(class_folders):
-    picture(class_folders / "pets" / "stray.png", 0)
+    write_image(class_folders / "pets" / "stray.png", 0)
     with pytest.raises(UsageError, match=r"stray\.png is not in a class folder"):
         load_partition("folder", SMALL | {"path": "pets"}, class_folders)
 
@@ -139,37 +141,37 @@ def test_folder_without_images_error_explains_it(tmp_path):
 def test_many_images_are_decoded_only_once(tmp_path, monkeypatch):
     monkeypatch.setattr("forgetbench.datasets._files.CACHE_MIN_IMAGES", 10)
     for seed in range(20):
-        picture(tmp_path / "ab"[seed % 2] / f"{seed}.png", seed)
+        write_image(tmp_path / "ab"[seed % 2] / f"{seed}.png", seed)
     first = load_partition("folder", SMALL, tmp_path)
-    picture(tmp_path / "a" / "0.png", 99)
+    write_image(tmp_path / "a" / "0.png", 99)
     changed = load_partition("folder", SMALL, tmp_path).sha256
     assert changed != first.sha256
     monkeypatch.setattr("forgetbench.datasets._files._decode_all", None)
     assert load_partition("folder", SMALL, tmp_path).sha256 == changed
 
 
-def test_identity_scenario_takes_names_from_the_table(listed):
+def test_identity_scenario_takes_names_from_the_table(table_folder):
     for people in (["3", "2", "7", "5", "11"], ["carla", "anna", "ben", "dora", "emil"]):
         lines = [f"images/{n}.png,{('sad', 'happy')[n % 2]},{people[n // 8]},train" for n in range(40)]
         tests = [f"images/{n}.png,{('sad', 'happy')[n % 2]},{people[n // 8]},test" for n in range(40)]
-        write_table(listed, lines + tests, "path,label,identity,split")
-        partition = load_partition("folder", SMALL | {"validation": 0.2}, listed)
+        write_table(table_folder, lines + tests, "path,label,identity,split")
+        partition = load_partition("folder", SMALL | {"validation": 0.2}, table_folder)
         train = partition.train
-        who = train.people[train.identities[0]]
-        split = make_scenario("identity", {"people": [int(who) if who.isdecimal() else who]}).draw(partition)
+        name = train.people[train.identities[0]]
+        split = make_scenario("identity", {"people": [int(name) if name.isdecimal() else name]}).draw(partition)
         forgotten = {train.people[number] for number in train.identities[split.forget]}
-        assert forgotten == {who}
+        assert forgotten == {name}
 
 
-def test_validation_has_whole_people_if_identities_are_known(listed):
+def test_validation_has_whole_people_if_identities_are_known(table_folder):
     write_table(
-        listed,
-        [f"{line},{'train' if n < 28 else 'test'}" for n, line in enumerate(lines_of(listed))],
+        table_folder,
+        [f"{line},{'train' if n < 28 else 'test'}" for n, line in enumerate(table_lines())],
         "path,label,identity,split",
     )
-    partition = load_partition("folder", SMALL, listed)
+    partition = load_partition("folder", SMALL, table_folder)
     assert [len(images) for _, images in partition.parts()] == [24, 4, 12]
-    assert check_image_set("folder", SMALL, listed).problems == []
+    assert check_image_set("folder", SMALL, table_folder).problems == []
 
 
 def copies(folder, pairs):
@@ -181,7 +183,7 @@ def copies(folder, pairs):
 def test_copies_of_an_image_stay_in_one_part(tmp_path, parts):
     for seed in range(80):
         part = ("train", "test")[seed >= 60] if parts else "."
-        picture(tmp_path / part / "ab"[seed % 2] / f"{seed}.png", seed)
+        write_image(tmp_path / part / "ab"[seed % 2] / f"{seed}.png", seed)
     top = tmp_path / "train" if parts else tmp_path
     copies(top, [(f"{'ab'[n % 2]}/{n}.png", f"{'ab'[n % 2]}/{n - 30}.png") for n in range(30, 60)])
     for seed in range(6):
@@ -191,7 +193,7 @@ def test_copies_of_an_image_stay_in_one_part(tmp_path, parts):
 
 def test_class_with_few_images_is_in_train(tmp_path):
     for seed in range(40):
-        picture(tmp_path / ("rare" if seed < 2 else "ab"[seed % 2]) / f"{seed}.png", seed)
+        write_image(tmp_path / ("rare" if seed < 2 else "ab"[seed % 2]) / f"{seed}.png", seed)
     for seed in range(20):
         train = load_partition("folder", SMALL | {"seed": seed, "validation": 0.4, "test": 0.4}, tmp_path).train
         assert set(train.labels) == {0, 1, 2}
@@ -202,46 +204,46 @@ def test_class_with_few_images_is_in_train(tmp_path):
 )
 def test_part_folders_accept_common_names(tmp_path, names):
     for seed in range(40):
-        picture(tmp_path / names[min(seed // 15, 2)] / "ab"[seed % 2] / f"{seed}.png", seed)
+        write_image(tmp_path / names[min(seed // 15, 2)] / "ab"[seed % 2] / f"{seed}.png", seed)
     partition = load_partition("folder", SMALL, tmp_path)
     assert [len(images) for _, images in partition.parts()] == [15, 15, 10]
     assert partition.train.classes == ("a", "b")
     assert partition.validation.sources[0].split("/")[0] == names[1]
 
 
-def test_table_parts_accept_common_names(listed):
+def test_table_parts_accept_common_names(table_folder):
     lines = [f"images/{n}.png,{n % 2},{('Train', 'val', 'TEST')[min(n // 15, 2)]}" for n in range(40)]
-    write_table(listed, lines, "path,label,split")
-    assert [len(images) for _, images in load_partition("folder", SMALL, listed).parts()] == [15, 15, 10]
+    write_table(table_folder, lines, "path,label,split")
+    assert [len(images) for _, images in load_partition("folder", SMALL, table_folder).parts()] == [15, 15, 10]
 
 
 def test_ignored_files_are_reported(tmp_path):
     for seed in range(40):
-        picture(tmp_path / ("train", "test")[seed >= 30] / "ab"[seed % 2] / f"{seed}.png", seed)
-    picture(tmp_path / "holdout" / "a" / "1.png", 99)
+        write_image(tmp_path / ("train", "test")[seed >= 30] / "ab"[seed % 2] / f"{seed}.png", seed)
+    write_image(tmp_path / "holdout" / "a" / "1.png", 99)
     (tmp_path / "train" / "c").mkdir()
     (tmp_path / "train" / "a" / "photo.HEIC").write_bytes(b"")
     (tmp_path / "test" / "a" / "photo.heic").write_bytes(b"")
     problems = check_image_set("folder", SMALL, tmp_path).problems
     assert not any(problem.serious for problem in problems)
-    said = "\n".join(problem.message for problem in problems)
-    assert "holdout is ignored" in said
-    assert "c contains no image" in said
-    assert "their format is not supported: 1 .HEIC" in said
-    assert "their format is not supported: 1 .heic" in said
+    text = "\n".join(problem.message for problem in problems)
+    assert "holdout is ignored" in text
+    assert "c contains no image" in text
+    assert "their format is not supported: 1 .HEIC" in text
+    assert "their format is not supported: 1 .heic" in text
     assert load_partition("folder", SMALL, tmp_path).train.classes == ("a", "b")
     (tmp_path / "train").rename(tmp_path / "learning")
     names = [problem.kind for problem in check_image_set("folder", SMALL, tmp_path).problems]
     assert "class named like a part" in names
 
 
-def test_table_can_name_files_outside_its_folder(listed, tmp_path_factory, monkeypatch):
+def test_table_can_name_files_outside_its_folder(table_folder, tmp_path_factory, monkeypatch):
     monkeypatch.setattr("forgetbench.datasets._files.CACHE_MIN_IMAGES", 10)
     table = tmp_path_factory.mktemp("table")
-    write_table(table, [f"{listed / 'images' / str(n)}.png,{n % 2}" for n in range(40)], "path,label")
+    write_table(table, [f"{table_folder / 'images' / str(n)}.png,{n % 2}" for n in range(40)], "path,label")
     train = load_partition("folder", SMALL, table).train
     assert len(train) == 28
-    assert train.source(0) == (listed / "images" / "0.png").as_posix()
+    assert train.source(0) == (table_folder / "images" / "0.png").as_posix()
 
 
 def test_hash_does_not_depend_on_file_names(class_folders):
@@ -252,8 +254,8 @@ def test_hash_does_not_depend_on_file_names(class_folders):
     assert "cat/0.Jpg" in {name for _, images in after.parts() for name in images.sources}
 
 
-def test_single_training_person_error_suggests_fix(listed):
+def test_single_training_person_error_suggests_fix(table_folder):
     lines = [f"images/{n}.png,{n % 2},{'anna' if n < 20 else 'ben'},{'train' if n < 20 else 'test'}" for n in range(40)]
-    write_table(listed, lines, "path,label,identity,split")
+    write_table(table_folder, lines, "path,label,identity,split")
     with pytest.raises(UsageError, match=r"leave none of the 1 people for training\. Assign images to validation"):
-        load_partition("folder", SMALL, listed)
+        load_partition("folder", SMALL, table_folder)

@@ -59,7 +59,7 @@ def test_other_image_folders_are_not_mistaken_for_the_set(tmp_path, name, stem):
 def test_compare_with_published_reports_counts(tmp_path):
     for name, prefix in (("pins", "pins_"), ("lfw", ""), ("casia100", "")):
         write(tmp_path / name, {"Ada": 12, "Bo": 1}, prefix)
-    (tmp_path / "lfw" / "Bo" / "notes.jpg").write_bytes(b"no picture of LFW's")
+    (tmp_path / "lfw" / "Bo" / "notes.jpg").write_bytes(b"not an image of LFW")
     pins, lfw, casia = (make_loader(name).compare_with_published(tmp_path) for name in ("pins", "lfw", "casia100"))
     assert pins == [
         f"{tmp_path / 'pins'} has 2 people; the published set has 105",

@@ -1,4 +1,4 @@
-"""MUFAC: a miniature in its format, the public index of its pictures, and the real pictures where they are at hand."""
+"""MUFAC: a miniature in its format, the public index of its images, and the real images if they are available."""
 
 import csv
 import hashlib
@@ -22,13 +22,13 @@ SMALL = {"size": 16}
 
 
 def scene(seed: int) -> PIL.Image.Image:
-    """A smooth picture: perceptual hashes of noise would be arbitrary."""
+    """A smooth image: perceptual hashes of noise would be arbitrary."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return PIL.Image.fromarray(coarse).resize((128, 128), PIL.Image.Resampling.BICUBIC)
 
 
 def write_tables(folder: Path, tables: dict[str, list[tuple[str, str, str, str, int]]]) -> None:
-    """Tables of (family, person, age class, file name, seed of the picture)."""
+    """Tables of (family, person, age class, file name, seed of the image)."""
     for table, rows in tables.items():
         images = folder / f"{table}_images"
         images.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write_tables(folder: Path, tables: dict[str, list[tuple[str, str, str, str, 
 
 @pytest.fixture
 def root(tmp_path):
-    """Forty families of two people with three pictures each; F0002's daughter is filed again under F0031."""
+    """Forty families of two people with three images each; F0002's daughter is repeated under F0031."""
     tables: dict[str, list] = {table: [] for table in TABLES}
     for family in range(1, 41):
         table = "train" if family <= 24 else "val" if family <= 32 else "test"
@@ -61,12 +61,12 @@ def root(tmp_path):
 
 @pytest.fixture
 def forty(monkeypatch):
-    """The first forty rows are the published ones: 13 people, and one picture of a fourteenth."""
+    """The first forty rows are the published ones: 13 people, and one image of a fourteenth."""
     monkeypatch.setattr("forgetbench.datasets.mufac.FORGET_ROWS", 40)
 
 
-def held_back_as_it_should(partition):
-    """People who are validated on are in no other part, and no picture of theirs is."""
+def assert_validation_people_are_separate(partition):
+    """Validation people are in no other part, and their images are not either."""
     others = [images for part, images in partition.parts() if part != "validation"]
     assert not set(partition.validation.identities) & set(np.concatenate([part.identities for part in others]))
     shown = {image.tobytes() for images in others for image in images.images}
@@ -75,13 +75,13 @@ def held_back_as_it_should(partition):
 
 @pytest.mark.usefixtures("forty")
 def test_legacy_split_matches_the_published_one(root):
-    """F0002's daughter, whose pictures are among the unseen, and who is half forgotten are not validated on."""
+    """People with unseen images (F0002 D) or with some images to forget are not drawn for validation."""
     partition = load_partition("mufac", SMALL | {"split": "legacy"}, root)
-    assert [len(images) for _, images in partition.parts()] == [135, 9, 48, 48]  # a tenth of 34 people, three pictures
+    assert [len(images) for _, images in partition.parts()] == [135, 9, 48, 48]  # a tenth of 34 people, three images
     assert partition.forget_lists["published"].tolist() == list(range(40))
     assert partition.train.classes == tuple("abcdefgh")
     assert np.unique(partition.train.identities, return_counts=True)[1].tolist() == [3] * 45
-    held_back_as_it_should(partition)
+    assert_validation_people_are_separate(partition)
     named = load_partition("mufac", SMALL | {"split": "legacy"}, root / "mufac")
     assert named.sha256 == partition.sha256
 
@@ -115,16 +115,16 @@ def test_compare_with_published_reports_other_tables(root, monkeypatch):
 def test_person_split_joins_people_who_share_images(root):
     partition = load_partition("mufac", SMALL | {"split": "person"}, root)
     people = [set(images.identities.tolist()) for _, images in partition.parts()]
-    assert sum(len(images) for _, images in partition.parts()) == 237  # three pictures are there twice
+    assert sum(len(images) for _, images in partition.parts()) == 237  # three images are there twice
     assert sum(map(len, people)) == len(set.union(*people)) == 79
-    assert [len(who) for who in people] == [47, 8, 12, 12]
+    assert [len(numbers) for numbers in people] == [47, 8, 12, 12]
 
 
 @pytest.mark.usefixtures("forty")
 def test_clean_split_has_no_repeated_images(root):
     partition = load_partition("mufac", SMALL | {"split": "clean"}, root)
     assert [len(images) for _, images in partition.parts()] == [135, 9, 48, 48]
-    held_back_as_it_should(partition)
+    assert_validation_people_are_separate(partition)
     assert np.array_equal(partition.train.first_copy, np.arange(135))
 
 
@@ -219,10 +219,10 @@ def test_published_hashes_match_the_index(index, table):
 
 @pytest.fixture(scope="module")
 def mufac():
-    """The real pictures: they must not be redistributed, so that no machine is asked to have them."""
+    """The real images: they must not be redistributed, so that no machine is required to have them."""
     folder = os.environ.get("FORGETBENCH_MUFAC")
     if not folder:
-        pytest.skip("FORGETBENCH_MUFAC names no folder of MUFAC's pictures")
+        pytest.skip("FORGETBENCH_MUFAC names no folder of MUFAC's images")
     return Path(folder)
 
 
@@ -234,7 +234,7 @@ def test_real_images_match_the_index(mufac, index):
     shown = np.concatenate([legacy.train.labels, legacy.validation.labels])
     assert np.bincount(shown).tolist() == [2121, 1951, 1728, 1216, 1487, 814, 444, 264]
     assert np.bincount(legacy.test.labels).tolist() == [375, 367, 270, 239, 173, 79, 32, 4]
-    held_back_as_it_should(legacy)
+    assert_validation_people_are_separate(legacy)
     counted = [
         sentence.split(": ")[0].replace(", counting people who share an image as one,", "")
         for sentence in published_leaks(legacy)
@@ -251,7 +251,7 @@ def test_real_images_match_the_index(mufac, index):
     clean = load_partition("mufac", {"size": 32, **read_task("mufac/resnet18/clean").image_set.options}, mufac)
     assert [len(images) for _, images in clean.parts()] == [1065 + 5513 - 166, 166, 1211, 1118]
     assert len(clean.forget_lists["published"]) == 1065
-    held_back_as_it_should(clean)
+    assert_validation_people_are_separate(clean)
 
 
 def test_check_image_set_lists_all_problems(root, monkeypatch):

@@ -32,7 +32,7 @@ def test_stratified_split_is_exact_and_proportional(labels, sizes, seed):
     assert [len(part) for part in parts] == sizes
     rows = np.concatenate(parts)
     assert len(np.unique(rows)) == len(rows)
-    # Each class lies evenly in the order, so a stretch of it holds its share to within the unevenness of all classes.
+    # every class is spread evenly over the order, so a section has its proportion up to the unevenness of all classes
     slack = 1 + len(np.unique(labels))
     for part in parts:
         share = np.bincount(labels[part], minlength=6) - np.bincount(labels, minlength=6) * len(part) / len(labels)
@@ -52,9 +52,9 @@ def test_connected_groups_are_connected_components(pairs):
     """Against a union of sets by hand."""
     sets: list[set[int]] = []
     for row, (left, right) in enumerate(pairs):
-        mates = {other for other, (a, b) in enumerate(pairs[: row + 1]) if a == left or b == right} | {row}
-        touched = [group for group in sets if group & mates]
-        sets = [group for group in sets if not group & mates] + [mates.union(*touched)]
+        linked = {other for other, (a, b) in enumerate(pairs[: row + 1]) if a == left or b == right} | {row}
+        touched = [group for group in sets if group & linked]
+        sets = [group for group in sets if not group & linked] + [linked.union(*touched)]
     groups = connected_groups(np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs]))
     assert {frozenset(np.flatnonzero(groups == g).tolist()) for g in np.unique(groups)} == {frozenset(s) for s in sets}
     first_seen = list(dict.fromkeys(groups.tolist()))
@@ -101,16 +101,16 @@ def test_make_rng_depends_on_names_only():
 def test_stratified_split_keeps_groups_together(labels, seed, copies):
     labels = np.array(labels)
     sizes = [len(labels) // 2, len(labels) // 4, len(labels) - len(labels) // 2 - len(labels) // 4]
-    apart = stratified_split(labels, sizes, make_rng(seed), np.arange(len(labels)))
-    for part, same in zip(apart, stratified_split(labels, sizes, make_rng(seed)), strict=True):
+    ungrouped = stratified_split(labels, sizes, make_rng(seed), np.arange(len(labels)))
+    for part, same in zip(ungrouped, stratified_split(labels, sizes, make_rng(seed)), strict=True):
         assert np.array_equal(part, same)
     groups = np.arange(len(labels))
     for copy, original in np.random.default_rng(copies).integers(0, len(labels), (5, 2)):
         groups[groups == groups[copy]] = groups[original]
     parts = stratified_split(labels, sizes, make_rng(seed), groups)
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert not set(groups[parts[one]]) & set(groups[parts[other]])
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert not set(groups[parts[first]]) & set(groups[parts[second]])
     largest = np.bincount(groups).max()
     assert all(abs(len(part) - size) <= largest for part, size in zip(parts, sizes, strict=True))
 
@@ -119,9 +119,9 @@ def test_ensure_train_covers_classes_moves_whole_groups():
     labels = np.array([0, 0, 0, 1, 1, 2, 2, 0])
     groups = np.array([0, 1, 2, 3, 4, 5, 5, 7])
     parts = [np.array([0, 1]), np.array([2, 5, 6]), np.array([3, 4, 7])]
-    taught = ensure_train_covers_classes(parts, labels, groups, train=0)
-    assert [part.tolist() for part in taught] == [[0, 1, 3, 5, 6], [2], [4, 7]]
-    same = ensure_train_covers_classes(taught, labels, groups, train=0)
-    assert all(np.array_equal(one, other) for one, other in zip(taught, same, strict=True))
+    moved = ensure_train_covers_classes(parts, labels, groups, train=0)
+    assert [part.tolist() for part in moved] == [[0, 1, 3, 5, 6], [2], [4, 7]]
+    same = ensure_train_covers_classes(moved, labels, groups, train=0)
+    assert all(np.array_equal(left, right) for left, right in zip(moved, same, strict=True))
     selected = ensure_train_covers_classes([np.array([0]), np.array([1])], np.array([0, 1]), np.array([0, 1]), train=0)
     assert [part.tolist() for part in selected] == [[0], [1]]  # or nothing would be left to test on

@@ -2,34 +2,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.image_sets import CARD, make_image_set, make_partition
 
 from forgetbench.datasets.scenarios import make_scenario, scenarios
 from forgetbench.datasets.scenarios.base import Split
-from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
+from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import ForgetBenchError, UsageError
 
-CARD = DatasetCard(name="toy", title="Toy", description="Noise.", license="CC0")
-
-
-def toy_set(count, seed, *, classes=4, people=6, repeats=0, attributes=False) -> ImageSet:
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (count, 1, 3, 3), dtype=np.uint8)
-    for target in rng.integers(0, count, repeats):
-        images[target] = images[rng.integers(0, count)]
-    labels = rng.integers(0, 2, (count, 3)) if attributes else np.arange(count) % classes
-    names = ("male", "smiling", "young") if attributes else tuple("abcdefgh"[:classes])
-    return ImageSet(images, labels, names, rng.integers(0, people, count) if people else None)
-
-
-def toy_partition(seed=0, **kind) -> Partition:
-    return Partition(
-        "toy", toy_set(60, seed, **kind), toy_set(16, seed + 1, **kind), toy_set(24, seed + 2, **kind), None, CARD
-    )
-
-
-class_sets = st.builds(toy_partition, seed=st.integers(0, 50), repeats=st.integers(0, 20))
+class_sets = st.builds(make_partition, seed=st.integers(0, 50), repeats=st.integers(0, 20))
 attribute_sets = st.builds(
-    toy_partition, seed=st.integers(0, 50), repeats=st.integers(0, 20), attributes=st.just(value=True)
+    make_partition, seed=st.integers(0, 50), repeats=st.integers(0, 20), attributes=st.just(value=True)
 )
 requests = st.one_of(
     st.builds(lambda count: ("random", {"count": count}), st.integers(1, 40)),
@@ -89,7 +71,7 @@ def test_identity_never_divides_a_person(partition, draw, count):
 
 
 def test_other_draws_and_seeds_differ():
-    partition = toy_partition()
+    partition = make_partition()
     for request in (
         ("random", {"count": 20}),
         ("identity", {"count": 2}),
@@ -103,12 +85,12 @@ def test_other_draws_and_seeds_differ():
 
 def test_random_split_never_changes():
     """The rows were noted when the scenario was written: a change would make published results incomparable."""
-    partition = toy_partition()
+    partition = make_partition()
     assert make_scenario("random", {"fraction": 0.1}).draw(partition, 0).forget.tolist() == [24, 29, 34, 35, 47, 56]
 
 
 def test_random_smaller_request_is_subset_of_larger():
-    partition = toy_partition()
+    partition = make_partition()
     small = make_scenario("random", {"count": 6}).draw(partition).forget
     large = make_scenario("random", {"fraction": 0.5}).draw(partition).forget
     assert (len(small), len(large)) == (6, 30)
@@ -117,7 +99,7 @@ def test_random_smaller_request_is_subset_of_larger():
 
 @pytest.mark.parametrize("name", ["c", 2, "2", ["c"]])
 def test_class_by_name_or_number_leaves_train_and_test(name):
-    partition = toy_partition()
+    partition = make_partition()
     split = make_scenario("class", {"classes": name}).draw(partition)
     assert split.track == "erase"
     assert split.forget.tolist() == list(range(2, 60, 4))
@@ -126,13 +108,13 @@ def test_class_by_name_or_number_leaves_train_and_test(name):
 
 
 def test_class_draws_cover_all_classes():
-    partition = toy_partition()
+    partition = make_partition()
     draws = [set(partition.train.labels[make_scenario("class").draw(partition, g).forget]) for g in range(4)]
     assert set().union(*draws) == {0, 1, 2, 3}
 
 
 def test_mislabelled_flips_once_and_draws_known_rows():
-    partition = toy_partition()
+    partition = make_partition()
     scenario = make_scenario("mislabelled", {"rate": 0.4, "known": 0.5})
     first, second = scenario.draw(partition, 0), scenario.draw(partition, 1)
     assert np.array_equal(first.train_labels, second.train_labels)
@@ -145,7 +127,7 @@ def test_mislabelled_flips_once_and_draws_known_rows():
 
 
 def test_mislabelled_flips_one_attribute():
-    partition = toy_partition(attributes=True)
+    partition = make_partition(attributes=True)
     split = make_scenario("mislabelled", {"rate": 0.5}).draw(partition)
     changed = (split.train_labels != partition.train.labels).sum(axis=1)
     assert set(changed[split.forget]) == {1}
@@ -153,7 +135,7 @@ def test_mislabelled_flips_one_attribute():
 
 
 def test_mislabelled_is_uniform_over_other_classes():
-    images = toy_set(4000, 0, people=0)
+    images = make_image_set(4000, 0, people=0)
     split = make_scenario("mislabelled", {"rate": 0.75}).draw(Partition("toy", images, images, images, None, CARD))
     step = (split.train_labels - images.labels)[split.forget] % 4
     counts = np.bincount(step, minlength=4)
@@ -162,9 +144,9 @@ def test_mislabelled_is_uniform_over_other_classes():
 
 
 def test_identity_people_sharing_an_image_are_forgotten_together():
-    images = toy_set(12, 3, people=0).images.copy()
+    images = make_image_set(12, 3, people=0).images.copy()
     people = np.repeat([10, 20, 30, 40], 3)
-    images[11] = images[0]  # one picture, filed under 40 as well as under 10
+    images[11] = images[0]  # one image of two people, 10 and 40
     train = ImageSet(images, np.arange(12) % 2, ("a", "b"), people)
     partition = Partition("toy", train, train, train, None, CARD)
     split = make_scenario("identity", {"people": [40]}).draw(partition)
@@ -175,7 +157,7 @@ def test_identity_people_sharing_an_image_are_forgotten_together():
 
 def test_identity_of_classes_is_on_erase_track():
     labels = np.arange(60) % 4
-    train = ImageSet(toy_set(60, 0).images, labels, tuple("abcd"), labels + 100)
+    train = ImageSet(make_image_set(60, 0).images, labels, tuple("abcd"), labels + 100)
     partition = Partition("toy", train, train.take(np.arange(16)), train.take(np.arange(24)), None, CARD)
     split = make_scenario("identity", {"people": [102]}).draw(partition)
     assert split.track == "erase"
@@ -206,14 +188,14 @@ def test_identity_of_classes_is_on_erase_track():
 )
 def test_wrong_request_error_says_how_to_fix_it(name, options, message):
     with pytest.raises(UsageError, match=message):
-        make_scenario(name, options).draw(toy_partition())
+        make_scenario(name, options).draw(make_partition())
 
 
 def test_incompatible_image_set_error_lists_scenarios():
     with pytest.raises(UsageError, match=r"'toy' has no identities\. Scenarios that work with it: class, .*random"):
-        make_scenario("identity", {"count": 1}).draw(toy_partition(people=0))
+        make_scenario("identity", {"count": 1}).draw(make_partition(people=0))
     with pytest.raises(UsageError, match=r"labeled with attributes, not with classes\. Scenarios that work"):
-        make_scenario("class").draw(toy_partition(attributes=True))
+        make_scenario("class").draw(make_partition(attributes=True))
 
 
 def test_split_not_covering_training_set_is_refused():
@@ -232,37 +214,41 @@ def test_every_scenario_is_documented(name):
 
 def named(names):
     labels = np.arange(60) % len(names)
-    images = toy_set(60, 0).images
+    images = make_image_set(60, 0).images
     train = ImageSet(images, labels, names, labels, people=names)
     return Partition("toy", train, train.take(np.arange(16)), train.take(np.arange(24)), None, CARD)
 
 
 @pytest.mark.parametrize(("scenario", "option"), [("class", "classes"), ("identity", "people")])
-@pytest.mark.parametrize("asked", [2, "2"])
-def test_numeric_name_is_read_as_name(scenario, option, asked):
+@pytest.mark.parametrize("value", [2, "2"])
+def test_numeric_name_is_read_as_name(scenario, option, value):
     partition = named(("1", "2", "3"))
-    split = make_scenario(scenario, {option: [asked]}).draw(partition)
+    split = make_scenario(scenario, {option: [value]}).draw(partition)
     assert set(partition.train.labels[split.forget]) == {1}
     with pytest.raises(UsageError, match=r"Unknown (class|person) '0'.*Available: 1, 2, 3"):
         make_scenario(scenario, {option: [0]}).draw(partition)
 
 
-@pytest.mark.parametrize("asked", ["ben", 1, "1"])
-def test_identity_accepts_names_and_numbers(asked):
+@pytest.mark.parametrize("value", ["ben", 1, "1"])
+def test_identity_accepts_names_and_numbers(value):
     partition = named(("anna", "ben", "carla"))
-    split = make_scenario("identity", {"people": [asked]}).draw(partition)
+    split = make_scenario("identity", {"people": [value]}).draw(partition)
     assert set(partition.train.labels[split.forget]) == {1}
     with pytest.raises(UsageError, match=r"Unknown person 'bern'\. Did you mean 'ben'"):
         make_scenario("identity", {"people": ["bern"]}).draw(partition)
 
 
 def test_identity_of_another_part_error_names_people():
-    train = toy_set(60, 0, people=2)
-    other = toy_set(20, 1, people=1)
+    train = make_image_set(60, 0, people=2)
+    other_part = make_image_set(20, 1, people=1)
     names = ("anna", "ben", "carla")
     parts = [
-        ImageSet(images.images, images.labels, images.classes, who, people=names)
-        for images, who in ((train, train.identities), (other, other.identities + 2), (other, other.identities + 2))
+        ImageSet(images.images, images.labels, images.classes, identities, people=names)
+        for images, identities in (
+            (train, train.identities),
+            (other_part, other_part.identities + 2),
+            (other_part, other_part.identities + 2),
+        )
     ]
     with pytest.raises(UsageError, match=r"'carla' is not in the training set\. Its 2 people are anna, ben"):
         make_scenario("identity", {"people": ["carla"]}).draw(Partition("toy", *parts, None, CARD))

@@ -101,7 +101,7 @@ def test_svhn_maps_label_ten_to_zero(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", parts)
     partition = load_partition("svhn", SMALL, tmp_path)
     assert np.array_equal(partition.train.images, images(30, 30))
-    assert partition.train.labels[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]  # 10 stands for 0
+    assert partition.train.labels[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]  # 10 means 0
 
 
 def idx(raw):
@@ -147,7 +147,7 @@ def test_mnist_sets_refuse_other_files(tmp_path, monkeypatch, name, folder):
 
 def test_load_never_downloads(tmp_path, monkeypatch):
     def refuse(*_, **__):
-        raise AssertionError("the network was asked")
+        raise AssertionError("load tried to download")
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", refuse)
     (tmp_path / "cifar-10-batches-py").mkdir()

@@ -3,11 +3,10 @@ import hashlib
 
 import numpy as np
 import pytest
+from support.image_sets import CARD
 
-from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
+from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import ForgetBenchError
-
-CARD = DatasetCard(name="toy", title="Toy", description="Noise.", license="CC0")
 
 
 def toy(count: int = 6, **changes) -> ImageSet:

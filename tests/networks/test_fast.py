@@ -36,5 +36,5 @@ def test_fast_networks_have_known_size_and_hessian(name, millions):
 def test_fast_convolutions_start_as_identity():
     net = make_spec("fast", 32, width=32).build(0)
     convolution = next(part for part in net.blocks[1].modules() if isinstance(part, nn.Conv2d))
-    kept = torch.rand(1, convolution.in_channels, 5, 5)
-    torch.testing.assert_close(convolution(kept)[:, : convolution.in_channels], kept)
+    images = torch.rand(1, convolution.in_channels, 5, 5)
+    torch.testing.assert_close(convolution(images)[:, : convolution.in_channels], images)

@@ -35,9 +35,8 @@ def saved(state: dict[str, Any], path: Path) -> dict[str, str]:
 
 
 def same(first: Network, second: Network, part: str) -> bool:
-    states = (getattr(net, part).state_dict() for net in (first, second))
-    one, other = states
-    return all(torch.equal(value, other[name]) for name, value in one.items())
+    left, right = (getattr(net, part).state_dict() for net in (first, second))
+    return all(torch.equal(value, right[name]) for name, value in left.items())
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
@@ -125,7 +124,7 @@ def test_incomplete_or_pickled_checkpoints_are_refused(tmp_path: Path) -> None:
 def test_unreachable_hub_fails_once_and_silently(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """With the hub's own client; its server is a port on which nobody listens."""
+    """With the hub's own client; its server is a closed port."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
@@ -145,15 +144,15 @@ def test_pretrained_needs_tag_and_connection(monkeypatch: pytest.MonkeyPatch) ->
         spec("timm/resnet18", pretrained=True).build(0)
     with pytest.raises(UsageError, match="no pretrained weights of botnet50ts_256"):
         spec("timm/botnet50ts_256", pretrained=True).build(0)
-    asked = []
+    requests = []
 
     def offline(url: str, **_: Any) -> None:
-        asked.append(url)
+        requests.append(url)
         raise ConnectionError("no route to the hub\nand more")
 
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", offline)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", None)
     with pytest.raises(UsageError, match=r"could not be downloaded \(no route to the hub\).*checkpoint and sha256"):
         spec("timm/resnet18.a1_in1k", pretrained=True).build(0)
-    assert len(asked) == 1
+    assert len(requests) == 1
     spec("timm/resnet18.a1_in1k", pretrained=True).build(0, load_weights=False)

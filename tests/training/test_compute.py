@@ -45,6 +45,6 @@ def test_count_flops_includes_gradients_of_images():
     net, images = make_network(), torch.rand(2, 1, 8, 8, requires_grad=True)
     with count_flops() as count:
         torch.autograd.grad(net(images).sum(), images)
-    with torch.inference_mode(), count_flops() as asked:
+    with torch.inference_mode(), count_flops() as inference:
         net(images)
-    assert count.total > asked.total > 0
+    assert count.total > inference.total > 0

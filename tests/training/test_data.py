@@ -22,9 +22,11 @@ def test_augment_batch_crop_is_window_of_padded_image(kind):
     shifts = set()
     for image, result in zip(images.numpy(), cropped.numpy(), strict=True):
         padded = np.pad(image, ((0, 0), (2, 2), (2, 2)), mode=mode)
-        found = [(y, x) for y in range(5) for x in range(5) if np.array_equal(padded[:, y : y + 5, x : x + 6], result)]
-        assert found
-        shifts.update(found)
+        windows = [
+            (y, x) for y in range(5) for x in range(5) if np.array_equal(padded[:, y : y + 5, x : x + 6], result)
+        ]
+        assert windows
+        shifts.update(windows)
     assert len(shifts) > 10
 
 
@@ -71,8 +73,8 @@ def test_examples_views_share_images_and_copy_labels():
     joined = view.join(examples.relabel(torch.zeros(21, dtype=torch.int64)))
     assert len(joined) == 22
     assert joined._images.data_ptr() == examples._images.data_ptr()
-    apart = view.join(make_examples(2, seed=1))
-    assert torch.equal(apart.images[1:], make_examples(2, seed=1).images)
+    separate = view.join(make_examples(2, seed=1))
+    assert torch.equal(separate.images[1:], make_examples(2, seed=1).images)
 
 
 @pytest.mark.parametrize(
