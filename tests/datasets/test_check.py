@@ -60,7 +60,7 @@ def test_check_partition_finds_person_in_two_parts():
 
 
 def test_check_partition_finds_leaks_of_published_list():
-    """Row 3 of the listed rows 0 to 5 is also retained, as row 12; person 1 is on both sides; 3 and 31 are one person."""
+    """Row 3 of the listed rows 0 to 5 is also retained as row 12, person 1 is on both sides, 3 and 31 are the same."""
     train, unseen = toy_set(0, 0).images.copy(), toy_set(3, 30).images.copy()
     train[12] = train[3]
     unseen[5] = train[13]
