@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from types import ModuleType
 
 from forgetbench.metrics.accuracy_gap import accuracy, average_gap, gap, tow
 from forgetbench.metrics.classic_mia import (
@@ -153,14 +154,15 @@ __all__ = [
 def _import_declarations() -> None:
     """Import every module of this package, and offer the functions that declare metrics.
 
-    So a metric in a new module needs no change here. The imports above are for type checkers and editors.
+    So a metric in a new module needs no change here. The imports above are for type checkers and editors. A function
+    takes precedence over a module of the same name.
     """
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         if not module.name.rpartition(".")[2].startswith("_"):
             importlib.import_module(module.name)
     for declaration in declarations:
         name = declaration.function.__name__
-        if not any(spec.legacy for spec in declaration.specs) and name not in globals():
+        if not any(spec.legacy for spec in declaration.specs) and isinstance(globals().get(name), ModuleType | None):
             globals()[name] = declaration.function
             __all__.append(name)
 

@@ -23,17 +23,18 @@ How to read any of them:
 
 - Unlearning is a property of an algorithm, so populations are compared: S unlearned models u with S oracles r, which
   were trained from scratch without the forget set.
-- The **oracle band** is the metric's distribution over halvings of 2 S oracles. **z** is the distance from the band's
-  mean in its standard deviations, never dividing by less than the floor. A metric *ranks* where its section says so,
-  and an efficacy metric only on boards where No unlearning has |z| > 3. `lira.forget` must
-  also exceed `lira.retain` there by 3 of its standard deviations: what finds retained rows as well tells drift.
+- The **oracle band** is the metric's distribution over splits of 2 S oracles into halves. **z** is the distance from
+  the band's mean in its standard deviations, or in floors if these are larger. A metric *ranks* on the tracks that its
+  section names, and an efficacy metric only on boards on which No unlearning has |z| > 3. There, `lira.forget` must
+  also exceed `lira.retain` by 3 of its standard deviations: an attack that finds retained rows as easily measures
+  drift.
 - phi = z_y - logsumexp over the other classes, the logit-scaled confidence of the label. Scores are oriented "larger =
   member" everywhere. With A binary attributes accuracy is the mean over them, phi the sum of the signed logits, and
-  entropies, divergences and population attacks are taken per attribute and averaged.
-- Everything is a pure function of arrays in `forgetbench.metrics`, in float64, and needs no torch.
-
-- The halves that `mia.population` and `mia.retain` choose and read an attack on are dealt out by confidence, so the
-  order of rows changes nothing. They went by that order at first: older figures of these two differ, and neither ranks.
+  entropies, divergences and population attacks are computed per attribute and averaged.
+- All metrics are pure functions of arrays in `forgetbench.metrics`, in float64, and need no torch.
+- `mia.population` and `mia.retain` choose an attack on one half of the rows and evaluate it on the other. The halves
+  are split by confidence, so that the order of rows does not matter. In early versions they were split by that order:
+  older values of these two differ, and neither ranks.
 
 Where well-known code deviates from its own definition, this page has the definition, and
 `forgetbench.metrics.published_code` reproduces the code (the `legacy.` metrics below):
@@ -45,7 +46,7 @@ Where well-known code deviates from its own definition, this page has the defini
 | LiRA, offline | two-sided log density | one-sided test |
 | LiRA, fixed variance | the IN side's raw spread for both sides | residual spread of each side |
 | privacy_meter: p(z) of RMIA | mean of the larger half | mean of all |
-| privacy_meter: loss attack | sign turned | larger = member |
+| privacy_meter: loss attack | sign changed | larger = member |
 | KLOM | drops the largest value | top edge included |
 | NeurIPS 2023 metric.py | cannot run; no control | by counting, over the control |
 """
