@@ -72,10 +72,10 @@ def bootstrap_interval(
     if not arrays or any(array.ndim == 0 or not len(array) for array in arrays):
         raise UsageError("The bootstrap needs at least one example in every sample.")
     generator = np.random.default_rng(seed)
-    found = [
+    statistics = [
         statistic(*(array[generator.integers(0, len(array), len(array))] for array in arrays)) for _ in range(resamples)
     ]
-    low, high = np.quantile(found, [level / 2, 1 - level / 2])
+    low, high = np.quantile(statistics, [level / 2, 1 - level / 2])
     return Estimate(float(statistic(*arrays)), float(low), float(high))
 
 
