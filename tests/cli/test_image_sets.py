@@ -47,7 +47,7 @@ def test_run_forget_indices_creates_a_separate_board(
 ) -> None:
     np.save(tmp_path / "forget_idx.npy", np.array([5, 2, 40]))
     assert run(task, tmp_path / "forget_idx.npy") == 0
-    assert "Forget what forget_idx.npy lists" in capsys.readouterr().out
+    assert "Forget the rows of forget_idx.npy" in capsys.readouterr().out
     [folder] = (own_home / "runs/test/mlp").iterdir()
     assert folder.name.startswith("random-indices-")
     manifest = json.loads((folder / "finetune-epochs=1/manifest.json").read_text())
@@ -89,7 +89,7 @@ def test_run_invalid_index_file_is_refused_before_training(
 
 def test_run_missing_index_file_is_refused(task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(task, tmp_path / "nowhere.npy") == 2
-    assert "There is no index file" in capsys.readouterr().err
+    assert "nowhere.npy does not exist" in capsys.readouterr().err
 
 
 def test_data_list_names_the_origin_of_files(capsys: pytest.CaptureFixture[str]) -> None:

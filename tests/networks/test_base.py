@@ -109,6 +109,6 @@ def test_small_networks_import_only_torch():
 def test_all_registered_networks_build():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert networks.names() == ["cnn", "fast", "mlp", "resnet18", "resnet9", "vit"]
+        assert set(networks.names()) >= {"cnn", "fast", "mlp", "resnet18", "resnet9", "vit"}
         for name in networks.names():
             make_spec(name, 16).build(0)
