@@ -46,7 +46,7 @@ NO_COMPONENTS = ("__init__.py", "_docs.py")
 _SILENT_FIELDS = frozenset(("annotation", "ctx", "kind", "returns", "simple", "type_comment", "type_params"))
 PROSE = frozenset(
     {"aliases", "bibtex", "citation", "definition", "description", "example", "formula", "help", "known_limitations"}
-    | {"link", "misuse", "note", "paper", "paper_default", "search", "source", "title"}
+    | {"link", "meaning", "misses", "misuse", "note", "paper", "paper_default", "papers", "search", "source", "title"}
 )
 """Keyword arguments that only people read, or that only tuning reads."""
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from forgetbench.errors import UsageError
-from forgetbench.scoring.ranking import detectable_difference, differences, pareto_front, reproduced
+from forgetbench.scoring.ranking import detectable_difference, differences, reproduced
 from forgetbench.scoring.score import rank
 from forgetbench.scoring.scorecards import Board, Distance, GateResult, Scorecard, Value
 
@@ -132,8 +132,3 @@ def test_reproduced_if_no_difference_shows():
     assert not reproduced(card("a", 1.0), card("b", 1.0))  # nothing ranks: nothing is borne out
     with pytest.raises(UsageError, match="different boards"):
         differences(card("a", 1.0), card("b", 1.0, draws=3))
-
-
-def test_pareto_front_by_hand():
-    points = [[1, 9], [2, 5], [2, 5], [3, 6], [9, 1]]
-    assert pareto_front(points).tolist() == [True, True, True, False, True]

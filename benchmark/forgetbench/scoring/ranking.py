@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import BoolArray, FloatArray, floats
+from forgetbench.metrics._validation import FloatArray
 from forgetbench.scoring.scorecards import Board, BoardRow, Scorecard
 from forgetbench.scoring.statistics import Estimate, Placing, half_width, tie_groups
 
@@ -94,13 +93,6 @@ def reproduced(first: Scorecard, second: Scorecard) -> bool:
     estimates = differences(first, second)
     agreeing = {name for name, estimate in estimates.items() if estimate.low <= 0 <= estimate.high}
     return bool(first.ranking) and set(first.ranking) <= agreeing
-
-
-def pareto_front(points: ArrayLike) -> BoolArray:
-    """Which rows of (n, d) values, smaller = better, are on the Pareto front: no other row dominates them."""
-    table = floats(points, "points", ndim=2)
-    dominated = [bool(((table <= row).all(axis=1) & (table < row).any(axis=1)).any()) for row in table]
-    return ~np.array(dominated, dtype=np.bool_)
 
 
 def _key(card: Scorecard) -> tuple[int, bool, float, str, tuple[float, ...]]:
