@@ -73,7 +73,7 @@ def test_audit_failed_metric_is_shown_and_not_ranked(
     for card in after.scorecards:
         assert card.ranking == after.bands.ranking
         assert all(card.metrics[name].value is not None for name in efficacy)
-    assert after.board.unranked_reason == "every metric that could tell No unlearning from the oracles failed the audit"
+    assert after.board.unranked_reason == "every metric that could distinguish No unlearning from the oracles failed the audit"
     notes = board_table(after, pack.card).notes
     assert any(note.startswith("Not ranking: gap.forget failed the audit: third: z +") for note in notes)
 
@@ -106,7 +106,7 @@ def test_verdict_of_another_bundle_is_ignored(task: Task, options: RunConfig) ->
     (pack.folder / VERDICT).write_text(verdict.model_copy(update={"pack": "0" * 64}).model_dump_json())
     with pytest.raises(ForgetBenchError, match="missing or damaged"):
         read_pack(pack.folder)
-    with pytest.raises(ForgetBenchError, match=r"the audit of another pack; `forgetbench audit test/mlp"):
+    with pytest.raises(ForgetBenchError, match=r"the audit of another bundle\. Audit this one: forgetbench audit"):
         _ = ReferenceBundle(pack.folder, audited.card).excluded_metrics
     options.results.write_verdict(verdict, pack.card)
     options.results.verdict_file(task.name, task.key, task.draws, task.seeds).write_text("{}")

@@ -167,7 +167,7 @@ OWN = (
 @pytest.mark.parametrize(
     ("loss", "status", "reason"),
     [
-        ("network(images).sum() * float('nan')", "diverged", "training its own original: own: training diverged"),
+        ("network(images).sum() * float('nan')", "diverged", "training its own original: own: Training diverged"),
         ("network(images, 1, 2)", "failed", "TypeError"),
         ("torch.nn.functional.cross_entropy(network(images), labels)", "ok", ""),  # and unlearning is the identity
     ],
