@@ -73,7 +73,8 @@ def test_audit_failed_metric_is_shown_and_not_ranked(
     for card in after.scorecards:
         assert card.ranking == after.bands.ranking
         assert all(card.metrics[name].value is not None for name in efficacy)
-    assert after.board.unranked_reason == "every metric that could distinguish No unlearning from the oracles failed the audit"
+    reason = "every metric that could distinguish No unlearning from the oracles failed the audit"
+    assert after.board.unranked_reason == reason
     notes = board_table(after, pack.card).notes
     assert any(note.startswith("Not ranking: gap.forget failed the audit: third: z +") for note in notes)
 
