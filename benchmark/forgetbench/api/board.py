@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import altair
     import pandas as pd
 
-    from forgetbench.methods.hyperparameters import Scalar
     from forgetbench.metrics.cost import Cost
+    from forgetbench.options import Scalar
     from forgetbench.reporting.figures.catalog import ScoredBoard
     from forgetbench.reporting.table_writer import Table
 

@@ -15,7 +15,7 @@ from forgetbench.store import home
 
 if TYPE_CHECKING:
     from forgetbench.methods.base import Method
-    from forgetbench.methods.hyperparameters import Scalar
+    from forgetbench.options import Scalar
     from forgetbench.runner.method_spec import MethodSpec
     from forgetbench.tasks.task import Task
 

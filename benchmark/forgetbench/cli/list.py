@@ -13,7 +13,7 @@ from forgetbench.cli.console import console, print_json, print_table
 from forgetbench.cli.options import Json
 
 if TYPE_CHECKING:
-    from forgetbench.methods.hyperparameters import Scalar
+    from forgetbench.options import Scalar
 
 Kind = Literal["tasks", "datasets", "methods", "metrics", "scenarios", "networks"]
 Shown = Literal["task", "dataset", "method", "metric", "scenario", "network"]
