@@ -346,7 +346,7 @@ def _weight_sums(rows: Tensor, columns: Tensor, power: Power) -> Importance:
     """Sums for a weight whose gradient is rows (B, L, out) transposed times columns (B, L, in)."""
     if rows.shape[1] == 1:
         return {"weight": _powered(rows[:, 0], power).T @ _powered(columns[:, 0], power)}
-    total = torch.zeros(rows.shape[2], columns.shape[2], device=rows.device)
+    total = rows.new_zeros(rows.shape[2], columns.shape[2])
     step = _MAX_ELEMENTS // total.numel()
     if step > 1:
         for some_rows, some_columns in zip(rows.split(step), columns.split(step), strict=True):

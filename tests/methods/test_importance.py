@@ -126,6 +126,39 @@ def test_importance_of_layer_subclasses_equals_batches_of_one(name):
         assert float((result[key].double() - value).norm()) <= 0.02 * float(value.norm()) + 1e-12, key
 
 
+class Tokens(nn.Module):
+    """A linear layer on 5 tokens of 4 numbers each, and the sum of its outputs."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(4, width)
+        self.layer = nn.Linear(width, width)
+        self.mean = nn.Buffer(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = (images - self.mean).flatten(1).view(len(images), 5, 4)  # in the precision of the network
+        return self.layer(torch.tanh(self.inputs(tokens))).sum(1)[:, :3]
+
+
+@pytest.mark.parametrize("width", [6, 800])  # 800 * 800 gradients are more than are held at once
+@pytest.mark.parametrize("power", ["square", "absolute"])
+def test_importance_of_a_float64_network_is_float64(width, power):
+    torch.manual_seed(0)
+    network, examples = (
+        Tokens(width).double(),
+        Examples(torch.randint(0, 256, (3, 1, 4, 5), dtype=torch.uint8), torch.tensor([0, 2, 1])),
+    )
+    expected = {name: torch.zeros_like(value) for name, value in network.named_parameters()}
+    for image, label in zip(examples.images, examples.labels, strict=True):
+        loss = classification_loss(network(image[None].float() / 255), label[None])
+        for name, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
+            expected[name] += (gradient**2 if power == "square" else gradient.abs()) / 3
+    found = importance_per_example(network, examples, power=power)
+    for name, value in expected.items():
+        assert found[name].dtype == torch.float64
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-14 * float(value.max()))
+
+
 def test_importance_of_a_shared_parameter_adds_uses_first():
     class Tied(Linear):
         def __init__(self) -> None:
