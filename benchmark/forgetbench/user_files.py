@@ -1,0 +1,95 @@
+"""Files that users wrote: TOML in any common encoding, and what a file contains that is not what it should be."""
+
+from __future__ import annotations
+
+import codecs
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from forgetbench.errors import UsageError
+
+BOMS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16"} | {
+    codecs.BOM_UTF16_BE: "UTF-16"
+}
+"""Byte order mark -> encoding; the longer marks first, since one of UTF-32 begins with one of UTF-16."""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        UsageError: The file cannot be read, is in another encoding, or is not TOML; the message names it.
+    """
+    try:
+        return tomllib.loads(_text(path))
+    except tomllib.TOMLDecodeError as error:
+        other = describe_content(path.read_bytes())
+        fix = f"It is {other}." if other else "Correct it there; https://toml.io describes the format."
+        raise UsageError(f"{path} is not valid TOML: {error}. {fix}") from error
+    except (RecursionError, ValueError) as error:  # nested too deep; a number or date that Python refuses
+        raise UsageError(f"{path} is not valid TOML: it contains a value that cannot be read. Correct it.") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}. Correct the path, or its permissions.") from error
+    if encoding := next((name for mark, name in BOMS.items() if content.startswith(mark)), ""):
+        raise UsageError(f"{path} is in {encoding}, but TOML is in UTF-8. Save the file as UTF-8.")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path} is not in UTF-8 (line {line}), as TOML must be. Save the file as UTF-8.") from error
+
+
+def describe_content(content: bytes) -> str:
+    """Say what a file is by its first bytes, for messages about files that are not what they should be.
+
+    Args:
+        content: The file, or at least its first kilobyte.
+
+    Returns:
+        A noun phrase with the way on, such as "a Git LFS pointer, not the file itself: run `git lfs pull`"; empty if
+        nothing is recognized.
+    """
+    if not content:
+        return "an empty file: copy it from its source again"
+    if not content.strip(b"\0"):
+        return "a file of zeros, as an interrupted download leaves: copy it from its source again"
+    text = content[:1024].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    texts = (what for start, what in _TEXTS.items() if text.startswith(start))
+    return next(texts, "") or next((what for start, what in _STARTS.items() if content.startswith(start)), "")
+
+
+_PAGE = "a web page (HTML), not the file itself: download it again, logged in where that is needed"
+_TEXTS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
+    b"<!doctype html": _PAGE,
+    b"<html": _PAGE,
+    b"<?xml": "an XML file",
+    b"<svg": "an SVG file",
+}
+"""Start of a text, in lower case -> what the file is."""
+_STARTS = {
+    b"PK\x03\x04": "a zip archive (.npz and torch.save also write zip archives)",
+    b"PK\x05\x06": "an empty zip archive",
+    b"\x93NUMPY": "an array of numpy (.npy)",
+    b"\x89HDF": "an HDF5 file",
+    b"\x80\x02": "a pickle",
+    b"\x80\x03": "a pickle",
+    b"\x80\x04": "a pickle",
+    b"\x80\x05": "a pickle",
+    b"\x1f\x8b": "a file compressed by gzip: decompress it",
+    b"\xfd7zXZ": "a file compressed by xz: decompress it",
+    b"BZh": "a file compressed by bzip2: decompress it",
+    b"7z\xbc\xaf": "a 7z archive: unpack it",
+    b"Rar!": "a RAR archive: unpack it",
+    b"%PDF": "a PDF file",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
+    b"GIF8": "a GIF image",
+}
+"""First bytes -> what the file is."""
