@@ -197,12 +197,19 @@ def declarations(package: str) -> list[tuple[str, str, str]]:
 
 
 def unknown(kind: str, name: str, names: list[str]) -> str:
-    """The message for an unknown name: similar names first, then all names or the command that lists them."""
+    """The message for an unknown name: similar names first, then all names or how to list them."""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    if near and len(names) > MANY and kind in LISTS:
-        return f"Unknown {kind} {name!r}.{hint} `forgetbench list {LISTS[kind]}` shows all {len(names)}."
-    return f"Unknown {kind} {name!r}.{hint} Available: {', '.join(names) or 'none'}."
+    return f"Unknown {kind} {name!r}.{hint} {how_to_list(kind, names)}"
+
+
+def how_to_list(kind: str, names: list[str]) -> str:
+    """The names in a sentence; if there are many, the command that lists them, or the first ones."""
+    if len(names) <= MANY:
+        return f"Available: {', '.join(names) or 'none'}."
+    if kind in LISTS:
+        return f"`forgetbench list {LISTS[kind]}` shows all {len(names)}."
+    return f"Available: {', '.join(names[:MANY])} and {len(names) - MANY:,} more."
 
 
 def _resolve(target: object) -> Any:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
 from sqlalchemy.orm import aliased
 
+from forgetbench.errors import described_pattern
 from forgetbench.leaderboard.boards.view import View
 from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing
 from forgetbench.leaderboard.errors import FieldError, Problem
@@ -28,9 +29,13 @@ class _Cursor(BaseModel):
 
     sort: str
     section: Annotated[int, Field(ge=0, le=2)]
-    key: Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(pattern=r"^[^\x00]*$")] | None
+    key: (
+        Annotated[float, Field(allow_inf_nan=False)]
+        | Annotated[str, Field(pattern=described_pattern(r"^[^\x00]*$", "text without a null character"))]
+        | None
+    )
     position: Annotated[int, Field(ge=0, lt=2**31)] | None
-    id: Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}$")]
+    id: Annotated[str, Field(pattern=described_pattern(r"^[a-z0-9]{1,32}$", "the id of an entry"))]
 
 
 @dataclass(frozen=True)

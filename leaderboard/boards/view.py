@@ -7,11 +7,25 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from forgetbench.errors import described_pattern
+
 ColumnSet = Literal["ranking", "utility", "privacy", "erasure", "cost", "all"]
-PackHash = Annotated[str, Field(pattern="^([0-9a-f]{8,64})?$")]
+PackHash = Annotated[
+    str,
+    Field(pattern=described_pattern("^([0-9a-f]{8,64})?$", "8 to 64 hexadecimal digits of a hash, or empty")),
+]
 """Start of a pack's hash; "" for the pack of the current board."""
-AxisKey = Annotated[str, Field(pattern=r"^([a-z][a-z0-9.-]{0,63})?$")]
-SortKey = Annotated[str, Field(pattern=r"^-?[a-z][a-z0-9.-]{0,63}$")]
+AxisKey = Annotated[
+    str, Field(pattern=described_pattern(r"^([a-z][a-z0-9.-]{0,63})?$", "the name of a metric, or empty"))
+]
+SortKey = Annotated[
+    str,
+    Field(
+        pattern=described_pattern(
+            r"^-?[a-z][a-z0-9.-]{0,63}$", "the name of a column, with a - before it to reverse the order"
+        )
+    ),
+]
 FIXED_KEYS = ("rank", "method", "distance", "cost", "tier", "submitter", "date")
 """Sort keys in addition to the names of metrics."""
 

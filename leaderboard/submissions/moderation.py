@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from forgetbench.errors import UsageError
+from forgetbench.errors import UsageError, described_pattern
 from forgetbench.leaderboard.boards.entries import can_view
 from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import Entry, Token
@@ -25,7 +25,11 @@ class StateChange(BaseModel):
 
     state: TargetState
     """``withdrawn`` for your own submissions; moderators also flag, quarantine, reject, list and rescore entries."""
-    reason: str = Field(min_length=1, max_length=2000, pattern=r"^[^\x00]*\S[^\x00]*$")
+    reason: str = Field(
+        min_length=1,
+        max_length=2000,
+        pattern=described_pattern(r"^[^\x00]*\S[^\x00]*$", "a reason in words, without null characters"),
+    )
     """Reason, which appears in the public history."""
 
 

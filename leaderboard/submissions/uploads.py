@@ -25,7 +25,7 @@ from typing import IO, Any, BinaryIO, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from forgetbench.errors import ForgetBenchError
+from forgetbench.errors import ForgetBenchError, field_message
 from forgetbench.evidence.run import MANIFEST, AnswersRecord, Manifest, Run
 from forgetbench.leaderboard.errors import FieldError, Problem
 from forgetbench.store import canonical_json
@@ -142,7 +142,8 @@ def parse_manifest(data: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
-        fields = [FieldError(field=_join_location(item["loc"]), message=item["msg"]) for item in error.errors()[:100]]
+        items = error.errors()[:100]
+        fields = [FieldError(field=_join_location(item["loc"]), message=field_message(item)) for item in items]
         raise Problem(422, "The manifest does not follow the schema.", fields) from error
     content = manifest.model_dump(mode="json")
     errors = [

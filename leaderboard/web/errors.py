@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from forgetbench.errors import field_message
 from forgetbench.leaderboard.errors import MEDIA_TYPE, FieldError, Link, Problem
 
 
@@ -24,7 +25,7 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def _validation(request: Request, error: RequestValidationError) -> Response:
         errors = [
-            FieldError(field=".".join(str(part) for part in item["loc"]), message=item["msg"])
+            FieldError(field=".".join(str(part) for part in item["loc"]), message=field_message(item))
             for item in error.errors()
         ]
         return error_response(request, Problem(422, "The request is not valid.", errors))

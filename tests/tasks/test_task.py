@@ -138,13 +138,25 @@ def test_task_streams_are_separate_and_follow_the_name(tmp_path: Path) -> None:
         (("epochs = 2", "epoch = 2"), r"Unknown key in \[recipe\] 'epoch'. Did you mean 'epochs'"),
         (("title", "titel"), r"Unknown key 'titel'. Did you mean 'title'"),
         (("epochs = 2", "epochs = 0"), "recipe.epochs: Input should be greater than or equal to 1"),
-        (("[recipe]", "[recipe"), "is not valid TOML"),
-        (('"mine/cnn/half"', '"Mine half"'), "name: String should match pattern"),
+        (("[recipe]", "[recipe"), "task.toml is not valid TOML: .* Correct it there"),
+        (('"mine/cnn/half"', '"Mine half"'), "name: Input should be lower-case letters a to z, digits and dashes"),
     ],
 )
 def test_read_task_wrong_file_names_place_and_fix(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_task(write(tmp_path, TOML.replace(*change)))
+
+
+def test_read_task_accepts_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "task.toml").write_bytes(b"\xef\xbb\xbf" + TOML.encode().replace(b"\n", b"\r\n"))
+    assert read_task(str(tmp_path / "task.toml")) == read_task(write(tmp_path, TOML))
+
+
+def test_unknown_task_is_not_answered_with_all_names() -> None:
+    for call in (lambda: read_task("imagenet-1k"), lambda: find_tasks(["imagenet/*"])):
+        with pytest.raises(UsageError, match="`forgetbench list tasks` shows all") as raised:
+            call()
+        assert len(str(raised.value)) < 200
 
 
 def test_find_tasks_by_name_pattern_and_path(tmp_path: Path) -> None:

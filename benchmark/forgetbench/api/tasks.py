@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forgetbench.errors import UsageError
 from forgetbench.tasks.task import Task
 
 
@@ -109,6 +108,4 @@ def find_tasks(
     """
     from forgetbench.tasks.task import find_tasks as find
 
-    if not patterns:
-        raise UsageError(f"Name a task. Available: {', '.join(list_tasks())}.")
     return [load_task(task, seeds=seeds, draws=draws, forget_indices=forget_indices) for task in find(patterns)]

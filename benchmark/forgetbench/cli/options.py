@@ -85,7 +85,7 @@ class ServerOptions:
         """
         from pydantic import ValidationError
 
-        from forgetbench.errors import UsageError
+        from forgetbench.errors import UsageError, field_message
         from forgetbench.leaderboard.settings import Settings
 
         given = {"database_url": self.database, "server_folder": self.data}
@@ -94,7 +94,7 @@ class ServerOptions:
         except ValidationError as error:
             names = [str(item["loc"][0]).upper().removeprefix("FORGETBENCH_") for item in error.errors()]
             problems = "; ".join(
-                f"FORGETBENCH_{name}: {item['msg']}" for name, item in zip(names, error.errors(), strict=True)
+                f"FORGETBENCH_{name}: {field_message(item)}" for name, item in zip(names, error.errors(), strict=True)
             )
             raise UsageError(f"{problems}. Set or unset the variable; see docs/run-a-leaderboard.md.") from None
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from forgetbench.errors import ForgetBenchError, UsageError, validation_message
+from forgetbench.errors import ForgetBenchError, UsageError, described_pattern, validation_message
 from forgetbench.evidence.arrays import Array, Logits, array_digest, read_arrays, stack
 from forgetbench.store import write_atomically
 
@@ -22,9 +22,20 @@ MANIFEST = "manifest.json"
 SCHEMA: Literal[1] = 1
 
 Status = Literal["ok", "failed", "diverged", "not-applicable"]
-Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Hash = Annotated[
+    str, StringConstraints(pattern=described_pattern(r"^[0-9a-f]{64}$", "a SHA-256: 64 hexadecimal digits, lower case"))
+]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-MethodName = Annotated[str, StringConstraints(pattern=r"^\w([\w+-]|\.\d)*$", max_length=80)]
+MethodName = Annotated[
+    str,
+    StringConstraints(
+        pattern=described_pattern(
+            r"^\w([\w+-]|\.\d)*$",
+            "letters, digits, - _ +, and a dot only before a digit; the first one is a letter",
+        ),
+        max_length=80,
+    ),
+]
 """Letters, digits, - _ +, and a dot before a digit: it is part of addresses, which may end like a file name."""
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 
@@ -60,7 +71,12 @@ class AnswersRecord(Record):
 class OriginalRecord(AnswersRecord):
     """The predictions of an original that the method trained for itself, on the rows of a draw."""
 
-    file: Annotated[str, StringConstraints(pattern=r"^originals/d\d{1,4}-s\d{1,4}\.npz$")]
+    file: Annotated[
+        str,
+        StringConstraints(
+            pattern=described_pattern(r"^originals/d\d{1,4}-s\d{1,4}\.npz$", "originals/d<draw>-s<seed>.npz")
+        ),
+    ]
     """The file with its predictions in the run's folder."""
     weights: Hash
     """SHA-256 of its weights."""
@@ -84,14 +100,23 @@ class StepRecord(WorkRecord):
 
     step: int = Field(ge=0)
     """Position of the request, from 0."""
-    file: Annotated[str, StringConstraints(pattern=r"^steps/k\d{1,4}-d\d{1,4}-s\d{1,4}\.npz$")]
+    file: Annotated[
+        str,
+        StringConstraints(
+            pattern=described_pattern(
+                r"^steps/k\d{1,4}-d\d{1,4}-s\d{1,4}\.npz$", "steps/k<request>-d<draw>-s<seed>.npz"
+            )
+        ),
+    ]
     """The file with its predictions in the run's folder, without penultimate features."""
 
 
 class ModelRecord(WorkRecord):
     """One unlearned model: its predictions, and what it cost to make."""
 
-    file: Annotated[str, StringConstraints(pattern=r"^d\d{1,4}-s\d{1,4}\.npz$")]
+    file: Annotated[
+        str, StringConstraints(pattern=described_pattern(r"^d\d{1,4}-s\d{1,4}\.npz$", "d<draw>-s<seed>.npz"))
+    ]
     """The evidence file in the run's folder."""
     original: Hash
     """SHA-256 of the original model's weights."""
@@ -122,9 +147,13 @@ class MethodRecord(Record):
     """Whether its models were unlearned by other code and imported."""
     sentinel: bool = False
     """Whether it is a sentinel of the audit, which is not ranked."""
-    fingerprint: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]+(\+[0-9a-f]+)?$", max_length=80)] = Field(
-        validation_alias=AliasChoices("fingerprint", "source_sha256")
-    )
+    fingerprint: Annotated[
+        str,
+        StringConstraints(
+            pattern=described_pattern(r"^[0-9a-f]+(\+[0-9a-f]+)?$", "hexadecimal digits, and optionally + and more"),
+            max_length=80,
+        ),
+    ] = Field(validation_alias=AliasChoices("fingerprint", "source_sha256"))
     """What identifies its behavior: its version in this package, or the hash of a foreign file's syntax tree."""
     source: Annotated[str, StringConstraints(max_length=200_000)] | None = None
     """The source text of a method that is not part of the package."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import tomllib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from forgetbench.errors import UsageError, validation_message
-from forgetbench.registry import unknown
+from forgetbench.errors import UsageError, described_pattern, validation_message
+from forgetbench.registry import how_to_list, unknown
 from forgetbench.store import JsonObject, digest, file_digest
 from forgetbench.tasks.recipe import Recipe
+from forgetbench.user_files import read_toml
 
 CATALOG = Path(__file__).parents[1] / "catalog"
 PLACES = frozenset({"path", "checkpoint", "scores"})
@@ -53,7 +53,12 @@ class Choice(Section):
 class Task(Section):
     """One task of the benchmark."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*$")
+    name: str = Field(
+        pattern=described_pattern(
+            r"^[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*$",
+            "lower-case letters a to z, digits and dashes, in parts separated by /, such as my-images/cnn/random-10",
+        )
+    )
     """``image-set/network/scenario``; the seeds of every stream are derived from it."""
     title: str
     """The task in one line."""
@@ -186,7 +191,7 @@ def find_tasks(patterns: Iterable[str]) -> list[Task]:
     for pattern in patterns:
         matching = names(pattern) if set(pattern) & set("*?[") and not pattern.endswith(".toml") else [pattern]
         if not matching:
-            raise UsageError(f"No task matches {pattern!r}. Available: {', '.join(names())}.")
+            raise UsageError(f"No task matches {pattern!r}. {how_to_list('task', names())}")
         for name in matching:
             task = read_task(name)
             tasks.setdefault(task.name, task)
@@ -197,11 +202,7 @@ def find_tasks(patterns: Iterable[str]) -> list[Task]:
 
 def _parse(path: Path, known: JsonObject) -> Task:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
-    try:
-        return Task.model_validate({**table, **known})
+        return Task.model_validate({**read_toml(path), **known})
     except ValidationError as error:
         raise UsageError(f"Task file {path}: {_explain(error)}") from error
 

@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
+from forgetbench.errors import described_pattern
 from forgetbench.leaderboard.auth.dependencies import AnyToken, DatabaseDep, SettingsDep, SubmitToken, VerifyToken
 from forgetbench.leaderboard.db.models import Token
 from forgetbench.leaderboard.errors import Problem
@@ -27,7 +28,14 @@ router = APIRouter(prefix="/api/v1")
 _ZIP_BODY: JsonObject = {
     "requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 }
-IdempotencyKeyHeader = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
+IdempotencyKeyHeader = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern=described_pattern(r"^[\x21-\x7e]+$", "ASCII letters, digits and signs, without spaces"),
+    ),
+]
 Result = TypeVar("Result")
 
 
