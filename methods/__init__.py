@@ -45,6 +45,7 @@ __all__ = [
     "MethodCard",
     "Recipe",
     "TaskFacts",
+    "check_own_name",
     "load_method_file",
     "methods",
     "network_defaults",
@@ -65,6 +66,19 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(importlib.import_module("forgetbench.methods.base"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def check_own_name(name: str) -> None:
+    """Refuse the name of a method of this package for results that it did not make.
+
+    Raises:
+        UsageError: The name is taken; the message proposes another.
+    """
+    if name in methods:
+        raise UsageError(
+            f"{name!r} is a method of this package, which did not make these results. Choose another name, such as "
+            f"'{name}-own'."
+        )
 
 
 def network_defaults(method: str, network: str) -> dict[str, Scalar]:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forgetbench.errors import ForgetBenchError
 from forgetbench.store import CARD, Store, canonical_json, digest, replace_folder, write_atomically
 
 JSON = st.recursive(
@@ -93,17 +94,35 @@ def test_store_two_writers_leave_one_artifact(tmp_path: Path) -> None:
 
 def test_replace_folder_failure_keeps_the_old_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    replace_folder(folder, lambda place: (place / "a").write_text("1") and None)
+    replace_folder(folder, lambda place: (place / "a").write_text("1") and None, marker="a")
 
     def fail(_: Path) -> None:
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
-        replace_folder(folder, fail)
+        replace_folder(folder, fail, marker="a")
     assert (folder / "a").read_text() == "1"
-    replace_folder(folder, lambda place: (place / "b").write_text("2") and None)
+    replace_folder(folder, lambda place: (place / "b").write_text("2") and None, marker="a")
     assert [path.name for path in folder.iterdir()] == ["b"]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("place", ["other files", "file", "broken link", "runs below", "run in run"])
+def test_replace_folder_keeps_whatever_is_no_run(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "run"
+    if place == "file":
+        folder.write_text("mine")
+    elif place == "broken link":
+        folder.symlink_to(tmp_path / "nowhere")
+    else:
+        names = {"other files": ["notes"], "runs below": ["a/card", "b/card"], "run in run": ["card", "a/card"]}
+        for name in names[place]:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("mine")
+    before = sorted((path, path.is_file() and path.read_text()) for path in tmp_path.rglob("*"))
+    with pytest.raises(ForgetBenchError, match=r"run is in the way: .* Nothing was replaced\. Move it"):
+        replace_folder(folder, lambda _: pytest.fail("filled"), marker="card")
+    assert sorted((path, path.is_file() and path.read_text()) for path in tmp_path.rglob("*")) == before
 
 
 def test_write_atomically_killed_keeps_the_file(tmp_path: Path) -> None:

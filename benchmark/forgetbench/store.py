@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 
 import platformdirs
 
+from forgetbench.errors import ForgetBenchError
+
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON document whose fields are defined elsewhere."""
 CARD = "artifact.json"
@@ -63,8 +65,18 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary folder next to ``folder`` and put it in its place in one step, replacing previous contents."""
+def replace_folder(folder: Path, fill: Callable[[Path], None], *, marker: str) -> None:
+    """Fill a temporary folder next to ``folder`` and put it in its place in one step, replacing previous contents.
+
+    Args:
+        folder: The folder.
+        fill: Writes the new contents into the folder that it is given.
+        marker: The file that every such folder has: contents without it are something else and are never replaced.
+
+    Raises:
+        ForgetBenchError: There is something else at ``folder``, or below it. Nothing was changed.
+    """
+    _check_replaceable(folder, marker)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -80,6 +92,19 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def _check_replaceable(folder: Path, marker: str) -> None:
+    if not os.path.lexists(folder):
+        return
+    advice = "Nothing was replaced. Move it to another place and repeat the command."
+    if not folder.is_dir():
+        raise ForgetBenchError(f"{folder} is in the way: it is no folder. {advice}")
+    if any(folder.iterdir()) and not (folder / marker).is_file():
+        raise ForgetBenchError(f"{folder} is in the way: it has other files and no {marker}. {advice}")
+    inner = next((path.parent for path in folder.rglob(marker) if path.parent != folder), None)
+    if inner is not None:
+        raise ForgetBenchError(f"{folder} is in the way: it also contains {inner}. {advice}")
 
 
 class Store:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import read_arrays
-from forgetbench.evidence.reference import ReferenceBundle, read_pack
+from forgetbench.evidence.reference import PACK, ReferenceBundle, read_pack
 from forgetbench.evidence.run import Manifest, MethodRecord, ModelRecord, describe
 from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import Board, Entry, Token, utc_now
@@ -97,7 +97,7 @@ def install_bundle(database: Database, settings: Settings, source: Path) -> Boar
     folder = settings.packs / sha
     models = {role: _model_records(bundle, role) for role in ROLES}
     if not (folder / DIGESTS).is_file():
-        replace_folder(folder / "pack", lambda new: _copy(bundle, new))
+        replace_folder(folder / "pack", lambda new: _copy(bundle, new), marker=PACK)
         digests = {logits_digest(model): f"{role}/{model.file}" for role in ROLES for model in models[role]}
         write_atomically(folder / DIGESTS, json.dumps(digests).encode())
     with database.write_session() as session:
@@ -123,7 +123,7 @@ def install_bundle(database: Database, settings: Settings, source: Path) -> Boar
 
 
 def _copy(bundle: ReferenceBundle, target: Path) -> None:
-    for name in (*bundle.card.files, "pack.json"):
+    for name in (*bundle.card.files, PACK):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.folder / name, target / name)
 

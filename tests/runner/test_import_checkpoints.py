@@ -153,6 +153,39 @@ def test_import_without_originals_says_where_to_get_them(task: Task, checkpoints
         import_checkpoints(task, checkpoints, ExternalMethod("x"), elsewhere)
 
 
+def test_import_any_name_is_a_row_of_its_own(task: Task, options: RunConfig, checkpoints: Path) -> None:
+    folder = options.results.runs / task.name
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    names = ["我的方法", "方法", "me thod", "me-thod", "mé", "m²", "aux", "x" * 200]
+    made = [import_checkpoints(task, checkpoints, ExternalMethod(name), options) for name in names]
+    assert len(set(made)) == len(names)
+    assert all(path.parent == folder for path in made)
+    assert [read_run(path).manifest.row for path in made] == names
+    assert import_checkpoints(task, checkpoints, ExternalMethod("me\u0301"), options) == made[4]  # composed é
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("me\u0301", "mé"),
+        ("my own code", "my-own-code"),
+        ("m²+", "m"),
+        ("हिन्दी", "हिन्दी"),
+        ("..x", "x"),
+        ("a\u200cb", "a-b"),
+    ],
+)
+def test_external_method_name_is_made_of_words(name: str, method: str) -> None:
+    assert ExternalMethod(name).method == method
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\udce9", "\u202eabc", "a\x00", "a\x1b[31m"])
+def test_import_unprintable_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"\(--name\) contains '\\.*', which is not printable"):
+        ExternalMethod(name)
+
+
 @pytest.mark.parametrize("name", ["", "...", "ssd", "x" * 201])
 def test_import_reserved_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="name"):

@@ -7,9 +7,9 @@ states.
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +19,12 @@ import numpy as np
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.arrays import Array, write_arrays
 from forgetbench.evidence.run import CostRecord, MethodRecord, describe
-from forgetbench.methods import methods
+from forgetbench.methods import check_own_name
 from forgetbench.runner.artifacts import PREDICTIONS, WEIGHTS, read_meta, require_artifact, write_meta
 from forgetbench.runner.collect import RunInfo, RunOutcome, write_run
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.context import TaskContext, load_context
 from forgetbench.runner.jobs import CountTrainingJob, PrepareJob, UnlearnedModel, UnlearnOutcome
-from forgetbench.runner.method_spec import folder_name
 from forgetbench.runner.run import train_originals
 from forgetbench.runner.train import count_training, prepare_task
 from forgetbench.runner.unlearn import share_changed
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 
 FAMILY = "observed"
 """The family of imported rows."""
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+"""Unicode categories of characters that no name shows; joiners (Cf) are part of words in some scripts."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,26 @@ class ExternalMethod:
     """Wall time of one unlearning in seconds, as stated by the author."""
 
     def __post_init__(self) -> None:
-        if not self.method or len(self.name) > 200:
+        name = unicodedata.normalize("NFC", self.name)  # the same name in two spellings is one row
+        hidden = [one for one in name if unicodedata.category(one) in _HIDDEN and one not in "\u200c\u200d"]
+        if hidden:
+            raise UsageError(f"The row's name (--name) contains {hidden[0]!a}, which is not printable. Remove it.")
+        object.__setattr__(self, "name", name)
+        if not self.method or len(name) > 200:
             raise UsageError("The row needs a name (--name) of at most 200 characters with a letter or digit in it.")
-        if self.method in methods.names():
-            raise UsageError(
-                f"{self.name!r} is a method of this package, which did not make these models. Choose another name, "
-                f"such as '{self.name}, own code'."
-            )
+        check_own_name(self.method)
 
     @property
     def method(self) -> str:
         """The method's name: the row's, with dashes for characters that a name cannot contain."""
-        return re.sub(r"[^\w+]+", "-", self.name).strip("-+")[:80]
+        words = "".join(one if _is_word(one) else " " for one in self.name).replace("-", " ").split()
+        return "-".join(words).strip("-+")[:80]
+
+
+def _is_word(character: str) -> bool:
+    """Whether a character can be part of `MethodName`: letters and their marks, digits, _ and +."""
+    category = unicodedata.category(character)
+    return category[0] in "LM" or category == "Nd" or character in "_+"
 
 
 def export_originals(task: Task, folder: Path, config: RunConfig, progress: ProgressCallback | None = None) -> None:
@@ -161,7 +170,7 @@ def import_checkpoints(task: Task, checkpoints: Path, method: ExternalMethod, co
         + ["--seeds", str(task.seeds)]
         + (["--draws", str(task.draws)] if task.draws > 1 else [])
     )
-    run = config.results.runs / task.name / folder_name(method.name)
+    run = config.results.run_folder(task.name, method.name)
     facts = prepare_task(PrepareJob(task=task, env=env))
     info, outcome = RunInfo(record, command), RunOutcome(results, cost)
     write_run(store, run, task, info, outcome, facts=facts, device=env.device)

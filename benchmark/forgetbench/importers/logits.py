@@ -130,7 +130,7 @@ def import_logits(folder: Path, pack: ReferenceBundle, target: Path) -> Path:
             write_arrays(place / f"d{draw}-s{seed}.npz", arrays)
         write_manifest(place, manifest)
 
-    replace_folder(target, fill)
+    replace_folder(target, fill, marker=MANIFEST)
     return target
 
 

@@ -13,8 +13,9 @@ from typing import cast
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import read_arrays
 from forgetbench.evidence.environment import environment
-from forgetbench.evidence.reference import AuditVerdict, ReferenceBundle, read_pack, with_verdict, write_pack
+from forgetbench.evidence.reference import PACK, AuditVerdict, ReferenceBundle, read_pack, with_verdict, write_pack
 from forgetbench.evidence.run import (
+    MANIFEST,
     CostRecord,
     Manifest,
     MethodRecord,
@@ -119,7 +120,7 @@ def write_reference(
         about = {**_about(task, facts), "originals": originals, "retrain_flops": retrain_flops}
         with_verdict(ReferenceBundle(place, write_pack(place, about)), verdict)
 
-    replace_folder(folder, fill)
+    replace_folder(folder, fill, marker=PACK)
     return read_pack(folder, verify=False)
 
 
@@ -194,7 +195,7 @@ def write_run(
             shutil.copyfile(source, place / record.file)
         write_manifest(place, manifest)
 
-    replace_folder(folder, fill)
+    replace_folder(folder, fill, marker=MANIFEST)
 
 
 def _models(

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,11 +82,6 @@ class MethodSpec:
         return self.method.training_loss is not None
 
     @property
-    def folder(self) -> str:
-        """The name of the row's folder of evidence."""
-        return folder_name(self.label)
-
-    @property
     def source(self) -> str | None:
         """The source text of a method that is not part of this package."""
         if self.file is None:
@@ -127,12 +121,6 @@ class MethodSpec:
             return ["--method", self.label]
         values = MethodLabel.parse(self.label).values
         return ["--method-file", self.file + (f":{values}" if values else "")]
-
-
-def folder_name(label: str) -> str:
-    """A name for the folder of evidence of a row."""
-    plain = re.sub(r"[^A-Za-z0-9+.=_-]+", "-", label).strip("-.")
-    return plain if len(plain) <= 80 else f"{plain[:60]}-{digest(label)[:12]}"
 
 
 def parse_methods(names: Sequence[str], files: Sequence[str], network: str) -> list[MethodSpec]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,7 @@ from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.reference import AuditVerdict, ReferenceBundle, ReferenceManifest, read_pack
 from forgetbench.evidence.run import MANIFEST, Manifest, read_run
 from forgetbench.scoring.scorer import Scorer
-from forgetbench.store import canonical_json, home, write_atomically
+from forgetbench.store import canonical_json, digest, home, write_atomically
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,22 @@ class Results:
     def runs(self) -> Path:
         """The folder of runs, with a folder for each task."""
         return self.home / "runs"
+
+    def run_folder(self, task: str, label: str) -> Path:
+        """The folder of a row's run: the one that has it already, or a free one that no other row shares.
+
+        Args:
+            task: Name of the task.
+            label: The row's name; a name that is no folder's name on every system gets a hash.
+        """
+        parent, plain = self.runs / task, _plain(label)
+        exact, hashed = parent / folder_name(label), parent / _hashed(label)
+        earlier = [parent / plain] if plain else []  # versions that added no hash put the row there
+        for folder in (exact, hashed, *earlier):
+            if _row_in(folder) == label:
+                return folder
+        # a folder system that ignores case may have another row under this name
+        return hashed if os.path.lexists(exact) and _row_in(exact) != "" else exact
 
     def reference_folder(self, task: str, key: str, draws: int, seeds: int) -> Path:
         """The folder of a task's reference bundle: one for each definition and each count of draws and seeds."""
@@ -101,3 +119,47 @@ class Results:
 
     def _reference_of(self, manifest: Manifest) -> Path:
         return self.reference_folder(manifest.task, manifest.task_key, manifest.draws, manifest.seeds)
+
+
+_LABEL = re.compile(r"[A-Za-z0-9][\w+.-]*(:[A-Za-z_]\w*=[\w+.-]+(,[A-Za-z_]\w*=[\w+.-]+)*)?", re.ASCII)
+"""Labels that `_plain` maps to different names: a method's name, and hyper-parameters."""
+_RESERVED = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$"}) | {
+    f"{device}{digit}" for device in ("com", "lpt") for digit in "0123456789"
+}
+"""Names of devices, which are no file names on Windows, whatever follows after a dot."""
+_LONGEST = 80
+
+
+def folder_name(label: str) -> str:
+    """A folder's name for a label: different labels have different names, which every file system accepts.
+
+    ``ssd:alpha=3,dampening=0.5`` is ``ssd-alpha=3-dampening=0.5``. Where more is replaced than these marks, a hash of
+    the label follows.
+    """
+    plain = _plain(label)
+    unchanged = _LABEL.fullmatch(label) and plain == re.sub("[:,]", "-", label)
+    return plain if unchanged and len(plain) <= _LONGEST and not _is_reserved(plain) else _hashed(label)
+
+
+def _plain(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9+.=_-]+", "-", label).strip("-.")
+
+
+def _hashed(label: str) -> str:
+    plain = _plain(label)
+    start = "row" if _is_reserved(plain) else plain[: _LONGEST - 20].strip("-.") or "row"
+    return f"{start}-{digest(label)[:12]}"
+
+
+def _is_reserved(name: str) -> bool:
+    return name.partition(".")[0].lower() in _RESERVED
+
+
+def _row_in(folder: Path) -> str | None:
+    """The row whose run a folder contains; None if it contains no run, "" if the run is damaged."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        return read_run(folder).manifest.row
+    except UsageError:
+        return ""

@@ -250,7 +250,7 @@ class _TaskRunner:
                 }
             )
             own = trained(self._originals(spec)) if trainer and spec.key not in untrained else []
-            folders.append(self.config.results.runs / self.task.name / spec.folder)
+            folders.append(self.config.results.run_folder(self.task.name, spec.label))
             write_run(
                 self.config.store,
                 folders[-1],
