@@ -22,8 +22,14 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, shared).eval()
 
 
+def full_precision(logits: Tensor) -> Tensor:
+    """Logits in float32 where autocast has left them in half precision; float64 stays."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def as_choices(logits: Tensor, *, attributes: bool) -> Tensor:
-    """Logits (B, groups, choices): (B, 1, K) of classes; of attributes (B, A, 2), whose softmax is (1 - p, p)."""
+    """Logits (B, groups, choices) in full precision: (B, 1, K), or for attributes (B, A, 2) of softmax (1 - p, p)."""
+    logits = full_precision(logits)
     if not attributes:
         return logits[:, None, :]
     return torch.stack([torch.zeros_like(logits), logits], dim=2)
@@ -38,12 +44,12 @@ def kl_divergence(teacher: Tensor, student: Tensor, *, attributes: bool = False,
         attributes: Whether the outputs are attributes.
         temperature: Divides the logits; the result is not multiplied by its square.
     """
-    target = (as_choices(teacher.float(), attributes=attributes) / temperature).log_softmax(2)
-    answer = (as_choices(student.float(), attributes=attributes) / temperature).log_softmax(2)
+    target = (as_choices(teacher, attributes=attributes) / temperature).log_softmax(2)
+    answer = (as_choices(student, attributes=attributes) / temperature).log_softmax(2)
     return (target.exp() * (target - answer)).sum((1, 2))
 
 
 def entropy(logits: Tensor, *, attributes: bool = False) -> Tensor:
     """Entropy of each answer (B,), in nats, summed over attributes."""
-    log_probabilities = as_choices(logits.float(), attributes=attributes).log_softmax(2)
+    log_probabilities = as_choices(logits, attributes=attributes).log_softmax(2)
     return -(log_probabilities.exp() * log_probabilities).sum((1, 2))

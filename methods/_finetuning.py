@@ -1,14 +1,54 @@
-"""Shared by methods that end with training on the retain set, to repair what they have damaged."""
+"""Shared by methods that train on the retain set: the schedule of the learning rate, and the batches."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 
-from forgetbench.methods.base import ForgetRequest
+from forgetbench.methods._training import augmentation
+from forgetbench.methods.base import ForgetRequest, param
 from forgetbench.training.data import batch_sizes
+
+SCHEDULES = ("cosine", "constant", "restart")
+"""Values of the shared hyper-parameter `schedule`; see `scheduled_lr`."""
+
+
+def schedule_option(default: str, *, paper_default: str | None = None) -> Any:
+    """Declare the hyper-parameter `schedule`: how the learning rate falls from `lr` to `min_lr`; see `scheduled_lr`."""
+    return param(
+        default,
+        choices=SCHEDULES,
+        paper_default=paper_default,
+        help="Learning rate: half a cosine from `lr` to `min_lr`; constant; or cosines that restart and double.",
+    )
+
+
+def min_lr_option(default: float = 0.0, *, paper_default: float | None = None) -> Any:
+    """Declare the hyper-parameter `min_lr`, the lowest learning rate of the schedules that fall."""
+    return param(default, ge=0, paper_default=paper_default, help="Lowest learning rate, at the end of a cosine.")
+
+
+def scheduled_lr(schedule: str, lr: float, min_lr: float, epoch: int, progress: float) -> float:
+    """The learning rate of a step.
+
+    Args:
+        schedule: "cosine" falls by half a cosine over all steps; "constant" stays at `lr`; "restart" falls by half a
+            cosine, epoch by epoch, in cycles of 1, 2, 4, 8, ... epochs, each of which starts at `lr` again
+            (Loshchilov and Hutter 2017, with T_0 = 1 and T_mult = 2).
+        lr: Highest learning rate.
+        min_lr: Lowest learning rate.
+        epoch: Number of the epoch, from 0.
+        progress: Fraction of all steps before this one.
+    """
+    if schedule == "constant":
+        return lr
+    if schedule == "restart":
+        length = 1 << (epoch + 1).bit_length() - 1  # the cycle of this length starts at epoch length - 1
+        progress = (epoch - (length - 1)) / length
+    return min_lr + (lr - min_lr) * cosine(progress)
 
 
 def cosine(progress: float) -> float:
@@ -25,14 +65,16 @@ Progress = tuple[float, Tensor, Tensor]
 """Fraction of all steps, images, labels."""
 
 
-def retain_batches(request: ForgetRequest, batch_size: int, epoch: int, epochs: int) -> Iterator[Progress]:
-    """Shuffled batches of the retain set with the recipe's augmentation.
+def retain_batches(
+    request: ForgetRequest, batch_size: int, epoch: int, epochs: int, *, augment: bool = True
+) -> Iterator[Progress]:
+    """Shuffled batches of the retain set, with the recipe's augmentation unless `augment` is false.
 
     Yields:
         (progress, images, labels), with progress the fraction of all epochs' steps, at the middle of the step.
     """
     steps = len(batch_sizes(len(request.retain), batch_size))
-    recipe, seed = request.recipe, request.derive_seed(101, epoch)
-    shuffled = request.retain.batches(batch_size, seed, recipe.augment, recipe.crop_padding)
+    seed = request.derive_seed(101, epoch)
+    shuffled = request.retain.batches(batch_size, seed, *augmentation(request, augment=augment))
     for step, (images, labels) in enumerate(shuffled):
         yield (epoch + (step + 0.5) / steps) / epochs, images, labels

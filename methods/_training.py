@@ -1,4 +1,4 @@
-"""Plumbing of the methods' training loops: modes, seeds, precision, zeroed gradients, and a check of the loss."""
+"""Plumbing of the methods' training loops: shared hyper-parameters, modes, seeds, precision and a check of the loss."""
 
 from __future__ import annotations
 
@@ -6,15 +6,53 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from forgetbench.errors import UsageError
-from forgetbench.methods.base import ForgetRequest
+from forgetbench.methods.base import ForgetRequest, param
 from forgetbench.training import DivergedError, Examples
 from forgetbench.training.compute import autocast, channels_last, seeded
+
+BATCH_NORM = ("train", "eval")
+"""Values of the shared hyper-parameter `batch_norm`; see `batch_norm_option`."""
+
+
+def batch_norm_option(default: str | None, *, paper_default: str | None = None, note: str = "") -> Any:
+    """Declare the hyper-parameter `batch_norm`, which has one meaning in all methods that train.
+
+    "train": layers normalize by the mean and variance of the batch, and their running statistics move, as in ordinary
+    training. "eval": layers normalize by the running statistics, which stay as they are; weights and biases of the
+    layers are trained like all others. Both are the same for networks without batch-norm.
+
+    Args:
+        default: The method's default.
+        paper_default: The value of the paper or its code, where it differs.
+        note: What is special in this method, such as "in the forget rounds".
+    """
+    return param(
+        default,
+        choices=BATCH_NORM,
+        paper_default=paper_default,
+        help=f"Batch-norm{note and f' {note}'}: train = by the batch, moving the statistics; eval = by fixed ones.",
+    )
+
+
+def clip_option(default: float | None, *, paper_default: float | None = None) -> Any:
+    """Declare the hyper-parameter `clip`: a gradient with a larger norm, over all weights, is scaled down to it."""
+    return param(default, gt=0, paper_default=paper_default, help="Largest norm of the gradient; None = not clipped.")
+
+
+def augment_option(default: bool, *, paper_default: bool | None = None) -> Any:
+    """Declare the hyper-parameter `augment`: whether the images that a method trains on are augmented by the recipe."""
+    return param(default, paper_default=paper_default, help="Whether training images are augmented as in the recipe.")
+
+
+def augmentation(request: ForgetRequest, *, augment: bool) -> tuple[tuple[str, ...], int]:
+    """The last two arguments of `Examples.batches`: the recipe's augmentation, or none."""
+    return (request.recipe.augment if augment else ()), request.recipe.crop_padding
 
 
 def clone_model(model: nn.Module) -> nn.Module:
@@ -23,7 +61,7 @@ def clone_model(model: nn.Module) -> nn.Module:
 
 
 def set_mode(network: nn.Module, *, batch_norm: str) -> None:
-    """Set train mode; batch-norm statistics move with `batch_norm="train"` and are held fixed with "eval"."""
+    """Set train mode, with batch-norm as `batch_norm_option` says."""
     network.train()
     if batch_norm == "eval":
         for module in network.modules():
@@ -64,9 +102,11 @@ class TrainLoop:
         loss.backward()
         self._total += loss.detach().float()
 
-    def step(self, loss: Tensor) -> None:
-        """Take one step of the optimizer on a loss."""
+    def step(self, loss: Tensor, *, clip: float | None = None) -> None:
+        """Take one step of the optimizer on a loss, with a gradient of norm `clip` at most."""
         self.backward(loss)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(self._network.parameters(), clip)
         self._optimizer.step()
 
     def check(self) -> None:
@@ -88,7 +128,7 @@ def train_loop(
 
     A method writes its loop in the block::
 
-        with train_loop(network, request, optimizer, self.card.name) as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 for images, labels in request.retain.batches(self.batch_size, request.derive_seed(epoch)):
                     with loop.autocast():
@@ -100,7 +140,7 @@ def train_loop(
         request: Gives seed, precision and device.
         optimizer: Holds the parameters that may change.
         method: Name, for the message of `DivergedError`.
-        batch_norm: "eval" holds the running statistics fixed, "train" lets them move as in training.
+        batch_norm: See `batch_norm_option`.
 
     Raises:
         DivergedError: A loss is NaN or infinite.
@@ -125,11 +165,13 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def cycle(examples: Examples, size: int, request: ForgetRequest, stream: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless shuffled batches, in a new order in each pass."""
+def cycle(
+    examples: Examples, size: int, request: ForgetRequest, stream: int, *, augment: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless shuffled batches, in a new order in each pass, with the recipe's augmentation if wanted."""
     turn = 0
     while True:
-        yield from examples.batches(size, request.derive_seed(stream, turn))
+        yield from examples.batches(size, request.derive_seed(stream, turn), *augmentation(request, augment=augment))
         turn += 1
 
 

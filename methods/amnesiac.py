@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import clone_model, n_outputs, random_labels, train_loop
+from forgetbench.methods._training import batch_norm_option, clone_model, n_outputs, random_labels, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -37,6 +37,7 @@ class Amnesiac(Method):
     epochs: int = param(3, ge=1, search=(1, 6), help="Passes over all examples.")
     lr: float = param(1e-3, gt=0, paper_default=1e-4, search=(1e-4, 1e-2), help="Learning rate of Adam.")
     batch_size: int = param(128, ge=2, help="Examples per step.")
+    batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained on all examples."""
@@ -44,7 +45,7 @@ class Amnesiac(Method):
         optimizer = make_optimizer(network.parameters(), "adam", self.lr)
         wrong_labels = random_labels(request.forget.labels, n_outputs(model), request.generator(0))
         data = request.forget.relabel(wrong_labels).join(request.retain)
-        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 for images, labels in data.batches(self.batch_size, request.derive_seed(1, epoch)):
                     with loop.autocast():

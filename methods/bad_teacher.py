@@ -18,7 +18,7 @@ from torch import nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._distillation import frozen_copy, kl_divergence
-from forgetbench.methods._training import clone_model, train_loop
+from forgetbench.methods._training import batch_norm_option, clone_model, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import make_optimizer
 
@@ -46,6 +46,7 @@ class BadTeacher(Method):
     )
     temperature: float = param(1.0, gt=0, search=(0.5, 4.0), help="Temperature of the divergences.")
     batch_size: int = param(64, ge=2, paper_default=256, help="Examples per step.")
+    batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student; both teachers are frozen."""
@@ -53,7 +54,7 @@ class BadTeacher(Method):
         student = clone_model(model)
         optimizer = make_optimizer(student.parameters(), "adam", self.lr)
         data = forget_and_part_of_retain(request, self.retain_ratio)
-        with train_loop(student, request, optimizer, self.card.name, batch_norm="train") as loop:
+        with train_loop(student, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 for images, is_forget in data.batches(self.batch_size, request.derive_seed(1, epoch)):
                     with loop.autocast():

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import clone_model, train_loop
+from forgetbench.methods._training import batch_norm_option, clone_model, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -40,6 +40,7 @@ class BoundaryExpand(Method):
     lr: float = param(1e-4, gt=0, paper_default=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
     batch_size: int = param(64, ge=1, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    batch_norm: str = batch_norm_option("eval", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, without the output that learned the forget set."""
@@ -48,7 +49,7 @@ class BoundaryExpand(Method):
         wide_head = network.head = add_output(head, request.generator(0))
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum)
         relabeled = request.forget.relabel(torch.full((len(request.forget),), head.out_features))
-        with train_loop(network, request, optimizer, self.card.name) as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 for images, labels in relabeled.batches(self.batch_size, request.derive_seed(1, epoch)):
                     with loop.autocast():

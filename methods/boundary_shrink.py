@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from forgetbench.methods import methods
 from forgetbench.methods._distillation import frozen_copy
-from forgetbench.methods._training import clone_model, train_loop
+from forgetbench.methods._training import batch_norm_option, clone_model, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -51,6 +51,7 @@ class BoundaryShrink(Method):
         paper_default=True,
         help="Whether an image keeps its label if the attack does not move it.",
     )
+    batch_norm: str = batch_norm_option("eval", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained on the neighboring classes."""
@@ -59,7 +60,7 @@ class BoundaryShrink(Method):
         neighbors = neighboring_classes(original, request.forget, self.bound, allow_true=self.as_published)
         request.log("attack success", float((neighbors != request.forget.labels).float().mean()))
         relabeled = request.forget.relabel(neighbors)
-        with train_loop(network, request, optimizer, self.card.name) as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 for images, labels in relabeled.batches(self.batch_size, request.derive_seed(epoch)):
                     with loop.autocast():

@@ -4,8 +4,10 @@
 
 Goel et al. 2022, who count layers; here k counts the network's blocks (a convolution, a residual block, a transformer
 block), and the head, as well as any normalization between it and the last block, is always trained. Batch-norm
-statistics of frozen blocks are frozen too; in the code of Choi and Na 2023, which freezes weights only, they move. The
-learning rate falls by a cosine.
+statistics of frozen blocks are frozen too; in the code of both Goel et al. and Choi and Na 2023, which freezes weights
+only, these layers are in train mode like all others (`freeze_statistics=False`). The learning rate falls by a cosine;
+the code of Goel et al. restarts it epoch by epoch (`schedule=restart`) and clips gradients at 10, and that of Choi and
+Na holds it.
 """
 
 from __future__ import annotations
@@ -17,8 +19,15 @@ from torch import nn
 
 from forgetbench.errors import UsageError
 from forgetbench.methods import methods
-from forgetbench.methods._finetuning import cosine, retain_batches
-from forgetbench.methods._training import clone_model, set_lr, train_loop
+from forgetbench.methods._finetuning import min_lr_option, retain_batches, schedule_option, scheduled_lr
+from forgetbench.methods._training import (
+    augment_option,
+    batch_norm_option,
+    clip_option,
+    clone_model,
+    set_lr,
+    train_loop,
+)
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -49,6 +58,14 @@ class CFK(Method):
     batch_size: int = param(128, ge=2, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    schedule: str = schedule_option("cosine", paper_default="restart")
+    min_lr: float = min_lr_option(paper_default=5e-4)
+    clip: float | None = clip_option(None, paper_default=10.0)
+    augment: bool = augment_option(True)
+    batch_norm: str = batch_norm_option("train")
+    freeze_statistics: bool = param(
+        True, paper_default=False, help="Whether batch-norm in frozen blocks is in eval mode, whatever `batch_norm` is."
+    )
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model whose last blocks were trained further."""
@@ -62,15 +79,17 @@ class CFK(Method):
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         frozen = [part for prefix, part in network.named_modules() if not any(n.startswith(prefix) for n in names)]
         optimizer = make_optimizer(trained, "sgd", self.lr, self.momentum, self.weight_decay)
-        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
-                for module in frozen:
+                for module in frozen if self.freeze_statistics else ():
                     module.eval()
-                for progress, images, labels in retain_batches(request, self.batch_size, epoch, self.epochs):
-                    set_lr(optimizer, self.lr * cosine(progress))
+                for progress, images, labels in retain_batches(
+                    request, self.batch_size, epoch, self.epochs, augment=self.augment
+                ):
+                    set_lr(optimizer, scheduled_lr(self.schedule, self.lr, self.min_lr, epoch, progress))
                     with loop.autocast():
                         loss = classification_loss(network(images), labels)
-                    loop.step(loss)
+                    loop.step(loss, clip=self.clip)
         return network.requires_grad_(requires_grad=True)
 
 

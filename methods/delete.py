@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from forgetbench.methods import methods
-from forgetbench.methods._distillation import frozen_copy
-from forgetbench.methods._training import clone_model, train_loop
+from forgetbench.methods._distillation import frozen_copy, full_precision
+from forgetbench.methods._training import batch_norm_option, clone_model, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import make_optimizer
 
@@ -43,18 +43,19 @@ class Delete(Method):
     lr: float = param(1e-4, gt=0, paper_default=1e-3, search=(1e-5, 1e-2), help="Learning rate.")
     batch_size: int = param(64, ge=1, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    batch_norm: str = batch_norm_option("eval", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student, which starts as a copy of the original."""
         teacher, student = frozen_copy(model), clone_model(model)
         optimizer = make_optimizer(student.parameters(), "sgd", self.lr, self.momentum)
-        with train_loop(student, request, optimizer, self.card.name) as loop:
+        with train_loop(student, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 for images, labels in request.forget.batches(self.batch_size, request.derive_seed(epoch)):
                     with loop.autocast():
                         with torch.no_grad():
                             target = masked_probabilities(teacher(images), labels)
-                        log_probabilities = student(images).float().log_softmax(1)
+                        log_probabilities = full_precision(student(images)).log_softmax(1)
                         # kl_div takes 0 log 0 as 0, which is the term of the masked class
                         loss = functional.kl_div(log_probabilities, target, reduction="batchmean")
                     loop.step(loss)
@@ -63,4 +64,4 @@ class Delete(Method):
 
 def masked_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
     """Probabilities (B, K) of the classes other than the label, from logits (B, K)."""
-    return logits.float().scatter(1, labels[:, None], float("-inf")).softmax(1)
+    return full_precision(logits).scatter(1, labels[:, None], float("-inf")).softmax(1)

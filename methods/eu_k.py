@@ -3,8 +3,10 @@
     min CE(D_r) over the parameters of the last k blocks and the head, from new initial values
 
 Goel et al. 2022: these blocks hold no information on the forget set, the frozen ones before them keep all of theirs.
-New values, also of batch-norm statistics, come from the request's new network. See cf_k.py for what counts as a block.
-The authors train for as long as the original was trained; set `epochs` for that.
+New values, also of batch-norm statistics, come from the request's new network; the released code initializes only
+convolutions and linear layers anew (`reset_batch_norm=False`), all of them from He's normal distribution. See cf_k.py
+for what counts as a block, and for the other settings of the released code. The authors train for as long as the
+original was trained; set `epochs` for that.
 """
 
 from __future__ import annotations
@@ -43,12 +45,22 @@ class EUK(CFK):
     )
     epochs: int = param(10, ge=1, search=(4, 15), help="Passes over the retain set.")
     lr: float = param(0.05, gt=0, paper_default=0.01, search=(5e-3, 0.2), help="Highest learning rate.")
+    reset_batch_norm: bool = param(
+        True, paper_default=False, help="Whether batch-norm of these blocks starts anew, statistics included."
+    )
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model whose last blocks are new, and trained on the retain set."""
         network = clone_model(model)
         names = last_block_names(network, self.k, self.card.name)
+        reset = set(names) if self.reset_batch_norm else set(names) - batch_norm_names(network)
         new_values = request.new_network().state_dict()
-        network.load_state_dict({name: new_values[name] for name in names}, strict=False)
+        network.load_state_dict({name: new_values[name] for name in reset}, strict=False)
         del new_values  # frees their memory before the training
         return self.train_last_blocks(network, names, request)
+
+
+def batch_norm_names(network: nn.Module) -> set[str]:
+    """Names of the parameters and buffers of batch-norm."""
+    layers = [layer for layer in network.named_modules() if isinstance(layer[1], nn.modules.batchnorm._BatchNorm)]
+    return {f"{prefix}.{name}" for prefix, layer in layers for name in layer.state_dict()}

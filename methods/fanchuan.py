@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._distillation import kl_divergence
-from forgetbench.methods._training import clone_model, cycle, set_lr, train_loop
+from forgetbench.methods._training import batch_norm_option, clone_model, cycle, set_lr, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -53,6 +53,7 @@ class Fanchuan(Method):
     batch_size: int = param(64, ge=2, paper_default=256, help="Retain examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, paper_default=0.01, help="Weight decay of the retain rounds.")
+    batch_norm: str = batch_norm_option("eval", paper_default="train", note="on the forget set, always train elsewhere")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model after all rounds."""
@@ -63,14 +64,17 @@ class Fanchuan(Method):
         retain_optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
         for turn in range(self.epochs):
             set_lr(forget_optimizer, self.forget_lr * 0.5 * (1 + math.cos(math.pi * turn / self.epochs)))
-            with train_loop(network, request, forget_optimizer, f"{name}, forget round {turn + 1},") as loop:
+            with train_loop(
+                network, request, forget_optimizer, f"{name}, forget round {turn + 1},", batch_norm=self.batch_norm
+            ) as loop:
                 for _ in loop.epochs(1):
                     for images, _ in request.forget.batches(self.forget_batch_size, request.derive_seed(2, turn)):
                         retain_images, _ = next(contrast_batches)
                         with loop.autocast():
+                            logits = network(images)
                             with torch.no_grad():
                                 retain_logits = network(retain_images)
-                            loss = contrast(network(images), retain_logits, self.temperature)
+                            loss = contrast(logits, retain_logits, self.temperature)
                         loop.step(loss)
             with train_loop(
                 network, request, retain_optimizer, f"{name}, retain round {turn + 1},", batch_norm="train"
@@ -85,7 +89,7 @@ class Fanchuan(Method):
     def train_to_uniform(self, network: nn.Module, request: ForgetRequest) -> None:
         """The first pass; a method of its own, so that the momentum is freed after it."""
         optimizer = make_optimizer(network.parameters(), "sgd", self.uniform_lr, self.momentum)
-        with train_loop(network, request, optimizer, self.card.name) as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for _ in loop.epochs(1):
                 for images, _ in request.forget.batches(self.forget_batch_size, request.derive_seed(0)):
                     with loop.autocast():

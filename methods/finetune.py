@@ -15,9 +15,19 @@ from typing import ClassVar
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import clone_model
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, Recipe, param
-from forgetbench.training import fit
+from forgetbench.methods._finetuning import min_lr_option, schedule_option, scheduled_lr
+from forgetbench.methods._training import (
+    augment_option,
+    augmentation,
+    batch_norm_option,
+    clip_option,
+    clone_model,
+    set_lr,
+    train_loop,
+)
+from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.training import classification_loss, make_optimizer
+from forgetbench.training.data import batch_sizes
 
 
 @methods.register("finetune")
@@ -39,19 +49,26 @@ class FineTune(Method):
     batch_size: int = param(128, ge=2, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    schedule: str = schedule_option("cosine", paper_default="constant")
+    min_lr: float = min_lr_option()
+    clip: float | None = clip_option(None)
+    augment: bool = augment_option(True)
+    batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained further."""
-        recipe = Recipe.model_validate(
-            {
-                "epochs": self.epochs,
-                "batch_size": self.batch_size,
-                "lr": self.lr,
-                "momentum": self.momentum,
-                "weight_decay": self.weight_decay,
-                "augment": request.recipe.augment,
-                "crop_padding": request.recipe.crop_padding,
-                "mixed_precision": request.recipe.mixed_precision,
-            }
-        )
-        return fit(clone_model(model), request.retain, recipe, request.seed)
+        network = clone_model(model)
+        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        steps = len(batch_sizes(len(request.retain), self.batch_size))
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
+            for epoch in loop.epochs(self.epochs):
+                batches = request.retain.batches(
+                    self.batch_size, request.derive_seed(epoch), *augmentation(request, augment=self.augment)
+                )
+                for step, (images, labels) in enumerate(batches):
+                    progress = (epoch * steps + step) / (self.epochs * steps)
+                    set_lr(optimizer, scheduled_lr(self.schedule, self.lr, self.min_lr, epoch, progress))
+                    with loop.autocast():
+                        loss = classification_loss(network(images), labels)
+                    loop.step(loss, clip=self.clip)
+        return network

@@ -17,7 +17,7 @@ from typing import ClassVar
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import accuracy, clone_model, cycle, train_loop
+from forgetbench.methods._training import accuracy, batch_norm_option, clone_model, cycle, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import DivergedError, classification_loss, make_optimizer
 from forgetbench.training.data import batch_sizes
@@ -44,6 +44,7 @@ class GradientAscent(Method):
     floor: float = param(
         0.02, ge=0, le=1, search=(5e-3, 0.1), help="Fall of validation accuracy at which it stops (1 = never)."
     )
+    batch_norm: str = batch_norm_option("eval", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The last state whose validation accuracy was above the floor."""
@@ -54,7 +55,7 @@ class GradientAscent(Method):
         batches = cycle(request.forget, self.batch_size, request, 0)
         steps_per_epoch = len(batch_sizes(len(request.forget), self.batch_size))
         try:
-            with train_loop(network, request, optimizer, self.card.name) as loop:
+            with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
                 for step in loop.epochs(
                     self.epochs * steps_per_epoch
                 ):  # of one step each: it is checked after each step

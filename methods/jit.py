@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import clone_model, train_loop
+from forgetbench.methods._training import batch_norm_option, clone_model, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import make_optimizer
 
@@ -49,6 +49,7 @@ class JiT(Method):
     batch_size: int = param(64, ge=1, help="Examples per step.")
     constant: bool = param(True, help="Whether the answers at the neighbors take no gradients.")
     accumulate: bool = param(False, paper_default=True, help="Whether gradients of earlier batches are left in.")
+    batch_norm: str = batch_norm_option("eval")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, flatter around the forget set."""
@@ -56,7 +57,7 @@ class JiT(Method):
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, momentum=0.0)
         deviation = cast("Tensor", model.std).view(1, -1, 1, 1)
         gradient_sums: dict[nn.Parameter, Tensor] = {}
-        with train_loop(network, request, optimizer, self.card.name) as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 batches = request.forget.batches(self.batch_size, request.derive_seed(0, epoch))
                 for step, (images, _) in enumerate(batches):

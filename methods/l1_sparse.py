@@ -4,7 +4,8 @@
 
 Jia et al. 2023, equation 5, with the linear decay of their code (`FT_prune`), over all parameters, batch-norm included.
 The alpha of their command line, 0.2, sets the weights of any network to zero; the values searched in their paper and in
-later ones are between 1e-6 and 1e-4. Batch-norm statistics move and the recipe's augmentation is used, as in training.
+later ones are between 1e-6 and 1e-4. Batch-norm statistics move, the recipe's augmentation is used and the learning
+rate is constant, as in their code.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import clone_model, train_loop
+from forgetbench.methods._training import augment_option, augmentation, batch_norm_option, clone_model, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -43,17 +44,20 @@ class L1Sparse(Method):
     batch_size: int = param(128, ge=2, paper_default=256, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    augment: bool = augment_option(True)
+    batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained further and sparser."""
-        network, recipe = clone_model(model), request.recipe
+        network = clone_model(model)
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
-        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 alpha = self.alpha * (1 - epoch / self.epochs)
-                for images, labels in request.retain.batches(
-                    self.batch_size, request.derive_seed(epoch), recipe.augment, recipe.crop_padding
-                ):
+                batches = request.retain.batches(
+                    self.batch_size, request.derive_seed(epoch), *augmentation(request, augment=self.augment)
+                )
+                for images, labels in batches:
                     with loop.autocast():
                         l1_norm = torch.stack([parameter.abs().sum() for parameter in network.parameters()]).sum()
                         loss = classification_loss(network(images), labels) + alpha * l1_norm

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._distillation import as_choices, frozen_copy
-from forgetbench.methods._training import accuracy, clone_model, train_loop
+from forgetbench.methods._training import accuracy, batch_norm_option, clone_model, train_loop
 from forgetbench.methods.bad_teacher import forget_and_part_of_retain
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import make_optimizer
@@ -52,6 +52,7 @@ class LoTUS(Method):
     tolerance: float = param(0.01, ge=0, help="How far below the bound the accuracy stops the loop.")
     batch_size: int = param(64, ge=2, paper_default=128, help="Examples per step.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of AdamW.")
+    batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student, which starts as a copy of the original."""
@@ -63,16 +64,16 @@ class LoTUS(Method):
         request.log("bound", bound)
         if gap <= -self.tolerance:
             return student.eval()
-        with train_loop(student, request, optimizer, self.card.name, batch_norm="train") as loop:
+        with train_loop(student, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 batches = data.batches(self.batch_size, request.derive_seed(1, epoch))
                 for step, (images, is_forget) in enumerate(batches):
                     with torch.no_grad():
-                        teacher_logits = as_choices(teacher(images).float(), attributes=attributes)
+                        teacher_logits = as_choices(teacher(images), attributes=attributes)
                     noise = gumbel_noise(teacher_logits, request.generator(2, epoch, step)) * float(self.gumbel)
                     target = soft_targets(teacher_logits, noise, is_forget.bool(), math.exp(self.alpha * gap))
                     with loop.autocast():
-                        log_probabilities = as_choices(student(images).float(), attributes=attributes).log_softmax(2)
+                        log_probabilities = as_choices(student(images), attributes=attributes).log_softmax(2)
                         loss = -(target * log_probabilities).sum((1, 2)).mean()
                     loop.step(loss)
                 loop.check()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from forgetbench.methods import methods
 from forgetbench.methods._finetuning import retain_batches, triangle
 from forgetbench.methods._fisher import mean_gradient, smallest
-from forgetbench.methods._training import clone_model, set_lr, train_loop
+from forgetbench.methods._training import augment_option, batch_norm_option, clone_model, set_lr, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, TaskFacts, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -59,6 +59,8 @@ class MaskedSmallGradients(Method):
     batch_size: int = param(64, ge=2, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    augment: bool = augment_option(True)
+    batch_norm: str = batch_norm_option("train")
 
     def applies_to(self, facts: TaskFacts) -> str | None:
         """Not to networks without convolutions, unless linear layers are treated too."""
@@ -75,9 +77,11 @@ class MaskedSmallGradients(Method):
         for layer in treated_layers(network, self.layers):
             redraw_weights(layer, masks[layer.weight], generator)
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
-        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
-                for progress, images, labels in retain_batches(request, self.batch_size, epoch, self.epochs):
+                for progress, images, labels in retain_batches(
+                    request, self.batch_size, epoch, self.epochs, augment=self.augment
+                ):
                     set_lr(optimizer, self.lr * triangle(progress))
                     with loop.autocast():
                         loss = classification_loss(network(images), labels)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import clone_model, cycle, train_loop
+from forgetbench.methods._training import batch_norm_option, clone_model, cycle, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -41,13 +41,14 @@ class NegGradPlus(Method):
     batch_size: int = param(128, ge=2, help="Retain examples per step; as many forget examples, or all there are.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model after descent and ascent."""
         network = clone_model(model)
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
         forget_batches = cycle(request.forget, self.batch_size, request, 0)
-        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 for retain_images, retain_labels in request.retain.batches(
                     self.batch_size, request.derive_seed(1, epoch)

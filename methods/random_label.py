@@ -6,7 +6,8 @@ Graves et al. 2021; Zhang, Choshen and Andreas 2024, section 3, who train on ran
 classes (`retain=0`). By default y' is drawn once per seed and a step holds three retained examples per forget example,
 so that the cost follows the size of the forget set. The released code of Fan et al. 2024 draws from all classes in
 every epoch (`label_space="all", resample=True`). The released code of Zhao et al. 2024 draws y' modulo the number of
-forgotten classes, a bug that is not reproduced. Batch-norm statistics move only if retained examples are used.
+forgotten classes, a bug that is not reproduced. Batch-norm statistics move only if retained examples are used, unless
+`batch_norm` says otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import clone_model, cycle, n_outputs, random_labels, train_loop
+from forgetbench.methods._training import batch_norm_option, clone_model, cycle, n_outputs, random_labels, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -51,6 +52,7 @@ class RandomLabel(Method):
         help="Classes to draw labels from.",
     )
     resample: bool = param(False, aliases=("redraw",), help="Whether labels are drawn again in each epoch.")
+    batch_norm: str | None = batch_norm_option(None, note="(None: train with retained examples, else eval)")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained on random labels."""
@@ -58,7 +60,7 @@ class RandomLabel(Method):
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
         retain_batch_size = self.retain * min(self.batch_size, len(request.forget))
         retain_batches = cycle(request.retain, retain_batch_size, request, 1) if self.retain else None
-        batch_norm = "train" if self.retain else "eval"
+        batch_norm = self.batch_norm or ("train" if self.retain else "eval")
         with train_loop(network, request, optimizer, self.card.name, batch_norm=batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 relabeled = self.relabeled(request, n_outputs(network), epoch)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._fisher import mean_gradient, smallest
-from forgetbench.methods._training import clone_model, n_outputs, random_labels, train_loop
+from forgetbench.methods._training import batch_norm_option, clone_model, n_outputs, random_labels, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -60,6 +60,7 @@ class SalUn(Method):
         False, aliases=("redraw",), paper_default=True, help="Whether labels are drawn again in each epoch."
     )
     as_published: bool = param(False, paper_default=True, help="Mask gradients alone, so that weight decay moves all.")
+    batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model in which only salient weights have changed."""
@@ -67,7 +68,7 @@ class SalUn(Method):
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
         masks = saliency_masks(network.eval(), request, self.mask_ratio)
         request.log("weights in the mask", sum(int(mask.sum()) for mask in masks))
-        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 generator = request.generator(0, epoch if self.resample else 0)
                 random = random_labels(request.forget.labels, n_outputs(model), generator, label_space=self.label_space)

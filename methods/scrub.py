@@ -22,7 +22,7 @@ from torch import nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._distillation import frozen_copy, kl_divergence
-from forgetbench.methods._training import clone_model, set_lr, train_loop
+from forgetbench.methods._training import batch_norm_option, clone_model, set_lr, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -55,13 +55,14 @@ class Scrub(Method):
     batch_size: int = param(64, ge=2, paper_default=128, help="Retain examples per min-step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    batch_norm: str = batch_norm_option("eval", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student, which starts as a copy of the teacher."""
         teacher, student = frozen_copy(model), clone_model(model)
         optimizer = make_optimizer(student.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
         divergence = partial(kl_divergence, attributes=request.retain.attributes, temperature=self.temperature)
-        with train_loop(student, request, optimizer, self.card.name) as loop:
+        with train_loop(student, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 if epoch < self.max_epochs:  # the max-pass
                     batches = request.forget.batches(self.forget_batch_size, request.derive_seed(0, epoch))

@@ -22,7 +22,7 @@ from forgetbench.methods import methods
 from forgetbench.methods._distillation import entropy, frozen_copy
 from forgetbench.methods._finetuning import retain_batches
 from forgetbench.methods._fisher import smallest
-from forgetbench.methods._training import clone_model, n_outputs, train_loop
+from forgetbench.methods._training import augment_option, batch_norm_option, clone_model, n_outputs, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -57,6 +57,8 @@ class Sebastian(Method):
     batch_size: int = param(64, ge=2, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    augment: bool = augment_option(True)
+    batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, mostly drawn anew and trained."""
@@ -64,9 +66,11 @@ class Sebastian(Method):
         request.log("new weights", redraw_smallest(network, self.mask_ratio, request.generator(0)))
         weights = class_weights(request.retain, n_outputs(network), self.class_weight_power)
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
-        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
-                for _, images, labels in retain_batches(request, self.batch_size, epoch, self.epochs):
+                for _, images, labels in retain_batches(
+                    request, self.batch_size, epoch, self.epochs, augment=self.augment
+                ):
                     with loop.autocast():
                         logits = network(images)
                         with torch.no_grad():

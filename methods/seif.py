@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._finetuning import cosine, retain_batches
-from forgetbench.methods._training import clone_model, n_outputs, set_lr, train_loop
+from forgetbench.methods._training import batch_norm_option, clone_model, n_outputs, set_lr, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -53,6 +53,7 @@ class Seif(Method):
     batch_size: int = param(64, ge=2, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model with noise on its kernels, trained."""
@@ -62,7 +63,7 @@ class Seif(Method):
         add_noise(kernels, self.noise, generator)
         weights = class_weights(request.retain, n_outputs(network), self.weights)
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
-        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 if epoch == self.epochs - 1 > 0:
                     add_noise(kernels, self.last_noise, generator)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import clone_model, cycle, forgotten_classes, train_loop
+from forgetbench.methods._training import batch_norm_option, clone_model, cycle, forgotten_classes, set_mode, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -62,6 +62,7 @@ class UNSIR(Method):
     noise_ratio: float = param(0.5, gt=0, search=(0.1, 1.0), help="Noises in an impair step, for one retained image.")
     per_class: int = param(1000, ge=1, help="Most retained images of a class that are used.")
     batch_size: int = param(64, ge=2, paper_default=256, help="Retained images per step; noises of a class.")
+    batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, impaired and repaired."""
@@ -75,7 +76,7 @@ class UNSIR(Method):
             retain = request.retain
             self.impair(network, request, lambda epoch: self.image_noise_batches(network, request, epoch))
         optimizer = make_optimizer(network.parameters(), "adam", self.repair_lr)
-        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.repair_epochs):
                 for images, labels in retain.batches(self.batch_size, request.derive_seed(4, epoch)):
                     with loop.autocast():
@@ -88,7 +89,7 @@ class UNSIR(Method):
     ) -> None:
         """Train in place on noise mixed with retained images."""
         optimizer = make_optimizer(network.parameters(), "adam", self.lr)
-        with train_loop(network, request, optimizer, self.card.name, batch_norm="train") as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 for images, labels in noisy_batches(epoch):
                     with loop.autocast():
@@ -139,7 +140,7 @@ class UNSIR(Method):
                 (gradient,) = torch.autograd.grad(-functional.mse_loss(network(noise), forget_logits), noise)
                 noise.grad = gradient
                 optimizer.step()
-            network.train()
+            set_mode(network, batch_norm=self.batch_norm)
             count = min(len(noise), len(images))
             yield torch.cat([noise.detach()[:count].clamp(0, 1), images]), torch.cat([labels[:count], labels])
 
