@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetbench.errors import UsageError
 from forgetbench.method_label import MethodFile, MethodLabel
+from forgetbench.methods._presets import preset_values
 from forgetbench.registry import Registry
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from forgetbench.methods.base import Examples, ForgetRequest, Method, Recipe
     from forgetbench.options import Scalar
     from forgetbench.options import option as param
+    from forgetbench.tasks.task import Setting
 
 __all__ = [
     "Examples",
@@ -91,16 +93,25 @@ def _defaults() -> dict[str, dict[str, dict[str, Scalar]]]:
     return tomllib.loads((Path(__file__).parent / "defaults.toml").read_text(encoding="utf-8"))
 
 
-def parse_method(text: str, network: str | None = None) -> Method:
-    """The method of a label `name:parameter=value,parameter=value`, with the defaults of a network for the rest.
+def parse_method(text: str, setting: Setting | None = None) -> Method:
+    """The method of a label `name:parameter=value,parameter=value`.
+
+    Args:
+        text: The label; `preset=NAME` takes all values that are not given from a preset.
+        setting: The task's, which decides what the values are that are not given.
 
     Raises:
-        UsageError: The name or a parameter is unknown, or a value is out of range.
+        UsageError: The name, a parameter or the preset is unknown, or a value is out of range.
     """
     label = MethodLabel.parse(text)
     method = methods.get(label.name)
-    defaults = network_defaults(method.card.name, network) if network is not None else {}
-    return method.from_dict({**defaults, **method.current_names(_parse_values(*label))})
+    values = _parse_values(*label)
+    name, preset = method.card.name, values.pop("preset", None)
+    if preset is not None:
+        defaults = preset_values(name, str(preset), setting)
+    else:
+        defaults = network_defaults(name, setting.network) if setting is not None else {}
+    return method.from_dict({**defaults, **method.current_names(values)})
 
 
 def parse_method_file(text: str) -> Method:

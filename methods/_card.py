@@ -45,6 +45,11 @@ class MethodCard(BaseModel):
     reference: bool = False
     """Whether every board has a row of it: no unlearning, and retraining."""
 
+    @property
+    def is_contestant(self) -> bool:
+        """Whether it is neither a sentinel nor a row that every board has."""
+        return not (self.sentinel or self.reference)
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def authors(self) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from forgetbench.api.evaluation import audit, evaluate, tune
     from forgetbench.api.leaderboard import submit, verify
     from forgetbench.api.methods import check_method, get_method, list_methods
+    from forgetbench.api.planning import plan
     from forgetbench.api.reproduction import reproduce
     from forgetbench.api.scoring import score
     from forgetbench.api.tasks import list_datasets, list_metrics, list_tasks, load_task
@@ -52,6 +53,7 @@ __all__ = [
     "load_results",
     "load_task",
     "param",
+    "plan",
     "reproduce",
     "score",
     "submit",
@@ -64,6 +66,7 @@ _MODULES = {
     "api.evaluation": ("audit", "evaluate", "tune"),
     "api.leaderboard": ("submit", "verify"),
     "api.methods": ("check_method", "get_method", "list_methods"),
+    "api.planning": ("plan",),
     "api.reproduction": ("reproduce",),
     "api.scoring": ("score",),
     "api.tasks": ("list_datasets", "list_metrics", "list_tasks", "load_task"),

@@ -35,7 +35,13 @@ class MethodLabel(NamedTuple):
     @property
     def parameters(self) -> tuple[str, ...]:
         """The names of the hyper-parameters that were given."""
-        return tuple(part.partition("=")[0].strip() for part in self.values.split(",") if part.strip())
+        return tuple(self.assignments)
+
+    @property
+    def assignments(self) -> dict[str, str]:
+        """Name -> text of the value, for the hyper-parameters that were given."""
+        parts = [part.partition("=") for part in self.values.split(",") if part.strip()]
+        return {name.strip(): value.strip() for name, _, value in parts}
 
     def extended(self, values: Mapping[str, object]) -> MethodLabel:
         """The label with further hyper-parameters."""

@@ -15,7 +15,7 @@ import forgetbench
 
 NAMES = """
 BoardResult ForgetBenchError ForgetRequest Method RunConfig RunResult Scorecard Task UsageError __version__ audit
-check_method evaluate get_method list_datasets list_methods list_metrics list_tasks load_results load_task param
+check_method evaluate get_method list_datasets list_methods list_metrics list_tasks load_results load_task param plan
 reproduce score submit tune verify
 """
 FUNCTIONS = [name for name in NAMES.split() if name.islower() and name != "__version__"]

@@ -17,6 +17,7 @@ from forgetbench.methods.base import ForgetRequest, Method, TaskFacts, param
 from forgetbench.methods.contract import check_method
 from forgetbench.networks import networks
 from forgetbench.runner.method_spec import parse_methods
+from forgetbench.tasks.task import Setting
 from forgetbench.training import Examples, Recipe
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
@@ -45,8 +46,8 @@ def test_parse_method_reads_and_converts_values():
     ],
 )
 def test_former_names_are_accepted_and_translated(former, present):
-    assert parse_method(former, "cnn") == parse_method(present, "cnn")
-    [spec] = parse_methods([former], [], "cnn")
+    assert parse_method(former, Setting("cnn")) == parse_method(present, Setting("cnn"))
+    [spec] = parse_methods([former], [], Setting("cnn"))
     assert spec.label == present
 
 
@@ -74,9 +75,9 @@ def test_parse_method_wrong_value_names_parameter_and_range(text, words):
 def test_parse_method_value_overrides_network_default():
     known = network_defaults("ssd", "vit")["alpha"]
     assert known != parse_method("ssd").to_dict()["alpha"]
-    assert parse_method("ssd", "vit").to_dict()["alpha"] == known
-    assert parse_method("ssd:alpha=7", "vit").to_dict()["alpha"] == 7
-    assert parse_method("ssd", "mlp") == parse_method("ssd")
+    assert parse_method("ssd", Setting("vit")).to_dict()["alpha"] == known
+    assert parse_method("ssd:alpha=7", Setting("vit")).to_dict()["alpha"] == 7
+    assert parse_method("ssd", Setting("mlp")) == parse_method("ssd")
 
 
 def test_network_defaults_name_known_networks_and_methods():
@@ -84,7 +85,7 @@ def test_network_defaults_name_known_networks_and_methods():
     for network, table in tables.items():
         assert network in networks.names()
         for name, values in table.items():
-            assert parse_method(name, network) == methods.get(name).from_dict(values) != parse_method(name)
+            assert parse_method(name, Setting(network)) == methods.get(name).from_dict(values) != parse_method(name)
 
 
 def test_search_range_is_valid_and_contains_the_default():

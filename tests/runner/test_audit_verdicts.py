@@ -31,7 +31,7 @@ def options(tmp_path: Path) -> RunConfig:
 
 
 def go(task: Task, options: RunConfig) -> tuple[TaskRun, ReferenceBundle]:
-    [done] = run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.network.name), options)
+    [done] = run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.setting), options)
     assert done.reference is not None
     return done, done.reference
 

@@ -33,7 +33,7 @@ def task(make_task: Callable[..., Task]) -> Task:
 def options(task: Task, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """Where one method has run, and its unlearned models were kept."""
     found = RunConfig(home=tmp_path_factory.mktemp("home"), device="cpu", engine="local", keep_models=True)
-    run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.network.name), found)
+    run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.setting), found)
     return found
 
 

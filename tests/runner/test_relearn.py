@@ -46,9 +46,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def done(task: Task, options: RunConfig) -> TaskRun:
-    [found] = run(
-        [task], lambda one: parse_methods(["finetune:epochs=1", "random-label"], [], one.network.name), options
-    )
+    [found] = run([task], lambda one: parse_methods(["finetune:epochs=1", "random-label"], [], one.setting), options)
     return found
 
 
@@ -174,7 +172,7 @@ def test_relearn_censored_rows_have_no_value(
 
 def test_relearn_not_measured_has_a_reason(task: Task, options: RunConfig) -> None:
     plain = RunConfig(home=options.home, device="cpu", engine="local")
-    [done] = run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.network.name), plain)
+    [done] = run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.setting), plain)
     assert done.reference is not None
     card = Scorer(done.reference).score(read_run(done.runs[0]))
     for name, reason in (("relearn", "--measure-relearning"), ("ulira", "random halves"), ("zrf", "random network")):

@@ -43,7 +43,7 @@ def task(task_file: Path) -> Task:
 
 def go(task: Task, home: Path, *names: str, files: tuple[str, ...] = (), engine: str = "local") -> TaskRun:
     options = RunConfig(home=home, device="cpu", engine=engine, workers=2)
-    [done] = run([task], lambda one: parse_methods(names, files, one.network.name), options)
+    [done] = run([task], lambda one: parse_methods(names, files, one.setting), options)
     return done
 
 
@@ -270,9 +270,9 @@ def test_run_skip_oracles_starts_from_a_boards_originals(task: Task, tmp_path: P
     theirs = go(task, tmp_path / "theirs", "finetune")
     ours = RunConfig(home=tmp_path / "ours", device="cpu", engine="local", skip_oracles=True)
     with pytest.raises(UsageError, match="forgetbench pack pull test/mlp/mislabelled"):
-        run([task], lambda one: parse_methods(["finetune"], [], one.network.name), ours)
+        run([task], lambda one: parse_methods(["finetune"], [], one.setting), ours)
     assert import_originals(task, pack_of(theirs).folder, ours) == ImportedOriginals(3, ())
-    [done] = run([task], lambda one: parse_methods(["finetune"], [], one.network.name), ours)
+    [done] = run([task], lambda one: parse_methods(["finetune"], [], one.setting), ours)
     assert done.reference is None
     assert check_run(read_run(done.runs[0]), pack_of(theirs)) == []
     assert bits(tmp_path / "ours") == {

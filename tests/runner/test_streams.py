@@ -97,7 +97,7 @@ def go(task: Task, folder: Path, home: Path, *names: str, parameters: str = "") 
     (folder / "stepwise.py").write_text(STEPWISE)
     files = [] if names else [f"{folder / 'stepwise.py'}:Stepwise{parameters}"]
     options = RunConfig(home=home, device="cpu", engine="local")
-    [done] = run([task], lambda one: parse_methods(names, files, one.network.name), options)
+    [done] = run([task], lambda one: parse_methods(names, files, one.setting), options)
     return World(task, done, home)
 
 
@@ -217,7 +217,7 @@ def test_stream_table_has_a_line_per_request(world: World) -> None:
 def test_stream_table_other_task_has_none(tmp_path: Path, make_task: Callable[..., Task]) -> None:
     task = make_task("class", "classes = [3]", train=200)
     options = RunConfig(home=tmp_path, device="cpu", engine="local")
-    [done] = run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.network.name), options)
+    [done] = run([task], lambda one: parse_methods(["finetune:epochs=1"], [], one.setting), options)
     assert done.reference is not None
     assert read_run(done.runs[0]).manifest.steps == ()
     assert stream_table(done.reference, [read_run(done.runs[0])]) is None
@@ -274,6 +274,6 @@ def test_stream_failing_request_is_named(world: World, tmp_path: Path) -> None:
         "        if request.step == 1: raise ValueError('no luck')\n        return model\n"
     )
     options = RunConfig(home=world.home, device="cpu", engine="local")
-    [done] = run([world.task], lambda one: parse_methods([], [f"{file}:Bad"], one.network.name), options)
+    [done] = run([world.task], lambda one: parse_methods([], [f"{file}:Bad"], one.setting), options)
     manifest = read_run(done.runs[0]).manifest
     assert (manifest.status, manifest.reason) == ("failed", "request 2 of 3: ValueError: no luck")

@@ -21,7 +21,7 @@ from forgetbench.runner.config import RunConfig
 from forgetbench.runner.method_spec import MethodSpec, parse_methods
 from forgetbench.runner.run import run
 from forgetbench.store import Store
-from forgetbench.tasks.task import Task, read_task
+from forgetbench.tasks.task import Setting, Task, read_task
 from forgetbench.tuning.study import Trial
 from forgetbench.tuning.tune import TunedMethod, choose_trial, load_best, tune
 
@@ -58,7 +58,7 @@ def task(tmp_path: Path) -> Path:
 def go(task: Path, home: Path, *names: str, trials: int, files: tuple[str, ...] = ()) -> list[TunedMethod]:
     one = read_task(str(task))
     options = RunConfig(home=home, device="cpu", engine="local")
-    return tune(one, parse_methods(names, files, one.network.name), options, trials=trials)
+    return tune(one, parse_methods(names, files, one.setting), options, trials=trials)
 
 
 def record(found: list[TunedMethod]) -> list[list[Trial]]:
@@ -93,7 +93,7 @@ def test_tune_equal_budget_first_trial_is_defaults(task: Path, tmp_path: Path) -
 
 def test_load_best_takes_the_best_trial_and_its_cost(task: Path, tmp_path: Path) -> None:
     one, options = read_task(str(task)), RunConfig(home=tmp_path / "home", device="cpu", engine="local")
-    asked = parse_methods(("finetune", "gs-lora"), (), "mlp")
+    asked = parse_methods(("finetune", "gs-lora"), (), Setting("mlp"))
     with pytest.raises(UsageError, match=r"forgetbench tune test/mlp/mislabelled --method finetune --trials 10"):
         load_best(one, asked, options, "oracle-free")
     [finetune, _] = go(task, tmp_path / "home", "finetune", "gs-lora", trials=3)
@@ -105,13 +105,13 @@ def test_load_best_takes_the_best_trial_and_its_cost(task: Path, tmp_path: Path)
     assert (manifest.cost.tuning_trials, manifest.cost.tuning_selector) == (3, "oracle-free")
     assert read_run(done.runs[1]).manifest.status == "not-applicable"
     # the label asks for the same row again, without the study
-    [again] = parse_methods((manifest.row,), (), "mlp")
+    [again] = parse_methods((manifest.row,), (), Setting("mlp"))
     assert again.method.to_dict() == manifest.method.parameters
 
 
 def test_tune_oracle_selector_has_its_own_study(task: Path, tmp_path: Path) -> None:
     short, options = read_task(str(task)), RunConfig(home=tmp_path / "home", device="cpu", engine="local")
-    asked = parse_methods(("finetune",), (), "mlp")
+    asked = parse_methods(("finetune",), (), Setting("mlp"))
     with pytest.raises(UsageError, match="would favor doing nothing"):  # three epochs learn no wrong label by heart
         tune(short, asked, options, trials=1, selector="oracle", seeds=3)
     one = Task.model_validate({**short.model_dump(), "recipe": {"epochs": 80, "batch_size": 20, "lr": 0.1}})
@@ -173,11 +173,11 @@ def test_choose_trial_collapsed_is_the_last_resort() -> None:
 
 
 def test_method_spec_label_names_differences() -> None:
-    [plain] = parse_methods(("salun:epochs=2",), (), "cnn")
+    [plain] = parse_methods(("salun:epochs=2",), (), Setting("cnn"))
     other = type(plain.method).from_dict({**plain.method.to_dict(), "lr": 1.5e-05, "resample": True})
     row = MethodSpec.of(other).with_label_diff(plain)
     assert row.label == "salun:epochs=2,lr=1.5e-05,resample=True"
-    assert parse_methods((row.label,), (), "cnn")[0].method == other
+    assert parse_methods((row.label,), (), Setting("cnn"))[0].method == other
     assert row.named == ("epochs", "lr", "resample")
     assert plain.with_label_diff(plain).label == "salun:epochs=2"
 

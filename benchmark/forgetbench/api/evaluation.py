@@ -12,6 +12,7 @@ from forgetbench.api.board import BoardResult
 from forgetbench.api.methods import as_list, resolve_methods
 from forgetbench.api.progress import open_progress
 from forgetbench.api.tasks import load_task
+from forgetbench.errors import UsageError
 from forgetbench.evidence.run import read_run
 from forgetbench.runner.config import ProgressCallback, RunConfig
 
@@ -30,6 +31,7 @@ def evaluate(
     *,
     seeds: int | None = None,
     draws: int | None = None,
+    preset: str | None = None,
     tuned: bool = False,
     selector: Selector = "oracle-free",
     config: RunConfig | None = None,
@@ -48,6 +50,7 @@ def evaluate(
         task: Name of a task, path of a task file, or a task.
         seeds: Number of originals, and of oracles in each of the two sets; ranks need 6.
         draws: Number of forget sets.
+        preset: Run methods that are given by name with the values of a publication, such as ``"paper"``.
         tuned: Use the best hyper-parameters that `tune` found on this machine.
         selector: The selector that those were tuned with.
         config: Device, worker processes and folders; nothing in it changes a result.
@@ -67,7 +70,7 @@ def evaluate(
     """
     loaded = load_task(task, seeds=seeds, draws=draws)
     [board] = evaluate_tasks(
-        as_list(methods), [loaded], tuned=tuned, selector=selector, config=config, progress=progress
+        as_list(methods), [loaded], preset=preset, tuned=tuned, selector=selector, config=config, progress=progress
     )
     return board
 
@@ -76,6 +79,7 @@ def evaluate_tasks(
     methods: Sequence[MethodLike],
     tasks: Sequence[Task],
     *,
+    preset: str | None = None,
     tuned: bool = False,
     selector: Selector = "oracle-free",
     config: RunConfig | None = None,
@@ -94,9 +98,11 @@ def evaluate_tasks(
     from forgetbench.tuning.tune import load_best
 
     chosen = config or RunConfig()
+    if preset is not None and tuned:
+        raise UsageError("Give either a preset or tuned values, not both: a preset leaves nothing to tune.")
 
     def specs(task: Task) -> list[MethodSpec]:
-        found = resolve_methods(methods, task, chosen.home)
+        found = resolve_methods(methods, task, chosen.home, preset)
         return load_best(task, found, chosen, selector) if tuned else found
 
     with open_progress(progress) as callback, _without_main_file():
@@ -161,8 +167,6 @@ def tune_tasks(
         ForgetBenchError: See `tune`.
     """
     from importlib.util import find_spec
-
-    from forgetbench.errors import UsageError
 
     if find_spec("optuna") is None:
         raise UsageError("Tuning needs optuna: pip install 'forgetbench[tune]'.")

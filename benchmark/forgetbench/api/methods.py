@@ -146,13 +146,16 @@ def as_list(methods: MethodLike | Iterable[MethodLike]) -> list[MethodLike]:
     return [methods] if single else list(methods)  # type: ignore[arg-type, list-item]
 
 
-def resolve_methods(methods: Sequence[MethodLike], task: Task, folder: Path) -> list[MethodSpec]:
+def resolve_methods(
+    methods: Sequence[MethodLike], task: Task, folder: Path, preset: str | None = None
+) -> list[MethodSpec]:
     """The specifications of methods for a task.
 
     Args:
         methods: Names, instances, classes or specifications.
-        task: The task: its network may have defaults of its own.
+        task: The task: a method may have defaults and presets for it.
         folder: ForgetBench's folder; sources of notebook classes are written below it.
+        preset: The preset of every method that is given by a name without one.
 
     Raises:
         UsageError: A name or hyper-parameter is wrong, a method is given twice, or a source cannot be found.
@@ -162,7 +165,7 @@ def resolve_methods(methods: Sequence[MethodLike], task: Task, folder: Path) -> 
     specs = [method for method in methods if isinstance(method, MethodSpec)]
     texts = [method_text(method, folder, task.network.name) for method in methods if not isinstance(method, MethodSpec)]
     files = [text for text in texts if is_method_file(text)]
-    found = specs + parse_methods([text for text in texts if text not in files], files, task.network.name)
+    found = specs + parse_methods([text for text in texts if text not in files], files, task.setting, preset)
     check_distinct(found)
     return found
 

@@ -45,7 +45,7 @@ def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None 
     Raises:
         UsageError: The image set or an option is wrong.
     """
-    [done] = run([task], lambda one: parse_methods(["sentinels"], [], one.network.name), options, watcher)
+    [done] = run([task], lambda one: parse_methods(["sentinels"], [], one.setting), options, watcher)
     if done.reference is None:
         raise UsageError("An audit needs the oracles: omit --skip-oracles.")
     scorer = options.results.scorer(done.reference.without_audit)

@@ -156,6 +156,7 @@ def _dataset(name: str) -> Description:
 def _method(name: str) -> Description:
     from forgetbench.methods import methods, network_defaults
     from forgetbench.methods._docs import searched
+    from forgetbench.methods._presets import presets
     from forgetbench.networks import networks
 
     cls = methods.get(name)
@@ -165,7 +166,17 @@ def _method(name: str) -> Description:
         for each in cls.parameters()
     ]
     fields = {**_dump(cls.card), "network_defaults": defaults}
-    return Description(fields, {"hyper-parameters": [asdict(each) for each in parameters]})
+    settings = [
+        {
+            "preset": each.name,
+            "for": each.where,
+            "values": each.parameters,
+            "source": each.source,
+            "differs": each.differs,
+        }
+        for each in presets(cls.card.name)
+    ]
+    return Description(fields, {"hyper-parameters": [asdict(each) for each in parameters], "presets": settings})
 
 
 def _metric(name: str) -> Description:

@@ -1,4 +1,4 @@
-"""The commands run, score, audit and check-method."""
+"""The commands run, plan, score, audit and check-method."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def add_commands(app: App) -> None:
     """Add this module's commands."""
     app.command(run)
+    app.command(plan)
     app.command(score)
     app.command(audit)
     app.command(check_method, name="check-method")
@@ -32,6 +33,7 @@ def run(
     seeds: int | None = None,
     draws: int | None = None,
     forget_indices: Path | None = None,
+    preset: str | None = None,
     tuned: Flag = False,
     selector: Selector = "oracle-free",
     keep_models: Flag = False,
@@ -49,6 +51,7 @@ def run(
         seeds: Number of originals, and of oracles in each of the two sets; ranks need 6.
         draws: Number of forget sets.
         forget_indices: Use a custom forget set (.npy/.json/.txt of row indices); creates a separate board.
+        preset: Run every method with the values of a publication, such as `paper`; `show method` prints the presets.
         tuned: Use the best hyper-parameters that `forgetbench tune` found; the row shows the number of trials.
         keep_models: Keep the weights of unlearned models in the store.
         measure_relearning: On erase boards, measure how fast the forget set is learned again. Keeps the models.
@@ -59,10 +62,37 @@ def run(
 
     tasks = find_tasks(task, seeds=seeds, draws=draws, forget_indices=forget_indices)
     config = options.config(keep_models=keep_models, measure_relearning=measure_relearning, skip_oracles=skip_oracles)
-    boards = evaluate_tasks(methods.names, tasks, tuned=tuned, selector=selector, config=config)
+    boards = evaluate_tasks(methods.names, tasks, preset=preset, tuned=tuned, selector=selector, config=config)
     if not skip_oracles:
         print_tables([table for board in boards for table in board.tables], "json" if json else "table")
     print_note("\n".join(f"evidence: {folder}" for board in boards for folder in board.runs))
+
+
+def plan(
+    task: str,
+    *,
+    methods: MethodOptions = METHODS,
+    preset: str | None = None,
+    options: RunOptions = RUN,
+    json: Json = False,
+) -> None:
+    """Print the exact values that methods would be run with, and where they come from. Runs nothing.
+
+    Example: forgetbench plan cifar20/resnet18/subclass --preset paper
+
+    Args:
+        task: Name of a task, or path of a task file.
+        preset: The preset of every method that is named without one, such as `paper`.
+    """
+    from forgetbench import plan as plan_methods
+
+    rows = plan_methods(methods.names, task, preset=preset, config=options.config())
+    if json:
+        print_json([row._asdict() for row in rows])
+        return
+    values = [", ".join(f"{name}={value}" for name, value in row.parameters.items()) for row in rows]
+    cells = [(row.label, text, row.source, row.differs) for row, text in zip(rows, values, strict=True)]
+    print_table(task, ("method", "hyper-parameters", "source", "differs"), cells)
 
 
 def score(

@@ -52,11 +52,11 @@ def _require_task(task: str | None, source: str) -> str:
 
 def _run_method(source: str, server: str, name: str, config: RunConfig, progress: ProgressCallback) -> Path:
     task = read_task(name)
-    parse_methods([], [source], task.network.name)  # check the file and its parameters before anything is sent
+    parse_methods([], [source], task.setting)  # check the file and its parameters before anything is sent
     with LeaderboardClient(server) as client:
         client.whoami()
         task, config = pull_board(name, server, config)
-        [done] = run([task], lambda one: parse_methods([], [source], one.network.name), config, progress)
+        [done] = run([task], lambda one: parse_methods([], [source], one.setting), config, progress)
     manifest = read_run(done.runs[0]).manifest
     if manifest.status != "ok":
         raise ForgetBenchError(f"{manifest.row} did not complete ({manifest.status}): {manifest.reason}")

@@ -90,7 +90,7 @@ def record_reference(
         The file.
     """
     task = task.with_counts(seeds=seeds)
-    defaults = parse_methods(methods, [], task.network.name)
+    defaults = parse_methods(methods, [], task.setting)
     outcomes = tune(task, defaults, config, trials=trials, progress=progress)
     tuned = [outcome.spec for outcome in outcomes]
     labels = {spec.label for spec in tuned}
@@ -149,7 +149,7 @@ def reproduce(
     specs = [
         replace(spec, trials=row.trials, selector=row.selector)
         for row in selected
-        for spec in parse_methods([row.label], [], task.network.name)
+        for spec in parse_methods([row.label], [], task.setting)
     ]
     separate = replace(config, home=config.home / "reproduced")
     [done] = run([task], lambda _: specs, separate, progress)
@@ -198,8 +198,10 @@ def _compared(
     pairs = [recorded[name] for name in REFERENCES] + list(selected)
     changed = {}
     for row, spec in zip(selected, specs, strict=True):
-        names = sorted({*spec.parameters, *row.parameters})
-        values = {name: (row.parameters.get(name), spec.parameters.get(name)) for name in names}
+        # a hyper-parameter that is younger than the record has the value that the method then had: its default
+        recorded_values = {**spec.kind().to_dict(), **row.parameters}
+        names = sorted({*spec.parameters, *recorded_values})
+        values = {name: (recorded_values.get(name), spec.parameters.get(name)) for name in names}
         changed[row.label] = {name: pair for name, pair in values.items() if pair[0] != pair[1]}
     comparisons = sum(len(row.pseudo) for row in pairs)
     differences: list[Difference] = []

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +15,15 @@ from forgetbench.errors import UsageError
 from forgetbench.fingerprints import method_fingerprint
 from forgetbench.method_label import MethodFile, MethodLabel
 from forgetbench.methods import load_method_file, methods, parse_method, parse_method_file
+from forgetbench.methods._presets import find_preset
 from forgetbench.store import JsonObject, digest
 
 if TYPE_CHECKING:  # importing it takes torch, which is not needed to submit a finished run
     from forgetbench.methods.base import Method
     from forgetbench.options import Scalar
+    from forgetbench.tasks.task import Setting
+
+_log = logging.getLogger(__name__)
 
 Selector = Literal["none", "oracle-free", "oracle"]
 
@@ -68,8 +73,9 @@ class MethodSpec:
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The hyper-parameters that the label names."""
-        return MethodLabel.parse(self.label).parameters
+        """The hyper-parameters that the label gives; a preset gives all of them."""
+        given = MethodLabel.parse(self.label).parameters
+        return tuple(self.parameters) if "preset" in given else given
 
     @property
     def key(self) -> str:
@@ -123,14 +129,17 @@ class MethodSpec:
         return ["--method-file", self.file + (f":{values}" if values else "")]
 
 
-def parse_methods(names: Sequence[str], files: Sequence[str], network: str) -> list[MethodSpec]:
+def parse_methods(
+    names: Sequence[str], files: Sequence[str], setting: Setting, preset: str | None = None
+) -> list[MethodSpec]:
     """The rows that a command line names.
 
     Args:
         names: ``name[:parameter=value,...]``; ``all`` is every method, ``sentinels`` are those of the audit. The
             reference rows (none, retrain) are part of every board, so naming them adds nothing.
         files: ``file.py:Class[:parameter=value,...]``.
-        network: The task's network, for which a method may have defaults of its own.
+        setting: The task's; it decides which defaults and presets of a method apply.
+        preset: The preset of every method that is named without one; of ``all``, methods without it are left out.
 
     Raises:
         UsageError: A name, file or hyper-parameter is wrong, or a row is named twice.
@@ -140,9 +149,14 @@ def parse_methods(names: Sequence[str], files: Sequence[str], network: str) -> l
         selected = [name]
         if name in ("all", "sentinels"):
             selected = [known for known in methods.names() if _is_row(known, sentinel=name == "sentinels")]
+            if preset is not None and name == "all":
+                selected = _with_preset(selected, preset, setting)
         for text in selected:
-            method = parse_method(text, network)
-            specs.append(MethodSpec.of(method, _label(method, MethodLabel.parse(text).values)))
+            label = MethodLabel.parse(text)
+            if preset is not None and methods.get(label.name).card.is_contestant and "preset" not in label.parameters:
+                label = label._replace(values=",".join(filter(None, [f"preset={preset}", label.values])))
+            method = parse_method(str(label), setting)
+            specs.append(MethodSpec.of(method, _label(method, label.values)))
     for text in files:
         method = parse_method_file(text)
         file = MethodFile.parse(text)
@@ -174,6 +188,24 @@ def _label(method: Method, values: str) -> str:
     """The row's label: the method's name and the given hyper-parameters, both by their present names."""
     parts = [method.current_assignment(part) for part in values.split(",") if part.strip()]
     return str(MethodLabel(method.card.name, ",".join(parts)))
+
+
+def _with_preset(names: Sequence[str], preset: str, setting: Setting) -> list[str]:
+    """The methods that have a preset for a task; the others are named in a warning.
+
+    Raises:
+        UsageError: No method has it.
+    """
+    found = [name for name in names if find_preset(name, preset, setting) is not None]
+    place = f"network {setting.network}, image set {setting.image_set} and scenario {setting.scenario}"
+    if not found:
+        raise UsageError(
+            f"No method has a preset {preset!r} for {place}. `forgetbench show method NAME` prints a method's presets."
+        )
+    if len(found) < len(names):
+        missing = ", ".join(name for name in names if name not in found)
+        _log.warning("These methods have no preset %s for %s, and are left out: %s", preset, place, missing)
+    return found
 
 
 def _is_row(name: str, *, sentinel: bool) -> bool:

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -48,6 +48,17 @@ class Choice(Section):
         if "table" in options:
             options["table"] = Path(str(options["table"])).name
         return {"name": self.name, "options": options}
+
+
+class Setting(NamedTuple):
+    """What of a task decides which defaults and presets of a method apply."""
+
+    network: str = ""
+    """Name of the network."""
+    image_set: str = ""
+    """Name of the image set."""
+    scenario: str = ""
+    """Name of the scenario."""
 
 
 class Task(Section):
@@ -107,6 +118,11 @@ class Task(Section):
         silent = {"title", "description", "tier", "track", "draws", "seeds"}
         whole = self.model_dump(mode="json", exclude=silent, exclude_defaults=True)
         return digest({**whole, **self._shaping()})
+
+    @property
+    def setting(self) -> Setting:
+        """What decides which defaults and presets of a method apply."""
+        return Setting(self.network.name, self.image_set.name, self.scenario.name)
 
     def public(self) -> JsonObject:
         """The task without paths on this machine, ready for JSON."""

@@ -1,0 +1,79 @@
+"""What a run would do, before it does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from forgetbench.api.methods import as_list, resolve_methods
+from forgetbench.api.tasks import load_task
+from forgetbench.method_label import MethodLabel
+from forgetbench.runner.config import RunConfig
+
+if TYPE_CHECKING:
+    from forgetbench.api.methods import MethodLike
+    from forgetbench.options import Scalar
+    from forgetbench.runner.method_spec import MethodSpec
+    from forgetbench.tasks.task import Setting, Task
+
+
+class PlannedMethod(NamedTuple):
+    """One row of a board that is not run yet."""
+
+    label: str
+    """The row's name."""
+    parameters: Mapping[str, Scalar]
+    """The value of every hyper-parameter."""
+    source: str
+    """Where the values come from."""
+    differs: str
+    """What the publication of a preset did that no hyper-parameter expresses; "" if nothing."""
+
+
+def plan(
+    methods: MethodLike | Iterable[MethodLike],
+    task: str | Path | Task,
+    *,
+    preset: str | None = None,
+    config: RunConfig | None = None,
+) -> list[PlannedMethod]:
+    """The exact values that methods would be run with on a task, and where they come from. Runs nothing.
+
+    Args:
+        methods: One or several methods (see `evaluate`).
+        task: Name of a task, path of a task file, or a task.
+        preset: The preset of every method that is given by name without one.
+        config: Folders; sources of notebook classes are written below its home.
+
+    Returns:
+        One entry per row, in the order given.
+
+    Raises:
+        UsageError: A task, method, hyper-parameter or preset is wrong.
+
+    Example:
+        >>> [row] = plan("ssd:preset=paper", "cifar20/resnet18/subclass")
+        >>> row.parameters["alpha"]
+        10.0
+    """
+    loaded = load_task(task)
+    specs = resolve_methods(as_list(methods), loaded, (config or RunConfig()).home, preset)
+    return [_planned(spec, loaded.setting) for spec in specs]
+
+
+def _planned(spec: MethodSpec, setting: Setting) -> PlannedMethod:
+    from forgetbench.methods import network_defaults
+    from forgetbench.methods._presets import find_preset
+
+    given = MethodLabel.parse(spec.label).assignments
+    name = given.pop("preset", None)
+    preset = find_preset(spec.name, name, setting) if name is not None and spec.file is None else None
+    if preset is not None:
+        base = f"preset {preset.name}: {preset.source}"
+    elif spec.file is None and network_defaults(spec.name, setting.network):
+        base = f"defaults for {setting.network}"
+    else:
+        base = "defaults"
+    source = f"{', '.join(given)} as given; otherwise {base}" if given else base
+    return PlannedMethod(spec.label, spec.parameters, source, preset.differs if preset else "")
