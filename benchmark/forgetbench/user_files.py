@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,35 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{path} is not in UTF-8 (line {line}), as TOML must be. Save the file as UTF-8.") from error
+
+
+def describe_file(path: Path) -> str:
+    """Say what a file is, as `describe_content` does; recognizes files of arrays and of weights.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as stream:
+        content = stream.read(1024)
+        size = stream.seek(0, 2)
+    length = int.from_bytes(content[:8], "little")
+    if content[8:9] == b"{" and length < size:
+        return "a file of safetensors"
+    if not content.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return describe_content(content)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return "a damaged zip archive: copy it from its source again"
+    last = {name.rpartition("/")[2] for name in names}
+    kinds = {
+        "a TorchScript archive, which contains code": "constants.pkl" in last,
+        "a torch archive (torch.save)": "data.pkl" in last,
+        "an empty zip archive": not names,
+        "an archive of numpy arrays (.npz)": all(name.endswith(".npy") for name in names),
+    }
+    return next((kind for kind, holds in kinds.items() if holds), "a zip archive: unpack it")
 
 
 def describe_content(content: bytes) -> str:

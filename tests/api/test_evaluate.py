@@ -224,6 +224,9 @@ class Interrupt:
     def end(self, task: str) -> None:
         pass
 
+    def note(self, text: str) -> None:
+        pass
+
 
 def test_interrupted_evaluate_resumes(task_file: Path, tmp_path: Path) -> None:
     config = fb.RunConfig(device="cpu", engine="local", home=tmp_path / "interrupted")

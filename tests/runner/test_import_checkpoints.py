@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def test_import_wrong_files_are_named(task: Task, options: RunConfig, checkpoint
     with pytest.raises(UsageError, match=r"d0-s1.safetensors is the same file as d0-s0.safetensors"):
         import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
     (checkpoints / "d0-s1.safetensors").write_bytes(b"no such thing")
-    with pytest.raises(UsageError, match="is not a readable safetensors file"):
+    with pytest.raises(UsageError, match=r"d0-s1.safetensors cannot be read as weights: it is neither safetensors nor"):
         import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
     (checkpoints / "d0-s1.safetensors").unlink()
     with pytest.raises(UsageError, match=r"lacks d0-s1.safetensors"):
@@ -163,6 +164,29 @@ def test_import_any_name_is_a_row_of_its_own(task: Task, options: RunConfig, che
     assert [read_run(path).manifest.row for path in made] == names
     assert import_checkpoints(task, checkpoints, ExternalMethod("me\u0301"), options) == made[4]  # composed é
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_import_reads_what_the_checkpoint_option_reads(task: Task, options: RunConfig, checkpoints: Path) -> None:
+    plain = read_run(import_checkpoints(task, checkpoints, ExternalMethod("plain"), options))
+    states = {path: load_file(path) for path in sorted(checkpoints.iterdir())}
+    for number, (path, state) in enumerate(states.items()):
+        path.unlink()
+        name = path.with_suffix((".pt", ".pth", ".bin", ".ckpt")[number % 4])
+        torch.save({"model_state_dict": {f"module._orig_mod.{key}": one for key, one in state.items()}}, name)
+    torch.save({"lr": 0.1}, checkpoints / "optimizer.pt")
+    wrapped = read_run(import_checkpoints(task, checkpoints, ExternalMethod("wrapped"), options))
+    for first, second in zip(plain.manifest.models, wrapped.manifest.models, strict=True):
+        assert first.arrays == second.arrays
+    shutil.copyfile(checkpoints / "d0-s0.pt", checkpoints / "d0-s0.bin")
+    with pytest.raises(UsageError, match=r"contains both d0-s0.bin and d0-s0.pt. Remove one"):
+        import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
+
+
+def test_import_torchscript_says_what_to_save(task: Task, options: RunConfig, checkpoints: Path) -> None:
+    with zipfile.ZipFile(checkpoints / "d0-s0.safetensors", "w") as archive:
+        archive.writestr("m/constants.pkl", "")
+    with pytest.raises(UsageError, match=r"d0-s0.safetensors .* a TorchScript archive.*torch.jit.load"):
+        import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
 
 
 @pytest.mark.parametrize(

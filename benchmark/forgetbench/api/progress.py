@@ -92,6 +92,10 @@ class ProgressBar:
         self._show(force=True)
         self._log(f"{task}: done, {self._trained} models computed, {self._jobs - self._trained} jobs from the store")
 
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
     def _show(self, *, force: bool = False) -> None:
         if self._notebook is not None and self._task is not None:
             self._notebook.update(self._progress, force=force)

@@ -7,6 +7,7 @@ states.
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import unicodedata
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 FAMILY = "observed"
 """The family of imported rows."""
+_PLACE = re.compile(r"d\d+-s\d+")
+"""Name of a checkpoint's file without its ending."""
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 """Unicode categories of characters that no name shows; joiners (Cf) are part of words in some scripts."""
 
@@ -120,7 +123,8 @@ def import_checkpoints(task: Task, checkpoints: Path, method: ExternalMethod, co
 
     Args:
         task: The task with its counts of seeds and draws.
-        checkpoints: A folder of state dicts, ``d<draw>-s<seed>.safetensors``, one for each draw and seed.
+        checkpoints: A folder of state dicts, ``d<draw>-s<seed>.safetensors`` (or ``.pt``, ``.pth``, ``.bin``,
+            ``.ckpt``), one for each draw and seed, as option ``checkpoint`` of a network reads them.
         method: The row.
         config: Where and how.
 
@@ -183,27 +187,31 @@ def _files(task: Task, folder: Path) -> dict[tuple[int, int], Path]:
     Raises:
         UsageError: The folder does not exist, a file is missing, or there is one too many.
     """
+    from forgetbench.networks.pretrained import SUFFIXES
+
     if not folder.is_dir():
         raise UsageError(f"Folder {folder} does not exist. Give the folder of the checkpoints.")
-    files = {
-        (draw, seed): folder / f"d{draw}-s{seed}.safetensors"
-        for draw in range(task.draws)
-        for seed in range(task.seeds)
-    }
-    missing = [path.name for path in files.values() if not path.is_file()]
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in SUFFIXES and (_PLACE.fullmatch(path.stem) or path.suffix == ".safetensors"):
+            found.setdefault(path.stem, []).append(path)
+    twice = next((paths for paths in found.values() if len(paths) > 1), None)
+    if twice:
+        raise UsageError(f"{folder} contains both {' and '.join(path.name for path in twice)}. Remove one.")
+    names = {(draw, seed): f"d{draw}-s{seed}" for draw in range(task.draws) for seed in range(task.seeds)}
+    missing = [f"{name}.safetensors" for name in names.values() if name not in found]
     if missing:
         raise UsageError(
             f"{folder} lacks {', '.join(missing)}: one state dict is needed for each of {task.draws} draws and "
-            f"{task.seeds} seeds. Add the files, or change --draws and --seeds."
+            f"{task.seeds} seeds ({', '.join(SUFFIXES)}). Add the files, or change --draws and --seeds."
         )
-    known = {path.name for path in files.values()}
-    extra = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in known)
+    extra = sorted(path.name for stem, [path] in found.items() if stem not in names.values())
     if extra:
         raise UsageError(
             f"{folder} also contains {', '.join(extra)}, but the run has {task.draws} draws and {task.seeds} seeds. "
             "Raise --seeds or --draws, or remove the files."
         )
-    return files
+    return {place: found[name][0] for place, name in names.items()}
 
 
 def _originals(context: TaskContext, task: Task) -> list[tuple[Path, str]]:
@@ -239,15 +247,13 @@ def _load(context: TaskContext, path: Path) -> nn.Module:
     Raises:
         UsageError: It is no state dict of this network, or contains values that are not finite.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from forgetbench.networks.pretrained import network_names, read_state
 
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
     network = context.data.network_spec.build(0, load_weights=False)
-    problems = _state_dict_errors(state, network.state_dict())
+    state, expected = network_names(network, read_state(path)), network.state_dict()
+    if not any(name in state for name in ("mean", "std")):  # a file in the format of timm
+        state |= {name: expected[name] for name in ("mean", "std")}
+    problems = _state_dict_errors(state, expected)
     if problems:
         raise UsageError(f"{path.name} does not fit the network of {context.task.name}: {'; '.join(problems)}.")
     network.load_state_dict(state)
@@ -264,6 +270,11 @@ def _state_dict_errors(state: dict[str, Tensor], expected: dict[str, Tensor]) ->
         f"{name} has shape {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
         for name in common
         if state[name].shape != expected[name].shape
+    ][:5]
+    problems += [
+        f"{name} has type {state[name].dtype}, expected {expected[name].dtype}"
+        for name in common
+        if state[name].is_complex() or state[name].is_floating_point() != expected[name].is_floating_point()
     ][:5]
     problems += [
         f"{name} contains values that are not finite"

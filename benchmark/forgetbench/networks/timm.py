@@ -110,10 +110,13 @@ def _architecture(name: str) -> type[TimmArchitecture]:
 class TimmBody(Body):
     """A model of timm without its classifier."""
 
+    new_stem: str | None
+    """Name of the first convolution if it was newly made for small images."""
+
     def __init__(self, model: nn.Module, shape: ImageShape, stem: str | None, enlarge: int | None) -> None:
         super().__init__()
         self.model = model
-        self._channels, self._new_stem, self._enlarge = shape.channels, stem, enlarge
+        self._channels, self.new_stem, self._enlarge = shape.channels, stem, enlarge
         self.similar_to = _similar_network(self.blocks)
         name = model.pretrained_cfg["architecture"]  # type: ignore[index]
         try:
@@ -154,8 +157,11 @@ class TimmBody(Body):
         key = f"{first}.weight"
         if key in converted and converted[key].ndim == 4 and converted[key].shape[1] == 3 != self._channels:
             converted[key] = adapt_input_conv(self._channels, converted[key])
-        if self._new_stem:
-            converted[f"{self._new_stem}.weight"] = self.model.get_parameter(f"{self._new_stem}.weight")
+        if self.new_stem:
+            name = f"{self.new_stem}.weight"
+            stem = self.model.get_parameter(name)
+            if name in converted and converted[name].shape != stem.shape:
+                converted[name] = stem
         return {f"model.{name}": tensor for name, tensor in converted.items()}
 
 

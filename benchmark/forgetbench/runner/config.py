@@ -25,6 +25,9 @@ class ProgressCallback(Protocol):
     def end(self, task: str) -> None:
         """A task ended."""
 
+    def note(self, text: str) -> None:
+        """Something that does not stop the task, but that a reader of its results should know."""
+
 
 class NullProgress:
     """A progress callback that does nothing."""
@@ -36,6 +39,9 @@ class NullProgress:
         """Do nothing."""
 
     def end(self, task: str) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
         """Do nothing."""
 
 

@@ -154,6 +154,8 @@ class PreparedTask:
     """Draw -> subset -> SHA-256 of its row numbers."""
     image_set: dict[str, str]
     """Name, title, license, homepage and SHA-256 of the image set."""
+    notices: tuple[str, ...] = ()
+    """What a reader of the results should know, such as weights of a checkpoint that were not loaded."""
     from_cache: bool = True
     """Whether the result was in the store already."""
 

@@ -47,6 +47,8 @@ STREAM_OF_ROLE: dict[Role, str] = {
 
 def prepare_task(job: PrepareJob) -> PreparedTask:
     """Load the image set, draw the splits, store the labels, and check which methods apply, before any training."""
+    from forgetbench.networks.pretrained import start_notice
+
     context = load_context(job.task, job.env)
     data, draws = context.data, range(job.task.draws)
     labels = []
@@ -81,6 +83,7 @@ def prepare_task(job: PrepareJob) -> PreparedTask:
             "homepage": card.homepage,
             "sha256": data.partition.sha256,
         },
+        notices=tuple(filter(None, [start_notice(data.network_spec)])),
     )
 
 
