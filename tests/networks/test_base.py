@@ -15,7 +15,7 @@ from forgetbench.errors import UsageError
 from forgetbench.networks import build_network, networks
 
 CASES = [("cnn", 8), ("cnn", 28), ("cnn", 64), ("mlp", 8), ("mlp", 32), ("resnet18", 32), ("vit", 8), ("vit", 28)]
-CASES += [("resnet9", 12), ("resnet9", 32), ("fast", 12), ("fast", 32)]
+CASES += [("resnet9", 12), ("resnet9", 32), ("fast", 12), ("fast", 32), ("lenet", 16), ("lenet", 32)]
 
 
 @pytest.mark.parametrize(("name", "size"), CASES)

@@ -10,6 +10,7 @@ import pytest
 from forgetbench.errors import UsageError
 from forgetbench.runner.context import TaskContext
 from forgetbench.runner.data import ExecutionEnv
+from forgetbench.tasks import task as tasks
 from forgetbench.tasks.task import Task, find_tasks, names, read_task
 
 TOML = """
@@ -38,7 +39,8 @@ def test_catalog_every_task_is_valid(name: str) -> None:
     task = read_task(name)
     assert task.name == name
     assert task.title
-    assert name.startswith(f"{task.image_set.name}/{task.network.name}/")
+    network = "vit-b16" if task.network.name.startswith("timm/vit_base_patch16_224.") else task.network.name
+    assert name.startswith(f"{task.image_set.name}/{network}/")
 
 
 def test_task_key_covers_only_what_shapes_a_model(tmp_path: Path) -> None:
@@ -168,3 +170,37 @@ def test_find_tasks_by_name_pattern_and_path(tmp_path: Path) -> None:
         find_tasks(["mnist/*"])
     with pytest.raises(UsageError, match="does not exist"):
         find_tasks(["nowhere.toml"])
+
+
+VARIANTS = """
+title = "Rockets"
+variant = "rocket"
+image_set.name = "digits"
+network.name = "cnn"
+recipe = {}
+scenario = { name = "class", options = { classes = [1], count = 2 } }
+[variants.sea]
+title = "Sea"
+scenario.options.classes = [2]
+"""
+
+
+def test_a_catalog_file_can_have_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "CATALOG", tmp_path)
+    (tmp_path / "class.toml").write_text(VARIANTS)
+    (tmp_path / "class-rocket.toml").write_text(VARIANTS.replace("rocket", "own"))
+    (tmp_path / "plain-10.toml").write_text(VARIANTS.replace('"rocket"', '"10"').replace("sea]", "50]"))
+    assert tasks.names() == ["class", "class-rocket", "class-rocket-sea", "class-sea", "plain-10", "plain-50"]
+    sea = tasks.read_task("class-sea")
+    assert (sea.title, sea.scenario.options) == ("Sea", {"classes": [2], "count": 2})
+    assert tasks.read_task("class-rocket-own").name == "class-rocket"
+    assert tasks.read_task("plain-50").scenario.options["classes"] == [2]
+
+
+def test_published_classes_are_variants_of_one_file() -> None:
+    rocket = tasks.read_task("cifar20/resnet18/subclass-rocket")
+    assert rocket == tasks.read_task("cifar20/resnet18/subclass")
+    for name in ("mushroom", "baby", "lamp", "sea"):
+        task = tasks.read_task(f"cifar20/resnet18/subclass-{name}")
+        assert task.scenario.options == {"subclasses": [name]}
+        assert (task.recipe, task.network) == (rocket.recipe, rocket.network)

@@ -1,10 +1,10 @@
-"""Tasks: image set, network, training recipe and scenario, read from TOML; the catalog has one file per task."""
+"""Tasks: image set, network, training recipe and scenario, read from TOML; the catalog has a file per task or variants."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -176,8 +176,40 @@ class Task(Section):
 
 def names(pattern: str = "*") -> list[str]:
     """Names of the catalog's tasks that match a wildcard pattern, sorted."""
-    found = (str(path.relative_to(CATALOG).with_suffix("")) for path in CATALOG.rglob("*.toml"))
-    return sorted(fnmatch.filter(found, pattern))
+    return sorted(fnmatch.filter(_catalog(CATALOG)[0], pattern))
+
+
+@cache
+def _catalog(folder: Path) -> tuple[Mapping[str, tuple[Path, JsonObject]], Mapping[str, str]]:
+    """The catalog's tasks: name -> file and content; and second names -> names.
+
+    A file of name N has one task, N. With tables ``[variants.V]`` it also has tasks N-V, which differ from it in the
+    values of these tables; ``variant = "W"`` says which variant N itself is, so that N-W is a second name of it. A file
+    of name N-W has the tasks N-W and N-V.
+    """
+    tasks: dict[str, tuple[Path, JsonObject]] = {}
+    second: dict[str, str] = {}
+    for path in sorted(folder.rglob("*.toml")):
+        content = read_toml(path)
+        name = str(path.relative_to(folder).with_suffix(""))
+        variants = content.pop("variants", {})
+        own = f"-{content.pop('variant', '')}"
+        stem = name.removesuffix(own)
+        if variants and stem == name:
+            second[name + own] = name
+        tasks[name] = (path, {**content, "name": name})
+        for variant, changes in variants.items():
+            tasks[f"{stem}-{variant}"] = (path, {**_merged(content, changes), "name": f"{stem}-{variant}"})
+    return tasks, second
+
+
+def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> JsonObject:
+    """The content with changed values; tables are merged."""
+    merged = dict(content)
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(content.get(name), dict)
+        merged[name] = _merged(content[name], value) if both else value
+    return merged
 
 
 def read_task(name: str) -> Task:
@@ -190,11 +222,12 @@ def read_task(name: str) -> Task:
         path = Path(name)
         if not path.is_file():
             raise UsageError(f"Task file {name} does not exist.")
-        return _parse(path, {})
-    path = CATALOG / f"{name}.toml"
-    if name not in names():
+        return _parse(path, read_toml(path))
+    tasks, second_names = _catalog(CATALOG)
+    name = second_names.get(name, name)
+    if name not in tasks:
         raise UsageError(unknown("task", name, names()) + " Give a custom task by the path of its file, my-task.toml.")
-    return _parse(path, {"name": name})
+    return _parse(*tasks[name])
 
 
 def find_tasks(patterns: Iterable[str]) -> list[Task]:
@@ -216,9 +249,9 @@ def find_tasks(patterns: Iterable[str]) -> list[Task]:
     return list(tasks.values())
 
 
-def _parse(path: Path, known: JsonObject) -> Task:
+def _parse(path: Path, content: JsonObject) -> Task:
     try:
-        return Task.model_validate({**read_toml(path), **known})
+        return Task.model_validate(content)
     except ValidationError as error:
         raise UsageError(f"Task file {path}: {_explain(error)}") from error
 
