@@ -1,4 +1,4 @@
-"""Tasks: image set, network, training recipe and scenario, read from TOML; the catalog has a file per task or variants."""
+"""Tasks: image set, network, recipe and scenario, read from TOML; the catalog has one file per group of variants."""
 
 from __future__ import annotations
 
