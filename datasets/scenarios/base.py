@@ -195,7 +195,7 @@ def resolve_number(owner: str, kind: str, value: str | int, names: Sequence[str]
     """Return the number of a class or person, given by name, or by number if no name is a number.
 
     If names are numbers themselves, '10' always means the class of that name and never the class number 10: forgetting
-    another class than intended would look like success.
+    another class than intended would look like success. '#10' always means the number.
 
     Args:
         owner: The scenario, for messages.
@@ -209,6 +209,8 @@ def resolve_number(owner: str, kind: str, value: str | int, names: Sequence[str]
     name = str(value)
     if name in names:
         return list(names).index(name)
+    if name.startswith("#") and name[1:].isdecimal() and int(name[1:]) < len(names):
+        return int(name[1:])
     if name.isdecimal() and int(name) < len(names) and not any(known.isdecimal() for known in names):
         return int(name)
     raise UsageError(f"{owner}: {unknown(kind, name, list(names))}")

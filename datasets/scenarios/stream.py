@@ -10,7 +10,13 @@ import numpy as np
 from forgetbench.datasets._sampling import connected_groups, random_order, take_ranked_groups
 from forgetbench.datasets.base import make_rng
 from forgetbench.datasets.scenarios import scenarios
-from forgetbench.datasets.scenarios.base import Scenario, Split, completely_forgotten_classes, forget_count
+from forgetbench.datasets.scenarios.base import (
+    Scenario,
+    Split,
+    completely_forgotten_classes,
+    forget_count,
+    resolve_number,
+)
 from forgetbench.datasets.scenarios.classes import requires_classes
 from forgetbench.datasets.types import Partition
 from forgetbench.errors import ForgetBenchError, UsageError
@@ -33,6 +39,7 @@ class Stream(Scenario):
     steps: int = option(4, "Number of requests.", ge=2, le=1000)
     fraction: float | None = option(None, "Fraction of the images, people or classes in every request.", gt=0, lt=1)
     count: int | None = option(None, "Number of images, people or classes in every request.", ge=1)
+    order: tuple[str | int, ...] = option((), "Classes by name or number, in the order of requests; none: drawn.")
 
     name: ClassVar[str] = "stream"
     title: ClassVar[str] = "several requests, one after another"
@@ -46,12 +53,29 @@ class Stream(Scenario):
                 f"{self.option_owner}: {self.steps} requests of {count} would forget all {total} {unit}; some must "
                 "remain."
             )
-        order = random_order(int(groups.max()) + 1, make_rng("stream", self.of, rng_seed, draw))
+        order = self._given_order(partition, self.steps * count)
+        if order is None:
+            order = random_order(int(groups.max()) + 1, make_rng("stream", self.of, rng_seed, draw))
         requests = self._requests(groups, order, count)
         forget = np.concatenate(requests)
         retain = np.setdiff1d(np.arange(len(groups)), forget)
         classes = completely_forgotten_classes(partition, retain) if self.of != "random" else []
         return self.make_split(partition, forget, forgotten_classes=classes, requests=requests)
+
+    def _given_order(self, partition: Partition, count: int) -> NDArray[np.int64] | None:
+        """Return the classes of all requests in order; None if they are drawn."""
+        if not self.order:
+            return None
+        if self.of != "class":
+            raise UsageError(f"{self.option_owner}: option order lists classes; it needs of = class, not {self.of}.")
+        classes = partition.train.classes
+        numbers = [resolve_number(self.option_owner, "class", name, classes) for name in self.order]
+        if len(set(numbers)) != len(numbers) or len(numbers) != count:
+            raise UsageError(
+                f"{self.option_owner}: option order must list {count} different classes, one for each that is "
+                f"requested, not {len(set(numbers))}."
+            )
+        return np.searchsorted(np.unique(partition.train.labels), numbers).astype(np.int64)
 
     def _groups(self, partition: Partition) -> tuple[NDArray[np.int64], str]:
         """Return the group of every row, whose rows are forgotten together, and the unit that is counted."""
