@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -13,6 +12,7 @@ import numpy as np
 from forgetbench.datasets._files import cached_arrays
 from forgetbench.datasets._sampling import connected_groups, take_ranked_groups
 from forgetbench.datasets.scenarios import scenarios
+from forgetbench.datasets.scenarios._index_files import IndexFileError, read_values
 from forgetbench.datasets.scenarios.base import Scenario, Split, forget_count
 from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import UsageError
@@ -66,9 +66,11 @@ class Memorised(Scenario):
         path = Path(self.scores).expanduser()
         try:
             content = path.read_bytes()
-            scores = np.load(io.BytesIO(content), allow_pickle=False).astype(np.float64)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{self.option_owner}: {path} cannot be read as an array of scores: {error}") from error
+            scores = read_values(content)
+        except OSError as error:
+            raise UsageError(f"{self.option_owner}: {path} cannot be read: {error.strerror}. Correct it.") from error
+        except IndexFileError as error:
+            raise UsageError(f"{self.option_owner}: {path} {error}") from error
         sha256 = hashlib.sha256(content).hexdigest()
         if self.sha256 and sha256 != self.sha256.lower():
             raise UsageError(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,8 +12,9 @@ import numpy as np
 from forgetbench.datasets._sampling import connected_groups, sample_groups
 from forgetbench.datasets.base import make_rng
 from forgetbench.datasets.scenarios import scenarios
+from forgetbench.datasets.scenarios._index_files import IndexFileError, read_rows
 from forgetbench.datasets.scenarios.base import Scenario, Split, completely_forgotten_classes, forget_count
-from forgetbench.datasets.types import Partition
+from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import UsageError
 from forgetbench.options import option
 from forgetbench.registry import unknown
@@ -74,8 +73,8 @@ class Published(Scenario):
 class Indices(Scenario):
     """Forget the training rows that a file lists, the same in every draw; for index files published elsewhere.
 
-    The file is an array of numbers or of booleans (``.npy``), a list (``.json``), or has one number per line
-    (``.txt``).
+    The file has row numbers, or a mark for every training image; its format is recognized by its content
+    (:mod:`forgetbench.datasets.scenarios._index_files` has the formats).
     """
 
     path: str = option("", "The file.")
@@ -85,45 +84,24 @@ class Indices(Scenario):
     title: ClassVar[str] = "the images that a file lists"
 
     def _draw(self, partition: Partition, draw: int, rng_seed: int) -> Split:  # noqa: ARG002 (nothing is drawn)
-        rows = self._read_rows(len(partition.train))
+        rows = self._read_rows(partition.train)
         retain = np.setdiff1d(np.arange(len(partition.train)), rows)
         return self.make_split(partition, rows, forgotten_classes=completely_forgotten_classes(partition, retain))
 
-    def _read_rows(self, total: int) -> np.ndarray:
+    def _read_rows(self, train: ImageSet) -> np.ndarray:
         if not self.path:
             raise UsageError(f"{self.option_owner}: name a file of row numbers with option path.")
         path = Path(self.path).expanduser()
         try:
             content = path.read_bytes()
-            sha256 = hashlib.sha256(content).hexdigest()
-            rows = _parse_rows(path.suffix, content)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{self.option_owner}: {path} cannot be read as a list of rows: {error}") from error
+        except OSError as error:
+            raise UsageError(f"{self.option_owner}: {path} cannot be read: {error.strerror}. Correct it.") from error
+        sha256 = hashlib.sha256(content).hexdigest()
         if self.sha256 and sha256 != self.sha256.lower():
             raise UsageError(
                 f"{self.option_owner}: {path} has SHA-256 {sha256}, not {self.sha256}: it is another file."
             )
-        if rows.dtype == bool:
-            if len(rows) != total:
-                raise UsageError(
-                    f"{self.option_owner}: {path} has {len(rows)} booleans, but there are {total} training images."
-                )
-            rows = np.flatnonzero(rows)
-        if len(rows) and not (rows.min() >= 0 and rows.max() < total):
-            wrong = int(rows.max() if rows.max() >= total else rows.min())
-            raise UsageError(f"{self.option_owner}: {path} lists row {wrong}; training rows are 0 to {total - 1}.")
-        if len(np.unique(rows)) != len(rows):
-            raise UsageError(f"{self.option_owner}: {path} lists {len(rows) - len(np.unique(rows))} rows twice.")
-        return rows.astype(np.int64)
-
-
-def _parse_rows(suffix: str, content: bytes) -> np.ndarray:
-    if suffix == ".npy":
-        rows = np.load(io.BytesIO(content), allow_pickle=False)
-    elif suffix == ".json":
-        rows = np.array(json.loads(content))
-    else:
-        rows = np.array([int(line) for line in content.decode().split()])
-    if rows.ndim != 1 or not len(rows) or not (rows.dtype == bool or np.issubdtype(rows.dtype, np.integer)):
-        raise ValueError(f"expected is a one-dimensional list of integers or booleans, not {rows.dtype} {rows.shape}")
-    return np.asarray(rows)
+        try:
+            return read_rows(content, train.labels)
+        except IndexFileError as error:
+            raise UsageError(f"{self.option_owner}: {path} {error}") from error

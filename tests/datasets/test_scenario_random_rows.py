@@ -46,8 +46,8 @@ def test_indices_reads_every_file_format(tmp_path, kind):
         ("1\n60\n", "lists row 60; training rows are 0 to 59"),
         ("1\n-1\n", "lists row -1"),
         ("1\n1\n", "lists 1 rows twice"),
-        ("one\n", "cannot be read as a list of rows"),
-        ("", "cannot be read as a list of rows: expected is a one-dimensional list of integers"),
+        ("one\n", "contains 'one' where a row number is expected"),
+        ("", "is an empty file"),
     ],
 )
 def test_indices_wrong_file_error_explains_it(tmp_path, text, message):

@@ -74,7 +74,7 @@ def load_task(
         task: Name of a task (see `list_tasks`), path of a ``.toml`` task file, or a task.
         seeds: Number of originals, and of oracles in each of the two sets; ranks need 6.
         draws: Number of forget sets.
-        forget_indices: A file (.npy, .json or .txt) with row indices of training images, to be forgotten instead of
+        forget_indices: A file (.npy, .npz, .json, .txt, .csv, .pt) of rows of the training images to forget, instead of
             the scenario's forget set. The task gets a name and a board of its own.
 
     Returns:
