@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from forgetbench.datasets._files import ImageFile
@@ -11,6 +13,12 @@ from forgetbench.datasets.problems import Problem, collect_or_raise, problem_err
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+
+MISSING = frozenset({"nan", "NaN", "NAN", "<NA>", "NaT"})
+"""Marks of missing values; a person may be called Nan."""
+_DECIMAL = re.compile(r"[+-]?[0-9]+\.[0-9]*(?:[eE][+-]?[0-9]{1,3})?")
+"""A number with a decimal point; 12e4 may be a name."""
 
 
 class Row(NamedTuple):
@@ -63,6 +71,22 @@ def read_table(
         for number, fields in lines
         if len(fields) == len(header)
     ]
+
+
+def category(text: str) -> str:
+    """Return a value of a table as the name of a class or person: whole numbers without a decimal point.
+
+    Spreadsheets and pandas write the label 2 as "2.0" where a column has an empty field.
+    """
+    if not _DECIMAL.fullmatch(text):
+        return text
+    number = Decimal(text)
+    return str(int(number)) if abs(number) < 2**63 and number == int(number) else text
+
+
+def is_missing(text: str) -> bool:
+    """Check whether a value of a table is empty, or the mark that numpy or pandas writes for a missing value."""
+    return not text or text.lstrip("+-") in MISSING
 
 
 def resolve_files(

@@ -13,7 +13,7 @@ from forgetbench.datasets import datasets
 from forgetbench.datasets._files import TargetShape, load_images, relative_name
 from forgetbench.datasets._identity_splits import PeopleLoader, sample_validation_people
 from forgetbench.datasets._sampling import connected_groups
-from forgetbench.datasets._tables import read_table
+from forgetbench.datasets._tables import category, read_table
 from forgetbench.datasets.base import make_rng
 from forgetbench.datasets.problems import COPY_AGAIN, Problem, problem_error
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
@@ -39,6 +39,7 @@ FORGET_IDENTITIES = (190, 1250)
 PUBLISHED = (30000, 6217)
 """Numbers of images and people of MUCAC as published."""
 COLUMNS = ("Male", "Smiling", "Young")
+TABLES = ("identity_CelebA", "list_attr_celeba")
 FIX_ROW = f"Correct the row, or else: {COPY_AGAIN[0].lower()}{COPY_AGAIN[1:]}"
 
 
@@ -179,8 +180,8 @@ class Celeba(AttributeLoader):
         citation="Z. Liu, P. Luo, X. Wang, X. Tang (2015). Deep Learning Face Attributes in the Wild",
         restricted=True,
         people=True,
-        layout="celeba/ with img_align_celeba/<i>.jpg, identity_CelebA.txt and list_attr_celeba.txt; or <i>.jpg and "
-        "labels.csv with the columns image, identity, Male, Smiling, Young",
+        layout="celeba/ with img_align_celeba/<i>.jpg, identity_CelebA.txt and list_attr_celeba.txt (or .csv); or "
+        "<i>.jpg and labels.csv with the columns image, identity, Male, Smiling, Young",
         obtain="Request it at https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html.",
     )
 
@@ -196,14 +197,31 @@ class Celeba(AttributeLoader):
     def _listing(self, root: Path | None, problems: list[Problem]) -> Listing:
         for folder in () if root is None else (root / "celeba", root / "celeba299", root):
             table = folder / "labels.csv"
-            if table.is_file() and not (folder / "identity_CelebA.txt").is_file():
+            if table.is_file() and not _table(folder, "identity_CelebA"):
                 identities, attributes = read_selection(table, problems)
                 return self._frequent_people(join_tables(folder, [table], folder, identities, attributes, problems))
-        folder = self.find_folder(root, "celeba", expects="identity_CelebA.txt")
-        tables = [folder / "identity_CelebA.txt", folder / "list_attr_celeba.txt"]
+        folder, tables = self._own_tables(root)
         identities, attributes = read_identities(tables[0], problems), read_attributes(tables[1], problems)
         images = folder / "img_align_celeba"
+        if (images / images.name).is_dir():  # as Kaggle's archive is unpacked
+            images = images / images.name
         return self._frequent_people(join_tables(folder, tables, images, identities, attributes, problems))
+
+    def _own_tables(self, root: Path | None) -> tuple[Path, list[Path]]:
+        """Return the folder with CelebA's tables of identities and attributes, as text or, from Kaggle, as CSV."""
+        for folder in () if root is None else (root / "celeba", root):
+            found = {stem: _table(folder, stem) for stem in TABLES}
+            if all(found.values()):
+                return folder, [table for table in found.values() if table]
+            if found["list_attr_celeba"]:
+                message = (
+                    f"{folder} has {found['list_attr_celeba'].name}, but no identity_CelebA.txt, which says who is in "
+                    "an image; Kaggle's copy of CelebA lacks it"
+                )
+                fix = f"Get identity_CelebA.txt (in Anno) from {self.card.homepage}, and put it there."
+                raise problem_error("missing image set", message, fix)
+        folder = self.find_folder(root, "celeba", expects="identity_CelebA.txt")
+        raise self.missing_files(root, f"{folder} has no list_attr_celeba.txt or .csv")
 
     def _frequent_people(self, listing: Listing) -> Listing:
         """Return only people with enough images."""
@@ -218,7 +236,7 @@ class Celeba(AttributeLoader):
 
 
 def read_identities(path: Path, problems: list[Problem]) -> dict[str, int]:
-    """Read a table of rows ``<i>.jpg <identity>``.
+    """Read a table of rows ``<i>.jpg <identity>``, or the same with a comma and optionally a header.
 
     Args:
         path: The table.
@@ -231,7 +249,9 @@ def read_identities(path: Path, problems: list[Problem]) -> dict[str, int]:
         ImageSetError: The table cannot be read.
     """
     identities: dict[str, int] = {}
-    for number, fields in enumerate(_read_lines(path), 1):
+    lines = _read_lines(path)
+    first = 2 if lines and path.suffix == ".csv" and not lines[0][-1].isdecimal() else 1
+    for number, fields in enumerate(lines[first - 1 :], first):
         if len(fields) != 2 or not fields[1].isdecimal():
             message = f"row {number} of {path} is {' '.join(fields)!r}; expected is '<i>.jpg <identity>'"
             problems.append(_wrong_row(message))
@@ -242,6 +262,8 @@ def read_identities(path: Path, problems: list[Problem]) -> dict[str, int]:
 
 def read_attributes(path: Path, problems: list[Problem]) -> dict[str, tuple[int, ...]]:
     """Read a table of attributes: a count, the names of the attributes, and rows of 1 and -1.
+
+    CSV files, as Kaggle has them, have no count, and name the attributes after the column of the images.
 
     Args:
         path: The table.
@@ -254,19 +276,21 @@ def read_attributes(path: Path, problems: list[Problem]) -> dict[str, tuple[int,
         ImageSetError: The table cannot be read, or an attribute is missing.
     """
     lines = _read_lines(path)
-    names = lines[1] if len(lines) > 1 else []
+    is_csv = bool(lines) and set(COLUMNS) <= set(lines[0])
+    start = 1 if is_csv else 2
+    names = lines[0][1:] if is_csv else lines[1] if len(lines) > 1 else []
     missing = [name for name in COLUMNS if name not in names]
     if missing:
-        message = f"{path} does not name {', '.join(missing)} in its second line"
+        message = f"{path} does not name {', '.join(missing)} in its first two lines"
         raise problem_error("wrong table", message, COPY_AGAIN)
     attributes = {}
-    for number, fields in enumerate(lines[2:], 3):
+    for number, fields in enumerate(lines[start:], start + 1):
         if len(fields) != len(names) + 1 or set(fields[1:]) - {"1", "-1"}:
             problems.append(_wrong_row(f"row {number} of {path} is not a name and {len(names)} values of 1 or -1"))
             continue
         attributes[fields[0]] = tuple(int(fields[1 + names.index(name)] == "1") for name in COLUMNS)
-    count, rows = lines[0][0], len(lines) - 2
-    if not count.isdecimal() or int(count) != rows:
+    count, rows = lines[0][0], len(lines) - start
+    if not is_csv and (not count.isdecimal() or int(count) != rows):
         message = f"the first line of {path} says {count} rows, but there are {rows}"
         problems.append(Problem("wrong table", message, COPY_AGAIN))
     return attributes
@@ -288,10 +312,10 @@ def read_selection(path: Path, problems: list[Problem]) -> tuple[dict[str, int],
     identities: dict[str, int] = {}
     attributes: dict[str, tuple[int, ...]] = {}
     for row in read_table(path, ("image", "identity", *COLUMNS), ("face_detected", "n_faces"), problems):
-        if (row.values.get("face_detected", "1"), row.values.get("n_faces", "1")) != ("1", "1"):
+        if [category(row.values.get(name, "1")) for name in ("face_detected", "n_faces")] != ["1", "1"]:
             continue
-        image, identity = row.values["image"], row.values["identity"]
-        values = [row.values[name] for name in COLUMNS]
+        image, identity = row.values["image"], category(row.values["identity"])
+        values = [category(row.values[name]) for name in COLUMNS]
         if not identity.isdecimal() or set(values) - {"0", "1"}:
             message = f"row {row.number} of {path}: identity must be a number, and {', '.join(COLUMNS)} 0 or 1"
             problems.append(_wrong_row(message))
@@ -339,6 +363,11 @@ def join_tables(
     )
 
 
+def _table(folder: Path, stem: str) -> Path | None:
+    """Return a table as text or CSV; None if there is neither."""
+    return next((path for path in (folder / f"{stem}.txt", folder / f"{stem}.csv") if path.is_file()), None)
+
+
 def _wrong_row(message: str) -> Problem:
     return Problem("wrong row", message, FIX_ROW)
 
@@ -350,7 +379,8 @@ def _two_identities(path: Path, number: int, image: str, first: int, second: str
 
 def _read_lines(path: Path) -> list[list[str]]:
     try:
-        return [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        text = path.read_text(encoding="utf-8-sig").replace(",", " ")
+        return [fields for line in text.splitlines() if (fields := line.split())]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not in UTF-8"
         raise problem_error("wrong table", f"{path} cannot be read as a table: {reason}", COPY_AGAIN) from error

@@ -12,7 +12,7 @@ import numpy as np
 from forgetbench.datasets import datasets
 from forgetbench.datasets._sampling import stratified_split
 from forgetbench.datasets.base import Loader, make_rng
-from forgetbench.datasets.problems import Problem, collect_or_raise, problem_error
+from forgetbench.datasets.problems import Problem, collect_or_raise, problem_error, summarize_names
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.errors import ForgetBenchError
 from forgetbench.options import option
@@ -127,7 +127,10 @@ class TorchvisionLoader(OfficialLoader):
         try:
             self._open(root, download=True)
         except (OSError, RuntimeError) as error:
-            raise ForgetBenchError(f"{self.option_owner} could not be downloaded: {error}") from error
+            raise ForgetBenchError(
+                f"{self.option_owner} could not be downloaded: {error}. Check the network (and its proxy) and try "
+                f"again, or get the files elsewhere ({self.card.homepage}) and put them into {root}: {self.card.layout}"
+            ) from error
 
     def _folder(self, root: Path | None) -> Path:
         return self.find_folder(root, self.card.name, expects=self.expects)
@@ -139,15 +142,35 @@ class TorchvisionLoader(OfficialLoader):
         reader = getattr(torchvision.datasets, self.torchvision_class)
         try:
             return [reader(root, download=download, **arguments) for arguments in self.split_arguments]
-        except RuntimeError as error:
+        except Exception as error:  # a damaged file raises whatever its bytes lead to
             if download:
                 raise
-            message = f"{self.option_owner}: {str(error).rstrip('.')} ({root})"
-            raise problem_error("damaged file", message, f"Remove the files; {DOWNLOAD}") from error
+            message = f"{self.option_owner}: files in {root} are missing or damaged. Expected: {self.card.layout}"
+            names = _missing_or_damaged(reader, root)
+            message += f"; wrong: {summarize_names(names)}" if names else ""
+            raise problem_error("damaged file", message, f"Remove the damaged files; {DOWNLOAD}") from error
 
     @abstractmethod
     def _image_set(self, data: Any) -> ImageSet:
         """Convert one of torchvision's sets."""
+
+
+def _missing_or_damaged(reader: Any, root: Path) -> list[str]:
+    """Return the files whose MD5, which torchvision knows, is another one; missing files are marked as such."""
+    from torchvision.datasets.utils import check_integrity
+
+    splits = getattr(reader, "split_list", {})
+    listed = [tuple(splits[part][-2:]) for part in ("train", "test") if part in splits]
+    listed += [*getattr(reader, "train_list", ()), *getattr(reader, "test_list", ())]
+    meta = getattr(reader, "meta", {})
+    listed += [(meta["filename"], meta["md5"])] if "filename" in meta else []
+    folder = root / getattr(reader, "base_folder", "")
+    paths = [(folder / name, md5) for name, md5 in listed]
+    return [
+        str(path) if path.is_file() else f"{path} (missing)"
+        for path, md5 in paths
+        if not check_integrity(str(path), md5)
+    ]
 
 
 def _cifar_card(name: str, title: str, classes: str, layout: str) -> DatasetCard:

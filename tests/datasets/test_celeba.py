@@ -127,6 +127,28 @@ def test_celeba_original_files_leave_out_rare_people(tmp_path):
         load_partition("celeba", SMALL | {"pictures": 11}, tmp_path)
 
 
+@pytest.mark.parametrize("identities", ["identity_CelebA.txt", "identity_CelebA.csv"])
+def test_celeba_from_kaggle_reads_like_the_original(tmp_path, identities):
+    """Tables as CSV, and images in a folder in the folder of their name."""
+    names = [f"{number:06d}.jpg" for number in range(1, 51)]
+    people = [f"{number // 5}" for number in range(50)]
+    lines, _ = attribute_lines(names)
+    for folder, images in (("celeba", ""), ("kaggle", "img_align_celeba")):
+        write_images(tmp_path / folder / "img_align_celeba" / images, names)
+    original, kaggle = tmp_path / "celeba", tmp_path / "kaggle"
+    (original / "identity_CelebA.txt").write_text("".join(f"{n} {p}\n" for n, p in zip(names, people, strict=True)))
+    (original / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
+    rows = [",".join(line.split()) for line in lines[2:]]
+    (kaggle / "list_attr_celeba.csv").write_text("\n".join([",".join(["image_id", *NAMES]), *rows]) + "\n")
+    options = SMALL | {"pictures": 5}
+    with pytest.raises(UsageError, match=r"no identity_CelebA\.txt, .*Kaggle's copy of CelebA lacks it\. Get identity"):
+        load_partition("celeba", options, kaggle)
+    head, mark = ("image_id,identity\n", ",") if identities.endswith("csv") else ("", " ")
+    table = "".join(f"{name}{mark}{person}\n" for name, person in zip(names, people, strict=True))
+    (kaggle / identities).write_text(head + table)
+    assert load_partition("celeba", options, kaggle).sha256 == load_partition("celeba", options, original).sha256
+
+
 def test_celeba_selection_leaves_out_images_without_one_face(tmp_path):
     names = [f"{number:06d}.jpg" for number in range(1, 41)]
     write_images(tmp_path / "celeba", names)
