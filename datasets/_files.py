@@ -7,10 +7,14 @@ import io
 import itertools
 import mmap
 import os
-import struct
-import zlib
+import threading
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -27,6 +31,7 @@ from forgetbench.datasets.problems import (
 from forgetbench.errors import UsageError
 from forgetbench.fingerprints import fingerprint
 from forgetbench.store import Store
+from forgetbench.user_files import describe_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,11 +47,20 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".p
 CACHE_MIN_IMAGES = 1000
 """Least number of images for which decoded pixels are cached in the store: fewer are decoded in about a second."""
 
+FORMATS = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+"""The formats that are read, for messages."""
+
+JPEG_SUFFIXES = frozenset({".jfif", ".jpe", ".pjpeg", ".pjp"})
+"""Other names for JPEG files."""
+
 CACHE_ROLE = "images"
 """Role in the store of artifacts that depend on an image set alone."""
 
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
-"""Exceptions that Pillow raises for files that are not images, or are truncated."""
+ORIENTATION = 0x0112
+"""Tag of EXIF that tells how the camera was held."""
+
+HARMLESS_WARNINGS = ("DecompressionBombWarning", "Palette images with Transparency")
+"""Parts of warnings of Pillow about images that were read as they should be."""
 
 
 class ImageFile(NamedTuple):
@@ -77,12 +91,32 @@ class DecodedImages(NamedTuple):
     """(M,) positions of the readable files."""
 
 
+@dataclass(frozen=True)
+class FolderContents:
+    """Everything in a folder and its subfolders but hidden files and folders; links are followed."""
+
+    files: list[Path]
+    """Sorted by path."""
+    folders: list[Path]
+    """All subfolders, sorted by path."""
+    problems: list[Problem]
+    """Broken links, links that lead into themselves, unreadable folders, and names that are not in UTF-8."""
+
+    @cached_property
+    def folders_with_images(self) -> frozenset[Path]:
+        """All folders that contain an image, at any depth."""
+        parents = {path.parent for path in self.files if is_image(path)}
+        return frozenset(parents | {above for path in parents for above in path.parents})
+
+
 class _DecodeResult(NamedTuple):
     images: NDArray[np.uint8]
     errors: dict[int, Problem]
     """Row -> problem of every unreadable file; its pixels are undefined."""
     transparent: list[int]
     """Rows of images with transparent pixels."""
+    doubts: dict[int, str]
+    """Row -> what Pillow warned of while it read the image."""
 
 
 class _DecodeError(Exception):
@@ -125,9 +159,9 @@ def _decode_all(files: Iterable[ImageFile], count: int, shape: TargetShape, path
     size = (count, shape.channels, shape.side, shape.side)
     images = np.empty(size, np.uint8) if path is None else np.lib.format.open_memmap(path, "w+", np.uint8, size)
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    result = _DecodeResult(images, {}, [])
+    result = _DecodeResult(images, {}, [], {})
     done = 0
-    with ThreadPoolExecutor(workers) as pool:
+    with _collected_warnings(), ThreadPoolExecutor(workers) as pool:
         for group in _batched(files, 64 * workers):
             batches = [group[start : start + 32] for start in range(0, len(group), 32)]
             starts = itertools.accumulate((len(batch) for batch in batches), initial=done)
@@ -135,6 +169,7 @@ def _decode_all(files: Iterable[ImageFile], count: int, shape: TargetShape, path
             for part in pool.map(lambda job: _decode_batch(job[0], job[1], images, shape), jobs):
                 result.errors.update(part.errors)
                 result.transparent.extend(part.transparent)
+                result.doubts.update(part.doubts)
             done += len(group)
             _release_pages(images)
     if done != count:
@@ -149,7 +184,8 @@ def open_image(file: ImageFile, shape: TargetShape | None = None) -> PIL.Image.I
         ImageSetError: It cannot be read.
     """
     try:
-        image = _read_image(file, shape)
+        with _collected_warnings():
+            image = _read_image(file, shape)
     except _DecodeError as error:
         raise ImageSetError("", [_decode_problem(file, error)]) from error
     return _composite_over_white(image) if shape is None else _convert(image, shape)
@@ -162,7 +198,6 @@ def _decode_problem(file: ImageFile, error: _DecodeError) -> Problem:
 def _read_image(file: ImageFile, shape: TargetShape | None) -> PIL.Image.Image:
     """Read an image, upright, in the color mode of the file."""
     import PIL.Image
-    import PIL.ImageOps
 
     content = b""
     try:
@@ -175,30 +210,87 @@ def _read_image(file: ImageFile, shape: TargetShape | None) -> PIL.Image.Image:
                 # A JPEG is decoded at half, a quarter or an eighth of its size if that leaves twice what is needed.
                 image.draft(None, (2 * shape.side, 2 * shape.side))
             image.load()
-        image = PIL.ImageOps.exif_transpose(image)
+        image = _upright(image)
+    except _DecodeError:
+        raise
     except PIL.Image.DecompressionBombError as error:
         raise _DecodeError("it has too many pixels", "Save it with fewer pixels.") from error
-    except DECODE_ERRORS as error:
-        raise _DecodeError(_error_reason(error, content)) from error
+    except MemoryError as error:
+        raise _DecodeError("it needs more memory than there is", "Save it with fewer pixels.") from error
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
+        raise _DecodeError(_error_reason(error, file.content, content)) from error
     if image.mode.startswith(("I", "F")):
         raise _DecodeError("pixels have more than 8 bits", "Save it with 8 bits per channel.")
     return image
 
 
-def _error_reason(error: Exception, content: bytes) -> str:
+def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Turn an image as its EXIF orientation says; other entries of its EXIF data, which may be damaged, do not matter.
+
+    Pillow's ``exif_transpose`` also writes the EXIF data of the new image, and raises errors for values of wrong types.
+    """
+    import PIL.Image
+
+    turn = PIL.Image.Transpose
+    methods = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
+    orientation = image.getexif().get(ORIENTATION, 1)
+    return image.transpose(methods[orientation]) if orientation in methods else image
+
+
+def _error_reason(error: Exception, file: Path | bytes, content: bytes) -> str:
     """Explain why Pillow could not read a file, without terms of Pillow's implementation."""
     import PIL
 
+    if isinstance(error, FileNotFoundError) and isinstance(file, Path) and file.is_symlink():
+        return f"it is a link to {printable(file.readlink())}, which does not exist"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if not content:
         return "the file is empty"
     if isinstance(error, PIL.UnidentifiedImageError):
         page = content.lstrip()[:1] == b"<"
-        return "it is a web page or other text, not an image" if page else "its format is not supported"
+        what = "a web page or other text, not an image" if page else describe_content(content)
+        return f"it is {what}" if what else f"its format is not supported, or its start is damaged (read are {FORMATS})"
     if "truncated" in str(error).lower():
         return "it is truncated: its end is missing"
-    return f"it is damaged ({error})"
+    return f"it is damaged ({str(error) or type(error).__name__})"
+
+
+_reading = threading.local()
+"""In each thread that decodes, ``warnings``: what was warned of since the last image."""
+
+
+@contextmanager
+def _collected_warnings() -> Iterator[None]:
+    """Collect warnings in the thread that issues them instead of printing them, so that each has the name of a file.
+
+    Filters of warnings belong to the process: enter this in the thread that starts the others.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = _collect_warning
+        yield
+
+
+def _collect_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    _reading.warnings = [*getattr(_reading, "warnings", []), f"{category.__name__}: {message}"]
+
+
+def _doubt() -> str:
+    """Return what was warned of in this thread since the last call, in words; empty for nothing of importance."""
+    texts, _reading.warnings = getattr(_reading, "warnings", []), []
+    texts = [text for text in texts if not any(harmless in text for harmless in HARMLESS_WARNINGS)]
+    if any(word in text for text in texts for word in ("EXIF", "Metadata", "TIFF", "tag")):
+        return "its metadata are damaged, so that it may not be upright"
+    return "parts of it may be damaged" if texts else ""
 
 
 def _is_transparent(image: PIL.Image.Image) -> bool:
@@ -218,10 +310,121 @@ def _composite_over_white(image: PIL.Image.Image) -> PIL.Image.Image:
     return PIL.Image.alpha_composite(PIL.Image.new("RGBA", front.size, "white"), front).convert("RGB")
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Find all image files in a folder and its subfolders, sorted by path; hidden files and folders are ignored."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+def walk_folder(folder: Path) -> FolderContents:
+    """List a folder and its subfolders; links to files and folders are followed.
+
+    A link to a folder that contains it is not followed and reported as a warning; a broken link is a serious problem,
+    since images are missing.
+    """
+    found = FolderContents([], [], [])
+    todo: list[tuple[Path, tuple[Path, ...]]] = [(folder, (folder.resolve(),))]
+    while todo:
+        base, chain = todo.pop()
+        try:
+            entries = [entry for entry in os.scandir(base) if not entry.name.startswith(".")]
+        except OSError as error:
+            message = f"folder {printable(base)} cannot be read: {error.strerror}"
+            found.problems.append(Problem("unreadable folder", message, "Correct its permissions, or remove it."))
+            continue
+        for entry in entries:
+            path = base / entry.name
+            if entry.is_symlink() and not _exists(path):
+                problem: Problem | None = _broken_link(path)
+            elif printable(entry.name) != entry.name and (entry.is_dir() or is_image(path)):
+                message = f"the name of {printable(path)} is not in UTF-8"
+                problem = Problem("wrong name", message, "Rename it in UTF-8, for example with convmv.")
+            elif entry.is_dir():
+                real = path.resolve() if entry.is_symlink() else None
+                problem = _link_loop(path, real, chain) if real else None
+                if problem is None:
+                    found.folders.append(path)
+                    todo.append((path, (*chain, real or chain[-1] / entry.name)))
+            else:
+                problem = None
+                if entry.is_file():
+                    found.files.append(path)
+            found.problems.extend([problem] if problem else [])
+    return FolderContents(sorted(found.files), sorted(found.folders), sorted(found.problems))
+
+
+def find_images(folder: Path, problems: list[Problem]) -> list[Path]:
+    """Find all image files in a folder and its subfolders, sorted by path; hidden files and folders are ignored.
+
+    Args:
+        folder: The folder.
+        problems: List to which links that cannot be followed and wrong names are appended.
+    """
+    contents = walk_folder(folder)
+    problems += contents.problems
+    return [path for path in contents.files if is_image(path)]
+
+
+def is_image(path: Path) -> bool:
+    """Check whether a file has the suffix of an image format that is read."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def ignored_formats(folder: Path, files: Iterable[Path]) -> list[Problem]:
+    """Report files that are ignored because their format is not supported.
+
+    Args:
+        folder: Folder of the files, for the message.
+        files: The files; those with the suffix of an image format are left out.
+    """
+    other = [path for path in files if not is_image(path)]
+    if not other:
+        return []
+    suffixes = Counter(path.suffix or "no suffix" for path in other)
+    counts = ", ".join(f"{count} {printable(suffix)}" for suffix, count in sorted(suffixes.items()))
+    message = f"files in {printable(folder)} are ignored, because their format is not supported: {counts}"
+    return [Problem("ignored", message, f"Save images in one of {FORMATS}.{_jpeg_fix(other)}", serious=False)]
+
+
+def _jpeg_fix(paths: Iterable[Path]) -> str:
+    suffixes = sorted({path.suffix.lower() for path in paths} & JPEG_SUFFIXES)
+    return f" Files with {' or '.join(suffixes)} are JPEG: rename them to .jpg." if suffixes else ""
+
+
+def other_files(folder: Path, files: Iterable[Path], taken: Iterable[Path]) -> list[Problem]:
+    """Report files that an image set of a fixed layout passes over.
+
+    Args:
+        folder: Folder of the image set, for the message.
+        files: All files where images are expected.
+        taken: Those that are read.
+    """
+    other = sorted(set(files) - set(taken))
+    if not other:
+        return []
+    names = summarize_names([relative_name(folder, path) for path in other], limit=5)
+    message = f"{len(other)} files in {printable(folder)} are ignored, because of their name or format: {names}"
+    fix = f"Give them the names and the format of the others.{_jpeg_fix(other)}"
+    return [Problem("ignored", message, fix, serious=False)]
+
+
+def printable(path: Path | str) -> str:
+    """Return a path for messages, with bytes that are not UTF-8 spelled out."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a link to itself, or into a folder that must not be read
+        return False
+
+
+def _broken_link(path: Path) -> Problem:
+    message = f"{printable(path)} is a link to {printable(path.readlink())}, which does not exist"
+    return Problem("broken link", message, "Restore what it leads to, or remove the link.")
+
+
+def _link_loop(path: Path, real: Path, chain: Sequence[Path]) -> Problem | None:
+    """Return a problem if a link leads to a folder that contains it."""
+    if not any(known.is_relative_to(real) for known in chain):
+        return None
+    message = f"{printable(path)} is a link to {printable(real)}, which contains it, and is not followed"
+    return Problem("link loop", message, "Remove the link.", serious=False)
 
 
 def content_digest(folder: Path, paths: Iterable[Path]) -> str:
@@ -256,13 +459,20 @@ def load_images(
         result = decode(cache / "images.npy")
         if result.errors:
             raise ImageSetError(f"{len(result.errors)} images cannot be read:", list(result.errors.values()))
-        return {"transparent": np.array(result.transparent, dtype=np.int64)}
+        return {
+            "transparent": np.array(result.transparent, dtype=np.int64),
+            "doubtful": np.array(list(result.doubts), dtype=np.int64),
+            "doubts": np.array(list(result.doubts.values()), dtype=np.str_),
+        }
 
     if len(paths) >= CACHE_MIN_IMAGES:
         key = {"files": content_digest(folder, paths), "shape": list(shape), "code": fingerprint("images.decoding")}
         try:
             arrays = cached_arrays(key, decode_to_cache)
-            result = _DecodeResult(arrays["images"], {}, arrays["transparent"].tolist())
+            # Artifacts of earlier versions lack the doubts.
+            doubts = zip(arrays.get("doubtful", ()), arrays.get("doubts", ()), strict=True)
+            doubtful = {int(row): str(text) for row, text in doubts}
+            result = _DecodeResult(arrays["images"], {}, arrays["transparent"].tolist(), doubtful)
         except ImageSetError:
             if problems is None:
                 raise
@@ -271,6 +481,8 @@ def load_images(
         result = decode()
     head = f"{len(result.errors)} of {len(paths)} images cannot be read:"
     collect_or_raise([result.errors[row] for row in sorted(result.errors)], problems, head)
+    if problems is not None:
+        problems += _doubt_problems(folder, paths, result)
     if problems is not None and result.transparent:
         names = summarize_names([relative_name(folder, paths[row]) for row in sorted(result.transparent)])
         message = f"{len(result.transparent)} images have transparent pixels, which are shown over white: {names}"
@@ -280,6 +492,18 @@ def load_images(
     if not len(rows):
         raise problem_error("no image", f"{folder} contains no readable image", "Fix the other problems first.")
     return DecodedImages(result.images[rows] if result.errors else result.images, rows)
+
+
+def _doubt_problems(folder: Path, paths: Sequence[Path], result: _DecodeResult) -> list[Problem]:
+    rows: dict[str, list[int]] = {}
+    for row in sorted(result.doubts.keys() - result.errors.keys()):
+        rows.setdefault(result.doubts[row], []).append(row)
+    fix = "Compare them with their source, and save them again without metadata."
+    return [
+        Problem("doubtful image", f"{summarize_names(names)}: {text}", fix, serious=False)
+        for text, found in rows.items()
+        for names in [[relative_name(folder, paths[row]) for row in found]]
+    ]
 
 
 def relative_name(folder: Path, path: Path) -> str:
@@ -322,19 +546,23 @@ def _release_pages(images: NDArray[np.uint8]) -> None:
 def _decode_batch(
     files: Sequence[ImageFile], start: int, images: NDArray[np.uint8], shape: TargetShape
 ) -> _DecodeResult:
-    result = _DecodeResult(images, {}, [])
+    result = _DecodeResult(images, {}, [], {})
+    _doubt()  # forget what this thread was warned of before
     for position, file in enumerate(files, start):
         row = position if file.row < 0 else file.row
         try:
             image = _read_image(file, shape)
         except _DecodeError as error:
             result.errors[row] = _decode_problem(file, error)
+            _doubt()
             continue
         if _is_transparent(image):
             result.transparent.append(row)
         if row < len(images):
             pixels = np.asarray(_convert(image, shape))
             images[row] = pixels if shape.channels == 1 else pixels.transpose(2, 0, 1)
+        if text := _doubt():
+            result.doubts[row] = text
     return result
 
 

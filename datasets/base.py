@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -81,20 +83,40 @@ class Loader(Options, ABC):
         Raises:
             ImageSetError: No data folder was named, or no folder contains what is expected.
         """
-        if root is not None:
-            for candidate in (*(root / name for name in names), root):
-                if (candidate / expects).exists():
-                    return candidate
-        raise self.missing_files(root, f"{expects!r} is neither in {root} nor in {root / names[0]}" if root else "")
+        if root is None:
+            raise self.missing_files(root, "")
+        folders = [*(root / name for name in names), root]
+        for candidate in folders:
+            if (candidate / expects).exists() or (candidate / expects).is_symlink():  # a broken link is reported later
+                return candidate
+        reason = f"{expects!r} is neither in {root} nor in {root / names[0]}"
+        deeper = _find_deeper([*folders, *(root / Path(name).parts[0] for name in names)], expects)
+        raise self.missing_files(root, reason, f"It is in {deeper}: name that folder with --root." if deeper else "")
 
-    def missing_files(self, root: Path | None, reason: str) -> ImageSetError:
-        """Return the error for missing files: what is missing, what is expected, and where to get it."""
+    def missing_files(self, root: Path | None, reason: str, fix: str = "") -> ImageSetError:
+        """Return the error for missing files: what is missing, what is expected, and where to get it.
+
+        Args:
+            root: The data folder.
+            reason: What is missing.
+            fix: The way on; where to get the files if it is empty.
+        """
         reason = reason if root is not None else "no data folder was named"
         return problem_error(
             "missing image set",
             f"Image set {self.card.name!r} needs files, but {reason}. Expected: {self.card.layout}",
-            f"{self.card.obtain} Then name the data folder with --root.",
+            fix or f"{self.card.obtain} Then name the data folder with --root.",
         )
+
+
+def _find_deeper(folders: Sequence[Path], expects: str) -> Path | None:
+    """Find a file or folder one or two levels deeper: archives are often unpacked into a folder of their name."""
+    for folder in folders:
+        for pattern in ("*", "*/*"):
+            found = next((inner for inner in sorted(folder.glob(pattern)) if (inner / expects).exists()), None)
+            if found is not None:
+                return found
+    return None
 
 
 class FileLoader(Loader):
@@ -113,7 +135,7 @@ class FileLoader(Loader):
         """
 
     def load(self, root: Path | None) -> Partition:
-        """Read the images.
+        """Read the images; what is passed over is in the partition's ``notes``.
 
         Args:
             root: The data folder.
@@ -126,7 +148,7 @@ class FileLoader(Loader):
         if partition is None or serious:
             head = f"{self.option_owner} has {len(serious)} problems; `forgetbench data check` shows how to fix them:"
             raise ImageSetError(head if len(serious) > 1 else "", serious)
-        return partition
+        return replace(partition, notes=tuple(f"{one.message}. {one.fix}" for one in problems))
 
     def examine(self, root: Path | None) -> LoadReport:
         """Read what can be read, and report everything that is wrong with the rest.

@@ -20,7 +20,7 @@ from forgetbench.datasets._files import (
     decode_images,
     find_images,
 )
-from forgetbench.datasets.problems import diff_against_published, problem_error
+from forgetbench.datasets.problems import Problem, collect_or_raise, diff_against_published, problem_error
 from forgetbench.datasets.torchvision_sets import OfficialLoader
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.fingerprints import fingerprint
@@ -149,7 +149,7 @@ def _decode(source: Path, order_file: Path | None, folder: Path) -> dict[str, ND
 def _members(source: Path, *, contents: bool = True) -> Iterator[tuple[str, Path | bytes]]:
     """Yield names and contents of all images, in the order of the archive or sorted by path."""
     if source.is_dir():
-        for path in find_images(source):
+        for path in _images(source):
             yield path.relative_to(source).as_posix(), path
         return
     try:
@@ -161,6 +161,14 @@ def _members(source: Path, *, contents: bool = True) -> Iterator[tuple[str, Path
     except (tarfile.TarError, OSError, EOFError) as error:
         message = f"{source} cannot be read as an archive: {error}"
         raise problem_error("wrong archive", message, "Copy it from its source again.") from error
+
+
+def _images(folder: Path) -> list[Path]:
+    """Return all images of a folder; refuse broken links and wrong names."""
+    problems: list[Problem] = []
+    paths = find_images(folder, problems)
+    collect_or_raise([problem for problem in problems if problem.serious], None)
+    return paths
 
 
 def _index(names: list[str], order_file: Path | None, source: Path) -> Index:
@@ -217,6 +225,6 @@ def _original_order(
 
 
 def _digest(source: Path, order_file: Path | None) -> str:
-    paths = find_images(source) if source.is_dir() else [source]
+    paths = _images(source) if source.is_dir() else [source]
     folder = source if source.is_dir() else source.parent
     return content_digest(folder, [*paths, *([order_file] if order_file else [])])

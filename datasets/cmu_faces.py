@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 
 from forgetbench.datasets import datasets
-from forgetbench.datasets._files import TargetShape, load_images, relative_name
+from forgetbench.datasets._files import TargetShape, load_images, other_files, relative_name, walk_folder
 from forgetbench.datasets._identity_splits import PeopleLoader
 from forgetbench.datasets.problems import Problem, diff_against_published, problem_error
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
@@ -139,7 +139,11 @@ class CmuFaces(PeopleLoader):
         """Find all full-size images, sorted by path; report wrong file names."""
         images = []
         folder = self._folder(root)
-        for path in sorted(path for path in folder.glob("*/*") if path.suffix.lower() == ".pgm"):
+        contents = walk_folder(folder)
+        inside = [path for path in contents.files if path.parent.parent == folder and path.suffix != ".bad"]
+        paths = [path for path in inside if path.suffix.lower() == ".pgm"]
+        problems += contents.problems + other_files(folder, inside, paths)
+        for path in paths:
             match = FILE_NAME.fullmatch(path.name)
             if match is None or match["identity"] != path.parent.name:
                 message = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
@@ -10,7 +9,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from forgetbench.datasets import datasets
-from forgetbench.datasets._files import IMAGE_SUFFIXES, TargetShape, find_images, load_images, relative_name
+from forgetbench.datasets._files import (
+    FolderContents,
+    TargetShape,
+    ignored_formats,
+    is_image,
+    load_images,
+    relative_name,
+    walk_folder,
+)
 from forgetbench.datasets._identity_splits import PeopleLoader, identities_are_classes
 from forgetbench.datasets._sampling import (
     connected_groups,
@@ -18,9 +25,16 @@ from forgetbench.datasets._sampling import (
     split_by_group,
     stratified_split,
 )
-from forgetbench.datasets._tables import read_table, resolve_files
+from forgetbench.datasets._tables import category, is_missing, read_table, resolve_files
 from forgetbench.datasets.base import make_rng
-from forgetbench.datasets.problems import Problem, problem_error, too_few_images
+from forgetbench.datasets.problems import (
+    ImageSetError,
+    Problem,
+    problem_error,
+    similar_names,
+    summarize_names,
+    too_few_images,
+)
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.errors import UsageError
 from forgetbench.options import option
@@ -31,7 +45,6 @@ if TYPE_CHECKING:
 PARTS = ("train", "validation", "test", "unseen")
 PART_NAMES = {part: part for part in PARTS} | {"val": "validation", "valid": "validation"}
 """Accepted name, in lower case -> part."""
-FORMATS = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
 
 
 class Entry(NamedTuple):
@@ -87,8 +100,11 @@ class Folder(PeopleLoader):
         classes = _sorted_names([entry.label for entry in entries])
         if len(classes) < 2:
             message = f"{folder} has only one class, {classes[0]!r}"
-            raise problem_error("too few classes", message, "Add images of another class; at least two are needed.")
+            inner = "" if self._table(folder) else _folder_inside(folder / classes[0])
+            fix = inner or "Add images of another class; at least two are needed."
+            raise problem_error("too few classes", message, fix)
         people = _sorted_names([entry.identity for entry in entries if entry.identity])
+        problems += similar_names("class", classes) + similar_names("person", people)
         whole = ImageSet(
             images=images,
             labels=_positions([entry.label for entry in entries], classes),
@@ -114,15 +130,39 @@ class Folder(PeopleLoader):
             )
         return folder
 
-    def _entries(self, folder: Path, problems: list[Problem]) -> list[Entry]:
+    def _table(self, folder: Path) -> Path | None:
+        """Return the table, or None for class folders."""
         table = folder / (self.table or "labels.csv")
-        if self.table or table.is_file():
-            return entries_from_table(table, folder, problems)
+        return table if self.table or table.is_file() else None
+
+    def _entries(self, folder: Path, problems: list[Problem]) -> list[Entry]:
+        table = self._table(folder)
+        if table is not None:
+            return self._entries_from_table(table, folder, problems)
         entries = entries_from_folders(folder, problems)
         if not entries:
             message = f"{folder} contains no image in a class folder"
             raise problem_error("no image", message, f"Put images there. Expected: {self.card.layout}.")
         return entries
+
+    def _entries_from_table(self, table: Path, folder: Path, problems: list[Problem]) -> list[Entry]:
+        """Read a table; if none of it is usable and it may be foreign to the class folders next to it, say so."""
+        before = len(problems)
+        try:
+            entries = entries_from_table(table, folder, problems)
+        except ImageSetError as error:
+            problems[before:] = [*problems[before:], *error.problems]
+            entries = []
+        if entries:
+            return entries
+        found, problems[before:] = problems[before:], []
+        classes = [] if self.table else sorted({entry.label for entry in entries_from_folders(folder, [])})
+        if len(classes) < 2:
+            raise ImageSetError("", found)
+        message = f"{table} is read because of its name, and {found[0].message}"
+        names = summarize_names(classes, limit=3)
+        fix = f"Rename it to read the class folders instead ({names}), or correct it: {found[0].fix}"
+        raise problem_error("wrong table", message, fix)
 
     def _given_split(self, whole: ImageSet, parts: np.ndarray, folder: Path, problems: list[Problem]) -> Partition:
         rows = {part: np.flatnonzero(parts == part) for part in PARTS}
@@ -159,7 +199,7 @@ class Folder(PeopleLoader):
 def _sorted_names(values: Sequence[str]) -> tuple[str, ...]:
     """Return all different values, sorted; as numbers if all are numbers."""
     names = set(values)
-    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))
+    return tuple(sorted(sorted(names), key=int) if all(name.isdecimal() for name in names) else sorted(names))
 
 
 def _positions(values: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -185,17 +225,24 @@ def entries_from_table(table: Path, folder: Path, problems: list[Problem]) -> li
     for row, file in zip(rows, files, strict=True):
         part = PART_NAMES.get(row.values.get("split", "").lower(), "")
         wrong = []
-        if not row.values["label"]:
-            wrong.append(("has no label", "Write the class into column label, or remove the row."))
+        if is_missing(row.values["label"]):
+            what = f"has no label{_shown(row.values['label'])}"
+            wrong.append((what, "Write the class into column label, or remove the row."))
         if "split" in row.values and not part:
             what = f"has split {row.values['split']!r}; it must be one of {', '.join(PARTS)}"
             wrong.append((what, "Correct it, or remove column split: images are then split at random."))
-        if "identity" in row.values and not row.values["identity"]:
-            wrong.append(("has no identity", "Give every row an identity, or remove column identity."))
+        identity = row.values.get("identity", "")
+        if "identity" in row.values and is_missing(identity):
+            what = f"has no identity{_shown(identity)}"
+            wrong.append((what, "Give every row an identity, or remove column identity."))
         problems += [Problem("wrong row", f"row {row.number} of {table} {what}", fix) for what, fix in wrong]
         if file is not None and not wrong:
-            entries.append(Entry(Path(str(file.content)), row.values["label"], row.values.get("identity", ""), part))
+            entries.append(Entry(Path(str(file.content)), category(row.values["label"]), category(identity), part))
     return entries
+
+
+def _shown(value: str) -> str:
+    return f" but {value!r}" if value else ""
 
 
 def entries_from_folders(folder: Path, problems: list[Problem]) -> list[Entry]:
@@ -206,21 +253,26 @@ def entries_from_folders(folder: Path, problems: list[Problem]) -> list[Entry]:
         problems: List to which ignored and misplaced files are appended.
     """
     entries = []
-    for base, part in _part_folders(folder, problems):
-        for path in find_images(base):
+    contents = walk_folder(folder)
+    problems += contents.problems
+    for base, part in _part_folders(folder, contents, problems):
+        files = [path for path in contents.files if path.parts[: len(base.parts)] == base.parts]
+        for path in files:
+            if not is_image(path):
+                continue
             inside = path.relative_to(base).parts
             if len(inside) < 2:
                 message, fix = f"{path} is not in a class folder", f"Move it into {base / '<class>'}, or remove it."
                 problems.append(Problem("stray image", message, fix))
                 continue
             entries.append(Entry(path, inside[0], part=part))
-        problems += _ignored_files(base)
+        problems += _empty_class_folders(base, contents) + ignored_formats(base, files)
     return entries
 
 
-def _part_folders(folder: Path, problems: list[Problem]) -> list[tuple[Path, str]]:
+def _part_folders(folder: Path, contents: FolderContents, problems: list[Problem]) -> list[tuple[Path, str]]:
     """Return the folders that contain class folders with the parts that they are, in the order of the parts."""
-    folders = _subfolders(folder)
+    folders = [path for path in contents.folders if path.parent == folder]
     parts = [(path, PART_NAMES[path.name.lower()]) for path in folders if path.name.lower() in PART_NAMES]
     if not any(part == "train" for _, part in parts):
         for path, _ in parts:
@@ -230,31 +282,30 @@ def _part_folders(folder: Path, problems: list[Problem]) -> list[tuple[Path, str
         return [(folder, "")]
     part_paths = {path for path, _ in parts}
     for path in folders:
-        if path not in part_paths and find_images(path):
+        if path not in part_paths and path in contents.folders_with_images:
             message = f"{path} is ignored: next to 'train', folders must be parts, named {', '.join(PART_NAMES)}"
             fix = "Rename it, or move it into a part."
             problems.append(Problem("ignored", message, fix, serious=False))
     return sorted(parts, key=lambda entry: (PARTS.index(entry[1]), entry[0]))
 
 
-def _ignored_files(base: Path) -> list[Problem]:
-    """Report class folders without images, and files in formats that are not supported."""
-    problems = []
-    suffixes: Counter[str] = Counter()
-    for path in _subfolders(base):
-        if not find_images(path):
-            fix = "Put images into it, or remove it; it does not become a class."
-            problems.append(Problem("empty class folder", f"{path} contains no image", fix, serious=False))
-        for file in path.rglob("*"):
-            hidden = any(part.startswith(".") for part in file.relative_to(base).parts)
-            if not hidden and file.suffix.lower() not in IMAGE_SUFFIXES and file.is_file():
-                suffixes[file.suffix or "no suffix"] += 1
-    if suffixes:
-        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
-        message = f"files in {base} are ignored, because their format is not supported: {counts}"
-        problems.append(Problem("ignored", message, f"Save images in one of {FORMATS}.", serious=False))
-    return problems
+def _empty_class_folders(base: Path, contents: FolderContents) -> list[Problem]:
+    """Report class folders without images."""
+    fix = "Put images into it, or remove it; it does not become a class."
+    return [
+        Problem("empty class folder", f"{path} contains no image", fix, serious=False)
+        for path in contents.folders
+        if path.parent == base and path not in contents.folders_with_images
+    ]
 
 
-def _subfolders(base: Path) -> list[Path]:
-    return sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _folder_inside(folder: Path) -> str:
+    """Return the fix for a folder that is itself a folder of classes; empty if it is not one."""
+    contents = walk_folder(folder)
+    names = [path.name for path in contents.folders if path.parent == folder and path in contents.folders_with_images]
+    if len(names) < 2:
+        return ""
+    return (
+        f"That folder contains the folders {summarize_names(names, limit=3)}: the images are one level too deep. If "
+        f"these are the classes, name {folder} with --root or option path."
+    )

@@ -10,11 +10,19 @@ from typing import ClassVar
 import numpy as np
 
 from forgetbench.datasets import datasets
-from forgetbench.datasets._files import IMAGE_SUFFIXES, TargetShape, find_images, load_images, relative_name
+from forgetbench.datasets._files import (
+    TargetShape,
+    find_images,
+    is_image,
+    load_images,
+    other_files,
+    relative_name,
+    walk_folder,
+)
 from forgetbench.datasets._identity_splits import PeopleLoader
 from forgetbench.datasets._sampling import stratified_split
 from forgetbench.datasets.base import make_rng
-from forgetbench.datasets.problems import Problem, problem_error
+from forgetbench.datasets.problems import Problem, problem_error, similar_names
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
 from forgetbench.options import option
 
@@ -46,11 +54,12 @@ class IdentityFolders(PeopleLoader):
         Raises:
             ImageSetError: The folder is missing or empty.
         """
-        folder, found = self._find_images(root)
+        folder, found = self._find_images(root, problems)
         images, rows = load_images(folder, found, TargetShape(3, self.size, "crop"), problems)
         paths = [found[row] for row in rows]
         names, numbers = np.unique([self._person(path) for path in paths], return_inverse=True)
         people = tuple(str(name).removeprefix(self.prefix) for name in names)
+        problems += similar_names("person", people)
         identities = numbers.astype(np.int64)
         sources = tuple(relative_name(folder, path) for path in paths)
         whole = ImageSet(
@@ -70,7 +79,7 @@ class IdentityFolders(PeopleLoader):
     def compare_with_published(self, root: Path | None) -> list[str]:
         """Report numbers of people and images that differ from the published ones."""
         folder = self._folder(root)
-        paths = [path for path in find_images(folder) if self._belongs(path, folder)]
+        paths = [path for path in find_images(folder, []) if self._belongs(path, folder)]
         counts = (("people", len({self._person(path) for path in paths})), ("images", len(paths)))
         return [
             f"{folder} has {count:,} {what}; the published set has {published:,}"
@@ -89,12 +98,20 @@ class IdentityFolders(PeopleLoader):
 
     def _has_layout(self, folder: Path) -> bool:
         """Check whether a folder of any name contains the image set and not some other folders of images."""
-        return any(self._belongs(path, folder) for path in folder.glob("*/*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        return any(self._belongs(path, folder) for path in folder.glob("*/*") if is_image(path))
 
-    def _find_images(self, root: Path | None) -> tuple[Path, list[Path]]:
+    def _find_images(self, root: Path | None, problems: list[Problem]) -> tuple[Path, list[Path]]:
         """Return the folder, and the images of people who have enough of them, sorted by path."""
         folder = self._folder(root)
-        paths = [path for path in find_images(folder) if self._belongs(path, folder)]
+        contents = walk_folder(folder)
+        paths = [path for path in contents.files if is_image(path) and self._belongs(path, folder)]
+        depths = {len(path.relative_to(folder).parts) for path in paths}
+        nearby = [
+            path
+            for path in contents.files
+            if len(path.relative_to(folder).parts) in depths and self._person(path).startswith(self.prefix)
+        ]
+        problems += contents.problems + other_files(folder, nearby, paths)
         if not paths:
             raise self.missing_files(root, f"{folder} contains no image of a person")
         names, counts = np.unique([self._person(path) for path in paths], return_counts=True)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from forgetbench.datasets import datasets
-from forgetbench.datasets._files import TargetShape, load_images, relative_name
+from forgetbench.datasets._files import TargetShape, load_images, other_files, relative_name, walk_folder
 from forgetbench.datasets._identity_splits import PeopleLoader
 from forgetbench.datasets.problems import Problem, diff_against_published, problem_error
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
@@ -41,7 +41,7 @@ class Orl(PeopleLoader):
         Raises:
             ImageSetError: The folder is missing, or contains no image.
         """
-        folder, found = self._folder(root), self._find_images(root)
+        folder, found = self._folder(root), self._find_images(root, problems)
         images, rows = load_images(folder, found, TargetShape(1, self.size), problems)
         paths = [found[row] for row in rows]
         names = sorted({path.parent.name for path in paths}, key=_person_number)
@@ -52,24 +52,28 @@ class Orl(PeopleLoader):
 
     def compare_with_published(self, root: Path | None) -> list[str]:
         """Report missing and additional images, compared with ten images of each of 40 people."""
-        names = [f"{path.parent.name}/{int(path.stem)}" for path in self._find_images(root)]
+        names = [f"{path.parent.name}/{int(path.stem)}" for path in self._find_images(root, [])]
         published = [f"s{person}/{shot}" for person in range(1, 41) for shot in range(1, 11)]
         return diff_against_published(names, published, str(self._folder(root)))
 
     def _folder(self, root: Path | None) -> Path:
         return self.find_folder(root, "att_orl/att_faces", "att_faces", "orl", "ORL", expects="s1")
 
-    def _find_images(self, root: Path | None) -> list[Path]:
+    def _find_images(self, root: Path | None, problems: list[Problem]) -> list[Path]:
+        """Find all images of people; report links and other files in their folders that are passed over."""
         folder = self._folder(root)
-        paths = [
-            path
-            for path in folder.glob("s*/*")
-            if path.suffix.lower() == ".pgm" and path.stem.isdecimal() and path.parent.name[1:].isdecimal()
-        ]
+        contents = walk_folder(folder)
+        inside = [path for path in contents.files if path.parent.parent == folder and _is_person(path.parent.name)]
+        paths = [path for path in inside if path.suffix.lower() == ".pgm" and path.stem.isdecimal()]
+        problems += contents.problems + other_files(folder, inside, paths)
         if not paths:
             message = f"There is no image in {folder}. Expected: {self.card.layout}"
             raise problem_error("missing image set", message, self.card.obtain)
         return sorted(paths, key=lambda path: (_person_number(path.parent.name), int(path.stem)))
+
+
+def _is_person(folder: str) -> bool:
+    return folder.startswith("s") and folder[1:].isdecimal()
 
 
 def _person_number(folder: str) -> int:

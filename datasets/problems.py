@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
 from forgetbench.errors import ForgetBenchError, UsageError
@@ -90,6 +91,35 @@ def too_few_images(class_name: str, count: int) -> Problem:
     """Return the problem of a class with few training images; it is serious if there are none."""
     message = f"class {class_name!r} has {count} training images"
     return Problem("too few images", message, "Add training images, or remove the class.", serious=count == 0)
+
+
+def similar_names(kind: str, names: Iterable[str]) -> list[Problem]:
+    """Report names that look alike: composed and decomposed letters are serious, other differences warnings.
+
+    Args:
+        kind: What they are names of, in the singular: "class".
+        names: The names, each once.
+    """
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(_appearance(name), []).append(name)
+    problems = []
+    for alike in spellings.values():
+        if len(alike) < 2:
+            continue
+        identical = len({unicodedata.normalize("NFC", name) for name in alike}) < len(alike)
+        what = "look the same, but consist of other Unicode characters" if identical else "look alike"
+        message = f"the {kind} names {' and '.join(map(ascii, alike))} {what}; each is a {kind} of its own"
+        fix = f"If they are one {kind}, spell them alike; otherwise rename one."
+        problems.append(Problem("similar names", message, fix, serious=identical))
+    return problems
+
+
+def _appearance(name: str) -> str:
+    """Return a name without what is hard to see: case, spaces, invisible characters, zeros before a number."""
+    text = unicodedata.normalize("NFKC", name).casefold()
+    text = " ".join("".join(sign for sign in text if unicodedata.category(sign) != "Cf").split())
+    return str(int(text)) if text.isdecimal() else text
 
 
 def summarize_names(names: Iterable[object], limit: int = MAX_NAMES) -> str:

@@ -202,6 +202,8 @@ class Partition:
         unseen: For image sets of people: people who are in no other part. None otherwise.
         card: The card of the image set.
         forget_lists: Name -> rows of ``train`` of a published forget set.
+        notes: What was passed over while the files were read, one text per problem that is not serious. Not part of the
+            hash.
 
     Raises:
         ForgetBenchError: The parts differ in classes or in shape, or train or test is empty.
@@ -214,6 +216,7 @@ class Partition:
     unseen: ImageSet | None
     card: DatasetCard
     forget_lists: Mapping[str, NDArray[np.int64]] = field(default_factory=lambda: MappingProxyType({}))
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         lists = {name: np.array(rows, dtype=np.int64) for name, rows in self.forget_lists.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from forgetbench.datasets._tables import category
 from forgetbench.datasets.scenarios import scenarios
 from forgetbench.datasets.types import Partition
 from forgetbench.errors import ForgetBenchError, UsageError
@@ -211,9 +213,17 @@ def resolve_number(owner: str, kind: str, value: str | int, names: Sequence[str]
         return list(names).index(name)
     if name.startswith("#") and name[1:].isdecimal() and int(name[1:]) < len(names):
         return int(name[1:])
+    same = [number for number, known in enumerate(names) if _spelling(known) == _spelling(name)]
+    if len(same) == 1:
+        return same[0]
     if name.isdecimal() and int(name) < len(names) and not any(known.isdecimal() for known in names):
         return int(name)
     raise UsageError(f"{owner}: {unknown(kind, name, list(names))}")
+
+
+def _spelling(name: str) -> str:
+    """Return a name in composed Unicode letters, and a whole number without a decimal point."""
+    return category(unicodedata.normalize("NFC", name))
 
 
 def completely_forgotten_classes(partition: Partition, retain: NDArray[np.int64]) -> list[int]:

@@ -68,10 +68,10 @@ def test_run_forget_indices_creates_a_separate_board(
         ("a.npy", np.array([[1, 2]]), "one-dimensional list"),
         ("a.npy", np.zeros(3, bool), "has 3 booleans, but there are 60"),
         ("a.npy", np.ones(60, bool), "all 60 training images would be forgotten"),
-        ("a.npy", np.array([{"a": 1}], dtype=object), "cannot be read as a list of rows"),
-        ("a.json", '{"rows": [1]}', "cannot be read|list of integers"),
-        ("a.txt", "1\ntwo\n", "cannot be read as a list of rows"),
-        ("a.txt", "", "list of integers"),
+        ("a.npy", np.array([{"a": 1}], dtype=object), "is an array of Python objects, which ForgetBench never"),
+        ("a.json", '{"a": [1], "b": [2]}', "contains 'a', 'b', and none is named 'forget'"),
+        ("a.txt", "1\ntwo\n", "contains 'two' where a row number is expected"),
+        ("a.txt", "", "is an empty file"),
     ],
 )
 def test_run_invalid_index_file_is_refused_before_training(
@@ -90,6 +90,22 @@ def test_run_invalid_index_file_is_refused_before_training(
 def test_run_missing_index_file_is_refused(task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(task, tmp_path / "nowhere.npy") == 2
     assert "nowhere.npy does not exist" in capsys.readouterr().err
+
+
+def test_run_says_which_files_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(40):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("L", (8, 8), 6 * number).save(path)
+    (tmp_path / "images" / "a" / "new[1].avif").write_bytes(b"")
+    images = 'image_set = { name = "folder", options = { size = 8, gray = true } }'
+    text = TASK.replace('image_set = { name = "digits", options = { train = 60, validation = 50 } }', images)
+    (tmp_path / "task.toml").write_text(text)
+    command = ("run", tmp_path / "task.toml", "--method", "finetune:epochs=1", "--executor", "local")
+    assert call(*command, "--root", tmp_path / "images", "--seeds", "2") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("test/mlp/random: ")]
+    [note] = [line for line in lines if "ignored" in line]
+    assert "are ignored, because their format is not supported: 1 .avif. Save images in one of" in note
 
 
 def test_data_list_names_the_origin_of_files(capsys: pytest.CaptureFixture[str]) -> None:

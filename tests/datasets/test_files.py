@@ -1,7 +1,10 @@
 import io
+import os
+import struct
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from forgetbench.datasets._files import (
@@ -11,8 +14,10 @@ from forgetbench.datasets._files import (
     content_digest,
     decode_images,
     find_images,
+    is_image,
     load_images,
     open_image,
+    walk_folder,
 )
 from forgetbench.datasets.problems import ImageSetError, Problem
 from forgetbench.errors import UsageError
@@ -129,7 +134,7 @@ def test_find_images_sorts_and_ignores_hidden_files(tmp_path):
     for name in ("b/2.JPG", "a/1.png", "a/.DS_Store", ".cache/3.png", "a/notes.txt", "a/._1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["a/1.png", "b/2.JPG"]
+    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path, [])] == ["a/1.png", "b/2.JPG"]
 
 
 def test_content_digest_covers_names_and_contents(tmp_path):
@@ -207,3 +212,84 @@ def test_content_digest_accepts_files_outside_folder(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "a").write_bytes(b"1")
     assert content_digest(tmp_path / "set", [tmp_path / "a"]) != content_digest(tmp_path, [tmp_path / "a"])
+
+
+def test_decode_turns_by_orientation_alone():
+    """EXIF with an entry of a wrong type (XResolution as UNDEFINED), which Pillow cannot write again."""
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3
+    jpeg = encoded(pixels, "JPEG", quality=95)
+    entries = [struct.pack("<HHI4s", 0x0112, 3, 1, b"\6\0\0\0"), struct.pack("<HHI4s", 0x011A, 7, 4, b"abcd")]
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(entries) + b"\0\0\0\0"
+    turned = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+    plain, read = (decode_images([ImageFile("a", content)], 1, TargetShape(1, 8))[0, 0] for content in (jpeg, turned))
+    assert np.array_equal(read, np.rot90(plain, -1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_decode_orientations_are_those_of_pillow(orientation):
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    image.save(stream, "PNG", exif=exif)
+    expected = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(stream)))
+    assert np.array_equal(np.asarray(open_image(ImageFile("a", stream.getvalue()))), expected)
+
+
+def test_decode_damaged_metadata_is_named_once(tmp_path, capfd):
+    """Pillow's warning becomes a problem with the name of the file, in memory and from the store."""
+    pixels = np.zeros((4, 4), np.uint8)
+    jpeg = encoded(pixels, "JPEG")
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHII", 9, 0x010F, 2, 1000, 0xFFFF)
+    (tmp_path / "a.jpg").write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:])
+    (tmp_path / "b.jpg").write_bytes(jpeg)
+    paths = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    problems: list[Problem] = []
+    load_images(tmp_path, paths, TargetShape(1, 4), problems)
+    assert [(problem.kind, problem.serious) for problem in problems] == [("doubtful image", False)]
+    assert problems[0].message == "a.jpg: its metadata are damaged, so that it may not be upright"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_walk_folder_follows_links_and_names_broken_ones(tmp_path):
+    base, other = tmp_path / "set", tmp_path / "other"
+    for path in (base / "a" / "1.png", other / "2.png", other / "deep" / "3.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (base / "b").symlink_to(other, target_is_directory=True)
+    (base / "a" / "4.png").symlink_to(other / "2.png")
+    (base / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (other / "deep" / "back").symlink_to(base, target_is_directory=True)
+    (base / "c").symlink_to(tmp_path / "gone")
+    (base / "self.png").symlink_to(base / "self.png")
+    contents = walk_folder(base)
+    names = ["a/1.png", "a/4.png", "b/2.png", "b/deep/3.png"]
+    assert [path.relative_to(base).as_posix() for path in contents.files] == names
+    assert [path.relative_to(base).as_posix() for path in contents.folders] == ["a", "b", "b/deep"]
+    found = [(problem.kind, problem.message, problem.serious) for problem in contents.problems]
+    assert found == [
+        ("broken link", f"{base}/c is a link to {tmp_path}/gone, which does not exist", True),
+        ("broken link", f"{base}/self.png is a link to {base}/self.png, which does not exist", True),
+        ("link loop", f"{base}/a/up is a link to {tmp_path}, which contains it, and is not followed", False),
+        ("link loop", f"{base}/b/deep/back is a link to {base}, which contains it, and is not followed", False),
+    ]
+
+
+def test_walk_folder_refuses_names_that_are_not_utf8(tmp_path):
+    for name in (b"b\xe9b\xe9", b"tea"):
+        (tmp_path / os.fsdecode(name)).mkdir()
+    for name in (b"b\xe9b\xe9/1.png", b"tea/\xff.png", b"tea/\xff.txt", b"tea/2.png"):
+        (tmp_path / os.fsdecode(name)).touch()
+    contents = walk_folder(tmp_path)
+    assert [path.name for path in contents.files if is_image(path)] == ["2.png"]
+    assert [problem.message for problem in contents.problems] == [
+        rf"the name of {tmp_path}/b\udce9b\udce9 is not in UTF-8",
+        rf"the name of {tmp_path}/tea/\udcff.png is not in UTF-8",
+    ]
+    assert all(problem.serious and "Rename it" in problem.fix for problem in contents.problems)
+
+
+def test_decode_broken_link_error_names_its_target(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(UsageError, match=r"a\.png: it is a link to .*gone\.png, which does not exist"):
+        open_image(ImageFile("a.png", tmp_path / "a.png"))

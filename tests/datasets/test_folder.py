@@ -1,8 +1,10 @@
+import os
+
 import numpy as np
 import PIL.Image
 import pytest
 
-from forgetbench.datasets import load_partition
+from forgetbench.datasets import load_partition, make_loader
 from forgetbench.datasets.check import check_image_set
 from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
@@ -259,3 +261,120 @@ def test_single_training_person_error_suggests_fix(table_folder):
     write_table(table_folder, lines, "path,label,identity,split")
     with pytest.raises(UsageError, match=r"leave none of the 1 people for training\. Assign images to validation"):
         load_partition("folder", SMALL, table_folder)
+
+
+def test_linked_class_folders_are_classes(class_folders, tmp_path_factory):
+    """A folder of links alone reads like the folders that they lead to."""
+    links = tmp_path_factory.mktemp("links")
+    for folder in (class_folders / "pets").iterdir():
+        (links / folder.name).symlink_to(folder, target_is_directory=True)
+    partition = load_partition("folder", SMALL, links)
+    assert partition.sha256 == load_partition("folder", SMALL, class_folders / "pets").sha256
+    (links / "fish").symlink_to(links / "gone")
+    with pytest.raises(UsageError, match=r"fish is a link to .*gone, which does not exist\. Restore what it leads to"):
+        load_partition("folder", SMALL, links)
+
+
+@pytest.mark.parametrize("name", [b"b\xe9b\xe9/1.png", b"cat/\xff.png"])
+def test_names_that_are_not_utf8_are_refused_before_training(class_folders, name):
+    path = class_folders / "pets" / os.fsdecode(name)
+    write_image(path, 1)
+    with pytest.raises(UsageError, match=r"the name of .*\\udc.* is not in UTF-8\. Rename it") as raised:
+        load_partition("folder", SMALL | {"path": "pets"}, class_folders)
+    str(raised.value).encode()
+
+
+def test_whole_float_labels_are_whole_numbers(table_folder):
+    """Pandas writes 2.0 for 2 where a column has a gap; -0.0, 0 and 0.0 are one class."""
+    spellings = ("0", "0.0", "-0.0", "2.0", "2", "10.00", "1.0e+01", "2.5")
+    write_table(table_folder, [f"images/{n}.png,{spellings[n % 8]},p{n // 4}.0" for n in range(40)])
+    partition = load_partition("folder", SMALL, table_folder)
+    assert partition.train.classes == ("0", "10", "2", "2.5")
+    for named in ([2], ["2"], ["2.0"], [2.0]):
+        split = make_scenario("class", {"classes": named}).draw(partition)
+        assert {partition.train.classes[label] for label in partition.train.labels[split.forget]} == {"2"}
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "-nan", "<NA>", " "])
+@pytest.mark.parametrize("column", ["label", "identity"])
+def test_missing_values_are_refused_with_the_row(table_folder, text, column):
+    lines = table_lines()
+    lines[3] = f"images/3.png,{text},p0" if column == "label" else f"images/3.png,sad,{text}"
+    write_table(table_folder, lines)
+    with pytest.raises(UsageError, match=rf"row 5 of .*labels\.csv has no {column}"):
+        load_partition("folder", SMALL, table_folder)
+
+
+def test_person_named_nan_is_a_person(table_folder):
+    write_table(table_folder, [line.replace(",p3", ",Nan") for line in table_lines()])
+    assert len(load_partition("folder", SMALL, table_folder).train.people) == 10
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "serious"),
+    [
+        ("DARK", "dark", False),
+        ("a  b", "a b", False),
+        ("01", "1", False),
+        ("bébé", "be\u0301be\u0301", True),
+        ("a\u200bb", "ab", False),
+        ("a\u00a0b", "a b", False),
+    ],
+)
+def test_class_names_that_look_alike_are_named(tmp_path, first, second, serious):
+    for seed in range(60):
+        write_image(tmp_path / (first, second, "other")[seed % 3] / f"{seed}.png", seed)
+    report = make_loader("folder", SMALL).examine(tmp_path)
+    [problem] = report.problems
+    assert (problem.kind, problem.serious) == ("similar names", serious)
+    assert ascii(first) in problem.message
+    assert ascii(second) in problem.message
+    if serious:
+        with pytest.raises(UsageError, match="look the same, but consist of other Unicode characters"):
+            load_partition("folder", SMALL, tmp_path)
+    else:
+        assert load_partition("folder", SMALL, tmp_path).notes[0].endswith("otherwise rename one.")
+
+
+def test_decomposed_class_is_found_by_composed_name(tmp_path):
+    for seed in range(60):
+        write_image(tmp_path / ("be\u0301be\u0301", "b", "c")[seed % 3] / f"{seed}.png", seed)
+    partition = load_partition("folder", SMALL, tmp_path)
+    split = make_scenario("class", {"classes": ["b\u00e9b\u00e9"]}).draw(partition)
+    names = {partition.train.classes[label] for label in partition.train.labels[split.forget]}
+    assert names == {"be\u0301be\u0301"}
+
+
+def test_order_of_numbers_with_leading_zeros_is_fixed(table_folder):
+    write_table(table_folder, [f"images/{n}.png,{('1', '01', '001', '2')[n % 4]}" for n in range(40)], "path,label")
+    assert load_partition("folder", SMALL, table_folder).train.classes == ("001", "01", "1", "2")
+
+
+def test_archive_unpacked_too_deep_error_says_so(tmp_path):
+    for seed in range(40):
+        write_image(tmp_path / "pets" / ("cat", "dog")[seed % 2] / f"{seed}.png", seed)
+    with pytest.raises(UsageError, match=r"one level too deep\. If these are the classes, name .*/pets with --root"):
+        load_partition("folder", SMALL, tmp_path)
+    assert load_partition("folder", SMALL, tmp_path / "pets").train.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("id,breed\n1,x\n", r"has no column path, label; its header is id, breed\."),
+        ("path,label\nold/1.png,x\n", r"row 2 of .* names a missing file"),
+    ],
+)
+def test_foreign_table_error_says_class_folders_are_there(class_folders, table, reason):
+    (class_folders / "pets" / "labels.csv").write_text(table)
+    message = rf"labels\.csv is read because of its name, and .*{reason}.*Rename it to read the class folders"
+    with pytest.raises(UsageError, match=f"(?s){message}"):
+        load_partition("folder", SMALL | {"path": "pets"}, class_folders)
+
+
+def test_partition_notes_say_what_was_passed_over(class_folders):
+    (class_folders / "pets" / "cat" / "new.avif").write_bytes(b"")
+    (class_folders / "pets" / "dog" / "old.JFIF").write_bytes(b"")
+    [note] = load_partition("folder", SMALL | {"path": "pets"}, class_folders).notes
+    assert "are ignored, because their format is not supported: 1 .JFIF, 1 .avif" in note
+    assert "Files with .jfif are JPEG: rename them to .jpg" in note

@@ -94,7 +94,8 @@ class ProgressBar:
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        plain = "".join(sign if sign in "\n\t" or sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+        self._console.print(plain, markup=False, soft_wrap=True)
 
     def _show(self, *, force: bool = False) -> None:
         if self._notebook is not None and self._task is not None:

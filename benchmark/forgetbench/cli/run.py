@@ -50,7 +50,7 @@ def run(
         task: Names of tasks (`forgetbench list tasks`), wildcard patterns, or paths of task files.
         seeds: Number of originals, and of oracles in each of the two sets; ranks need 6.
         draws: Number of forget sets.
-        forget_indices: Use a custom forget set (.npy/.json/.txt of row indices); creates a separate board.
+        forget_indices: Use a custom forget set, listed in a file (.npy, .npz, .json, .txt, .pt); a separate board.
         preset: Run every method with the values of a publication, such as `paper`; `show method` prints the presets.
         tuned: Use the best hyper-parameters that `forgetbench tune` found; the row shows the number of trials.
         keep_models: Keep the weights of unlearned models in the store.

@@ -155,7 +155,7 @@ class PreparedTask:
     image_set: dict[str, str]
     """Name, title, license, homepage and SHA-256 of the image set."""
     notices: tuple[str, ...] = ()
-    """What a reader of the results should know, such as weights of a checkpoint that were not loaded."""
+    """What a reader of the results should know, such as files of the image set that were ignored."""
     from_cache: bool = True
     """Whether the result was in the store already."""
 
