@@ -144,10 +144,16 @@ def train_loop(
 
     Raises:
         DivergedError: A loss is NaN or infinite.
+        UsageError: Batch-norm in train mode got a batch of one value per channel.
     """
     with seeded(request.seed, request.device), channels_last(network):
         loop = TrainLoop(network, request, optimizer, method, batch_norm)
-        yield loop
+        try:
+            yield loop
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                raise UsageError(f"{method}: one example has no variance. Set batch_norm=eval.") from None
+            raise
         loop.check()
     optimizer.zero_grad(set_to_none=True)
     network.eval()

@@ -4,8 +4,9 @@
     p_o(. | not y) = softmax of the original's logits with that of y at -inf
 
 Zhou et al. 2025 (mask distillation): the target holds nothing of class y, and the original's relative probabilities of
-the other classes. No retained example is read. Deviation: batch-norm statistics are held fixed (in the released code
-they move unless `disable_bn` is set).
+the other classes. No retained example is read. Deviations: batch-norm statistics are held fixed (in the released code
+they move, except when one class of Tiny ImageNet is forgotten: `batch_norm=train`), and images are not augmented
+(`augment=True`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.nn import functional
 
 from forgetbench.methods import methods
 from forgetbench.methods._distillation import frozen_copy, full_precision
-from forgetbench.methods._training import batch_norm_option, clone_model, train_loop
+from forgetbench.methods._training import augment_option, augmentation, batch_norm_option, clone_model, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import make_optimizer
 
@@ -43,6 +44,7 @@ class Delete(Method):
     lr: float = param(1e-4, gt=0, paper_default=1e-3, search=(1e-5, 1e-2), help="Learning rate.")
     batch_size: int = param(64, ge=1, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
+    augment: bool = augment_option(False, paper_default=True)
     batch_norm: str = batch_norm_option("eval", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
@@ -51,7 +53,10 @@ class Delete(Method):
         optimizer = make_optimizer(student.parameters(), "sgd", self.lr, self.momentum)
         with train_loop(student, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
-                for images, labels in request.forget.batches(self.batch_size, request.derive_seed(epoch)):
+                batches = request.forget.batches(
+                    self.batch_size, request.derive_seed(epoch), *augmentation(request, augment=self.augment)
+                )
+                for images, labels in batches:
                     with loop.autocast():
                         with torch.no_grad():
                             target = masked_probabilities(teacher(images), labels)

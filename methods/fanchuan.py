@@ -8,13 +8,14 @@ By the team fanchuan, second on the leaderboard of the NeurIPS 2023 challenge (s
 Cadet et al. 2024. Each row of the softmax is a forgotten image and runs over a batch of retained ones: the loss is
 smallest where an image is equally near to all of them. The learning rate of the forget rounds falls by a cosine over
 all of them. Deviations: batch-norm statistics are held fixed in the rounds of the forget set, which are in train mode
-as released; the retain learning rate is used as given, where the released code multiplies it by batch_size / 64; the
-recipe's augmentation is not used.
+as released (`batch_norm=train`); the cosine falls after each round and to zero, as released after each step and to 1e-6
+(`fall=steps, min_lr=1e-6`); the retain learning rate is used as given, where the released code multiplies it by
+batch_size / 64; the contrast goes on through the retain set, where the released code starts each round anew. As
+released, images are not augmented.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,9 +24,11 @@ from torch import Tensor, nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._distillation import kl_divergence
+from forgetbench.methods._finetuning import min_lr_option, scheduled_lr
 from forgetbench.methods._training import batch_norm_option, clone_model, cycle, set_lr, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
+from forgetbench.training.data import batch_sizes
 
 
 @methods.register("fanchuan")
@@ -48,6 +51,10 @@ class Fanchuan(Method):
         1e-3, gt=0, paper_default=3e-4, search=(1e-4, 1e-2), help="Highest learning rate of the forget rounds."
     )
     lr: float = param(0.01, gt=0, paper_default=0.004, search=(1e-3, 3e-2), help="Learning rate of the retain rounds.")
+    fall: str = param(
+        "rounds", choices=("rounds", "steps"), paper_default="steps", help="After what the rate of forget rounds falls."
+    )
+    min_lr: float = min_lr_option(paper_default=1e-6)
     temperature: float = param(1.15, gt=0, help="Temperature of the contrast.")
     forget_batch_size: int = param(64, ge=1, help="Forget examples per step.")
     batch_size: int = param(64, ge=2, paper_default=256, help="Retain examples per step.")
@@ -62,13 +69,17 @@ class Fanchuan(Method):
         contrast_batches = cycle(request.retain, self.batch_size, request, 1)
         forget_optimizer = make_optimizer(network.parameters(), "sgd", self.forget_lr, self.momentum)
         retain_optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        steps = len(batch_sizes(len(request.forget), self.forget_batch_size))
         for turn in range(self.epochs):
-            set_lr(forget_optimizer, self.forget_lr * 0.5 * (1 + math.cos(math.pi * turn / self.epochs)))
             with train_loop(
                 network, request, forget_optimizer, f"{name}, forget round {turn + 1},", batch_norm=self.batch_norm
             ) as loop:
                 for _ in loop.epochs(1):
-                    for images, _ in request.forget.batches(self.forget_batch_size, request.derive_seed(2, turn)):
+                    batches = request.forget.batches(self.forget_batch_size, request.derive_seed(2, turn))
+                    for step, (images, _) in enumerate(batches):
+                        rounds = turn + (step / steps if self.fall == "steps" else 0)
+                        lr = scheduled_lr("cosine", self.forget_lr, self.min_lr, turn, rounds / self.epochs)
+                        set_lr(forget_optimizer, lr)
                         retain_images, _ = next(contrast_batches)
                         with loop.autocast():
                             logits = network(images)

@@ -2,10 +2,10 @@
 
     max CE(D_f), until validation accuracy has fallen by `floor`
 
-As in Golatkar et al. 2020 and Graves et al. 2021. Jia et al. 2023 run 5 epochs at 1e-4 without a floor, which on most
-networks does either nothing or too much. Deviations: validation accuracy is checked after each step, and the last state
-above the floor is returned; batch-norm statistics are held fixed, because batches of the forget set alone would move
-them.
+As in Golatkar et al. 2020 and Graves et al. 2021. Jia et al. 2023 run 5 epochs at 1e-4 without a floor (`floor=none`),
+which on most networks does either nothing or too much. Deviations: validation accuracy is checked after each step, and
+the last state above the floor is returned; batch-norm statistics are held fixed, because batches of the forget set
+alone would move them (they move in the code of Jia et al.: `batch_norm=train`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import ClassVar
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import accuracy, batch_norm_option, clone_model, cycle, train_loop
+from forgetbench.methods._training import accuracy, augment_option, batch_norm_option, clone_model, cycle, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import DivergedError, classification_loss, make_optimizer
 from forgetbench.training.data import batch_sizes
@@ -41,36 +41,41 @@ class GradientAscent(Method):
     lr: float = param(0.005, gt=0, paper_default=1e-4, search=(1e-4, 3e-2), help="Learning rate.")
     batch_size: int = param(64, ge=1, paper_default=256, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
-    floor: float = param(
-        0.02, ge=0, le=1, search=(5e-3, 0.1), help="Fall of validation accuracy at which it stops (1 = never)."
+    weight_decay: float = param(0.0, ge=0, paper_default=5e-4, help="Weight decay of SGD.")
+    floor: float | None = param(
+        0.02,
+        ge=0,
+        le=1,
+        search=(5e-3, 0.1),
+        help="Fall of validation accuracy at which it stops; None = never, and no validation image is read.",
     )
+    augment: bool = augment_option(False, paper_default=True)
     batch_norm: str = batch_norm_option("eval", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
-        """The last state whose validation accuracy was above the floor."""
+        """The last state whose validation accuracy was above the floor, or without one the last state."""
         network = clone_model(model)
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum)
-        lowest = accuracy(model, request.validation) - self.floor
+        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        lowest = -1.0 if self.floor is None else accuracy(model, request.validation) - self.floor
         best, best_step = copy.deepcopy(model.state_dict()), 0
-        batches = cycle(request.forget, self.batch_size, request, 0)
+        batches = cycle(request.forget, self.batch_size, request, 0, augment=self.augment)
         steps_per_epoch = len(batch_sizes(len(request.forget), self.batch_size))
         try:
             with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-                for step in loop.epochs(
-                    self.epochs * steps_per_epoch
-                ):  # of one step each: it is checked after each step
+                # each of one step, because it is checked after each step
+                for step in loop.epochs(self.epochs * steps_per_epoch):
                     images, labels = next(batches)
                     with loop.autocast():
                         loss = -classification_loss(network(images), labels)
                     loop.step(loss)
                     loop.check()
-                    if accuracy(network, request.validation) < lowest:
+                    if self.floor is not None and accuracy(network, request.validation) < lowest:
                         break
                     for name, value in network.state_dict().items():
                         best[name].copy_(value)
                     best_step = step + 1
         except DivergedError:
-            if self.floor == 1 or best_step == 0:  # otherwise that step is below the floor like any other
+            if self.floor in (None, 1) or best_step == 0:  # otherwise that step is below the floor like any other
                 epoch = best_step // steps_per_epoch + 1
                 raise DivergedError(
                     f"{self.card.name} diverged in epoch {epoch} at learning rate {self.lr:.3g}"

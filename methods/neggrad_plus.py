@@ -4,7 +4,12 @@
 
 Kurmanji et al. 2023, equation 2. An epoch is one pass over the retain set; forget batches are repeated. Deviation:
 both batches pass through the network together, so that batch-norm sees their mixture and a forget batch of one example
-works; the authors' code calls the network twice. Their a is 0.9999 on some data sets and 0.95 on others.
+works; the authors' code calls the network twice (`joint=False`). Their a is 0.9999 on some data sets and 0.95 on
+others, and their SGD has neither momentum nor weight decay.
+
+The "advanced NegGrad" of Choi and Na 2023 minimizes CE(D_r) - CE(D_f), which is twice this loss for a = 1/2: the same
+step at twice the learning rate without momentum. Their "NegGrad" is a = 0, where retained batches only count the steps.
+Both skip a pair of batches of different size (`skip_uneven=True`).
 """
 
 from __future__ import annotations
@@ -16,7 +21,14 @@ import torch
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import batch_norm_option, clone_model, cycle, train_loop
+from forgetbench.methods._training import (
+    augment_option,
+    augmentation,
+    batch_norm_option,
+    clone_model,
+    cycle,
+    train_loop,
+)
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -39,25 +51,37 @@ class NegGradPlus(Method):
     lr: float = param(0.02, gt=0, paper_default=0.01, search=(1e-3, 1e-1), help="Learning rate.")
     alpha: float = param(0.9, ge=0, le=1, paper_default=0.9999, search=(0.2, 0.99), help="Weight of the retain loss.")
     batch_size: int = param(128, ge=2, help="Retain examples per step; as many forget examples, or all there are.")
-    momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    momentum: float = param(0.9, ge=0, lt=1, paper_default=0.0, help="Momentum of SGD.")
+    weight_decay: float = param(5e-4, ge=0, paper_default=0.0, help="Weight decay of SGD.")
+    joint: bool = param(True, paper_default=False, help="Whether both batches pass through the network together.")
+    skip_uneven: bool = param(False, help="Whether a pair of batches is skipped if their sizes differ.")
+    augment: bool = augment_option(False)
     batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model after descent and ascent."""
         network = clone_model(model)
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
-        forget_batches = cycle(request.forget, self.batch_size, request, 0)
+        forget_batches = cycle(request.forget, self.batch_size, request, 0, augment=self.augment)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
-                for retain_images, retain_labels in request.retain.batches(
-                    self.batch_size, request.derive_seed(1, epoch)
-                ):
+                retain_batches = request.retain.batches(
+                    self.batch_size, request.derive_seed(1, epoch), *augmentation(request, augment=self.augment)
+                )
+                for retain_images, retain_labels in retain_batches:
                     forget_images, forget_labels = next(forget_batches)
+                    if self.skip_uneven and len(retain_images) != len(forget_images):
+                        continue
                     with loop.autocast():
-                        logits = network(torch.cat([retain_images, forget_images]))
-                        retain_loss = classification_loss(logits[: len(retain_images)], retain_labels)
-                        forget_loss = classification_loss(logits[len(retain_images) :], forget_labels)
+                        if self.joint:
+                            logits = network(torch.cat([retain_images, forget_images]))
+                            retain_loss = classification_loss(logits[: len(retain_images)], retain_labels)
+                            forget_loss = classification_loss(logits[len(retain_images) :], forget_labels)
+                        else:
+                            retain_loss = torch.zeros(())
+                            if self.alpha > 0:
+                                retain_loss = classification_loss(network(retain_images), retain_labels)
+                            forget_loss = classification_loss(network(forget_images), forget_labels)
                         loss = self.alpha * retain_loss - (1 - self.alpha) * forget_loss
                     loop.step(loss)
         return network
