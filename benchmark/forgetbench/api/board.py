@@ -209,6 +209,19 @@ class BoardResult:
 
         return tables_of(self._ranked, self._reference.bundle, self._runs)
 
+    def published_tables(self) -> list[Table]:
+        """Published results of the task's setting, each next to this board's first row of the same method."""
+        from forgetbench.reporting.literature import compare_with_papers
+
+        order = {folder: number for number, folder in enumerate(self.runs)}
+        first: dict[str, RunResult] = {}
+        for result in sorted(self, key=lambda result: order[result.folder] if result.folder else -1):
+            first.setdefault(result.method, result)
+        methods = {result.label: method for method, result in first.items()}
+        steps = [record for table in self.tables[1:] for record in table.records if record["method"] in methods]
+        requests = [{**record, "method": methods[str(record["method"])]} for record in steps]
+        return compare_with_papers(self.task, {name: result.scorecard for name, result in first.items()}, requests)
+
     @cached_property
     def figures(self) -> ScoredBoard:
         """What the board's figures are drawn from."""

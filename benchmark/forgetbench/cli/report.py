@@ -15,7 +15,6 @@ from forgetbench.errors import UsageError
 if TYPE_CHECKING:
     from forgetbench.api.board import BoardResult
     from forgetbench.reporting.table_writer import Table
-    from forgetbench.scoring.scorecards import Scorecard
 
 Format = Literal["table", "markdown", "latex", "csv", "json", "html"]
 
@@ -91,13 +90,7 @@ def _figure_names(names: list[str] | None, output: Path | None) -> tuple[str, ..
 
 def _published(board: BoardResult) -> list[Table]:
     """Published results of the board's setting, next to its rows."""
-    from forgetbench.reporting.literature import compare_with_papers
-
-    order = {folder: number for number, folder in enumerate(board.runs)}
-    cards: dict[str, Scorecard] = {}
-    for result in sorted(board, key=lambda result: order[result.folder] if result.folder else -1):
-        cards.setdefault(result.method, result.scorecard)  # the first row of each method
-    tables = compare_with_papers(board.task, cards)
+    tables = board.published_tables()
     if not tables:
         print_note(f"{board.task}: no published results of this setting.")
     return tables

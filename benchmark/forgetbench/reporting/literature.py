@@ -9,9 +9,9 @@ from __future__ import annotations
 import fnmatch
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -36,8 +36,8 @@ class Column(Record):
 
     metric: str | None = None
     """The metric of the same meaning; None if there is no such metric."""
-    complement: bool = False
-    """Whether it is 1 minus the metric."""
+    transform: Literal["complement", "distance-from-half"] | None = None
+    """How it follows from the metric: 1 minus it, or its distance from one half."""
     unit: Literal["percent", "share", "minutes", ""] = ""
     """Its unit."""
     formula: Literal["average-gap", "h-mean", "nomus"] | None = None
@@ -66,6 +66,8 @@ class PublishedTable(Record):
     """Image set, network, what is forgotten, seeds."""
     tasks: tuple[str, ...]
     """Tasks of the same setting, wildcards allowed; empty if there are none."""
+    request: int | None = None
+    """In a stream, the request after which it was measured, counted from 1; None: the end."""
     trials: int
     """Seeds behind a mean."""
     order: tuple[str, ...]
@@ -181,25 +183,56 @@ def largest_deviation(mean: float, seeds: int, top: float) -> float:
     return min(inner, math.sqrt(seeds) * mean, math.sqrt(seeds) * (top - mean)) if seeds > 1 else 0.0
 
 
-def compare_with_papers(task: str, cards: Mapping[str, Scorecard], folder: Path = FOLDER) -> list[Table]:
+def compare_with_papers(
+    task: str, cards: Mapping[str, Scorecard], requests: Sequence[Mapping[str, Any]] = (), folder: Path = FOLDER
+) -> list[Table]:
     """Published tables of a task's setting next to rows of its board; empty if no table has this setting.
 
     Args:
         task: Name of the task.
         cards: Scorecards of the task by method; for several rows of a method, the first.
+        requests: In a stream, the records of `reporting.streams.stream_table`; a record's method is a key of ``cards``.
         folder: Folder of the sources.
     """
-    return [_comparison(source, table, cards) for source, table in matching_tables(task, folder)]
+    return [
+        _comparison(source, table, _values(cards, requests, table.request))
+        for source, table in matching_tables(task, folder)
+    ]
 
 
-def _comparison(source: Source, table: PublishedTable, cards: Mapping[str, Scorecard]) -> Table:
+_IN_STREAMS = {
+    "accuracy.test": "retained",
+    "accuracy.test-forgotten": "requested",
+    "accuracy.earlier": "earlier",
+    "h-mean": "h-mean",
+}
+"""Metric -> its name in the records of a stream."""
+
+
+def _values(
+    cards: Mapping[str, Scorecard], requests: Sequence[Mapping[str, Any]], request: int | None
+) -> dict[str, dict[str, float]]:
+    """Method -> metric -> value, at the end or after a request."""
+    if request is None:
+        return {
+            method: {name: one.value for name, one in card.metrics.items() if one.value is not None}
+            for method, card in cards.items()
+        }
+    return {
+        record["method"]: {metric: record[name] for metric, name in _IN_STREAMS.items() if record[name] is not None}
+        for record in requests
+        if record["request"] == request
+    }
+
+
+def _comparison(source: Source, table: PublishedTable, values: Mapping[str, Mapping[str, float]]) -> Table:
     shown = [name for name in table.order if source.columns[name].metric]
     rows, records = [], []
     for method in table.rows:
         cells: list[str] = []
         record: dict[str, object] = {"method": method}
         for name in shown:
-            published, measured = table.mean(method, name), _measured(source.columns[name], cards.get(method))
+            published, measured = table.mean(method, name), _measured(source.columns[name], values.get(method, {}))
             wrong = any((error.row, error.column) == (method, name) for error in table.errors)
             cells += [_number(published, table.deviation(method, name)) + ("!" if wrong else ""), _number(measured)]
             record |= {f"{name} published": published, f"{name} measured": measured}
@@ -215,11 +248,13 @@ def _comparison(source: Source, table: PublishedTable, cards: Mapping[str, Score
     return Table(f"{source.short}, {table.number}", header, tuple(rows), tuple(notes), tuple(records))
 
 
-def _measured(column: Column, card: Scorecard | None) -> float:
-    value = card.metrics[column.metric].value if card and column.metric and column.metric in card.metrics else None
-    if value is None:
-        return math.nan
-    return (1 - value if column.complement else value) * (100 if column.unit == "percent" else 1)
+def _measured(column: Column, values: Mapping[str, float]) -> float:
+    value = values.get(column.metric or "", math.nan)
+    if column.transform == "complement":
+        value = 1 - value
+    elif column.transform == "distance-from-half":
+        value = abs(value - 0.5)
+    return value * (100 if column.unit == "percent" else 1)
 
 
 def _number(value: float, deviation: float | None = None) -> str:
