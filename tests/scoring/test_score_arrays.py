@@ -10,7 +10,8 @@ import pytest
 
 import forgetbench
 from forgetbench.errors import UsageError
-from forgetbench.importers.arrays import read_npz, score_arrays
+from forgetbench.importers.arrays import score_arrays
+from forgetbench.importers.npz import read_npz
 from forgetbench.scoring.score import reference_bands, score
 
 

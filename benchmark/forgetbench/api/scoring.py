@@ -43,7 +43,9 @@ def score(
         deviations from the oracle band; ``card.to_frame()`` has all of them.
 
     Raises:
-        UsageError: A file or subset is missing, or shapes or types do not fit; the message names the argument.
+        UsageError: A file or subset is missing, shapes or types do not fit, or the arrays are probabilities or hard
+            answers instead of logits; the message names the argument. Log-probabilities are accepted: all metrics
+            are the same for them.
 
     Example:
         >>> import numpy as np
@@ -57,7 +59,8 @@ def score(
         >>> round(card["accuracy.test"].value, 2)
         0.35
     """
-    from forgetbench.importers.arrays import read_npz, score_arrays
+    from forgetbench.importers.arrays import score_arrays
+    from forgetbench.importers.npz import read_npz
 
     def arrays(given: Arrays) -> Mapping[str, ArrayLike]:
         return read_npz(Path(given)) if isinstance(given, str | Path) else given

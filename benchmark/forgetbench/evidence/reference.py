@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from forgetbench.errors import ForgetBenchError, UsageError, validation_message
 from forgetbench.evidence.arrays import CLIP, FEATURES, Array, Logits, read_arrays, stack
+from forgetbench.evidence.probabilities import describe_evidence
 from forgetbench.evidence.run import (
     SCHEMA,
     AnswersRecord,
@@ -239,6 +240,7 @@ def check_run(run: Run, pack: ReferenceBundle, unread: Collection[str] = ()) -> 
         return [f"the evidence is of task {manifest.task!r}, this board is {card.task!r}"]
     problems = _check_manifest(manifest, card)
     seen: dict[str, str] = {}
+    kinds: list[str] = []
     for model in manifest.evidence:
         if model.file in unread or str(model.draw) not in card.counts:
             continue
@@ -259,11 +261,16 @@ def check_run(run: Run, pack: ReferenceBundle, unread: Collection[str] = ()) -> 
                 problems.append(
                     f"{model.file}: {name} exceeds {CLIP:g}; write evidence with forgetbench.evidence.arrays.encode"
                 )
+        logits = [array for name, array in arrays.items() if not name.startswith(FEATURES)]
+        finite = all(np.isfinite(array).all() for array in logits)
+        kinds.append(describe_evidence(logits, attributes=card.attributes) if finite else "")
         if model in manifest.originals:  # the predictions of a method that does nothing equal those of its original
             continue
         twin = seen.setdefault(model.arrays["forget"].sha256 + model.arrays["test"].sha256, model.file)
         if twin != model.file:
             problems.append(f"{model.file} contains the same predictions as {twin}: every seed needs its own model")
+    if kinds and all(kinds):
+        problems.append(f"the evidence contains {kinds[0]}, and make the run again")
     return problems
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from forgetbench.errors import UsageError
-from forgetbench.evidence.arrays import UNREADABLE
+from forgetbench.evidence.probabilities import describe_probabilities
 from forgetbench.metrics._validation import FloatArray, floats, labels_of
 from forgetbench.metrics.board_rules import FEATURES, SUBSETS, Population
 from forgetbench.metrics.registry import Track, metrics
@@ -80,23 +78,6 @@ def score_arrays(
     return _with_reasons(card, truth, originals=before is not None)
 
 
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an ``.npz`` file, one per subset; pickled objects are refused.
-
-    Raises:
-        UsageError: There is no such file, or it is not an ``.npz`` file of plain arrays.
-    """
-    try:
-        if not path.is_file():
-            raise UsageError(f"There is no file {path}.")
-        if not zipfile.is_zipfile(path):
-            raise UsageError(f"{path} is not an .npz file. Write one array for each subset with np.savez.")
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except UNREADABLE as error:
-        raise UsageError(f"{path} is not an .npz file of plain arrays: {error}") from error
-
-
 def check_labels(labels: Mapping[str, ArrayLike], track: Track) -> dict[str, NDArray[Any]]:
     """The labels (n,) or (n, A) of every subset, and groups (n,) if given.
 
@@ -104,7 +85,7 @@ def check_labels(labels: Mapping[str, ArrayLike], track: Track) -> dict[str, NDA
         UsageError: A subset is unknown, missing or empty, labels are not whole numbers or are one-hot, or groups do not
             fit.
     """
-    arrays = {name: np.asarray(values) for name, values in labels.items()}
+    arrays = {name: _array(values, f"labels: {name}") for name, values in labels.items()}
     known = {*SUBSETS, *(GROUPS + subset for subset in SUBSETS)}
     if set(arrays) - known:
         raise UsageError(f"labels: the subsets are {', '.join(SUBSETS)}, not {', '.join(sorted(set(arrays) - known))}.")
@@ -160,6 +141,9 @@ def check_logits(values: Mapping[str, ArrayLike], role: str, labels: Labels, tra
             if array.shape[1] != len(labels[name]):
                 raise UsageError(f"{role}: {name} has {array.shape[1]} rows, but there are {len(labels[name])} labels.")
             labels_of(labels[name], array, f"labels: {name}")
+        attributes = labels["forget"].ndim == 2
+        if what := next(filter(None, (describe_probabilities(rows, attributes=attributes) for rows in array)), ""):
+            raise UsageError(f"{role}: {name} contains {what}.")
     return arrays
 
 
@@ -174,10 +158,24 @@ def _require_subsets(arrays: Labels, role: str, track: Track) -> None:
 
 
 def _real_numbers(values: ArrayLike, name: str) -> FloatArray:
-    array = np.asarray(values)
-    if array.dtype.kind not in "iuf":
-        raise UsageError(f"{name}: real numbers expected, but the type is {array.dtype}.")
+    array = _array(values, name)
+    if array.dtype.kind != "f":
+        what = (
+            " Whole numbers are answers or ranks: save the outputs of the network." if array.dtype.kind in "iub" else ""
+        )
+        raise UsageError(f"{name}: real numbers expected, but the type is {array.dtype}.{what}")
     return floats(array[None] if array.ndim == 2 else array, name, ndim=3)
+
+
+def _array(values: ArrayLike, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of different lengths; a tensor on a GPU
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(
+            f"{name}: expected an array, but {type(values).__name__} cannot be converted ({reason}). For a tensor, "
+            "give tensor.detach().cpu().numpy()."
+        ) from error
 
 
 def _check_features(arrays: Logits, name: str, role: str, labels: Labels) -> None:

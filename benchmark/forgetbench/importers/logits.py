@@ -8,7 +8,6 @@ bundle), and ``method.toml``, which describes the method.
 from __future__ import annotations
 
 import datetime
-import tomllib
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,7 @@ from pydantic import Field, ValidationError
 from forgetbench.errors import UsageError, validation_message
 from forgetbench.evidence.arrays import FEATURES, Array, encode, write_arrays
 from forgetbench.evidence.environment import environment
+from forgetbench.evidence.probabilities import describe_probabilities
 from forgetbench.evidence.reference import ReferenceBundle
 from forgetbench.evidence.run import (
     MANIFEST,
@@ -32,7 +32,10 @@ from forgetbench.evidence.run import (
     describe,
     write_manifest,
 )
+from forgetbench.importers.npz import read_npz
+from forgetbench.methods import check_own_name
 from forgetbench.store import JsonObject, digest, file_digest, replace_folder
+from forgetbench.user_files import read_toml
 
 METHOD_TOML, SOURCE = "method.toml", "method.py"
 EXAMPLE = 'name = "my-method", title = "...", family = "...", needs = ["forget", "retain"], [parameters], [cost]'
@@ -80,7 +83,7 @@ def import_logits(folder: Path, pack: ReferenceBundle, target: Path) -> Path:
     Raises:
         UsageError: A file is missing, or its arrays are not those of the board; the message lists all differences.
     """
-    info, card = _read_info(folder / METHOD_TOML), pack.card
+    info, card = read_info(folder), pack.card
     wanted = [(draw, seed) for draw in range(card.draws) for seed in range(card.seeds)]
     missing = [name for draw, seed in wanted if not (folder / (name := f"d{draw}-s{seed}.npz")).is_file()]
     if missing:
@@ -102,7 +105,7 @@ def import_logits(folder: Path, pack: ReferenceBundle, target: Path) -> Path:
             parameters=info.parameters,
             observed=True,
             fingerprint=file_digest(source) if known else digest(info.model_dump(mode="json")),
-            source=source.read_text(encoding="utf-8") if known else None,
+            source=_source_text(source) if known else None,
             link=info.link,
             bibtex=info.bibtex,
         ),
@@ -134,25 +137,36 @@ def import_logits(folder: Path, pack: ReferenceBundle, target: Path) -> Path:
     return target
 
 
-def _read_info(path: Path) -> MethodInfo:
+def read_info(folder: Path) -> MethodInfo:
+    """Read the description of the method in a folder of logits.
+
+    Raises:
+        UsageError: There is none, it is not valid, or its name is that of a method of this package.
+    """
+    path = folder / METHOD_TOML
     if not path.is_file():
         raise UsageError(f"{path} is missing. It describes the method, for example: {EXAMPLE}.")
     try:
-        return MethodInfo.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
+        info = MethodInfo.model_validate(read_toml(path))
     except ValidationError as error:
-        raise UsageError(f"{path}: {validation_message(error)}") from error
+        raise UsageError(f"{path}: {validation_message(error)}. Example: {EXAMPLE}.") from error
+    try:
+        check_own_name(info.name)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return info
+
+
+def _source_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not in UTF-8. Save it as UTF-8, or remove it to submit no source.") from error
 
 
 def _read_logits(path: Path, pack: ReferenceBundle, draw: int) -> dict[str, Array]:
     """The logits of one model as evidence: float16, encoded by protocol section 1."""
-    shapes = pack.shapes(draw)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{path} is not an .npz file of arrays: {error}") from error
+    shapes, arrays = pack.shapes(draw), read_npz(path)
     given = {name: tuple(array.shape) for name, array in arrays.items()}
     wrong = [
         f"{name} {shapes.get(name, 'is not expected')}{f', not {given[name]}' if name in given else ''}"
@@ -161,8 +175,13 @@ def _read_logits(path: Path, pack: ReferenceBundle, draw: int) -> dict[str, Arra
     ]
     if wrong:
         raise UsageError(f"{path}: {pack.card.task} needs other arrays: {'; '.join(wrong)}.")
-    kinds = [name for name, array in arrays.items() if array.dtype.kind != "f" or not np.isfinite(array).all()]
-    if kinds:
-        raise UsageError(f"{path}: {', '.join(kinds)} must be finite floats. Save logits, before any softmax.")
     attributes = pack.card.attributes
+    for name, array in arrays.items():
+        what = "" if name.startswith(FEATURES) else describe_probabilities(array, attributes=attributes)
+        if array.dtype.kind != "f" and not what:
+            what = f"{array.dtype}, not finite floats. Save the outputs of the network, before any argmax"
+        elif not np.isfinite(array).all():
+            what = "values that are not finite floats: the model diverged. Leave it out, or report the run as failed"
+        if what:
+            raise UsageError(f"{path}: {name} contains {what}.")
     return {name: encode(array, attributes=attributes or name.startswith(FEATURES)) for name, array in arrays.items()}
