@@ -29,12 +29,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     from forgetbench.methods._docs import page as methods_page
     from forgetbench.metrics._docs import metrics_page
+    from forgetbench.reporting.literature import page as published_page
 
     pages = {
         "python-api.md": api_page(),
         "command-line.md": commands_page(),
         "methods.md": methods_page(),
         "metrics.md": metrics_page(),
+        "published-results.md": published_page(),
     }
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))

@@ -66,6 +66,8 @@ class PublishedTable(Record):
     """Image set, network, what is forgotten, seeds."""
     tasks: tuple[str, ...]
     """Tasks of the same setting, wildcards allowed; empty if there are none."""
+    obstacle: str = ""
+    """Why no task has its setting; "" if one has."""
     request: int | None = None
     """In a stream, the request after which it was measured, counted from 1; None: the end."""
     trials: int
@@ -90,6 +92,8 @@ class PublishedTable(Record):
         for name, cells in self.rows.items():
             if len(cells) != len(self.order):
                 raise ValueError(f"{self.number}: row {name} has {len(cells)} cells for {len(self.order)} columns")
+        if bool(self.tasks) == bool(self.obstacle):
+            raise ValueError(f"{self.number}: give either tasks or an obstacle")
         for error in self.errors:
             if error.row not in self.rows or error.column not in self.order:
                 raise ValueError(f"{self.number}: there is no cell {error.row}, {error.column}")
@@ -146,6 +150,42 @@ def sources(folder: Path = FOLDER) -> dict[str, Source]:
             reason = validation_message(error) if isinstance(error, ValidationError) else str(error)
             raise ForgetBenchError(f"{path}: {reason}") from error
     return loaded
+
+
+def page() -> str:
+    """The documentation page of the published tables: where their settings can be run, and why others cannot."""
+    parts = [_PAGE]
+    for source in sources().values():
+        parts.append(
+            f"## {source.short}\n\n{source.title} ({source.authors}, {source.year}), <{source.link}>; {source.read}.\n"
+        )
+        parts.append("| table | setting | task, or why there is none |\n| --- | --- | --- |")
+        for table in source.tables:
+            place = ", ".join(f"`{name}`" for name in table.tasks) or f"none: {table.obstacle}"
+            place += f", request {table.request}" if table.request else ""
+            parts.append(f"| {table.number} | {table.setting} | {place} |")
+        parts.append("")
+        parts += [f"- {note}" for note in source.notes]
+        parts.append("")
+    return "\n".join(parts)
+
+
+_PAGE = """# Published results
+
+This page is generated from `benchmark/forgetbench/reference/published/`. `forgetbench report TASK --published` shows a
+table next to the rows of a task with the same setting; `--preset paper` runs methods with the published values (see
+[Tune and reproduce](tune-and-reproduce.md)).
+
+Whatever the task, some things differ from every publication, because they would make a comparison unfair: models are
+those of the last epoch and not of the epoch that is best on test images, oracles are trained from scratch with the
+recipe of the originals, and test images are never training images. A task's description lists what else differs.
+
+Some papers have no table here. The tables of Selective Synaptic Dampening and of Influence Approximation Unlearning,
+and SalUn's for single classes and for CIFAR-100, could not be read in a form whose numbers are certain; their
+settings are tasks (`cifar20/resnet18/subclass`, `pins/resnet18/class`, `cifar10/lenet/random-5`,
+`cifar100/resnet18/random-10` and others). The learning rate of SSD's vision transformers is not published; the tasks'
+rate is ours.
+"""
 
 
 def matching_tables(task: str, folder: Path = FOLDER) -> list[tuple[Source, PublishedTable]]:
