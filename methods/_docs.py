@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+
 from forgetbench.methods import methods
+from forgetbench.methods._finetuning import min_lr_option, schedule_option
+from forgetbench.methods._training import augment_option, batch_norm_option, clip_option
 from forgetbench.methods.base import Method
 from forgetbench.options import OptionDoc
 
@@ -13,6 +17,8 @@ in `methods/`; its docstring has the equation, and the deviations from the paper
 ForgetBench's defaults, those of the paper where they differ, and what `forgetbench tune` searches. Defaults for one
 network are in `methods/defaults.toml`; `forgetbench show method NAME` prints them.
 """
+SHARED = (batch_norm_option, schedule_option, min_lr_option, clip_option, augment_option)
+"""What declares a hyper-parameter that several methods have."""
 
 
 def page() -> str:
@@ -21,7 +27,7 @@ def page() -> str:
     ranked = [kind for kind in kinds if not kind.card.sentinel and not kind.card.reference]
     references = [kind for kind in kinds if kind.card.reference]
     sentinels = [kind for kind in kinds if kind.card.sentinel]
-    parts = [HEAD, _overview(ranked)]
+    parts = [HEAD, _shared(), _overview(ranked)]
     parts += [_section(kind) for kind in ranked]
     parts += ["# Reference rows\n\nEvery board has these rows.\n", *(_section(kind) for kind in references)]
     parts += [
@@ -29,6 +35,15 @@ def page() -> str:
         *(_section(kind) for kind in sentinels),
     ]
     return "\n".join(parts)
+
+
+def _shared() -> str:
+    """The meaning of the shared hyper-parameters, from the docstrings of what declares them."""
+    lines = ["These hyper-parameters have one meaning in all methods that have them, and a default in each:", ""]
+    for declare in SHARED:
+        text = " ".join((inspect.getdoc(declare) or "").partition("Args:")[0].split())
+        lines.append(f"- {text.removeprefix('Declare the hyper-parameter ')}")
+    return "\n".join(lines) + "\n"
 
 
 def _overview(kinds: list[type[Method]]) -> str:

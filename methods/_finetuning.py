@@ -13,11 +13,15 @@ from forgetbench.methods.base import ForgetRequest, param
 from forgetbench.training.data import batch_sizes
 
 SCHEDULES = ("cosine", "constant", "restart")
-"""Values of the shared hyper-parameter `schedule`; see `scheduled_lr`."""
+"""Values of the shared hyper-parameter `schedule`; see `schedule_option`."""
 
 
 def schedule_option(default: str, *, paper_default: str | None = None) -> Any:
-    """Declare the hyper-parameter `schedule`: how the learning rate falls from `lr` to `min_lr`; see `scheduled_lr`."""
+    """Declare the hyper-parameter `schedule`: how the learning rate falls from `lr` to `min_lr`.
+
+    "cosine": by half a cosine over all steps. "constant": not at all. "restart": by half a cosine, epoch by epoch, in
+    cycles of 1, 2, 4, 8, ... epochs, each of which starts at `lr` again (Loshchilov and Hutter 2017).
+    """
     return param(
         default,
         choices=SCHEDULES,
@@ -27,17 +31,15 @@ def schedule_option(default: str, *, paper_default: str | None = None) -> Any:
 
 
 def min_lr_option(default: float = 0.0, *, paper_default: float | None = None) -> Any:
-    """Declare the hyper-parameter `min_lr`, the lowest learning rate of the schedules that fall."""
-    return param(default, ge=0, paper_default=paper_default, help="Lowest learning rate, at the end of a cosine.")
+    """Declare the hyper-parameter `min_lr`: the learning rate at the end of a cosine."""
+    return param(default, ge=0, paper_default=paper_default, help="Learning rate at the end of a cosine.")
 
 
 def scheduled_lr(schedule: str, lr: float, min_lr: float, epoch: int, progress: float) -> float:
     """The learning rate of a step.
 
     Args:
-        schedule: "cosine" falls by half a cosine over all steps; "constant" stays at `lr`; "restart" falls by half a
-            cosine, epoch by epoch, in cycles of 1, 2, 4, 8, ... epochs, each of which starts at `lr` again
-            (Loshchilov and Hutter 2017, with T_0 = 1 and T_mult = 2).
+        schedule: See `schedule_option`.
         lr: Highest learning rate.
         min_lr: Lowest learning rate.
         epoch: Number of the epoch, from 0.

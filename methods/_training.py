@@ -21,7 +21,7 @@ BATCH_NORM = ("train", "eval")
 
 
 def batch_norm_option(default: str | None, *, paper_default: str | None = None, note: str = "") -> Any:
-    """Declare the hyper-parameter `batch_norm`, which has one meaning in all methods that train.
+    """Declare the hyper-parameter `batch_norm`: how layers of batch-norm work while a method trains.
 
     "train": layers normalize by the mean and variance of the batch, and their running statistics move, as in ordinary
     training. "eval": layers normalize by the running statistics, which stay as they are; weights and biases of the
@@ -41,12 +41,12 @@ def batch_norm_option(default: str | None, *, paper_default: str | None = None, 
 
 
 def clip_option(default: float | None, *, paper_default: float | None = None) -> Any:
-    """Declare the hyper-parameter `clip`: a gradient with a larger norm, over all weights, is scaled down to it."""
+    """Declare the hyper-parameter `clip`: the largest norm of a gradient over all weights; larger ones are scaled."""
     return param(default, gt=0, paper_default=paper_default, help="Largest norm of the gradient; None = not clipped.")
 
 
 def augment_option(default: bool, *, paper_default: bool | None = None) -> Any:
-    """Declare the hyper-parameter `augment`: whether the images that a method trains on are augmented by the recipe."""
+    """Declare the hyper-parameter `augment`: whether training images are augmented as in the recipe of the original."""
     return param(default, paper_default=paper_default, help="Whether training images are augmented as in the recipe.")
 
 

@@ -41,8 +41,8 @@ class Delete(Method):
     )
 
     epochs: int = param(10, ge=1, paper_default=20, search=(3, 20), help="Passes over the forget set.")
-    lr: float = param(1e-4, gt=0, paper_default=1e-3, search=(1e-5, 1e-2), help="Learning rate.")
-    batch_size: int = param(64, ge=1, help="Examples per step.")
+    lr: float = param(1e-4, gt=0, search=(1e-5, 1e-2), help="Learning rate.")
+    batch_size: int = param(64, ge=1, paper_default=128, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     augment: bool = augment_option(False, paper_default=True)
     batch_norm: str = batch_norm_option("eval", paper_default="train")
