@@ -97,6 +97,37 @@ def test_average_gap_at_least_the_gap_of_means(first, second, oracle):
 
 def test_tow_and_average_gap_unlike_sides_are_refused():
     with pytest.raises(UsageError, match="same quantities"):
-        tow({"forget": [1.0]}, {"retain": [1.0]})
+        average_gap({"UA": [1.0]}, {"RA": [1.0]})
     with pytest.raises(UsageError, match="paired"):
         average_gap({"UA": [1.0, 0.9]}, {"UA": [1.0]})
+
+
+def test_tow_missing_or_further_subsets_are_refused():
+    three = {"forget": [0.9], "retain": [0.9], "test": [0.9]}
+    for names, problem in (
+        (("forget", "test"), "retain is missing"),
+        ((*three, "unseen"), "'unseen' is not one of them"),
+    ):
+        other = {name: [0.9] for name in names}
+        for sides in ((other, other), (three, other), (other, three)):
+            with pytest.raises(UsageError, match=f"forget, retain and test accuracies on both sides: {problem}"):
+                tow(*sides)
+
+
+def test_accuracy_one_hot_labels_are_refused():
+    generator = np.random.default_rng(0)
+    for classes, rows in ((2, 20), (3, 10), (10, 10)):
+        numbers = np.r_[np.arange(classes), generator.integers(0, classes, rows - classes)]
+        logits = generator.normal(size=(rows, classes))
+        with pytest.raises(UsageError, match=r"labels: every row has exactly one 1.*labels\.argmax\(axis=1\)"):
+            accuracy(logits, np.eye(classes, dtype=int)[numbers])
+        assert accuracy(logits, numbers) == np.mean(logits.argmax(axis=1) == numbers)
+
+
+def test_accuracy_attributes_like_one_hot_are_accepted():
+    few = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]])  # people with one of three attributes each
+    assert accuracy(2.0 * few - 1, few) == 1.0
+    one = np.tile([[0, 1, 0]], (50, 1))  # many rows of one joint label
+    assert accuracy(2.0 * one - 1, one) == 1.0
+    two = np.vstack([np.eye(3, dtype=int)[np.arange(30) % 3], [[1, 1, 0]]])
+    assert accuracy(2.0 * two - 1, two) == 1.0

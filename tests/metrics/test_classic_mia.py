@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -270,6 +272,45 @@ def test_loss_threshold_by_hand():
     assert found.balanced_accuracy == pytest.approx(7 / 12)
 
 
+def best_threshold(members, others):
+    """The smallest score with the largest (TPR + TNR) / 2, by exact fractions."""
+    rates = {
+        limit: Fraction(sum(m >= limit for m in members), len(members))
+        + Fraction(sum(o < limit for o in others), len(others))
+        for limit in sorted({*members, *others})
+    }
+    return min(limit for limit, rate in rates.items() if rate == max(rates.values()))
+
+
+def test_class_thresholds_equal_rates_take_the_smallest():
+    for members, others in ((range(0, 12, 3), range(0, 12, 2)), (range(7), range(1, 50)), ([1, 2, 3, 6], [0, 2, 5])):
+        shadow = [float(m) for m in members], [float(o) for o in others]
+        target = np.arange(-1.0, 60)
+        zeros = [np.zeros(len(side), dtype=int) for side in (*shadow, target, target)]
+        found = attacks.class_thresholds(shadow, (target, target), (zeros[0], zeros[1]), (zeros[2], zeros[3]))
+        assert found.members == (target >= best_threshold(*shadow)).mean()
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=15), st.lists(st.integers(0, 12), min_size=1, max_size=15))
+def test_best_threshold_equals_exact_fractions(members, others):
+    found = attacks._best_threshold(np.array(members, dtype=float), np.array(others, dtype=float))
+    assert found == best_threshold(members, others)
+
+
+@pytest.mark.parametrize("labels", [[0.5], [np.nan], [1.0], [None]])
+def test_class_thresholds_labels_of_other_types_are_refused(labels):
+    with pytest.raises(UsageError, match=r"expected integers|None in row 0"):
+        attacks.class_thresholds(([0.5], [0.2]), ([0.5], [0.2]), ([0], [0]), (labels, [0]))
+    with pytest.raises(UsageError, match="one class for each of 1 rows"):
+        attacks.class_thresholds(([0.5], [0.2]), ([0.5], [0.2]), ([0, 1], [0]), ([0], [0]))
+
+
+def test_class_thresholds_names_of_classes_are_accepted():
+    sides = ([0.9, 0.8], [0.7, 0.1]), ([0.85], [0.75])
+    expected = attacks.class_thresholds(*sides, ([0, 1], [0, 1]), ([0], [1]))
+    assert attacks.class_thresholds(*sides, (["cat", "dog"], ["cat", "dog"]), (["cat"], ["dog"])) == expected
+
+
 def test_class_thresholds_by_hand():
     shadow = [0.9, 0.8, 0.4], [0.7, 0.1, 0.2]
     labels = [0, 0, 1], [0, 1, 1]
@@ -277,3 +318,54 @@ def test_class_thresholds_by_hand():
     assert found == (0.5, 0.5)  # thresholds 0.8 for class 0 and 0.4 for class 1
     unseen = attacks.class_thresholds(shadow, ([0.85], [0.3]), labels, ([2], [2]))
     assert unseen == (1.0, 1.0)  # class 2 takes the threshold of all: 0.8
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 1.0, 2.2])
+@pytest.mark.parametrize(("members", "others"), [(30, 20), (7, 90), (50, 50), (3, 1)])
+def test_entropy_attack_constant_rows_equal_scikit_learn(value, members, others):
+    model = LogisticRegression(class_weight="balanced", C=2.0)
+    model.fit(np.full((members + others, 1), value), np.repeat([1, 0], [members, others]))
+    expected = model.predict(np.full((9, 1), value)).mean()
+    assert expected == 0.0
+    assert attacks.entropy_attack(np.full(members, value), np.full(others, value), np.full(9, value)) == expected
+
+
+def test_entropy_attack_equal_sides_call_nothing_a_member():
+    rows = np.random.default_rng(8).exponential(0.5, 200)
+    assert attacks.entropy_attack(rows, rows, rows) == 0.0
+    assert attacks.entropy_attack(rows, np.r_[rows, rows], rows) == 0.0
+    assert attacks.loss_attack(np.full(40, 0.3), np.full(40, 0.3)) == 0.5
+
+
+def test_attacks_unlike_sides_are_refused():
+    generator = np.random.default_rng(9)
+    classes = generator.normal(size=(30, 2)), np.arange(30) % 2
+    attributes = classes[0], generator.integers(0, 2, (30, 2))
+    wider = generator.normal(size=(30, 3)), np.arange(30) % 3
+    for other, message in ((attributes, r"\(30,\) and \(30, 2\)"), (wider, "logits with the same columns")):
+        for call in (
+            lambda side: attacks.svc_attack(classes, side, classes),
+            lambda side: attacks.svc_attack(side, classes, reading="training-privacy"),
+            lambda side: attacks.mufac_attack(classes, side),
+        ):
+            with pytest.raises(UsageError, match=message if other is not attributes else "class numbers"):
+                call(other)
+
+
+@pytest.mark.parametrize("max_rows", [0, -1, 2.5, np.nan])
+def test_attacks_max_rows_out_of_range_is_refused(losses, max_rows):
+    for call in (
+        lambda: attacks.svc_non_members(*losses, losses[0], max_rows=max_rows),
+        lambda: attacks.svc_training_privacy(*losses, max_rows=max_rows),
+        lambda: attacks.loss_attack(*losses, max_rows=max_rows),
+        lambda: attacks.entropy_attack(*losses, losses[0], max_rows=max_rows),
+    ):
+        with pytest.raises(UsageError, match=r"^max_rows: "):
+            call()
+
+
+def test_attacks_seeds_out_of_range_are_refused(losses):
+    with pytest.raises(UsageError, match=r"^seed: -1 is not a whole number of at least 0"):
+        attacks.svc_non_members(*losses, losses[0], seed=-1)
+    with pytest.raises(UsageError, match=r"^shuffle: -1 is not a whole number"):
+        attacks.loss_attack(*losses, shuffle=-1)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -75,3 +76,14 @@ def test_cost_negative_or_infinite_is_refused():
     for bad in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValidationError):
             Cost(flops=bad)
+
+
+@pytest.mark.parametrize("flops", [-0.1, np.nan, None])
+def test_budget_class_without_a_ratio_is_refused(flops):
+    with pytest.raises(UsageError, match=r"^flops: "):
+        budget_class(flops)
+
+
+def test_amortized_negative_costs_are_refused():
+    with pytest.raises(UsageError, match="costs: -1 in row 1 is below 0"):
+        amortized([1.0, -1.0], [1.0, 1.0])

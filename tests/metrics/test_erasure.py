@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from forgetbench.errors import UsageError
 from forgetbench.metrics import anamnesis_index, forgetting_rate, generalization, h_mean, reemergence, relearn_time
 
 
@@ -48,3 +49,28 @@ def test_relearn_time_and_index_by_hand():
     assert anamnesis_index([5], [0]) == 6
     assert anamnesis_index([None], [5]) is None
     assert anamnesis_index([None], [4], limit=9) == 2
+
+
+def test_relearn_time_percentages_are_refused():
+    with pytest.raises(UsageError, match="accuracies: 20 in row 0 is not between 0 and 1"):
+        relearn_time([20.0, 60.0], 1.0)
+    with pytest.raises(UsageError, match="original: 100 is not between 0 and 1"):
+        relearn_time([0.2, 0.6], 100.0)
+
+
+def test_anamnesis_index_takes_arrays():
+    assert anamnesis_index(np.array([2, 3]), np.array([5.0])) == 3.5 / 6
+    assert anamnesis_index(np.array([2, None]), np.array([5]), limit=6) == 5 / 6
+    assert anamnesis_index(np.array([2, None]), np.array([5])) is None
+    with pytest.raises(UsageError, match="at least one curve on each side"):
+        anamnesis_index(np.array([]), np.array([5]))
+
+
+def test_anamnesis_index_impossible_steps_are_refused():
+    with pytest.raises(UsageError, match="steps: -1 in row 1 is below 0"):
+        anamnesis_index([2, -1], [5])
+    with pytest.raises(UsageError, match="after more than the limit of 4 steps"):
+        anamnesis_index([None], [5], limit=4)
+    for limit in (-1, 2.5):
+        with pytest.raises(UsageError, match=r"^limit: "):
+            anamnesis_index([None], [5], limit=limit)

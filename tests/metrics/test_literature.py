@@ -6,7 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy import special
+from sklearn.metrics import roc_curve
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import centered_js, jensen_shannon, literature, metrics
@@ -121,7 +125,45 @@ def test_published_zrf_certain_models_minus_infinity():
 def test_published_modified_entropy_by_hand():
     rows = np.array([[0.7, 0.2, 0.1]] * 3)
     assert legacy.modified_entropy(rows, [0, 1, 2])[0] == pytest.approx(3.46689, abs=2e-5)
-    assert legacy.modified_entropy(rows, [0, 0, 0])[0] == pytest.approx(0.16217, abs=5e-6)  # right by luck
+    expected = -(0.3 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1))
+    assert legacy.modified_entropy(rows, [0, 0, 0])[0] == pytest.approx(expected)
+    assert expected == pytest.approx(0.659, abs=5e-4)  # the definition gives 0.162
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([0, 0, 0], [0.6591485749678444, 2.0794415416798357, 3.7588966143555878]),
+        ([0, 2, 2], [2.501216649363081, 2.772588722239781, 4.724559361816048]),
+        ([0, 1, 3], [70.70236411783846, 3.465735902799726, 4.984715479022507]),
+        ([3, 3, 3], [69.8793713479535, 2.0794415416798357, 0.9605724434037981]),
+    ],
+)
+def test_published_modified_entropy_equals_released_code(labels, expected):
+    rows = [[0.7, 0.2, 0.1, 0.0], [0.25] * 4, [0.05, 0.15, 0.2, 0.6]]  # what SalUn's m_entropy returned in float64
+    np.testing.assert_allclose(legacy.modified_entropy(rows, labels), expected, rtol=1e-9)  # log 1e-30 is float32
+
+
+@given(
+    hnp.arrays(np.float64, st.integers(1, 9), elements=st.integers(0, 6).map(float)),
+    hnp.arrays(np.float64, st.integers(1, 9), elements=st.integers(0, 6).map(float)),
+    st.one_of(st.sampled_from([0.0, 0.01, 0.25, 1 / 3, 0.5, 1.0]), st.floats(0, 1)),
+)
+def test_published_tpr_nearest_equals_roc_curve(members, others, alpha):
+    truth = np.repeat([1, 0], [len(members), len(others)])
+    false, true, _ = roc_curve(truth, np.r_[members, others])
+    assert legacy.tpr_nearest(members, others, alpha) == true[np.argmin(np.abs(false - alpha))]
+
+
+def test_published_tpr_nearest_omits_points_on_a_line():
+    assert legacy.tpr_nearest([0.2], [0.0, 0.1], 0.5) == 0.0  # the point (0.5, 1) is on the line from (0, 1) to (1, 1)
+    with pytest.raises(UsageError, match="alpha: nan"):
+        legacy.tpr_nearest([0.2], [0.0, 0.1], np.nan)
+
+
+def test_published_klom_equal_values_give_0():
+    assert legacy.klom(np.ones((10, 1)), np.ones((10, 1))) == 0.0
+    assert np.isnan(legacy.klom(np.zeros((10, 1)), np.ones((10, 1)))).all()  # all oracles at the top edge are dropped
 
 
 def test_published_zrf_is_a_reversed_divergence():
@@ -138,3 +180,21 @@ def test_published_code_by_hand():
     assert (
         legacy.tpr_nearest([0.9, 0.8, 0.1], [0.5, 0.4], 0.0) == 0.0
     )  # the first of equal rates; the true value is 2/3
+
+
+def test_retention_deviation_arrays_are_refused():
+    whole, several = {"test": 0.8}, {"test": np.array([0.8, 0.9])}
+    for sides, name in (((several, whole), "test"), ((whole, several), "test of the oracle")):
+        with pytest.raises(UsageError, match=f"^{name}: expected 0 dimensions"):
+            literature.retention_deviation(*sides)
+    with pytest.raises(UsageError, match="the oracle's must be above 0"):
+        literature.retention_deviation(whole, {"test": 0.0})
+    with pytest.raises(UsageError, match="same subsets on both sides"):
+        literature.retention_deviation(whole, {"retain": 0.8})
+
+
+def test_tow_mia_other_accuracies_are_refused():
+    two, three = ({name: [0.5] for name in names} for names in (("retain", "test"), ("retain", "test", "unseen")))
+    for sides in ((two, three), (three, two)):
+        with pytest.raises(UsageError, match=r"ToW-MIA needs retain and test .* 'unseen' is not one of them"):
+            literature.tow_mia(*sides, ([0.5], [0.5]))

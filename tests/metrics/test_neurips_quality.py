@@ -111,3 +111,13 @@ def test_epsilons_stay_in_range_in_any_order(models, seed):
     found = quality.epsilons(left, right)
     assert ((found >= 0) & (found <= 50)).all()
     np.testing.assert_allclose(quality.epsilons(generator.permutation(left), right), found)
+
+
+def test_forgetting_quality_arguments_out_of_range_are_refused():
+    with pytest.raises(UsageError, match="epsilon: -1 in row 0 is below 0"):
+        quality.forgetting_quality([-1.0], 64)
+    for models in (2, 64.5, np.nan):
+        with pytest.raises(UsageError, match=r"^models: "):
+            quality.forgetting_quality([0.2], models)
+    with pytest.raises(UsageError, match="must not be negative"):
+        quality.neurips_score(-0.1, (1.0, 1.0), (1.0, 1.0))

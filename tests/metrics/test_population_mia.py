@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import auc, confidence, entropy, loss, mia_population, modified_entropy
+from forgetbench.metrics import auc, confidence, entropy, loss, loss_auc, mia_population, modified_entropy
+from forgetbench.metrics._validation import joint_labels
 from forgetbench.metrics.population_mia import AttackTable, attack_scores, attack_table, population
 
 
@@ -170,3 +171,34 @@ def test_mia_population_nan_is_refused_with_its_row(task):
     right[1, 17, 0] = np.nan
     with pytest.raises(UsageError, match="row 17 of model 1"):
         attack_table(left, members, right, others)
+
+
+@pytest.mark.parametrize("count", [31, 63, 64, 65, 70, 130])
+def test_joint_labels_many_attributes_stay_distinct(count):
+    labels = np.vstack([np.eye(count, dtype=int), 1 - np.eye(count, dtype=int), np.ones((1, count), dtype=int)])
+    expected = [sum(int(bit) << place for place, bit in enumerate(row)) for row in labels]
+    assert [int(number) for number in joint_labels(labels)] == expected
+    assert len(np.unique(joint_labels(labels))) == len(labels)
+
+
+def test_mia_population_many_attributes_are_matched_by_all():
+    generator = np.random.default_rng(5)
+    kinds = np.vstack([np.zeros((1, 70), dtype=int), np.eye(70, dtype=int)[64:67]])  # alike in the first 64
+    members, others = kinds[np.arange(24) % 4], kinds[np.arange(80) % 4]
+    left, right = generator.normal(size=(2, 24, 70)), generator.normal(size=(2, 80, 70))
+    table = attack_table(left, members, right, others)
+    scores = [z[0] * (2 * y - 1) for z, y in ((left, members), (right, others))]
+    expected = [auc(scores[0][k::4, a], scores[1][k::4, a]) for a in range(70) for k in range(4)]
+    assert table.whole[0, 0] == pytest.approx(np.mean(expected))
+
+
+def test_mia_population_classes_against_attributes_are_refused(task):
+    generator, members, others = task
+    left, right = answers(generator, 2, members, 4, 1.0), answers(generator, 2, others, 4, 1.0)
+    attributes = generator.integers(0, 2, (len(others), 4))
+    for call in (
+        lambda: mia_population((left, right), (left, right), members, attributes),
+        lambda: loss_auc((left, members), (right, attributes)),
+    ):
+        with pytest.raises(UsageError, match="the same on every side"):
+            call()

@@ -160,6 +160,18 @@ def test_metric_nan_is_refused_with_its_row(name, bad):
             case.call(*args)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_metric_masked_values_are_refused(name):
+    case = CASES[name]
+    for place in range(len(case.axes.split())):
+        args = draw(case, 4, case.min_rows + 5)
+        mask = np.zeros(args[place].shape, dtype=bool)
+        mask.flat[-1] = True
+        args[place] = np.ma.array(args[place], mask=mask)
+        with pytest.raises(UsageError, match=r"masked"):
+            case.call(*args)
+
+
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.bounded])
 def test_metric_percentages_are_refused(name):
     case = CASES[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from forgetbench.errors import UsageError
 from forgetbench.metrics import population_rmia
 
 
@@ -29,3 +30,6 @@ def test_population_rmia_max_rows_limits_test_rows():
     sides = [[generator.uniform(size=(4, n)) for n in (30, 200)] for _ in range(2)]
     few = [(examples, rows[:, ::4]) for examples, rows in sides]
     assert population_rmia(*sides, max_rows=50) == population_rmia(*few) != population_rmia(*sides)
+    for limit in (0, -1, 2.5):
+        with pytest.raises(UsageError, match=r"^max_rows: "):
+            population_rmia(*sides, max_rows=limit)

@@ -90,7 +90,7 @@ def test_tpr_at_fpr_unresolvable_rate_is_refused():
     with pytest.raises(UsageError, match="at least 1000 non-members; there are 999"):
         tpr_at_fpr([1.0], np.zeros(999), 0.001)
     assert tpr_at_fpr([1.0], np.zeros(1000), 0.001) == 1.0
-    with pytest.raises(UsageError, match="must be in"):
+    with pytest.raises(UsageError, match=r"alpha: 1\.5 is not between 0 and 1"):
         tpr_at_fpr([1.0], [0.0], 1.5)
 
 
@@ -132,3 +132,15 @@ def test_clopper_pearson_by_hand():
     assert clopper_pearson(5, 512) == pytest.approx((0.00318, 0.02264), abs=5e-6)
     with pytest.raises(UsageError):
         clopper_pearson(3, 2)
+    for hits, trials in ((2.5, 4), (1, 0), (-1, 3), (np.nan, 3)):
+        with pytest.raises(UsageError, match=r"^(hits|trials): .* is not a whole number|^hits: nan"):
+            clopper_pearson(hits, trials)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 5, 95, np.nan])
+def test_clopper_pearson_confidence_out_of_range_is_refused(confidence):
+    with pytest.raises(UsageError, match=r"^confidence: "):
+        clopper_pearson(1, 10, confidence=confidence)
+    assert clopper_pearson(1, 10, confidence=0.9) == pytest.approx(
+        proportion_confint(1, 10, alpha=0.1, method="beta"), abs=1e-9
+    )

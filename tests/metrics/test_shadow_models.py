@@ -116,3 +116,48 @@ def test_rmia_tie_break_orders_tied_scores():
         np.testing.assert_allclose(found - plain, ratio / (1 + ratio) / 4)
     with pytest.raises(TypeError, match="gama"):
         shadow.rmia_tie_break(target, reference, gama=1.0)
+
+
+def test_fit_normal_masks_of_other_shapes_are_refused():
+    phi = np.random.default_rng(4).normal(size=(6, 3))
+    whole = np.ones((6, 3), dtype=bool)
+    for call in (
+        lambda mask: shadow.fit_normal(phi, mask),
+        lambda mask: shadow.ulira_roc(phi, mask, whole),
+        lambda mask: shadow.ulira_roc(phi, ~whole, mask),
+        lambda mask: legacy.fixed_variance(phi, mask),
+    ):
+        with pytest.raises(UsageError, match=r"shape of phi, \(6, 3\), but it is \(3, 6\)\. It is transposed"):
+            call(whole.T)
+        with pytest.raises(UsageError, match=r"but it is \(6,\)\.$"):
+            call(whole[:, 0])
+        for values in (np.full((6, 3), 0.3), np.full((6, 3), 2), np.full((6, 3), np.nan)):
+            with pytest.raises(UsageError, match="expected true and false for each model and example"):
+                call(values)
+
+
+def test_fit_normal_zeros_and_ones_are_a_mask():
+    phi = np.random.default_rng(5).normal(size=(6, 3))
+    mask = np.arange(18).reshape(6, 3) % 4 > 0
+    for found, expected in zip(shadow.fit_normal(phi, mask.astype(int)), shadow.fit_normal(phi, mask), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("gamma", [np.nan, np.inf, 0.0, -1.0])
+def test_rmia_gamma_out_of_range_is_refused(gamma):
+    for attack in (shadow.rmia, shadow.rmia_tie_break):
+        with pytest.raises(UsageError, match=r"^gamma: "):
+            attack(([0.5], [0.5, 0.2]), ([0.5], [0.5, 0.3]), gamma=gamma)
+
+
+def test_rmia_negative_probabilities_are_refused():
+    for offline in (0.3, None):
+        with pytest.raises(UsageError, match=r"p of the target: -0.5 in row 0 is"):
+            shadow.rmia(([-0.5], [0.5, 0.2]), ([0.5], [0.5, 0.3]), offline=offline)
+
+
+def test_published_lira_offline_wrong_fits_are_refused():
+    with pytest.raises(UsageError, match="spread of the fit: -1 in row 0 is below 0"):
+        legacy.lira_offline([0.0], shadow.Fit(np.zeros(1), np.array([-1.0])))
+    with pytest.raises(UsageError, match="same examples"):
+        legacy.lira_offline([0.0], shadow.Fit(np.zeros(1), np.ones(2)))

@@ -13,6 +13,9 @@ from forgetbench.metrics import (
     Fit,
     accuracy,
     auc,
+    balanced_accuracy,
+    entropy,
+    fit_normal,
     forgetting_rate,
     layer_distance,
     lira,
@@ -27,7 +30,8 @@ from forgetbench.reporting import significance
 
 MASKED = "To mask classes, use a finite number such as -1e4 instead of minus infinity"
 DIVERGED = "A model that returns NaN or infinity has diverged"
-NAN = "NaN and None are not numbers"
+NAN = "NaN is not a number"
+NONE = "It is not a number; leave it out"
 INFINITE = "Infinity is not supported: use a finite number instead; for a score, one beyond all others"
 LOGITS = np.zeros((4, 3))
 LABELS = np.arange(4) % 3
@@ -49,7 +53,7 @@ def with_one(value, shape=(4, 3)):
         (lambda: lira(with_one(np.nan), with_one(0.0)), f"phi of the unlearned: nan in row 2 of model 3. {DIVERGED}"),
         (lambda: lira(with_one(-np.inf), with_one(0.0)), f"phi of the unlearned: -inf in row 2 of model 3. {DIVERGED}"),
         (lambda: significance.holm([0.01, np.nan]), f"p-values: nan in row 1. {NAN}"),
-        (lambda: significance.holm([0.01, None]), f"p-values: nan in row 1. {NAN}"),
+        (lambda: significance.holm([0.01, None]), f"p-values: None in row 1. {NONE}"),
         (lambda: ROC.of([0.1, np.inf], [0.0]), f"members: inf in row 1. {INFINITE}"),
         (lambda: auc([0.1], [-np.inf]), f"non-members: -inf in row 0. {INFINITE}"),
     ],
@@ -79,7 +83,7 @@ def test_shares_rounding_above_1_is_accepted():
 
 
 def test_labels_none_ragged_or_text_are_refused():
-    with pytest.raises(UsageError, match=r"logits: expected \(examples, classes\)"):
+    with pytest.raises(UsageError, match="logits: None was given, but numbers are needed"):
         phi(None, LABELS)
     with pytest.raises(UsageError, match="labels: expected one array of numbers"):
         phi(LOGITS, [[0], [0, 1]])
@@ -120,3 +124,57 @@ def test_lira_fit_without_spread_is_refused(sd):
     ):
         with pytest.raises(UsageError, match="spread must be above 0; fit_normal uses at least 1e-06"):
             call()
+
+
+@pytest.mark.parametrize("values", [np.ma.array([1.0, 9.0], mask=[0, 1]), [np.ma.masked, 9.0]])
+def test_floats_masked_values_are_refused(values):
+    for call in (
+        lambda: auc(values, [2.0]),
+        lambda: significance.sign_flip(values),
+        lambda: phi(np.zeros((2, 3)), values),
+        lambda: entropy([values, [0.0, 0.0]]),
+    ):
+        with pytest.raises(UsageError, match=r"some values are masked. Remove the masked ones, or fill them"):
+            call()
+    with pytest.raises(UsageError, match="members: some values are masked"):
+        fit_normal(np.zeros((2, 2)), np.ma.array([[1, 1], [1, 1]], mask=[[0, 1], [0, 0]]))
+
+
+def test_floats_unmasked_masked_arrays_are_accepted():
+    assert auc(np.ma.array([1.0, 9.0], mask=[0, 0]), [2.0]) == 0.5
+    assert auc(np.ma.array([1.0, 9.0]), np.ma.array([2.0])) == 0.5
+
+
+@pytest.mark.parametrize("members", [None, [None], [0.1, None]])
+def test_floats_none_is_named(members):
+    where = "None was given, but numbers are needed" if members is None else f"None in row {len(members) - 1}"
+    for call in (lambda: auc(members, [0.5]), lambda: ROC.of(members, [0.5])):
+        with pytest.raises(UsageError, match=f"^members: {where}"):
+            call()
+    with pytest.raises(UsageError, match=r"^phi of the unlearned: None in row 1 of model 2"):
+        lira([[0.0, 1.0]] * 2 + [[0.0, None]], np.zeros((3, 2)))
+
+
+def test_floats_numbers_as_text_or_dates_are_refused():
+    for values in (np.array(["1.5", 2.0], dtype=object), np.array(["2020-01-01"], dtype="M8[D]")):
+        with pytest.raises(UsageError, match="expected one array of numbers"):
+            auc(values, [0.5])
+
+
+@pytest.mark.parametrize("threshold", [np.nan, np.inf, None])
+def test_roc_threshold_not_finite_is_refused(threshold):
+    for call in (balanced_accuracy, ROC.of):
+        with pytest.raises(UsageError, match=r"^threshold: "):
+            call([0.9], [0.1], threshold)
+
+
+def test_floats_tensors_that_numpy_cannot_read_get_advice():
+    class OnDevice:
+        def detach(self):
+            return self
+
+        def __array__(self, *_, **__):
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    with pytest.raises(UsageError, match=r"members: .*cuda:0.* For a tensor, give tensor\.detach\(\)\.cpu\(\)"):
+        auc(OnDevice(), [0.5])

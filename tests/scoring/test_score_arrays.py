@@ -234,6 +234,8 @@ ONE_HOT = np.eye(5, dtype=np.int64)
             put("test", lambda array: array.astype(str)),
             "oracle: test: real numbers expected, but the type is <U",
         ),
+        ("oracle", put("test", lambda array: np.ma.masked_less(array, 0)), "oracle: test: some values are masked"),
+        ("labels", put("test", lambda array: np.ma.masked_equal(array, 0)), "labels: test: some values are masked"),
         ("unlearned", put("retain", lambda array: array + 1j), "unlearned: retain: real numbers.*complex128"),
         ("unlearned", put("retain", lambda array: array[..., :4]), "unlearned: retain has 4 outputs, but forget has 5"),
         ("oracle", of_all(lambda array: np.concatenate([array, array[..., :1]], axis=2)), "the same outputs.*oracle 6"),

@@ -133,8 +133,8 @@ CASES = {
         separated=(label_up(99), 1.0)
     ),
     "accuracy_gap.gap": Case(
-        accuracy_gap.gap, "i j", share=True, range=(-1, 1), rows="ij", shift=(0, 1), swap=odd, constant=0.0,
-        separated=(put(1, 0), 1.0),
+        accuracy_gap.gap, "i j", share=True, bounded=True, range=(-1, 1), rows="ij", shift=(0, 1), swap=odd,
+        constant=0.0, separated=(put(1, 0), 1.0),
     ),
     "accuracy_gap.tow": Case(
         lambda *a: accuracy_gap.tow(*SHARES(a)), "i i i i i i", share=True, bounded=True, range=(0, 1),
@@ -355,20 +355,21 @@ CASES = {
         separated=(put(0, 0.5, 0, 1.8, 0.5), 0.0),
     ),
     "erasure.reemergence": Case(
-        erasure.reemergence, "i", share=True, range=(0, 1), rows="", shift=(0,), constant=0.0,
+        erasure.reemergence, "i", share=True, bounded=True, range=(0, 1), rows="", shift=(0,), constant=0.0,
         more=lambda a: [np.r_[a, a.max()]], separated=(lambda a: [np.r_[0 * a, 1]], 1.0), reason="steps have an order",
     ),
     "erasure.relearn_time": Case(
-        lambda a, b: len(a) if (found := relearn_time(a, b)) is None else found, "i ?", share=True, range=(0, 20),
-        rows="", more=add(None, 0.2), constant=0, separated=(put(0, 1), lambda v: v >= 1), reason="steps have an order",
+        lambda a, b: len(a) if (found := relearn_time(a, b)) is None else found, "i ?", share=True, bounded=True,
+        range=(0, 20), rows="", more=raise_by(None, 0.2), constant=0, separated=(put(0, 1), lambda v: v >= 1),
+        reason="steps have an order",
     ),
     "erasure.anamnesis_index": Case(
         lambda a, b: anamnesis_index(list(a), list(b)), "i j", share=True, range=(0, INF), rows="ij",
         swap=lambda v: 1 / v, constant=1.0, separated=(put(9, 0), 10.0),
     ),
     "probes.recoverability": Case(
-        lambda a, b, c: defined(recoverability(a, b, c + 2)), "i j l", share=True, rows="ijl", shift=(0, 1, 2),
-        more=add(0.1, None, None), constant=0.0, separated=(put(2, 0, 0), 1.0),
+        lambda *a: defined(recoverability(*quarter(*"--+")(*a))), "i j l", share=True, bounded=True, rows="ijl",
+        shift=(0, 1, 2), more=add(0.1, None, None), constant=0.0, separated=(put(1.8, 0, 0), 1.0),
     ),
     "probes.linear_probe": Case(
         lambda a, b, c: linear_probe(*(Rows(x, np.arange(len(x)) % 2) for x in (a, b, c))).accuracy, "ik jk lk",
@@ -392,7 +393,8 @@ CASES = {
         reason="ties are broken where a constant is added",
     ),
     "published_code.modified_entropy": Case(
-        lambda p: published_code.modified_entropy(p, np.arange(len(p)) % 3), "ik", share=True, range=(0, INF), rows="",
+        lambda p: published_code.modified_entropy(p, np.arange(len(p)) % 3), "ik", share=True, bounded=True,
+        range=(0, INF), rows="",
         constant=lambda v: v > 0, min_rows=0,
         reason="which classes are in the batch matters: that is its fault",
     ),
@@ -412,21 +414,23 @@ CASES = {
     ),
     "published_code.klom": Case(
         published_code.klom, "si ti", range=(0, np.log(1e5 + 20)), out="i", shift=(0, 1), more=lambda a, _: [a, a],
-        sign=-1,
+        sign=-1, constant=0.0,
         separated=(lambda a, b: [0 * a + 999, 0 * b], 0.0), holds_with_ties=False, ties=False,
-        reason="where all values are equal none is in a bin, and it is NaN",
+        reason="where all values of the oracles are the largest none is in a bin, and it is NaN",
     ),
     "published_code.rmia_population": Case(
-        published_code.rmia_population, "si", share=True, range=(0, 1), out="i", more=add(0.1), constant=0.5,
+        published_code.rmia_population, "si", share=True, bounded=True, range=(0, 1), out="i", more=raise_by(0.1),
+        constant=0.5,
         separated=(put(1), 1.0),
     ),
     "published_code.loss_score": Case(
-        published_code.loss_score, "i", share=True, range=(-1, 0), out="i", more=add(0.1), sign=-1, constant=-0.5,
+        published_code.loss_score, "i", share=True, bounded=True, range=(-1, 0), out="i", more=raise_by(0.1), sign=-1,
+        constant=-0.5,
         separated=(put(1), -1.0), min_rows=0,
     ),
     "published_code.tpr_nearest": Case(
         lambda a, b: published_code.tpr_nearest(a, b, 0.5), "i j", range=(0, 1), rows="ij", shift=(0, 1),
-        more=add(99, None),
-        constant=lambda v: v in {0, 1}, separated=(add(99, -99), lambda v: 0 <= v <= 1),
+        constant=0.0, separated=(add(99, -99), 0.0),
+        reason="higher scores of members may lower it, to 0 where they are separated: that is its fault",
     ),
 }  # fmt: skip

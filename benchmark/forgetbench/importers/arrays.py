@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.probabilities import describe_probabilities
-from forgetbench.metrics._validation import FloatArray, floats, labels_of
+from forgetbench.metrics._validation import FloatArray, floats, labels_of, plain_array
 from forgetbench.metrics.board_rules import FEATURES, SUBSETS, Population
 from forgetbench.metrics.registry import Track, metrics
 from forgetbench.scoring.bands import reference_bands
@@ -85,7 +85,7 @@ def check_labels(labels: Mapping[str, ArrayLike], track: Track) -> dict[str, NDA
         UsageError: A subset is unknown, missing or empty, labels are not whole numbers or are one-hot, or groups do not
             fit.
     """
-    arrays = {name: _array(values, f"labels: {name}") for name, values in labels.items()}
+    arrays = {name: plain_array(values, f"labels: {name}") for name, values in labels.items()}
     known = {*SUBSETS, *(GROUPS + subset for subset in SUBSETS)}
     if set(arrays) - known:
         raise UsageError(f"labels: the subsets are {', '.join(SUBSETS)}, not {', '.join(sorted(set(arrays) - known))}.")
@@ -158,24 +158,13 @@ def _require_subsets(arrays: Labels, role: str, track: Track) -> None:
 
 
 def _real_numbers(values: ArrayLike, name: str) -> FloatArray:
-    array = _array(values, name)
+    array = plain_array(values, name)
     if array.dtype.kind != "f":
         what = (
             " Whole numbers are answers or ranks: save the outputs of the network." if array.dtype.kind in "iub" else ""
         )
         raise UsageError(f"{name}: real numbers expected, but the type is {array.dtype}.{what}")
     return floats(array[None] if array.ndim == 2 else array, name, ndim=3)
-
-
-def _array(values: ArrayLike, name: str) -> NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:  # rows of different lengths; a tensor on a GPU
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(
-            f"{name}: expected an array, but {type(values).__name__} cannot be converted ({reason}). For a tensor, "
-            "give tensor.detach().cpu().numpy()."
-        ) from error
 
 
 def _check_features(arrays: Logits, name: str, role: str, labels: Labels) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +17,42 @@ BoolArray = NDArray[np.bool_]
 ROUNDING = 1e-6
 """Tolerance for shares below 0 or above 1, such as means computed in float32."""
 
+ONE_HOT_ROWS = 20
+"""Rows times one less than columns from which labels with exactly one 1 in each row are taken as one-hot classes."""
+
+_INT64_BITS = 63
+
 RAGGED = "expected one array of numbers, with rows of equal length and no text"
+
+
+def plain_array(values: ArrayLike, name: str, first: str = "row") -> NDArray[Any]:
+    """Convert values to an array, of any type that numpy gives it.
+
+    Args:
+        values: Anything that numpy reads as an array.
+        name: Name of the array for error messages.
+        first: What the first of two axes counts; see `floats`.
+
+    Raises:
+        UsageError: They are None or contain None, are ragged, mix numbers with text, or some are masked.
+    """
+    if values is None:
+        raise UsageError(f"{name}: None was given, but numbers are needed.")
+    if _has_masked(values):
+        raise UsageError(f"{name}: some values are masked. Remove the masked ones, or fill them with numbers.")
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        advice = " For a tensor, give tensor.detach().cpu().numpy()." if hasattr(values, "detach") else ""
+        raise UsageError(f"{name}: {RAGGED} ({reason}).{advice}") from error
+    if array.dtype == object:
+        for index in np.ndindex(array.shape):
+            if array[index] is None:
+                raise UsageError(f"{name}: None{_position(index, first)}. It is not a number; leave it out.")
+            if isinstance(array[index], str | bytes):
+                raise UsageError(f"{name}: {RAGGED} ({array[index]!r}{_position(index, first)}).")
+    return array
 
 
 def floats(values: ArrayLike, name: str = "scores", *, ndim: int | None = None, first: str = "row") -> FloatArray:
@@ -31,26 +67,40 @@ def floats(values: ArrayLike, name: str = "scores", *, ndim: int | None = None, 
     Raises:
         UsageError: A value is NaN, infinite (the message names its row) or not a number, or the shape is wrong.
     """
-    array = _to_float64(values, name)
+    array = _to_float64(values, name, first)
     if ndim is not None and array.ndim != ndim:
         raise UsageError(f"{name}: expected {ndim} dimensions, but the shape is {array.shape}.")
     return _require_finite(array, name, first, logits=ndim == 3 or first != "row")  # only logits have three axes
 
 
-def shares(values: ArrayLike, name: str = "shares", *, ndim: int | None = None) -> FloatArray:
+def shares(values: ArrayLike, name: str = "shares", *, ndim: int | None = None, first: str = "row") -> FloatArray:
     """Validate an array of finite numbers in [0, 1], for formulas that hold for shares of 1 only.
 
     Raises:
         UsageError: A value is not finite, or below 0 or above 1 by more than rounding.
     """
-    array = floats(values, name, ndim=ndim)
+    array = floats(values, name, ndim=ndim, first=first)
     outside = (array < -ROUNDING) | (array > 1.0 + ROUNDING)
     if outside.any():
         index = tuple(int(i) for i in np.argwhere(outside)[0])
         raise UsageError(
-            f"{name}: {array[index]:.9g}{_position(index, 'row')} is not between 0 and 1. Use shares, such as 0.595 "
+            f"{name}: {array[index]:.9g}{_position(index, first)} is not between 0 and 1. Use shares, such as 0.595 "
             "instead of 59.5."
         )
+    return array
+
+
+def at_least(values: ArrayLike, name: str, minimum: float = 0.0, *, ndim: int | None = None) -> FloatArray:
+    """Validate an array of finite numbers of at least a minimum.
+
+    Raises:
+        UsageError: A value is not finite, or smaller than the minimum.
+    """
+    array = floats(values, name, ndim=ndim)
+    below = array < minimum
+    if below.any():
+        index = tuple(int(i) for i in np.argwhere(below)[0])
+        raise UsageError(f"{name}: {array[index]:.9g}{_position(index, 'row')} is below {minimum:g}.")
     return array
 
 
@@ -79,6 +129,30 @@ def share(value: float, name: str) -> float:
         UsageError: It is outside, NaN, infinite, or not a single number.
     """
     return float(shares(value, name, ndim=0))
+
+
+def open_share(value: float, name: str) -> float:
+    """Validate one number above 0 and below 1, such as a confidence or the level of a test.
+
+    Raises:
+        UsageError: It is outside, NaN, infinite, or not a single number.
+    """
+    validated = number(value, name)
+    if not 0.0 < validated < 1.0:
+        raise UsageError(f"{name}: {validated:.9g} is not above 0 and below 1. Use shares, such as 0.95 instead of 95.")
+    return validated
+
+
+def whole(value: int, name: str, minimum: int = 0) -> int:
+    """Validate one whole number of at least a minimum, such as a number of rows or a seed.
+
+    Raises:
+        UsageError: It is not a whole number, or smaller.
+    """
+    validated = number(value, name)
+    if validated != round(validated) or validated < minimum:
+        raise UsageError(f"{name}: {validated:.9g} is not a whole number of at least {minimum}.")
+    return int(validated)
 
 
 def same_shape(left: FloatArray, right: FloatArray, what: str, *, after: int = 0) -> None:
@@ -131,12 +205,10 @@ def labels_of(values: ArrayLike, logits: FloatArray, name: str = "labels") -> In
     """Validate labels against logits: class numbers (n,), or zeros and ones (n, A) for A binary attributes.
 
     Raises:
-        UsageError: The number of rows differs, a class number has no logit, or an attribute is neither 0 nor 1.
+        UsageError: The number of rows differs, a class number has no logit, an attribute is neither 0 nor 1, or classes
+            are one-hot.
     """
-    try:
-        labels = np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{name}: {RAGGED} ({error}).") from error
+    labels = plain_array(values, name)
     if labels.dtype.kind not in "iub":
         raise UsageError(f"{name}: expected integers, but the type is {labels.dtype}.")
     labels = labels.astype(np.int64)
@@ -152,33 +224,107 @@ def labels_of(values: ArrayLike, logits: FloatArray, name: str = "labels") -> In
     if outside.any():
         index = tuple(int(i) for i in np.argwhere(outside)[0])
         raise UsageError(f"{name}: {labels[index]} in row {index[0]}; expected 0 to {largest}.")
+    if attributes and _is_one_hot(labels):
+        raise UsageError(
+            f"{name}: every row has exactly one 1, so these are one-hot classes and not {outputs} attributes. Use "
+            "class numbers, labels.argmax(axis=1)."
+        )
     return labels
 
 
+def same_kind(*labels: IntArray) -> None:
+    """Require class numbers on all sides, or the same number of attributes on all.
+
+    Raises:
+        UsageError: Some are class numbers and others attributes, or the numbers of attributes differ.
+    """
+    if len({array.shape[1:] for array in labels}) > 1:
+        shapes = " and ".join(str(array.shape) for array in labels)
+        raise UsageError(
+            f"labels: class numbers (n,) or A attributes (n, A), the same on every side; the shapes are {shapes}."
+        )
+
+
+def classes_of(values: ArrayLike, rows: int, name: str = "classes") -> NDArray[Any]:
+    """Validate one class for each row: whole numbers of an integer type, or names.
+
+    Raises:
+        UsageError: The type is another one, such as float, or there is not one class for each row.
+    """
+    classes = plain_array(values, name)
+    if classes.shape != (rows,):
+        raise UsageError(f"{name}: one class for each of {rows} rows is needed, but the shape is {classes.shape}.")
+    if rows and classes.dtype.kind not in "iubU":
+        raise UsageError(f"{name}: expected integers, but the type is {classes.dtype}.")
+    return classes
+
+
+def mask_of(values: ArrayLike, shape: tuple[int, ...], name: str) -> BoolArray:
+    """Validate a mask: booleans, or zeros and ones, of a given shape.
+
+    Raises:
+        UsageError: The shape is another one (the message says if it is transposed), or a value is neither 0 nor 1.
+    """
+    mask = plain_array(values, name)
+    if mask.shape != shape:
+        advice = " It is transposed." if mask.shape == shape[::-1] else ""
+        raise UsageError(f"{name}: expected the shape of phi, {shape}, but it is {mask.shape}.{advice}")
+    if mask.dtype != np.bool_ and (mask.dtype.kind not in "iu" or not np.isin(mask, (0, 1)).all()):
+        raise UsageError(f"{name}: expected true and false for each model and example.")
+    flags: BoolArray = mask.astype(np.bool_)
+    return flags
+
+
 def spaced(count: int, max_rows: int | None) -> IntArray:
-    """Indices of at most ``max_rows`` of ``count`` rows, evenly spaced; of all rows if it is None."""
-    size = count if max_rows is None else min(count, max_rows)
+    """Indices of at most ``max_rows`` of ``count`` rows, evenly spaced; of all rows if it is None.
+
+    Raises:
+        UsageError: ``max_rows`` is not a whole number of at least 1.
+    """
+    size = count if max_rows is None else min(count, whole(max_rows, "max_rows", 1))
     indices: IntArray = np.arange(size, dtype=np.int64) * count // max(size, 1)
     return indices
 
 
-def joint_labels(labels: IntArray) -> IntArray:
-    """One number per distinct label: class numbers as they are; for (n, A) attributes their bits read as one number."""
+def joint_labels(labels: IntArray) -> NDArray[Any]:
+    """One number per distinct label: class numbers as they are; for (n, A) attributes their bits read as one number.
+
+    The numbers are Python's, of any size, where they do not fit 64 bits.
+    """
     if labels.ndim == 1:
         return labels
-    weights = np.left_shift(np.int64(1), np.arange(labels.shape[1], dtype=np.int64))
-    joint: IntArray = (labels * weights).sum(axis=1)
+    joint: NDArray[Any] = _bits(labels[:, :_INT64_BITS])
+    for start in range(_INT64_BITS, labels.shape[1], _INT64_BITS):
+        joint = joint + _bits(labels[:, start : start + _INT64_BITS]).astype(object) * (1 << start)
     return joint
 
 
-def _to_float64(values: ArrayLike, name: str) -> FloatArray:
+def _bits(attributes: IntArray) -> IntArray:
+    weights = np.left_shift(np.int64(1), np.arange(attributes.shape[1], dtype=np.int64))
+    number: IntArray = (attributes * weights).sum(axis=1)
+    return number
+
+
+def _is_one_hot(labels: IntArray) -> bool:
+    """Whether every row has exactly one 1 and every column one, in so many rows that attributes hardly do by chance."""
+    rows, columns = labels.shape
+    return rows * (columns - 1) >= ONE_HOT_ROWS and bool((labels.sum(axis=1) == 1).all() and labels.any(axis=0).all())
+
+
+def _has_masked(values: object) -> bool:
+    if isinstance(values, list | tuple):
+        return any(map(_has_masked, values))
+    return bool(np.ma.is_masked(values))
+
+
+def _to_float64(values: ArrayLike, name: str, first: str = "row") -> FloatArray:
+    array = plain_array(values, name, first)
+    if array.dtype.kind not in "biufO":
+        raise UsageError(f"{name}: {RAGGED} (the type is {array.dtype}).")
     try:
-        array = np.asarray(values)
-        numbers: FloatArray | None = None if array.dtype.kind in "USc" else array.astype(np.float64, copy=False)
+        numbers: FloatArray = array.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{name}: {RAGGED} ({error}).") from error
-    if numbers is None:
-        raise UsageError(f"{name}: {RAGGED} (the type is {array.dtype}).")
     return numbers
 
 
@@ -193,7 +339,7 @@ def _require_finite(array: FloatArray, name: str, first: str, *, logits: bool) -
     elif logits:
         advice = "A model that returns NaN or infinity has diverged; leave it out, or report the run as failed."
     elif np.isnan(value):
-        advice = "NaN and None are not numbers; if a model returned it, the model has diverged. Leave it out."
+        advice = "NaN is not a number; if a model returned it, the model has diverged. Leave it out."
     else:
         advice = "Infinity is not supported: use a finite number instead; for a score, one beyond all others."
     raise UsageError(f"{name}: {value}{_position(index, first)}. {advice}")

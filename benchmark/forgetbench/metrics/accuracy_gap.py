@@ -20,6 +20,9 @@ from forgetbench.metrics.board_rules import (
 )
 from forgetbench.metrics.registry import MetricSpec, metric
 
+TOW_SUBSETS = ("forget", "retain", "test")
+"""The factors of the tug-of-war."""
+
 _IMAGES = {
     "forget": "the forget set, against the labels that were trained on",
     "retain": "the sample of the retain set",
@@ -140,7 +143,7 @@ def gap(unlearned: ArrayLike, oracle: ArrayLike) -> float:
         unlearned: (S,) accuracies in [0, 1], one per model.
         oracle: (S',) accuracies of the oracles.
     """
-    left, right = floats(unlearned, "accuracies"), floats(oracle, "accuracies")
+    left, right = shares(unlearned, "accuracies"), shares(oracle, "accuracies of the oracles")
     if not left.size or not right.size:
         raise UsageError("A gap needs at least one model on each side.")
     return float(left.mean() - right.mean())
@@ -158,7 +161,7 @@ def _compare_tow(draw: Draw, *subsets: str) -> Comparison:
         group="utility",
         unit="",
         direction="up",
-        requires=("forget", "retain", "test"),
+        requires=TOW_SUBSETS,
         meaning="One number for three gaps: 1 if all accuracies are the oracle's.",
         misses="Anything but accuracy; and an oracle against an oracle is below 1.",
         misuse="Comparing it between papers without the oracle's own value.",
@@ -178,8 +181,26 @@ def tow(unlearned: Mapping[str, ArrayLike], oracle: Mapping[str, ArrayLike]) -> 
 
     Returns:
         In [0, 1]; 1 if every accuracy is the oracle's.
+
+    Raises:
+        UsageError: A side lacks one of the three subsets or has another one, or a value is not in [0, 1].
     """
+    require_keys("Tug-of-war", TOW_SUBSETS, unlearned, oracle)
     return float(np.mean(tow_by_seed(unlearned, oracle)))
+
+
+def require_keys(name: str, keys: Sequence[str], *sides: Mapping[str, object]) -> None:
+    """Require exactly these keys on each side, so that no further factor enters and none is missing.
+
+    Raises:
+        UsageError: A key is missing or unexpected.
+    """
+    for side in sides:
+        missing = [key for key in keys if key not in side]
+        more = sorted(set(side) - set(keys))
+        if missing or more:
+            problem = f"{missing[0]} is missing" if missing else f"{more[0]!r} is not one of them"
+            raise UsageError(f"{name} needs {', '.join(keys[:-1])} and {keys[-1]} accuracies on both sides: {problem}.")
 
 
 def tow_by_seed(unlearned: Mapping[str, ArrayLike], oracle: Mapping[str, ArrayLike]) -> FloatArray:

@@ -14,7 +14,18 @@ from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._lazy_scipy import expit
-from forgetbench.metrics._validation import FloatArray, IntArray, floats, labels_of, logits_of, same_shape, spaced
+from forgetbench.metrics._validation import (
+    FloatArray,
+    IntArray,
+    classes_of,
+    floats,
+    labels_of,
+    logits_of,
+    same_kind,
+    same_shape,
+    spaced,
+    whole,
+)
 from forgetbench.metrics.board_rules import Draw, PerModelRule
 from forgetbench.metrics.divergence import outputs, predictions
 from forgetbench.metrics.logit_statistics import confidence, entropy, loss, modified_entropy, signed_logits
@@ -28,6 +39,9 @@ SVC_ROWS = 1000
 
 BOARD_ROWS = 2000
 """Rows a side that a board's logistic attacks use; more are thinned out evenly."""
+
+ROUNDED_ODDS = 1e-13
+"""Log odds up to this are rounding of 0, as those of equal rows are; then a row is called a non-member."""
 
 MUFAC_SEED = 42
 """Seed of the shuffle before MUFAC's cut."""
@@ -139,15 +153,25 @@ def svc_attack(
         In [0, 1]; for attributes the mean over them.
 
     Raises:
-        UsageError: The kind or reading is unknown, a side has logits of several models, or the forget set is missing.
+        UsageError: The kind or reading is unknown, a side has logits of several models, the forget set is missing, or
+            some labels are class numbers and others attributes.
     """
     if reading not in get_args(SvcReading):
         raise UsageError(f"Unknown reading {reading!r} of SVC_MIA. Available: {', '.join(get_args(SvcReading))}.")
     if (forget is None) == (reading == "efficacy"):
         raise UsageError("SVC_MIA: reading 'efficacy' needs the forget set, and 'training-privacy' does not take it.")
-    sides = [svc_features(*side, kind) for side in (retain, test, forget) if side is not None]
+    sides = [svc_features(*side, kind) for side in _same_labels(retain, test, forget)]
     attack = svc_non_members if reading == "efficacy" else svc_training_privacy
     return float(np.mean([attack(*columns, seed=seed, max_rows=max_rows) for columns in zip(*sides, strict=True)]))
+
+
+def _same_labels(*sides: Answers | None) -> list[tuple[FloatArray, IntArray]]:
+    """The sides that are given, checked: logits of one model with the same columns, and labels of the same kind."""
+    checked = [_one_model(*side) for side in sides if side is not None]
+    same_kind(*(truth for _, truth in checked))
+    for scores, _ in checked[1:]:
+        same_shape(checked[0][0], scores, "logits with the same columns", after=1)
+    return checked
 
 
 def svc_features(logits: ArrayLike, labels: ArrayLike, kind: SvcKind) -> list[FloatArray]:
@@ -316,11 +340,11 @@ def loss_attack(
 
     inside, outside = floats(forget, "losses", ndim=1).copy(), floats(unseen, "losses", ndim=1)
     if shuffle is not None:
-        np.random.RandomState(shuffle).shuffle(inside)
+        np.random.RandomState(whole(shuffle, "shuffle")).shuffle(inside)
         inside = inside[: len(outside)] if cut else inside
     elif cut:
         fewest = min(len(inside), len(outside))
-        max_rows = fewest if max_rows is None else min(fewest, max_rows)
+        max_rows = fewest if max_rows is None else min(fewest, whole(max_rows, "max_rows", 1))
     inside, outside = (side[spaced(len(side), max_rows)] for side in (inside, outside))
     if min(len(inside), len(outside)) < 10:
         raise UsageError(f"The attack on losses needs ten rows a side; there are {len(inside)} and {len(outside)}.")
@@ -329,7 +353,7 @@ def loss_attack(
     accuracies = []
     for fitted, scored in StratifiedShuffleSplit(n_splits=10, random_state=0).split(rows, truth):
         slope, intercept = logistic_line(rows[fitted], truth[fitted])
-        accuracies.append(((slope * rows[scored] + intercept > 0) == (truth[scored] == 1)).mean())
+        accuracies.append(((slope * rows[scored] + intercept > ROUNDED_ODDS) == (truth[scored] == 1)).mean())
     return float(np.mean(accuracies))
 
 
@@ -362,10 +386,10 @@ def mufac_attack(forget: Answers, unseen: Answers) -> float:
         forget: Logits and labels of the forget set.
         unseen: Logits and labels of people that no model has seen.
     """
-    sides = []
-    for logits, labels in (forget, unseen):
-        scores, truth = _one_model(logits, labels)
-        sides.append(loss(scores, truth) / (truth.shape[1] if truth.ndim == 2 else 1))
+    sides = [
+        loss(scores, truth) / (truth.shape[1] if truth.ndim == 2 else 1)
+        for scores, truth in _same_labels(forget, unseen)
+    ]
     return loss_attack(sides[0], sides[1], shuffle=MUFAC_SEED)
 
 
@@ -414,7 +438,7 @@ def entropy_attack(members: ArrayLike, others: ArrayLike, targets: ArrayLike, *,
     truth = np.repeat([1, 0], [len(inside), len(outside)])
     balance = len(truth) / (2 * np.repeat([len(inside), len(outside)], [len(inside), len(outside)]))
     slope, intercept = logistic_line(np.concatenate([inside, outside]), truth, 2.0 * balance)
-    return float((slope * classified + intercept > 0).mean())
+    return float((slope * classified + intercept > ROUNDED_ODDS).mean())
 
 
 def logistic_line(rows: FloatArray, truth: IntArray, weights: FloatArray | float = 1.0) -> tuple[float, float]:
@@ -491,7 +515,10 @@ def loss_threshold(known: ArrayLike, members: ArrayLike, others: ArrayLike) -> T
         meaning="One threshold a class, chosen on known rows, applied to others; balanced accuracy, 0.5 is chance.",
         misses="Members of a class without known rows: they get the threshold of all classes.",
         misuse="Choosing the thresholds on the rows under attack.",
-        formula="for each class the score that maximizes (TPR + TNR) / 2 on known rows; at least that is member",
+        formula=(
+            "for each class the score that maximizes (TPR + TNR) / 2 on known rows, the smallest of equals; at least "
+            "that is member"
+        ),
         example="Class 0 known 0.9, 0.8 against 0.7: threshold 0.8.",
         source="Song and Mittal 2021, section 3.",
         calibrated=False,
@@ -513,12 +540,10 @@ def class_thresholds(
         target_labels: Classes of the target. A class without shadow rows on both sides gets the common threshold.
     """
     scores = [floats(side, "scores", ndim=1) for side in (*shadow, *target)]
-    labels = [np.asarray(side) for side in (*shadow_labels, *target_labels)]
-    for rows, classes in zip(scores, labels, strict=True):
-        if classes.shape != rows.shape or not len(rows):
-            raise UsageError(
-                f"Every side needs rows, each with a class; there are {len(rows)} scores and {classes.shape} classes."
-            )
+    if not all(len(rows) for rows in scores):
+        counts = ", ".join(str(len(rows)) for rows in scores)
+        raise UsageError(f"Every side needs rows, each with a class; there are {counts} scores.")
+    labels = [classes_of(side, len(rows)) for rows, side in zip(scores, (*shadow_labels, *target_labels), strict=True)]
     default = _best_threshold(scores[0], scores[1])
     called = [np.zeros(len(scores[2]), dtype=np.bool_), np.zeros(len(scores[3]), dtype=np.bool_)]
     for label in np.unique(np.concatenate(labels[2:])):
@@ -531,11 +556,12 @@ def class_thresholds(
 
 
 def _best_threshold(members: FloatArray, others: FloatArray) -> float:
-    """The score that maximizes the mean of true positive and true negative rate; the first of equals."""
+    """The score that maximizes the mean of true positive and true negative rate; the smallest of equals."""
     candidates = np.unique(np.concatenate([members, others]))
-    hit = 1 - np.searchsorted(np.sort(members), candidates) / len(members)
-    miss = np.searchsorted(np.sort(others), candidates) / len(others)
-    return float(candidates[int(np.argmax(hit + miss))])
+    hits = len(members) - np.searchsorted(np.sort(members), candidates)
+    misses = np.searchsorted(np.sort(others), candidates)
+    rates_times_rows = hits * len(others) + misses * len(members)  # whole numbers, so that equals are equal
+    return float(candidates[int(np.argmax(rates_times_rows))])
 
 
 def _fit_svc(members: ArrayLike, others: ArrayLike, seed: int | None, max_rows: int | None) -> SVC:
@@ -570,6 +596,6 @@ def _columns(values: ArrayLike) -> FloatArray:
 def _shuffled(rows: FloatArray, seed: int | None) -> FloatArray:
     if seed is None:
         return rows
-    order = np.argsort(np.random.default_rng(seed).random(len(rows)), kind="stable")
+    order = np.argsort(np.random.default_rng(whole(seed, "seed")).random(len(rows)), kind="stable")
     shuffled: FloatArray = rows[order]
     return shuffled

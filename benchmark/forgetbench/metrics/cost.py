@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import floats, layers_of, number
+from forgetbench.metrics._validation import at_least, layers_of, number
 from forgetbench.metrics.registry import MetricSpec, metric
 
 BUDGETS = (0.01, 0.05, 0.20, 1.00)
@@ -132,11 +132,9 @@ def cost_ratio(method: float, retraining: float) -> float:
 )
 def amortized(per_request: ArrayLike, retraining_per_request: ArrayLike) -> float:
     """Cost of all requests of a stream over the cost of retraining after each."""
-    unlearning, retraining = (floats(side, "costs", ndim=1) for side in (per_request, retraining_per_request))
+    unlearning, retraining = (at_least(side, "costs", ndim=1) for side in (per_request, retraining_per_request))
     if len(unlearning) != len(retraining) or not len(unlearning):
         raise UsageError("A stream needs the cost of every request, on both sides.")
-    if min(unlearning.min(), retraining.min()) < 0:
-        raise UsageError("Costs must be positive; the cost of a request is below 0.")
     return cost_ratio(float(unlearning.sum()), float(retraining.sum()))
 
 
@@ -169,7 +167,8 @@ def share_changed(before: Sequence[ArrayLike], after: Sequence[ArrayLike]) -> fl
 
 
 def budget_class(flops: float) -> str:
-    """Name of the budget class of a FLOPs ratio."""
+    """Name of the budget class of a FLOPs ratio, which is at least 0."""
+    flops = float(at_least(flops, "flops", ndim=0))
     for limit in BUDGETS:
         if flops <= limit:
             return f"{limit * 100:.0f} %"

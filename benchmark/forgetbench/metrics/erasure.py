@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import FloatArray, floats, number, share, shares
+from forgetbench.metrics._validation import FloatArray, at_least, share, shares, whole
 from forgetbench.metrics.accuracy_gap import accuracy_by_seed
 from forgetbench.metrics.board_rules import PerSeedRule, Populations
 from forgetbench.metrics.registry import MetricSpec, metric
@@ -62,7 +62,7 @@ def h_mean(retained: ArrayLike, before: ArrayLike, after: ArrayLike) -> float:
 
 def h_mean_by_seed(retained: ArrayLike, before: ArrayLike, after: ArrayLike) -> FloatArray:
     """The harmonic mean of each seed, (S,)."""
-    utility, start, end = (np.atleast_1d(floats(values, "accuracies")) for values in (retained, before, after))
+    utility, start, end = (np.atleast_1d(at_least(values, "accuracies")) for values in (retained, before, after))
     if not utility.shape == start.shape == end.shape or not utility.size:
         shapes = f"{utility.shape}, {start.shape} and {end.shape}"
         raise UsageError(f"H-mean needs one value per seed in each argument; the shapes are {shapes}.")
@@ -148,12 +148,13 @@ def reemergence(accuracies: Sequence[float]) -> float:
     """Re-emergence: the largest rise of accuracy on what a request forgot, over the later requests of a stream.
 
     Args:
-        accuracies: Accuracy on one request's forget set, directly after that request and after each later one.
+        accuracies: Accuracy in [0, 1] on one request's forget set, directly after that request and after each later
+            one.
 
     Returns:
         The largest rise above the lowest earlier value, at least 0.
     """
-    values = floats(accuracies, "accuracies", ndim=1)
+    values = shares(accuracies, "accuracies", ndim=1)
     if not len(values):
         raise UsageError("A stream needs at least one step.")
     return float((values - np.minimum.accumulate(values)).max())
@@ -179,18 +180,18 @@ def relearn_time(accuracies: ArrayLike, original: float, margin: float = MARGIN)
     """Optimizer steps until the forget accuracy is back at (1 - margin) of the original's.
 
     Args:
-        accuracies: (T + 1,) forget accuracy before the first step, after it, and so on.
-        original: Forget accuracy of the original.
+        accuracies: (T + 1,) forget accuracy in [0, 1] before the first step, after it, and so on.
+        original: Forget accuracy of the original, in [0, 1].
         margin: How much below the original counts as back, as a share of it.
 
     Returns:
         The step; 0 if the accuracy never dropped; None if it did not come back in T steps (censored, not 0: code that
         takes the argmax of a condition that never holds returns 0).
     """
-    curve = floats(accuracies, "accuracies", ndim=1)
+    curve = shares(accuracies, "accuracies", ndim=1)
     if not len(curve):
         raise UsageError("A relearning curve needs at least its first point.")
-    threshold = (1.0 - share(margin, "margin")) * number(original, "forget accuracy of the original")
+    threshold = (1.0 - share(margin, "margin")) * share(original, "forget accuracy of the original")
     back = np.flatnonzero(curve >= threshold - 1e-12)
     return int(back[0]) if len(back) else None
 
@@ -212,7 +213,9 @@ def relearn_time(accuracies: ArrayLike, original: float, margin: float = MARGIN)
     )
 )
 def anamnesis_index(
-    unlearned: Sequence[float | None], oracle: Sequence[float | None], limit: int | None = None
+    unlearned: Sequence[float | None] | FloatArray,
+    oracle: Sequence[float | None] | FloatArray,
+    limit: int | None = None,
 ) -> float | None:
     """AIN = (rt_u + 1) / (rt_r + 1), of mean steps (after Tarun et al. 2023): 1 as an oracle, below 1 a trace.
 
@@ -223,11 +226,18 @@ def anamnesis_index(
 
     Returns:
         None if a curve is censored and no limit is given.
+
+    Raises:
+        UsageError: A side has no curve, or a number of steps is negative or above the limit.
     """
-    if not unlearned or not oracle:
+    if not len(unlearned) or not len(oracle):
         raise UsageError("The anamnesis index needs at least one curve on each side.")
-    sides = [[limit if steps is None else steps for steps in side] for side in (unlearned, oracle)]
-    if any(steps is None for side in sides for steps in side):
+    most = None if limit is None else whole(limit, "limit")
+    sides = [[most if steps is None else steps for steps in side] for side in (unlearned, oracle)]
+    known = [at_least([steps for steps in side if steps is not None], "steps", ndim=1) for side in sides]
+    if most is not None and any((side > most).any() for side in known):
+        raise UsageError(f"steps: a curve came back after more than the limit of {most} steps.")
+    if any(len(steps) < len(side) for steps, side in zip(known, sides, strict=True)):
         return None
-    means = [float(floats(np.array(side, dtype=np.float64), "steps", ndim=1).mean()) for side in sides]
+    means = [float(steps.mean()) for steps in known]
     return (means[0] + 1) / (means[1] + 1)

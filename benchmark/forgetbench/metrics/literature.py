@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray, floats, layers_of, logits_of, number, same_shape, share
-from forgetbench.metrics.accuracy_gap import accuracy_by_seed, pooled_accuracy, tow, tow_by_seed
+from forgetbench.metrics.accuracy_gap import accuracy_by_seed, pooled_accuracy, require_keys, tow_by_seed
 from forgetbench.metrics.board_rules import (
     Comparison,
     Draw,
@@ -173,11 +173,23 @@ def _measure_retention_deviation(populations: Populations) -> FloatArray | None:
     board=PerSeedRule(_measure_retention_deviation),
 )
 def retention_deviation(unlearned: Mapping[str, float], oracle: Mapping[str, float]) -> float:
-    """Sum over subsets of |1 - A_u / A_r| (Cadet et al. 2024): 0 if every accuracy is the oracle's."""
-    if set(unlearned) != set(oracle) or not oracle or any(value <= 0 for value in oracle.values()):
-        raise UsageError("Retention deviation needs the same subsets on both sides, and oracle accuracies above 0.")
-    ratios = [number(unlearned[name], name) / number(oracle[name], f"{name} of the oracle") for name in sorted(oracle)]
-    return float(sum(abs(1.0 - ratio) for ratio in ratios))
+    """Sum over subsets of |1 - A_u / A_r| (Cadet et al. 2024): 0 if every accuracy is the oracle's.
+
+    Args:
+        unlearned: Subset to accuracy, one number each, in the unit of the oracle's.
+        oracle: The same subsets of the oracle, above 0.
+    """
+    if set(unlearned) != set(oracle) or not oracle:
+        raise UsageError(
+            f"Retention deviation needs the same subsets on both sides: {sorted(unlearned)} against {sorted(oracle)}."
+        )
+    deviations = []
+    for name in sorted(oracle):
+        value, target = number(unlearned[name], name), number(oracle[name], f"{name} of the oracle")
+        if value < 0 or target <= 0:
+            raise UsageError(f"{name}: accuracies must not be negative, and the oracle's must be above 0.")
+        deviations.append(abs(1.0 - value / target))
+    return float(sum(deviations))
 
 
 @metric(
@@ -241,16 +253,13 @@ def tow_mia(
         unlearned: retain and test accuracies in [0, 1], (S,) each.
         oracle: The same of the oracles.
         attack: The attack's value in [0, 1], (S,), on the unlearned models and on the oracles.
+
+    Raises:
+        UsageError: A side lacks an accuracy or has another one, or a value is not in [0, 1].
     """
-    for side in (unlearned, oracle):
-        missing = [name for name in ("retain", "test") if name not in side]
-        if missing:
-            raise UsageError(f"ToW-MIA needs retain and test accuracies on both sides: {missing[0]} is missing.")
-    sides = [
-        {"attack": value, **{name: accuracies[name] for name in ("retain", "test")}}
-        for value, accuracies in zip(attack, (unlearned, oracle), strict=True)
-    ]
-    return tow(sides[0], sides[1])
+    require_keys("ToW-MIA", ("retain", "test"), unlearned, oracle)
+    sides = [{"attack": value, **accuracies} for value, accuracies in zip(attack, (unlearned, oracle), strict=True)]
+    return float(np.mean(tow_by_seed(sides[0], sides[1])))
 
 
 def _compare_completeness(draw: Draw, subset: str) -> Comparison:

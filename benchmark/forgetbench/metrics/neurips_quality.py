@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import BoolArray, FloatArray, IntArray, floats, number, phi_of, same_shape
+from forgetbench.metrics._validation import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    at_least,
+    number,
+    phi_of,
+    same_shape,
+    whole,
+)
 from forgetbench.metrics.board_rules import Comparison, Draw, PairwiseRule
 from forgetbench.metrics.registry import MetricSpec, metric
 
@@ -89,15 +98,15 @@ def forgetting_quality(epsilon: ArrayLike, models: int) -> float:
     """F = mean over examples of 2 / 2^n, n the half-open bin of width 0.5 that contains epsilon, counted from 1.
 
     Args:
-        epsilon: (n,) epsilons.
-        models: M; an example with epsilon >= ceil(log(M - 1)) counts 0.
+        epsilon: (n,) epsilons, at least 0.
+        models: M, at least 3; an example with epsilon >= ceil(log(M - 1)) counts 0.
 
     Returns:
         In [0, 1]. Two oracle sets reach about 0.19 and not 1, so divide it by the control's value.
     """
-    values = floats(epsilon, "epsilon", ndim=1)
-    if not len(values) or models < 3:
-        raise UsageError("Forgetting quality needs at least one example and three models.")
+    values, models = at_least(epsilon, "epsilon", ndim=1), whole(models, "models", 3)
+    if not len(values):
+        raise UsageError("Forgetting quality needs at least one example.")
     limit = float(np.ceil(np.log(models - 1)))
     return float(np.where(values < limit, 2.0 ** -np.floor(values / 0.5), 0.0).mean())
 
@@ -136,6 +145,8 @@ def neurips_score(
     numerator, denominator = number(quality, "forgetting quality"), number(control, "control")
     if min(retain_pair[1], test_pair[1], denominator) <= 0:
         raise UsageError("The oracles' accuracies and the control must be above 0.")
+    if min(retain_pair[0], test_pair[0], numerator) < 0:
+        raise UsageError("Accuracies and forgetting quality must not be negative.")
     return numerator / denominator * (retain_pair[0] / retain_pair[1]) * (test_pair[0] / test_pair[1])
 
 

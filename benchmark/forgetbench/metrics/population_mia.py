@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import FloatArray, IntArray, floats, joint_labels, labels_of, logits_of, same_shape
+from forgetbench.metrics._validation import (
+    FloatArray,
+    IntArray,
+    floats,
+    joint_labels,
+    labels_of,
+    logits_of,
+    same_kind,
+    same_shape,
+)
 from forgetbench.metrics.board_rules import Comparison, Draw, PairwiseRule
 from forgetbench.metrics.logit_statistics import confidence, entropy, modified_entropy, phi, signed_logits
 from forgetbench.metrics.registry import MetricSpec, metric
@@ -71,14 +80,17 @@ def attack_table(
         test_labels: (m,) or (m, A); on class tasks they must include rows of forgotten classes, else nothing matches.
 
     Raises:
-        UsageError: No label has forget examples and at least five test examples, or the numbers of models differ.
+        UsageError: No label has forget examples and at least five test examples, the numbers of models differ, or one
+            side has class numbers and the other attributes.
     """
     forget, test = floats(forget_logits, "forget logits", ndim=3), floats(test_logits, "test logits", ndim=3)
     same_shape(forget.swapaxes(0, 1), test.swapaxes(0, 1), "the same models and columns", after=1)
-    members, others = attack_scores(forget, forget_labels), attack_scores(test, test_labels)
+    truth = labels_of(forget_labels, forget, "forget labels"), labels_of(test_labels, test, "test labels")
+    same_kind(*truth)
+    members, others = attack_scores(forget, truth[0]), attack_scores(test, truth[1])
     cells = [
         _Cell(_by_confidence(members, cell.members), _by_confidence(others, cell.others))
-        for cell in _cells(joint_labels(np.asarray(forget_labels)), joint_labels(np.asarray(test_labels)))
+        for cell in _cells(joint_labels(truth[0]), joint_labels(truth[1]))
     ]
     if not cells:
         raise UsageError(f"No label has forget examples and {MINIMUM_CELL} test examples: nothing can be matched.")
@@ -224,7 +236,7 @@ class _Cell(NamedTuple):
     others: IntArray
 
 
-def _cells(member_labels: IntArray, other_labels: IntArray) -> list[_Cell]:
+def _cells(member_labels: NDArray[Any], other_labels: NDArray[Any]) -> list[_Cell]:
     cells = []
     for label in np.unique(member_labels):
         others = np.flatnonzero(other_labels == label)

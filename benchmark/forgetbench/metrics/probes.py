@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import FloatArray, IntArray, floats
+from forgetbench.metrics._validation import FloatArray, IntArray, classes_of, floats, shares
 from forgetbench.metrics.board_rules import FEATURES, Comparison, Draw, PerModelRule
 from forgetbench.metrics.registry import MetricSpec, metric
 
@@ -98,25 +98,42 @@ def linear_probe(train: Rows, validation: Rows, forgotten: Rows) -> Probe:
     """Accuracy of an L2 logistic regression on frozen penultimate features, on the forgotten class.
 
     Features are standardized on the training rows; C is chosen by accuracy on validation rows, with the first seed;
-    each seed draws at most 100 rows of each class.
+    each seed draws at most 100 rows of each class. Where no feature varies on the training rows, as in a network that
+    died, there is nothing to read, and the accuracy is that of guessing, 1 over the number of classes.
 
     Args:
         train: Training rows of all classes, including the forgotten ones.
         validation: Validation rows.
         forgotten: Test rows of the forgotten classes.
+
+    Raises:
+        UsageError: A part has no rows, labels are not one class number per row, the numbers of features differ, or the
+            training rows lack a forgotten class.
     """
-    sides = [
-        Rows(floats(part.features, "features", ndim=2), np.asarray(part.labels, dtype=np.int64))
-        for part in (train, validation, forgotten)
-    ]
-    if any(part.labels.shape != (len(part.features),) or not len(part.features) for part in sides):
-        raise UsageError("The probe needs rows with one class each for training, validation and the forgotten classes.")
-    if len(np.unique(sides[0].labels)) < 2:
+    sides = []
+    for part, name in ((train, "training"), (validation, "validation"), (forgotten, "forgotten classes")):
+        features = floats(part.features, f"features, {name}", ndim=2)
+        if not len(features):
+            raise UsageError(
+                f"The probe needs rows for training, validation and the forgotten classes: {name} has none."
+            )
+        sides.append(Rows(features, classes_of(part.labels, len(features), f"labels, {name}")))
+    if len({part.features.shape[1] for part in sides}) > 1:
+        counts = " and ".join(str(part.features.shape[1]) for part in sides)
+        raise UsageError(
+            f"The probe needs the same features of all rows; training, validation and forgotten: {counts}."
+        )
+    known = np.unique(sides[0].labels)
+    if len(known) < 2:
         raise UsageError("The probe's training rows are all of one class; it needs at least two.")
-    if not set(np.unique(sides[2].labels)) <= set(np.unique(sides[0].labels)):
+    if not np.isin(sides[2].labels, known).all():
         raise UsageError("The probe's training rows lack a forgotten class.")
+    varies = np.ptp(sides[0].features, axis=0) > 0
+    if not varies.any():
+        return Probe(1.0 / len(known), 1.0 / len(known))
     center, spread = sides[0].features.mean(axis=0), sides[0].features.std(axis=0)
-    scaled = [Rows((part.features - center) / np.where(spread > 0, spread, 1.0), part.labels) for part in sides]
+    spread = np.where(varies & (spread > 0), spread, 1.0)  # of constants, the deviation may be rounding
+    scaled = [Rows((part.features - center) / spread, part.labels) for part in sides]
     samples = [_sample(scaled[0], seed) for seed in range(SEEDS)]
     chosen = max(STRENGTHS, key=lambda strength: (_fitted(samples[0], strength).score(*scaled[1]), -strength))
     accuracies = [_fitted(sample, chosen).score(*scaled[2]) for sample in samples]
@@ -152,7 +169,8 @@ def _compare_probe(draw: Draw, values: FloatArray) -> Comparison | None:
         misuse="Probing without an oracle: features that never saw a class separate it too.",
         formula=(
             "(P_u - P_r) / (P_o - P_r), P the accuracy on the forgotten class of an L2 logistic regression on frozen "
-            "penultimate features, C chosen on validation, 3 seeds; undefined if |P_o - P_r| < 0.02"
+            "penultimate features, C chosen on validation, 3 seeds (1/K if no feature varies); undefined if "
+            "|P_o - P_r| < 0.02"
         ),
         example="P_o = 0.90, P_r = 0.60, P_u = 0.75: 0.5.",
         source="Protocol, section 3.",
@@ -165,11 +183,11 @@ def recoverability(unlearned: ArrayLike, oracle: ArrayLike, original: ArrayLike)
     """(P_u - P_r) / (P_o - P_r) of mean probe accuracies: 0 as an oracle, 1 as before; None if |P_o - P_r| < 0.02.
 
     Args:
-        unlearned: (S,) probe accuracies of the unlearned models.
+        unlearned: (S,) probe accuracies of the unlearned models, in [0, 1].
         oracle: (S,) of the oracles.
         original: (S,) of the originals.
     """
-    sides = [floats(side, "probe accuracies") for side in (unlearned, oracle, original)]
+    sides = [shares(side, "probe accuracies") for side in (unlearned, oracle, original)]
     if not all(side.size for side in sides):
         raise UsageError("The probe's ratio needs at least one model of each kind.")
     means = [float(side.mean()) for side in sides]

@@ -10,9 +10,21 @@ from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._lazy_scipy import normal_log_density, softmax
-from forgetbench.metrics._validation import BoolArray, FloatArray, floats, labels_of, logits_of, phi_of, same_shape
+from forgetbench.metrics._validation import (
+    FloatArray,
+    at_least,
+    floats,
+    labels_of,
+    logits_of,
+    mask_of,
+    phi_of,
+    same_shape,
+    share,
+    shares,
+)
 from forgetbench.metrics.margin_distances import BINS, CLIP, EMPTY
 from forgetbench.metrics.registry import Direction, MetricSpec, metric
+from forgetbench.metrics.roc import rates
 from forgetbench.metrics.shadow_models import Fit, fit_normal
 
 
@@ -58,31 +70,33 @@ def _spec(  # noqa: PLR0913 - what these specs do not have in common
         range=(0.0, None),
         requires="probabilities",
         meaning="Modified entropy as in Unlearn-Sparse, SalUn and RUM; depends on which classes are in the batch.",
-        formula="-sum_c (1 - p_c) log p_c over the classes in the batch",
-        example="(0.7, 0.2, 0.1), all classes in the batch: 3.4669; the definition gives 0.1622.",
-        source="Unlearn-Sparse, SVC_MIA.py.",
+        formula="-sum_c q_c log p_c, q_c = 1 - p_c for the classes in the batch, and p_c for the others",
+        example=(
+            "(0.7, 0.2, 0.1) of class 0, all classes in the batch: 3.4669; only class 0: 0.6592; the definition gives "
+            "0.1622."
+        ),
+        source="Unlearn-Sparse and SalUn, SVC_MIA.py.",
     )
 )
 def modified_entropy(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
     """Modified entropy as in Unlearn-Sparse, SalUn and RUM: whole columns of labels, and log p for log(1 - p).
 
-    ``p[:, labels]`` picks every label's column for every row: with all classes present a row's value is
-    -sum_c (1 - p_c) log p_c, with some absent it depends on which other rows are in the batch.
+    ``p[:, labels]`` picks every label's column for every row, and the logarithm is that of p in all columns. So a row's
+    value is -sum_c q_c log p_c, with q_c = 1 - p_c for the classes that are in the batch and p_c for those that are
+    not (as in class forgetting): it depends on which other rows are in the batch.
 
     Args:
-        probabilities: (n, K).
+        probabilities: (n, K) in [0, 1].
         labels: (n,) classes of the whole batch.
     """
-    p = floats(probabilities, "probabilities", ndim=2)
+    p = shares(probabilities, "probabilities", ndim=2)
     truth = labels_of(labels, p)
     if truth.ndim != 1:
         raise UsageError(f"labels: expected one class for each row, not {truth.shape}; attributes are not supported.")
     columns = np.unique(truth)
-    log_p, reverse = -np.log(np.maximum(p, 1e-30)), -np.log(np.maximum(1 - p, 1e-30))
-    changed, changed_log = p.copy(), reverse.copy()
-    changed[:, columns] = 1 - p[:, columns]
-    changed_log[:, columns] = log_p[:, columns]
-    total: FloatArray = (changed * changed_log).sum(axis=1)
+    weight = p.copy()
+    weight[:, columns] = 1 - p[:, columns]
+    total: FloatArray = -(weight * np.log(np.where(p > 0, p, 1e-30))).sum(axis=1)
     return total
 
 
@@ -134,8 +148,10 @@ def zrf(logits: ArrayLike, teacher: ArrayLike) -> float:
 def lira_offline(target: ArrayLike, outside: Fit) -> FloatArray:
     """Offline LiRA as in the published code: minus the two-sided log density, instead of the one-sided test."""
     values = floats(target, "phi of the target", ndim=1)
-    same_shape(values, outside.center, "the same examples")
-    return -normal_log_density(values, outside.center, outside.sd + 1e-30)
+    center, sd = floats(outside.center, "fit", ndim=1), at_least(outside.sd, "spread of the fit", ndim=1)
+    for part in (center, sd):
+        same_shape(values, part, "the same examples")
+    return -normal_log_density(values, center, sd + 1e-30)
 
 
 @metric(
@@ -150,18 +166,19 @@ def lira_offline(target: ArrayLike, outside: Fit) -> FloatArray:
         source="mi_lira_2021, plot.py.",
     )
 )
-def fixed_variance(phi: ArrayLike, members: BoolArray) -> tuple[Fit, Fit]:
+def fixed_variance(phi: ArrayLike, members: ArrayLike) -> tuple[Fit, Fit]:
     """IN and OUT fits of LiRA as in the published code with a fixed variance: the IN side's raw spread for both.
 
     Args:
         phi: (M, n) phi of the reference models.
-        members: (M, n), which models trained on which example.
+        members: (M, n) true and false, which models trained on which example.
 
     Returns:
         Medians of each side, and one spread, of all IN values about their common mean (M in the denominator): it treats
         differences between examples as noise, and ignores the OUT side.
     """
-    values, mask = phi_of(phi, "phi of the reference models"), np.asarray(members, dtype=np.bool_)
+    values = phi_of(phi, "phi of the reference models")
+    mask = mask_of(members, values.shape, "members")
     sides = [fit_normal(values, role) for role in (mask, ~mask)]
     spread = np.full(values.shape[1], values[mask].std())
     return Fit(sides[0].center, spread), Fit(sides[1].center, spread)
@@ -187,7 +204,7 @@ def klom(unlearned: ArrayLike, oracle: ArrayLike) -> FloatArray:
     sides that never overlap.
 
     Returns:
-        (n,) nats; NaN if all values of a side are dropped.
+        (n,) nats; 0 if all values of both sides are equal; NaN if all values of the oracle's side are dropped.
     """
     q, p = (np.clip(phi_of(side), -CLIP, CLIP) for side in (unlearned, oracle))
     same_shape(q, p, "the same examples", after=1)
@@ -212,7 +229,7 @@ def rmia_population(reference: ArrayLike) -> FloatArray:
     Args:
         reference: (2R, m) probabilities of the population rows under the reference models.
     """
-    p = floats(reference, "probabilities", ndim=2, first="model")
+    p = shares(reference, "probabilities", ndim=2, first="model")
     if len(p) % 2 or not p.size:
         raise UsageError("The published code needs an even number of reference models.")
     top: FloatArray = np.sort(p, axis=0)[len(p) // 2 :].mean(axis=0)
@@ -233,7 +250,7 @@ def rmia_population(reference: ArrayLike) -> FloatArray:
 )
 def loss_score(probability: ArrayLike) -> FloatArray:
     """The loss attack's score as in privacy_meter: -p_y, called "larger = member"; its AUC is 1 minus the true one."""
-    return -floats(probability, "probabilities")
+    return -shares(probability, "probabilities")
 
 
 @metric(
@@ -243,24 +260,36 @@ def loss_score(probability: ArrayLike) -> FloatArray:
         unit="share",
         requires="scores",
         meaning="TPR at the FPR nearest to the requested one, the first of equals; may exceed it, or give 0.",
-        formula="TPR at argmin |FPR - alpha|",
+        formula="TPR at argmin |FPR - alpha| over the corners of the curve, as scikit-learn's roc_curve returns them",
         example="Members 0.9, 0.8, 0.1, others 0.5, 0.4, alpha 0: 0, although 2/3 is possible at FPR 0.",
         source="RULI.",
     )
 )
 def tpr_nearest(members: ArrayLike, others: ArrayLike, alpha: float) -> float:
-    """TPR at the threshold whose FPR is nearest to alpha, the first of equals (RULI), not the largest below."""
-    positive, negative = floats(members, "members", ndim=1), floats(others, "non-members", ndim=1)
-    if not len(positive) or not len(negative):
-        raise UsageError(f"A ROC needs both sides: {len(positive)} members, {len(negative)} non-members.")
-    values = np.concatenate([[np.inf], np.unique(np.concatenate([positive, negative]))[::-1]])
-    false = np.array([(negative >= value).mean() for value in values])
-    return float((positive >= values[int(np.argmin(np.abs(false - alpha)))]).mean())
+    """TPR at the point of the curve whose FPR is nearest to alpha, the first of equals (RULI), not the largest below.
+
+    The points are those of scikit-learn's ``roc_curve``, which omits points on a straight line between their
+    neighbors, though one of them may be nearer.
+
+    Args:
+        members: (n,) scores, larger = member.
+        others: (m,) scores of non-members.
+        alpha: The false positive rate that is requested, in [0, 1].
+    """
+    points = rates(members, others)
+    counts = np.size(members), np.size(others)
+    hits = np.rint(points.true_positive * counts[0])  # whole numbers, so that straight lines are exact
+    false = np.rint(points.false_positive * counts[1])
+    corner = np.ones(len(hits), dtype=np.bool_)
+    if len(hits) > 3:  # the origin, the first and the last score stay
+        corner[2:-1] = (np.diff(hits[1:], 2) != 0) | (np.diff(false[1:], 2) != 0)
+    chosen = np.flatnonzero(corner)[np.argmin(np.abs(false[corner] / counts[1] - share(alpha, "alpha")))]
+    return float(hits[chosen] / counts[0])
 
 
 def _klom_of_example(p: FloatArray, q: FloatArray) -> float:
     low, high = min(p.min(), q.min()), max(p.max(), q.max())
-    edges = np.linspace(low, high, BINS + 1)
+    edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
     counts = [np.bincount(np.digitize(side, edges), minlength=BINS + 2)[1 : BINS + 1] for side in (p, q)]
     shares = [count / max(count.sum(), 1) for count in counts]
     if shares[0].sum() == 0:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._lazy_scipy import beta_quantile
-from forgetbench.metrics._validation import FloatArray, floats
+from forgetbench.metrics._validation import FloatArray, floats, number, open_share, share, whole
 
 
 class Rates(NamedTuple):
@@ -56,6 +56,9 @@ class ROC:
             members: (n,) scores, larger = member.
             others: (m,) scores of non-members.
             threshold: Scores above it are called members: 0 for log ratios, 1/2 for probabilities.
+
+        Raises:
+            UsageError: A side is empty, or a score or the threshold is not finite.
         """
         positive, negative = _sides(members, others)
         rates = [tpr_at_fpr(positive, negative, a) if a * len(negative) >= 1 else None for a in (0.01, 0.001)]
@@ -110,11 +113,10 @@ def tpr_at_fpr(members: ArrayLike, others: ArrayLike, alpha: float) -> float:
         alpha: The largest false positive rate allowed; 0 allows no false positive at all.
 
     Raises:
-        UsageError: alpha is above 0 and below 1/m: m non-members cannot resolve that rate.
+        UsageError: alpha is above 0 and below 1/m: m non-members cannot resolve that rate; or it is not in [0, 1].
     """
     positive, negative = _sides(members, others)
-    if not 0.0 <= alpha <= 1.0:
-        raise UsageError(f"A false positive rate must be in [0, 1], not {alpha}.")
+    alpha = float(np.clip(share(alpha, "alpha"), 0.0, 1.0))
     if 0.0 < alpha < 1.0 / len(negative) * (1 - 1e-9):
         raise UsageError(
             f"TPR at {alpha:.4g} FPR needs at least {int(np.ceil(1 / alpha))} non-members; there are {len(negative)}."
@@ -128,17 +130,27 @@ def tpr_at_fpr(members: ArrayLike, others: ArrayLike, alpha: float) -> float:
 
 def balanced_accuracy(members: ArrayLike, others: ArrayLike, threshold: float = 0.0) -> float:
     """Mean of true positive and true negative rate; scores above the threshold are members, equal ones count half."""
-    positive, negative = _sides(members, others)
+    (positive, negative), threshold = _sides(members, others), number(threshold, "threshold")
     hit = (positive > threshold).mean() + 0.5 * (positive == threshold).mean()
     miss = (negative < threshold).mean() + 0.5 * (negative == threshold).mean()
     return float((hit + miss) / 2)
 
 
-def clopper_pearson(hits: int, trials: int, level: float = 0.95) -> Interval:
-    """Exact interval of a proportion (Clopper and Pearson 1934)."""
-    if not 0 <= hits <= trials or trials < 1:
+def clopper_pearson(hits: int, trials: int, *, confidence: float = 0.95) -> Interval:
+    """Exact interval of a proportion (Clopper and Pearson 1934).
+
+    Args:
+        hits: Number of hits.
+        trials: Number of trials, at least 1.
+        confidence: Smallest probability with which the interval contains the true proportion.
+
+    Raises:
+        UsageError: The counts are not whole numbers with hits <= trials, or the confidence is not in (0, 1).
+    """
+    hits, trials = whole(hits, "hits"), whole(trials, "trials", 1)
+    if hits > trials:
         raise UsageError(f"{hits} hits in {trials} trials is not a proportion.")
-    tail = (1.0 - level) / 2
+    tail = (1.0 - open_share(confidence, "confidence")) / 2
     low = 0.0 if hits == 0 else beta_quantile(tail, hits, trials - hits + 1)
     high = 1.0 if hits == trials else beta_quantile(1 - tail, hits + 1, trials - hits)
     return Interval(low, high)

@@ -14,7 +14,18 @@ from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._lazy_scipy import expit, normal_log_cdf, normal_log_density
-from forgetbench.metrics._validation import BoolArray, FloatArray, floats, phi_of, same_shape, share, shares
+from forgetbench.metrics._validation import (
+    BoolArray,
+    FloatArray,
+    at_least,
+    floats,
+    mask_of,
+    number,
+    phi_of,
+    same_shape,
+    share,
+    shares,
+)
 from forgetbench.metrics.lira_mia import POOL_BELOW, SMALLEST_SD
 from forgetbench.metrics.registry import MetricSpec, metric
 from forgetbench.metrics.roc import ROC
@@ -29,12 +40,12 @@ class Fit(NamedTuple):
     """(n,) standard deviations; the same for all examples if pooled."""
 
 
-def fit_normal(phi: ArrayLike, members: BoolArray | None = None) -> Fit:
+def fit_normal(phi: ArrayLike, members: ArrayLike | None = None) -> Fit:
     """Median and spread of phi for each example, over the models selected for it.
 
     Args:
         phi: (M, n) phi of M reference models.
-        members: (M, n), which models are used for which example; all of them by default.
+        members: (M, n) true and false, which models are used for which example; all of them by default.
 
     Returns:
         With at least 32 models the spread is per example (about the mean, M in the denominator); with fewer it is
@@ -42,12 +53,12 @@ def fit_normal(phi: ArrayLike, members: BoolArray | None = None) -> Fit:
         published code takes the IN side's raw spread for both.
 
     Raises:
-        UsageError: An example has fewer than two models.
+        UsageError: An example has fewer than two models, or the mask does not have the shape of phi.
     """
     values = phi_of(phi, "phi of the reference models")
-    mask = np.ones(values.shape, dtype=np.bool_) if members is None else np.asarray(members, dtype=np.bool_)
+    mask = np.ones(values.shape, dtype=np.bool_) if members is None else mask_of(members, values.shape, "members")
     counts = mask.sum(axis=0)
-    if mask.shape != values.shape or not values.size or (counts < 2).any():
+    if not values.size or (counts < 2).any():
         raise UsageError("Every example needs at least two reference models on each side.")
     center: FloatArray = np.nanmedian(np.where(mask, values, np.nan), axis=0)
     squares = np.where(mask, (values - np.where(mask, values, 0.0).sum(axis=0) / counts) ** 2, 0.0).sum(axis=0)
@@ -84,7 +95,7 @@ def lira_online(target: ArrayLike, inside: Fit, outside: Fit) -> FloatArray:
         inside: Fit of models that trained on the example.
         outside: Fit of models that did not.
     """
-    values = _queries(target, inside, outside)
+    values = queries(target, inside, outside)
     scores = normal_log_density(values, inside.center, inside.sd)
     scores = scores - normal_log_density(values, outside.center, outside.sd)
     return np.asarray(np.mean(scores, axis=0))
@@ -114,7 +125,7 @@ def lira_offline(target: ArrayLike, outside: Fit) -> FloatArray:
     This is the paper's test; its published code takes the two-sided density instead (``published_code.lira_offline``),
     and finds less. A target more than 38 standard deviations above the OUT median scores 0, the largest score.
     """
-    values = _queries(target, outside)
+    values = queries(target, outside)
     return np.asarray(np.mean(normal_log_cdf(values, outside.center, outside.sd), axis=0))
 
 
@@ -166,15 +177,11 @@ def ulira_roc(phi: ArrayLike, forgotten: ArrayLike, seen: ArrayLike) -> ROC:
         seen: (M, n), true if it trained on the example. Pairs seen and not forgotten are ignored.
 
     Raises:
-        UsageError: For no model there is an example that enough others have in both roles.
+        UsageError: For no model there is an example that enough others have in both roles, or a mask does not have the
+            shape of phi.
     """
     values = phi_of(phi)
-    inside = np.asarray(forgotten, dtype=np.bool_)
-    outside = ~np.asarray(seen, dtype=np.bool_)
-    if not inside.shape == outside.shape == values.shape:
-        raise UsageError(
-            f"forgotten and seen must have the shape of phi, {values.shape}, not {inside.shape} and {outside.shape}."
-        )
+    inside, outside = mask_of(forgotten, values.shape, "forgotten"), ~mask_of(seen, values.shape, "seen")
     if (inside & outside).any():
         raise UsageError("A model cannot have forgotten an example that it never saw: check forgotten and seen.")
     scores: list[FloatArray] = []
@@ -231,7 +238,13 @@ def rmia(
 
     Returns:
         (n,) scores in [0, 1], resolved to 1/m.
+
+    Raises:
+        UsageError: Shapes do not fit, a probability is below 0 (offline: or above 1), or gamma is not above 0.
     """
+    gamma = number(gamma, "gamma")
+    if gamma <= 0:
+        raise UsageError(f"gamma: {gamma:.9g} is not above 0; the paper uses 2.")
     ratios = _relative(target, reference, offline)
     return np.searchsorted(np.sort(ratios[1] * gamma), ratios[0], side="right") / len(ratios[1])
 
@@ -249,12 +262,15 @@ def rmia_tie_break(
     """
     score = rmia(target, reference, gamma=gamma, offline=offline)
     ratio = _relative(target, reference, offline)[0]
-    rows = len(np.asarray(target[1]))
-    return score + ratio / (1.0 + ratio) / (rows + 1)
+    return score + ratio / (1.0 + ratio) / (np.size(target[1]) + 1)
 
 
-def _queries(target: ArrayLike, *fits: Fit) -> FloatArray:
-    """(Q, n) phi of the target, on the examples of each fit."""
+def queries(target: ArrayLike, *fits: Fit) -> FloatArray:
+    """(Q, n) phi of the target, on the examples of each fit.
+
+    Raises:
+        UsageError: The target is neither (n,) nor (Q, n), the examples of a fit are others, or a spread is not above 0.
+    """
     values = floats(target, "phi of the target", first="query")
     if values.ndim not in {1, 2}:
         raise UsageError(f"phi of the target: expected (n,) or (Q, n), but the shape is {values.shape}.")
@@ -271,7 +287,7 @@ def _relative(
     target: tuple[ArrayLike, ArrayLike], reference: tuple[ArrayLike, ArrayLike], offline: float | None
 ) -> tuple[FloatArray, FloatArray]:
     weight = None if offline is None else share(offline, "offline")
-    validate = floats if weight is None else shares  # the online ratio does not depend on the unit
+    validate = at_least if weight is None else shares  # the online ratio does not depend on the unit
     ratios = []
     for target_p, reference_p in zip(target, reference, strict=True):
         p, mean = validate(target_p, "p of the target", ndim=1), validate(reference_p, "p of the references", ndim=1)
