@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from forgetbench.errors import UsageError
+from forgetbench.metrics import clopper_pearson
 from forgetbench.reporting.significance import (
     bootstrap_interval,
     delong,
@@ -20,12 +22,15 @@ from forgetbench.reporting.significance import (
     friedman,
     friedman_of_ranks,
     holm,
+    nemenyi_difference,
     nemenyi_quantile,
     pairwise_holm,
     sign_flip,
     t_interval,
     wilcoxon,
 )
+from forgetbench.scoring.ranking import detectable_difference
+from forgetbench.scoring.statistics import pseudo_interval, tie_groups
 
 DIFFERENCES = hnp.arrays(np.float64, st.integers(2, 9), elements=st.integers(-6, 6).map(float))
 
@@ -143,3 +148,115 @@ def test_pairwise_holm():
     found = pairwise_holm(values, ["a", "b", "c"])
     assert found["a", "c"] < 0.05 < found["a", "b"]
     assert found["a", "c"] == pytest.approx(3 * 2**-9)
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=10))
+@settings(max_examples=60)
+def test_wilcoxon_with_ties_and_zeros_by_enumeration(differences):
+    ranks = np.where(differences, stats.rankdata(np.abs(differences)), 0.0)
+    sums = np.array([np.dot(signs, ranks) for signs in product((1, -1), repeat=len(ranks))])
+    observed = np.dot(np.sign(differences), ranks)
+    assert wilcoxon(differences) == pytest.approx((observed, np.mean(np.abs(sums) >= abs(observed) - 1e-9)), abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [18, 20, 35, 60, 200])
+def test_wilcoxon_many_differences_equal_scipy(count):
+    differences = np.random.default_rng(count).normal(0.2, 1, count)
+    expected = stats.wilcoxon(differences, method="exact").pvalue
+    assert wilcoxon(differences).p == pytest.approx(expected, rel=1e-9)
+    assert wilcoxon(np.arange(1.0, count + 1)).p == pytest.approx(2.0 ** (1 - count), rel=1e-9)
+
+
+def test_wilcoxon_many_ties_equal_sampled_flips():
+    generator = np.random.default_rng(4)
+    differences = generator.integers(-6, 8, 30).astype(float)
+    ranks = np.where(differences, stats.rankdata(np.abs(differences)), 0.0)
+    flips = np.where(generator.random((200_000, 30)) < 0.5, -1.0, 1.0) @ ranks
+    expected = np.mean(np.abs(flips) >= abs(np.dot(np.sign(differences), ranks)) - 1e-9)
+    assert wilcoxon(differences).p == pytest.approx(expected, abs=0.005)
+
+
+def test_wilcoxon_beyond_the_exact_size_is_normal():
+    differences = np.random.default_rng(5).normal(0.05, 1, 1500)
+    expected = stats.wilcoxon(differences, method="approx", correction=False).pvalue
+    assert wilcoxon(differences).p == pytest.approx(expected, rel=1e-9)
+
+
+def test_sign_flip_many_differences_need_little_memory():
+    differences = np.random.default_rng(6).normal(0.03, 1, 1000)
+    tracemalloc.start()
+    found = sign_flip(differences)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150e6  # all flips at once would take 1 GB
+    z = differences.sum() / np.sqrt((differences**2).sum())
+    assert found.p == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.01)
+
+
+def test_pairwise_holm_wrong_names_are_refused():
+    values = np.random.default_rng(7).normal(size=(5, 3))
+    with pytest.raises(UsageError, match="Duplicate name: a"):
+        pairwise_holm(values, ["a", "b", "a"])
+    with pytest.raises(UsageError, match="3 columns, but 2 names"):
+        pairwise_holm(values, ["a", "b"])
+    with pytest.raises(UsageError, match="there are none"):
+        pairwise_holm(values[:0], ["a", "b", "c"])
+
+
+def test_holm_percentages_are_refused():
+    with pytest.raises(UsageError, match="p-values: 5 in row 1 is not between 0 and 1"):
+        holm([0.01, 5.0])
+
+
+@pytest.mark.filterwarnings("error")
+def test_friedman_too_few_tasks_or_methods_are_refused():
+    for shape in ((0, 3), (1, 3), (4, 1), (4, 0)):
+        with pytest.raises(UsageError, match=f"there are {shape[1]} and {shape[0]}"):
+            friedman(np.zeros(shape))
+    with pytest.raises(UsageError, match="mean ranks: those of 3 methods are between 1 and 3"):
+        friedman_of_ranks([0.0, 1.0, 2.0], 4)
+    for methods, tasks, name in ((1, 4, "methods"), (3, 0, "tasks"), (3, 2.5, "tasks")):
+        with pytest.raises(UsageError, match=f"^{name}: "):
+            nemenyi_difference(methods, tasks)
+
+
+@pytest.mark.filterwarnings("error")
+def test_bootstrap_arguments_out_of_range_are_refused():
+    for options in ({"resamples": 0}, {"resamples": -5}, {"resamples": 2.5}, {"seed": -1}, {"confidence": 95}):
+        with pytest.raises(UsageError, match=f"^{next(iter(options))}: "):
+            bootstrap_interval(lambda x: float(np.mean(x)), [1.0, 2.0], **options)
+    with pytest.raises(UsageError, match="statistic of the samples: nan"):
+        bootstrap_interval(lambda _: np.nan, [1.0, 2.0])
+
+
+CONFIDENT = {
+    "t": lambda c: t_interval([0.80, 0.81, 0.82, 0.80, 0.83], confidence=c),
+    "delong": lambda c: delong([0.9, 0.4, 0.7], [0.5, 0.2, 0.6], confidence=c),
+    "bootstrap": lambda c: bootstrap_interval(lambda x: float(np.mean(x)), np.arange(20.0), confidence=c),
+    "pseudo": lambda c: pseudo_interval(1.0, np.array([0.5, 1.0, 1.5]), confidence=c),
+    "clopper-pearson": lambda c: (0.1, *clopper_pearson(1, 10, confidence=c)),
+}
+
+
+@pytest.mark.parametrize("name", CONFIDENT)
+def test_intervals_widen_with_confidence(name):
+    widths = [high - low for _, low, high in map(CONFIDENT[name], (0.5, 0.9, 0.95))]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[2]
+    for confidence in (0.0, 1.0, 95, np.nan):
+        with pytest.raises(UsageError, match=r"^confidence: "):
+            CONFIDENT[name](confidence)
+
+
+def test_tests_alpha_is_the_level_of_the_test():
+    assert nemenyi_quantile(4, alpha=0.1) < nemenyi_quantile(4, alpha=0.05) == nemenyi_quantile(4)
+    values = np.random.default_rng(8).normal(size=(6, 3))
+    assert friedman(values, alpha=0.1).critical_difference == nemenyi_difference(3, 6, alpha=0.1)
+    pseudo = np.array([[0.0] * 6, [1.0, 0.9, 1.1, 1.0, 0.8, 1.2]])  # the smallest p of six seeds is 2 / 64
+    assert [max(place.group for place in tie_groups(pseudo, alpha=alpha)) for alpha in (0.05, 0.01)] == [2, 1]
+    assert detectable_difference(pseudo, alpha=0.01) > detectable_difference(pseudo)
+    for call in (lambda: tie_groups(pseudo, alpha=5), lambda: nemenyi_quantile(4, alpha=0.0)):
+        with pytest.raises(UsageError, match=r"^alpha: "):
+            call()
+    with pytest.raises(UsageError, match="two contestants and two seeds"):
+        detectable_difference(pseudo[:1])

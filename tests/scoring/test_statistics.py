@@ -154,6 +154,12 @@ def test_tie_groups_ignore_the_order_of_rows():
     assert [straight[i] for i in order] == shuffled
 
 
+def test_over_split_halves_limit_out_of_range_is_refused():
+    for limit in (0, -1, 2.5):
+        with pytest.raises(UsageError, match=r"^max_splits: "):
+            over_split_halves(lambda *_: 0.0, 3, at_most=limit)
+
+
 def test_tie_groups_equal_rows_tie():
     same = np.tile(np.arange(6.0), (3, 1))
     assert {(placing.low, placing.high) for placing in tie_groups(same)} == {(1, 3)}

@@ -26,8 +26,8 @@ MASKED_ACCURACY = 0.02
 """Upper limit of a masked head's test-forgotten accuracy; the argmax of equal logits may still be right."""
 MASKED_PROBE = 0.8
 """Lower limit of a masked head's probe: its features are unchanged."""
-LEVEL = 0.01
-"""Two-sided level at which two sentinels differ on a metric that has no band."""
+CONFIDENCE = 0.99
+"""Confidence of the interval outside of which two sentinels differ on a metric that has no band."""
 
 
 class Finding(Record):
@@ -210,7 +210,7 @@ def _difference_from_retrain(
     if len({len(side) for side in sides}) > 1 or len(sides[0]) < 2:
         return None
     difference: FloatArray = sides[0] - sides[1]
-    mean, margin = float(difference.mean()), half_width(difference, LEVEL)
+    mean, margin = float(difference.mean()), half_width(difference, confidence=CONFIDENCE)
     return mean, margin, f"{mean:+.4f} from Retrain's, ±{margin:.4f}"
 
 
@@ -220,7 +220,7 @@ def _judge_equality(no_op: Value, no_unlearning: Value | None) -> Judgment:
     if not sides[0] or len(sides[0]) != len(sides[1]) or no_op.band is None:
         return None, "no intervals"
     difference = np.array(sides[0]) - np.array(sides[1])
-    mean, margin = float(difference.mean()), max(half_width(difference, LEVEL), no_op.band.width)
+    mean, margin = float(difference.mean()), max(half_width(difference, confidence=CONFIDENCE), no_op.band.width)
     return abs(mean) <= margin, f"differs from No unlearning by {mean:+.4f}, {margin:.4f} allowed"
 
 

@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2, norm, rankdata, studentized_range
 from scipy.stats import f as fisher_f
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import FloatArray, floats
+from forgetbench.metrics._validation import FloatArray, floats, number, open_share, shares, whole
 from forgetbench.metrics.roc import auc
-from forgetbench.scoring.statistics import Estimate, half_width, sign_flips
+from forgetbench.scoring.statistics import ALPHA, CONFIDENCE, Estimate, half_width, sign_flip_chunks
+
+EXACT_UP_TO = 1000
+"""Differences up to which Wilcoxon's p comes from the exact distribution, which takes a second there."""
 
 
 class Test(NamedTuple):
@@ -39,14 +42,14 @@ class Friedman(NamedTuple):
     """Nemenyi: two methods differ where their mean ranks differ by at least this."""
 
 
-def t_interval(values: ArrayLike, level: float = 0.05) -> Estimate:
+def t_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> Estimate:
     """Mean of one value per seed, with its Student interval.
 
     Raises:
         UsageError: There are fewer than two seeds.
     """
     array = floats(values, "values", ndim=1)
-    half = half_width(array, level)
+    half = half_width(array, confidence=confidence)
     return Estimate(float(array.mean()), float(array.mean()) - half, float(array.mean()) + half)
 
 
@@ -54,7 +57,7 @@ def bootstrap_interval(
     statistic: Callable[..., float],
     *samples: ArrayLike,
     resamples: int = 2000,
-    level: float = 0.05,
+    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Estimate:
     """Percentile bootstrap over examples: each sample is resampled by its rows, with replacement.
@@ -62,37 +65,47 @@ def bootstrap_interval(
     Never over seeds: a copy of a model leaks into its own fit, and with five seeds the interval is too short.
 
     Args:
-        statistic: From the samples to a number.
+        statistic: From the samples to a finite number.
         samples: Arrays whose first axis is the examples, resampled independently of each other.
-        resamples: How many.
-        level: Two-sided level.
+        resamples: How many, at least 1.
+        confidence: Share of the resampled values inside the interval.
         seed: Of the resampling.
+
+    Raises:
+        UsageError: A sample is empty, the statistic is not finite on a resample, or an option is out of range.
     """
     arrays = [floats(sample, "sample") for sample in samples]
     if not arrays or any(array.ndim == 0 or not len(array) for array in arrays):
         raise UsageError("The bootstrap needs at least one example in every sample.")
-    generator = np.random.default_rng(seed)
+    upper, count = (1 + open_share(confidence, "confidence")) / 2, whole(resamples, "resamples", 1)
+    generator = np.random.default_rng(whole(seed, "seed"))
+    value = number(statistic(*arrays), "statistic of the samples")
     statistics = [
-        statistic(*(array[generator.integers(0, len(array), len(array))] for array in arrays)) for _ in range(resamples)
+        number(
+            statistic(*(array[generator.integers(0, len(array), len(array))] for array in arrays)),
+            "statistic of a resample",
+        )
+        for _ in range(count)
     ]
-    low, high = np.quantile(statistics, [level / 2, 1 - level / 2])
-    return Estimate(float(statistic(*arrays)), float(low), float(high))
+    low, high = np.quantile(statistics, [1 - upper, upper])
+    return Estimate(value, float(low), float(high))
 
 
-def delong(members: ArrayLike, others: ArrayLike, level: float = 0.05) -> Estimate:
+def delong(members: ArrayLike, others: ArrayLike, *, confidence: float = CONFIDENCE) -> Estimate:
     """AUC of one model with the interval of DeLong, DeLong and Clarke-Pearson (1988), over examples.
 
     Args:
         members: (n,) scores, larger = member, n >= 2.
         others: (m,) scores of non-members, m >= 2.
-        level: Two-sided level.
+        confidence: Confidence of the interval.
 
     Returns:
         The AUC and its interval, cut off at 0 and 1. It is a normal approximation: where the two sides are perfectly
         separated the variance is 0 and so is the width, [1, 1], which says nothing of how certain that is.
     """
     value = auc(members, others)
-    half = float(norm.ppf(1 - level / 2)) * delong_error(members, others)
+    quantile = float(norm.ppf((1 + open_share(confidence, "confidence")) / 2))
+    half = quantile * delong_error(members, others)
     return Estimate(value, max(0.0, value - half), min(1.0, value + half))
 
 
@@ -113,37 +126,67 @@ def sign_flip(differences: ArrayLike) -> Test:
     Exact up to 17 seeds; beyond, 2^16 flips are drawn from a fixed seed, and p is then off by up to 0.002 near 0.05.
     With S seeds the smallest p is 2^(1-S): 0.0625 for five, 0.031 for six.
     """
-    array = floats(differences, "differences", ndim=1)
-    if not len(array):
-        raise UsageError("There are no differences.")
-    sums = np.abs((sign_flips(len(array)) * array).sum(axis=1))
+    array = _differences(differences)
     observed = float(np.abs(array.sum()))
-    return Test(float(array.sum()), float(np.mean(sums >= observed * (1 - 1e-9))))
+    flips = at_least = 0
+    for chunk in sign_flip_chunks(len(array)):
+        flips += len(chunk)
+        at_least += int((np.abs((chunk * array).sum(axis=1)) >= observed * (1 - 1e-9)).sum())
+    return Test(float(array.sum()), at_least / flips)
 
 
 def wilcoxon(differences: ArrayLike) -> Test:
     """Wilcoxon's signed-rank test, two-sided and exact also with ties; zeros by Pratt (ranked, then left out).
 
     Returns:
-        The sum of the signed ranks, and p over all flips of signs: exact up to 17 differences, drawn beyond, as in
-        ``sign_flip``. scipy's exact p, which knows neither ties nor zeros, is the same where there are none.
+        The sum of the signed ranks, and p from its exact distribution under all flips of signs; above 1,000
+        differences from the normal distribution of the same variance. scipy's exact p, which knows neither ties nor
+        zeros, is the same where there are none.
     """
-    array = floats(differences, "differences", ndim=1)
+    array = _differences(differences)
+    doubled = np.rint(2 * rankdata(np.abs(array))).astype(np.int64)[array != 0]  # tied ranks may be halves
+    signed = int((np.sign(array[array != 0]) * doubled).sum())
+    if len(doubled) > EXACT_UP_TO:
+        p = float(2 * norm.sf(abs(signed) / np.sqrt(float((doubled.astype(np.float64) ** 2).sum()))))
+    else:
+        p = _share_of_flips(doubled, abs(signed))
+    return Test(signed / 2, min(1.0, p))
+
+
+def _share_of_flips(ranks: NDArray[np.int64], observed: int) -> float:
+    """Share of all flips of signs of whole numbers (n,) whose sum is at least an observed one, in absolute value."""
+    if observed == 0:
+        return 1.0
+    step = int(np.gcd.reduce(ranks))  # 2 without ties
+    total = int(ranks.sum()) // step
+    chances = np.zeros(total + 1)  # of each sum of the ranks with a plus
+    chances[0] = 1.0
+    reached = 0
+    for rank in np.sort(ranks // step):
+        moved = chances[: reached + 1] / 2
+        reached += int(rank)
+        chances[: reached + 1] /= 2
+        chances[int(rank) : reached + 1] += moved
+    return float(2 * chances[(total + observed // step) // 2 :].sum())
+
+
+def _differences(values: ArrayLike) -> FloatArray:
+    array = floats(values, "differences", ndim=1)
     if not len(array):
         raise UsageError("There are no differences.")
-    return sign_flip(np.sign(array) * rankdata(np.abs(array)))
+    return array
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
     """Adjust p-values for multiple testing by Holm's step-down procedure (1979).
 
     Args:
-        p_values: (m,) p-values in any order.
+        p_values: (m,) p-values in [0, 1], in any order.
 
     Returns:
         (m,) adjusted p-values in the same order, at most 1.
     """
-    values = floats(p_values, "p-values", ndim=1)
+    values = shares(p_values, "p-values", ndim=1)
     order = np.argsort(values)
     stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
     adjusted = np.empty_like(values)
@@ -151,29 +194,34 @@ def holm(p_values: ArrayLike) -> FloatArray:
     return adjusted
 
 
-def friedman(values: ArrayLike, *, smaller_is_better: bool = True, level: float = 0.05) -> Friedman:
+def friedman(values: ArrayLike, *, smaller_is_better: bool = True, alpha: float = ALPHA) -> Friedman:
     """Ranks of methods across tasks (Demsar 2006). Tasks that share an image set are not independent: give one each.
 
     Args:
         values: (N, k): the value of each of k methods on each of N tasks; ties share their mean rank.
         smaller_is_better: As for distances.
-        level: Level of the critical difference.
-    """
-    table = floats(values, "values", ndim=2)
-    ranks = rankdata(table if smaller_is_better else -table, axis=1)
-    return friedman_of_ranks(ranks.mean(axis=0), len(table), level)
-
-
-def friedman_of_ranks(mean_ranks: ArrayLike, tasks: int, level: float = 0.05) -> Friedman:
-    """The same from mean ranks (k,) over a number of tasks.
+        alpha: Level of the critical difference.
 
     Raises:
         UsageError: There are fewer than two tasks or methods.
     """
+    table = floats(values, "values", ndim=2)
+    _require_two(table.shape[1], len(table))
+    ranks = rankdata(table if smaller_is_better else -table, axis=1)
+    return friedman_of_ranks(ranks.mean(axis=0), len(table), alpha=alpha)
+
+
+def friedman_of_ranks(mean_ranks: ArrayLike, tasks: int, *, alpha: float = ALPHA) -> Friedman:
+    """The same from mean ranks (k,) over a number of tasks.
+
+    Raises:
+        UsageError: There are fewer than two tasks or methods, or a mean rank is not between 1 and k.
+    """
     ranks = floats(mean_ranks, "mean ranks", ndim=1)
-    count = len(ranks)
-    if count < 2 or tasks < 2:
-        raise UsageError(f"Ranks across tasks need two methods and two tasks; there are {count} and {tasks}.")
+    count, tasks = len(ranks), whole(tasks, "tasks")
+    _require_two(count, tasks)
+    if ranks.min() < 1 or ranks.max() > count:
+        raise UsageError(f"mean ranks: those of {count} methods are between 1 and {count}.")
     statistic = 12 * tasks / (count * (count + 1)) * float((ranks**2).sum() - count * (count + 1) ** 2 / 4)
     statistic = max(statistic, 0.0)
     room = tasks * (count - 1) - statistic
@@ -182,18 +230,20 @@ def friedman_of_ranks(mean_ranks: ArrayLike, tasks: int, level: float = 0.05) ->
         mean_ranks=ranks,
         chi_square=Test(statistic, float(chi2.sf(statistic, count - 1))),
         iman_davenport=Test(davenport, float(fisher_f.sf(davenport, count - 1, (count - 1) * (tasks - 1)))),
-        critical_difference=nemenyi_difference(count, tasks, level),
+        critical_difference=nemenyi_difference(count, tasks, alpha=alpha),
     )
 
 
-def nemenyi_difference(methods: int, tasks: int, level: float = 0.05) -> float:
-    """Critical difference of mean ranks, q sqrt(k (k + 1) / (6 N)), q the studentised range over sqrt(2)."""
-    return nemenyi_quantile(methods, level) * float(np.sqrt(methods * (methods + 1) / (6 * tasks)))
+def nemenyi_difference(methods: int, tasks: int, *, alpha: float = ALPHA) -> float:
+    """Critical difference of mean ranks, q sqrt(k (k + 1) / (6 N)), q the studentized range over sqrt(2)."""
+    count, tasks = whole(methods, "methods", 2), whole(tasks, "tasks", 1)
+    return nemenyi_quantile(count, alpha=alpha) * float(np.sqrt(count * (count + 1) / (6 * tasks)))
 
 
-def nemenyi_quantile(methods: int, level: float = 0.05) -> float:
-    """Upper point of the studentised range for k methods and infinite degrees of freedom, over sqrt(2)."""
-    return float(studentized_range.ppf(1 - level, methods, np.inf) / np.sqrt(2))
+def nemenyi_quantile(methods: int, *, alpha: float = ALPHA) -> float:
+    """Upper point of the studentized range for k methods and infinite degrees of freedom, over sqrt(2)."""
+    level = 1 - open_share(alpha, "alpha")
+    return float(studentized_range.ppf(level, whole(methods, "methods", 2), np.inf) / np.sqrt(2))
 
 
 def pairwise_holm(values: ArrayLike, names: Sequence[str]) -> dict[tuple[str, str], float]:
@@ -201,11 +251,24 @@ def pairwise_holm(values: ArrayLike, names: Sequence[str]) -> dict[tuple[str, st
 
     Args:
         values: (N, k) values.
-        names: The k methods.
+        names: The k methods, each once.
+
+    Raises:
+        UsageError: There are no tasks, or not one name for each column, or a name occurs twice.
     """
     table = floats(values, "values", ndim=2)
     if table.shape[1] != len(names):
         raise UsageError(f"{table.shape[1]} columns, but {len(names)} names.")
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise UsageError(f"Duplicate name: {twice[0]}. Give each method another name.")
+    if not len(table):
+        raise UsageError("Pairs of methods are compared over tasks; there are none.")
     pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
     adjusted = holm([wilcoxon(table[:, i] - table[:, j]).p for i, j in pairs])
     return {(names[i], names[j]): float(p) for (i, j), p in zip(pairs, adjusted, strict=True)}
+
+
+def _require_two(methods: int, tasks: int) -> None:
+    if methods < 2 or tasks < 2:
+        raise UsageError(f"Ranks across tasks need two methods and two tasks; there are {methods} and {tasks}.")

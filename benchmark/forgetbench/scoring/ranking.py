@@ -9,9 +9,9 @@ import numpy as np
 from scipy.stats import t as student
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import FloatArray
+from forgetbench.metrics._validation import FloatArray, open_share
 from forgetbench.scoring.scorecards import Board, BoardRow, Scorecard
-from forgetbench.scoring.statistics import Estimate, Placing, half_width, tie_groups
+from forgetbench.scoring.statistics import ALPHA, CONFIDENCE, Estimate, Placing, half_width, tie_groups
 
 _ORDER = ("ok", "diverged", "failed", "not-applicable")
 
@@ -44,31 +44,37 @@ def rank(scorecards: Sequence[Scorecard]) -> Board:
     )
 
 
-def detectable_difference(pseudo: FloatArray, *, level: float = 0.05, power: float = 0.8) -> float:
+def detectable_difference(pseudo: FloatArray, *, alpha: float = ALPHA, power: float = 0.8) -> float:
     """The smallest difference of two contestants' distances that a paired t test detects with the given power.
 
     Args:
         pseudo: (K, S) pseudo-values of at least two contestants.
-        level: Two-sided level of the test.
+        alpha: Two-sided level of the test.
         power: Probability that the test detects it.
 
     Returns:
-        (t(S-1, 1-level/2) + t(S-1, power)) * sd of a paired difference / sqrt(S), the median over neighbors by rank.
+        (t(S-1, 1-alpha/2) + t(S-1, power)) * sd of a paired difference / sqrt(S), the median over neighbors by rank.
+
+    Raises:
+        UsageError: There are fewer than two contestants or seeds, or alpha or power is not in (0, 1).
     """
+    if min(pseudo.shape) < 2:
+        raise UsageError(f"A detectable difference needs two contestants and two seeds, not {pseudo.shape}.")
     seeds = pseudo.shape[1]
     ordered = pseudo[np.argsort(pseudo.mean(axis=1), kind="stable")]
     spread = np.median([float((worse - better).std(ddof=1)) for better, worse in pairwise(ordered)])
-    quantiles = student.ppf(1 - level / 2, seeds - 1) + student.ppf(power, seeds - 1)
+    quantiles = student.ppf(1 - open_share(alpha, "alpha") / 2, seeds - 1)
+    quantiles = quantiles + student.ppf(open_share(power, "power"), seeds - 1)
     return float(quantiles * spread / np.sqrt(seeds))
 
 
-def differences(first: Scorecard, second: Scorecard, level: float = 0.05) -> dict[str, Estimate]:
+def differences(first: Scorecard, second: Scorecard, *, confidence: float = CONFIDENCE) -> dict[str, Estimate]:
     """Difference of two records on each ranking metric and on the distance, with its paired interval over seeds.
 
     Args:
         first: A scorecard.
         second: Another one of the same board.
-        level: Two-sided level.
+        confidence: Confidence of the intervals.
 
     Raises:
         UsageError: The scorecards are of different boards.
@@ -83,7 +89,7 @@ def differences(first: Scorecard, second: Scorecard, level: float = 0.05) -> dic
     for name, (left, right) in pairs.items():
         if len(left) > 1 and len(left) == len(right):
             difference = np.array(left) - np.array(right)
-            half, mean = half_width(difference, level), float(difference.mean())
+            half, mean = half_width(difference, confidence=confidence), float(difference.mean())
             estimates[name] = Estimate(mean, mean - half, mean + half)
     return estimates
 

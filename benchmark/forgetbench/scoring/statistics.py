@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import FloatArray, IntArray
+from forgetbench.metrics._validation import FloatArray, IntArray, open_share, whole
 
 MAX_SPLITS = 1000
 """All splits are used if there are at most this many; otherwise this many are sampled, each with its mirror."""
@@ -25,10 +25,19 @@ SEED = 20260801
 """Seed of the sampled splits and sign flips; part of protocol version 1."""
 
 ALL_FLIPS_UP_TO = 17
-"""With at most this many seeds all 2^(S-1) sign flips are used; otherwise 2^16 are sampled."""
+"""With at most this many seeds all 2^(S-1) sign flips are used; otherwise some are sampled."""
 
-LEVEL = 0.05
-"""Two-sided level of intervals and ties."""
+SAMPLED_FLIPS = 2**16
+"""Number of sampled sign flips."""
+
+ALPHA = 0.05
+"""Level of the test of ties."""
+
+CONFIDENCE = 0.95
+"""Confidence of intervals."""
+
+FLIPS_AT_ONCE = 2**22
+"""Sampled signs that are held at once."""
 
 
 class Band(NamedTuple):
@@ -115,10 +124,13 @@ def over_split_halves(
         symmetry: "even" or "odd" if exchanging the sides keeps the value or changes its sign, which saves half the
             work.
         at_most: Upper limit of the splits, evenly spaced; for metrics that are slow and do not rank.
+
+    Raises:
+        UsageError: The limit is not a whole number of at least 1.
     """
     pairs = split_halves(size)
     if at_most is not None:
-        pairs = pairs[:: -(-len(pairs) // at_most)]
+        pairs = pairs[:: -(-len(pairs) // whole(at_most, "max_splits", 1))]
     straight = np.array([value(left, right) for left, right in pairs], dtype=np.float64)
     if symmetry == "even":
         return np.stack([straight, straight])
@@ -165,35 +177,44 @@ def pseudo_values(whole: float, left_out: Sequence[float] | FloatArray) -> Float
     return pseudo
 
 
-def pseudo_interval(whole: float, pseudo: FloatArray, level: float = LEVEL) -> Estimate:
-    """The whole ± t(S - 1, 1 - level/2) sd(pseudo) / sqrt(S); the sd divides by S - 1 (section 4)."""
-    half = half_width(pseudo, level)
+def pseudo_interval(whole: float, pseudo: FloatArray, *, confidence: float = CONFIDENCE) -> Estimate:
+    """The whole ± t(S - 1, (1 + confidence) / 2) sd(pseudo) / sqrt(S); the sd divides by S - 1 (section 4)."""
+    half = half_width(pseudo, confidence=confidence)
     return Estimate(whole, whole - half, whole + half)
 
 
-def half_width(values: FloatArray, level: float = LEVEL) -> float:
-    """Half the t interval of the mean of independent values (S,), S >= 2."""
+def half_width(values: FloatArray, *, confidence: float = CONFIDENCE) -> float:
+    """Half the t interval of the mean of independent values (S,), S >= 2.
+
+    Raises:
+        UsageError: There are fewer than two values, or the confidence is not in (0, 1).
+    """
     count = len(values)
     if count < 2:
         raise UsageError("An interval needs at least two seeds.")
-    return float(student.ppf(1 - level / 2, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    quantile = (1 + open_share(confidence, "confidence")) / 2
+    return float(student.ppf(quantile, count - 1) * values.std(ddof=1) / np.sqrt(count))
 
 
-def tie_groups(pseudo: FloatArray, level: float = LEVEL) -> list[Placing]:
+def tie_groups(pseudo: FloatArray, *, alpha: float = ALPHA) -> list[Placing]:
     """Ranks, tie groups and rank intervals of contestants from their pseudo-values (section 4).
 
     The contestants are ordered by mean. The statistic of the remaining contestants is the range of their sums over
-    seeds, and p its rank among all joint sign flips of the seeds; while p <= level the worst is removed. The survivors
+    seeds, and p its rank among all joint sign flips of the seeds; while p <= alpha the worst is removed. The survivors
     tie, and the procedure starts again with the rest. Centering by seed shifts all of them equally, so the range does
     not need it.
 
     Args:
         pseudo: (K, S) pseudo-values of the distance, smaller = better; the order of rows breaks exact ties.
-        level: Level of the test.
+        alpha: Level of the test.
 
     Returns:
         One placing per row of ``pseudo``.
+
+    Raises:
+        UsageError: Alpha is not in (0, 1).
     """
+    alpha = open_share(alpha, "alpha")
     contestants, seeds = pseudo.shape
     order = np.argsort(pseudo.mean(axis=1), kind="stable")
     centered = pseudo[order] - pseudo.mean(axis=0)
@@ -202,7 +223,7 @@ def tie_groups(pseudo: FloatArray, level: float = LEVEL) -> list[Placing]:
     start, group = 0, 0
     while start < contestants:
         group += 1
-        size = _survivors(centered[start:], flips, level)
+        size = _survivors(centered[start:], flips, alpha)
         for place in range(start, start + size):
             placings[int(order[place])] = Placing(place + 1, start + 1, start + size, group)
         start += size
@@ -211,18 +232,31 @@ def tie_groups(pseudo: FloatArray, level: float = LEVEL) -> list[Placing]:
 
 def sign_flips(seeds: int) -> FloatArray:
     """All 2^(S-1) joint sign flips (E, S) up to a common sign, the first all +1; 2^16 sampled ones above 17 seeds."""
+    return np.concatenate(list(sign_flip_chunks(seeds)))
+
+
+def sign_flip_chunks(seeds: int) -> Iterator[FloatArray]:
+    """The rows of `sign_flips` in order, some at a time: all of them would take 0.5 MiB for each seed."""
     if seeds <= ALL_FLIPS_UP_TO:
         codes = np.arange(2 ** (seeds - 1))[:, None] >> np.arange(seeds - 1)[None, :]
-        rest = 1.0 - 2.0 * (codes & 1)
-    else:
-        rest = np.where(np.random.default_rng(SEED).random((2**16, seeds - 1)) < 0.5, -1.0, 1.0)
-        rest[0] = 1.0
+        yield _with_first(np.where(codes & 1, -1.0, 1.0))
+        return
+    generator, rows = np.random.default_rng(SEED), max(1, FLIPS_AT_ONCE // seeds)
+    for start in range(0, SAMPLED_FLIPS, rows):
+        rest = np.where(generator.random((min(rows, SAMPLED_FLIPS - start), seeds - 1)) < 0.5, -1.0, 1.0)
+        if start == 0:
+            rest[0] = 1.0
+        yield _with_first(rest)
+
+
+def _with_first(rest: FloatArray) -> FloatArray:
+    """The flips with the sign of the first seed, which is always +1."""
     return np.concatenate([np.ones((len(rest), 1)), rest], axis=1)
 
 
-def _survivors(values: FloatArray, flips: FloatArray, level: float) -> int:
+def _survivors(values: FloatArray, flips: FloatArray, alpha: float) -> int:
     """The number of contestants (rows, best first) that tie with the first: the most whose range is not significant."""
-    values = values[: _undecided(values, flips, level)]
+    values = values[: _undecided(values, flips, alpha)]
     contestants = len(values)
     at_least = np.zeros(contestants)
     observed: FloatArray | None = None
@@ -234,11 +268,11 @@ def _survivors(values: FloatArray, flips: FloatArray, level: float) -> int:
         if observed is None:
             observed = ranges[0].copy()
         at_least += (ranges >= observed * (1 - 1e-9)).sum(axis=0)
-    significant = at_least / len(flips) <= level
+    significant = at_least / len(flips) <= alpha
     return contestants - int(np.argmin(significant[::-1]))
 
 
-def _undecided(values: FloatArray, flips: FloatArray, level: float) -> int:
+def _undecided(values: FloatArray, flips: FloatArray, alpha: float) -> int:
     """The number of contestants that need the test; with any other one the range is certainly significant.
 
     A flip other than "all plus" changes the sign of at least one seed, so a gap of D between means contributes at most
@@ -246,7 +280,7 @@ def _undecided(values: FloatArray, flips: FloatArray, level: float) -> int:
     the observed range is S D. If D exceeds that sum, only "all plus" reaches it. This keeps boards of thousands of rows
     fast.
     """
-    if float((flips > 0).all(axis=1).mean()) > level:
+    if float((flips > 0).all(axis=1).mean()) > alpha:
         return len(values)
     means = values.mean(axis=1)
     noise = np.maximum.accumulate(np.abs(values - means[:, None]).sum(axis=1))

@@ -23,7 +23,7 @@ from forgetbench.reporting.figures.style import (
 from forgetbench.reporting.significance import friedman_of_ranks, pairwise_holm
 from forgetbench.reporting.tables import Row
 from forgetbench.scoring.scorer import REFERENCES
-from forgetbench.scoring.statistics import LEVEL
+from forgetbench.scoring.statistics import ALPHA
 
 AXIS, LINE = 34.0, 12.0
 """Pixels: height of the axis below the upper edge, and of a line of names."""
@@ -82,7 +82,7 @@ def mean_ranks(boards: Mapping[str, Sequence[Row]]) -> Ranks | None:
         p=friedman.iman_davenport.p,
         tasks=len(tables),
         left_out=tuple(sorted(set().union(*tables) - set(shared))),
-        separated=tuple(pair for pair, p in pairwise_holm(by_task[:, order], best_first).items() if p <= LEVEL),
+        separated=tuple(pair for pair, p in pairwise_holm(by_task[:, order], best_first).items() if p <= ALPHA),
     )
 
 
