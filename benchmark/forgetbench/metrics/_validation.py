@@ -44,7 +44,7 @@ def plain_array(values: ArrayLike, name: str, first: str = "row") -> NDArray[Any
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        advice = " For a tensor, give tensor.detach().cpu().numpy()." if hasattr(values, "detach") else ""
+        advice = "" if isinstance(values, list | tuple) else " For a tensor, give tensor.detach().cpu().numpy()."
         raise UsageError(f"{name}: {RAGGED} ({reason}).{advice}") from error
     if array.dtype == object:
         for index in np.ndindex(array.shape):
