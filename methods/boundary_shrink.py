@@ -7,8 +7,9 @@ Chen et al. 2023 (neighbor searching): one step of the fast gradient sign method
 class. Deviations, each with the setting of the released code: y' is never the true class, which it is there if the step
 does not cross the boundary, so that this image is remembered (`as_published=True`); x' is not rounded to bytes
 (`round_pixels=True`); and batch-norm statistics are held fixed (`batch_norm=train`). The released code also undoes
-another normalization of its images than the one it applied, so that its steps are not `bound` in pixels; that is not
-reproduced. Fan et al. 2024 and Zhou et al. 2025 ran it without this fault, the former with weight decay 5e-4.
+another normalization of its images than the one it applied, so that its steps of 0.1 are 0.25 of the range of pixels,
+and are not clipped to it; `bound=0.25` comes near. Fan et al. 2024 and Zhou et al. 2025 ran it without this fault, the
+former with weight decay 5e-4.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 Kurmanji et al. 2023, equation 2. An epoch is one pass over the retain set; forget batches are repeated. Deviation:
 both batches pass through the network together, so that batch-norm sees their mixture and a forget batch of one example
 works; the authors' code calls the network twice (`joint=False`). Their a is 0.9999 on some data sets and 0.95 on
-others, and their SGD has neither momentum nor weight decay.
+others, and their SGD has neither momentum nor weight decay. Their forget batches are drawn anew in each epoch and
+repeated in one order in it, where each pass has a new order here (1.5 % of the move on a small network).
 
 The "advanced NegGrad" of Choi and Na 2023 minimizes CE(D_r) - CE(D_f), which is twice this loss for a = 1/2: the same
 step at twice the learning rate without momentum. Their "NegGrad" is a = 0, where retained batches only count the steps.
