@@ -166,5 +166,5 @@ def test_score_of_a_tensor_says_how_to_convert_it() -> None:
     unlearned, oracle, labels = arguments()
     with pytest.raises(UsageError, match=r"oracle: test: .* requires grad.*tensor.detach\(\).cpu\(\).numpy\(\)"):
         score_arrays(unlearned, oracle | {"test": Tensor()}, labels)
-    with pytest.raises(UsageError, match="labels: test: expected an array, but list cannot be converted"):
+    with pytest.raises(UsageError, match="labels: test: expected one array of numbers, with rows of equal length"):
         score_arrays(unlearned, oracle, labels | {"test": [[1], [1, 2]]})
