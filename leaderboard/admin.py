@@ -105,11 +105,36 @@ def create_token(
     Raises:
         UsageError: The name, a scope, the days or the quota is invalid.
     """
-    if days is not None and days < 1:
-        raise UsageError(f"Invalid number of days {days}: a token is valid for at least one day.")
-    expires = utc_now() + timedelta(days=days) if days is not None else None
+    expires = _expiry(days)
     with open_database(settings) as database, database.write_session() as session:
         return tokens.create_token(session, name, scopes, expires_at=expires, daily_submissions=daily_submissions)
+
+
+def renew_token(settings: Settings, token: str, *, days: int | None = None) -> str:
+    """Give a token a new secret, given its id or text, for an owner who lost it; returns the new text.
+
+    Args:
+        settings: Configuration of the server.
+        token: Id or text of the token.
+        days: Days until the token expires; None for never.
+
+    Raises:
+        UsageError: The token is unknown, or the days are invalid.
+    """
+    expires = _expiry(days)
+    with open_database(settings) as database, database.write_session() as session:
+        return tokens.renew_token(session, token, expires_at=expires)
+
+
+def _expiry(days: int | None) -> datetime | None:
+    if days is not None and days < 1:
+        raise UsageError(f"Invalid number of days {days}: a token is valid for at least one day.")
+    try:
+        return utc_now() + timedelta(days=days) if days is not None else None
+    except OverflowError as error:
+        raise UsageError(
+            f"Invalid number of days {days}: give fewer, or none for a token that never expires."
+        ) from error
 
 
 def list_tokens(settings: Settings) -> list[TokenInfo]:

@@ -111,5 +111,19 @@ def revoke_token(session: Session, text: str) -> Token:
     return token
 
 
+def renew_token(session: Session, text: str, *, expires_at: datetime | None = None) -> str:
+    """Give a token a new secret, for an owner who lost it, and return its text; the old one stops working.
+
+    The owner keeps all submissions. A revoked or expired token works again.
+
+    Raises:
+        UsageError: The id is unknown.
+    """
+    token = get_token(session, text)
+    secret = secrets.token_hex(32)
+    token.secret_sha256, token.revoked_at, token.expires_at = _hash(secret), None, expires_at
+    return f"fb_{token.id}_{secret}"
+
+
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()

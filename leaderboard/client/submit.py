@@ -230,12 +230,17 @@ def write_body(run: Run, path: Path) -> Path:
 _SUBMISSIONS = "/api/v1/submissions"
 
 
-def _submission_path(submission_id: str) -> str:
-    return f"{_SUBMISSIONS}/{quote(submission_id, safe='')}"
+def _submission_path(entry: str) -> str:
+    return f"{_SUBMISSIONS}/{quote(_entry_id(entry), safe='')}"
 
 
-def _entry_path(entry_id: str) -> str:
-    return f"/api/v1/entries/{quote(entry_id, safe='')}"
+def _entry_path(entry: str) -> str:
+    return f"/api/v1/entries/{quote(_entry_id(entry), safe='')}"
+
+
+def _entry_id(entry: str) -> str:
+    """The id of an entry, of which people also give the page's address."""
+    return entry.partition("?")[0].strip(" /").rpartition("/")[2]
 
 
 class _Backoff:

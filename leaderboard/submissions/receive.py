@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from forgetbench.errors import UsageError
 from forgetbench.evidence.reference import check_run
 from forgetbench.evidence.run import MANIFEST, Manifest, ModelRecord, Run
+from forgetbench.leaderboard.boards.entries import can_view
 from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import Board, Entry, EvidenceFile, IdempotencyKey, Token, utc_now
 from forgetbench.leaderboard.db.session import Database
@@ -28,6 +31,7 @@ from forgetbench.leaderboard.submissions.uploads import (
     sync_folder,
     unpack,
 )
+from forgetbench.methods import check_own_name
 from forgetbench.store import file_digest
 
 _RESERVED_NAMES = {name.casefold() for row in reference.REFERENCE_ROWS.values() for name in (row.method, row.title)}
@@ -75,7 +79,11 @@ def receive_submission(
         with database.read_session() as session:
             board = _find_board(session, run)
             _check_quota(session, settings, token)
-            errors = [*_check_names(run), *check_evidence(settings, board, run), *_check_reuse(session, board, run)]
+            errors = [
+                *_check_names(run),
+                *check_evidence(settings, board, run),
+                *_check_reuse(session, board, run, token),
+            ]
         _raise_errors(board, errors)
         if dry_run:
             return Receipt(None, board.task, repeated=False)
@@ -111,25 +119,64 @@ def check_evidence(settings: Settings, board: Board, run: UnpackedRun) -> list[F
 
 
 def _check_names(run: UnpackedRun) -> list[FieldError]:
-    """Refuse names of the server's own rows."""
+    """Refuse names of the server's own rows, and of methods of this package for models that these did not make."""
     method = run.manifest.method
-    return [
+    errors = [
         FieldError(field=f"method.{field}", message=f"{name!r} is the name of a reference row: choose another")
         for field, name in (("name", method.name), ("label", method.label))
         if " ".join(name.split()).casefold() in _RESERVED_NAMES
     ]
+    if method.observed and not errors:
+        try:
+            check_own_name(method.name)
+        except UsageError as error:
+            errors.append(FieldError(field="method.name", message=str(error)))
+    return errors
 
 
-def _check_reuse(session: Session, board: Board, run: Run) -> list[FieldError]:
-    """Refuse logits that were submitted to this board before."""
+def _check_reuse(session: Session, board: Board, run: Run, token: Token) -> list[FieldError]:
+    """Refuse logits that were submitted to this board before, unless in an entry that its owner has withdrawn."""
     files = {logits_digest(model): model.file for model in run.manifest.models}
-    used = session.scalars(
-        select(EvidenceFile.answers).where(
-            EvidenceFile.board_id == board.id, EvidenceFile.counted, EvidenceFile.answers.in_(files)
-        )
+    used = session.execute(
+        select(EvidenceFile.answers, Entry)
+        .join(Entry, Entry.id == EvidenceFile.entry_id)
+        .where(EvidenceFile.board_id == board.id, EvidenceFile.counted, EvidenceFile.answers.in_(files))
     )
-    errors = [FieldError(field=files[digest], message="was submitted to this board before") for digest in used]
+    errors = [
+        FieldError(field=files[digest], message=_describe_reuse(entry, token))
+        for digest, entry in used
+        if not _is_corrected(entry, token)
+    ]
     return sorted(errors, key=lambda error: error.field)
+
+
+def _is_corrected(entry: Entry, token: Token) -> bool:
+    """Whether an entry leaves its evidence to a correction: it is withdrawn, and the submitter's own."""
+    return entry.state == "withdrawn" and entry.token_id == token.id
+
+
+def _describe_reuse(entry: Entry, token: Token) -> str:
+    message = "was submitted to this board before"
+    if entry.token_id == token.id:
+        withdraw = f'`forgetbench withdraw {entry.id} --server URL --reason "..."`, then submit again'
+        return f"{message}, in your entry {entry.id} ({entry.state}). To correct that entry: {withdraw}"
+    if not can_view(entry, token):
+        return f"{message}, in an entry of another token. If you lost that token, ask the operator to renew it"
+    return f"{message}, in entry {entry.id} of {entry.submitter}"
+
+
+def _release_withdrawn(session: Session, board: Board, files: Sequence[EvidenceFile], token: Token) -> None:
+    """Let the evidence of the submitter's withdrawn entries count for a correction."""
+    withdrawn = select(Entry.id).where(Entry.state == "withdrawn", Entry.token_id == token.id)
+    session.execute(
+        update(EvidenceFile)
+        .where(
+            EvidenceFile.board_id == board.id,
+            EvidenceFile.answers.in_([file.answers for file in files]),
+            EvidenceFile.entry_id.in_(withdrawn),
+        )
+        .values(counted=False)
+    )
 
 
 def _store_submission(
@@ -160,6 +207,7 @@ def _store_submission(
             _check_quota(session, settings, session.get_one(Token, token.id, with_for_update=True))
             session.add(entry)
             session.flush()
+            _release_withdrawn(session, board, files, token)
             session.add_all(files)
             if key is not None:
                 session.add(

@@ -22,6 +22,7 @@ def add_commands(app: App) -> None:
     app.command(admin := App(name="admin", help="Operate the leaderboard of this machine.", help_format="plaintext"))
     admin.command(token := App(name="token", help="Tokens of submitters.", help_format="plaintext"))
     token.command(create)
+    token.command(renew)
     token.command(revoke)
     token.command(quota)
     token.command(list_tokens, name="list")
@@ -58,6 +59,21 @@ def create(
 
     print_text(create_token(server.settings(), name, scope or ["submit"], days=days, daily_submissions=daily))
     print_note("Shown only once. Use it as FORGETBENCH_TOKEN, or as the private file `token` in ForgetBench's folder.")
+
+
+def renew(identity: str, *, days: int | None = None, server: ServerOptions = SERVER) -> None:
+    """Give a token a new secret, for an owner who lost it. The owner keeps all entries; the old secret stops working.
+
+    Example: forgetbench admin token renew 0123456789abcdef
+
+    Args:
+        identity: Its id, as `admin token list` shows it.
+        days: Days until it expires (default: never).
+    """
+    from forgetbench.leaderboard.admin import renew_token
+
+    print_text(renew_token(server.settings(), identity, days=days))
+    print_note("Shown only once. The previous secret of this token no longer works.")
 
 
 def list_tokens(*, server: ServerOptions = SERVER) -> None:

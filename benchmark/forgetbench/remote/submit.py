@@ -8,14 +8,14 @@ from tempfile import TemporaryDirectory
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.reference import read_pack
 from forgetbench.evidence.run import read_run
-from forgetbench.importers.logits import import_logits, is_logits_folder
+from forgetbench.importers.logits import import_logits, is_logits_folder, read_info
 from forgetbench.leaderboard.client.http import LeaderboardClient
 from forgetbench.leaderboard.client.submit import pull_bundle
 from forgetbench.method_label import is_method_file
 from forgetbench.remote.pull import pull_board
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import parse_methods
-from forgetbench.runner.results import Results
+from forgetbench.runner.results import Results, folder_name
 from forgetbench.runner.run import run
 from forgetbench.tasks.task import read_task
 
@@ -64,6 +64,7 @@ def _run_method(source: str, server: str, name: str, config: RunConfig, progress
 
 
 def _import_logits(folder: Path, server: str, name: str, config: RunConfig) -> Path:
+    target = Results(config.home).runs / name / folder_name(f"elsewhere-{read_info(folder).name}")
     with TemporaryDirectory(prefix="forgetbench-") as place:
         pack = read_pack(pull_bundle(name, server, Path(place) / "pack"), verify=False)
-        return import_logits(folder, pack, Results(config.home).runs / name / f"elsewhere-{folder.resolve().name}")
+        return import_logits(folder, pack, target)
