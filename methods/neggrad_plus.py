@@ -51,7 +51,13 @@ class NegGradPlus(Method):
     epochs: int = param(5, ge=1, search=(2, 10), help="Passes over the retain set.")
     lr: float = param(0.02, gt=0, paper_default=0.01, search=(1e-3, 1e-1), help="Learning rate.")
     alpha: float = param(0.9, ge=0, le=1, paper_default=0.9999, search=(0.2, 0.99), help="Weight of the retain loss.")
-    batch_size: int = param(128, ge=2, help="Retain examples per step; as many forget examples, or all there are.")
+    batch_size: int = param(128, ge=2, help="Retain examples per step.")
+    forget_batch_size: int | None = param(
+        None,
+        ge=1,
+        paper_default=16,
+        help="Forget examples per step, or all there are; None = as many as retained ones.",
+    )
     momentum: float = param(0.9, ge=0, lt=1, paper_default=0.0, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, paper_default=0.0, help="Weight decay of SGD.")
     joint: bool = param(True, paper_default=False, help="Whether both batches pass through the network together.")
@@ -63,7 +69,8 @@ class NegGradPlus(Method):
         """A copy of the model after descent and ascent."""
         network = clone_model(model)
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
-        forget_batches = cycle(request.forget, self.batch_size, request, 0, augment=self.augment)
+        forget_batch_size = self.forget_batch_size or self.batch_size
+        forget_batches = cycle(request.forget, forget_batch_size, request, 0, augment=self.augment)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
                 retain_batches = request.retain.batches(

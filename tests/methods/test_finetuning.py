@@ -198,3 +198,24 @@ def test_neighboring_classes_round_attacked_pixels_to_bytes():
     assert not torch.equal(seen[1], plain)
     assert torch.equal(lost, plain)
     torch.testing.assert_close(rounded, plain)
+
+
+def test_neggrad_plus_forget_batch_size_counts_forget_examples():
+    seen = []
+
+    class Recording(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(len(images))
+            return self.head(images.flatten(1))
+
+    for forget_batch_size, sizes in ((None, [8, 6] * 3), (2, [8, 2] * 3)):
+        seen.clear()
+        method = methods.get("neggrad-plus")(
+            epochs=1, batch_size=8, forget_batch_size=forget_batch_size, joint=False, batch_norm="eval"
+        )
+        method.unlearn(Recording(), request())
+        assert seen == sizes
