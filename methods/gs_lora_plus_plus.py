@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.methods import methods
+from forgetbench.methods._distillation import full_precision
 from forgetbench.methods._lora import add_lora, group_norms, merge_lora
 from forgetbench.methods._training import clone_model, cycle, n_outputs, set_lr, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, MethodCard, param
@@ -111,4 +112,4 @@ def class_prototypes(model: nn.Module, examples: Examples, classes: int) -> Tens
 def prototype_distance(prototypes: Tensor, features: Tensor) -> Tensor:
     """Mean over the batch of KL(softmax(prototype) || softmax(feature)), in nats."""
     target = prototypes.log_softmax(1)
-    return (target.exp() * (target - features.float().log_softmax(1))).sum(1).mean()
+    return (target.exp() * (target - full_precision(features).log_softmax(1))).sum(1).mean()

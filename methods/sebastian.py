@@ -64,7 +64,8 @@ class Sebastian(Method):
         """A copy of the model, mostly drawn anew and trained."""
         original, network, attributes = frozen_copy(model), clone_model(model), request.retain.attributes
         request.log("new weights", redraw_smallest(network, self.mask_ratio, request.generator(0)))
-        weights = class_weights(request.retain, n_outputs(network), self.class_weight_power)
+        precision = next(network.parameters()).dtype
+        weights = class_weights(request.retain, n_outputs(network), self.class_weight_power, precision)
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
@@ -109,8 +110,8 @@ def redraw_smallest(network: nn.Module, mask_ratio: float, generator: torch.Gene
     return int(mask.sum())
 
 
-def class_weights(examples: Examples, outputs: int, power: float) -> Tensor | None:
+def class_weights(examples: Examples, outputs: int, power: float, dtype: torch.dtype = torch.float32) -> Tensor | None:
     """Weights of the classes (outputs,), their counts to a power; None for attributes."""
     if examples.attributes:
         return None
-    return examples.labels.bincount(minlength=outputs).clamp_min(1).float() ** power
+    return examples.labels.bincount(minlength=outputs).clamp_min(1).to(dtype) ** power

@@ -61,7 +61,8 @@ class Seif(Method):
         kernels = [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d)]
         kernels = kernels[:1] if self.layers == "first" else kernels
         add_noise(kernels, self.noise, generator)
-        weights = class_weights(request.retain, n_outputs(network), self.weights)
+        precision = next(network.parameters()).dtype
+        weights = class_weights(request.retain, n_outputs(network), self.weights, precision)
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
@@ -84,7 +85,7 @@ def add_noise(kernels: list[Tensor], deviation: float, generator: torch.Generato
             kernel.add_(deviation * noise.to(kernel))
 
 
-def class_weights(examples: Examples, outputs: int, kind: str) -> Tensor | None:
+def class_weights(examples: Examples, outputs: int, kind: str, dtype: torch.dtype = torch.float32) -> Tensor | None:
     """Weight of each class (outputs,), or None if all examples have the same weight.
 
     Args:
@@ -92,12 +93,13 @@ def class_weights(examples: Examples, outputs: int, kind: str) -> Tensor | None:
         outputs: Number of classes.
         kind: "balanced" is n / (number of classes with examples * count); "published" is 1 for class 0 and 0.05 for the
             others; "none" is no weights.
+        dtype: Of the weights: the network's.
     """
     if kind == "none" or examples.attributes:
         return None
-    weights = torch.full((outputs,), 0.05, device=examples.device)
+    weights = torch.full((outputs,), 0.05, device=examples.device, dtype=dtype)
     if kind == "published":
         weights[0] = 1.0
         return weights
     counts = examples.labels.bincount(minlength=outputs)
-    return len(examples) / ((counts > 0).sum() * counts.clamp_min(1))
+    return len(examples) / ((counts > 0).sum() * counts.clamp_min(1)).to(dtype)

@@ -82,6 +82,12 @@ def test_shares_rounding_above_1_is_accepted():
         forgetting_rate([1.001], [0.5], 0.1)
 
 
+def test_labels_empty_list_has_no_type():
+    assert phi(np.zeros((0, 3)), []).shape == (0,)
+    with pytest.raises(UsageError, match="Accuracy is not defined without rows"):
+        accuracy(np.zeros((0, 3)), [])
+
+
 def test_labels_none_ragged_or_text_are_refused():
     with pytest.raises(UsageError, match="logits: None was given, but numbers are needed"):
         phi(None, LABELS)

@@ -209,7 +209,7 @@ def labels_of(values: ArrayLike, logits: FloatArray, name: str = "labels") -> In
             are one-hot.
     """
     labels = plain_array(values, name)
-    if labels.dtype.kind not in "iub":
+    if labels.size and labels.dtype.kind not in "iub":
         raise UsageError(f"{name}: expected integers, but the type is {labels.dtype}.")
     labels = labels.astype(np.int64)
     rows, outputs = logits.shape[-2:]
