@@ -10,7 +10,8 @@ repeated in one order in it, where each pass has a new order here (1.5 % of the 
 
 The "advanced NegGrad" of Choi and Na 2023 minimizes CE(D_r) - CE(D_f), which is twice this loss for a = 1/2: the same
 step at twice the learning rate without momentum. Their "NegGrad" is a = 0, where retained batches only count the steps.
-Both skip a pair of batches of different size (`skip_uneven=True`).
+Both skip a pair of batches of different size (`skip_uneven=True`), and the former ends an epoch with the shorter set in
+MUCAC (`repeat_forget=False`).
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ class NegGradPlus(Method):
     momentum: float = param(0.9, ge=0, lt=1, paper_default=0.0, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, paper_default=0.0, help="Weight decay of SGD.")
     joint: bool = param(True, paper_default=False, help="Whether both batches pass through the network together.")
+    repeat_forget: bool = param(
+        True, help="Whether forget batches are repeated until the retain set ends; else the shorter set ends an epoch."
+    )
     skip_uneven: bool = param(False, help="Whether a pair of batches is skipped if their sizes differ.")
     augment: bool = augment_option(False)
     batch_norm: str = batch_norm_option("train")
@@ -76,8 +80,12 @@ class NegGradPlus(Method):
                 retain_batches = request.retain.batches(
                     self.batch_size, request.derive_seed(1, epoch), *augmentation(request, augment=self.augment)
                 )
-                for retain_images, retain_labels in retain_batches:
-                    forget_images, forget_labels = next(forget_batches)
+                if not self.repeat_forget:
+                    forget_batches = request.forget.batches(
+                        forget_batch_size, request.derive_seed(0, epoch), *augmentation(request, augment=self.augment)
+                    )
+                pairs = zip(retain_batches, forget_batches, strict=False)
+                for (retain_images, retain_labels), (forget_images, forget_labels) in pairs:
                     if self.skip_uneven and len(retain_images) != len(forget_images):
                         continue
                     with loop.autocast():

@@ -200,7 +200,7 @@ def test_neighboring_classes_round_attacked_pixels_to_bytes():
     torch.testing.assert_close(rounded, plain)
 
 
-def test_neggrad_plus_forget_batch_size_counts_forget_examples():
+def test_neggrad_plus_batches_have_the_given_sizes():
     seen = []
 
     class Recording(nn.Module):
@@ -212,10 +212,13 @@ def test_neggrad_plus_forget_batch_size_counts_forget_examples():
             seen.append(len(images))
             return self.head(images.flatten(1))
 
-    for forget_batch_size, sizes in ((None, [8, 6] * 3), (2, [8, 2] * 3)):
+    for values, sizes in (
+        ({}, [8, 6] * 3),
+        ({"forget_batch_size": 2}, [8, 2] * 3),
+        ({"repeat_forget": False}, [8, 6]),
+        ({"forget_batch_size": 3, "repeat_forget": False, "epochs": 2}, [8, 3] * 4),
+    ):
         seen.clear()
-        method = methods.get("neggrad-plus")(
-            epochs=1, batch_size=8, forget_batch_size=forget_batch_size, joint=False, batch_norm="eval"
-        )
+        method = methods.get("neggrad-plus")(**{"epochs": 1, "batch_size": 8, "joint": False, **values})
         method.unlearn(Recording(), request())
         assert seen == sizes
