@@ -157,8 +157,8 @@ def open_http(server: str, headers: Mapping[str, str], transport: httpx2.BaseTra
     Raises:
         UsageError: A proxy or a file of certificates that the environment names is unusable.
     """
-    try:
-        certificates = httpx2.create_ssl_context()
+    try:  # no certificate is read for an address without TLS, or without a network
+        certificates = httpx2.create_ssl_context() if server.startswith("https") and transport is None else False
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         names = _set_variables("SSL_CERT_FILE", "SSL_CERT_DIR")
         raise UsageError(

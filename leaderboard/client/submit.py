@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 import zipfile
 from pathlib import Path
@@ -14,7 +15,8 @@ from urllib.parse import quote
 import httpx2
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.evidence.reference import PUBLIC_FILES
+from forgetbench.evidence.arrays import UNREADABLE, first_line
+from forgetbench.evidence.reference import PACK, PUBLIC_FILES
 from forgetbench.evidence.run import MANIFEST, Run, read_run
 from forgetbench.leaderboard.client.http import ANONYMOUS, CHUNK, LeaderboardClient, UploadProgress
 from forgetbench.leaderboard.errors import Problem
@@ -170,21 +172,26 @@ def pull_bundle(
     ):
         try:
             with zipfile.ZipFile(client.download(path, Path(temporary) / "pack.zip")) as archive:
-                _extract_bundle(archive, folder)
-        except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ForgetBenchError(f"{server} sent an unreadable pack; fetch it again.") from error
+                _extract_bundle(archive, Path(temporary) / "pack")
+        except (*UNREADABLE, AttributeError) as error:
+            raise ForgetBenchError(
+                f"{server} sent an unreadable pack of {task} ({first_line(error)}). Fetch it again; if "
+                "that does not help, tell its operator."
+            ) from error
+        shutil.copytree(Path(temporary) / "pack", folder, dirs_exist_ok=True)
     return folder
 
 
 def _extract_bundle(archive: zipfile.ZipFile, folder: Path) -> None:
     names = archive.namelist()
-    if any(not PUBLIC_FILES.fullmatch(name) for name in names) or "pack.json" not in names:
-        raise ForgetBenchError("The server sent a file that is not a pack.")
-    hashes = json.loads(archive.read("pack.json"))["files"]
+    foreign = [name for name in names if not PUBLIC_FILES.fullmatch(name)]
+    if foreign or PACK not in names:
+        raise ValueError(f"{ascii(foreign[0])[:100]} is not a file of a pack" if foreign else f"it has no {PACK}")
+    hashes = json.loads(archive.read(PACK))["files"]
     for name in names:
         content = archive.read(name)
-        if name != "pack.json" and hashlib.sha256(content).hexdigest() != hashes.get(name):
-            raise ForgetBenchError(f"{name} of the pack was damaged in transfer; fetch the pack again.")
+        if name != PACK and hashlib.sha256(content).hexdigest() != hashes.get(name):
+            raise ValueError(f"{name} was damaged in transfer")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
 

@@ -184,7 +184,7 @@ def test_pull_bundle_fetches_public_files_only(site, world, tmp_path, transport,
         archive.writestr("pack.json", "{}")
         archive.writestr("../../evil", "x")
     evil = httpx2.MockTransport(lambda _: httpx2.Response(200, content=hostile.getvalue()))
-    with pytest.raises(ForgetBenchError, match="not a pack"):
+    with pytest.raises(ForgetBenchError, match="is not a file of a pack"):
         pull_bundle(world.task, SERVER, tmp_path / "evil", transport=evil)
     assert not (tmp_path / "evil").exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forgetbench.errors import ForgetBenchError
+from forgetbench.user_files import describe_file
 
 Array = npt.NDArray[Any]
 Logits = dict[str, Array]
@@ -22,12 +24,17 @@ Logits = dict[str, Array]
 FEATURES = "features:"
 """Prefix of the arrays that hold penultimate features of a subset's rows (erase boards only)."""
 CLIP = 60_000.0
+AGAIN = "Copy it from its source again, or make the run again."
 UNREADABLE = (
     OSError,
     ValueError,
     EOFError,
     KeyError,
-    NotImplementedError,
+    IndexError,
+    TypeError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
     zipfile.BadZipFile,
     zlib.error,
     tokenize.TokenError,
@@ -71,6 +78,22 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
         np.savez(stream, allow_pickle=False, **ordered)
 
 
+def load_arrays(path: Path) -> dict[str, Array]:
+    """Load the arrays of an ``.npz`` file; pickled objects are refused.
+
+    Raises:
+        UNREADABLE: It is not such a file. Callers explain it.
+    """
+    with path.open("rb") as stream, warnings.catch_warnings():  # numpy leaves a damaged file open that it opened
+        warnings.simplefilter("ignore")  # and warns of headers that Python 2 wrote
+        with np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # numpy returns the bytes of a member without an array header
+            raise TypeError(f"{name} is not an array")
+    return arrays
+
+
 def read_arrays(path: Path, expected: Mapping[str, tuple[int, int]] | None = None) -> Logits:
     """Read an evidence file; anything else is refused before its arrays are unpacked.
 
@@ -85,18 +108,30 @@ def read_arrays(path: Path, expected: Mapping[str, tuple[int, int]] | None = Non
     try:
         if expected is not None:
             _check_members(path, expected)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = load_arrays(path)
     except UNREADABLE as error:
-        raise ForgetBenchError(f"{path.name} is not a readable evidence file: {error}") from error
+        what = f"it is {kind}" if (kind := _other_kind(path)) else first_line(error)
+        raise ForgetBenchError(f"{path.name} is not a readable evidence file: {what}. {AGAIN}") from error
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # numpy returns the bytes of a member without an array header
-            raise ForgetBenchError(f"{path.name} is not a readable evidence file: {name} is not an array")
         if expected is not None and array.shape != tuple(expected[name]):
-            raise ForgetBenchError(f"{path.name}: {name} has shape {array.shape}, expected {tuple(expected[name])}")
+            shape = tuple(expected[name])
+            raise ForgetBenchError(f"{path.name}: {name} has shape {array.shape}, expected {shape}. {AGAIN}")
         if array.dtype != np.float16:
-            raise ForgetBenchError(f"{path.name}: {name} is {array.dtype}, expected float16")
+            raise ForgetBenchError(f"{path.name}: {name} is {array.dtype}, expected float16. {AGAIN}")
     return arrays
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, shortened; its type if it has no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
+
+
+def _other_kind(path: Path) -> str:
+    """What a file is that is no zip archive; "" if that is not known."""
+    try:
+        return "" if zipfile.is_zipfile(path) else describe_file(path)
+    except OSError:
+        return ""
 
 
 def _check_members(path: Path, expected: Mapping[str, tuple[int, int]]) -> None:

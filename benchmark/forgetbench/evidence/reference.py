@@ -17,7 +17,17 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from forgetbench.errors import ForgetBenchError, UsageError, validation_message
-from forgetbench.evidence.arrays import CLIP, FEATURES, Array, Logits, read_arrays, stack
+from forgetbench.evidence.arrays import (
+    CLIP,
+    FEATURES,
+    UNREADABLE,
+    Array,
+    Logits,
+    first_line,
+    load_arrays,
+    read_arrays,
+    stack,
+)
 from forgetbench.evidence.probabilities import describe_evidence
 from forgetbench.evidence.run import (
     SCHEMA,
@@ -36,6 +46,7 @@ PUBLIC_FILES = re.compile(r"pack\.json|(originals|models)/[\w.-]+|(rows|index|in
 """Files of a pack that a server gives to submitters: never labels, groups, or an oracle's evidence."""
 VERDICT = "audit.json"
 """The verdict of an audit. It is part of the bundle only if metrics failed, since that makes another board."""
+_BUILD_AGAIN = "Build or fetch the bundle again."
 PROBED = ("forget", "retain", "validation", "test-forgotten")
 """Subsets whose penultimate features are recorded on erase boards, for the linear probe."""
 
@@ -131,11 +142,14 @@ class ReferenceBundle:
         """
         if VERDICT not in self.card.files:
             return {}
-        verdict = AuditVerdict.model_validate_json((self.folder / VERDICT).read_bytes())
+        try:
+            verdict = AuditVerdict.model_validate_json((self.folder / VERDICT).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ForgetBenchError(f"{self.folder / VERDICT} is missing or damaged. {_BUILD_AGAIN}") from error
         if verdict.pack != self.without_audit.digest:
             raise ForgetBenchError(
-                f"{self.folder / VERDICT} is the audit of another bundle. Audit this one: forgetbench audit "
-                f"{self.card.task}"
+                f"{self.folder / VERDICT} is the audit of another bundle. Run `forgetbench audit "
+                f"{self.card.task}` to audit this one."
             )
         return dict(verdict.unfit)
 
@@ -150,14 +164,22 @@ class ReferenceBundle:
         return self._lists("requests") if self.card.requests else []
 
     def _lists(self, name: str) -> list[dict[str, Array]]:
-        lists = []
-        for draw in range(self.card.draws):
-            with np.load(self.folder / f"{name}-d{draw}.npz", allow_pickle=False) as file:
-                lists.append({subset: file[subset] for subset in file.files})
-        return lists
+        return [self._read_lists(self.folder / f"{name}-d{draw}.npz") for draw in range(self.card.draws)]
+
+    def _read_lists(self, path: Path) -> dict[str, Array]:
+        try:
+            return load_arrays(path)
+        except UNREADABLE as error:
+            raise ForgetBenchError(f"{path} is missing or damaged ({first_line(error)}). {_BUILD_AGAIN}") from error
 
     def shapes(self, draw: int) -> dict[str, tuple[int, int]]:
-        """Array -> its shape in every evidence file: logits, and features if they are recorded."""
+        """Array -> its shape in every evidence file: logits, and features if they are recorded.
+
+        Raises:
+            ForgetBenchError: The manifest lacks the draw.
+        """
+        if str(draw) not in self.card.counts:
+            raise ForgetBenchError(f"{self.folder / PACK} lacks the counts of draw {draw}. {_BUILD_AGAIN}")
         counts = self.card.counts[str(draw)]
         shapes = {name: (rows, len(self.card.classes)) for name, rows in counts.items()}
         if self.card.features:
@@ -187,13 +209,15 @@ def read_pack(folder: Path, *, verify: bool = True) -> ReferenceBundle:
     try:
         card = ReferenceManifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise UsageError(f"{path} is not a reference bundle of this version: {validation_message(error)}") from error
+        raise UsageError(
+            f"{path} is not a reference bundle of this version: {validation_message(error)}. {_BUILD_AGAIN}"
+        ) from error
     if verify:
         for name, sha in card.files.items():
             if not re.fullmatch(r"([a-z]+/)?[\w.-]+", name):
-                raise ForgetBenchError(f"{path} names a file outside the bundle: {name!r}.")
+                raise ForgetBenchError(f"{path} names a file outside the bundle: {name!r}. {_BUILD_AGAIN}")
             if not (folder / name).is_file() or file_digest(folder / name) != sha:
-                raise ForgetBenchError(f"{folder / name} is missing or damaged. Build or fetch the bundle again.")
+                raise ForgetBenchError(f"{folder / name} is missing or damaged. {_BUILD_AGAIN}")
     return ReferenceBundle(folder, card)
 
 

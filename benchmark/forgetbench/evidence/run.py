@@ -295,7 +295,9 @@ def read_manifest(data: bytes, origin: str = MANIFEST) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise UsageError(f"{origin} is not a manifest of this version: {validation_message(error)}") from error
+        raise UsageError(
+            f"{origin} is not a manifest of this version: {validation_message(error)}. Make the run again."
+        ) from error
 
 
 def read_run(folder: Path) -> Run:

@@ -82,7 +82,7 @@ class ExternalMethod:
 def _is_word(character: str) -> bool:
     """Whether a character can be part of `MethodName`: letters and their marks, digits, _ and +."""
     category = unicodedata.category(character)
-    return category[0] in "LM" or category == "Nd" or character in "_+"
+    return category[0] in "LM" or character.isdecimal() or character in "_+"
 
 
 def export_originals(task: Task, folder: Path, config: RunConfig, progress: ProgressCallback | None = None) -> None:

@@ -149,7 +149,7 @@ def read_info(folder: Path) -> MethodInfo:
     try:
         info = MethodInfo.model_validate(read_toml(path))
     except ValidationError as error:
-        raise UsageError(f"{path}: {validation_message(error)}. Example: {EXAMPLE}.") from error
+        raise UsageError(f"{path}: {validation_message(error)}. Correct it; an example: {EXAMPLE}.") from error
     try:
         check_own_name(info.name)
     except UsageError as error:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.arrays import Logits
@@ -22,6 +24,8 @@ from forgetbench.scoring.derived import mean_over_seeds
 from forgetbench.scoring.score import rank, reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
 from forgetbench.store import digest, file_digest, write_atomically
+
+Document = TypeVar("Document", bound=BaseModel)
 
 NO_UNLEARNING = "No unlearning"
 RETRAIN = "Retrain"
@@ -59,8 +63,8 @@ class Scorer:
         """Oracle bands, feasibility, family limit and gate of the board."""
         key = f"{self.bundle.digest}-{scoring_fingerprint()}"
         path = self.cache / f"bands-{key[:16]}-{key[-16:]}.json" if self.cache else None
-        if path is not None and path.is_file():
-            return Bands.model_validate_json(path.read_bytes())
+        if path is not None and (cached := _read_cached(Bands, path)) is not None:
+            return cached
         bands = reference_bands(
             self.bundle.labels,
             self.references,
@@ -98,8 +102,8 @@ class Scorer:
             return compute()
         key = digest([self.bundle.digest, scoring_fingerprint(), *inputs])
         path = self.scorecard_cache / f"{key}.json"
-        if path.is_file():
-            return Scorecard.model_validate_json(path.read_bytes())
+        if (cached := _read_cached(Scorecard, path)) is not None:
+            return cached
         card = compute()
         write_atomically(path, card.model_dump_json().encode())
         return card
@@ -135,6 +139,14 @@ class Scorer:
             bands=self.bands,
             cost=cost,
         )
+
+
+def _read_cached(model: type[Document], path: Path) -> Document | None:
+    """A document from a cache; None if there is none or it is damaged, so that it is computed again."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.evidence.arrays import Array, Logits
+from forgetbench.evidence.arrays import Logits, load_arrays
 from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.runner.artifacts import LABELS
 from forgetbench.runner.config import ProgressCallback, RunConfig
@@ -219,7 +218,7 @@ class _TuningRun:
         self.runner.progress.end(self.task.name)
 
     def _judge(self, facts: PreparedTask, selector: Selector) -> Judge:
-        labels = [_read_labels(self.runner.config.store.path(key) / LABELS) for key in facts.labels]
+        labels = [load_arrays(self.runner.config.store.path(key) / LABELS) for key in facts.labels]
         models = self._train_originals(None)
         originals = self.runner.predictions_of(models)
         if selector == "oracle-free":
@@ -311,8 +310,3 @@ class _TrialJob(UnlearnJob):
     def title(self) -> str:
         """What progress shows."""
         return f"{self.method.label}, trial {self.trial}"
-
-
-def _read_labels(path: Path) -> dict[str, Array]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
