@@ -138,7 +138,7 @@ class UNSIR(Method):
             optimizer = make_optimizer([cast("nn.Parameter", noise)], "adam", self.noise_lr)
             for _ in range(max(1, self.noise_steps // 8)):
                 (gradient,) = torch.autograd.grad(-functional.mse_loss(network(noise), forget_logits), noise)
-                noise.grad = gradient
+                noise.grad = gradient.contiguous()  # it is channels-last; a fused step needs the layout of the noise
                 optimizer.step()
             set_mode(network, batch_norm=self.batch_norm)
             count = min(len(noise), len(images))

@@ -10,6 +10,7 @@ from forgetbench.methods.base import ForgetRequest, TaskFacts
 from forgetbench.methods.unsir import UNSIR, sample_per_class
 from forgetbench.networks import NetworkSpec
 from forgetbench.training import Examples, Recipe, fit
+from forgetbench.training.compute import channels_last
 
 SPEC = NetworkSpec(
     name="mlp", channels=1, height=4, width=4, outputs=3, mean=(0.5,), std=(0.3,), options={"hidden": [12]}
@@ -101,3 +102,37 @@ def test_sample_per_class_respects_the_maximum(everything):
 def test_unsir_does_not_apply_to_random_rows():
     facts = TaskFacts(network="cnn", scenario="random", attributes=False, outputs=3)
     assert "class, identity" in str(UNSIR().applies_to(facts))
+
+
+def test_image_noise_of_color_images_ascends_as_unfused_adam():
+    """A channels-last gradient in a fused step on noise of another layout moved the wrong pixels."""
+    network = make_network_for_color()
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (12, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    examples = Examples(images, torch.arange(12) % 4)
+    request = ForgetRequest(
+        forget=examples.take(range(4)),
+        retain=examples.take(range(4, 12)),
+        validation=examples,
+        seed=1,
+        recipe=RECIPE,
+        new_network=lambda: network,
+    )
+    unsir = UNSIR(batch_size=4, noise_steps=40)
+    with channels_last(network):
+        noisy, _ = next(unsir.image_noise_batches(network, request, 0))
+    [(forget_images, _)] = request.forget.batches(4, request.derive_seed(1, 0))
+    noise = torch.randn(forget_images.shape, generator=request.generator(3, 0)).requires_grad_()
+    optimizer = torch.optim.Adam([noise], lr=unsir.noise_lr, foreach=False, fused=False)
+    network.eval()
+    for _ in range(5):
+        optimizer.zero_grad()
+        (-functional.mse_loss(network(noise), network(forget_images).detach())).backward()
+        optimizer.step()
+    torch.testing.assert_close(noisy[:4], noise.detach().clamp(0, 1), atol=1e-3, rtol=0.0)
+
+
+def make_network_for_color() -> torch.nn.Module:
+    return NetworkSpec(
+        name="cnn", channels=3, height=8, width=8, outputs=4, mean=(0.5,) * 3, std=(0.3,) * 3, options={"width": 4}
+    ).build(5)
