@@ -39,6 +39,11 @@ def test_label_str_round_trips_without_white_space() -> None:
         ("C:\\methods\\m.py:Mine", ("C:\\methods\\m.py", "Mine", "")),
         (".pyenv/methods/m.py:Mine", (".pyenv/methods/m.py", "Mine", "")),
         ("versions.py.d/m.py:Mine", ("versions.py.d/m.py", "Mine", "")),
+        ("old.py/m.py:Mine", ("old.py/m.py", "Mine", "")),
+        ("old.py:2/m.py:Mine", ("old.py:2/m.py", "Mine", "")),
+        ("D:\\my.py.files\\m.py:Mine:lr=1", ("D:\\my.py.files\\m.py", "Mine", "lr=1")),
+        ("m.py:Mine:script=other.py", ("m.py", "Mine", "script=other.py")),
+        ("m.py::script=a/b.py,url=http://x", ("m.py", "", "script=a/b.py,url=http://x")),
     ],
 )
 def test_file_parse_splits_path_class_and_values(text: str, expected: tuple[str, str, str]) -> None:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from forgetbench.errors import UsageError
 
-_FILE = re.compile(r"(?P<path>.*\.py)(?::(?P<class_name>[^:]*)(?::(?P<values>.*))?)?", re.DOTALL)
+# The path ends at the first ".py" after which a class can follow: folders and values may contain ".py" and colons.
+_FILE = re.compile(r"(?P<path>.*?\.py)(?::(?P<class_name>[^:/\\]*)(?::(?P<values>.*))?)?", re.DOTALL)
 
 
 class MethodLabel(NamedTuple):
