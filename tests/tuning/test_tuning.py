@@ -227,3 +227,28 @@ def test_tune_command_prints_json(task: Path, capsys: pytest.CaptureFixture[str]
     [row] = json.loads(capsys.readouterr().out)
     assert row["method"] == "finetune"
     assert [trial["number"] for trial in row["trials"]] == [0]
+
+
+FEW_ROWS = TOML.replace("train = 60, validation = 100", "train = 60, validation = 20").replace(
+    'name = "mislabelled", options = { rate = 0.3, known = 0.5 }', 'name = "class", options = { classes = [2] }'
+)
+
+
+def test_tune_few_validation_rows_refused_before_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "few.toml"
+    path.write_text(FEW_ROWS)
+    with pytest.raises(UsageError, match=r"No label has forget examples and 5 test examples.* Use --selector oracle"):
+        go(path, tmp_path / "home", "finetune", trials=1)
+    assert not (tmp_path / "home").exists()
+
+
+def test_tune_tasks_all_checked_before_the_first(tmp_path: Path, task: Path) -> None:
+    from forgetbench.api.evaluation import tune_tasks
+
+    path = tmp_path / "few.toml"
+    path.write_text(FEW_ROWS.replace("test/mlp/mislabelled", "test/mlp/class"))
+    config = RunConfig(home=tmp_path / "home", device="cpu", engine="local")
+    tasks = [read_task(str(file)) for file in (task, path)]
+    with pytest.raises(UsageError, match=r"^test/mlp/class: "):
+        tune_tasks(["finetune"], tasks, trials=1, config=config, progress=False)
+    assert not (tmp_path / "home").exists()

@@ -170,10 +170,13 @@ def tune_tasks(
 
     if find_spec("optuna") is None:
         raise UsageError("Tuning needs optuna: pip install 'forgetbench[tune]'.")
+    from forgetbench.tuning.tune import check_tunable
     from forgetbench.tuning.tune import tune as tune_task
 
     chosen = config or RunConfig()
     specs = [resolve_methods(methods, task, chosen.home) for task in tasks]
+    for task in tasks:
+        check_tunable(task, chosen, selector)
     with open_progress(progress) as callback, _without_main_file():
         return [
             tune_task(task, found, chosen, trials=trials, selector=selector, progress=callback)

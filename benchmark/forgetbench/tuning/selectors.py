@@ -70,6 +70,34 @@ def oracle_free(unlearned: Population, originals: Population, labels: Labels, *,
     return Judgment(value, _collapsed(unlearned, originals, labels), parts)
 
 
+def check_labels(labels: Labels, outputs: int, *, mislabelled: bool) -> None:
+    """Check before any training that `oracle_free` can judge a task.
+
+    Args:
+        labels: For each draw, subset -> labels.
+        outputs: Number of classes or attributes.
+        mislabelled: Whether the labels of the forget set are wrong.
+
+    Raises:
+        UsageError: No label of the forget set has five validation rows.
+    """
+    names = ("forget", "validation")
+    if all(name in truth for name in names for truth in labels):
+        logits = [{name: np.zeros((1, len(truth[name]), outputs)) for name in names} for truth in labels]
+        try:
+            oracle_free(logits, logits, labels, mislabelled=mislabelled)
+        except UsageError as error:
+            reason = str(error)
+        else:
+            return
+    else:
+        reason = "There are no validation rows."
+    raise UsageError(
+        f"The selector oracle-free compares forgotten with validation rows of the same label, and cannot: {reason} Use "
+        "--selector oracle, or a task with more validation rows."
+    )
+
+
 def development_bands(
     labels: Labels,
     references: Population,

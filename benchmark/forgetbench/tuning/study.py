@@ -178,6 +178,7 @@ def _storage(path: Path) -> optuna.storages.RDBStorage:
     import optuna
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.open("ab").close()  # a place that cannot be written raises OSError here, with the file's name
     return optuna.storages.RDBStorage(f"sqlite:///{path}")
 
 

@@ -35,7 +35,7 @@ from forgetbench.runner.jobs import (
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.store import digest
 from forgetbench.tasks.task import Task
-from forgetbench.tuning.selectors import Judgment, by_distance, development_bands, oracle_free
+from forgetbench.tuning.selectors import Judgment, by_distance, check_labels, development_bands, oracle_free
 from forgetbench.tuning.study import Outcome, Selector, Study, Trial
 
 SEEDS: dict[Selector, int] = {"oracle-free": 2, "oracle": 4}
@@ -85,11 +85,7 @@ def tune(
     """
     if trials < 1:
         raise UsageError("A method needs at least one trial, which is its defaults. Give --trials 1 or more.")
-    if selector == "oracle-free" and task.scenario.name == "subclass":
-        raise UsageError(
-            f"{task.name} forgets parts of classes, which validation labels do not distinguish. Tune it with "
-            "--selector oracle."
-        )
+    check_tunable(task, config, selector)
     seeds = seeds or SEEDS[selector]
     development = task.development().with_counts(seeds=seeds)
     studies = [open_study(task, spec, config, selector, seeds) for spec in methods]
@@ -100,6 +96,29 @@ def tune(
             tuning = _TuningRun(JobRunner(development, config, engine, progress), _excluded_metrics(task, config))
             tuning.run(list(zip(methods, studies, strict=True)), trials, selector)
     return [_tuned(spec, study, trials) for spec, study in zip(methods, studies, strict=True)]
+
+
+def check_tunable(task: Task, config: RunConfig, selector: Selector) -> None:
+    """Check before any training that a selector can judge trials on a task.
+
+    Raises:
+        UsageError: It cannot; or the image set, network or scenario is wrong.
+    """
+    if selector == "oracle":
+        return
+    if task.scenario.name == "subclass":
+        raise UsageError(
+            f"{task.name} forgets parts of classes, which validation labels do not distinguish. Tune it with "
+            "--selector oracle."
+        )
+    development = task.development()
+    data = load_context(development, config.env()).data
+    labels = [data.labels(draw) for draw in range(development.draws)]
+    outputs = len(data.partition.train.classes)
+    try:
+        check_labels(labels, outputs, mislabelled=task.scenario.name == "mislabelled")
+    except UsageError as error:
+        raise UsageError(f"{task.name}: {error}") from error
 
 
 def load_best(
