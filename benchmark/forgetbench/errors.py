@@ -1,7 +1,10 @@
-"""The two exceptions that a user sees; the command line turns them into a message and an exit status."""
+"""The two exceptions that a user sees, which the command line turns into a message and an exit status; safe texts."""
 
 from __future__ import annotations
 
+import errno
+import os
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +14,9 @@ if TYPE_CHECKING:
 
 _PATTERN_WORDS: dict[str, str] = {}
 """Regular expression of a field -> what it allows, in words."""
+
+LONGEST_MESSAGE = 2000
+"""Characters of an error's message that are shown and recorded."""
 
 
 class ForgetBenchError(Exception):
@@ -47,3 +53,53 @@ def validation_message(error: ValidationError) -> str:
     """Join every field error of a pydantic validation into one line."""
     items = error.errors()
     return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {field_message(item)}" for item in items)
+
+
+def printable(text: str) -> str:
+    """A text of unknown origin, safe to print: control characters, terminal escapes and lone surrogates spelled out.
+
+    Line breaks, tabs and spaces of any width stay. Every output and record that contains such a text uses this.
+    """
+    return "".join(
+        sign
+        if sign in "\n\t" or sign.isprintable() or unicodedata.category(sign) == "Zs"
+        else sign.encode("unicode_escape").decode("ascii")
+        for sign in text
+    )
+
+
+def describe_error(error: BaseException) -> str:
+    """An error of code that is not ours, as one printable text: its type and its message, shortened if very long."""
+    if isinstance(error, SystemExit):
+        code = "" if error.code is None else printable(repr(error.code))
+        return f"SystemExit: the code called sys.exit({code}). Return or raise an error instead of ending the program"
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001 - a message that cannot be made must not hide the error
+        message = f"(its message cannot be shown: {type(broken).__name__})"
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]} …"
+    return printable(f"{type(error).__name__}: {message}" if message else type(error).__name__)
+
+
+def os_error_message(error: OSError) -> str:
+    """What an error of the file system means, and what to do, in one printable line."""
+    place = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+    reason = printable(error.strerror or "") or describe_error(error)
+    advice = _OS_ADVICE.get(error.errno or 0, _OTHER_ADVICE)
+    return f"{place}{reason}. {advice} Finished work is kept; the same command resumes."
+
+
+_OTHER_ADVICE = "Give another path, or set FORGETBENCH_HOME to another folder."
+_OS_ADVICE = {
+    errno.ENOSPC: "Free some space, or set FORGETBENCH_HOME to a folder on another disk.",
+    errno.EDQUOT: "Free some space, or set FORGETBENCH_HOME to a folder on another disk.",
+    errno.EACCES: "Change its permissions, give another path, or set FORGETBENCH_HOME to another folder.",
+    errno.EPERM: "Change its permissions, give another path, or set FORGETBENCH_HOME to another folder.",
+    errno.EROFS: "It cannot be written: give another path, or set FORGETBENCH_HOME to another folder.",
+    errno.EEXIST: "A file is where a folder is needed: move it, or set FORGETBENCH_HOME to another folder.",
+    errno.ENOTDIR: "A file is where a folder is needed: move it, or set FORGETBENCH_HOME to another folder.",
+    errno.EISDIR: "Give the path of a file.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), or use fewer --workers.",
+}
+"""Number of an error -> what to do."""

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import platformdirs
 
-from forgetbench.errors import ForgetBenchError
+from forgetbench.errors import ForgetBenchError, UsageError
 
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON document whose fields are defined elsewhere."""
@@ -44,9 +44,17 @@ def file_digest(path: Path) -> str:
 
 
 def home() -> Path:
-    """ForgetBench's folder: ``FORGETBENCH_HOME``, or a folder in the user's data folder."""
+    """ForgetBench's folder: ``FORGETBENCH_HOME``, or a folder in the user's data folder.
+
+    Raises:
+        UsageError: The user has no home folder.
+    """
     chosen = os.environ.get("FORGETBENCH_HOME")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("forgetbench"))
+    try:
+        folder = Path(chosen or platformdirs.user_data_dir("forgetbench")).expanduser()
+    except RuntimeError as error:  # no HOME, and a user id that the system does not know, as in some containers
+        raise UsageError("This user has no home folder. Set FORGETBENCH_HOME to a folder for results.") from error
+    return folder
 
 
 def write_atomically(path: Path, data: bytes) -> None:

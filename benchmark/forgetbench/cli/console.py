@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from forgetbench.errors import printable
+
 WIDTH = 240
 """Width of tables where standard output is no terminal."""
 
@@ -21,21 +23,20 @@ def console() -> Console:
 
 
 def print_text(text: str, *, end: str = "\n") -> None:
-    """Print text on standard output as it is."""
-    console().print(text, markup=False, end=end)
+    """Print text on standard output, with control characters spelled out."""
+    console().print(printable(text), markup=False, end=end)
 
 
 def print_error(message: str) -> None:
     """Print an error message on standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]forgetbench:[/] {escape(message)}")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"[bold red]forgetbench:[/] {escape(printable(message))}"
+    )
 
 
 def print_note(message: str) -> None:
     """Print a note on standard error, with control characters spelled out."""
-    plain = "".join(
-        sign if sign in "\n\t" or sign.isprintable() else sign.encode("unicode_escape").decode() for sign in message
-    )
-    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(plain))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(printable(message)))
 
 
 def print_json(value: object) -> None:
@@ -47,7 +48,7 @@ def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = (), caption: str = ""
 ) -> None:
     """Print a table on standard output; the columns with the numbers in ``right`` are right-aligned."""
-    table = Table(title=escape(title) or None, title_justify="left", caption=escape(caption) or None, box=None)
+    table = Table(title=_cell(title) or None, title_justify="left", caption=_cell(caption) or None, box=None)
     table.caption_justify = "left"
     table.title_style, table.pad_edge = "bold", False
     aligned = set(right)
@@ -56,11 +57,15 @@ def print_table(
             column, justify="right" if number in aligned else "left", no_wrap=number in aligned or number < 2
         )
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*map(_cell, row))
     output = console()
     if not output.is_terminal:
         output.width = WIDTH
     output.print(table)
+
+
+def _cell(text: str) -> str:
+    return escape(printable(text))
 
 
 def write_text(text: str, output: Path | None) -> None:
@@ -68,9 +73,9 @@ def write_text(text: str, output: Path | None) -> None:
     from forgetbench.store import write_atomically
 
     if output is None:
-        print_text(text, end="")
+        sys.stdout.write(text)
     else:
-        write_atomically(output, text.encode())
+        write_atomically(output, text.encode("utf-8", "backslashreplace"))
         print_note(f"written: {output}")
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from forgetbench.errors import printable
+
 Record = Mapping[str, object]
 """Column -> number, text, time, list of these, or None."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -189,4 +191,4 @@ def shown(value: object) -> str:
         return value.isoformat(timespec="seconds")
     if isinstance(value, list | tuple):
         return ", ".join(map(shown, value))
-    return value if isinstance(value, str) else json.dumps(value)
+    return printable(value) if isinstance(value, str) else json.dumps(value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,11 +36,22 @@ def load_model(spec: NetworkSpec, folder: Path, device: torch.device) -> nn.Modu
 
 
 def write_weights(folder: Path, network: nn.Module) -> None:
-    """Write a model's weights into an artifact's folder."""
+    """Write a model's weights into an artifact's folder.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
+    try:
+        save_file(state, folder / WEIGHTS)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder / WEIGHTS)) from error
 
 
 def read_meta(folder: Path) -> JsonObject:
