@@ -23,6 +23,8 @@ import importlib.util
 import inspect
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +32,8 @@ from typing import TYPE_CHECKING, Any
 
 from forgetbench.errors import UsageError
 from forgetbench.method_label import MethodFile, MethodLabel
+from forgetbench.methods._foreign_code import MethodCodeError, output_to_stderr, refused_errors, wrapped_errors
+from forgetbench.methods._imports import check_imports
 from forgetbench.methods._presets import preset_values
 from forgetbench.registry import Registry
 
@@ -121,16 +125,20 @@ def parse_method_file(text: str) -> Method:
         UsageError: See `load_method_file`; or a parameter is unknown, or a value is out of range.
     """
     file = MethodFile.parse(text)
-    return load_method_file(file.address).from_dict(_parse_values(file.class_name, file.values))
+    kind = load_method_file(file.address)
+    with refused_errors(f"Making {kind.__name__} of {file.path}"):
+        return kind.from_dict(_parse_values(file.class_name, file.values))
 
 
 def load_method_file(text: str) -> type[Method]:
     """The class that `file.py:Class` names; the class can be omitted if the file defines one method.
 
-    The file is imported from its place without a change of `sys.path`, so it cannot import its neighbors.
+    The file is imported from its place without a change of `sys.path`. It is recorded and submitted as one file, so it
+    must not import a neighbor: that code would be no part of the fingerprint, and missing where the file runs again.
 
     Raises:
-        UsageError: There is no such file or class, the file does not import, or the class is not a method.
+        UsageError: There is no such file or class, the file does not import or imports a neighbor, or the class is not
+            a method.
     """
     from forgetbench.methods.base import Method
 
@@ -173,14 +181,32 @@ def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is not a Python file: its name must end in .py.")
+    check_imports(path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look up their module
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with _own_arguments(path), output_to_stderr(), wrapped_errors():
+            spec.loader.exec_module(module)
+    except MethodCodeError as error:
         del sys.modules[name]
-        raise UsageError(f"{path} does not import: {type(error).__name__}: {error}") from error
+        guard = " Put what the file runs as a program below `if __name__ == '__main__':`."
+        ends = isinstance(error.__cause__, SystemExit)
+        raise UsageError(f"{path} does not import: {error}.{guard if ends else ''}") from error.__cause__
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
+
+
+@contextmanager
+def _own_arguments(path: Path) -> Iterator[None]:
+    """Hide our command line from a file that parses arguments when it is imported."""
+    arguments = sys.argv
+    sys.argv = [str(path)]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
 
 
 def _parse_values(method: str, text: str) -> dict[str, Scalar]:

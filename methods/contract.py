@@ -14,14 +14,20 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.methods._foreign_code import MethodCodeError, output_to_stderr, wrapped_errors
+from forgetbench.methods._global_state import restored_state
+from forgetbench.methods._result import check_result
 from forgetbench.methods.base import ForgetRequest, Method, TaskFacts
 from forgetbench.networks import NetworkSpec
 from forgetbench.options import OptionSpec, option_specs
 from forgetbench.training import Examples, Recipe, fit
 
 SIZE, CLASSES, ATTRIBUTES, BATCH = 8, 4, 3, 8
+CHANNELS = 3
+"""More than one, since the layouts of memory differ only then."""
 
 
 class CheckResult(NamedTuple):
@@ -99,9 +105,10 @@ def check_method(
 
 def _run(name: str, check: Callable[[], str]) -> CheckResult:
     try:
-        return CheckResult(name, True, check())
-    except Exception as error:  # noqa: BLE001 - an error of the method is a result
-        return CheckResult(name, False, f"{type(error).__name__}: {error}")
+        with output_to_stderr(), wrapped_errors():
+            return CheckResult(name, True, check())
+    except MethodCodeError as error:
+        return CheckResult(name, False, str(error))
 
 
 class ContractChecks:
@@ -131,12 +138,12 @@ class ContractChecks:
         """The network for classes or for attributes."""
         return NetworkSpec(
             name=self.network,
-            channels=1,
+            channels=CHANNELS,
             height=SIZE,
             width=SIZE,
             outputs=ATTRIBUTES if attributes else CLASSES,
-            mean=(0.5,),
-            std=(0.29,),
+            mean=(0.5,) * CHANNELS,
+            std=(0.29,) * CHANNELS,
             options=self.options,
         )
 
@@ -145,7 +152,7 @@ class ContractChecks:
         generator = torch.Generator().manual_seed(5)
 
         def examples(count: int, classes: tuple[int, int]) -> Examples:
-            images = torch.randint(0, 256, (count, 1, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+            images = torch.randint(0, 256, (count, CHANNELS, SIZE, SIZE), generator=generator, dtype=torch.uint8)
             labels = torch.randint(*classes, (count,), generator=generator)
             bright = torch.arange(SIZE) // (SIZE // CLASSES) == labels[:, None]  # two bright rows per class
             levels = bright * 60 + 30 * labels[:, None]  # and each class is brighter than the one before
@@ -218,9 +225,13 @@ class ContractChecks:
         before, modes = _state(model), _modes(model)
         data = (request.forget, request.retain, request.validation)
         copies = [(examples.images.clone(), examples.labels) for examples in data]
-        state = torch.random.get_rng_state()
-        unlearned = self.method().unlearn(model, request)
-        _require(bool((torch.random.get_rng_state() == state).all()), "torch's global random state was changed")
+        with _checked_layouts(), restored_state(request.seed) as state:
+            unlearned = self.method().unlearn(model, request)
+        _require(
+            not state.changed,
+            f"global state was changed: {', '.join(state.changed)}. Restore it, and draw random numbers from "
+            "request.generator().",
+        )
         _require(_same(before, _state(model)), "the given model was changed")
         _require(modes == _modes(model), "the mode or requires_grad of the given model was changed")
         _require(
@@ -228,6 +239,7 @@ class ContractChecks:
             "the gradients of the given model were changed",
         )
         _require(unlearned is not model, "the given model was returned instead of a copy")
+        check_result(unlearned, self.original(request))
         _equivalent(before, _state(unlearned))
         _require(not unlearned.training, "the returned network is in train mode: end with .eval()")
         for examples, (images, labels) in zip(data, copies, strict=True):
@@ -261,16 +273,11 @@ class ContractChecks:
             else UnreadableExamples(getattr(request, name), name)
             for name in ("forget", "retain", "validation")
         }
-        self.method().unlearn(
-            model,
-            ForgetRequest(
-                **parts,
-                seed=request.seed,
-                recipe=request.recipe,
-                new_network=request.new_network,
-                step=request.step,
-            ),
+        limited = ForgetRequest(
+            **parts, seed=request.seed, recipe=request.recipe, new_network=request.new_network, step=request.step
         )
+        with restored_state(request.seed):
+            self.method().unlearn(model, limited)
         return ""
 
     def one_example(self) -> str:
@@ -305,7 +312,39 @@ class ContractChecks:
         return ""
 
     def _unlearned(self, request: ForgetRequest) -> nn.Module:
-        return self.method().unlearn(self.original(request), request)
+        original = self.original(request)
+        with _checked_layouts(), restored_state(request.seed):
+            return check_result(self.method().unlearn(original, request), self.original(request))
+
+
+@contextmanager
+def _checked_layouts() -> Iterator[None]:
+    """Raise an error at a step of a fused optimizer whose parameter and gradient differ in their memory layout.
+
+    On a CPU such a step silently changes the wrong values.
+    """
+
+    def check(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"] if group.get("fused") else ():
+                gradient = parameter.grad
+                if gradient is not None and _strides(gradient) != _strides(parameter):
+                    raise ForgetBenchError(
+                        f"a fused {type(optimizer).__name__} took a step on a parameter {tuple(parameter.shape)} whose "
+                        f"gradient has another memory layout: strides {gradient.stride()} instead of "
+                        f"{parameter.stride()}. Give both the same layout, as with gradient.contiguous()."
+                    )
+
+    handle = register_optimizer_step_pre_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _strides(tensor: Tensor) -> list[int]:
+    """The strides of the dimensions that have more than one entry."""
+    return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
 
 
 def _require(condition: bool, message: str) -> None:

@@ -283,3 +283,54 @@ def test_applies_to_networks_built_like_a_named_one() -> None:
     assert "not to timm/resnet34" in gs_lora.applies_to(TaskFacts(network="timm/resnet34", like="resnet18", **facts))
     assert "layers=all" in msg.applies_to(TaskFacts(network="timm/deit_tiny", like="vit", **facts))
     assert msg.applies_to(TaskFacts(network="timm/resnet34", like="resnet18", **facts)) is None
+
+
+def test_check_method_finds_a_gradient_of_another_layout():
+    @dataclass(frozen=True, kw_only=True)
+    class Strided(methods.get("none")):
+        def unlearn(self, model, request):
+            copy = super().unlearn(model, request)
+            weight = next(part for part in copy.parameters() if part.ndim == 4)
+            optimizer = torch.optim.Adam([weight], fused=True)
+            weight.grad = torch.ones_like(weight).contiguous(memory_format=torch.channels_last)
+            optimizer.step()
+            return copy
+
+    failed = {result.name: result.message for result in check_method(Strided, network="cnn") if not result.ok}
+    assert "a fused Adam took a step" in failed["the result is equivalent and the given network unchanged"]
+    assert "gradient.contiguous()" in failed["the result is equivalent and the given network unchanged"]
+
+
+def test_check_method_finds_changed_global_state():
+    @dataclass(frozen=True, kw_only=True)
+    class Leaky(methods.get("none")):
+        def unlearn(self, model, request):
+            torch.set_grad_enabled(False)
+            torch.manual_seed(2)
+            return super().unlearn(model, request)
+
+    failed = {result.name: result.message for result in check_method(Leaky, network="mlp") if not result.ok}
+    [message] = failed.values()
+    assert "global state was changed: gradients switched off" in message
+    assert "torch's random state" in message
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("deed", "words"),
+    [
+        (lambda _: None, "unlearn returned None"),
+        (lambda model: model.state_dict(), "a state dict"),
+        (torch.nn.DataParallel, "wrapped in DataParallel"),
+        (lambda model: model.double(), "float64 instead of torch.float32"),
+    ],
+)
+def test_check_method_finds_a_wrong_result(deed, words):
+    @dataclass(frozen=True, kw_only=True)
+    class Wrong(methods.get("none")):
+        def unlearn(self, model, request):
+            return deed(super().unlearn(model, request))
+
+    failed = {result.name: result.message for result in check_method(Wrong, network="mlp") if not result.ok}
+    assert words in failed["the result is equivalent and the given network unchanged"]
+    assert words in failed["one forget example"]

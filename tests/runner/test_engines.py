@@ -8,18 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.jobs import work
 
 from forgetbench.datasets.problems import ImageSetError, Problem
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.runner.engines import LocalEngine, ProcessesEngine, make_engine
+from forgetbench.methods._result import ResultError
+from forgetbench.runner.config import RunConfig, pick_device
+from forgetbench.runner.engines import LocalEngine, ProcessesEngine, TimeLimit, make_engine
 from forgetbench.tasks.task import read_task
 from forgetbench.training.loop import DivergedError
 
 ROOT = Path(__file__).parents[2]
-MORE = (DivergedError, ImageSetError)
+MORE = (DivergedError, ImageSetError, ResultError)
 """Errors of other modules than forgetbench.errors, imported so that they are known."""
 
 
@@ -60,9 +65,96 @@ def test_engine_errors_are_all_listed() -> None:
     assert {*found, "ForgetBenchError"} == names
 
 
-def test_engine_killed_worker_is_explained() -> None:
-    with ProcessesEngine(1) as executor, pytest.raises(ForgetBenchError, match="finished jobs are not repeated"):
-        executor.map(os._exit, [3], lambda *_: None)
+@pytest.mark.parametrize(
+    ("function", "job", "message"),
+    [
+        (os._exit, 3, r"the code ended the process with status 3, as os\._exit does\. Correct or omit the method"),
+        (os._exit, 0, "the code ended the process with status 0"),
+        (signal.raise_signal, signal.SIGSEGV, r"it crashed \(SIGSEGV\), in the method's code or in a library"),
+        (signal.raise_signal, signal.SIGKILL, "most often because memory ran out.* with --workers 1"),
+    ],
+)
+def test_engine_dead_worker_names_job_and_cause(function: Callable[[int], None], job: int, message: str) -> None:
+    with ProcessesEngine(1) as executor, pytest.raises(ForgetBenchError, match=message) as caught:
+        executor.map(function, [job], lambda *_: None)
+    assert "in the job '1 of 1'" in str(caught.value)
+    assert "inished jobs are not repeated" in str(caught.value)
+
+
+def test_engine_finishes_running_jobs_after_a_death() -> None:
+    done: list[int] = []
+    with ProcessesEngine(2) as executor, pytest.raises(ForgetBenchError, match="in the job '2 of 4'"):
+        executor.map(work, ["sleep", "exit", "quick", "quick"], lambda number, _: done.append(number))
+    assert done == [0]  # it ran beside the one that died; the others never started
+
+
+@pytest.mark.parametrize("engine", [LocalEngine(), ProcessesEngine(1)])
+def test_engine_time_limit_replaces_results(engine: LocalEngine | ProcessesEngine) -> None:
+    limit = TimeLimit[str, str](1.5, lambda job: "late" if job == "endless" else None)
+    with engine:
+        assert engine.map(work, ["quick", "endless", "quick"], lambda *_: None, limit) == ["quick", "late", "quick"]
+
+
+def test_engine_time_limit_of_a_job_without_one() -> None:
+    limit = TimeLimit[str, str](0.01, lambda _: None)
+    with LocalEngine() as engine:
+        assert engine.map(work, ["sleep"], lambda *_: None, limit) == ["sleep"]
+
+
+@pytest.mark.parametrize("engine", [LocalEngine(), ProcessesEngine(1)])
+def test_engine_output_of_jobs_goes_to_stderr(
+    engine: LocalEngine | ProcessesEngine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with engine:
+        engine.map(work, ["print"], lambda *_: None)
+    output = capfd.readouterr()
+    assert output.out == ""
+    for words in ("from Python", "from the process", "from a child"):
+        assert words in output.err
+
+
+def test_engine_interrupted_ends_its_workers(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "from forgetbench.runner.engines import ProcessesEngine\n"
+        "import time\n"
+        "if __name__ == '__main__':\n"
+        "    with ProcessesEngine(2) as engine:\n"
+        "        engine.map(abs, [1, 2], lambda *_: None)\n"
+        "        print(*(worker.process.pid for worker in engine._pool), flush=True)\n"
+        "        engine.map(time.sleep, [60, 60], lambda *_: None)\n"
+    )
+    words = [sys.executable, str(script)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    workers = [int(word) for word in process.stdout.readline().split()]
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert errors.count("Traceback") == 1  # the parent's, whose caller says what was interrupted
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"workers": 0}, "The number of worker processes is 0. Give --workers 1 or more"),
+        ({"workers": -1}, "The number of worker processes is -1"),
+        ({"time_limit": 0.0}, "The time limit is 0 seconds. Give more than 0"),
+        ({"time_limit": float("nan")}, "The time limit is nan seconds"),
+    ],
+)
+def test_run_config_numbers_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        RunConfig(**values)
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "meta", "cud", "cuda:99"])
+def test_pick_device_others_are_refused(device: str) -> None:
+    with pytest.raises(UsageError, match=rf"Device '{device}' is not (supported|available)"):
+        pick_device(device)
 
 
 def test_make_engine_by_name() -> None:
@@ -79,7 +171,7 @@ def test_engine_workers_end_with_their_parent(tmp_path: Path) -> None:
         "if __name__ == '__main__':\n"
         "    with ProcessesEngine(1) as executor:\n"
         "        [result] = executor.map(abs, [-1], lambda *_: None)\n"
-        "        print(next(iter(executor._pool._processes)), flush=True)\n"
+        "        print(executor._pool[0].process.pid, flush=True)\n"
         "        import time; time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)

@@ -113,27 +113,57 @@ class MethodReport:
         return f"<table><caption>{html.escape(self.method)}</caption>{head}{rows}</table>"
 
 
-def check_method(method: str | type[Method] | Method, *, networks: Sequence[str] = CHECK_NETWORKS) -> MethodReport:
+def check_method(
+    method: str | type[Method] | Method, *, networks: Sequence[str] = CHECK_NETWORKS, isolated: bool = False
+) -> MethodReport:
     """Check a method against the contract that every method fulfills, on tiny random images (seconds).
 
     Args:
         method: A class, an instance, a name, or ``"my_method.py:MyMethod"``. Only the class is checked.
         networks: Names of the networks to check on.
+        isolated: Run the checks in a process of their own, so that a method that crashes does not end this one.
 
     Returns:
         All results; ``report.ok`` tells whether the method passed.
 
     Raises:
         UsageError: The method or a network is unknown, or the source of the class cannot be found.
+        ForgetBenchError: The method ended the process of its checks.
 
     Example:
         >>> check_method("finetune", networks=["mlp"]).ok
         True
     """
+    job = _CheckJob(method_text(method, home()), tuple(networks))
+    if not isolated:
+        return _run_checks(job)
+    from forgetbench.runner.engines import ProcessesEngine
+
+    with ProcessesEngine(1) as engine:
+        [report] = engine.map(_run_checks, [job], lambda *_: None)
+    return report
+
+
+@dataclass(frozen=True)
+class _CheckJob:
+    """The checks of one method."""
+
+    method: str
+    """Its name, or ``file.py:Class``."""
+    networks: tuple[str, ...]
+    """Names of the networks to check on."""
+
+    @property
+    def title(self) -> str:
+        """What a message about a dead process calls it."""
+        return f"check of {self.method}"
+
+
+def _run_checks(job: _CheckJob) -> MethodReport:
     from forgetbench.methods.contract import check_method as run_checks
 
-    cls = _class_of(method_text(method, home()))
-    checks = (MethodCheck(network, *result) for network in networks for result in run_checks(cls, network=network))
+    cls = _class_of(job.method)
+    checks = (MethodCheck(network, *result) for network in job.networks for result in run_checks(cls, network=network))
     return MethodReport(cls.card.name, tuple(checks))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,6 +34,8 @@ class RunOptions:
     """Run jobs in parallel processes, or one after another in this process; auto uses processes on a CPU."""
     workers: int | None = None
     """Number of worker processes (default: one per core)."""
+    time_limit: str | None = None
+    """Longest time for one job of a method, such as 90s, 30m or 1h30m (default: none). A row that exceeds it fails."""
 
     def config(
         self, *, keep_models: bool = False, measure_relearning: bool = False, skip_oracles: bool = False
@@ -45,6 +48,7 @@ class RunOptions:
             device=self.device,
             engine=self.engine,
             workers=self.workers,
+            time_limit=None if self.time_limit is None else parse_duration(self.time_limit),
             keep_models=keep_models,
             measure_relearning=measure_relearning,
             skip_oracles=skip_oracles,
@@ -97,6 +101,20 @@ class ServerOptions:
                 f"FORGETBENCH_{name}: {field_message(item)}" for name, item in zip(names, error.errors(), strict=True)
             )
             raise UsageError(f"{problems}. Set or unset the variable; see docs/run-a-leaderboard.md.") from None
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as 90s, 30m, 1h30m, 2d or 45 (seconds).
+
+    Raises:
+        UsageError: The text is no duration.
+    """
+    from forgetbench.errors import UsageError
+
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
+    if match is None or not any(match.groups()):
+        raise UsageError(f"--time-limit: {text!r} is not a duration. Write it as 90s, 30m, 2h or 1h30m.")
+    return sum(float(part or 0) * unit for part, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True))
 
 
 RUN = RunOptions()

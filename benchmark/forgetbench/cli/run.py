@@ -233,7 +233,7 @@ def check_method(method: str, *, network: list[str] | None = None) -> int:
     from forgetbench.api.methods import CHECK_NETWORKS
     from forgetbench.api.methods import check_method as check
 
-    report = check(method, networks=network or CHECK_NETWORKS)
+    report = check(method, networks=network or CHECK_NETWORKS, isolated=True)
     rows = [(each.network, each.name, "ok" if each.ok else "FAIL", each.message) for each in report.checks]
     print_table(report.method, ("network", "check", "", "details"), rows)
     return 0 if report.ok else 1

@@ -25,7 +25,7 @@ def environment(device: str = "cpu") -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    if device != "cpu":
+    if device.startswith("cuda"):
         import torch
 
         found["gpu"] = torch.cuda.get_device_name(device)

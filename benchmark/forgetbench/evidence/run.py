@@ -20,6 +20,8 @@ from forgetbench.store import write_atomically
 
 MANIFEST = "manifest.json"
 SCHEMA: Literal[1] = 1
+CHANGED_STATE = "changed global state"
+"""The note of a model whose method changed global state of the process; it was restored afterwards."""
 
 Status = Literal["ok", "failed", "diverged", "not-applicable"]
 Hash = Annotated[

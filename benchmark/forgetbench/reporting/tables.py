@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from forgetbench.evidence.reference import ReferenceManifest
-from forgetbench.evidence.run import ModelRecord
+from forgetbench.evidence.run import CHANGED_STATE, ModelRecord
 from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.reporting.table_writer import Record, Table
 from forgetbench.scoring.scorecards import BoardRow, Scorecard, Value
@@ -146,7 +146,21 @@ def _notes(ranked: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
     else:
         unranked = [(row.name, row.reason) for row in ranked.board.rows if row.rank is None]
     notes += [f"{name}: {reason}." for name, reason in unranked]
-    return tuple(notes) + _notes_on_originals(ranked) + _notes_on_relearning(ranked)
+    return tuple(notes) + _notes_on_originals(ranked) + _notes_on_relearning(ranked) + _notes_on_state(ranked)
+
+
+def _notes_on_state(ranked: RankedRuns) -> tuple[str, ...]:
+    """The methods that changed global state of the process."""
+    notes = []
+    for card, manifest in zip(ranked.scorecards, ranked.manifests, strict=True):
+        models = manifest.models if manifest else ()
+        changes = {str(model.notes[CHANGED_STATE]) for model in models if CHANGED_STATE in model.notes}
+        if changes:
+            notes.append(
+                f"{card.name}: {CHANGED_STATE} ({', '.join(sorted(changes))}), which was restored after each job. "
+                "`forgetbench check-method` tests this."
+            )
+    return tuple(notes)
 
 
 def _notes_on_originals(ranked: RankedRuns) -> tuple[str, ...]:

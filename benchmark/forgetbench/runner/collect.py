@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from forgetbench.errors import UsageError
+from pydantic import ValidationError
+
+from forgetbench.errors import UsageError, printable, validation_message
 from forgetbench.evidence.arrays import read_arrays
 from forgetbench.evidence.environment import environment
 from forgetbench.evidence.reference import PACK, AuditVerdict, ReferenceBundle, read_pack, with_verdict, write_pack
@@ -182,7 +184,7 @@ def write_run(
         originals=tuple(record for record in records if isinstance(record, OriginalRecord)),
         steps=steps,
         cost=cost,
-        environment=environment(device),
+        environment={**environment(device), "precision": facts.precision},
         command=info.command,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
@@ -283,6 +285,21 @@ def method_record(spec: MethodSpec) -> MethodRecord:
         link=card.link or None,
         bibtex=card.bibtex or None,
     )
+
+
+def check_records(specs: Iterable[MethodSpec]) -> None:
+    """Check before anything is trained that the manifest can hold what it says of methods.
+
+    Raises:
+        UsageError: A name, title or source is too long or has another form; the message names the method.
+    """
+    for spec in specs:
+        try:
+            method_record(spec)
+        except ValidationError as error:
+            raise UsageError(
+                f"Method {printable(spec.label)} cannot be recorded: {validation_message(error)}."
+            ) from error
 
 
 def repeat_command(task: Task, spec: MethodSpec, root: Path | None) -> str:

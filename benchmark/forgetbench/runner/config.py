@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -57,6 +58,9 @@ class RunConfig:
     """``processes``, ``local`` or ``auto``."""
     workers: int | None = None
     """Number of worker processes; None is one per core."""
+    time_limit: float | None = None
+    """Longest time in seconds for one job of a method: unlearning from one model, or training one of its originals. The
+    row of a method that takes longer has failed. None: no limit."""
     keep_models: bool = False
     """Keep the weights of unlearned models in the store."""
     skip_oracles: bool = False
@@ -65,6 +69,17 @@ class RunConfig:
     """On erase boards, measure how fast the forget set is learned again; keeps the models for it."""
     home: Path = field(default_factory=home)
     """Folder of the store, reference bundles and runs."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            UsageError: A number is out of range.
+        """
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"The number of worker processes is {self.workers}. Give --workers 1 or more, or omit it.")
+        if self.time_limit is not None and not 0 < self.time_limit < math.inf:
+            raise UsageError(f"The time limit is {self.time_limit:g} seconds. Give more than 0, or omit --time-limit.")
 
     @property
     def store(self) -> Store:
@@ -98,7 +113,7 @@ def pick_device(name: str) -> str:
     """The torch device of a name; ``auto`` is the GPU if there is one.
 
     Raises:
-        UsageError: The device is not available.
+        UsageError: The device is not supported, or not available.
     """
     if name == "cpu":
         return name
@@ -106,6 +121,8 @@ def pick_device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] != "cuda":
+        raise UsageError(f"Device {name!r} is not supported. Use --device cpu, cuda or cuda:NUMBER.")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -70,12 +70,17 @@ class TaskData:
 
     @cached_property
     def device(self) -> torch.device:
-        """The torch device. On a CPU every job uses one thread, whatever the engine, so that bits repeat."""
+        """The torch device. On a CPU every job uses one thread, whatever the engine, so that bits repeat.
+
+        On a GPU, float32 is that of IEEE 754 in matrix products and in convolutions: TF32 has 10 bits of mantissa.
+        """
         import torch
 
         device = torch.device(self.env.device)
         if device.type == "cpu":
             torch.set_num_threads(1)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
         return device
 
     @cached_property
@@ -185,9 +190,14 @@ class TaskData:
         return self._parts[key]
 
     @property
-    def precision(self) -> Literal["float32", "bfloat16"]:
-        """The precision of matrix products in training, unlearning and prediction."""
-        return "bfloat16" if self.task.recipe.mixed_precision and self.device.type == "cuda" else "float32"
+    def precision(self) -> str:
+        """The precision of matrix products and convolutions in training and unlearning; predictions have float32.
+
+        On a GPU it says that float32 is IEEE's, since results of other versions of this package may be in TF32.
+        """
+        if self.device.type != "cuda":
+            return "float32"
+        return "bfloat16, float32 (IEEE)" if self.task.recipe.mixed_precision else "float32 (IEEE)"
 
     @property
     def attributes(self) -> bool:

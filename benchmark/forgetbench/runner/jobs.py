@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from forgetbench.evidence.arrays import Logits, read_arrays, stack
 from forgetbench.runner.artifacts import PREDICTIONS, require_artifact
 from forgetbench.runner.config import NullProgress, ProgressCallback, RunConfig
 from forgetbench.runner.data import ExecutionEnv
-from forgetbench.runner.engines import Engine
+from forgetbench.runner.engines import Engine, TimeLimit
 from forgetbench.runner.keys import Role
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.tasks.task import Task
@@ -59,7 +59,8 @@ class TrainJob(Job):
     @property
     def title(self) -> str:
         """What progress shows."""
-        return f"{self.role} {self.seed}" + (f", draw {self.draw}" if self.draw else "")
+        trainer = f" of {self.trainer.label}" if self.trainer else ""
+        return f"{self.role} {self.seed}{trainer}" + (f", draw {self.draw}" if self.draw else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ class UnlearnJob(Job):
     @property
     def title(self) -> str:
         """What progress shows."""
-        return f"{self.method.label}, seed {self.seed}"
+        return f"{self.method.label}, seed {self.seed}" + (f", draw {self.draw}" if self.draw else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +155,8 @@ class PreparedTask:
     """Draw -> subset -> SHA-256 of its row numbers."""
     image_set: dict[str, str]
     """Name, title, license, homepage and SHA-256 of the image set."""
+    precision: str
+    """The precision of matrix products and convolutions."""
     notices: tuple[str, ...] = ()
     """What a reader of the results should know, such as files of the image set that were ignored."""
     from_cache: bool = True
@@ -291,7 +294,11 @@ class JobRunner:
             self.computed += not result.from_cache
             self.progress.done(jobs[number].title, from_cache=result.from_cache)
 
-        return self._engine.map(function, jobs, on_done)
+        seconds = self.config.time_limit
+        limit: TimeLimit[Any, Any] | None = None
+        if seconds is not None:
+            limit = TimeLimit(seconds, lambda job: interrupted(job, seconds))
+        return self._engine.map(function, jobs, on_done, limit)
 
     def originals(self, trainer: MethodSpec | None = None) -> list[TrainJob]:
         """The jobs of the originals, by seed: the task's, or those that a method trains for itself."""
@@ -330,6 +337,19 @@ class JobRunner:
         places = self.places()
         repeated = [*models] * (len(places) // len(models))
         return self.population([model.predictions[draw] for model, (draw, _) in zip(repeated, places, strict=True)])
+
+
+def interrupted(job: Job, seconds: float) -> MethodFailure | FlopCount | None:
+    """The result of a job that ran into the time limit; None for jobs that run no method and have no limit."""
+    reason = f"stopped at the time limit of {seconds:g} s for one job (--time-limit)"
+    match job:
+        case UnlearnJob():
+            return MethodFailure(status="failed", reason=reason)
+        case TrainJob(trainer=MethodSpec()):
+            return MethodFailure(status="failed", reason=f"training its own original: {reason}")
+        case CountUnlearningJob() | CountTrainingJob(trainer=MethodSpec()):
+            return FlopCount(flops=None, reason=reason)
+    return None
 
 
 def trained(outcomes: Iterable[TrainOutcome]) -> list[TrainedModel]:

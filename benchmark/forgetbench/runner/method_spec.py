@@ -11,14 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from forgetbench.errors import UsageError
+from forgetbench.errors import UsageError, printable
 from forgetbench.fingerprints import method_fingerprint
 from forgetbench.method_label import MethodFile, MethodLabel
 from forgetbench.methods import load_method_file, methods, parse_method, parse_method_file
+from forgetbench.methods._foreign_code import refused_errors
 from forgetbench.methods._presets import find_preset
 from forgetbench.store import JsonObject, digest
 
 if TYPE_CHECKING:  # importing it takes torch, which is not needed to submit a finished run
+    from forgetbench.methods._card import TaskFacts
     from forgetbench.methods.base import Method
     from forgetbench.options import Scalar
     from forgetbench.tasks.task import Setting
@@ -64,7 +66,8 @@ class MethodSpec:
             UsageError: Its file is gone, or has changed so that it no longer takes these hyper-parameters.
         """
         kind = load_method_file(self.file) if self.file else methods.get(self.name)
-        return kind.from_dict(self.parameters)
+        with refused_errors(f"Making {self._place}"):
+            return kind.from_dict(self.parameters)
 
     @property
     def kind(self) -> type[Method]:
@@ -85,7 +88,20 @@ class MethodSpec:
     @property
     def trains_originals(self) -> bool:
         """Whether the method's originals are trained with a loss of its own."""
-        return self.method.training_loss is not None
+        method = self.method
+        with refused_errors(f"`training_loss` of {self._place}"):
+            return method.training_loss is not None
+
+    def refusal(self, facts: TaskFacts) -> str:
+        """Why the method does not apply to a task; "" if it applies."""
+        method = self.method
+        with refused_errors(f"`applies_to` of {self._place}"):
+            return printable(str(method.applies_to(facts) or ""))
+
+    @property
+    def _place(self) -> str:
+        """Where the method comes from, for messages."""
+        return f"{self.name} in {self.file}" if self.file else self.name
 
     @property
     def source(self) -> str | None:
@@ -105,7 +121,9 @@ class MethodSpec:
 
     def training_identity(self) -> JsonObject:
         """What shapes the originals that the method trains for itself: without what only its unlearning reads."""
-        parameters = self.method.training_parameters()
+        method = self.method
+        with refused_errors(f"`training_parameters` of {self._place}"):
+            parameters = method.training_parameters()
         return {"name": self.name, "parameters": dict(parameters), "fingerprint": self.fingerprint}
 
     def with_parameters(self, values: Mapping[str, Scalar]) -> Self:

@@ -18,6 +18,7 @@ from forgetbench.runner.collect import (
     RunInfo,
     RunOutcome,
     TrainedPopulations,
+    check_records,
     method_record,
     repeat_command,
     write_reference,
@@ -84,6 +85,8 @@ def run(
             "--measure-relearning compares with oracles, which --skip-oracles does not train. Omit one of the two."
         )
     rows = [methods(task) for task in tasks]  # all names are checked before anything is trained
+    for specs in rows:
+        check_records(specs)
     with config.open_engine() as engine:
         return [
             _TaskRunner(JobRunner(task, config, engine, progress), specs).run()

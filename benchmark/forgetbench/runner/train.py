@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from forgetbench.errors import ForgetBenchError
+from forgetbench.errors import ForgetBenchError, describe_error, printable
 from forgetbench.evidence.arrays import write_arrays
 from forgetbench.methods._card import TaskFacts
+from forgetbench.methods._foreign_code import MethodCodeError, wrapped_errors
+from forgetbench.methods._global_state import restored_state
 from forgetbench.runner.artifacts import (
     LABELS,
     PREDICTIONS,
@@ -35,6 +38,9 @@ from forgetbench.runner.jobs import (
 from forgetbench.runner.keys import Role
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.store import file_digest
+
+if TYPE_CHECKING:
+    from forgetbench.training import LossFunction
 
 STREAM_OF_ROLE: dict[Role, str] = {
     "original": "original",
@@ -65,7 +71,7 @@ def prepare_task(job: PrepareJob) -> PreparedTask:
         attributes=data.attributes,
         outputs=len(data.partition.train.classes),
     )
-    reasons = {spec.key: spec.method.applies_to(facts) for spec in job.methods}
+    reasons = {spec.key: spec.refusal(facts) for spec in job.methods}
     return PreparedTask(
         labels=tuple(labels),
         refusals={key: reason for key, reason in reasons.items() if reason},
@@ -84,6 +90,7 @@ def prepare_task(job: PrepareJob) -> PreparedTask:
             "sha256": data.partition.sha256,
         },
         notices=(*data.partition.notes, *filter(None, [start_notice(data.network_spec)])),
+        precision=data.precision,
     )
 
 
@@ -97,7 +104,7 @@ def train_model(job: TrainJob) -> TrainOutcome:
     if folder is None:
         try:
             folder = context.store.write(key, lambda folder: _train(context, job, folder))
-        except Exception as error:
+        except MethodCodeError as error:
             if job.trainer is None:
                 raise
             return method_failure(job.trainer.name, error, "training its own original: ")
@@ -178,18 +185,19 @@ def cached_flops(context: TaskContext, facts: Mapping[str, Any], measure: Callab
         try:
             flops = measure()
         except Exception as error:  # noqa: BLE001 - see above
-            return FlopCount(flops=None, reason=f"{type(error).__name__}: {error}")
+            return FlopCount(flops=None, reason=describe_error(error))
         folder = context.store.write(key, lambda place: write_meta(place, {"flops": flops}))
     return FlopCount(flops=read_meta(folder)["flops"])
 
 
-def method_failure(method: str, error: Exception, where: str = "") -> MethodFailure:
-    """The state of a row whose method raised; the reason names the method."""
+def method_failure(method: str, error: MethodCodeError, where: str = "") -> MethodFailure:
+    """The state of a row whose method raised; the reason names the method if its loss diverged."""
     from forgetbench.training import DivergedError
 
-    if not isinstance(error, DivergedError):
-        return MethodFailure(status="failed", reason=f"{where}{type(error).__name__}: {error}")
-    reason = str(error)
+    cause = error.__cause__
+    reason = printable(str(cause)) if isinstance(cause, ForgetBenchError) else str(error)
+    if not isinstance(cause, DivergedError):
+        return MethodFailure(status="failed", reason=where + reason)
     named = reason if reason.startswith(method) else f"{method}: {reason}"
     return MethodFailure(status="diverged", reason=where + named)
 
@@ -204,12 +212,24 @@ def _train(context: TaskContext, job: TrainJob, folder: Path) -> None:
         rows = rows.take(data.split(job.draw).retain)
         indices = (job.draw, job.seed)
     network = data.network_spec.build(job.task.stream(f"{stream}-init", *indices)).to(data.device)
-    loss = job.trainer.method.training_loss if job.trainer else None
-    start = context.clock()
-    fit(network, rows, job.task.recipe, job.task.stream(f"{stream}-order", *indices), loss=loss)
-    seconds = context.clock() - start
+    seed = job.task.stream(f"{stream}-order", *indices)
+    context.warm_up()
+    with _trainer_code(job.trainer, seed) as loss:
+        start = context.clock()
+        fit(network, rows, job.task.recipe, seed, loss=loss)
+        seconds = context.clock() - start
     write_weights(folder, network)
     write_meta(folder, {"seconds": seconds, "weights": file_digest(folder / WEIGHTS)})
+
+
+@contextmanager
+def _trainer_code(trainer: MethodSpec | None, seed: int) -> Iterator[LossFunction | None]:
+    """The loss of a method that trains its own originals, guarded like its unlearning; None for the ordinary loss."""
+    if trainer is None:
+        yield None
+        return
+    with restored_state(seed), wrapped_errors():
+        yield trainer.method.training_loss
 
 
 def _count_training(context: TaskContext, trainer: MethodSpec | None) -> float:
@@ -220,8 +240,7 @@ def _count_training(context: TaskContext, trainer: MethodSpec | None) -> float:
     one_epoch = recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0.0})
     everything = data.examples("train", 0)
     models = [everything] if trainer else [everything.take(split.retain) for split in data.steps(0)]
-    loss = trainer.method.training_loss if trainer else None
-    with count_flops() as counted:
+    with count_flops() as counted, _trainer_code(trainer, 0) as loss:
         for rows in models:
             fit(data.network_spec.build(0).to(data.device), rows, one_epoch, 0, loss=loss)
     return float(counted.total) * recipe.epochs / len(models)

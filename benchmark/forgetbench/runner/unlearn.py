@@ -7,17 +7,21 @@ an artifact of its own, addressed by all steps before it, so an interrupted run 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from forgetbench.errors import ForgetBenchError
+from forgetbench.errors import printable
 from forgetbench.evidence.arrays import write_arrays
-from forgetbench.evidence.run import describe
+from forgetbench.evidence.run import CHANGED_STATE, describe
+from forgetbench.methods._foreign_code import MethodCodeError, wrapped_errors
+from forgetbench.methods._global_state import restored_state
 from forgetbench.methods.base import ForgetRequest, Method
 from forgetbench.runner.artifacts import (
     PREDICTIONS,
@@ -57,7 +61,7 @@ class StreamStep:
 def unlearn(job: UnlearnJob) -> UnlearnOutcome:
     """Let a method unlearn from one original, and record the predictions after each request.
 
-    An error that the method raises becomes the state of its row.
+    What the method raises becomes the state of its row; an error of the machine, such as a full disk, is raised.
     """
     context, method = load_context(job.task, job.env), job.method.method
     requests = len(context.data.steps(job.draw))
@@ -77,7 +81,7 @@ def unlearn(job: UnlearnJob) -> UnlearnOutcome:
         where = f"request {number + 1} of {requests}: " if requests > 1 else ""
         try:
             from_cache &= not _make_step(context, method, step, key)
-        except Exception as error:  # noqa: BLE001 - a foreign method may raise anything; the row says what it was
+        except MethodCodeError as error:
             return method_failure(job.method.name, error, where)
         step_keys.append(context.store.key(key))
     return UnlearnedModel(key=step_keys[-1], steps=tuple(step_keys[:-1]), from_cache=from_cache)
@@ -88,13 +92,17 @@ def count_unlearning(job: CountUnlearningJob) -> FlopCount:
     context, method = load_context(job.task, job.env), job.method.method
 
     def measure() -> float:
+        from forgetbench.methods._result import check_result
         from forgetbench.training import count_flops
 
-        model = context.load_model(require_artifact(context.store, job.original))
+        folder = require_artifact(context.store, job.original)
+        model, original = context.load_model(folder), context.load_model(folder)
         requests = len(context.data.steps(0))
         with _capture_warnings(), count_flops() as counted:
             for step in range(requests):
-                model = method.unlearn(model, make_request(context, 0, 0, step))
+                request = make_request(context, 0, 0, step)
+                with restored_state(request.seed), wrapped_errors():
+                    model = check_result(method.unlearn(model, request), original)
         return float(counted.total) / requests
 
     return cached_flops(context, {"method": job.method.identity()}, measure)
@@ -135,40 +143,50 @@ def _make_step(context: TaskContext, method: Method, step: StreamStep, key: Cach
 
 
 def _unlearn(context: TaskContext, method: Method, step: StreamStep, folder: Path) -> None:
-    import torch
-
+    from forgetbench.methods._result import check_result
     from forgetbench.training import DivergedError
 
-    device = context.data.device
     model = context.load_model(step.source)
     request = make_request(context, step.draw, step.seed, step.step)
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(device)
-    with _capture_warnings() as warnings:
+    context.warm_up()
+    with _capture_warnings() as warnings, restored_state(request.seed) as state, wrapped_errors():
+        context.reset_peak_memory()
         start = context.clock()
-        model = method.unlearn(model, request)
+        result = method.unlearn(model, request)
         seconds = context.clock() - start
-    if warnings:
-        request.log("warning", "; ".join(warnings))
+        peak_memory = context.peak_memory()
     original = context.load_model(step.original)
-    if not step.last and set(model.state_dict()) != set(original.state_dict()):
-        raise ForgetBenchError("The next request needs a network with exactly the parameters of the original's.")
+    with wrapped_errors():
+        model = check_result(result, original)
+        arrays = context.predict(model, step.draw, features=step.last)
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise DivergedError("the predictions of the unlearned model are NaN or infinite")
     if step.keep:
         write_weights(folder, model)
-    arrays = context.predict(model, step.draw, features=step.last)
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise DivergedError("the predictions of the unlearned model are NaN or infinite")
     write_arrays(folder / PREDICTIONS, arrays)
     meta = {
         "seconds": seconds,
-        "peak_memory": torch.cuda.max_memory_allocated(device) if on_gpu else None,
+        "peak_memory": peak_memory,
         "share_changed": share_changed(model, original),
-        "notes": dict(request.notes),
+        "notes": _notes(request, warnings, state.changed),
         "arrays": {name: record.model_dump(mode="json") for name, record in describe(arrays).items()},
         "original": file_digest(step.original / WEIGHTS),
     }
     write_meta(folder, meta)
+
+
+def _notes(request: ForgetRequest, warnings: Sequence[str], changed: Sequence[str]) -> dict[str, float | str]:
+    """What the method logged, as JSON can hold it, with its warnings and the global state that it changed."""
+    notes: dict[str, float | str] = {}
+    logged: Mapping[Any, Any] = request.notes
+    for name, value in logged.items():
+        is_number = isinstance(value, Real) and math.isfinite(value)
+        notes[printable(str(name))] = float(value) if is_number else printable(str(value))
+    if warnings:
+        notes["warning"] = printable("; ".join(warnings))
+    if changed:
+        notes[CHANGED_STATE] = ", ".join(changed)
+    return notes
 
 
 def share_changed(model: nn.Module, original: nn.Module) -> float:

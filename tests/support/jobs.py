@@ -1,0 +1,23 @@
+"""A job for engines, in a module that worker processes can import."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+
+def work(job: str) -> str:
+    """A job that sleeps, ends its process, prints, or never ends."""
+    if job == "exit":
+        os._exit(4)
+    if job == "sleep":
+        time.sleep(1)
+    if job == "print":
+        print("from Python")  # noqa: T201 - what is tested
+        os.write(1, b"from the process")
+        subprocess.run([sys.executable, "-c", "print('from a child')"], check=True)
+    while job == "endless":
+        pass
+    return job
