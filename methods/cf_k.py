@@ -53,13 +53,13 @@ class CFK(Method):
         search=(0, 3),
         help="How many of the last blocks are trained, with the head.",
     )
-    epochs: int = param(5, ge=1, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.02, gt=0, paper_default=0.01, search=(1e-3, 2e-1), help="Highest learning rate.")
-    batch_size: int = param(128, ge=2, help="Examples per step.")
+    epochs: int = param(5, ge=1, paper_default=30, search=(2, 10), help="Passes over the retain set.")
+    lr: float = param(0.02, gt=0, paper_default=0.1, search=(1e-3, 2e-1), help="Highest learning rate.")
+    batch_size: int = param(128, ge=2, paper_default=64, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
-    weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    weight_decay: float = param(5e-4, ge=0, paper_default=5e-5, help="Weight decay of SGD.")
     schedule: str = schedule_option("cosine", paper_default="restart")
-    min_lr: float = min_lr_option(paper_default=5e-4)
+    min_lr: float = min_lr_option(paper_default=5e-3)
     clip: float | None = clip_option(None, paper_default=10.0)
     augment: bool = augment_option(True)
     batch_norm: str = batch_norm_option("train")
