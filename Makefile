@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHONSAFEPATH := 1
 SHELL := /bin/bash
 
-.PHONY: help install demo serve test test-unit test-system test-all lint format docs clean
+.PHONY: help install demo serve test test-unit test-system test-all lint format docs clean wheel-without-faces
 
 help:
 	@echo "make install      create .venv with everything that development needs"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-all     every test, slow ones included"
 	@echo "make lint         ruff, typos, mypy, import-linter and deptry; make format fixes what ruff can fix"
 	@echo "make docs         build the documentation into site/"
+	@echo "make wheel-without-faces  build a package into dist/ without the photographs of people"
 
 install: .venv/.installed
 
@@ -57,6 +58,13 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The images of people in the package are free to use (NOTICE); this leaves them out.
+wheel-without-faces: install
+	rm -rf build/without-faces && mkdir -p build/without-faces dist
+	git archive HEAD | tar -x -C build/without-faces
+	rm build/without-faces/datasets/cmu_faces.npz
+	$(BIN)/uv build --wheel --quiet --out-dir dist build/without-faces
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -150,7 +150,7 @@ def test_run_wrong_task_file_is_refused_before_training(
 
 
 def test_run_missing_data_folder_names_the_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    arguments = ["run", "cmu-faces/cnn/identity", "--method", "finetune", "--executor", "local"]
+    arguments = ["run", "orl/cnn/identity", "--method", "finetune", "--executor", "local"]
     assert "name the data folder with --root" in refused(capsys, *arguments)
     assert "is neither in" in refused(capsys, *arguments, "--root", tmp_path)
 

@@ -132,7 +132,7 @@ def test_check_image_set_lists_every_unreadable_file(tmp_path):
 
 
 def test_check_image_set_missing_files_says_where_to_get_them(tmp_path):
-    problem, *others = check_image_set("cmu-faces", {}, tmp_path).problems
+    problem, *others = check_image_set("cmu-faces", {"size": 64}, tmp_path).problems
     assert not others
     assert problem.serious
     assert "UCI repository" in problem.fix

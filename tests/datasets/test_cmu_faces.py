@@ -1,13 +1,16 @@
 """CMU Face Images: a miniature in its format, and the real files if they are available."""
 
+import hashlib
 import shutil
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from forgetbench.datasets import load_partition
+from forgetbench.datasets import cmu_faces, load_partition
 from forgetbench.datasets.check import check_image_set
+from forgetbench.datasets.cmu_faces import EMBEDDED, EMBEDDED_SHA256, CmuFaces
 from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError
 
@@ -39,7 +42,8 @@ def cmu(tmp_path_factory):
 def test_identity_labels_split_within_person(cmu):
     partition = load_partition("cmu-faces", {}, cmu)
     assert [len(images) for _, images in partition.parts()] == [153, 26, 77]
-    assert partition.train.classes == ("an2i", "at33", "boland", "bpm", "ch4f", "cheyer", "choon", "kk49")
+    numbers = (1, 2, 3, 4, 5, 6, 7, 12)
+    assert partition.train.classes == tuple(f"person-{number:02}" for number in numbers)
     assert set(partition.train.labels) == set(partition.test.labels) == set(range(8))
     assert partition.train.images.shape[1:] == (1, 32, 32)
     assert load_partition("cmu-faces", {}, cmu / "cmu_faces").sha256 == partition.sha256
@@ -71,6 +75,43 @@ def test_damaged_image_error_names_it(cmu):
     with pytest.raises(UsageError, match=r"bpm_up_sad_open\.pgm: it is truncated: .*Copy the file from its source"):
         load_partition("cmu-faces", {}, cmu)
     victim.write_bytes(content)
+
+
+def test_the_package_has_the_published_images(real_data):
+    own = load_partition("cmu-faces", {"labels": "expression"})
+    files = load_partition("cmu-faces", {"labels": "expression"}, real_data)
+    assert own.sha256 == files.sha256
+    assert own.train.people == files.train.people == tuple(f"person-{number:02}" for number in range(1, 21))
+    assert not own.train.sources
+
+
+def test_the_package_needs_no_files_and_no_folder(tmp_path):
+    for root in (None, tmp_path):
+        partition = load_partition("cmu-faces", {}, root)
+        assert sum(len(images) for _, images in partition.parts()) == 624
+        assert len(partition.train.classes) == 20
+    assert hashlib.sha256(EMBEDDED.read_bytes()).hexdigest() == EMBEDDED_SHA256
+    assert EMBEDDED.stat().st_size < 1_000_000
+    notice = (Path(__file__).parents[2] / "NOTICE").read_text("utf-8")
+    for text in (EMBEDDED_SHA256, "CC BY 4.0", "free of charge for any educational purpose"):
+        assert text in notice
+    assert "CC BY 4.0" in CmuFaces.card.license
+    assert "educational" in CmuFaces.card.license
+
+
+def test_other_sizes_and_other_builds_need_the_files(monkeypatch, tmp_path):
+    with pytest.raises(UsageError, match="needs files, but no data folder was named"):
+        load_partition("cmu-faces", {"size": 64})
+    monkeypatch.setattr(cmu_faces, "EMBEDDED", tmp_path / "absent.npz")
+    with pytest.raises(UsageError, match="needs files, but no data folder was named"):
+        load_partition("cmu-faces", {})
+
+
+def test_a_damaged_package_file_is_named(monkeypatch, tmp_path):
+    (tmp_path / "cmu_faces.npz").write_bytes(EMBEDDED.read_bytes()[:-1])
+    monkeypatch.setattr(cmu_faces, "EMBEDDED", tmp_path / "cmu_faces.npz")
+    with pytest.raises(UsageError, match=r"cmu_faces\.npz is damaged.*Install ForgetBench again"):
+        load_partition("cmu-faces", {})
 
 
 def test_empty_folder_error_says_where_to_get_images(tmp_path):
