@@ -202,11 +202,12 @@ def test_empty_server_explains_how_to_add_boards(make_settings):
     with TestClient(create_app(make_settings())) as client:
         page = client.get("/").text
         assert "forgetbench pack build" in page
+        assert "cmu-faces/cnn/class" in page
         assert "no pack yet" in page
-        assert "cmu-faces" not in page  # it needs files
+        assert "orl/" not in page  # it needs files
         task = client.get("/tasks/digits/cnn/class").text
         assert "forgetbench pack build digits/cnn/class --install" in task
-        assert "--install --root DATA" in client.get("/tasks/cmu-faces/cnn/identity").text
+        assert "--install --root DATA" in client.get("/tasks/orl/cnn/identity").text
         assert client.get("/tasks/digits/cnn/nothing").status_code == 404
         assert client.get("/api/v1/boards").json() == []
         assert client.get("/health").json() == {"status": "ok"}
