@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -205,11 +205,12 @@ def _read_image(file: ImageFile, shape: TargetShape | None) -> PIL.Image.Image:
         if content.startswith(b"P2"):
             image = _read_plain_pgm(content)
         else:
-            image = PIL.Image.open(io.BytesIO(content))
-            if shape is not None:
-                # A JPEG is decoded at half, a quarter or an eighth of its size if that leaves twice what is needed.
-                image.draft(None, (2 * shape.side, 2 * shape.side))
-            image.load()
+            with _silent_tiff(content):
+                image = PIL.Image.open(io.BytesIO(content))
+                if shape is not None:
+                    # A JPEG is decoded at half, a quarter or an eighth of its size if that leaves twice what is needed.
+                    image.draft(None, (2 * shape.side, 2 * shape.side))
+                image.load()
         image = _upright(image)
     except _DecodeError:
         raise
@@ -261,7 +262,43 @@ def _error_reason(error: Exception, file: Path | bytes, content: bytes) -> str:
         return f"it is {what}" if what else f"its format is not supported, or its start is damaged (read are {FORMATS})"
     if "truncated" in str(error).lower():
         return "it is truncated: its end is missing"
-    return f"it is damaged ({str(error) or type(error).__name__})"
+    own = isinstance(error, OSError | SyntaxError) and str(error)  # other exceptions come from below Pillow
+    return f"it is damaged ({error})" if own else "it is damaged"
+
+
+class _SilentStderr:
+    """Discards what C libraries write to standard error while any thread is in it."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._saved = threading.Lock(), 0, -1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                try:
+                    self._saved = os.dup(2)
+                except OSError:  # the process has no standard error
+                    self._saved = -1
+                    return
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, 2)
+                os.close(null)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._saved >= 0:
+                os.dup2(self._saved, 2)
+                os.close(self._saved)
+
+
+_silent_stderr = _SilentStderr()
+
+
+def _silent_tiff(content: bytes) -> AbstractContextManager[None]:
+    """Keep libtiff, which Pillow cannot silence, from writing messages without the file's name to standard error."""
+    return _silent_stderr if content.startswith((b"II*\0", b"MM\0*")) else nullcontext()
 
 
 _reading = threading.local()

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from forgetbench.datasets._files import ImageFile
 from forgetbench.datasets.problems import Problem, collect_or_raise, problem_error
+from forgetbench.user_files import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
+MAX_MESSAGE = 500
+"""Longest message about a row: an unclosed quote makes the rest of a table one field."""
 MISSING = frozenset({"nan", "NaN", "NAN", "<NA>", "NaT"})
 """Marks of missing values; a person may be called Nan."""
 _DECIMAL = re.compile(r"[+-]?[0-9]+\.[0-9]*(?:[eE][+-]?[0-9]{1,3})?")
@@ -112,7 +115,7 @@ def resolve_files(
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     for row in rows:
         name = row.values[column]
-        if name in names or (name and (folder / name).is_file()):
+        if name in names or (name and is_file(folder / name)):
             files.append(ImageFile(str(folder / name), folder / name))
             continue
         files.append(None)
@@ -121,7 +124,7 @@ def resolve_files(
             missing.append(Problem("wrong row", message, "Name the file, or remove the row."))
             continue
         fix = "Write paths with / instead of \\." if "\\" in name else "Add the file, or remove the row."
-        message = f"row {row.number} of {table} names a missing file: {folder / name}"
+        message = f"row {row.number} of {table} names a missing file: {folder / name}"[:MAX_MESSAGE]
         missing.append(Problem("missing file", message, fix))
     collect_or_raise(missing, problems, f"{len(missing)} of {len(rows)} rows have no file:")
     return files

@@ -197,7 +197,9 @@ class Celeba(AttributeLoader):
     def _listing(self, root: Path | None, problems: list[Problem]) -> Listing:
         for folder in () if root is None else (root / "celeba", root / "celeba299", root):
             table = folder / "labels.csv"
-            if table.is_file() and not _table(folder, "identity_CelebA"):
+            if any(_table(folder, stem) for stem in TABLES):
+                break
+            if table.is_file():
                 identities, attributes = read_selection(table, problems)
                 return self._frequent_people(join_tables(folder, [table], folder, identities, attributes, problems))
         folder, tables = self._own_tables(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -245,8 +246,8 @@ def _check_published_leaks(partition: Partition) -> list[Problem]:
 def _check_blank_images(partition: Partition) -> list[Problem]:
     problems = []
     for part, images in partition.parts():
-        flat = images.images.reshape(len(images), -1)
-        rows = np.flatnonzero((flat == flat[:, :1]).all(axis=1)).tolist() if len(flat) else []
+        flat = images.images.reshape(len(images), math.prod(images.images.shape[1:]))  # -1 is ambiguous without images
+        rows = np.flatnonzero((flat == flat[:, :1]).all(axis=1)).tolist()
         if rows:
             names = summarize_names([images.source(row) for row in rows])
             message = f"{len(rows)} images of {part} have a single color: {names}"

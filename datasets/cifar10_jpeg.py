@@ -19,6 +19,7 @@ from forgetbench.datasets._files import (
     content_digest,
     decode_images,
     find_images,
+    printable,
 )
 from forgetbench.datasets.problems import Problem, collect_or_raise, diff_against_published, problem_error
 from forgetbench.datasets.torchvision_sets import OfficialLoader
@@ -157,7 +158,7 @@ def _members(source: Path, *, contents: bool = True) -> Iterator[tuple[str, Path
             for member in archive:
                 if member.isfile() and FILE_NAME.fullmatch(member.name):
                     stream = archive.extractfile(member) if contents else None
-                    yield member.name, stream.read() if stream else b""
+                    yield printable(member.name), stream.read() if stream else b""
     except (tarfile.TarError, OSError, EOFError) as error:
         message = f"{source} cannot be read as an archive: {error}"
         raise problem_error("wrong archive", message, "Copy it from its source again.") from error

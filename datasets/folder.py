@@ -170,6 +170,9 @@ class Folder(PeopleLoader):
             if not len(rows[part]):
                 message = f"{folder} has parts, but none of its images is in part {part!r}"
                 raise problem_error("missing part", message, f"Put images of every class into part {part!r}.")
+        if not len(rows["validation"]) and len(rows["train"]) < 2:
+            message = f"{folder} has one training image, and no image in part 'validation', which is taken from train"
+            raise problem_error("too few images", message, "Add images to part 'train'.")
         if not len(rows["validation"]):
             validation_rows, train_rows = self._split_validation(whole.take(rows["train"]))
             rows["validation"], rows["train"] = rows["train"][validation_rows], rows["train"][train_rows]
@@ -222,6 +225,7 @@ def entries_from_table(table: Path, folder: Path, problems: list[Problem]) -> li
     rows = read_table(table, ("path", "label"), ("identity", "split"), problems)
     files = resolve_files(table, rows, folder, "path", problems)
     entries = []
+    first: dict[Path, tuple[int, str]] = {}
     for row, file in zip(rows, files, strict=True):
         part = PART_NAMES.get(row.values.get("split", "").lower(), "")
         wrong = []
@@ -237,7 +241,13 @@ def entries_from_table(table: Path, folder: Path, problems: list[Problem]) -> li
             wrong.append((what, "Give every row an identity, or remove column identity."))
         problems += [Problem("wrong row", f"row {row.number} of {table} {what}", fix) for what, fix in wrong]
         if file is not None and not wrong:
-            entries.append(Entry(Path(str(file.content)), category(row.values["label"]), category(identity), part))
+            path, label = Path(str(file.content)), category(row.values["label"])
+            number, other = first.setdefault(path, (row.number, label))
+            if number != row.number:
+                message = f"row {row.number} of {table} names {path} again, after row {number}"
+                message += f", with label {label!r} instead of {other!r}" if label != other else ""
+                problems.append(Problem("repeated row", message, "Remove one of the rows.", serious=label != other))
+            entries.append(Entry(path, label, category(identity), part))
     return entries
 
 

@@ -67,7 +67,8 @@ def problems_from_error(error: ForgetBenchError) -> list[Problem]:
     """Return the problems that an error reports."""
     if isinstance(error, ImageSetError):
         return list(error.problems)
-    return [Problem("not as expected", str(error).rstrip("."), "See the message.")]
+    fix = "Fix the other problems first; if there are none, correct the files or the options."
+    return [Problem("not as expected", str(error).rstrip("."), fix)]
 
 
 def collect_or_raise(found: Sequence[Problem], problems: list[Problem] | None, head: str = "") -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from forgetbench.datasets.problems import problem_error
 from forgetbench.errors import ForgetBenchError
 
 if TYPE_CHECKING:
@@ -230,7 +231,8 @@ class Partition:
                 shapes = f"{images.images.shape[1:]}, train {self.train.images.shape[1:]}"
                 raise ForgetBenchError(f"{self.name}: images of {part} are {shapes}")
             if part in {"train", "test"} and not len(images):
-                raise ForgetBenchError(f"{self.name}: {part} is empty")
+                fix = "Add images, or correct the options that set the sizes of the parts."
+                raise problem_error("missing part", f"image set {self.name!r}: part {part!r} is empty", fix)
 
     def parts(self) -> Iterator[tuple[str, ImageSet]]:
         """Yield (name, images) of every part that exists."""

@@ -15,8 +15,8 @@ def test_read_toml_accepts_bom_and_line_ends(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a = 1\n".encode("utf-16"), "is in UTF-16, but TOML is in UTF-8. Save the file as UTF-8"),
-        ('a = 1\nb = "é"\n'.encode("latin-1"), r"is not in UTF-8 \(line 2\)"),
+        ("a = 1\n".encode("utf-16"), "is in UTF-16. Save the file as UTF-8"),
+        ('a = 1\nb = "é"\n'.encode("latin-1"), r"is not text in UTF-8 \(line 2\)"),
         (b"a = \n", r"is not valid TOML: Invalid value \(at line 1, column 5\)\. Correct it there"),
         (b"a = " + b"[" * 100_000, "is not valid TOML"),
         (b"a = " + b"1" * 5000, "is not valid TOML: it contains a value that cannot be read"),

@@ -42,11 +42,12 @@ def described_pattern(expression: str, words: str) -> str:
 
 
 def field_message(item: Mapping[str, Any]) -> str:
-    """Return the message of one field error of pydantic, with words instead of a regular expression."""
+    """Return the message of one field error of pydantic, with words instead of a regular expression, and a fix."""
     if item["type"] == "string_pattern_mismatch":
         words = _PATTERN_WORDS.get(item.get("ctx", {}).get("pattern", ""), "text of another form")
         return f"Input should be {words}"
-    return str(item["msg"])
+    fixes = {"missing": ": add it", "extra_forbidden": ": remove it"}
+    return f"{str(item['msg']).removeprefix('Value error, ')}{fixes.get(item['type'], '')}"
 
 
 def validation_message(error: ValidationError) -> str:

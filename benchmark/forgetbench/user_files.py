@@ -16,6 +16,31 @@ BOMS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM
 """Byte order mark -> encoding; the longer marks first, since one of UTF-32 begins with one of UTF-16."""
 
 
+def user_path(text: str) -> Path:
+    """Return the path that a user wrote, with ``~`` replaced by the home folder.
+
+    Raises:
+        UsageError: There is no such home folder, or the text cannot be a path.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{text}: no home folder is known for {text.partition('/')[0]}. Write the whole path."
+        ) from error
+    if "\0" in text:
+        raise UsageError(f"{text!r} cannot be a path: it contains a null character. Correct it.")
+    return path
+
+
+def is_file(path: Path) -> bool:
+    """Check whether a path is a file; False for names that the file system refuses, such as very long ones."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file in UTF-8, with or without a byte order mark.
 
@@ -23,7 +48,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: The file cannot be read, is in another encoding, or is not TOML; the message names it.
     """
     try:
-        return tomllib.loads(_text(path))
+        return tomllib.loads(read_text(path).replace("\r\n", "\n"))
     except tomllib.TOMLDecodeError as error:
         other = describe_content(path.read_bytes())
         fix = f"It is {other}." if other else "Correct it there; https://toml.io describes the format."
@@ -32,18 +57,25 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML: it contains a value that cannot be read. Correct it.") from error
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        UsageError: The file cannot be read, or is in another encoding; the message names it.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}. Correct the path, or its permissions.") from error
     if encoding := next((name for mark, name in BOMS.items() if content.startswith(mark)), ""):
-        raise UsageError(f"{path} is in {encoding}, but TOML is in UTF-8. Save the file as UTF-8.")
+        raise UsageError(f"{path} is in {encoding}. Save the file as UTF-8.")
     try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path} is not in UTF-8 (line {line}), as TOML must be. Save the file as UTF-8.") from error
+        found = describe_content(content)
+        reason = f"is {found}" if found else f"is not text in UTF-8 (line {line})"
+        raise UsageError(f"{path} {reason}. Save the file as UTF-8.") from error
 
 
 def describe_file(path: Path) -> str:

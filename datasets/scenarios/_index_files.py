@@ -266,7 +266,9 @@ def _whole_numbers(array: NDArray[Any]) -> NDArray[Any]:
             raise IndexFileError(f"contains {wrong}; expected is a list of integers or booleans. Correct it.")
         return array.astype(np.int64)
     if array.dtype.kind not in "iu" or int(array.max()) >= 2**63:
-        raise IndexFileError(f"contains values of type {array.dtype}; expected is a list of integers or booleans.")
+        raise IndexFileError(
+            f"contains values of type {array.dtype}; expected is a list of integers or booleans. {ACCEPTED}."
+        )
     return array.astype(np.int64)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import UsageError
 from forgetbench.fingerprints import fingerprint
 from forgetbench.options import option
+from forgetbench.user_files import user_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class Memorised(Scenario):
         return self.make_split(partition, take_ranked_groups(groups, count, ranking))
 
     def _read_scores(self, total: int) -> NDArray[np.float64]:
-        path = Path(self.scores).expanduser()
+        path = user_path(self.scores)
         try:
             content = path.read_bytes()
             scores = read_values(content)
@@ -78,7 +78,8 @@ class Memorised(Scenario):
             )
         if scores.shape != (total,) or not np.isfinite(scores).all():
             raise UsageError(
-                f"{self.option_owner}: {path} must contain {total} finite scores; it has shape {scores.shape}."
+                f"{self.option_owner}: {path} must contain {total} finite scores, one for each training image; it has "
+                f"shape {scores.shape}."
             )
         return np.asarray(scores)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import UsageError
 from forgetbench.options import option
 from forgetbench.registry import unknown
+from forgetbench.user_files import user_path
 
 
 @scenarios.register("random")
@@ -91,7 +91,7 @@ class Indices(Scenario):
     def _read_rows(self, train: ImageSet) -> np.ndarray:
         if not self.path:
             raise UsageError(f"{self.option_owner}: name a file of row numbers with option path.")
-        path = Path(self.path).expanduser()
+        path = user_path(self.path)
         try:
             content = path.read_bytes()
         except OSError as error:

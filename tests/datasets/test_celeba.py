@@ -211,3 +211,12 @@ def test_celeba_selection_with_repeated_image_is_refused(tmp_path):
     table.write_text("\n".join(["image,identity,Male,Smiling,Young", *lines, f"{names[0]},9,0,1,0"]) + "\n")
     with pytest.raises(UsageError, match=r"row 42 of .* gives 000001\.jpg identity 9; an earlier row gives it 0"):
         load_partition("celeba", SMALL | {"pictures": 3}, tmp_path)
+
+
+def test_celeba_own_tables_win_over_a_foreign_table(mucac):
+    """A labels.csv in the data folder, of another image set."""
+    (mucac / "celeba").mkdir()
+    (mucac / "celeba" / "identity_CelebA.txt").write_text("1.jpg 1\n")
+    (mucac / "labels.csv").write_text("path,label\na,b\n")
+    with pytest.raises(UsageError, match=r"celeba has no list_attr_celeba\.txt or \.csv"):
+        load_partition("celeba", SMALL, mucac)

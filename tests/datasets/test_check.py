@@ -264,3 +264,7 @@ def test_check_image_set_returns_readable_partition(tmp_path):
     partition, problems = check_image_set("folder", {"size": 8}, tmp_path)
     assert problems == []
     assert [len(images) for _, images in partition.parts()] == [28, 4, 8]
+
+
+def test_check_partition_accepts_empty_validation():
+    assert problems_of(toy(validation=toy_set(1, 10).take([]))) == []

@@ -293,3 +293,14 @@ def test_decode_broken_link_error_names_its_target(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(UsageError, match=r"a\.png: it is a link to .*gone\.png, which does not exist"):
         open_image(ImageFile("a.png", tmp_path / "a.png"))
+
+
+def test_decode_damaged_tiff_prints_nothing(tmp_path, capfd):
+    """Messages of libtiff go to standard error without the name of the file."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    content = bytearray(encoded(pixels, "TIFF", compression="tiff_lzw"))
+    content[8:60] = b"\xff" * 52  # the first codes of LZW
+    with pytest.raises(UsageError, match=r"a\.tif: it is damaged"):
+        open_image(ImageFile("a.tif", bytes(content)))
+    os.write(2, b"restored")
+    assert capfd.readouterr() == ("", "restored")

@@ -305,6 +305,25 @@ def test_missing_values_are_refused_with_the_row(table_folder, text, column):
         load_partition("folder", SMALL, table_folder)
 
 
+@pytest.mark.parametrize(("label", "serious"), [("sad", True), ("happy", False)])
+def test_repeated_rows_are_named(table_folder, label, serious):
+    write_table(table_folder, [*table_lines(), f"images/1.png,{label},p0"])
+    [problem] = [
+        one for one in make_loader("folder", SMALL).examine(table_folder).problems if one.kind == "repeated row"
+    ]
+    assert problem.serious == serious
+    assert "row 42 of" in problem.message
+    assert ("with label 'sad' instead of 'happy'" in problem.message) == serious
+
+
+def test_single_training_image_of_given_parts_is_named(table_folder):
+    parts = ["train"] + ["test"] * 39
+    lines = [f"images/{n}.png,{n % 2},{part}" for n, part in enumerate(parts)]
+    write_table(table_folder, lines, "path,label,split")
+    with pytest.raises(UsageError, match="has one training image, and no image in part 'validation'"):
+        load_partition("folder", SMALL, table_folder)
+
+
 def test_person_named_nan_is_a_person(table_folder):
     write_table(table_folder, [line.replace(",p3", ",Nan") for line in table_lines()])
     assert len(load_partition("folder", SMALL, table_folder).train.people) == 10

@@ -46,6 +46,15 @@ def test_resolve_files_lists_rows_without_file(tmp_path):
     assert resolve_files(table, rows[:1], tmp_path / "images", "path")[0].content == tmp_path / "images" / "a.jpg"
 
 
+def test_resolve_files_names_an_unclosed_quote_in_short(tmp_path):
+    """The rest of the table becomes one name, longer than a file system allows."""
+    table = tmp_path / "t.csv"
+    table.write_text('path\n"a.jpg\n' + "b.jpg\n" * 1000, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"(?s)row \d+ of .*t\.csv names a missing file") as raised:
+        resolve_files(table, read_table(table, ["path"]), tmp_path, "path")
+    assert len(str(raised.value)) < 700
+
+
 @pytest.mark.parametrize(
     ("text", "fix"),
     [

@@ -99,5 +99,5 @@ def test_partition_refuses_different_parts():
         Partition("toy", toy(), toy(), toy(classes=("a", "b")), None, CARD)
     with pytest.raises(ForgetBenchError, match="images of unseen"):
         Partition("toy", toy(), toy(), toy(), toy(images=np.zeros((6, 3, 5, 5), np.uint8)), CARD)
-    with pytest.raises(ForgetBenchError, match="test is empty"):
+    with pytest.raises(ForgetBenchError, match=r"image set 'toy': part 'test' is empty\. Add images"):
         Partition("toy", toy(), toy(), toy().take([]), None, CARD)

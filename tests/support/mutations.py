@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -145,3 +146,26 @@ def mutate(content: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
     for name in names:
         content = MUTATORS[name](content, rng)
     return "+".join(names), content
+
+
+FIX = re.compile(
+    r"\b(Accepted|Add|Assign|Check|Compare|Convert|Copy|Correct|Did you mean|Download|Expected|Fix|Get|Give|Keep|List"
+    r"|Make|Move|Name|Put|Read|Reduce|Remove|Rename|Restore|Run|Save|See|Set|Use|Write|decompress|unpack|copy it"
+    r"|download it|add it|remove|rename|save them|Available|should be|must (be|contain))\b|`"
+)
+"""Words by which a message tells how to fix it."""
+RAW = re.compile(r"Error\(|object at 0x|\[Errno|\bcodec can't|NoneType|<class '|literal for int|should match pattern")
+"""What only messages of libraries contain."""
+
+
+def assert_explains(message: str, *names: str) -> None:
+    """Assert that an error message names a file and a fix, and is not only the text of a library.
+
+    Args:
+        message: The message.
+        names: Names of files; at least one of them must be in the message.
+    """
+    assert any(name in message for name in names), f"names none of {names}: {message}"
+    assert FIX.search(message), f"has no fix: {message}"
+    assert not RAW.search(message), f"has the text of a library: {message}"
+    message.encode()  # no lone surrogates, on which printing would fail

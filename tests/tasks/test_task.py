@@ -140,6 +140,9 @@ def test_task_streams_are_separate_and_follow_the_name(tmp_path: Path) -> None:
         (("epochs = 2", "epoch = 2"), r"Unknown key in \[recipe\] 'epoch'. Did you mean 'epochs'"),
         (("title", "titel"), r"Unknown key 'titel'. Did you mean 'title'"),
         (("epochs = 2", "epochs = 0"), "recipe.epochs: Input should be greater than or equal to 1"),
+        (("fraction = 0.5", "fraction = nan"), "scenario.options: fraction must be text, a finite number, .*not nan"),
+        (("epochs = 2", "lr = inf"), "recipe.lr: Input should be a finite number"),
+        (('title = "Mine"', ""), "title: Field required: add it"),
         (("[recipe]", "[recipe"), "task.toml is not valid TOML: .* Correct it there"),
         (('"mine/cnn/half"', '"Mine half"'), "name: Input should be lower-case letters a to z, digits and dashes"),
     ],
@@ -152,6 +155,18 @@ def test_read_task_wrong_file_names_place_and_fix(tmp_path: Path, change: tuple[
 def test_read_task_accepts_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "task.toml").write_bytes(b"\xef\xbb\xbf" + TOML.encode().replace(b"\n", b"\r\n"))
     assert read_task(str(tmp_path / "task.toml")) == read_task(write(tmp_path, TOML))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-here/x"])
+def test_impossible_paths_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        read_task(f"{name}.toml")
+    with pytest.raises(UsageError, match="does not exist"):
+        read_task("digits/cnn/class").forgetting(Path(name))
+    for option in ('name = "indices"\noptions = { path', 'name = "memorised"\noptions = { count = 5, scores'):
+        text = TOML.replace('name = "random"\noptions = { fraction = 0.5 }', f"{option} = {json.dumps(name)} }}")
+        with pytest.raises(UsageError, match=r"also give sha256|null character|no home folder is known for ~nobody"):
+            read_task(write(tmp_path, text))
 
 
 def test_unknown_task_is_not_answered_with_all_names() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from forgetbench.errors import UsageError
 from forgetbench.store import file_digest
-from forgetbench.user_files import describe_file
+from forgetbench.user_files import describe_file, is_file, user_path
 
 if TYPE_CHECKING:
     from forgetbench.networks.base import Network, NetworkSpec
@@ -307,8 +307,8 @@ def _pruned(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _verified(path: str, sha256: str) -> Path:
     if not path:
         raise UsageError("Option sha256 is the hash of the file that option checkpoint names: give both, or neither.")
-    file = Path(path).expanduser()
-    if not file.is_file():
+    file = user_path(path)
+    if not is_file(file):
         raise UsageError(f"The checkpoint {file} does not exist. Correct option checkpoint of the network.")
     actual = file_digest(file)
     if not sha256:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from forgetbench.metrics.erasure import h_mean
 from forgetbench.metrics.literature import nomus
 from forgetbench.reporting.table_writer import Table
 from forgetbench.scoring.scorecards import Scorecard
+from forgetbench.user_files import read_toml
 
 FOLDER = Path(__file__).parents[1] / "reference" / "published"
 AVERAGED = ("UA", "RA", "TA", "MIA")
@@ -145,10 +145,9 @@ def sources(folder: Path = FOLDER) -> dict[str, Source]:
     loaded = {}
     for path in sorted(folder.glob("*.toml")):
         try:
-            loaded[path.stem] = Source.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except (tomllib.TOMLDecodeError, ValidationError) as error:
-            reason = validation_message(error) if isinstance(error, ValidationError) else str(error)
-            raise ForgetBenchError(f"{path}: {reason}") from error
+            loaded[path.stem] = Source.model_validate(read_toml(path))
+        except ValidationError as error:
+            raise ForgetBenchError(f"{path}: {validation_message(error)}") from error
     return loaded
 
 

@@ -12,7 +12,7 @@ Augmentation = Literal["crop", "crop-reflect", "flip"]
 class Recipe(BaseModel):
     """How a network is trained. Originals and oracles share one recipe, and the weights of the last epoch are used."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(20, ge=1)
     """Passes over the examples."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from forgetbench.errors import UsageError, described_pattern, validation_message
 from forgetbench.registry import how_to_list, unknown
 from forgetbench.store import JsonObject, digest, file_digest
 from forgetbench.tasks.recipe import Recipe
-from forgetbench.user_files import read_toml
+from forgetbench.user_files import is_file, read_toml, user_path
 
 CATALOG = Path(__file__).parents[1] / "catalog"
 PLACES = frozenset({"path", "checkpoint", "scores"})
@@ -27,7 +28,7 @@ INDICES = "-indices-"
 class Section(BaseModel):
     """Base of a task's sections: frozen, and an unknown key is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Choice(Section):
@@ -37,6 +38,19 @@ class Choice(Section):
     """Its name in the registry."""
     options: JsonObject = Field(default={})
     """Options by keyword; the others have their defaults."""
+
+    @field_validator("options")
+    @classmethod
+    def _json_holds_them(cls, options: JsonObject) -> JsonObject:
+        """Refuse what JSON cannot hold: options are part of hashes and of published files."""
+        for name, value in options.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"{name} must be text, a finite number, true or false, or a list of them, not {value!r}"
+                ) from None
+        return options
 
     def shaping(self) -> JsonObject:
         """Name and options without paths on this machine, which shape no result.
@@ -107,8 +121,8 @@ class Task(Section):
             place = next((name for name in sorted(PLACES) if options.get(name)), None)
             if place is None or options.get("sha256"):
                 continue
-            file = Path(str(options[place])).expanduser()
-            found = f'sha256 = "{file_digest(file)}"' if file.is_file() else "sha256"
+            file = user_path(str(options[place]))
+            found = f'sha256 = "{file_digest(file)}"' if is_file(file) else "sha256"
             raise ValueError(f"{part}: option {place} names a file; also give {found}, which identifies the file")
         return self
 
@@ -148,7 +162,7 @@ class Task(Section):
         Raises:
             UsageError: The file does not exist.
         """
-        if not path.is_file():
+        if not is_file(path):
             raise UsageError(f"Index file {path} does not exist.")
         sha256 = file_digest(path)
         changes = {
@@ -220,8 +234,8 @@ def read_task(name: str) -> Task:
     """
     if name.endswith(".toml"):
         path = Path(name)
-        if not path.is_file():
-            raise UsageError(f"Task file {name} does not exist.")
+        if not is_file(path):
+            raise UsageError(f"Task file {name} does not exist. Correct the path.")
         return _parse(path, read_toml(path))
     tasks, second_names = _catalog(CATALOG)
     name = second_names.get(name, name)
