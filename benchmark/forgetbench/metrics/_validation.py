@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ ROUNDING = 1e-6
 
 ONE_HOT_ROWS = 20
 """Rows times one less than columns from which labels with exactly one 1 in each row are taken as one-hot classes."""
+
+ONE_HOT_CLASSES = 5
+"""Columns from which such labels are refused; with fewer there is a warning."""
 
 _INT64_BITS = 63
 
@@ -205,8 +209,8 @@ def labels_of(values: ArrayLike, logits: FloatArray, name: str = "labels") -> In
     """Validate labels against logits: class numbers (n,), or zeros and ones (n, A) for A binary attributes.
 
     Raises:
-        UsageError: The number of rows differs, a class number has no logit, an attribute is neither 0 nor 1, or classes
-            are one-hot.
+        UsageError: The number of rows differs, a class number has no logit, an attribute is neither 0 nor 1, or five or
+            more classes are one-hot. Fewer give a warning, because attributes of a few people may look the same.
     """
     labels = plain_array(values, name)
     if labels.size and labels.dtype.kind not in "iub":
@@ -224,11 +228,8 @@ def labels_of(values: ArrayLike, logits: FloatArray, name: str = "labels") -> In
     if outside.any():
         index = tuple(int(i) for i in np.argwhere(outside)[0])
         raise UsageError(f"{name}: {labels[index]} in row {index[0]}; expected 0 to {largest}.")
-    if attributes and _is_one_hot(labels):
-        raise UsageError(
-            f"{name}: every row has exactly one 1, so these are one-hot classes and not {outputs} attributes. Use "
-            "class numbers, labels.argmax(axis=1)."
-        )
+    if attributes:
+        _check_one_hot(labels, name)
     return labels
 
 
@@ -305,10 +306,23 @@ def _bits(attributes: IntArray) -> IntArray:
     return number
 
 
-def _is_one_hot(labels: IntArray) -> bool:
-    """Whether every row has exactly one 1 and every column one, in so many rows that attributes hardly do by chance."""
+def _check_one_hot(labels: IntArray, name: str) -> None:
+    """Refuse one-hot classes, or warn of them where they may be attributes.
+
+    Every row has exactly one 1 and every column has one, in so many rows that attributes are not so by chance. Rows of
+    one person have the same attributes: two people may differ in one of two, but hardly five each have one of five.
+    """
     rows, columns = labels.shape
-    return rows * (columns - 1) >= ONE_HOT_ROWS and bool((labels.sum(axis=1) == 1).all() and labels.any(axis=0).all())
+    enough = rows * (columns - 1) >= ONE_HOT_ROWS
+    if not (enough and (labels.sum(axis=1) == 1).all() and labels.any(axis=0).all()):
+        return
+    message = (
+        f"{name}: every row has exactly one 1, as one-hot classes have, but {columns} attributes are expected. Use "
+        "class numbers, labels.argmax(axis=1)."
+    )
+    if columns >= ONE_HOT_CLASSES:
+        raise UsageError(message)
+    warnings.warn(message, stacklevel=4)
 
 
 def _has_masked(values: object) -> bool:
