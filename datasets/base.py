@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -112,11 +113,21 @@ class Loader(Options, ABC):
 def _find_deeper(folders: Sequence[Path], expects: str) -> Path | None:
     """Find a file or folder one or two levels deeper: archives are often unpacked into a folder of their name."""
     for folder in folders:
-        for pattern in ("*", "*/*"):
-            found = next((inner for inner in sorted(folder.glob(pattern)) if (inner / expects).exists()), None)
+        level = [folder]
+        for _ in range(2):
+            level = [inner for outer in level for inner in _subfolders(outer)]
+            found = next((inner for inner in level if (inner / expects).exists()), None)
             if found is not None:
                 return found
     return None
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """List the folders in a folder, sorted; without a call of the file system for each file."""
+    try:
+        return sorted(folder / entry.name for entry in os.scandir(folder) if entry.is_dir())
+    except OSError:
+        return []
 
 
 class FileLoader(Loader):
