@@ -1,7 +1,8 @@
 """Shared by teacher-student methods: a frozen teacher, and divergences between answers.
 
 Classes and attributes are both treated as groups of choices: an image with one label is one group of K classes, and
-each of A attributes is a group of two, no and yes.
+each of A attributes is a group of two, no and yes. Values of several attributes are averaged, as in
+`classification_loss`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def as_choices(logits: Tensor, *, attributes: bool) -> Tensor:
 
 
 def kl_divergence(teacher: Tensor, student: Tensor, *, attributes: bool = False, temperature: float = 1.0) -> Tensor:
-    """KL(teacher || student) of each example (B,), in nats, summed over attributes.
+    """KL(teacher || student) of each example (B,), in nats, averaged over attributes.
 
     Args:
         teacher: Logits (B, outputs).
@@ -46,10 +47,10 @@ def kl_divergence(teacher: Tensor, student: Tensor, *, attributes: bool = False,
     """
     target = (as_choices(teacher, attributes=attributes) / temperature).log_softmax(2)
     answer = (as_choices(student, attributes=attributes) / temperature).log_softmax(2)
-    return (target.exp() * (target - answer)).sum((1, 2))
+    return (target.exp() * (target - answer)).sum(2).mean(1)
 
 
 def entropy(logits: Tensor, *, attributes: bool = False) -> Tensor:
-    """Entropy of each answer (B,), in nats, summed over attributes."""
+    """Entropy of each answer (B,), in nats, averaged over attributes."""
     log_probabilities = as_choices(logits, attributes=attributes).log_softmax(2)
-    return -(log_probabilities.exp() * log_probabilities).sum((1, 2))
+    return -(log_probabilities.exp() * log_probabilities).sum(2).mean(1)

@@ -74,7 +74,7 @@ class LoTUS(Method):
                     target = soft_targets(teacher_logits, noise, is_forget.bool(), math.exp(self.alpha * gap))
                     with loop.autocast():
                         log_probabilities = as_choices(student(images), attributes=attributes).log_softmax(2)
-                        loss = -(target * log_probabilities).sum((1, 2)).mean()
+                        loss = -(target * log_probabilities).sum(2).mean()
                     loop.step(loss)
                 loop.check()
                 gap = accuracy(student, request.forget) - bound

@@ -6,7 +6,7 @@
 By Sebastian Oleszko, fifth place of the NeurIPS 2023 challenge; "PRMQ" in Cadet et al. 2024. The smallest weights are
 those over all layers together. New weights are uniform in +- 1 / sqrt(fan in), and biases among the smallest become
 zero, as released. The learning rate is constant. Deviation: the released code rounds the result to half precision, for
-the storage limit of the challenge. Attributes are not weighted, and their entropies are summed.
+the storage limit of the challenge. Attributes are not weighted, and their entropies are averaged.
 """
 
 from __future__ import annotations

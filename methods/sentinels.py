@@ -136,7 +136,7 @@ class Relabelled(Method):
 def distance_to_uniform(logits: Tensor, attributes: bool) -> Tensor:
     """KL(uniform, prediction) in nats, averaged over examples, without the uniform's own entropy."""
     if attributes:
-        return nn.functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, 0.5)) * logits.shape[1]
+        return nn.functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, 0.5))
     return -logits.log_softmax(1).mean()
 
 

@@ -51,13 +51,24 @@ def test_fit_one_step_matches_sgd_by_hand():
         torch.testing.assert_close(after.detach(), before - 0.1 * (gradient + 0.01 * before))
 
 
+def test_fit_step_on_attributes_is_that_of_mucac():
+    """A step of rate 0.01 on PyTorch's BCEWithLogitsLoss, whose mean is over attributes too."""
+    examples, net = make_examples(8, attributes=3), make_network("mlp", outputs=3, hidden=[3])
+    start = [p.detach().clone() for p in net.parameters()]
+    images, labels = next(iter(examples.batches(8)))
+    gradients = torch.autograd.grad(nn.BCEWithLogitsLoss()(net(images), labels.float()), list(net.parameters()))
+    fit(net, examples, make_recipe(epochs=1, lr=0.01, schedule="constant", momentum=0.0, weight_decay=0.0), 0)
+    for before, gradient, after in zip(start, gradients, net.parameters(), strict=True):
+        torch.testing.assert_close(after.detach(), before - 0.01 * gradient)
+
+
 def test_classification_loss_matches_scipy():
     rng = np.random.default_rng(0)
     logits, classes, bits = rng.normal(size=(5, 3)), rng.integers(0, 3, 5), rng.integers(0, 2, (5, 3))
     ours = classification_loss(torch.tensor(logits), torch.tensor(classes), reduction="none").numpy()
     np.testing.assert_allclose(ours, -log_softmax(logits, axis=1)[np.arange(5), classes])
     p = expit(logits)
-    expected = -(bits * np.log(p) + (1 - bits) * np.log(1 - p)).sum(1)
+    expected = -(bits * np.log(p) + (1 - bits) * np.log(1 - p)).mean(1)
     for reduction, value in (("none", expected), ("mean", expected.mean()), ("sum", expected.sum())):
         got = classification_loss(torch.tensor(logits), torch.tensor(bits), reduction=reduction).numpy()
         np.testing.assert_allclose(got, value)

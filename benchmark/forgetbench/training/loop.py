@@ -31,7 +31,9 @@ class DivergedError(ForgetBenchError):
 def classification_loss(
     logits: Tensor, labels: Tensor, reduction: str = "mean", label_smoothing: float = 0.0
 ) -> Tensor:
-    """Compute the cross-entropy for classes, or the binary cross-entropy summed over attributes, in nats.
+    """Compute the cross-entropy for classes, or the mean over attributes of the binary cross-entropy, in nats.
+
+    The mean is the convention of MUCAC (Choi and Na 2023), so that a published learning rate means the same step.
 
     Args:
         logits: (B, outputs).
@@ -42,7 +44,7 @@ def classification_loss(
     if labels.ndim == 1:
         return functional.cross_entropy(logits, labels, reduction=reduction, label_smoothing=label_smoothing)
     targets = labels.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
-    losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
+    losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
     return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
 
 
