@@ -1,15 +1,20 @@
-"""Shared by SSD, LFSSD and ASSD: importances over all data, class order, and a warning about alpha."""
+"""Shared by SSD, LFSSD and ASSD: importances over all data, the order of batches, and a warning about alpha."""
 
 from __future__ import annotations
 
 import logging
 
 import torch
+from torch import Tensor
 
+from forgetbench.errors import UsageError
 from forgetbench.methods._fisher import Importance
 from forgetbench.methods.base import Examples, ForgetRequest
 
 _log = logging.getLogger(__name__)
+
+ORDERS = ("auto", "class", "fine", "shuffled", "stored")
+"""Orders of the data for importances per batch; see `in_order`."""
 
 
 def average_importances(forget: Importance, retain: Importance, request: ForgetRequest) -> Importance:
@@ -23,14 +28,42 @@ def average_importances(forget: Importance, retain: Importance, request: ForgetR
     return retain
 
 
-def all_in_released_order(request: ForgetRequest) -> Examples:
-    """All training examples in the order of released code: the retain set by class, then the forget set."""
-    return sorted_by_class(request.retain).join(request.forget)
+def in_order(request: ForgetRequest, order: str) -> tuple[Examples, Examples]:
+    """The forget set and the retain set in the order of their batches.
+
+    Args:
+        request: The sets; the order is logged.
+        order: "class" sorts the retain set by class (attributes are not sorted), "fine" by fine class, "shuffled" draws
+            both at random, "stored" keeps the order of the image set. "auto" does as released code: "class" if whole
+            classes are forgotten, "fine" if whole fine classes are, and otherwise "shuffled".
+
+    Raises:
+        UsageError: The order is "fine", and the image set has no fine classes.
+    """
+    order = _released_order(request) if order == "auto" else order
+    request.log("order of the data", order)
+    forget, retain = request.forget, request.retain
+    if order == "shuffled":
+        rows = torch.randperm(len(forget), generator=request.generator(7, 0))
+        return forget.take(rows), retain.take(torch.randperm(len(retain), generator=request.generator(7, 1)))
+    if order == "fine":
+        if request.retain_fine_labels is None:
+            raise UsageError("order=fine needs an image set with fine classes. Use order=class.")
+        return forget, retain.take(torch.argsort(request.retain_fine_labels, stable=True))
+    if order == "class" and not retain.attributes:
+        return forget, retain.take(torch.argsort(retain.labels, stable=True))
+    return forget, retain
 
 
-def sorted_by_class(examples: Examples) -> Examples:
-    """The examples in the order of their classes; examples with attributes in their own order."""
-    return examples if examples.attributes else examples.take(torch.argsort(examples.labels, stable=True))
+def _released_order(request: ForgetRequest) -> str:
+    if not request.forget.attributes and _disjoint(request.forget.labels, request.retain.labels):
+        return "class"
+    forget, retain = request.forget_fine_labels, request.retain_fine_labels
+    return "fine" if forget is not None and retain is not None and _disjoint(forget, retain) else "shuffled"
+
+
+def _disjoint(first: Tensor, second: Tensor) -> bool:
+    return not set(first.tolist()) & set(second.tolist())
 
 
 def warn_if_alpha_too_large(alpha: float, request: ForgetRequest) -> None:

@@ -5,8 +5,8 @@
 
 Schoepf, Foster and Brintrup, "Parameter-tuning-free data entry error unlearning with adaptive selective synaptic
 dampening", 2024, equation 6; undefined ratios are skipped. Deviation: the importances are per example by default, as in
-ssd.py. The authors' notebook takes I_D over the retain set alone (`reference="retain"`), which selects the same weights
-but shrinks them more.
+ssd.py. The authors' notebook takes them per batch of data in random order (`importance="batch"`), and I_D over the
+retain set alone (`reference="retain"`), which selects the same weights but shrinks them more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._dampening import average_importances, sorted_by_class
+from forgetbench.methods._dampening import ORDERS, average_importances, in_order
 from forgetbench.methods._fisher import Importance, importance_per_batch, importance_per_example
 from forgetbench.methods._training import clone_model
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
@@ -56,15 +56,16 @@ class ASSD(Method):
         search=("all", "retain"),
         help="Examples for I_D: all, or the retain set.",
     )
+    order: str = param("shuffled", choices=ORDERS, help="Order of the data, for importance=batch.")
     batch_size: int = param(64, ge=1, paper_default=1024, help="Examples per backward.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model with dampened weights."""
         network = clone_model(model)
         if self.importance == "batch":
-            data = sorted_by_class(request.retain)
-            data = data.join(request.forget) if self.reference == "all" else data
-            forget = importance_per_batch(network, request.forget.batches(self.batch_size))
+            forget_data, retain_data = in_order(request, self.order)
+            data = retain_data.join(forget_data) if self.reference == "all" else retain_data
+            forget = importance_per_batch(network, forget_data.batches(self.batch_size))
             everything = importance_per_batch(network, data.batches(self.batch_size))
         else:
             forget, retain = (

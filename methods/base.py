@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from forgetbench.errors import UsageError
 from forgetbench.methods._card import MethodCard, TaskFacts, default_card
@@ -40,6 +40,10 @@ class ForgetRequest:
     """How the original was trained."""
     new_network: Callable[[], nn.Module]
     """Makes a newly initialized network of the same architecture on the same device; every call makes the same one."""
+    forget_fine_labels: Tensor | None = None
+    """int64 (n,) on the CPU: fine class of each example to forget; None if the image set has no fine classes."""
+    retain_fine_labels: Tensor | None = None
+    """int64 (n,) on the CPU: fine class of each retained example; None if the image set has no fine classes."""
     step: int = 0
     """Position in a stream of requests; step k gets the model that step k-1 returned."""
     notes: dict[str, float | str] = field(default_factory=dict)

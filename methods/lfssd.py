@@ -6,8 +6,8 @@
 Foster, Schoepf and Brintrup, "Loss-Free Machine Unlearning", 2024 (tiny paper), equation 3; selection and shrinking as
 in ssd.py. With `importance="per-sample"` (the default, as in the paper) absolute values are taken per example, which
 bounds Omega_f / Omega_D by |D|/|D_f|. With `importance="batch"` (as in the authors' code) they are taken of the
-gradient of a batch's mean, and averaged over batches in class order. For attributes f(x) is the vector of their
-logits.
+gradient of a batch's mean, and averaged over batches, whose order is that of ssd.py. For attributes f(x) is the vector
+of their logits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._dampening import all_in_released_order, average_importances, warn_if_alpha_too_large
+from forgetbench.methods._dampening import ORDERS, average_importances, in_order, warn_if_alpha_too_large
 from forgetbench.methods._fisher import importance_per_batch, importance_per_example
 from forgetbench.methods._training import clone_model
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
@@ -50,14 +50,18 @@ class LFSSD(Method):
         paper_default="batch",
         help="Per example, or per batch as published.",
     )
+    order: str = param("auto", choices=ORDERS, help="Order of the data, for importance=batch.")
     batch_size: int = param(64, ge=1, help="Examples per backward; shapes the result with importance=batch only.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model with dampened weights."""
         network = clone_model(model)
         if self.importance == "batch":
-            batches = (request.forget.batches(self.batch_size), all_in_released_order(request).batches(self.batch_size))
-            forget, everything = (importance_per_batch(network, part, squared_norms, "absolute") for part in batches)
+            forget_data, retain_data = in_order(request, self.order)
+            forget, everything = (
+                importance_per_batch(network, part.batches(self.batch_size), squared_norms, "absolute")
+                for part in (forget_data, retain_data.join(forget_data))
+            )
         else:
             warn_if_alpha_too_large(self.alpha, request)
             forget, retain = (

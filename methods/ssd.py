@@ -9,10 +9,13 @@ true labels) of D_f or of all training data D, in eval mode and without augmenta
 
 With `importance="per-sample"` (the default, as in the paper) gradients are squared per example. D contains D_f, so
 I_f/I_D is at most |D|/|D_f|, and an alpha of at least that selects nothing: the method warns.
-With `importance="batch"` (as in the authors' code) the mean gradient of a batch is squared and averaged over batches; D
-is the retain set in class order followed by the forget set. The result depends on batch size and order, and suitable
-values of alpha are different. The authors' settings for Pins (alpha 50, lambda 0.1) are only a comment in their code,
-which runs with 10 and 1.
+With `importance="batch"` (as in the authors' code) the mean gradient of a batch is squared and averaged over batches,
+those of D being the retain set followed by the forget set. The result depends on batch size and order, and suitable
+values of alpha are different. The authors sort the retain set by class to forget classes, by fine class to forget fine
+classes, and shuffle both sets to forget random examples; so does `order="auto"`. Gradients of one class add up and
+those of many cancel, so that shuffled batches have smaller importances of D and select more: on digits, with a tenth of
+the images forgotten, alpha 1.5 and batches of 16, it is 17 % of the weights instead of 1 %. The authors' settings for
+Pins (alpha 50, lambda 0.1) are only a comment in their code, which runs with 10 and 1.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import torch
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._dampening import all_in_released_order, average_importances, warn_if_alpha_too_large
+from forgetbench.methods._dampening import ORDERS, average_importances, in_order, warn_if_alpha_too_large
 from forgetbench.methods._fisher import Importance, importance_per_batch, importance_per_example
 from forgetbench.methods._training import clone_model
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
@@ -58,6 +61,7 @@ class SSD(Method):
         paper_default="batch",
         help="Per example, or per batch as published.",
     )
+    order: str = param("auto", choices=ORDERS, help="Order of the data, for importance=batch.")
     batch_size: int = param(64, ge=1, help="Examples per backward; shapes the result with importance=batch only.")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
@@ -65,9 +69,9 @@ class SSD(Method):
         network = clone_model(model)
         # equation 3: the importances of the forget set and of all data
         if self.importance == "batch":
-            data = all_in_released_order(request)
-            forget = importance_per_batch(network, request.forget.batches(self.batch_size))
-            everything = importance_per_batch(network, data.batches(self.batch_size))
+            forget_data, retain_data = in_order(request, self.order)
+            forget = importance_per_batch(network, forget_data.batches(self.batch_size))
+            everything = importance_per_batch(network, retain_data.join(forget_data).batches(self.batch_size))
         else:
             warn_if_alpha_too_large(self.alpha, request)
             forget = importance_per_example(network, request.forget, batch_size=self.batch_size)

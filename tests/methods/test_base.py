@@ -29,7 +29,8 @@ def examples(count: int) -> Examples:
 
 def test_parse_method_reads_and_converts_values():
     method = parse_method("ssd:alpha=5, importance=batch,batch_size=32")
-    assert method.to_dict() == {"alpha": 5.0, "dampening": 1.0, "importance": "batch", "batch_size": 32}
+    others = {"dampening": 1.0, "importance": "batch", "order": "auto"}
+    assert method.to_dict() == {"alpha": 5.0, "batch_size": 32} | others
     assert isinstance(method.to_dict()["alpha"], float)
 
 

@@ -11,8 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
+from support.closed_form import closed_form_request
 from torch import Tensor, nn
 
+from forgetbench.errors import UsageError
+from forgetbench.methods._dampening import in_order
 from forgetbench.methods._fisher import importance_per_batch, importance_per_example, mean_gradient
 from forgetbench.methods.assd import ASSD, percentile
 from forgetbench.methods.base import ForgetRequest
@@ -293,6 +296,28 @@ def test_ssd_per_batch_squares_means_of_sorted_batches():
     expected = np.where(top > 2 * bottom, weight * np.minimum(bottom / top, 1), weight)
     edited = SSD(alpha=2.0, importance="batch", batch_size=8).unlearn(network, request(forget, retain))
     np.testing.assert_allclose(edited.head.weight.detach(), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("scenario", "expected"), [("class", "class"), ("subclass", "fine"), ("random", "shuffled")])
+def test_order_auto_follows_what_is_forgotten(scenario, expected):
+    forget_request = closed_form_request(scenario)
+    (forget, retain), stored = in_order(forget_request, "auto"), in_order(forget_request, "stored")
+    assert in_order(forget_request, "auto")[1].labels.tolist() == retain.labels.tolist()
+    assert sorted(retain.labels.tolist()) == sorted(stored[1].labels.tolist())
+    assert (forget.images.tolist() == stored[0].images.tolist()) == (expected != "shuffled")
+    in_order(forget_request, "auto")
+    assert forget_request.notes["order of the data"] == expected
+    if expected == "class":
+        assert retain.labels.tolist() == sorted(retain.labels.tolist())
+    if expected == "fine":
+        fine = [int(label) for label in forget_request.retain_fine_labels]
+        rows = sorted(range(len(fine)), key=fine.__getitem__)
+        assert retain.images.tolist() == stored[1].images[rows].tolist()
+
+
+def test_order_fine_without_fine_classes_is_refused():
+    with pytest.raises(UsageError, match=r"fine classes. Use order=class"):
+        in_order(closed_form_request("class"), "fine")
 
 
 def test_ssd_with_alpha_beyond_the_bound_warns(caplog):

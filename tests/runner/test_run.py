@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forgetbench.datasets.types import Partition
+from forgetbench.datasets.types import ImageSet, Partition
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.reference import ReferenceBundle, check_run, read_pack
 from forgetbench.evidence.run import read_run
@@ -219,6 +219,41 @@ def test_cache_keys_follow_the_images(task: Task, tmp_path: Path, part: str) -> 
     assert before.keys.imported("w", "o", 0) != after.keys.imported("w", "o", 0)
     same_model = before.keys.model("original", 0, 0) == after.keys.model("original", 0, 0)
     assert same_model is (part != "train")
+
+
+def test_cache_keys_name_the_loss_of_attributes(task: Task, tmp_path: Path) -> None:
+    """Their loss became a mean; models of tasks with classes keep their keys."""
+    from forgetbench.runner.context import TaskContext
+    from forgetbench.runner.data import ExecutionEnv
+
+    context = TaskContext(task, ExecutionEnv(str(tmp_path / "store")))
+    assert "attributes" not in context.keys.model("original", 0, 0)["components"]
+
+    def with_attributes(images: ImageSet) -> ImageSet:
+        return replace(images, labels=np.stack([images.labels % 2, images.labels // 5], axis=1), classes=("odd", "big"))
+
+    parts = {name: with_attributes(images) for name, images in context.data.partition.parts()}
+    context.data.partition = replace(context.data.partition, **parts)
+    assert context.keys.model("original", 0, 0)["components"]["attributes"] == "mean"
+    assert context.keys.predictions("w", 0)["components"]["attributes"] == "mean"
+
+
+def test_request_has_the_fine_classes_of_both_sets(task: Task, tmp_path: Path) -> None:
+    from forgetbench.runner.context import TaskContext
+    from forgetbench.runner.data import ExecutionEnv
+    from forgetbench.runner.unlearn import make_request
+
+    context = TaskContext(task, ExecutionEnv(str(tmp_path / "store")))
+    assert make_request(context, 0, 0).retain_fine_labels is None
+    train = context.data.partition.train
+    fine = np.arange(len(train)) % 7
+    train = replace(train, fine_labels=fine, fine_classes=tuple("abcdefg"))
+    context.data.partition = replace(context.data.partition, train=train)
+    request, split = make_request(context, 0, 0), context.data.split(0)
+    assert request.forget_fine_labels is not None
+    assert request.retain_fine_labels is not None
+    assert request.forget_fine_labels.tolist() == fine[split.forget].tolist()
+    assert request.retain_fine_labels.tolist() == fine[split.retain].tolist()
 
 
 def test_run_diverging_method_is_recorded(task: Task, tmp_path: Path) -> None:

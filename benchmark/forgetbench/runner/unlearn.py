@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from forgetbench.errors import printable
 from forgetbench.evidence.arrays import write_arrays
@@ -112,6 +113,7 @@ def make_request(context: TaskContext, draw: int, seed: int, step: int = 0) -> F
     """What a method is given: never test data, never an oracle, and in a stream no data of earlier requests."""
     data, task = context.data, context.task
     splits, train_rows = data.steps(draw), data.examples("train", draw)
+    fine_labels = data.partition.train.fine_labels
     place = (draw, seed, step) if len(splits) > 1 else (draw, seed)
     init_seed = task.stream("method-init", *place)
     return ForgetRequest(
@@ -121,6 +123,8 @@ def make_request(context: TaskContext, draw: int, seed: int, step: int = 0) -> F
         seed=task.stream("method", *place),
         recipe=task.recipe,
         new_network=lambda: data.network_spec.build(init_seed).to(data.device),
+        forget_fine_labels=None if fine_labels is None else torch.tensor(fine_labels[splits[step].forget]),
+        retain_fine_labels=None if fine_labels is None else torch.tensor(fine_labels[splits[step].retain]),
         step=step,
     )
 
