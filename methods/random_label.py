@@ -4,9 +4,11 @@
 
 Graves et al. 2021; Zhang, Choshen and Andreas 2024, section 3, who train on random labels alone and draw from all
 classes (`retain=0`). By default y' is drawn once per seed and a step holds three retained examples per forget example,
-so that the cost follows the size of the forget set. The released code of Fan et al. 2024 draws from all classes in
-every epoch (`label_space="all", resample=True`). The released code of Zhao et al. 2024 draws y' modulo the number of
-forgotten classes, a bug that is not reproduced. Batch-norm statistics move only if retained examples are used, unless
+so that the cost follows the size of the forget set. The baseline of this name in the released code of Fan et al. 2024
+draws labels from all classes in every epoch (`label_space="all", resample=True`) and augments images (`augment=True`);
+an epoch is a pass over D_f and then one over D_r for CIFAR-10 and SVHN (`passes="separate"`), or one over both together
+for CIFAR-100 (`passes="joined"`). The released code of Zhao et al. 2024 draws y' modulo the number of forgotten
+classes, a bug that is not reproduced. Batch-norm statistics move only if retained examples are used, unless
 `batch_norm` says otherwise.
 """
 
@@ -19,7 +21,16 @@ import torch
 from torch import nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import batch_norm_option, clone_model, cycle, n_outputs, random_labels, train_loop
+from forgetbench.methods._training import (
+    augment_option,
+    augmentation,
+    batch_norm_option,
+    clone_model,
+    cycle,
+    n_outputs,
+    random_labels,
+    train_loop,
+)
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -44,6 +55,12 @@ class RandomLabel(Method):
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
     retain: int = param(3, ge=0, paper_default=0, help="Retained examples per forget example in a step; 0 = none.")
+    passes: str = param(
+        "step",
+        choices=("step", "joined", "separate"),
+        help="Where retained examples are: `retain` in each step; all with D_f in one pass; or all after it.",
+    )
+    augment: bool = augment_option(False)
     label_space: str = param(
         "wrong",
         choices=("wrong", "all"),
@@ -58,21 +75,31 @@ class RandomLabel(Method):
         """A copy of the model, trained on random labels."""
         network = clone_model(model)
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        augment = augmentation(request, augment=self.augment)
         retain_batch_size = self.retain * min(self.batch_size, len(request.forget))
-        retain_batches = cycle(request.retain, retain_batch_size, request, 1) if self.retain else None
-        batch_norm = self.batch_norm or ("train" if self.retain else "eval")
+        in_steps = self.passes == "step" and self.retain > 0
+        others = cycle(request.retain, retain_batch_size, request, 1, augment=self.augment) if in_steps else None
+        batch_norm = self.batch_norm or ("train" if self.retain or self.passes != "step" else "eval")
         with train_loop(network, request, optimizer, self.card.name, batch_norm=batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):
-                relabeled = self.relabeled(request, n_outputs(network), epoch)
-                for images, labels in relabeled.batches(self.batch_size, request.derive_seed(2, epoch)):
-                    if retain_batches is not None:
-                        retain_images, retain_labels = next(retain_batches)
-                        images = torch.cat([images, retain_images])  # noqa: PLW2901 - the batch grows
-                        labels = torch.cat([labels, retain_labels])  # noqa: PLW2901
-                    with loop.autocast():
-                        loss = classification_loss(network(images), labels)
-                    loop.step(loss)
+                data = self.data(request, n_outputs(network), epoch)
+                for stream, part in enumerate(data, start=2):
+                    for images, labels in part.batches(self.batch_size, request.derive_seed(stream, epoch), *augment):
+                        if others is not None:
+                            retain_images, retain_labels = next(others)
+                            images = torch.cat([images, retain_images])  # noqa: PLW2901 - the batch grows
+                            labels = torch.cat([labels, retain_labels])  # noqa: PLW2901
+                        with loop.autocast():
+                            loss = classification_loss(network(images), labels)
+                        loop.step(loss)
         return network
+
+    def data(self, request: ForgetRequest, classes: int, epoch: int) -> list[Examples]:
+        """The sets that an epoch passes over, one after the other."""
+        forget = self.relabeled(request, classes, epoch)
+        if self.passes == "step":
+            return [forget]
+        return [forget.join(request.retain)] if self.passes == "joined" else [forget, request.retain]
 
     def relabeled(self, request: ForgetRequest, classes: int, epoch: int) -> Examples:
         """The forget set with the labels of an epoch."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.closed_form import ClosedFormNet, closed_form_request
 from torch import nn
 
 from forgetbench.methods._fisher import mean_gradient
@@ -140,6 +141,12 @@ def test_saliency_mask_with_zero_gradients_has_its_size(request_, original):
     assert float((gradients == 0).float().mean()) > 0.5
     masks = saliency_masks(network, dark, 0.5)
     assert sum(int(mask.sum()) for mask in masks) == round(0.5 * len(gradients))
+
+
+@pytest.mark.parametrize(("ratio", "count"), [(0.5, 83), (0.3, 49), (1e-9, 1), (1.0, 166)])
+def test_saliency_mask_rounds_its_size_down(ratio, count):
+    masks = saliency_masks(ClosedFormNet().eval(), closed_form_request(), ratio)
+    assert sum(int(mask.sum()) for mask in masks) == count
 
 
 def test_saliency_mask_follows_the_forget_gradient(request_, original):
