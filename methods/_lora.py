@@ -17,10 +17,10 @@ class LoRALinear(nn.Module):
     Hu et al. 2022; the scale is 1/r, the default of loralib.
     """
 
-    def __init__(self, linear: nn.Linear, rank: int, generator: torch.Generator) -> None:
+    def __init__(self, linear: nn.Linear, rank: int, generator: torch.Generator, scale: float = 1.0) -> None:
         super().__init__()
         self.linear = linear
-        bound = 1 / math.sqrt(linear.in_features)  # Kaiming's uniform bound with a = sqrt(5)
+        bound = scale / math.sqrt(linear.in_features)  # Kaiming's uniform bound with a = sqrt(5)
         down = (torch.rand(rank, linear.in_features, generator=generator) * 2 - 1) * bound
         self.down = nn.Parameter(down.to(linear.weight))
         self.up = nn.Parameter(torch.zeros(linear.out_features, rank).to(linear.weight))
@@ -40,8 +40,14 @@ Groups = list[list[LoRALinear]]
 """The adapters of each block."""
 
 
-def add_lora(network: nn.Module, rank: int, generator: torch.Generator) -> Groups:
+def add_lora(network: nn.Module, rank: int, generator: torch.Generator, scale: float = 1.0) -> Groups:
     """Add an adapter to both feed-forward layers of each block, and freeze everything else, the head included.
+
+    Args:
+        network: A transformer, changed in place.
+        rank: Rank of the adapters.
+        generator: Draws the matrices A.
+        scale: Multiplies their range.
 
     Returns:
         One group of adapters per block, in order.
@@ -58,7 +64,7 @@ def add_lora(network: nn.Module, rank: int, generator: torch.Generator) -> Group
             linear = getattr(mlp, name, None)
             if not isinstance(mlp, nn.Module) or not isinstance(linear, nn.Linear):
                 raise UsageError("Low-rank adapters need transformer blocks with mlp.fc1 and mlp.fc2. Use network vit.")
-            adapter = LoRALinear(linear, rank, generator)
+            adapter = LoRALinear(linear, rank, generator, scale)
             setattr(mlp, name, adapter)
             group.append(adapter)
         groups.append(group)

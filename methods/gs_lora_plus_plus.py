@@ -21,7 +21,7 @@ from forgetbench.methods._distillation import full_precision
 from forgetbench.methods._lora import add_lora, group_norms, merge_lora
 from forgetbench.methods._training import clone_model, cycle, n_outputs, set_lr, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, MethodCard, param
-from forgetbench.methods.gs_lora import GSLoRA
+from forgetbench.methods.gs_lora import GSLoRA, weights_of_requests
 from forgetbench.training import classification_loss, predict_features
 
 if TYPE_CHECKING:
@@ -47,24 +47,31 @@ class GSLoRAPlusPlus(GSLoRA):
     forget_pull: float = param(
         0.05, ge=0, search=(5e-3, 0.5), help="w_f: weight of leaving the prototypes of what is forgotten."
     )
+    forget_pulls: str = param("", help="Instead of forget_pull, one for each request of a stream, as for betas.")
     retain_pull: float = param(
         0.01, ge=0, paper_default=0.0, search=(1e-3, 0.1), help="w_r: weight of staying near the others."
     )
     prototype_bound: float = param(18.0, gt=0, help="BND_p: distance in nats beyond which features are left alone.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights_of_requests(self.forget_pulls, "forget_pulls")
+
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model with trained adapters merged into it."""
         network = cast("Network", clone_model(model))
-        prototypes = class_prototypes(model, request.retain.join(request.forget), n_outputs(model))
-        groups = add_lora(network, self.rank, request.generator(0))
+        forget = self.replayed(request.forget, request.generator(3))
+        retain = self.replayed(request.retain, request.generator(4))
+        prototypes = class_prototypes(model, retain.join(forget), n_outputs(model))
+        groups = add_lora(network, self.rank, request.generator(0), self.later_range if request.step else 1.0)
         optimizer = self.adapter_optimizer(network)
-        forget_batches = cycle(request.forget, self.batch_size, request, 1)
+        beta = self.weight_of_request(self.beta, self.betas, request.step)
+        forget_pull = self.weight_of_request(self.forget_pull, self.forget_pulls, request.step)
+        forget_batches = cycle(forget, self.batch_size, request, 1)
         with train_loop(network, request, optimizer, self.card.name) as loop:
             for epoch in loop.epochs(self.epochs):
                 set_lr(optimizer, self.learning_rate(epoch))
-                for retain_images, retain_labels in request.retain.batches(
-                    self.batch_size, request.derive_seed(2, epoch)
-                ):
+                for retain_images, retain_labels in retain.batches(self.batch_size, request.derive_seed(2, epoch)):
                     forget_images, forget_labels = next(forget_batches)
                     with loop.autocast():
                         features = network.features(torch.cat([retain_images, forget_images]))
@@ -73,32 +80,22 @@ class GSLoRAPlusPlus(GSLoRA):
                         # the three terms of GS-LoRA
                         retain_loss = classification_loss(retain_logits, retain_labels)
                         forget_loss = torch.relu(self.bound - classification_loss(forget_logits, forget_labels))
-                        loss = retain_loss + self.beta * forget_loss
+                        loss = retain_loss + beta * forget_loss
                         if epoch >= self.alpha_epoch:
                             loss = loss + self.alpha * group_norms(groups).sum()
                         # the two terms of the prototypes
                         retain_features, forget_features = features.split(sizes)
-                        loss = loss + self.prototype_loss(
-                            prototypes, retain_features, retain_labels, forget_features, forget_labels
-                        )
+                        retain_distance = prototype_distance(prototypes[retain_labels], retain_features)
+                        forget_distance = prototype_distance(prototypes[forget_labels], forget_features)
+                        loss = loss + self.prototype_loss(forget_distance, retain_distance, forget_pull)
                     loop.step(loss)
         self.log_updates(groups, request)
         merge_lora(network)
         return network.eval()
 
-    def prototype_loss(
-        self,
-        prototypes: Tensor,
-        retain_features: Tensor,
-        retain_labels: Tensor,
-        forget_features: Tensor,
-        forget_labels: Tensor,
-    ) -> Tensor:
+    def prototype_loss(self, forget_distance: Tensor, retain_distance: Tensor, forget_pull: float) -> Tensor:
         """Move forgotten features away from their prototypes, up to a bound, and keep retained ones near theirs."""
-        retain_distance = prototype_distance(prototypes[retain_labels], retain_features)
-        forget_distance = prototype_distance(prototypes[forget_labels], forget_features)
-        forget_loss = torch.relu(self.prototype_bound - forget_distance)
-        return self.forget_pull * forget_loss + self.retain_pull * retain_distance
+        return forget_pull * torch.relu(self.prototype_bound - forget_distance) + self.retain_pull * retain_distance
 
 
 def class_prototypes(model: nn.Module, examples: Examples, classes: int) -> Tensor:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
+from support.closed_form import ClosedFormNet, closed_form_request
 from torch import Tensor, nn
 
 from forgetbench.methods._curvature import conjugate_gradients, fisher_product, hessian_product
 from forgetbench.methods._fisher import mean_gradient
-from forgetbench.methods.base import ForgetRequest
-from forgetbench.methods.fisher import FisherForgetting, true_fisher
+from forgetbench.methods.base import ForgetRequest, TaskFacts
+from forgetbench.methods.fisher import FisherForgetting, missing_classes, true_fisher
 from forgetbench.methods.influence import Influence
 from forgetbench.methods.woodfisher import WoodFisher, released_recursion
 from forgetbench.networks import NetworkSpec
@@ -185,6 +186,21 @@ def test_true_fisher_is_the_expectation_over_predictions():
     expected = np.einsum("nk,nj->kj", p * (1 - p), x**2) / 40  # Var of the one-hot label, times x^2
     draws = [true_fisher(network, data, torch.Generator().manual_seed(seed))["head.weight"] for seed in range(60)]
     np.testing.assert_allclose(torch.stack(draws).mean(0), expected, rtol=0.15)
+
+
+def test_exact_fisher_needs_one_class_per_image():
+    facts = TaskFacts(network="cnn", scenario="class", attributes=True, outputs=3)
+    assert FisherForgetting().applies_to(facts) is None
+    assert "Use information=drawn" in str(FisherForgetting(information="exact").applies_to(facts))
+
+
+def test_fisher_erases_classes_without_retained_images():
+    start, forget_request = ClosedFormNet(), closed_form_request("class")
+    noise = {"alpha": 1e-30, "information": "exact"}
+    erased = FisherForgetting(variances="golatkar", **noise).unlearn(start, forget_request).head
+    assert float(erased.weight[3].detach().norm()) < 0.2 < float(start.head.weight[3].detach().norm())
+    torch.testing.assert_close(erased.weight[:3], start.head.weight[:3])
+    assert missing_classes(forget_request.retain, 4) == [3]
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -204,6 +206,30 @@ def test_gs_lora_second_request_starts_from_new_adapters(original):
     assert second.state_dict().keys() == original.state_dict().keys()
 
 
+@pytest.mark.parametrize("text", ["0.2;0.3", "0.2/-1", "nan", "a"])
+def test_weights_of_requests_that_are_no_numbers_are_refused(text):
+    with pytest.raises(UsageError, match=r"betas=.* must be numbers of at least 0"):
+        GSLoRA(betas=text)
+
+
+def test_a_request_without_a_weight_of_its_own_is_refused(original):
+    method = GSLoRA(betas="0.2/0.3")
+    assert [method.weight_of_request(0.5, method.betas, step) for step in (0, 1)] == [0.2, 0.3]
+    assert method.weight_of_request(0.5, "", 7) == 0.5
+    with pytest.raises(UsageError, match=r"weights for 2 requests .* but this is request 3"):
+        method.unlearn(original, dataclasses.replace(request(), step=2))
+
+
+def test_replay_and_shots_are_drawn():
+    examples = request().retain
+    generators = (torch.Generator().manual_seed(seed) for seed in (1, 1, 2))
+    first, same, other = (GSLoRA(shots=3).replayed(examples, generator) for generator in generators)
+    assert first.labels.bincount().tolist() == [3] * len(first.labels.unique())
+    assert first.images.tolist() == same.images.tolist() != other.images.tolist()
+    assert len(GSLoRA(replay=0.25).replayed(examples, torch.Generator())) == round(0.25 * len(examples))
+    assert GSLoRA().replayed(examples, torch.Generator()) is examples
+
+
 def test_prototypes_and_distances_equal_scipy(original):
     forget_request = request()
     data = forget_request.retain.join(forget_request.forget)
@@ -236,8 +262,10 @@ def test_prototypes_of_the_given_model_repel_forgotten_features(original, bound)
     away, near = kl(forgotten_labels, forgotten), kl(retained_labels, retained)
     by_hand = 0.3 * max(0.0, bound - away) + 0.7 * near
     assert (away > bound) == (bound < 1)
-    assert float(
-        method.prototype_loss(prototypes, retained, retained_labels, forgotten, forgotten_labels)
-    ) == pytest.approx(by_hand, rel=1e-4)
+    distances = [
+        prototype_distance(prototypes[each], given)
+        for each, given in ((forgotten_labels, forgotten), (retained_labels, retained))
+    ]
+    assert float(method.prototype_loss(*distances, method.forget_pull)) == pytest.approx(by_hand, rel=1e-4)
     fresh = predict_features(forget_request.new_network(), data)
     assert not np.allclose(fresh[labels == 2].mean(0), centers[2], atol=0.1)

@@ -273,10 +273,10 @@ STEPS_OF_UNSIR = {"lr": 0.1, "epochs": 3, "repair_lr": 0.05, "repair_epochs": 3,
 
 def test_unsir_on_retained_classes_equals_numpy(model, forget_request):
     """The noise leaves the answers of the forget set; the model is impaired with it and then repaired."""
-    (images, labels) = next(forget_request.retain.batches(WHOLE, forget_request.derive_seed(2, 0)))
     impair, repair, expected = Adam(0.1), Adam(0.05), theta(model)
     for epoch in range(3):
         (forgotten, _) = next(forget_request.forget.batches(WHOLE, forget_request.derive_seed(1, epoch)))
+        (images, labels) = next(forget_request.retain.batches(WHOLE, forget_request.derive_seed(2, epoch)))
         noise = torch.randn(forgotten.shape, generator=forget_request.generator(3, epoch))
         change = (inputs(noise) - inputs(forgotten)) @ expected.T  # d MSE / d noise points along change W
         moved = noise.double().flatten(1).numpy() + 0.3 * np.sign(change @ expected[:, :4])  # one step of Adam

@@ -75,6 +75,17 @@ def test_class_noise_batches_have_the_forgotten_labels(everything):
     assert sum(int((labels == 0).sum()) for _, labels in batches) == len(request.retain)
 
 
+def test_joined_batches_hold_all_images_and_copies(everything):
+    request = requested(everything, everything.labels == 2)
+    noise = torch.rand(8, 1, 4, 4) + 2
+    method = UNSIR(batch_size=8, mixture="joined", distinct=3, copies=5)
+    batches = list(method.joined_batches([(noise, 2)], request.retain, request, 0))
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert labels.bincount().tolist() == [10, 10, 15]
+    assert all(int((images == each).flatten(1).all(1).sum()) == 5 for each in noise[:3])
+    assert [len(part) for _, part in batches] == [8, 8, 8, 8, 3]
+
+
 def test_unsir_on_whole_classes_reads_no_forget_images(everything, original):
     request = requested(everything, everything.labels == 2)
     black = Examples(torch.zeros_like(request.forget.images), request.forget.labels)
