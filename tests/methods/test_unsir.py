@@ -131,7 +131,8 @@ def test_image_noise_of_color_images_ascends_as_unfused_adam():
     )
     unsir = UNSIR(batch_size=4, noise_steps=40)
     with channels_last(network):
-        noisy, _ = next(unsir.image_noise_batches(network, request, 0))
+        retain_batches = request.retain.batches(4, request.derive_seed(2, 0))
+        noisy, _ = next(unsir.image_noise_batches(network, retain_batches, request, 0))
     [(forget_images, _)] = request.forget.batches(4, request.derive_seed(1, 0))
     noise = torch.randn(forget_images.shape, generator=request.generator(3, 0)).requires_grad_()
     optimizer = torch.optim.Adam([noise], lr=unsir.noise_lr, foreach=False, fused=False)
