@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +15,12 @@ import pytest
 import torch
 
 from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.evidence.environment import environment
 from forgetbench.evidence.run import CHANGED_STATE, Manifest, read_run
 from forgetbench.reporting.tables import board_table
 from forgetbench.runner.config import RunConfig
+from forgetbench.runner.context import TaskContext
+from forgetbench.runner.data import ExecutionEnv, TaskData
 from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.run import TaskRun, run
 from forgetbench.scoring.scorer import Scorer, rank_runs
@@ -302,3 +310,78 @@ def test_run_unrecordable_method_is_refused_first(task: Task, tmp_path: Path, li
     with pytest.raises(UsageError, match=f"Method mine cannot be recorded: {message}"):
         go(task, tmp_path / "home", f"{path}:Mine")
     assert not (tmp_path / "home").exists()
+
+
+def test_run_measures_the_method_alone(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("warm_up", "load_model", "reset_peak_memory", "clock", "peak_memory", "predict"):
+        kept = getattr(TaskContext, name)
+        monkeypatch.setattr(
+            TaskContext, name, lambda self, *a, _kept=kept, _name=name, **k: calls.append(_name) or _kept(self, *a, **k)
+        )
+    monkeypatch.setitem(sys.modules, "recorded_calls", calls)  # type: ignore[arg-type]
+    go(task, tmp_path / "home", write_method(tmp_path, "sys.modules['recorded_calls'].append('unlearn')"))
+    start = calls.index("unlearn")
+    assert calls[start - 4 : start] == ["load_model", "warm_up", "reset_peak_memory", "clock"]
+    assert calls[start + 1 : start + 5] == ["clock", "peak_memory", "load_model", "predict"]
+
+
+def test_run_records_the_precision(task: Task, tmp_path: Path) -> None:
+    torch.backends.cudnn.allow_tf32 = True
+    done = go(task, tmp_path / "home", names=("finetune:epochs=1",))
+    assert row(done).environment["precision"] == "float32"
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(("mixed", "words"), [(False, "float32 (IEEE)"), (True, "bfloat16, float32 (IEEE)")])
+def test_precision_on_a_gpu_names_ieee(task: Task, tmp_path: Path, mixed: bool, words: str) -> None:
+    recipe = task.recipe.model_copy(update={"mixed_precision": mixed})
+    data = TaskData(task.model_copy(update={"recipe": recipe}), ExecutionEnv(str(tmp_path), device="cuda"))
+    assert data.precision == words
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu:0"])
+def test_environment_of_other_devices_has_no_gpu(device: str) -> None:
+    assert environment(device)["device"] == device
+    assert "gpu" not in environment(device)
+
+
+def wait_until_gone(group: int) -> bool:
+    """Whether all processes of a group end: workers at once, and Python's tracker of resources a moment later."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "processes"])
+def test_run_interrupted_ends_cleanly_and_resumes(write_task: Callable[..., Path], tmp_path: Path, engine: str) -> None:
+    """Ctrl-C in a terminal reaches all processes of its group."""
+    started = tmp_path / "started"
+    method = write_method(tmp_path, f"open({str(started)!r}, 'a').close()", "time.sleep(600)")
+    words = ["-m", "forgetbench", "run", str(write_task("random", "fraction = 0.2")), "--method-file", method]
+    words += ["--engine", engine, "--device", "cpu", "--workers", "2", "--json"]
+    variables = {**os.environ, "FORGETBENCH_HOME": str(tmp_path / "home")}
+    process = subprocess.Popen(
+        [sys.executable, *words], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    until = time.monotonic() + 300
+    while not started.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert output == b""
+    assert errors.decode().splitlines()[-1] == (
+        "forgetbench: Interrupted. Finished work is kept; the same command resumes."
+    )
+    assert b"Traceback" not in errors
+    assert wait_until_gone(process.pid)
+    assert not list((tmp_path / "home").rglob(".making-*"))
+    assert len(list((tmp_path / "home" / "store").rglob("weights.safetensors"))) == 6

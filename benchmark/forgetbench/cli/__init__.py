@@ -30,6 +30,7 @@ def make_app() -> App:
         help_format="plaintext",
         version=_version,
         default_parameter=Parameter(negative=""),
+        suppress_keyboard_interrupt=False,  # `main` explains it
     )
     for module in (list, run, import_, tune, reproduce, report, data, submit, serve, admin):
         module.add_commands(app)
