@@ -88,13 +88,17 @@ def os_error_message(error: OSError) -> str:
     place = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
     reason = printable(error.strerror or "") or describe_error(error)
     advice = _OS_ADVICE.get(error.errno or 0, _OTHER_ADVICE)
-    return f"{place}{reason}. {advice} Finished work is kept; the same command resumes."
+    return f"{place}{reason}. {advice}"
 
 
 _OTHER_ADVICE = "Give another path, or set FORGETBENCH_HOME to another folder."
+_DISK_ADVICE = (
+    "Free some space, or set FORGETBENCH_HOME to a folder on another disk. Finished work is kept; the same command "
+    "resumes."
+)
 _OS_ADVICE = {
-    errno.ENOSPC: "Free some space, or set FORGETBENCH_HOME to a folder on another disk.",
-    errno.EDQUOT: "Free some space, or set FORGETBENCH_HOME to a folder on another disk.",
+    errno.ENOSPC: _DISK_ADVICE,
+    errno.EDQUOT: _DISK_ADVICE,
     errno.EACCES: "Change its permissions, give another path, or set FORGETBENCH_HOME to another folder.",
     errno.EPERM: "Change its permissions, give another path, or set FORGETBENCH_HOME to another folder.",
     errno.EROFS: "It cannot be written: give another path, or set FORGETBENCH_HOME to another folder.",
