@@ -28,7 +28,7 @@ from forgetbench.datasets.problems import (
     problem_error,
     summarize_names,
 )
-from forgetbench.errors import UsageError
+from forgetbench.errors import UsageError, printable
 from forgetbench.fingerprints import fingerprint
 from forgetbench.store import Store
 from forgetbench.user_files import describe_content
@@ -251,7 +251,7 @@ def _error_reason(error: Exception, file: Path | bytes, content: bytes) -> str:
     import PIL
 
     if isinstance(error, FileNotFoundError) and isinstance(file, Path) and file.is_symlink():
-        return f"it is a link to {printable(file.readlink())}, which does not exist"
+        return f"it is a link to {printable(str(file.readlink()))}, which does not exist"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if not content:
@@ -360,15 +360,15 @@ def walk_folder(folder: Path) -> FolderContents:
         try:
             entries = [entry for entry in os.scandir(base) if not entry.name.startswith(".")]
         except OSError as error:
-            message = f"folder {printable(base)} cannot be read: {error.strerror}"
+            message = f"folder {printable(str(base))} cannot be read: {error.strerror}"
             found.problems.append(Problem("unreadable folder", message, "Correct its permissions, or remove it."))
             continue
         for entry in entries:
             path = base / entry.name
             if entry.is_symlink() and not _exists(path):
                 problem: Problem | None = _broken_link(path)
-            elif printable(entry.name) != entry.name and (entry.is_dir() or is_image(path)):
-                message = f"the name of {printable(path)} is not in UTF-8"
+            elif not _is_utf8(entry.name) and (entry.is_dir() or is_image(path)):
+                message = f"the name of {printable(str(path))} is not in UTF-8"
                 problem = Problem("wrong name", message, "Rename it in UTF-8, for example with convmv.")
             elif entry.is_dir():
                 real = path.resolve() if entry.is_symlink() else None
@@ -413,7 +413,7 @@ def ignored_formats(folder: Path, files: Iterable[Path]) -> list[Problem]:
         return []
     suffixes = Counter(path.suffix or "no suffix" for path in other)
     counts = ", ".join(f"{count} {printable(suffix)}" for suffix, count in sorted(suffixes.items()))
-    message = f"files in {printable(folder)} are ignored, because their format is not supported: {counts}"
+    message = f"files in {printable(str(folder))} are ignored, because their format is not supported: {counts}"
     return [Problem("ignored", message, f"Save images in one of {FORMATS}.{_jpeg_fix(other)}", serious=False)]
 
 
@@ -434,14 +434,17 @@ def other_files(folder: Path, files: Iterable[Path], taken: Iterable[Path]) -> l
     if not other:
         return []
     names = summarize_names([relative_name(folder, path) for path in other], limit=5)
-    message = f"{len(other)} files in {printable(folder)} are ignored, because of their name or format: {names}"
+    message = f"{len(other)} files in {printable(str(folder))} are ignored, because of their name or format: {names}"
     fix = f"Give them the names and the format of the others.{_jpeg_fix(other)}"
     return [Problem("ignored", message, fix, serious=False)]
 
 
-def printable(path: Path | str) -> str:
-    """Return a path for messages, with bytes that are not UTF-8 spelled out."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are not UTF-8 become lone surrogates
+        return False
+    return True
 
 
 def _exists(path: Path) -> bool:
@@ -452,7 +455,7 @@ def _exists(path: Path) -> bool:
 
 
 def _broken_link(path: Path) -> Problem:
-    message = f"{printable(path)} is a link to {printable(path.readlink())}, which does not exist"
+    message = f"{printable(str(path))} is a link to {printable(str(path.readlink()))}, which does not exist"
     return Problem("broken link", message, "Restore what it leads to, or remove the link.")
 
 
@@ -460,7 +463,7 @@ def _link_loop(path: Path, real: Path, chain: Sequence[Path]) -> Problem | None:
     """Return a problem if a link leads to a folder that contains it."""
     if not any(known.is_relative_to(real) for known in chain):
         return None
-    message = f"{printable(path)} is a link to {printable(real)}, which contains it, and is not followed"
+    message = f"{printable(str(path))} is a link to {printable(str(real))}, which contains it, and is not followed"
     return Problem("link loop", message, "Remove the link.", serious=False)
 
 

@@ -19,11 +19,11 @@ from forgetbench.datasets._files import (
     content_digest,
     decode_images,
     find_images,
-    printable,
 )
 from forgetbench.datasets.problems import Problem, collect_or_raise, diff_against_published, problem_error
 from forgetbench.datasets.torchvision_sets import OfficialLoader
 from forgetbench.datasets.types import DatasetCard, ImageSet, Partition
+from forgetbench.errors import printable
 from forgetbench.fingerprints import fingerprint
 from forgetbench.options import option
 

@@ -185,3 +185,17 @@ def test_copies_of_a_test_image_stay_in_one_part(tmp_path):
         for part in (partition.validation, partition.test)
     ]
     assert not seen[0] & seen[1]
+
+
+def test_archive_with_a_prefix_that_is_not_utf8_is_read(tmp_path):
+    """Names are spelled out, so that messages and records can be written."""
+    with tarfile.open(tmp_path / "cifar10_jpeg.tar", "w") as archive:
+        for part, count in (("train", 2), ("test", 2)):
+            for label, name in enumerate(CLASSES):
+                for number in range(count):
+                    info = tarfile.TarInfo(f"b\udce9b\udce9/{part}/{name}/{number}.jpg")
+                    content = jpeg(label, number)
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+    train = load_partition("cifar10-jpeg", SMALL | {"order": "class"}, tmp_path).train
+    assert train.source(0) == r"b\udce9b\udce9/train/airplane/0.jpg"

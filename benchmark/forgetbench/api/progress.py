@@ -21,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from forgetbench.errors import printable
+
 if TYPE_CHECKING:
     from forgetbench.runner.config import ProgressCallback
 
@@ -94,8 +96,7 @@ class ProgressBar:
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
-        plain = "".join(sign if sign in "\n\t" or sign.isprintable() else ascii(sign)[1:-1] for sign in text)
-        self._console.print(plain, markup=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, soft_wrap=True)
 
     def _show(self, *, force: bool = False) -> None:
         if self._notebook is not None and self._task is not None:
