@@ -51,6 +51,7 @@ __all__ = [
     "MethodCard",
     "Recipe",
     "TaskFacts",
+    "check_file_name",
     "check_own_name",
     "load_method_file",
     "methods",
@@ -84,6 +85,20 @@ def check_own_name(name: str) -> None:
         raise UsageError(
             f"{name!r} is a method of this package, which did not make these results. Choose another name, such as "
             f"'{name}-own'."
+        )
+
+
+def check_file_name(kind: type[Method], file: str) -> None:
+    """Refuse a class outside this package that has the name of a method of this package: rows would share a label.
+
+    Raises:
+        UsageError: The name is taken; the message says how to choose another.
+    """
+    name = kind.card.name
+    if name in methods and not kind.__module__.startswith(f"{__name__}.") and methods.get(name) is not kind:
+        raise UsageError(
+            f"{kind.__name__} in {file} has the name of a method of this package, {name!r}. Rename the class, or give "
+            f"its card another name, such as {name + '-own'!r}."
         )
 
 

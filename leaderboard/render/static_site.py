@@ -73,7 +73,8 @@ def export(session: Session, settings: Settings, folder: Path, base: str) -> Seq
 def _name(board: Board) -> str:
     """Name of a board's files, without an ending."""
     name = board.task.replace("/", "--")
-    return f"{name}--{board.pack_sha256[:12]}" if board.superseded_at else name
+    ambiguous = "--" in board.task
+    return f"{name}--{board.pack_sha256[:12]}" if board.superseded_at or ambiguous else name
 
 
 def _relinker(files: dict[str, str], base: str, url: str, in_folder: bool) -> Callable[[re.Match[str]], str]:

@@ -191,6 +191,8 @@ def test_write_fills_a_folder_or_one_file(picture, tmp_path):
     assert heads[".png"][1:4] == b"PNG"
     assert heads[".pdf"] == b"%PDF-"
     assert heads[".svg"].startswith(b"<svg")
+    twice = files.write([picture, picture], tmp_path / "two boards")
+    assert {path.stem for path in twice} == {"t-ranks", "t-ranks-2"}
     [path] = files.write([picture], tmp_path / "one.json")
     assert b"vega-lite" in path.read_bytes()
     with pytest.raises(UsageError, match="2 pictures do not fit"):

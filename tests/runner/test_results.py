@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.leaderboard import TASK, World
 
-from forgetbench.errors import ForgetBenchError
+from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.evidence.run import read_run
+from forgetbench.remote import submit as remote
+from forgetbench.runner.config import NullProgress, RunConfig
+from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.results import Results, folder_name
+from forgetbench.runner.run import run
+from forgetbench.tasks.task import Task
 
 
 @pytest.mark.parametrize(
@@ -94,3 +102,50 @@ def test_import_logits_never_replaces_other_files(tmp_path: Path) -> None:
     with pytest.raises(ForgetBenchError, match=r"random-10 is in the way: it has other files and no manifest.json"):
         replace_folder(tmp_path / "runs" / TASK, lambda _: None, marker="manifest.json")
     assert results.run_folder(TASK, "scrub").is_dir()
+
+
+METHOD = """
+from dataclasses import dataclass
+from forgetbench.methods import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class {name}(Method):
+    "Does nothing."
+
+    def unlearn(self, model, request):
+        return model
+"""
+
+
+def test_method_class_of_any_name_is_a_row_of_its_own(make_task: Callable[..., Task], tmp_path: Path) -> None:
+    names = ["方法", "我的方法"]
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(METHOD.format(name=name), encoding="utf-8")
+    rows = parse_methods([], [str(tmp_path / f"{name}.py") for name in names], "mlp")
+    config = RunConfig(home=tmp_path / "home", device="cpu", engine="local")
+    [done] = run([make_task("random", "fraction = 0.1", epochs=1)], lambda _: rows, config)
+    assert [read_run(folder).manifest.row for folder in done.runs] == names
+    assert len(set(done.runs)) == 2
+
+
+def test_method_class_with_a_built_in_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(METHOD.format(name="Finetune"), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"Finetune in .*mine.py has the name of a method .* such as 'finetune-own'"):
+        parse_methods([], [str(path)], "mlp")
+
+
+def test_logits_of_two_names_are_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = []
+    monkeypatch.setattr(remote, "import_logits", lambda *words: targets.append(words[-1]))
+    monkeypatch.setattr(remote, "pull_bundle", lambda *_: None)
+    monkeypatch.setattr(remote, "read_pack", lambda *_, **__: None)
+    for place, name in (("a/logits", "方法"), ("b/logits", "我的方法"), ("c/logits", "mine")):
+        (tmp_path / place).mkdir(parents=True)
+        np.savez(tmp_path / place / "d0-s0.npz", forget=np.zeros((1, 2)))
+        (tmp_path / place / "method.toml").write_text(f'name = "{name}"\n', encoding="utf-8")
+        config = RunConfig(home=tmp_path / "home", device="cpu")
+        remote.prepare_submission(str(tmp_path / place), "https://x.example.org", TASK, config, NullProgress())
+    assert len(set(targets)) == 3
+    assert {target.parent for target in targets} == {tmp_path / "home" / "runs" / TASK}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from forgetbench.errors import UsageError, printable
 from forgetbench.fingerprints import method_fingerprint
 from forgetbench.method_label import MethodFile, MethodLabel
-from forgetbench.methods import load_method_file, methods, parse_method, parse_method_file
+from forgetbench.methods import check_file_name, load_method_file, methods, parse_method, parse_method_file
 from forgetbench.methods._foreign_code import refused_errors
 from forgetbench.methods._presets import find_preset
 from forgetbench.store import JsonObject, digest
@@ -178,6 +178,7 @@ def parse_methods(
     for text in files:
         method = parse_method_file(text)
         file = MethodFile.parse(text)
+        check_file_name(type(method), file.path)
         address = f"{Path(file.path).resolve()}:{file.class_name or type(method).__name__}"
         specs.append(MethodSpec.of(method, _label(method, file.values), address))
     rows = [spec for spec in specs if not spec.kind.card.reference]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,12 @@ def write(pictures: list[Picture], output: Path) -> list[Path]:
     """
     ending = output.suffix.removeprefix(".")
     if not ending or output.is_dir():
-        files = [(output / f"{picture.name}.{kind}", WRITERS[kind](picture)) for picture in pictures for kind in FOLDER]
+        stems = _different([picture.name for picture in pictures])
+        files = [
+            (output / f"{stem}.{kind}", WRITERS[kind](picture))
+            for stem, picture in zip(stems, pictures, strict=True)
+            for kind in FOLDER
+        ]
         output.mkdir(parents=True, exist_ok=True)
     elif ending not in WRITERS:
         raise UsageError(
@@ -105,6 +111,15 @@ def write(pictures: list[Picture], output: Path) -> list[Path]:
     for path, content in files:
         write_atomically(path, content)
     return [path for path, _ in files]
+
+
+def _different(names: Sequence[str]) -> list[str]:
+    """The names, with a number where a name is taken: a task may have several boards, and "/" is written "-"."""
+    result: list[str] = []
+    for name in names:
+        numbered = (f"{name}-{number}" for number in count(2))
+        result.append(next(one for one in chain([name], numbered) if one not in result))
+    return result
 
 
 def figure_html(picture: Picture) -> str:
