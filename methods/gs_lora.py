@@ -107,7 +107,7 @@ class GSLoRA(Method):
                 raise UsageError(f"{self.card.name} with shots={self.shots} needs one class per image.")
             labels = examples.labels.cpu()[rows]
             rows = torch.cat([rows[(labels == label).nonzero()[: self.shots, 0]] for label in labels.unique()])
-        count = max(1, round(self.replay * len(rows)))
+        count = max(1, int(self.replay * len(rows)))
         return examples if count == len(examples) else examples.take(rows[:count])
 
     def weight_of_request(self, weight: float, weights: str, step: int) -> float:

@@ -226,7 +226,7 @@ def test_replay_and_shots_are_drawn():
     first, same, other = (GSLoRA(shots=3).replayed(examples, generator) for generator in generators)
     assert first.labels.bincount().tolist() == [3] * len(first.labels.unique())
     assert first.images.tolist() == same.images.tolist() != other.images.tolist()
-    assert len(GSLoRA(replay=0.25).replayed(examples, torch.Generator())) == round(0.25 * len(examples))
+    assert len(GSLoRA(replay=0.25).replayed(examples, torch.Generator())) == int(0.25 * len(examples))
     assert GSLoRA().replayed(examples, torch.Generator()) is examples
 
 
