@@ -84,15 +84,25 @@ class Loader(Options, ABC):
         Raises:
             ImageSetError: No data folder was named, or no folder contains what is expected.
         """
-        if root is None:
-            raise self.missing_files(root, "")
-        folders = [*(root / name for name in names), root]
-        for candidate in folders:
+        for candidate in () if root is None else (*(root / name for name in names), root):
             if (candidate / expects).exists() or (candidate / expects).is_symlink():  # a broken link is reported later
                 return candidate
-        reason = f"{expects!r} is neither in {root} nor in {root / names[0]}"
-        deeper = _find_deeper([*folders, *(root / Path(name).parts[0] for name in names)], expects)
-        raise self.missing_files(root, reason, f"It is in {deeper}: name that folder with --root." if deeper else "")
+        raise self.not_found(root, names, (expects,))
+
+    def not_found(self, root: Path | None, names: Sequence[str], expects: Sequence[str]) -> ImageSetError:
+        """Return the error for files that are not where they are expected; it says if they are a little deeper.
+
+        Args:
+            root: The data folder.
+            names: Names of the image set's folder in the data folder.
+            expects: Files or folders that identify the image set, any of them.
+        """
+        if root is None:
+            return self.missing_files(root, "")
+        folders = [root / name for name in names] + [root] + [root / Path(name).parts[0] for name in names]
+        deeper = next(filter(None, (_find_deeper(folders, name) for name in expects)), None)
+        reason = f"{expects[0]!r} is neither in {root} nor in {root / names[0]}"
+        return self.missing_files(root, reason, f"It is in {deeper}: name that folder with --root." if deeper else "")
 
     def missing_files(self, root: Path | None, reason: str, fix: str = "") -> ImageSetError:
         """Return the error for missing files: what is missing, what is expected, and where to get it.

@@ -222,8 +222,10 @@ class Celeba(AttributeLoader):
                 )
                 fix = f"Get identity_CelebA.txt (in Anno) from {self.card.homepage}, and put it there."
                 raise problem_error("missing image set", message, fix)
-        folder = self.find_folder(root, "celeba", expects="identity_CelebA.txt")
-        raise self.missing_files(root, f"{folder} has no list_attr_celeba.txt or .csv")
+            if found["identity_CelebA"]:
+                raise self.missing_files(root, f"{folder} has no list_attr_celeba.txt or .csv")
+        tables = [f"{stem}{suffix}" for suffix in (".txt", ".csv") for stem in TABLES]
+        raise self.not_found(root, ("celeba",), tables)
 
     def _frequent_people(self, listing: Listing) -> Listing:
         """Return only people with enough images."""

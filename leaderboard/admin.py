@@ -26,6 +26,7 @@ from forgetbench.leaderboard.render import dump, static_site
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import moderation, reference, verification
 from forgetbench.leaderboard.submissions.moderation import StateChange, TargetState
+from forgetbench.registry import how_to_list
 
 OPERATOR = "operator"
 """Actor of an operator's changes."""
@@ -305,7 +306,7 @@ def rescore(settings: Settings, task: str | None = None) -> int:
     with open_database(settings) as database, database.write_session() as session:
         tasks = session.scalars(select(Board.task).distinct().order_by(Board.task)).all()
         if task is not None and task not in tasks:
-            raise UsageError(f"No board for task {task!r}. Available: {', '.join(tasks) or 'none yet'}.")
+            raise UsageError(f"No board for task {task!r}. {how_to_list('board', list(tasks))}")
         query = select(Entry.id, Score.software).join(Score).join(Board).order_by(Entry.id)
         query = query.where(Entry.state.in_((*states.PUBLIC_STATES, "quarantined")))
         if task is not None:

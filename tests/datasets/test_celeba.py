@@ -220,3 +220,11 @@ def test_celeba_own_tables_win_over_a_foreign_table(mucac):
     (mucac / "labels.csv").write_text("path,label\na,b\n")
     with pytest.raises(UsageError, match=r"celeba has no list_attr_celeba\.txt or \.csv"):
         load_partition("celeba", SMALL, mucac)
+
+
+@pytest.mark.parametrize("table", ["list_attr_celeba.csv", "identity_CelebA.txt"])
+def test_celeba_unpacked_too_deep_is_found(tmp_path, table):
+    (tmp_path / "downloads" / "archive").mkdir(parents=True)
+    (tmp_path / "downloads" / "archive" / table).write_text("")
+    with pytest.raises(UsageError, match=r"It is in .*downloads/archive: name that folder with --root"):
+        load_partition("celeba", SMALL, tmp_path)

@@ -18,6 +18,7 @@ from scipy.stats import t as student
 from forgetbench.errors import UsageError, validation_message
 from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import Manifest, Record
+from forgetbench.registry import how_to_list
 from forgetbench.scoring.ranking import differences, rank
 from forgetbench.scoring.scorecards import MetricBand, Scorecard
 from forgetbench.scoring.scorer import NO_UNLEARNING, REFERENCES, RankedRuns
@@ -219,8 +220,8 @@ def read_board(task: str, folder: Path = SHIPPED) -> ReferenceBoard:
     """
     path = folder / f"{task}.json"
     if not path.is_file():
-        known = ", ".join(reference_tasks(folder)) or "none"
-        raise UsageError(f"No reference results of {task}. Available: {known}.")
+        known = how_to_list("reference", reference_tasks(folder))
+        raise UsageError(f"No reference results of {task}. {known}")
     try:
         return ReferenceBoard.model_validate_json(path.read_bytes())
     except ValidationError as error:
