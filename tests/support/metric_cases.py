@@ -30,6 +30,7 @@ from forgetbench.metrics import (
     relearn_time,
     roc,
     shadow_models,
+    top_k,
 )
 from forgetbench.metrics.probes import Rows
 from support.metric_case import INF, Case, add, certain, complement, even, label_up, named, odd, put, quarter, raise_by
@@ -130,6 +131,10 @@ CASES = {
     ),
     "accuracy_gap.accuracy": Case(
         accuracy_gap.accuracy, "ik #i", range=(0, 1), shift=(0,), more=label_up(1), constant=1.0,
+        separated=(label_up(99), 1.0)
+    ),
+    "top_k.top_accuracy": Case(
+        top_k.top_accuracy, "ik #i", range=(0, 1), shift=(0,), more=label_up(1), constant=1.0,
         separated=(label_up(99), 1.0)
     ),
     "accuracy_gap.gap": Case(
