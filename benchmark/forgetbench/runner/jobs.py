@@ -293,6 +293,8 @@ class JobRunner:
             self.jobs += 1
             self.computed += not result.from_cache
             self.progress.done(jobs[number].title, from_cache=result.from_cache)
+            for notice in result.notices if isinstance(result, PreparedTask) else ():
+                self.progress.note(f"{self.task.name}: {notice}")
 
         seconds = self.config.time_limit
         limit: TimeLimit[Any, Any] | None = None

@@ -151,8 +151,6 @@ class _TaskRunner:
         runner.progress.begin(self.task.name, total)
         prepare = PrepareJob(task=self.task, env=self.env, methods=tuple(self.methods))
         [facts] = runner.map(prepare_task, [prepare])
-        for notice in facts.notices:
-            runner.progress.note(f"{self.task.name}: {notice}")
         originals = runner.originals()
         if config.skip_oracles:
             self._require_originals()
