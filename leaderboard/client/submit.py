@@ -131,7 +131,9 @@ def post_verification(
         pause = _Backoff(wait_seconds)
         while True:
             entry = client.get(_entry_path(submission_id), EntryDocument)
-            [record] = [item for item in entry.verifications if item.id == received.id]
+            record = next((item for item in entry.verifications if item.id == received.id), None)
+            if record is None:
+                raise ForgetBenchError(f"{server} no longer shows the second run of {submission_id}. Check its page.")
             if record.verdict != "received" or not pause.sleep():
                 return record
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -16,6 +17,8 @@ import pytest
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.leaderboard.client.http import ANONYMOUS, LeaderboardClient, check_address, find_token
 from forgetbench.leaderboard.client.submit import fetch_entry
+from forgetbench.remote.verify import compare_rerun
+from forgetbench.runner.config import NullProgress
 
 SERVER = "https://board.example.org"
 TOKEN = f"fb_{'0' * 16}_{'1' * 64}"
@@ -321,3 +324,11 @@ def test_client_never_sends_a_token_it_was_not_given() -> None:
     LeaderboardClient(SERVER, ANONYMOUS, transport=httpx2.MockTransport(respond)).whoami()
     LeaderboardClient(SERVER, f' "{TOKEN}"\r\n', transport=httpx2.MockTransport(respond)).whoami()
     assert sent == [None, f"Bearer {TOKEN}"]
+
+
+def test_verify_of_records_of_another_version_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = SimpleNamespace(id="abc")
+    entry = SimpleNamespace(row=row, manifest={"schema_version": 2}, scorecard=None, pack="")
+    monkeypatch.setattr("forgetbench.remote.verify.fetch_entry", lambda *_: entry)
+    with pytest.raises(ForgetBenchError, match=r"Entry abc of https://x\.org .* Install the version of forgetbench"):
+        compare_rerun("abc", "https://x.org", None, NullProgress(), print)

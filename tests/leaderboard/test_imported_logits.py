@@ -149,6 +149,13 @@ def soften(folder, hard=False):
     return folder
 
 
+def test_board_refuses_probabilities_with_own_originals(site, world, tmp_path):
+    """The originals that a method trained itself are logits, even if its models return probabilities."""
+    answer = site.post(soften(world.write_run(tmp_path / "run", own=500)), site.token())
+    assert answer.status_code == 422
+    assert "the evidence contains probabilities" in answer.text
+
+
 @pytest.mark.parametrize("hard", [False, True])
 def test_board_refuses_evidence_of_probabilities(site, world, tmp_path, assert_nothing_stored, hard):
     answer = site.post(soften(world.write_run(tmp_path / "run"), hard), site.token())

@@ -285,11 +285,11 @@ def check_run(run: Run, pack: ReferenceBundle, unread: Collection[str] = ()) -> 
                 problems.append(
                     f"{model.file}: {name} exceeds {CLIP:g}; write evidence with forgetbench.evidence.arrays.encode"
                 )
+        if model in manifest.originals:  # the predictions of a method that does nothing equal those of its original
+            continue
         logits = [array for name, array in arrays.items() if not name.startswith(FEATURES)]
         finite = all(np.isfinite(array).all() for array in logits)
         kinds.append(describe_evidence(logits, attributes=card.attributes) if finite else "")
-        if model in manifest.originals:  # the predictions of a method that does nothing equal those of its original
-            continue
         twin = seen.setdefault(model.arrays["forget"].sha256 + model.arrays["test"].sha256, model.file)
         if twin != model.file:
             problems.append(f"{model.file} contains the same predictions as {twin}: every seed needs its own model")

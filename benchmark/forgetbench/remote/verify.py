@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from forgetbench.errors import ForgetBenchError, UsageError
+from pydantic import ValidationError
+
+from forgetbench.errors import ForgetBenchError, UsageError, validation_message
 from forgetbench.evidence.run import Manifest, read_run
 from forgetbench.fingerprints import method_fingerprint
 from forgetbench.leaderboard.client.http import LeaderboardClient
 from forgetbench.leaderboard.client.submit import fetch_entry, post_verification
-from forgetbench.leaderboard.render.schemas import VerificationDocument
+from forgetbench.leaderboard.render.schemas import EntryDocument, VerificationDocument
 from forgetbench.methods import load_method_file, methods
 from forgetbench.methods.base import Method
 from forgetbench.remote.pull import pull_board
@@ -126,7 +128,7 @@ def _open_rerun(
     identity: str, server: str, root: Path | None, progress: ProgressCallback, show: ShowSource, *, allow_source: bool
 ) -> Iterator[_Rerun]:
     entry = fetch_entry(identity, server)
-    manifest = Manifest.model_validate(entry.manifest)
+    manifest, scorecard = _read_entry(entry, server)
     if manifest.method.observed:
         raise UsageError(f"{manifest.row} was unlearned by other code and cannot be run again here.")
     if manifest.method.source is not None and not allow_source:
@@ -134,11 +136,21 @@ def _open_rerun(
         raise UsageError(
             f"{manifest.row} is submitted source code, shown above. Read it, then run it with --allow-source."
         )
-    scorecard = Scorecard.model_validate(entry.scorecard) if entry.scorecard else None
     with TemporaryDirectory(prefix="forgetbench-verify-") as place:
         config = RunConfig(root=root, device="cpu", skip_oracles=True)
         task, config = pull_board(manifest.task, server, config, pack=entry.pack)
         yield _Rerun(scorecard, manifest, task, _spec(manifest, Path(place)), config, progress)
+
+
+def _read_entry(entry: EntryDocument, server: str) -> tuple[Manifest, Scorecard | None]:
+    try:
+        scorecard = Scorecard.model_validate(entry.scorecard) if entry.scorecard else None
+        return Manifest.model_validate(entry.manifest), scorecard
+    except ValidationError as error:
+        raise ForgetBenchError(
+            f"Entry {entry.row.id} of {server} has records of another version ({validation_message(error)}). Install "
+            "the version of forgetbench that the entry's page names."
+        ) from error
 
 
 def _spec(manifest: Manifest, place: Path) -> MethodSpec:
