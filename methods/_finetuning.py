@@ -12,21 +12,22 @@ from forgetbench.methods._training import augmentation
 from forgetbench.methods.base import ForgetRequest, param
 from forgetbench.training.data import batch_sizes
 
-SCHEDULES = ("cosine", "constant", "restart")
+SCHEDULES = ("cosine", "cosine-by-epoch", "constant", "restart")
 """Values of the shared hyper-parameter `schedule`; see `schedule_option`."""
 
 
 def schedule_option(default: str, *, paper_default: str | None = None) -> Any:
     """Declare the hyper-parameter `schedule`: how the learning rate falls from `lr` to `min_lr`.
 
-    "cosine": by half a cosine over all steps. "constant": not at all. "restart": by half a cosine, epoch by epoch, in
-    cycles of 1, 2, 4, 8, ... epochs, each of which starts at `lr` again (Loshchilov and Hutter 2017).
+    "cosine": by half a cosine over all steps. "cosine-by-epoch": by the same, but only after each epoch. "constant":
+    not at all. "restart": by half a cosine, epoch by epoch, in cycles of 1, 2, 4, 8, ... epochs, each of which starts
+    at `lr` again (Loshchilov and Hutter 2017).
     """
     return param(
         default,
         choices=SCHEDULES,
         paper_default=paper_default,
-        help="Learning rate: half a cosine from `lr` to `min_lr`; constant; or cosines that restart and double.",
+        help="Learning rate: half a cosine to `min_lr`, in steps or epochs; constant; or cosines that restart.",
     )
 
 
@@ -35,7 +36,7 @@ def min_lr_option(default: float = 0.0, *, paper_default: float | None = None) -
     return param(default, ge=0, paper_default=paper_default, help="Learning rate at the end of a cosine.")
 
 
-def scheduled_lr(schedule: str, lr: float, min_lr: float, epoch: int, progress: float) -> float:
+def scheduled_lr(schedule: str, lr: float, min_lr: float, epoch: int, epochs: int, progress: float) -> float:
     """The learning rate of a step.
 
     Args:
@@ -43,10 +44,13 @@ def scheduled_lr(schedule: str, lr: float, min_lr: float, epoch: int, progress: 
         lr: Highest learning rate.
         min_lr: Lowest learning rate.
         epoch: Number of the epoch, from 0.
+        epochs: Number of epochs.
         progress: Fraction of all steps before this one.
     """
     if schedule == "constant":
         return lr
+    if schedule == "cosine-by-epoch":
+        progress = epoch / epochs
     if schedule == "restart":
         length = 1 << (epoch + 1).bit_length() - 1  # the cycle of this length starts at epoch length - 1
         progress = (epoch - (length - 1)) / length

@@ -58,7 +58,7 @@ class ConvolutionTranspose(Method):
                 for progress, images, labels in retain_batches(
                     request, self.batch_size, epoch, self.epochs, augment=self.augment
                 ):
-                    set_lr(optimizer, scheduled_lr(self.schedule, self.lr, self.min_lr, epoch, progress))
+                    set_lr(optimizer, scheduled_lr(self.schedule, self.lr, self.min_lr, epoch, self.epochs, progress))
                     with loop.autocast():
                         loss = classification_loss(network(images), labels)
                     loop.step(loss)

@@ -9,7 +9,7 @@ Cadet et al. 2024. Each row of the softmax is a forgotten image and runs over a 
 smallest where an image is equally near to all of them. The learning rate of the forget rounds falls by a cosine over
 all of them. Deviations: batch-norm statistics are held fixed in the rounds of the forget set, which are in train mode
 as released (`batch_norm=train`); the cosine falls after each round and to zero, as released after each step and to 1e-6
-(`fall=steps, min_lr=1e-6`); the retain learning rate is used as given, where the released code multiplies it by
+(`schedule=cosine, min_lr=1e-6`); the retain learning rate is used as given, where the released code multiplies it by
 batch_size / 64; the contrast goes on through the retain set, where the released code starts each round anew. As
 released, images are not augmented.
 """
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._distillation import kl_divergence
-from forgetbench.methods._finetuning import min_lr_option, scheduled_lr
+from forgetbench.methods._finetuning import min_lr_option, schedule_option, scheduled_lr
 from forgetbench.methods._training import batch_norm_option, clone_model, cycle, set_lr, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
@@ -51,9 +51,7 @@ class Fanchuan(Method):
         1e-3, gt=0, paper_default=3e-4, search=(1e-4, 1e-2), help="Highest learning rate of the forget rounds."
     )
     lr: float = param(0.01, gt=0, paper_default=0.004, search=(1e-3, 3e-2), help="Learning rate of the retain rounds.")
-    fall: str = param(
-        "rounds", choices=("rounds", "steps"), paper_default="steps", help="After what the rate of forget rounds falls."
-    )
+    schedule: str = schedule_option("cosine-by-epoch", paper_default="cosine")
     min_lr: float = min_lr_option(paper_default=1e-6)
     temperature: float = param(1.15, gt=0, help="Temperature of the contrast.")
     forget_batch_size: int = param(64, ge=1, help="Forget examples per step.")
@@ -77,8 +75,8 @@ class Fanchuan(Method):
                 for _ in loop.epochs(1):
                     batches = request.forget.batches(self.forget_batch_size, request.derive_seed(2, turn))
                     for step, (images, _) in enumerate(batches):
-                        rounds = turn + (step / steps if self.fall == "steps" else 0)
-                        lr = scheduled_lr("cosine", self.forget_lr, self.min_lr, turn, rounds / self.epochs)
+                        progress = (turn + step / steps) / self.epochs
+                        lr = scheduled_lr(self.schedule, self.forget_lr, self.min_lr, turn, self.epochs, progress)
                         set_lr(forget_optimizer, lr)
                         retain_images, _ = next(contrast_batches)
                         with loop.autocast():

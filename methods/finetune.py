@@ -67,7 +67,7 @@ class FineTune(Method):
                 )
                 for step, (images, labels) in enumerate(batches):
                     progress = (epoch * steps + step) / (self.epochs * steps)
-                    set_lr(optimizer, scheduled_lr(self.schedule, self.lr, self.min_lr, epoch, progress))
+                    set_lr(optimizer, scheduled_lr(self.schedule, self.lr, self.min_lr, epoch, self.epochs, progress))
                     with loop.autocast():
                         loss = classification_loss(network(images), labels)
                     loop.step(loss, clip=self.clip)

@@ -7,9 +7,10 @@ write-up adds noise to all kernels; the released code reaches only those at the 
 ResNet is the first one (`layers="first"`). His class weights were chosen for the faces of the challenge, 1 for class 0
 and 0.05 for the others (`weights="published"`); by default all classes have the same total weight, as in Cadet et al.
 Each example is weighted by its own class, and the rate falls in every step; the released code multiplies the mean loss
-by the mean weight of the batch (`weighted="batch"`), and the rate falls after every epoch (`decay="epoch"`). On a
-network of 166 weights and relative to the move, weights of examples differ by 0.04 to 0.07, a rate that falls in steps
-by 0.03 to 0.04, and noise in other kernels by 0.8 to 1.3; with the released values 1e-8 is left.
+by the mean weight of the batch (`weighted="batch"`), and the rate falls after every epoch (`schedule` is
+"cosine-by-epoch"). On a network of 166 weights and relative to the move, weights of examples differ by 0.04 to 0.07, a
+rate that falls in steps by 0.03 to 0.04, and noise in other kernels by 0.8 to 1.3; with the released values 1e-8 is
+left.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.methods import methods
-from forgetbench.methods._finetuning import cosine, retain_batches
-from forgetbench.methods._training import batch_norm_option, clone_model, n_outputs, set_lr, train_loop
+from forgetbench.methods._finetuning import min_lr_option, retain_batches, schedule_option, scheduled_lr
+from forgetbench.methods._training import augment_option, batch_norm_option, clone_model, n_outputs, set_lr, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
 
@@ -43,9 +44,7 @@ class Seif(Method):
     )
 
     epochs: int = param(5, ge=1, paper_default=4, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(
-        0.05, gt=0, paper_default=7e-4, search=(5e-3, 0.2), help="Highest learning rate; it falls by a cosine."
-    )
+    lr: float = param(0.05, gt=0, paper_default=7e-4, search=(5e-3, 0.2), help="Highest learning rate.")
     noise: float = param(
         0.1, ge=0, paper_default=0.6, search=(1e-2, 0.6), help="Standard deviation of the noise at the start."
     )
@@ -58,12 +57,12 @@ class Seif(Method):
         paper_default="batch",
         help="What a weight multiplies: the loss of its example, or with all of a batch on average its mean loss.",
     )
-    decay: str = param(
-        "step", choices=("step", "epoch"), paper_default="epoch", help="Whether the rate falls in steps or in epochs."
-    )
+    schedule: str = schedule_option("cosine", paper_default="cosine-by-epoch")
+    min_lr: float = min_lr_option()
     batch_size: int = param(64, ge=2, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
+    augment: bool = augment_option(True)
     batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
@@ -79,8 +78,10 @@ class Seif(Method):
             for epoch in loop.epochs(self.epochs):
                 if epoch == self.epochs - 1 > 0:
                     add_noise(kernels, self.last_noise, generator)
-                for progress, images, labels in retain_batches(request, self.batch_size, epoch, self.epochs):
-                    set_lr(optimizer, self.lr * cosine(progress if self.decay == "step" else epoch / self.epochs))
+                for progress, images, labels in retain_batches(
+                    request, self.batch_size, epoch, self.epochs, augment=self.augment
+                ):
+                    set_lr(optimizer, scheduled_lr(self.schedule, self.lr, self.min_lr, epoch, self.epochs, progress))
                     with loop.autocast():
                         losses = classification_loss(network(images), labels, reduction="none")
                         if weights is None:

@@ -34,10 +34,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from forgetbench.methods import methods
-from forgetbench.methods._training import batch_norm_option, clone_model, cycle, forgotten_classes, set_mode, train_loop
+from forgetbench.methods._training import (
+    augment_option,
+    augmentation,
+    batch_norm_option,
+    clone_model,
+    cycle,
+    forgotten_classes,
+    set_mode,
+    train_loop,
+)
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
 from forgetbench.training import classification_loss, make_optimizer
-from forgetbench.training.data import batch_sizes
+from forgetbench.training.data import augment_batch, batch_sizes
 
 Batch = tuple[Tensor, Tensor]
 
@@ -83,6 +92,7 @@ class UNSIR(Method):
     noise_ratio: float = param(0.5, gt=0, search=(0.1, 1.0), help="Noises in an impair step, for one retained image.")
     per_class: int = param(1000, ge=1, help="Most retained images of a class that are used.")
     batch_size: int = param(64, ge=2, paper_default=256, help="Retained images per step; noises of a class.")
+    augment: bool = augment_option(False)
     batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
@@ -96,12 +106,13 @@ class UNSIR(Method):
             self.impair(network, request, lambda epoch: noisy(noises, retain, request, epoch))
         else:
             retain = request.retain
-            batches = cycle(retain, self.batch_size, request, 2)
+            batches = cycle(retain, self.batch_size, request, 2, augment=self.augment)
             self.impair(network, request, lambda epoch: self.image_noise_batches(network, batches, request, epoch))
         optimizer = make_optimizer(network.parameters(), self.optimizer, self.repair_lr, momentum=0.0)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.repair_epochs):
-                for images, labels in retain.batches(self.batch_size, request.derive_seed(4, epoch)):
+                augment = augmentation(request, augment=self.augment)
+                for images, labels in retain.batches(self.batch_size, request.derive_seed(4, epoch), *augment):
                     with loop.autocast():
                         loss = classification_loss(network(images), labels)
                     loop.step(loss)
@@ -142,7 +153,8 @@ class UNSIR(Method):
     ) -> Iterator[Batch]:
         """Batches of retained images with noise of each forgotten class."""
         generator = request.generator(1, epoch)
-        for images, labels in retain.batches(self.batch_size, request.derive_seed(2, epoch)):
+        augment = augmentation(request, augment=self.augment)
+        for images, labels in retain.batches(self.batch_size, request.derive_seed(2, epoch), *augment):
             count = max(1, round(self.noise_ratio * len(images) / len(noises)))
             for noise, label in noises:
                 rows = torch.randint(len(noise), (count,), generator=generator).to(noise.device)
@@ -157,10 +169,12 @@ class UNSIR(Method):
         copies = [(noise[: self.distinct].repeat(self.copies, 1, 1, 1), label) for noise, label in noises]
         noise = torch.cat([images for images, _ in copies])
         noise_labels = torch.cat([retain.labels.new_full((len(images),), label) for images, label in copies])
-        order = torch.randperm(len(noise) + len(retain), generator=request.generator(1, epoch)).to(noise.device)
+        generator, (names, padding) = request.generator(1, epoch), augmentation(request, augment=self.augment)
+        order = torch.randperm(len(noise) + len(retain), generator=generator).to(noise.device)
         for rows in order.split(batch_sizes(len(order), self.batch_size)):
             noise_rows, part = rows[rows < len(noise)], retain.take(rows[rows >= len(noise)] - len(noise))
-            images = torch.cat([part.images.float().div_(255).to(noise), noise[noise_rows]])
+            pixels = augment_batch(part.images, names, padding, generator) if names else part.images
+            images = torch.cat([pixels.float().div_(255).to(noise), noise[noise_rows]])
             yield images, torch.cat([part.labels, noise_labels[noise_rows]])
 
     def image_noise_batches(
@@ -168,7 +182,8 @@ class UNSIR(Method):
     ) -> Iterator[Batch]:
         """Batches of noise, moved away from the predictions on a forget batch, with retained images."""
         generator = request.generator(3, epoch)
-        for forget_images, _ in request.forget.batches(self.batch_size, request.derive_seed(1, epoch)):
+        augment = augmentation(request, augment=self.augment)
+        for forget_images, _ in request.forget.batches(self.batch_size, request.derive_seed(1, epoch), *augment):
             images, labels = next(retain_batches)
             network.eval()
             with torch.no_grad():

@@ -59,22 +59,24 @@ def rates_of_torch(kind: type, epochs: int, **values: float) -> list[float]:
 
 def test_scheduled_lr_restarts_as_torch_does():
     expected = rates_of_torch(torch.optim.lr_scheduler.CosineAnnealingWarmRestarts, 70, T_0=1, T_mult=2)
-    got = [scheduled_lr("restart", 0.5, 0.05, epoch, 0.123) for epoch in range(70)]
+    got = [scheduled_lr("restart", 0.5, 0.05, epoch, 70, 0.123) for epoch in range(70)]
     np.testing.assert_allclose(got, expected, rtol=1e-12)
     assert [epoch for epoch in range(70) if got[epoch] == 0.5] == [0, 1, 3, 7, 15, 31, 63]
 
 
 def test_scheduled_lr_of_a_cosine_equals_torch():
     expected = rates_of_torch(torch.optim.lr_scheduler.CosineAnnealingLR, 11, T_max=10)
-    got = [scheduled_lr("cosine", 0.5, 0.05, 0, step / 10) for step in range(11)]
+    got = [scheduled_lr("cosine", 0.5, 0.05, 0, 3, step / 10) for step in range(11)]
     np.testing.assert_allclose(got, expected, rtol=1e-12)
     assert got[-1] == pytest.approx(0.05)
-    assert scheduled_lr("constant", 0.5, 0.05, 3, 0.9) == 0.5
+    by_epoch = [scheduled_lr("cosine-by-epoch", 0.5, 0.05, epoch, 10, 0.123) for epoch in range(11)]
+    np.testing.assert_allclose(by_epoch, expected, rtol=1e-12)
+    assert scheduled_lr("constant", 0.5, 0.05, 3, 4, 0.9) == 0.5
 
 
 def test_schedule_is_declared_by_the_helper():
     having = [name for name in methods.names() if "schedule" in option_specs(methods.get(name))]
-    assert {"finetune", "cf-k", "eu-k", "ct"} <= set(having)
+    assert {"finetune", "cf-k", "eu-k", "ct", "seif", "fanchuan"} <= set(having)
     for name in having:
         spec = option_specs(methods.get(name))["schedule"]
         assert (spec.choices, spec.help) == (SCHEDULES, schedule_option("cosine").metadata["option"].help)

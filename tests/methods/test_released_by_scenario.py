@@ -119,12 +119,12 @@ CASES = [
         [0.019263096244, 6.0234127266, -0.806550178, -0.1001096287, -0.20734683732, -0.1837030509],
     ),
     (  # xcadet/deepunlearn: KGLTop3, of which one or both kernels get noise
-        "seif:epochs=4,lr=0.02,noise=0.2,last_noise=0.005,batch_size=8,weighted=batch,decay=epoch,layers=first",
+        "seif:epochs=4,lr=0.02,noise=0.2,last_noise=0.005,batch_size=8,weighted=batch,schedule=cosine-by-epoch,layers=first",
         "random",
         [1.5122822431, 2.1120224019, -0.16230993618, -0.32913917962, 0.16958661336, -0.057719022708],
     ),
     (
-        "seif:epochs=4,lr=0.02,noise=0.2,last_noise=0.005,batch_size=8,weighted=batch,decay=epoch,layers=all",
+        "seif:epochs=4,lr=0.02,noise=0.2,last_noise=0.005,batch_size=8,weighted=batch,schedule=cosine-by-epoch,layers=all",
         "random",
         [2.5252757218, 2.5222451237, -0.25363211483, -0.23809731034, 0.23206083147, 0.1722028122],
     ),

@@ -32,27 +32,32 @@ class ClosedFormNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, phase: float = 0.0) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(MEAN).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(1, -1, 1, 1))
-        self.conv1 = nn.Conv2d(CHANNELS, 3, 3, padding=1)
-        self.bn1 = nn.BatchNorm2d(3)
-        self.conv2 = nn.Conv2d(3, 3, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(3)
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(inputs, 3, 3, padding=1, bias=bias), nn.BatchNorm2d(3))
+            for inputs, bias in ((CHANNELS, True), (3, False))
+        )
         self.head = nn.Linear(3, CLASSES)
         self.double()
         with torch.no_grad():
             for place, parameter in enumerate(self.parameters()):
-                parameter.copy_(0.6 * wave(parameter.shape, place) + (0.8 if place in (2, 5) else 0.0))
-            for place, layer in enumerate((self.bn1, self.bn2)):
+                parameter.copy_(0.6 * wave(parameter.shape, place + phase) + (0.8 if place in (2, 5) else 0.0))
+            for place, (_, layer) in enumerate(self.blocks):
                 layer.running_mean.copy_(0.2 * wave((3,), 9 + place))
                 layer.running_var.copy_(1 + 0.4 * wave((3,), 5 + place))
 
+    @property
+    def blocks(self) -> list[nn.Sequential]:
+        return list(self.stages)  # type: ignore[arg-type]
+
     def normalized_features(self, inputs: Tensor) -> Tensor:
         """Features of images that are normalized, which is what released code has."""
-        inner = torch.relu(self.bn1(self.conv1(inputs)))
-        return torch.relu(self.bn2(self.conv2(inner))).mean((2, 3))
+        for stage in self.stages:
+            inputs = torch.relu(stage(inputs))
+        return inputs.mean((2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.normalized_features((images.double() - self.mean) / self.std))
@@ -105,7 +110,7 @@ def closed_form_request(
         validation=Examples(closed_form_images(4, 2.2), torch.arange(4)),
         seed=5,
         recipe=Recipe(),
-        new_network=ClosedFormNet,
+        new_network=lambda: ClosedFormNet(0.5),
         step=step,
         **fine,
     )
