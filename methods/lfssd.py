@@ -7,7 +7,8 @@ Foster, Schoepf and Brintrup, "Loss-Free Machine Unlearning", 2024 (tiny paper),
 in ssd.py. With `importance="per-sample"` (the default, as in the paper) absolute values are taken per example, which
 bounds Omega_f / Omega_D by |D|/|D_f|. With `importance="batch"` (as in the authors' code) they are taken of the
 gradient of a batch's mean, and averaged over batches, whose order is that of ssd.py. For attributes f(x) is the vector
-of their logits.
+of their logits. On a network of 166 weights, runs per batch equal the released ones to rounding; those per example
+differ by 0.9 to 1.0 of the move.
 """
 
 from __future__ import annotations

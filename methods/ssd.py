@@ -15,7 +15,9 @@ values of alpha are different. The authors sort the retain set by class to forge
 classes, and shuffle both sets to forget random examples; so does `order="auto"`. Gradients of one class add up and
 those of many cancel, so that shuffled batches have smaller importances of D and select more: on digits, with a tenth of
 the images forgotten, alpha 1.5 and batches of 16, it is 17 % of the weights instead of 1 %. The authors' settings for
-Pins (alpha 50, lambda 0.1) are only a comment in their code, which runs with 10 and 1.
+Pins (alpha 50, lambda 0.1) are only a comment in their code, which runs with 10 and 1. On a network of 166 weights,
+runs per batch equal the released ones to rounding in all three scenarios; relative to the move, those per example
+differ by 0.3 (class, subclass) and 1.2 (random), those per batch in class order by 1.2 (random).
 """
 
 from __future__ import annotations
