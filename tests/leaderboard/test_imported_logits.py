@@ -128,6 +128,13 @@ def test_import_of_log_softmax_equals_logits(logits, tiny_pack, tmp_path):
             np.testing.assert_allclose(second.logits(0, seed)[name], array, atol=5e-3)
 
 
+def test_logits_folder_is_known_by_its_description(logits, tmp_path):
+    for path in logits.glob("*.npz"):
+        path.rename(path.with_suffix(".npy"))
+    assert is_logits_folder(logits)
+    assert not is_logits_folder(tmp_path)
+
+
 def test_import_reads_toml_of_other_editors(logits, tiny_pack, tmp_path):
     (logits / "method.toml").write_bytes(b"\xef\xbb\xbf" + SHEET.replace("\n", "\r\n").encode())
     assert read_run(import_logits(logits, tiny_pack, tmp_path / "made")).manifest.method.name == "scrub-jax"

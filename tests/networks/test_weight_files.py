@@ -243,6 +243,17 @@ def test_checkpoint_of_this_package_notices_another_head(tmp_path: Path) -> None
     assert start_notice(make_spec("cnn", 32, width=4)) == ""
 
 
+def test_pretrained_notice_names_a_new_stem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "forgetbench.networks.timm._create", lambda *_, **__: timm.create_model("resnet18", num_classes=0, **SMALL)
+    )
+    spec = make_spec("timm/resnet18.a1_in1k", 32, pretrained=True)
+    assert start_notice(spec) == (
+        "Pretrained weights of timm/resnet18.a1_in1k: newly initialized for small images: conv1.weight."
+    )
+    assert start_notice(make_spec("timm/resnet18.a1_in1k", 64, pretrained=True)) == ""
+
+
 def test_match_state_ignores_one_more_prefix() -> None:
     network = cnn()
     state = {f"model.{name}": one for name, one in network.state_dict().items()}

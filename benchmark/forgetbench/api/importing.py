@@ -55,7 +55,8 @@ def import_checkpoints(
 
     Args:
         task: Name of a task, path of a task file, or a task.
-        checkpoints: Folder with one state dict for each draw and seed, ``d<draw>-s<seed>.safetensors``.
+        checkpoints: Folder with one state dict for each draw and seed, ``d<draw>-s<seed>.safetensors`` (or ``.pt``,
+            ``.pth``, ``.bin``, ``.ckpt``).
         name: Name of the row.
         title: One line about the method.
         link: Address of its paper or code.

@@ -41,7 +41,8 @@ def import_checkpoints(
 
     Args:
         task: Name of the task, or path of a task file.
-        checkpoints: Folder with one state dict for each draw and seed, d<draw>-s<seed>.safetensors.
+        checkpoints: Folder with one state dict for each draw and seed, d<draw>-s<seed>.safetensors (or .pt, .pth,
+            .bin, .ckpt).
         name: Name of the row.
         export_originals: Write originals, index lists and a guide to this folder instead.
         seeds: Number of originals that were unlearned; ranks need 6.

@@ -65,8 +65,10 @@ class MethodInfo(Record):
 
 
 def is_logits_folder(folder: Path) -> bool:
-    """Whether a folder contains logits and no run."""
-    return folder.is_dir() and not (folder / MANIFEST).exists() and any(folder.glob("d*-s*.npz"))
+    """Whether a folder contains logits, or at least the description of a method, and no run."""
+    if not folder.is_dir() or (folder / MANIFEST).exists():
+        return False
+    return (folder / METHOD_TOML).exists() or any(folder.glob("d*-s*.npz"))
 
 
 def import_logits(folder: Path, pack: ReferenceBundle, target: Path) -> Path:
