@@ -19,6 +19,7 @@ import csv
 import io
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -161,11 +162,13 @@ def _load_torch(content: bytes) -> Any:
     import torch
 
     try:
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other protocols of pickle
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a pickle of other objects, or a damaged file
         raise IndexFileError(
-            "is a pickle of other objects than tensors and lists, or is damaged, and ForgetBench never runs pickled "
-            "code. Save the rows as an array: np.save(FILE, np.asarray(rows))."
+            "is a pickle, which ForgetBench never runs, or is damaged. Of files of torch.save, tensors, lists and "
+            "dictionaries are read. Save the rows as an array: np.save(FILE, np.asarray(rows))."
         ) from error
     if isinstance(loaded, Mapping):
         loaded = _choose(loaded, [str(name) for name in loaded])

@@ -95,8 +95,12 @@ def test_index_file_with_negative_labels_marks_rows(tmp_path, name):
 
 
 REFUSED = {
-    "rows.pkl": (pickle.dumps(np.array(ROWS)), "is a pickle of other objects .* Save the rows as an array: np.save"),
-    "array.pt": (torch_bytes(np.array(ROWS)), "is a pickle of other objects .* np.save"),
+    "rows.pkl": (
+        pickle.dumps(np.array(ROWS)),
+        "is a pickle, which ForgetBench never runs, .* Save the rows as an array",
+    ),
+    "list.pkl": (pickle.dumps(ROWS, protocol=4), "is a pickle, which ForgetBench never runs"),
+    "array.pt": (torch_bytes(np.array(ROWS)), "is a pickle, which ForgetBench never runs, .* np.save"),
     "several.npz": (numpy_bytes(a=np.arange(3), b=np.arange(3)), r"contains 'a', 'b', and none is named 'forget'"),
     "state.pt": (
         torch_bytes({"a": torch.ones(2), "b": torch.ones(2)}),
