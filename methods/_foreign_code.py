@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from forgetbench.errors import ForgetBenchError, UsageError, describe_error
 
@@ -41,6 +42,23 @@ def output_to_stderr() -> Iterator[None]:
 def _flush() -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
+
+
+@contextmanager
+def no_sudden_exit() -> Iterator[None]:
+    """Raise `SystemExit` where the block would end this process by `os._exit`; processes that it forks may end so."""
+    process, leave = os.getpid(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != process:
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = leave
 
 
 @contextmanager

@@ -93,15 +93,15 @@ def test_run_output_of_methods_goes_to_stderr(tmp_path: Path, capfd: pytest.Capt
     assert "\x1b" not in output.out + output.err
 
 
-def test_check_method_reports_an_ended_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_check_method_reports_a_crash(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "loud.py"
-    file.write_text(METHOD.replace("{line}", "os._exit(0)"))
+    file.write_text(METHOD.replace("{line}", "os.abort()"))
     with pytest.raises(SystemExit) as exited:
         main(["check-method", f"{file}:Loud", "--network", "mlp"])
     assert exited.value.code == 1
     output = capfd.readouterr()
     assert output.out == ""
-    assert f"died in the job 'check of {file}:Loud': the code ended the process with status 0" in output.err
+    assert f"died in the job 'check of {file}:Loud': it crashed (SIGABRT)" in output.err
 
 
 def test_check_method_reports_sys_exit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,8 @@ def bits(done: TaskRun, number: int) -> dict[str, bytes]:
     [
         ("sys.exit(0)", "SystemExit: the code called sys.exit(0). Return or raise an error instead"),
         ("quit()", "SystemExit: the code called sys.exit("),
+        ("os._exit(0)", "SystemExit: the code called sys.exit(0)"),
+        ("os.fork() or os._exit(0); raise ValueError('after a fork')", "ValueError: after a fork"),
         ("raise ValueError('\\udce9 \\x1b[31mred')", r"ValueError: \udce9 \x1b[31mred"),
         ("raise type('Odd', (BaseException,), {})('x' * 30000)", "Odd: xxxx"),
         ("raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})", "its message cannot be shown"),
@@ -87,11 +89,13 @@ def test_run_any_error_is_a_failed_row(task: Task, tmp_path: Path, line: str, re
     assert reason in row(done, 1).reason
 
 
-def test_run_exit_of_process_names_job_and_resumes(task: Task, tmp_path: Path) -> None:
+def test_run_crash_names_job_and_resumes(task: Task, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
-    method = write_method(tmp_path, f"os.path.exists({str(flag)!r}) or os._exit(0)")
+    method = write_method(tmp_path, f"os.path.exists({str(flag)!r}) or os.abort()")
     home = tmp_path / "home"
-    with pytest.raises(ForgetBenchError, match=r"died in the job 'mine, seed 0': .* status 0, as os\._exit does"):
+    with pytest.raises(
+        ForgetBenchError, match=r"died in the job 'mine, seed 0': it crashed \(SIGABRT\)"
+    ):
         go(task, home, method, engine="processes")
     flag.touch()
     assert go(task, home, method).computed == 2  # the models that were trained are kept

@@ -9,9 +9,9 @@ import time
 
 
 def work(job: str) -> str:
-    """A job that sleeps, ends its process, prints, or never ends."""
-    if job == "exit":
-        os._exit(4)
+    """A job that sleeps, crashes, prints, or never ends."""
+    if job == "crash":
+        os.abort()
     if job == "sleep":
         time.sleep(1)
     if job == "print":

@@ -24,7 +24,7 @@ from types import FrameType, TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from forgetbench.errors import ForgetBenchError, UsageError, describe_error
-from forgetbench.methods._foreign_code import TimeLimitError, output_to_stderr
+from forgetbench.methods._foreign_code import TimeLimitError, no_sudden_exit, output_to_stderr
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
@@ -99,7 +99,7 @@ class LocalEngine:
         for number, job in enumerate(jobs):
             late = limit.result_of(job) if limit is not None else None
             if limit is None or late is None:
-                with output_to_stderr():
+                with output_to_stderr(), no_sudden_exit():
                     results.append(function(job))
             else:
                 results.append(_run_limited(function, job, limit.seconds, late))
@@ -129,7 +129,7 @@ def _run_limited(function: Callable[[JobT], ResultT], job: JobT, seconds: float,
 
     previous = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with output_to_stderr():
+        with output_to_stderr(), no_sudden_exit():
             signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT_SECONDS)
             try:
                 return function(job)
@@ -363,7 +363,8 @@ def _work(connection: Connection, parent: int) -> None:
             message = connection.recv_bytes()
             try:
                 function, job = pickle.loads(message)  # noqa: S301 - from the parent
-                answer = (True, function(job))
+                with no_sudden_exit():
+                    answer = (True, function(job))
             except KeyboardInterrupt:
                 return
             except BaseException as error:  # noqa: BLE001 - raised in the parent
