@@ -31,7 +31,7 @@ class Preset(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    """`paper` is the method's own paper; another name is the publication that ran the method as a baseline."""
+    """`paper` for the method's own paper; otherwise the publication that ran the method as a baseline."""
     about: str = ""
     """The setting in words, where a publication has several."""
     networks: tuple[str, ...] = ("*",)
@@ -78,6 +78,10 @@ def preset_names() -> list[str]:
     return sorted({preset.name for group in _read().values() for preset in group})
 
 
+PAPER = "paper"
+"""The preset of a method's own paper; where that has none for a task, of the first publication that ran it there."""
+
+
 def find_preset(method: str, name: str, setting: Setting) -> Preset | None:
     """The preset of a method for a task; None if it has none of this name for such a task.
 
@@ -86,7 +90,9 @@ def find_preset(method: str, name: str, setting: Setting) -> Preset | None:
     """
     if name not in preset_names():
         raise UsageError(unknown("preset", name, preset_names()))
-    return next((preset for preset in presets(method) if preset.name == name and preset.applies_to(setting)), None)
+    fitting = [preset for preset in presets(method) if preset.applies_to(setting)]
+    named = [preset for preset in fitting if preset.name == name]
+    return next(iter(named or (fitting if name == PAPER else [])), None)
 
 
 def preset_values(method: str, name: str, setting: Setting | None) -> dict[str, Scalar]:

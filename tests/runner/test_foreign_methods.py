@@ -93,9 +93,7 @@ def test_run_crash_names_job_and_resumes(task: Task, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     method = write_method(tmp_path, f"os.path.exists({str(flag)!r}) or os.abort()")
     home = tmp_path / "home"
-    with pytest.raises(
-        ForgetBenchError, match=r"died in the job 'mine, seed 0': it crashed \(SIGABRT\)"
-    ):
+    with pytest.raises(ForgetBenchError, match=r"died in the job 'mine, seed 0': it crashed \(SIGABRT\)"):
         go(task, home, method, engine="processes")
     flag.touch()
     assert go(task, home, method).computed == 2  # the models that were trained are kept

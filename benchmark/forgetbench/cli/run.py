@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cyclopts import App
 
-from forgetbench.cli.console import figure, print_json, print_note, print_table
+from forgetbench.cli.console import figure, print_json, print_note, print_table, print_text
 from forgetbench.cli.options import METHODS, RUN, Flag, Json, MethodOptions, RunOptions, Selector
 from forgetbench.cli.report import print_tables
 from forgetbench.errors import UsageError
@@ -90,9 +90,10 @@ def plan(
     if json:
         print_json([row._asdict() for row in rows])
         return
-    values = [", ".join(f"{name}={value}" for name, value in row.parameters.items()) for row in rows]
-    cells = [(row.label, text, row.source, row.differs) for row, text in zip(rows, values, strict=True)]
-    print_table(task, ("method", "hyper-parameters", "source", "differs"), cells)
+    for row in rows:
+        print_text(row.label)
+        print_text("  " + ", ".join(f"{name}={value}" for name, value in row.parameters.items()))
+        print_text(f"  {row.source}" + (f" Differs: {row.differs}" if row.differs else ""))
 
 
 def score(
