@@ -229,7 +229,7 @@ def test_run_notes_of_any_kind_are_recorded(task: Task, tmp_path: Path) -> None:
     assert notes == {"a": "nan", "b": r"\x1b[0m", "c": "[1]", "d": 1.0, "e": 2.0, "f": 3.0}
 
 
-@pytest.mark.parametrize("engine", ["local", "processes"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("processes", marks=pytest.mark.slow)])
 def test_run_time_limit_is_a_failed_row(task: Task, tmp_path: Path, engine: str) -> None:
     method = write_method(tmp_path, "while True:", "    try: time.sleep(0.01)", "    except Exception: pass")
     done = go(task, tmp_path / "home", method, engine=engine, workers=2, time_limit=1.5)
