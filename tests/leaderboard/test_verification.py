@@ -7,11 +7,13 @@ import json
 import pytest
 from support.leaderboard import ZIP
 
+from forgetbench.errors import ForgetBenchError
 from forgetbench.leaderboard import admin
 from forgetbench.leaderboard.db.models import Score
 from forgetbench.leaderboard.submissions import verification
 from forgetbench.leaderboard.submissions.verification import compare_scorecards
 from forgetbench.leaderboard.worker.worker import Worker
+from forgetbench.remote.verify import _class_of
 
 
 @pytest.fixture
@@ -168,3 +170,10 @@ def test_undecided_verification_leaves_the_row_unchanged(site, listed, agreeing,
 def test_verify_with_incomplete_body_is_refused(site, listed, verifier):
     path = f"/api/v1/submissions/{listed}/verifications"
     assert site.client.post(path, content=b"PK\3\4", headers=ZIP | verifier).status_code == 400
+
+
+def test_source_that_does_not_import_says_why(tmp_path):
+    path = tmp_path / "method.py"
+    path.write_text("import no_such_library\n\nclass Mine:\n    pass\n")
+    with pytest.raises(ForgetBenchError, match=r"defines no method 'mine'\. .*no_such_library"):
+        _class_of(path, "mine")

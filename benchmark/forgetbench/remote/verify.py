@@ -180,12 +180,14 @@ def _class_of(path: Path, name: str) -> tuple[type[Method], str]:
         items = ast.parse(path.read_text(encoding="utf-8")).body
     except (SyntaxError, ValueError) as error:
         raise ForgetBenchError(f"The submitted source is not valid Python: {error}") from error
+    reason = ""
     for item in items:
         if isinstance(item, ast.ClassDef):
             try:
                 kind = load_method_file(f"{path}:{item.name}")
-            except UsageError:
-                continue  # a helper class
+            except UsageError as error:
+                reason = reason or str(error)  # a helper class, or a file that does not import
+                continue
             if kind.card.name == name:
                 return kind, f"{path}:{item.name}"
-    raise ForgetBenchError(f"The submitted source defines no method {name!r}.")
+    raise ForgetBenchError(f"The submitted source defines no method {name!r}. {reason}".strip())
