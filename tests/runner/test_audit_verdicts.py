@@ -107,7 +107,7 @@ def test_verdict_of_another_bundle_is_ignored(task: Task, options: RunConfig) ->
     (pack.folder / VERDICT).write_text(verdict.model_copy(update={"pack": "0" * 64}).model_dump_json())
     with pytest.raises(ForgetBenchError, match="missing or damaged"):
         read_pack(pack.folder)
-    with pytest.raises(ForgetBenchError, match=r"the audit of another bundle\. Audit this one: forgetbench audit"):
+    with pytest.raises(ForgetBenchError, match=r"the audit of another bundle\. Run `forgetbench audit"):
         _ = ReferenceBundle(pack.folder, audited.card).excluded_metrics
     options.results.write_verdict(verdict, pack.card)
     options.results.verdict_file(task.name, task.key, task.draws, task.seeds).write_text("{}")

@@ -90,8 +90,11 @@ class Draw:
         """Logits of the pooled models on one subset, (M, n, K), checked.
 
         Raises:
-            UsageError: A value is not finite, or the groups of models have different rows or outputs.
+            UsageError: The subset is missing, a value is not finite, or the groups of models have different rows or
+                outputs.
         """
+        if not all(subset in side for side in self.sides):
+            raise UsageError(f"The logits of {subset!r} are missing on one side.")
         sides = [floats(side[subset], f"{subset} logits", ndim=3) for side in self.sides]
         if len({side.shape[1:] for side in sides}) > 1:
             raise UsageError(f"{subset}: {sides[0].shape[1:]} rows and outputs against {sides[1].shape[1:]}.")
