@@ -6,6 +6,7 @@ import inspect
 
 from forgetbench.methods import methods
 from forgetbench.methods._finetuning import min_lr_option, schedule_option
+from forgetbench.methods._presets import presets
 from forgetbench.methods._training import augment_option, batch_norm_option, clip_option
 from forgetbench.methods.base import Method
 from forgetbench.options import OptionDoc
@@ -80,6 +81,10 @@ def _section(kind: type[Method]) -> str:
             f"{'' if each.paper_default is None else each.paper_default} | {searched(each)} | {each.help} |"
             for each in facts
         ]
+    for preset in presets(card.name):
+        values = ", ".join(f"{name} = {value}" for name, value in preset.parameters.items())
+        differs = f" Differs: {preset.differs}" if preset.differs else ""
+        lines += ["", f"Preset `{preset.name}` ({preset.where}): {values}. Source: {preset.source}.{differs}"]
     if card.bibtex:
         lines += ["", "```bibtex", card.bibtex, "```"]
     return "\n".join(lines) + "\n"
