@@ -2,11 +2,13 @@
 
 Accepted are, whatever the file is called:
 
-- an array of numpy (``.npy``), or several of them (``.npz``) of which one is named ``forget`` or there is only one;
+- an array of numpy (``.npy``), or several of them (``.npz``) of which one is named ``forget`` (see `NAMES`);
 - what ``torch.save`` wrote (``.pt``): a tensor, a list, or a dictionary of them as above, without other objects;
 - JSON: a list, or an object of lists as above;
 - text: numbers between spaces, commas or line ends, with or without brackets and a header; or a table in CSV with a
   column of one of those names.
+
+The rows to forget may have any name if there is nothing else in the file: a single list, array or column.
 
 The values are row numbers of the training set; or one boolean, or 0 or 1, for each training image, true for those to
 forget; or one label for each training image, negative for those to forget (-label - 1, as SalUn marks them). Whole
@@ -77,8 +79,17 @@ def read_rows(content: bytes, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         )
     repeated = len(values) - len(np.unique(values))
     if repeated:
-        raise IndexFileError(f"lists {repeated} rows twice. Remove the repetitions.")
+        raise IndexFileError(f"{_repetition(values, repeated)}. Remove the repetitions.")
     return values
+
+
+def _repetition(values: NDArray[np.int64], repeated: int) -> str:
+    """Say which row is listed again, or how many entries of the list are repetitions, with an example."""
+    rows, counts = np.unique(values, return_counts=True)
+    first = int(rows[counts > 1][0])
+    if (counts > 1).sum() > 1:
+        return f"lists {int((counts > 1).sum())} rows more than once, such as row {first}"
+    return f"lists row {first} {'twice' if repeated == 1 else f'{repeated + 1} times'}"
 
 
 def _marked(values: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -103,7 +114,7 @@ def read_values(content: bytes) -> NDArray[np.float64]:
         array = _numbers_of_words([str(word) for word in array.tolist()])
     if array.dtype.kind not in "iuf":
         raise IndexFileError(
-            f"contains values of type {array.dtype}; expected is a list of numbers. Save it as floats."
+            f"contains values of type {array.dtype}, but a list of numbers is needed. Save it as floats."
         )
     return array.astype(np.float64)
 
@@ -228,7 +239,10 @@ def _read_column(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
         column = filled[0]
     else:
         names = summarize_names(map(repr, header), limit=6)
-        raise IndexFileError(f"has the columns {names}. Keep the column of row numbers, or name it {NAMES[0]!r}.")
+        raise IndexFileError(
+            f"has the columns {names}, and none is named {NAMES[0]!r}. Name the column of row numbers {NAMES[0]!r}, or "
+            "keep only that column; if there is none, add it."
+        )
     short = next((row for row in rows if len(row) <= column), None)
     if short is not None:
         raise IndexFileError(f"has a row without column {column + 1}: {','.join(short)!r}. Correct it.")
@@ -248,11 +262,9 @@ def _flat(values: Any) -> NDArray[Any]:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise IndexFileError(
-            f"has shape {array.shape}; expected is a one-dimensional list of integers or booleans. {ACCEPTED}."
-        )
+        raise IndexFileError(f"has shape {array.shape}, but a one-dimensional list is needed. {ACCEPTED}.")
     if not len(array):
-        raise IndexFileError(f"contains an empty list of integers. {ACCEPTED}.")
+        raise IndexFileError(f"contains an empty list. {ACCEPTED}.")
     return array
 
 
@@ -266,12 +278,10 @@ def _whole_numbers(array: NDArray[Any]) -> NDArray[Any]:
         whole = np.isfinite(array) & (array == np.round(array)) & (np.abs(array) < 2**53)
         if not whole.all():
             wrong = array[~whole][0]
-            raise IndexFileError(f"contains {wrong}; expected is a list of integers or booleans. Correct it.")
+            raise IndexFileError(f"contains {wrong}, but row numbers are whole numbers. Correct it.")
         return array.astype(np.int64)
     if array.dtype.kind not in "iu" or int(array.max()) >= 2**63:
-        raise IndexFileError(
-            f"contains values of type {array.dtype}; expected is a list of integers or booleans. {ACCEPTED}."
-        )
+        raise IndexFileError(f"contains values of type {array.dtype}, but row numbers are whole numbers. {ACCEPTED}.")
     return array.astype(np.int64)
 
 

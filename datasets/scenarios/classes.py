@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class WholeClasses(Scenario):
     """Forget all training images of some classes.
 
-    Named classes are the same in every draw. Without names, draw g takes the next ``count`` classes of one random
+    Named classes are the same in every draw. Without names, draw g takes the next `count` classes of one random
     order.
     """
 

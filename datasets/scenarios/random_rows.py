@@ -73,8 +73,9 @@ class Published(Scenario):
 class Indices(Scenario):
     """Forget the training rows that a file lists, the same in every draw; for index files published elsewhere.
 
-    The file has row numbers, or a mark for every training image; its format is recognized by its content
-    (:mod:`forgetbench.datasets.scenarios._index_files` has the formats).
+    The file has row numbers, or a mark for every training image, as text, CSV, JSON, an array of numpy, or a tensor of
+    torch.save. Its format is recognized by its content. In a file of several lists, the rows to forget are named
+    "forget"; a single list may have any name.
     """
 
     path: str = option("", "The file.")

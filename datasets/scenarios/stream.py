@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class Stream(Scenario):
     """Several requests, one after another, each for other images, people or classes.
 
-    The split contains the rows of all requests, and ``requests`` those of each. :func:`split_of_step` returns the split
-    of one step, in which the rows of earlier requests are withheld; the oracle of a step is trained without either.
+    The split contains the rows of all requests, and `requests` those of each. In the split of one step, the rows of
+    earlier requests are withheld; the oracle of a step is trained without either.
     """
 
     of: Literal["random", "identity", "class"] = option("random", "What is forgotten: images, people or classes.")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from forgetbench.cli import main
+from forgetbench.datasets.scenarios import scenarios
+from forgetbench.networks import networks
 
 GOOD = """
 name = "test/mlp/random"
@@ -59,6 +61,12 @@ def test_list_names_can_be_shown(kind: str, capsys: pytest.CaptureFixture[str]) 
     for row in rows[:: 1 + len(rows) // 15]:  # a sample of long lists
         assert call("show", kind[:-1], row["name"]) == 0
         assert row["name"] in capsys.readouterr().out
+
+
+def test_shown_docstrings_are_plain_text() -> None:
+    documents = {name: part.get(name).__doc__ or "" for part in (scenarios, networks) for name in part.names()}
+    assert {"indices", "stream", "cnn"} <= set(documents)
+    assert not [name for name, text in documents.items() if "``" in text or ":`" in text]
 
 
 def test_list_pattern_selects_names(capsys: pytest.CaptureFixture[str]) -> None:

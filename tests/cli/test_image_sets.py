@@ -63,8 +63,8 @@ def test_run_forget_indices_creates_a_separate_board(
     [
         ("a.npy", np.array([3, 60]), "lists row 60; training rows are 0 to 59"),
         ("a.npy", np.array([-1, 6]), "lists row -1"),
-        ("a.npy", np.array([3, 3]), "lists 1 rows twice"),
-        ("a.npy", np.array([0.5]), "list of integers or booleans"),
+        ("a.npy", np.array([3, 3]), "lists row 3 twice"),
+        ("a.npy", np.array([0.5]), "row numbers are whole numbers"),
         ("a.npy", np.array([[1, 2]]), "one-dimensional list"),
         ("a.npy", np.zeros(3, bool), "has 3 booleans, but there are 60"),
         ("a.npy", np.ones(60, bool), "all 60 training images would be forgotten"),

@@ -45,7 +45,7 @@ def test_indices_reads_every_file_format(tmp_path, kind):
     [
         ("1\n60\n", "lists row 60; training rows are 0 to 59"),
         ("1\n-1\n", "lists row -1"),
-        ("1\n1\n", "lists 1 rows twice"),
+        ("1\n1\n", "lists row 1 twice"),
         ("one\n", "contains 'one' where a row number is expected"),
         ("", "is an empty file"),
     ],
