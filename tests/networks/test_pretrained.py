@@ -84,7 +84,10 @@ class Unsafe:
     ("change", "message"),
     [
         ({"sha256": "0" * 64}, "has SHA-256 .* it is another file"),
-        ({"sha256": ""}, "needs option sha256"),
+        (
+            {"sha256": ""},
+            'Add sha256 = "[0-9a-f]{64}" to the options of the network: it identifies the checkpoint .*w.pt',
+        ),
         ({"checkpoint": "nowhere.pt"}, "The checkpoint nowhere.pt does not exist"),
         ({"checkpoint": ""}, "give both, or neither"),
         ({"width": 8}, "other shapes.*stages.0.0.weight"),

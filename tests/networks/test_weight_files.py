@@ -126,12 +126,15 @@ def stored(content: Any) -> bytes:
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 46830571\n"
 WRONG: dict[str, tuple[Callable[[], bytes], str]] = {
-    "LFS pointer": (lambda: LFS, "a Git LFS pointer, not the file itself: run `git lfs pull`"),
-    "HTML": (lambda: b"<!DOCTYPE html><html>login</html>", "a web page .* download it again"),
-    "empty": (lambda: b"", "an empty file: copy it from its source again"),
+    "LFS pointer": (lambda: LFS, "a Git LFS pointer, not the file itself: run `git lfs pull`[.]$"),
+    "HTML": (
+        lambda: b"<!DOCTYPE html><html>login</html>",
+        "a web page .* download it again, logged in where that is needed[.]$",
+    ),
+    "empty": (lambda: b"", "an empty file: copy it from its source again[.]$"),
     "TorchScript": (script, r"a TorchScript archive, which contains code\. Save its weights: .*torch\.jit\.load"),
     "npz": (npz, r"an archive of numpy arrays \(\.npz\)\. Save only the weights"),
-    "zip": (lambda: zipped("weights.pt"), "a zip archive: unpack it"),
+    "zip": (lambda: zipped("weights.pt"), "a zip archive: unpack it[.]$"),
     "gzip": (lambda: b"\x1f\x8b" + b"x" * 40, "compressed by gzip"),
     "whole model": (lambda: stored(Part()), "contains more than tensors, .* never runs pickled code"),
     "code": (lambda: stored({"state_dict": {"x": Code()}}), "contains more than tensors, .* never runs pickled code"),

@@ -106,9 +106,13 @@ def _poison(state: dict[str, torch.Tensor]) -> None:
     ("harm", "said"),
     [
         (_drop, r"d1-s0.safetensors does not fit the network of test/mlp/random: missing head.weight"),
-        (_rename, "missing head.weight; unknown classifier.weight"),
+        (
+            _rename,
+            "missing head.weight; unknown classifier.weight. Save the state dict of a copy of the original that "
+            "`forgetbench import-checkpoints test/mlp/random --export-originals DIR` wrote",
+        ),
         (_reshape, r"head.weight has shape \(10, 3\), expected \(10, 16\)"),
-        (_poison, "head.weight contains values that are not finite"),
+        (_poison, "d1-s0.safetensors contains values that are not finite, in head.weight: the model diverged"),
     ],
 )
 def test_import_checkpoint_of_another_network_is_refused(
@@ -141,8 +145,14 @@ def test_import_wrong_files_are_named(task: Task, options: RunConfig, checkpoint
     (checkpoints / "d0-s1.safetensors").write_bytes(b"no such thing")
     with pytest.raises(UsageError, match=r"d0-s1.safetensors cannot be read as weights: it is neither safetensors nor"):
         import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
-    (checkpoints / "d0-s1.safetensors").unlink()
-    with pytest.raises(UsageError, match=r"lacks d0-s1.safetensors"):
+    for name in ("d0-s0", "d0-s1"):
+        (checkpoints / f"{name}.safetensors").write_bytes(b"<!DOCTYPE html><html></html>")
+    with pytest.raises(UsageError, match=r"d0-s\d.safetensors cannot be read as weights: .* web page"):
+        import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
+    (checkpoints / "d0-s1.safetensors").rename(checkpoints / "model_1.pt")
+    with pytest.raises(
+        UsageError, match=r"lacks d0-s1.safetensors: .* It contains model_1.pt. Add the files under these names"
+    ):
         import_checkpoints(task, checkpoints, ExternalMethod("bad"), options)
     with pytest.raises(UsageError, match="does not exist"):
         import_checkpoints(task, checkpoints / "nowhere", ExternalMethod("bad"), options)

@@ -201,9 +201,12 @@ def _files(task: Task, folder: Path) -> dict[tuple[int, int], Path]:
     names = {(draw, seed): f"d{draw}-s{seed}" for draw in range(task.draws) for seed in range(task.seeds)}
     missing = [f"{name}.safetensors" for name in names.values() if name not in found]
     if missing:
+        others = sorted(path.name for path in folder.iterdir() if path.stem not in names.values())
+        contents = f"It contains {_first(others)}. " if others else "" if found else "It is empty. "
         raise UsageError(
-            f"{folder} lacks {', '.join(missing)}: one state dict is needed for each of {task.draws} draws and "
-            f"{task.seeds} seeds ({', '.join(SUFFIXES)}). Add the files, or change --draws and --seeds."
+            f"{folder} lacks {_first(missing)}: one state dict is needed for each of {task.draws} draws and "
+            f"{task.seeds} seeds ({', '.join(SUFFIXES)}). {contents}Add the files under these names, or change --draws "
+            "and --seeds."
         )
     extra = sorted(path.name for stem, [path] in found.items() if stem not in names.values())
     if extra:
@@ -234,10 +237,13 @@ def _originals(context: TaskContext, task: Task) -> list[tuple[Path, str]]:
 
 
 def _check_different(files: dict[tuple[int, int], Path], weights: dict[tuple[int, int], str]) -> None:
+    from forgetbench.networks.pretrained import read_state
+
     seen: dict[str, str] = {}
     for place, path in files.items():
         twin = seen.setdefault(weights[place], path.name)
         if twin != path.name:
+            read_state(path)  # two copies of a web page are first of all not weights
             raise UsageError(f"{path.name} is the same file as {twin}. Every seed needs its own model.")
 
 
@@ -255,7 +261,17 @@ def _load(context: TaskContext, path: Path) -> nn.Module:
         state |= {name: expected[name] for name in ("mean", "std")}
     problems = _state_dict_errors(state, expected)
     if problems:
-        raise UsageError(f"{path.name} does not fit the network of {context.task.name}: {'; '.join(problems)}.")
+        raise UsageError(
+            f"{path.name} does not fit the network of {context.task.name}: {'; '.join(problems)}. Save the state dict "
+            f"of a copy of the original that `forgetbench import-checkpoints {context.task.name} --export-originals "
+            "DIR` wrote."
+        )
+    broken = [name for name, one in state.items() if one.is_floating_point() and not bool(one.isfinite().all())]
+    if broken:
+        raise UsageError(
+            f"{path.name} contains values that are not finite, in {_first(broken)}: the model diverged. Unlearn it "
+            "again with other hyper-parameters."
+        )
     network.load_state_dict(state)
     return network.to(context.data.device).eval()
 
@@ -275,11 +291,6 @@ def _state_dict_errors(state: dict[str, Tensor], expected: dict[str, Tensor]) ->
         f"{name} has type {state[name].dtype}, expected {expected[name].dtype}"
         for name in common
         if state[name].is_complex() or state[name].is_floating_point() != expected[name].is_floating_point()
-    ][:5]
-    problems += [
-        f"{name} contains values that are not finite"
-        for name in common
-        if state[name].is_floating_point() and not bool(state[name].isfinite().all())
     ][:5]
     return problems
 

@@ -250,13 +250,12 @@ def _read(path: Path) -> Any:
         raise UsageError(
             f"{path} cannot be read as weights: {reason[:300]}. It is damaged: copy it from its source again."
         ) from error
-    fix = SAVE
+    fix = "" if ": " in what else SAVE  # what it is can already say what to do
     if what.startswith("a TorchScript"):
         fix = "Save its weights: torch.save(torch.jit.load(FILE).state_dict(), FILE)."
-    what = f"It is {what}. " if what else ""
-    raise UsageError(
-        f"{path} cannot be read as weights: it is neither safetensors nor a file of torch.save. {what}{fix}"
-    )
+    sentences = [f"{path} cannot be read as weights: it is neither safetensors nor a file of torch.save."]
+    sentences += [f"It is {what}."] if what else []
+    raise UsageError(" ".join([*sentences, *([fix] if fix else [])]))
 
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
@@ -312,9 +311,7 @@ def _verified(path: str, sha256: str) -> Path:
         raise UsageError(f"The checkpoint {file} does not exist. Correct option checkpoint of the network.")
     actual = file_digest(file)
     if not sha256:
-        raise UsageError(
-            f"Option checkpoint needs option sha256, so that the weights cannot change; {file} has {actual}."
-        )
+        raise UsageError(f'Add sha256 = "{actual}" to the options of the network: it identifies the checkpoint {file}.')
     if actual != sha256.lower():
         raise UsageError(f"{file} has SHA-256 {actual}, not {sha256} as in option sha256: it is another file.")
     return file
