@@ -102,10 +102,23 @@ def test_task_memorization_scores_need_a_hash(tmp_path: Path) -> None:
     assert task("a.npy", ', sha256 = "a1"').key != task("a.npy", ', sha256 = "b2"').key
     assert str(tmp_path) not in json.dumps(task("a.npy", ', sha256 = "a1"').public())
     (tmp_path / "a.npy").write_bytes(b"scores")
-    with pytest.raises(
-        UsageError, match=rf'scores names a file; also give sha256 = "{hashlib.sha256(b"scores").hexdigest()}"'
-    ):
+    added = f'add sha256 = "{hashlib.sha256(b"scores").hexdigest()}" to the options: it identifies the file of scores.'
+    with pytest.raises(UsageError, match=rf"^Task file .*task\.toml, \[scenario\]: {added}$"):
         task("a.npy", "")
+
+
+def test_task_checkpoint_needs_a_file_and_its_hash(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "weights.pt"
+    network = f'[network]\nname = "cnn"\noptions = {{ checkpoint = "{checkpoint}" }}\n'
+    path = write(tmp_path, TOML.replace('[network]\nname = "cnn"\n', network))
+    with pytest.raises(
+        UsageError, match=rf"task\.toml, \[network\]: option checkpoint names {checkpoint}, which does not"
+    ):
+        read_task(path)
+    checkpoint.write_bytes(b"weights")
+    added = f'add sha256 = "{hashlib.sha256(b"weights").hexdigest()}" to the options: it identifies the checkpoint.'
+    with pytest.raises(UsageError, match=rf"^Task file .*task\.toml, \[network\]: {added}$"):
+        read_task(path)
 
 
 def test_forgetting_index_file_is_another_task(tmp_path: Path) -> None:
@@ -165,7 +178,9 @@ def test_impossible_paths_are_refused(tmp_path: Path, name: str) -> None:
         read_task("digits/cnn/class").forgetting(Path(name))
     for option in ('name = "indices"\noptions = { path', 'name = "memorised"\noptions = { count = 5, scores'):
         text = TOML.replace('name = "random"\noptions = { fraction = 0.5 }', f"{option} = {json.dumps(name)} }}")
-        with pytest.raises(UsageError, match=r"also give sha256|null character|no home folder is known for ~nobody"):
+        with pytest.raises(
+            UsageError, match=r"which does not exist|null character|no home folder is known for ~nobody"
+        ):
             read_task(write(tmp_path, text))
 
 

@@ -11,15 +11,15 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from forgetbench.errors import UsageError, described_pattern, validation_message
+from forgetbench.errors import UsageError, described_pattern, field_message, validation_message
 from forgetbench.registry import how_to_list, unknown
 from forgetbench.store import JsonObject, digest, file_digest
 from forgetbench.tasks.recipe import Recipe
 from forgetbench.user_files import is_file, read_toml, user_path
 
 CATALOG = Path(__file__).parents[1] / "catalog"
-PLACES = frozenset({"path", "checkpoint", "scores"})
-"""Options whose value is the path of a file or folder."""
+PLACES = {"path": "file", "checkpoint": "checkpoint", "scores": "file of scores"}
+"""Options whose value is the path of a file or folder -> what it is."""
 
 INDICES = "-indices-"
 """Separates a task's name from the hash of the index file that replaces its scenario."""
@@ -114,17 +114,20 @@ class Task(Section):
             {key: value for key, value in values.items() if key != "protocol"} if isinstance(values, dict) else values
         )
 
-    @model_validator(mode="after")
-    def _files_are_known_by_their_hash(self) -> Task:
-        for part in ("network", "scenario"):
-            options = getattr(self, part).options
-            place = next((name for name in sorted(PLACES) if options.get(name)), None)
-            if place is None or options.get("sha256"):
-                continue
-            file = user_path(str(options[place]))
-            found = f'sha256 = "{file_digest(file)}"' if is_file(file) else "sha256"
-            raise ValueError(f"{part}: option {place} names a file; also give {found}, which identifies the file")
-        return self
+    @field_validator("network", "scenario")
+    @classmethod
+    def _files_are_known_by_their_hash(cls, choice: Choice) -> Choice:
+        options = choice.options
+        place = next((name for name in sorted(PLACES) if options.get(name)), None)
+        if place is None or options.get("sha256"):
+            return choice
+        file = user_path(str(options[place]))
+        if not is_file(file):
+            raise ValueError(
+                f"option {place} names {file}, which does not exist. Correct the path, and add the file's SHA-256 as "
+                "option sha256"
+            )
+        raise ValueError(f'add sha256 = "{file_digest(file)}" to the options: it identifies the {PLACES[place]}')
 
     @cached_property
     def key(self) -> str:
@@ -267,11 +270,11 @@ def _parse(path: Path, content: JsonObject) -> Task:
     try:
         return Task.model_validate(content)
     except ValidationError as error:
-        raise UsageError(f"Task file {path}: {_explain(error)}") from error
+        raise UsageError(f"Task file {path}{_explain(error)}") from error
 
 
 def _explain(error: ValidationError) -> str:
-    """Field errors in one line; for an unknown key, the available keys."""
+    """Field errors in one line, after the file's name; for an unknown key, the available keys."""
     sections: dict[str, type[BaseModel]] = {
         "recipe": Recipe,
         "image_set": Choice,
@@ -279,11 +282,14 @@ def _explain(error: ValidationError) -> str:
         "scenario": Choice,
     }
     extra = [item for item in error.errors() if item["type"] == "extra_forbidden"]
+    first, *others = error.errors()
+    if not others and first["type"] == "value_error" and len(first["loc"]) == 1 and first["loc"][0] in sections:
+        return f", [{first['loc'][0]}]: {field_message(first)}."
     if not extra:
-        return validation_message(error)
+        return f": {validation_message(error)}"
     sentences = []
     for item in extra:
         *place, key = (str(part) for part in item["loc"])
         model = sections.get(place[0], Task) if place else Task
         sentences.append(unknown(f"key in [{'.'.join(place)}]" if place else "key", key, sorted(model.model_fields)))
-    return " ".join(sentences)
+    return f": {' '.join(sentences)}"
