@@ -182,7 +182,10 @@ def _check_class(kind: type[Method], file: str) -> None:
     if missing:
         raise UsageError(f"{kind.__name__} in {file} lacks {', '.join(missing)}(self, model, request).")
     if inspect.get_annotations(kind).keys() - {"card"} and "__dataclass_fields__" not in kind.__dict__:
-        raise UsageError(f"{kind.__name__} in {file} needs @dataclass(frozen=True, kw_only=True) above the class.")
+        raise UsageError(
+            f"{kind.__name__} in {file} needs @dataclass(frozen=True, kw_only=True) above the class, and `from "
+            "dataclasses import dataclass` above that."
+        )
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -206,7 +209,7 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         guard = " Put what the file runs as a program below `if __name__ == '__main__':`."
         ends = isinstance(error.__cause__, SystemExit)
-        raise UsageError(f"{path} does not import: {error}.{guard if ends else ''}") from error.__cause__
+        raise UsageError(f"{path} cannot be imported: {error}.{guard if ends else ''}") from error.__cause__
     except BaseException:
         del sys.modules[name]
         raise

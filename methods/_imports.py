@@ -21,7 +21,7 @@ def check_imports(path: Path) -> None:
     try:
         tree = ast.parse(path.read_bytes(), filename=str(path))
     except (SyntaxError, ValueError, OSError) as error:
-        raise UsageError(f"{path} does not import: {describe_error(error)}.") from error
+        raise UsageError(f"{path} cannot be imported: {describe_error(error)}.") from error
     for node in ast.walk(tree):
         for name, written in _imported(node):
             if not name or _is_neighbor(name, path):

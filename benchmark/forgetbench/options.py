@@ -359,15 +359,20 @@ def _explain(cls: type[Options], values: Mapping[str, Any], error: ValidationErr
 
 
 def _allowed_words(document: OptionDoc) -> str:
-    """Type and range in words, such as `float > 0`, `int >= 1 or None`, `one of batch | per-sample`."""
+    """Type and range in words, such as `a number > 0`, `a whole number >= 1 or None`, `one of batch | per-sample`."""
     kind, range_ = document.kind.removesuffix(" or None"), document.range
+    noun = _NOUNS.get(kind, kind)
     if range_ == "any":
-        words = kind
+        words = noun
     elif range_[0] in "<>":
-        words = f"{kind} {range_}"
+        words = f"{noun} {range_}"
     else:
-        words = f"{kind} in {range_}" if range_[0] in "([" else f"one of {range_}"
+        words = f"{noun} in {range_}" if range_[0] in "([" else f"one of {range_}"
     return f"{words} or None" if kind != document.kind else words
+
+
+_NOUNS = {"float": "a number", "int": "a whole number", "str": "text", "bool": "true or false"}
+"""Type -> what a value of it is called in messages."""
 
 
 def parse_value(text: str) -> Scalar:

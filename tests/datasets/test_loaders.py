@@ -48,8 +48,8 @@ def test_digits_split_follows_options_and_seed():
     ("options", "message"),
     [
         ({"trian": 5}, "image set 'digits': Unknown option 'trian'. Did you mean 'train'"),
-        ({"train": 5}, "train must be int in \\[20, 1700\\], not 5"),
-        ({"train": "many"}, "train must be int in .*, not 'many'"),
+        ({"train": 5}, "train must be a whole number in \\[20, 1700\\], not 5"),
+        ({"train": "many"}, "train must be a whole number in .*, not 'many'"),
         ({"train": 1690, "validation": 90}, "leave 17 of 1797 images for testing"),
     ],
 )

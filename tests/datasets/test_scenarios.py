@@ -167,8 +167,8 @@ def test_identity_of_classes_is_on_erase_track():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("random", {"fraction": 1.0}, r"fraction must be float in \(0, 1\) or None, not 1.0"),
-        ("random", {"fraction": 0}, r"fraction must be float in \(0, 1\) or None, not 0"),
+        ("random", {"fraction": 1.0}, r"fraction must be a number in \(0, 1\) or None, not 1.0"),
+        ("random", {"fraction": 0}, r"fraction must be a number in \(0, 1\) or None, not 0"),
         ("random", {}, "either fraction or count"),
         ("random", {"fraction": 0.1, "count": 3}, "either fraction or count"),
         ("random", {"count": 60}, "60 of 60 training images"),

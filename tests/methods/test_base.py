@@ -59,9 +59,9 @@ def test_former_names_are_accepted_and_translated(former, present):
         ("ssd:alhpa=5", ["ssd", "alhpa", "alpha"]),
         ("ssd:alpha=0", ["ssd", "alpha", "> 0", "0"]),
         ("ssd:alpha=nan", ["alpha"]),
-        ("ssd:alpha=big", ["ssd", "alpha", "float", "big"]),
+        ("ssd:alpha=big", ["ssd", "alpha", "a number", "big"]),
         ("ssd:importance=both", ["importance", "per-sample | batch", "both"]),
-        ("ssd:batch_size=1.5", ["batch_size", "int", "1.5"]),
+        ("ssd:batch_size=1.5", ["batch_size", "a whole number", "1.5"]),
         ("ssd:batch_size=true", ["batch_size"]),
         ("ssd:alpha", ["alpha", "ssd:PARAMETER=VALUE"]),
         ("finetune:momentum=1", ["momentum", "[0, 1)"]),
@@ -154,7 +154,7 @@ def test_parse_method_file_reads_values():
 BAD_FILES = [
     ("", "X", "no class 'X'"),
     ("class X: pass", "X", "not a method"),
-    ("import nothing_of_this_name", "X", "does not import"),
+    ("import nothing_of_this_name", "X", "cannot be imported"),
     ("from forgetbench.methods import Method\nclass X(Method): pass", "X", "lacks unlearn"),
     (
         "from forgetbench.methods import Method\nclass X(Method):\n lr: float = 1\n def unlearn(self, m, r): return m",

@@ -120,8 +120,9 @@ def test_engine_interrupted_ends_its_workers(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "from forgetbench.runner.engines import ProcessesEngine\n"
-        "import time\n"
+        "import signal, time\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
         "    with ProcessesEngine(2) as engine:\n"
         "        engine.map(abs, [1, 2], lambda *_: None)\n"
         "        print(*(worker.process.pid for worker in engine._pool), flush=True)\n"

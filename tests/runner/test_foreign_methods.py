@@ -247,11 +247,11 @@ IMPORTS = {
     "from .helpers import thing": "`from .helpers import thing` imports a neighbor",
     "from . import helpers": "imports a neighbor",
     "def later():\n    import helpers": "line 2",
-    "import sys; sys.exit('no')": "m.py does not import: SystemExit: the code called sys.exit('no')",
+    "import sys; sys.exit('no')": "m.py cannot be imported: SystemExit: the code called sys.exit('no')",
     "quit()": "below `if __name__ == '__main__':`",
-    "import argparse; p = argparse.ArgumentParser(); p.add_argument('data'); p.parse_args()": "m.py does not import",
-    "raise BaseException('odd')": "m.py does not import: BaseException: odd",
-    "x = (": "m.py does not import: SyntaxError",
+    "import argparse; p = argparse.ArgumentParser(); p.add_argument('data'); p.parse_args()": "m.py cannot be imported",
+    "raise BaseException('odd')": "m.py cannot be imported: BaseException: odd",
+    "x = (": "m.py cannot be imported: SyntaxError",
 }
 
 

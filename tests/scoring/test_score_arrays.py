@@ -209,7 +209,11 @@ ONE_HOT = np.eye(5, dtype=np.int64)
             lambda arrays: arrays | {"features:test": np.zeros((12, 200, 3)), "features:forget": np.zeros((12, 60, 4))},
             "oracle: features:forget has 4 features, but features:test has 3: record the same layer",
         ),
-        ("labels", put("test", lambda array: array[:-1]), "unlearned: test has 200 rows, but there are 199 labels"),
+        (
+            "labels",
+            put("test", lambda array: array[:-1]),
+            r"test has the shape \(.*, 200 examples, but there are 199 labels. Expected is \(models",
+        ),
         ("labels", put("test", lambda array: array[:, None, None]), r"labels: test: .*the shape is \(200, 1, 1\)"),
         ("labels", put("test", lambda array: ONE_HOT[array]), "the same in every subset; there are: forget"),
         ("labels", of_all(lambda array: ONE_HOT[array]), "one-hot .*labels.argmax"),

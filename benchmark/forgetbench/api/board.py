@@ -150,6 +150,12 @@ class BoardResult:
         return [run.folder for run in self._runs if run.manifest.status == "ok"]
 
     @property
+    def failures(self) -> dict[str, str]:
+        """Label -> reason, of the rows whose method failed."""
+        manifests = [run.manifest for run in self._runs]
+        return {manifest.row: manifest.reason for manifest in manifests if manifest.status == "failed"}
+
+    @property
     def reference_folder(self) -> Path:
         """Folder of the reference bundle: originals, oracles and labels that runs are scored against.
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from forgetbench.errors import printable
+from forgetbench.errors import ForgetBenchError, printable
 
 WIDTH = 240
 """Width of tables where standard output is no terminal."""
@@ -75,8 +77,27 @@ def write_text(text: str, output: Path | None) -> None:
     if output is None:
         sys.stdout.write(text)
     else:
-        write_atomically(output, text.encode("utf-8", "backslashreplace"))
+        with output_errors(output):
+            write_atomically(output, text.encode("utf-8", "backslashreplace"))
         print_note(f"written: {output}")
+
+
+@contextmanager
+def output_errors(output: Path) -> Iterator[None]:
+    """Explain errors of writing what --output names, without the names of temporary files.
+
+    Raises:
+        ForgetBenchError: The file or folder cannot be written; full disks keep their own message.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        reason = "it is a folder" if output.is_dir() else (error.strerror or str(error)).lower()
+        above = next((folder for folder in output.parents if folder.exists() and not folder.is_dir()), None)
+        reason = f"{above} is a file" if above is not None else reason
+        raise ForgetBenchError(f"{output} cannot be written: {reason}. Give another path with --output.") from error
 
 
 def figure(value: float | None, form: str = ".4g") -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from forgetbench.cli.console import print_note, print_table, print_text, write_text
+from forgetbench.cli.console import output_errors, print_note, print_table, print_text, write_text
 from forgetbench.cli.options import Flag
 from forgetbench.errors import UsageError
 
@@ -51,7 +51,7 @@ def report(
     figures = _figure_names(figure, output)
     boards = load_results(task or "*", methods=method or "*")
     if not boards:
-        raise UsageError("No results match. `forgetbench run TASK` runs a task.")
+        raise UsageError("There are no results of that name here. `forgetbench run TASK` runs a task.")
     if figures and output is not None:
         _draw(boards, figures, output)
     elif format_ == "html" and not published:
@@ -108,7 +108,9 @@ def _draw(boards: Sequence[BoardResult], figures: Sequence[str], output: Path) -
             "Nothing to draw: these boards lack what the figure shows (critical-difference needs two ranked boards "
             "with three methods in common, pareto a cost)."
         )
-    for path in write(pictures, output):
+    with output_errors(output):
+        written = write(pictures, output)
+    for path in written:
         print_note(f"written: {path}")
     for picture in pictures:
         print_text(f"{picture.name}: {picture.caption}")

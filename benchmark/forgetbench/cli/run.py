@@ -41,8 +41,8 @@ def run(
     skip_oracles: Flag = False,
     options: RunOptions = RUN,
     json: Json = False,
-) -> None:
-    """Run methods on tasks and score them. An interrupted run resumes.
+) -> int:
+    """Run methods on tasks and score them. An interrupted run resumes. Exit status 1 if a method failed.
 
     Example: forgetbench run digits/cnn/mislabelled-20 --method ssd:alpha=5 --method finetune --seeds 6
 
@@ -66,6 +66,10 @@ def run(
     if not skip_oracles:
         print_tables([table for board in boards for table in board.tables], "json" if json else "table")
     print_note("\n".join(f"evidence: {folder}" for board in boards for folder in board.runs))
+    failures = [f"{board.task}: {row} failed: {reason}" for board in boards for row, reason in board.failures.items()]
+    for failure in failures:
+        print_note(failure)
+    return 1 if failures else 0
 
 
 def plan(

@@ -49,7 +49,8 @@ def tune(
         header = ("method", "chosen", "value", "value of the defaults", "failed trials")
         title = f"{one.name}: {trials} trials, selector {selector}"
         print_table(title, header, [_row(each) for each in found], right=(2, 3, 4))
-    print_note("`forgetbench run TASK --method NAME --tuned` uses these hyper-parameters.")
+    chosen = "" if selector == "oracle-free" else f" --selector {selector}"
+    print_note(f"`forgetbench run {' '.join(task)} --method NAME --tuned{chosen}` uses these hyper-parameters.")
 
 
 def _row(tuned: TunedMethod) -> tuple[str, ...]:

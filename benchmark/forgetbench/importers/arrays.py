@@ -139,7 +139,10 @@ def check_logits(values: Mapping[str, ArrayLike], role: str, labels: Labels, tra
             raise UsageError(f"{role}: {name} has {array.shape[2]} outputs, but forget has {outputs}.")
         if name in labels:
             if array.shape[1] != len(labels[name]):
-                raise UsageError(f"{role}: {name} has {array.shape[1]} rows, but there are {len(labels[name])} labels.")
+                raise UsageError(
+                    f"{role}: {name} has the shape {array.shape}, {array.shape[1]} examples, but there are "
+                    f"{len(labels[name])} labels. Expected is (models, examples, classes)."
+                )
             labels_of(labels[name], array, f"labels: {name}")
         attributes = labels["forget"].ndim == 2
         if what := next(filter(None, (describe_probabilities(rows, attributes=attributes) for rows in array)), ""):

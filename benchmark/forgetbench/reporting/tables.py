@@ -128,15 +128,15 @@ def _notes(ranked: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
             f"'in' marks rows inside the family band ({bands.family_limit:.2f}), indistinguishable from retraining."
         )
     notes += [f"Not ranking: {name} {bands.references[name].reason}." for name in bands.excluded_metrics]
-    infeasible = [
-        f"{name} ({reference.reason})" if reference.reason else name
+    infeasible = {
+        name: reference.reason
         for name, reference in bands.references.items()
         if reference.feasible is False and name not in bands.excluded_metrics
-    ]
-    if infeasible:
-        notes.append(
-            f"Not ranking, because No unlearning is indistinguishable from retraining by them: {', '.join(infeasible)}."
-        )
+    }
+    notes += [f"Not ranking: {name}: {reason.rstrip('.')}." for name, reason in infeasible.items() if reason]
+    alike = [name for name, reason in infeasible.items() if not reason]
+    if alike:
+        notes.append(f"Not ranking, because No unlearning looks like retraining by them: {', '.join(alike)}.")
     if ranked.board.detectable is not None and ranked.board.detectable >= 0.01:
         notes.append(
             f"Differences of distances below {ranked.board.detectable:.2f} are missed more than one time in five."
@@ -145,7 +145,7 @@ def _notes(ranked: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
         unranked = [(card.name, f"{card.status}: {card.reason}") for card in ranked.scorecards if card.status != "ok"]
     else:
         unranked = [(row.name, row.reason) for row in ranked.board.rows if row.rank is None]
-    notes += [f"{name}: {reason}." for name, reason in unranked]
+    notes += [f"{name}: {reason.rstrip('.')}." for name, reason in unranked]
     return tuple(notes) + _notes_on_originals(ranked) + _notes_on_relearning(ranked) + _notes_on_state(ranked)
 
 

@@ -87,14 +87,14 @@ def check_labels(labels: Labels, outputs: int, *, mislabelled: bool) -> None:
         try:
             oracle_free(logits, logits, labels, mislabelled=mislabelled)
         except UsageError as error:
-            reason = str(error)
+            reason = "here no forgotten label has them" if "nothing can be matched" in str(error) else str(error)
         else:
             return
     else:
-        reason = "There are no validation rows."
+        reason = "there are no validation examples here"
     raise UsageError(
-        f"The selector oracle-free compares forgotten with validation rows of the same label, and cannot: {reason} Use "
-        "--selector oracle, or a task with more validation rows."
+        "The selector oracle-free compares forgotten examples with at least five validation examples of the same "
+        f"label; {reason.rstrip('.')}. Use --selector oracle, or a task with more validation examples."
     )
 
 

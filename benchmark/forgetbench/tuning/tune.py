@@ -135,8 +135,15 @@ def load_best(
         budget = study.budget
         if not budget or not study.has(budget):
             name = f"--method-file {spec.file}" if spec.file else f"--method {spec.label}"
+            other: Selector = "oracle" if selector == "oracle-free" else "oracle-free"
+            rest = open_study(task, spec, config, other, seeds or SEEDS[other])
+            if rest.budget and rest.has(rest.budget):
+                raise UsageError(
+                    f"{spec.label} was tuned on {task.name} with the selector {other}, and not with {selector}. To use "
+                    f"that result, add --selector {other}."
+                )
             raise UsageError(
-                f"{spec.label} was not tuned on {task.name} here"
+                f"{spec.label} was not tuned on {task.name} here with the selector {selector}"
                 + (f" ({len(study.trials())} of {budget} trials are done)" if budget else "")
                 + f". Run: forgetbench tune {task.name} {name} --trials {budget or BUDGETS[1]} --selector {selector}"
             )
