@@ -371,7 +371,12 @@ def test_run_interrupted_ends_cleanly_and_resumes(write_task: Callable[..., Path
     words += ["--engine", engine, "--device", "cpu", "--workers", "2", "--json"]
     variables = {**os.environ, "FORGETBENCH_HOME": str(tmp_path / "home")}
     process = subprocess.Popen(
-        [sys.executable, *words], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        [sys.executable, *words],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - a background job ignores it
     )
     until = time.monotonic() + 300
     while not started.exists() and time.monotonic() < until:

@@ -97,7 +97,7 @@ def test_load_best_takes_the_best_trial_and_its_cost(task: Path, tmp_path: Path)
     with pytest.raises(UsageError, match=r"forgetbench tune test/mlp/mislabelled --method finetune --trials 10"):
         load_best(one, asked, options, "oracle-free")
     [finetune, _] = go(task, tmp_path / "home", "finetune", "gs-lora", trials=3)
-    with pytest.raises(UsageError, match="with the selector oracle-free, and not with oracle.* add --selector"):
+    with pytest.raises(UsageError, match=r"with the selector oracle-free, and not with oracle.* add --selector"):
         load_best(one, asked[:1], options, "oracle")
     rows = load_best(one, asked, options, "oracle-free")
     [done] = run([one], lambda _: rows, options)
@@ -239,7 +239,7 @@ FEW_ROWS = TOML.replace("train = 60, validation = 100", "train = 60, validation 
 def test_tune_few_validation_rows_refused_before_jobs(tmp_path: Path) -> None:
     path = tmp_path / "few.toml"
     path.write_text(FEW_ROWS)
-    with pytest.raises(UsageError, match="five validation examples .*here no forgotten label has them. Use --selector"):
+    with pytest.raises(UsageError, match=r"examples .*here no forgotten label has them\. Use --selector"):
         go(path, tmp_path / "home", "finetune", trials=1)
     assert not (tmp_path / "home").exists()
 
