@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 PARTS = ("train", "validation", "test", "unseen")
 PART_NAMES = {part: part for part in PARTS} | {"val": "validation", "valid": "validation"}
 """Accepted name, in lower case -> part."""
+_NO_CLASS_FOLDER = "no class folder"
+"""Kind of problem: a folder has images, but none in a class folder."""
 
 
 class Entry(NamedTuple):
@@ -141,6 +143,7 @@ class Folder(PeopleLoader):
             return self._entries_from_table(table, folder, problems)
         entries = entries_from_folders(folder, problems)
         if not entries:
+            _raise_missing_class_folders(problems)
             message = f"{folder} contains no image in a class folder"
             raise problem_error("no image", message, f"Put images there. Expected: {self.card.layout}.")
         return entries
@@ -166,10 +169,12 @@ class Folder(PeopleLoader):
 
     def _given_split(self, whole: ImageSet, parts: np.ndarray, folder: Path, problems: list[Problem]) -> Partition:
         rows = {part: np.flatnonzero(parts == part) for part in PARTS}
-        for part in ("train", "test"):
-            if not len(rows[part]):
-                message = f"{folder} has parts, but none of its images is in part {part!r}"
-                raise problem_error("missing part", message, f"Put images of every class into part {part!r}.")
+        missing = [repr(part) for part in ("train", "test") if not len(rows[part])]
+        if missing:
+            _raise_missing_class_folders(problems)
+            message = f"{folder} has parts, but none of its images is in part {' or in part '.join(missing)}"
+            fix = f"Put images of every class into part {' and into part '.join(missing)}."
+            raise problem_error("missing part", message, fix)
         if not len(rows["validation"]) and len(rows["train"]) < 2:
             message = f"{folder} has one training image, and no image in part 'validation', which is taken from train"
             raise problem_error("too few images", message, "Add images to part 'train'.")
@@ -267,17 +272,40 @@ def entries_from_folders(folder: Path, problems: list[Problem]) -> list[Entry]:
     problems += contents.problems
     for base, part in _part_folders(folder, contents, problems):
         files = [path for path in contents.files if path.parts[: len(base.parts)] == base.parts]
-        for path in files:
-            if not is_image(path):
-                continue
-            inside = path.relative_to(base).parts
-            if len(inside) < 2:
-                message, fix = f"{path} is not in a class folder", f"Move it into {base / '<class>'}, or remove it."
-                problems.append(Problem("stray image", message, fix))
-                continue
-            entries.append(Entry(path, inside[0], part=part))
+        images = [path for path in files if is_image(path)]
+        entries += [Entry(path, path.relative_to(base).parts[0], part=part) for path in images if path.parent != base]
+        problems += _stray_images(base, [path for path in images if path.parent == base], len(images), part)
         problems += _empty_class_folders(base, contents) + ignored_formats(base, files)
     return entries
+
+
+def _raise_missing_class_folders(problems: list[Problem]) -> None:
+    """Raise the problems of images without class folders, if there are any, instead of what follows from them."""
+    misplaced = [problem for problem in problems if problem.kind == _NO_CLASS_FOLDER]
+    if misplaced:
+        problems[:] = [problem for problem in problems if problem.kind != _NO_CLASS_FOLDER]
+        raise ImageSetError("", misplaced)
+
+
+def _stray_images(base: Path, strays: Sequence[Path], total: int, part: str) -> list[Problem]:
+    """Report images next to class folders; one problem if there are only such images.
+
+    Args:
+        base: The folder that contains the class folders.
+        strays: Images in that folder itself.
+        total: Number of all images in it, at any depth.
+        part: The part that the folder is; "" if it is the image set.
+    """
+    if strays and len(strays) == total:
+        message = f"{base} has {total:,} images but no class folders"
+        fix = f"Move them into class folders, {base / '<class>'}."
+        if not part:
+            parent = (base if base.name not in ("", "..") else base.resolve()).parent
+            fix = f"If it is a class, name its parent: --root {parent} or option path. Otherwise, move the images into "
+            fix += "class folders."
+        return [Problem(_NO_CLASS_FOLDER, message, fix)]
+    fix = f"Move it into {base / '<class>'}, or remove it."
+    return [Problem("stray image", f"{path} is not in a class folder", fix) for path in strays]
 
 
 def _part_folders(folder: Path, contents: FolderContents, problems: list[Problem]) -> list[tuple[Path, str]]:
@@ -285,6 +313,12 @@ def _part_folders(folder: Path, contents: FolderContents, problems: list[Problem
     folders = [path for path in contents.folders if path.parent == folder]
     parts = [(path, PART_NAMES[path.name.lower()]) for path in folders if path.name.lower() in PART_NAMES]
     if not any(part == "train" for _, part in parts):
+        if len(parts) > 1 and {path for path, _ in parts} >= contents.folders_with_images & set(folders):
+            names = summarize_names(path.name for path, _ in parts)
+            message = f"{folder} contains only folders that look like parts ({names}), but no folder 'train'"
+            fix = "Add a folder 'train' with images of every class; if the folders are classes, rename them."
+            problems.append(Problem("missing part", message, fix))
+            return [(folder, "")]
         for path, _ in parts:
             message = f"{path} is read as a class: it has the name of a part, but there is no folder 'train' next to it"
             fix = "Name the folder of the training images 'train', or rename the class."
@@ -310,12 +344,21 @@ def _empty_class_folders(base: Path, contents: FolderContents) -> list[Problem]:
 
 
 def _folder_inside(folder: Path) -> str:
-    """Return the fix for a folder that is itself a folder of classes; empty if it is not one."""
+    """Return the fix for a folder that is itself a folder of classes or of parts; empty if it is not one."""
     contents = walk_folder(folder)
     names = [path.name for path in contents.folders if path.parent == folder and path in contents.folders_with_images]
+    what = f"That folder contains {summarize_names(names, limit=5)}"
+    parts = {PART_NAMES[name.lower()] for name in names if name.lower() in PART_NAMES}
+    if "train" in parts or len(parts) == len(names) > 0:
+        missing = [part for part in ("train", "test") if part not in parts]
+        also = f", and add images of every class in a folder {' and a folder '.join(map(repr, missing))}"
+        return (
+            f"{what}, which look like parts: the images are one level too deep. Name {folder} with --root or option "
+            f"path{also if missing else ''}."
+        )
     if len(names) < 2:
         return ""
     return (
-        f"That folder contains the folders {summarize_names(names, limit=3)}: the images are one level too deep. If "
-        f"these are the classes, name {folder} with --root or option path."
+        f"{what}: the images are one level too deep. If these are the classes, name {folder} with --root or option "
+        "path."
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 MAX_PROBLEMS_IN_ERROR = 10
-"""Problems that an error message shows; ``forgetbench data check`` lists all of them."""
+"""Problems that an error message shows; ``forgetbench data check --json`` lists all of them."""
 MAX_NAMES = 20
 """Files or people that one problem names."""
 COPY_AGAIN = "Copy the file from its source again, or remove it."

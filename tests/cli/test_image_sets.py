@@ -108,6 +108,23 @@ def test_run_says_which_files_are_passed_over(tmp_path: Path, capsys: pytest.Cap
     assert "are ignored, because their format is not supported: 1 .avif. Save images in one of" in note
 
 
+def test_data_check_groups_problems_of_one_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(40):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        PIL.Image.new("L", (8, 8), 6 * number).save(path)
+        if number < 9:
+            path.write_bytes(b"broken")
+    command = ("data", "check", "folder", "--root", tmp_path, "--option", "size=8")
+    assert call(*command) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("! unreadable image: ") for line in lines) == 5
+    assert "    ... and 4 more of this kind; `forgetbench data check folder --json` lists all." in lines
+    assert call(*command, "--json") == 1
+    problems = json.loads(capsys.readouterr().out)
+    assert sum(problem["kind"] == "unreadable image" for problem in problems) == 9
+
+
 def test_data_list_names_the_origin_of_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("data", "list", "--json") == 0
     cards = {card["name"]: card for card in json.loads(capsys.readouterr().out)}

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -132,6 +133,32 @@ def test_image_outside_class_folders_error_names_it(class_folders):
     write_image(class_folders / "pets" / "stray.png", 0)
     with pytest.raises(UsageError, match=r"stray\.png is not in a class folder"):
         load_partition("folder", SMALL | {"path": "pets"}, class_folders)
+
+
+def test_class_folder_as_root_names_its_parent(tmp_path, monkeypatch):
+    for seed in range(30):
+        write_image(tmp_path / "pictures" / "dark" / f"{seed}.png", seed)
+    dark = tmp_path / "pictures" / "dark"
+    monkeypatch.chdir(dark)
+    for root, parent in ((dark, dark.parent), (Path(), dark.parent), (dark / "..", None)):
+        problem, *others = check_image_set("folder", SMALL, root).problems
+        assert others == []
+        if parent:
+            assert problem.message == f"{root} has 30 images but no class folders"
+            assert problem.fix.startswith(f"If it is a class, name its parent: --root {parent} or option path.")
+    with pytest.raises(UsageError, match=r"dark has 30 images but no class folders\. If it is a class"):
+        load_partition("folder", SMALL, dark)
+
+
+def test_part_without_class_folders_is_one_problem(class_folders):
+    (class_folders / "pets").rename(class_folders / "train")
+    for seed in range(9):
+        write_image(class_folders / "test" / f"{seed}.png", seed)
+    report = check_image_set("folder", SMALL, class_folders)
+    assert [(problem.kind, problem.message) for problem in report.problems] == [
+        ("no class folder", f"{class_folders / 'test'} has 9 images but no class folders"),
+    ]
+    assert report.problems[0].fix == f"Move them into class folders, {class_folders / 'test' / '<class>'}."
 
 
 def test_folder_without_images_error_explains_it(tmp_path):
@@ -375,6 +402,37 @@ def test_archive_unpacked_too_deep_error_says_so(tmp_path):
     with pytest.raises(UsageError, match=r"one level too deep\. If these are the classes, name .*/pets with --root"):
         load_partition("folder", SMALL, tmp_path)
     assert load_partition("folder", SMALL, tmp_path / "pets").train.classes == ("cat", "dog")
+
+
+def test_parts_without_train_are_not_classes(tmp_path):
+    for seed in range(40):
+        write_image(tmp_path / ("val", "test")[seed % 2] / "ab"[seed // 20] / f"{seed}.png", seed)
+    with pytest.raises(
+        UsageError, match=r"only folders that look like parts \(test, val\), but no folder 'train'\. Add"
+    ):
+        load_partition("folder", SMALL, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("parts", "also"),
+    [
+        (("train", "val", "test"), ""),
+        (("Train", "valid"), ", and add images of every class in a folder 'test'"),
+        (("train",), ", and add images of every class in a folder 'test'"),
+        (("validation", "test"), ", and add images of every class in a folder 'train'"),
+        (("val",), ", and add images of every class in a folder 'train' and a folder 'test'"),
+    ],
+)
+def test_parts_one_level_too_deep_error_names_them(tmp_path, parts, also):
+    for seed in range(40):
+        write_image(tmp_path / "pets" / parts[seed % len(parts)] / "ab"[seed // 20] / f"{seed}.png", seed)
+    contents = ", ".join(sorted(parts))
+    problem, *others = check_image_set("folder", SMALL, tmp_path).problems
+    assert others == []
+    assert problem.fix == (
+        f"That folder contains {contents}, which look like parts: the images are one level too deep. "
+        f"Name {tmp_path / 'pets'} with --root or option path{also}."
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ from forgetbench.errors import UsageError
 if TYPE_CHECKING:
     from forgetbench.datasets.base import LoadReport
     from forgetbench.datasets.types import DatasetCard, Partition
+
+
+_SHOWN_OF_A_KIND = 5
+"""Problems of one kind that the text output of ``data check`` shows; ``--json`` has all."""
 
 
 def add_commands(app: App) -> None:
@@ -146,8 +151,16 @@ def _print_examined(name: str, examined: LoadReport) -> int:
         print_note(f"{name}: no problem found.")
         return 0
     serious = sum(problem.serious for problem in examined.problems)
+    numbers: Counter[tuple[str, bool]] = Counter()
+    totals = Counter((problem.kind, problem.serious) for problem in examined.problems)
     for problem in examined.problems:
-        print_text(f"{'!' if problem.serious else '-'} {problem.kind}: {problem.message}.\n    {problem.fix}")
+        group = problem.kind, problem.serious
+        numbers[group] += 1
+        if numbers[group] <= _SHOWN_OF_A_KIND:
+            print_text(f"{'!' if problem.serious else '-'} {problem.kind}: {problem.message}.\n    {problem.fix}")
+        if numbers[group] == _SHOWN_OF_A_KIND < totals[group]:
+            more = totals[group] - _SHOWN_OF_A_KIND
+            print_text(f"    ... and {more} more of this kind; `forgetbench data check {name} --json` lists all.")
     print_note(f"{name}: {serious} problems to fix (!), {len(examined.problems) - serious} warnings (-).")
     return 1 if serious else 0
 
