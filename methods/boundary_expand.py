@@ -18,6 +18,7 @@ from typing import ClassVar, cast
 import torch
 from torch import nn
 
+from forgetbench.errors import UsageError
 from forgetbench.methods import methods
 from forgetbench.methods._training import batch_norm_option, clone_model, train_loop
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
@@ -50,6 +51,8 @@ class BoundaryExpand(Method):
         """A copy of the model, without the output that learned the forget set."""
         network = clone_model(model)
         head = cast("nn.Linear", network.head)
+        if head.bias is None:
+            raise UsageError(f"{self.card.name} adds an output to a linear head; it does not apply to cosines.")
         wide_head = network.head = add_output(head, request.generator(0))
         optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
         relabeled = request.forget.relabel(torch.full((len(request.forget),), head.out_features))

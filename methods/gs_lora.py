@@ -7,13 +7,13 @@ included, is frozen. CE is the mean of a batch and the ReLU is taken of that mea
 batch, and an epoch is a pass over the retain set. alpha is zero in the first epochs (delayed sparsity). AdamW, cosine.
 The adapters are merged at the end, and the next request of a stream starts with new ones. As in the authors' code there
 is no proximal step, so no group is exactly zero; groups whose update is below `threshold` of the weights' norm are
-counted. Their bound of 105 to 110 suits a margin loss of scale 64; for a softmax, whose loss is in nats, 10 (the
-default of their command line) is large. Their code uses a random tenth of both sets for 100 epochs (`replay=0.1`) or a
-few images of each class (`shots`), has a weight of its own for each request of a stream (`betas`), and from the second
-request on draws A from 0.34 of the first range (`later_range`). With these values a run on a transformer of six blocks
-equals theirs to rounding; the first range in a second request differs by 0.75 of the move. Deviations: forget batches
-continue from one epoch to the next, where theirs start anew; the moving average of weights, which their code evaluates
-but never uses further, is left out.
+counted. Their bound of 105 to 110 suits CosFace of scale 64, whose margin both losses have if the recipe has one; for a
+softmax, whose loss is in nats, 10 (the default of their command line) is large. Their code uses a random tenth of both
+sets for 100 epochs (`replay=0.1`) or a few images of each class (`shots`), has a weight of its own for each request of
+a stream (`betas`), and from the second request on draws A from 0.34 of the first range (`later_range`). With these
+values a run on a transformer of six blocks equals theirs to rounding; the first range in a second request differs by
+0.75 of the move. Deviations: forget batches continue from one epoch to the next, where theirs start anew; the moving
+average of weights, which their code evaluates but never uses further, is left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from forgetbench.methods import methods
 from forgetbench.methods._lora import Groups, add_lora, group_norms, merge_lora, relative_updates
 from forgetbench.methods._training import clone_model, cycle, set_lr, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
-from forgetbench.training import classification_loss, make_optimizer
+from forgetbench.training import classification_loss, lower_own_class, make_optimizer
 
 if TYPE_CHECKING:
     from forgetbench.networks import Network
@@ -74,7 +74,7 @@ class GSLoRA(Method):
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model with trained adapters merged into it."""
-        network = cast("Network", clone_model(model))
+        network, recipe = cast("Network", clone_model(model)), request.recipe
         groups = add_lora(network, self.rank, request.generator(0), self.later_range if request.step else 1.0)
         optimizer = self.adapter_optimizer(network)
         forget = self.replayed(request.forget, request.generator(3))
@@ -88,6 +88,7 @@ class GSLoRA(Method):
                     forget_images, forget_labels = next(forget_batches)
                     with loop.autocast():
                         logits = network(torch.cat([retain_images, forget_images]))
+                        logits = lower_own_class(logits, torch.cat([retain_labels, forget_labels]), network, recipe)
                         retain_logits, forget_logits = logits.split([len(retain_images), len(forget_images)])
                         retain_loss = classification_loss(retain_logits, retain_labels)
                         forget_loss = torch.relu(self.bound - classification_loss(forget_logits, forget_labels))

@@ -22,7 +22,7 @@ from forgetbench.methods._lora import add_lora, group_norms, merge_lora
 from forgetbench.methods._training import clone_model, cycle, n_outputs, set_lr, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, MethodCard, param
 from forgetbench.methods.gs_lora import GSLoRA, weights_of_requests
-from forgetbench.training import classification_loss, predict_features
+from forgetbench.training import classification_loss, lower_own_class, predict_features
 
 if TYPE_CHECKING:
     from forgetbench.networks import Network
@@ -76,7 +76,9 @@ class GSLoRAPlusPlus(GSLoRA):
                     with loop.autocast():
                         features = network.features(torch.cat([retain_images, forget_images]))
                         sizes = [len(retain_images), len(forget_images)]
-                        retain_logits, forget_logits = network.head(features).split(sizes)
+                        labels = torch.cat([retain_labels, forget_labels])
+                        logits = lower_own_class(network.head(features), labels, network, request.recipe)
+                        retain_logits, forget_logits = logits.split(sizes)
                         # the three terms of GS-LoRA
                         retain_loss = classification_loss(retain_logits, retain_labels)
                         forget_loss = torch.relu(self.bound - classification_loss(forget_logits, forget_labels))

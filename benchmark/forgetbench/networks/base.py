@@ -18,6 +18,7 @@ from typing import Annotated, Any, NamedTuple, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from forgetbench.errors import UsageError
 from forgetbench.networks import networks
@@ -58,11 +59,15 @@ class Body(nn.Module):
 class Architecture(Options, ABC):
     """A kind of network with its options: a frozen, keyword-only dataclass that builds the body for images of a shape.
 
-    Every architecture also has these options: its networks can start from the weights of a file.
+    Every architecture also has these options: its networks can start from the weights of a file, and their logits can
+    be cosines.
     """
 
     checkpoint: str = option("", help="File of weights to start from; none: random initial weights.")
     sha256: str = option("", help="SHA-256 of that file.")
+    cosine: float | None = option(
+        None, gt=0, help="Logits are this many times the cosines of features and class vectors; None: a linear head."
+    )
 
     @abstractmethod
     def build_body(self, shape: ImageShape) -> Body:
@@ -80,6 +85,24 @@ WEIGHT_OPTIONS: tuple[str, ...] = ("pretrained", "checkpoint", "sha256")
 """Options that determine the weights that a network starts from."""
 
 
+class CosineHead(nn.Linear):
+    """A head whose logits are scaled cosines of features and class vectors (CosFace, Wang et al. 2018); it has no bias.
+
+    Args:
+        features: Number of features.
+        outputs: Number of classes.
+        scale: Factor of the cosines.
+    """
+
+    def __init__(self, features: int, outputs: int, scale: float) -> None:
+        super().__init__(features, outputs, bias=False)
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Compute logits (B, outputs) of features (B, F)."""
+        return self.scale * functional.linear(functional.normalize(features), functional.normalize(self.weight))
+
+
 class Network(nn.Module):
     """A body and a linear head, with the normalization in front.
 
@@ -88,17 +111,20 @@ class Network(nn.Module):
         outputs: Number of classes or attributes: one logit each.
         mean: Mean of each channel, of pixels in [0, 1].
         std: Standard deviation of each channel, above zero.
+        cosine: Factor of the cosines of a `CosineHead`; None is a linear head.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, body: Body, outputs: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, body: Body, outputs: int, mean: Sequence[float], std: Sequence[float], cosine: float | None = None
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.body = body
-        self.head = nn.Linear(body.width, outputs)
+        self.head = nn.Linear(body.width, outputs) if cosine is None else CosineHead(body.width, outputs, cosine)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -187,7 +213,8 @@ def build_network(
     if outputs < 1:
         raise UsageError(f"A network needs at least one output, not {outputs}.")
     with seeded(seed):
-        network = Network(architecture.build_body(ImageShape(channels, height, width)), outputs, mean, std)
+        body = architecture.build_body(ImageShape(channels, height, width))
+        network = Network(body, outputs, mean, std, architecture.cosine)
     if architecture.checkpoint or architecture.sha256:
         from forgetbench.networks.pretrained import load_checkpoint
 

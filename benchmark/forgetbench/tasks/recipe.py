@@ -42,6 +42,8 @@ class Recipe(BaseModel):
     """Pixels around the image from which a crop is drawn."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the target spread evenly over the classes."""
+    margin: float = Field(0.0, ge=0, le=1)
+    """CosFace's margin, for networks with `cosine`: training lowers the cosine of an image's own class by it."""
     mixed_precision: bool = True
     """bfloat16 autocast on a GPU; a CPU computes in float32."""
     grad_clip: float | None = Field(None, gt=0)

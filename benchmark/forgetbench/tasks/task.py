@@ -114,6 +114,12 @@ class Task(Section):
             {key: value for key, value in values.items() if key != "protocol"} if isinstance(values, dict) else values
         )
 
+    @model_validator(mode="after")
+    def _margin_needs_cosines(self) -> Task:
+        if self.recipe.margin and not self.network.options.get("cosine"):
+            raise ValueError("recipe: margin needs a network with option cosine, such as cosine = 64.0")
+        return self
+
     @field_validator("network", "scenario")
     @classmethod
     def _files_are_known_by_their_hash(cls, choice: Choice) -> Choice:
@@ -212,7 +218,7 @@ def _catalog(folder: Path) -> tuple[Mapping[str, tuple[Path, JsonObject]], Mappi
         variants = content.pop("variants", {})
         own = f"-{content.pop('variant', '')}"
         stem = name.removesuffix(own)
-        if variants and stem == name:
+        if own != "-" and stem == name:
             second[name + own] = name
         tasks[name] = (path, {**content, "name": name})
         for variant, changes in variants.items():

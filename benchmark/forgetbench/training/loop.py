@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -46,6 +47,21 @@ def classification_loss(
     targets = labels.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
     losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
     return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+
+
+def lower_own_class(logits: Tensor, labels: Tensor, network: nn.Module, recipe: Recipe) -> Tensor:
+    """Logits (B, K) for a training loss: with the recipe's margin, that of the own class is lowered by margin x scale.
+
+    Args:
+        logits: (B, K).
+        labels: (B,) classes.
+        network: Has a `CosineHead` if the recipe has a margin.
+        recipe: Its margin of 0 leaves the logits as they are.
+    """
+    if not recipe.margin:
+        return logits
+    scale = cast("float", network.head.scale)  # type: ignore[union-attr]
+    return logits - recipe.margin * scale * functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
 
 
 def make_optimizer(
@@ -157,7 +173,8 @@ def fit(
 
 def _recipe_loss(recipe: Recipe) -> LossFunction:
     def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return classification_loss(network(images), labels, label_smoothing=recipe.label_smoothing)
+        logits = lower_own_class(network(images), labels, network, recipe)
+        return classification_loss(logits, labels, label_smoothing=recipe.label_smoothing)
 
     return loss
 
