@@ -15,8 +15,13 @@ from support import skip
 
 UNIT = {"cli", "datasets", "evidence", "metrics", "scoring", "tasks"}
 """Folders whose tests are the unit tier."""
-NOT_UNIT = {"test_calibration.py", "test_probe.py", "test_score.py", "test_score_arrays.py"}
-"""Files in these folders that score whole boards, which takes seconds a test."""
+NOT_UNIT = {"test_calibration.py", "test_probe.py", "test_score.py", "test_score_arrays.py"} | {
+    "test_calls.py",
+    "test_streams.py",
+    "test_board_rules.py",
+    "test_gates.py",
+}
+"""Files in these folders that score whole boards, run tasks or start processes, which takes seconds a test."""
 SYSTEM_FIXTURES = {"chromium", "postgres_server"}
 """A test that uses one of these needs an apt package: it is a system test."""
 
