@@ -23,8 +23,8 @@ from forgetbench.leaderboard.settings import Settings
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.store import home, write_atomically
 
-TASKS = ("faces/cnn/identity", "digits/cnn/mislabelled-20")
-METHODS = ("finetune", "gradient-ascent", "neggrad-plus", "random-label", "ssd", "no-op", "collapse", "relabelled")
+TASKS = ("cmu-faces/cnn/class", "cmu-faces/vit/class")
+METHODS = ("finetune", "gs-lora", "iau", "random-label", "scrub", "ssd", "no-op", "collapse", "relabelled")
 START_SECONDS = 60.0
 """Time for the server to start; it takes a few seconds on an idle machine."""
 

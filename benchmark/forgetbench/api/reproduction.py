@@ -81,7 +81,7 @@ def record_references(
     """Record reference results: tune all methods of each task, run them, and write one file per task. Resumable.
 
     Args:
-        tasks: Names or wildcard patterns of tasks; those with reference results by default.
+        tasks: Names or wildcard patterns of tasks; those of the package's reference results by default.
         results: Folder for the files; the package's by default.
         config: Device, worker processes and folders.
         progress: Show progress bars, or a progress callback.
@@ -101,7 +101,7 @@ def record_references(
     with open_progress(progress) as callback:
         return [
             record_reference(task, config or RunConfig(), progress=callback, folder=folder)
-            for task in find_tasks(_several(tasks) or TASKS)
+            for task in find_tasks(_several(tasks) or list(TASKS))
         ]
 
 

@@ -30,9 +30,20 @@ from forgetbench.scoring.scorer import REFERENCES, RankedRuns, rank_runs
 from forgetbench.tasks.task import Task, read_task
 from forgetbench.tuning.tune import tune
 
-TASKS = ("digits/cnn/class", "digits/cnn/mislabelled-20", "digits/vit/class", "faces/cnn/identity")
-"""The tasks that have reference results."""
 SEEDS, TRIALS = 10, 10
+TASKS = {
+    "cmu-faces/cnn/class": 20,
+    "cmu-faces/cnn/identity": 20,
+    "cmu-faces/cnn/mislabelled-20": 20,
+    "cmu-faces/cnn/random-10": 20,
+    "cmu-faces/vit/class": 20,
+    "cmu-faces/vit/stream-3": 20,
+    "digits/cnn/class": SEEDS,
+    "digits/cnn/mislabelled-20": SEEDS,
+    "digits/vit/class": SEEDS,
+    "faces/cnn/identity": SEEDS,
+}
+"""The tasks whose reference results are recorded by default, with their numbers of seeds."""
 QUICK = "digits/cnn/mislabelled-20"
 QUICK_ROWS = ("finetune", "neggrad-plus", "random-label", "ssd")
 """The rows of a quick check: defaults, each seconds long."""
@@ -68,7 +79,7 @@ def record_reference(
     config: RunConfig,
     *,
     methods: Sequence[str] = ("all",),
-    seeds: int = SEEDS,
+    seeds: int | None = None,
     trials: int = TRIALS,
     progress: ProgressCallback | None = None,
     folder: Path = SHIPPED,
@@ -81,7 +92,7 @@ def record_reference(
         task: The task.
         config: Where and how.
         methods: Labels of the methods.
-        seeds: Number of originals, and of oracles in each of the two sets.
+        seeds: Number of originals, and of oracles in each of the two sets; by default that of `TASKS`, or 10.
         trials: Trials of each method, on development seeds.
         progress: Progress callback.
         folder: The folder of reference files.
@@ -89,7 +100,7 @@ def record_reference(
     Returns:
         The file.
     """
-    task = task.with_counts(seeds=seeds)
+    task = task.with_counts(seeds=seeds or TASKS.get(task.name, SEEDS))
     defaults = parse_methods(methods, [], task.setting)
     outcomes = tune(task, defaults, config, trials=trials, progress=progress)
     tuned = [outcome.spec for outcome in outcomes]
