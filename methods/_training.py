@@ -13,30 +13,37 @@ from torch import Tensor, nn
 
 from forgetbench.errors import UsageError
 from forgetbench.methods.base import ForgetRequest, param
-from forgetbench.training import DivergedError, Examples
+from forgetbench.training import DivergedError, Examples, recalibrate_batch_norm
 from forgetbench.training.compute import autocast, channels_last, seeded
 
-BATCH_NORM = ("train", "eval")
+BATCH_NORM = ("train", "eval", "recalibrate")
 """Values of the shared hyper-parameter `batch_norm`; see `batch_norm_option`."""
 
 
-def batch_norm_option(default: str | None, *, paper_default: str | None = None, note: str = "") -> Any:
+def batch_norm_option(
+    default: str | None, *, paper_default: str | None = None, note: str = "", retain: bool = True
+) -> Any:
     """Declare the hyper-parameter `batch_norm`: how layers of batch-norm work while a method trains.
 
     "train": layers normalize by the mean and variance of the batch, and their running statistics move, as in ordinary
     training. "eval": layers normalize by the running statistics, which stay as they are; weights and biases of the
-    layers are trained like all others. Both are the same for networks without batch-norm.
+    layers are trained like all others. "recalibrate": as "train", and at the end the running statistics of all layers
+    are estimated again by one pass over the retained images, since they lag behind the weights; methods that need no
+    retained images do not offer it. All are the same for networks without batch-norm.
 
     Args:
         default: The method's default.
         paper_default: The value of the paper or its code, where it differs.
         note: What is special in this method, such as "in the forget rounds".
+        retain: Whether the method needs retained images, as its card says, and thus offers "recalibrate".
     """
+    recalibrate = "; recalibrate = as train, then estimated again on retained images" if retain else ""
     return param(
         default,
-        choices=BATCH_NORM,
+        choices=BATCH_NORM if retain else BATCH_NORM[:2],
         paper_default=paper_default,
-        help=f"Batch-norm{note and f' {note}'}: train = by the batch, moving the statistics; eval = by fixed ones.",
+        help=f"Batch-norm{note and f' {note}'}: train = by the batch, moving the statistics; eval = by fixed ones"
+        f"{recalibrate}.",
     )
 
 
@@ -123,6 +130,7 @@ def train_loop(
     method: str,
     *,
     batch_norm: str = "eval",
+    last: bool = True,
 ) -> Iterator[TrainLoop]:
     """Prepare a network for a training loop, and return it to eval mode afterwards.
 
@@ -141,6 +149,7 @@ def train_loop(
         optimizer: Holds the parameters that may change.
         method: Name, for the message of `DivergedError`.
         batch_norm: See `batch_norm_option`.
+        last: Whether no other loop trains the network afterwards: only then statistics are estimated again.
 
     Raises:
         DivergedError: A loss is NaN or infinite.
@@ -157,6 +166,14 @@ def train_loop(
         loop.check()
     optimizer.zero_grad(set_to_none=True)
     network.eval()
+    if last:
+        finish_batch_norm(network, request, batch_norm)
+
+
+def finish_batch_norm(network: nn.Module, request: ForgetRequest, batch_norm: str) -> None:
+    """Estimate the statistics of a network again, in place, if `batch_norm` is "recalibrate"; `train_loop` does it."""
+    if batch_norm == "recalibrate":
+        recalibrate_batch_norm(network, request.retain, request.recipe)
 
 
 def check_finite(value: float, method: str, epoch: int, lr: float) -> None:

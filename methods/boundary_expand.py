@@ -45,7 +45,7 @@ class BoundaryExpand(Method):
     batch_size: int = param(64, ge=1, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(0.0, ge=0, help="Weight decay of SGD.")
-    batch_norm: str = batch_norm_option("eval", paper_default="train")
+    batch_norm: str = batch_norm_option("eval", paper_default="train", retain=False)
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, without the output that learned the forget set."""

@@ -56,7 +56,7 @@ class BoundaryShrink(Method):
         help="Whether an image keeps its label if the attack does not move it.",
     )
     round_pixels: bool = param(False, paper_default=True, help="Whether attacked images are rounded to bytes.")
-    batch_norm: str = batch_norm_option("eval", paper_default="train")
+    batch_norm: str = batch_norm_option("eval", paper_default="train", retain=False)
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained on the neighboring classes."""

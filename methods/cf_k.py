@@ -64,7 +64,9 @@ class CFK(Method):
     augment: bool = augment_option(True)
     batch_norm: str = batch_norm_option("train")
     freeze_statistics: bool = param(
-        True, paper_default=False, help="Whether batch-norm in frozen blocks is in eval mode, whatever `batch_norm` is."
+        True,
+        paper_default=False,
+        help="Whether batch-norm in frozen blocks trains in eval mode, whatever `batch_norm` is.",
     )
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:

@@ -45,7 +45,7 @@ class Delete(Method):
     batch_size: int = param(64, ge=1, paper_default=128, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     augment: bool = augment_option(False, paper_default=True)
-    batch_norm: str = batch_norm_option("eval", paper_default="train")
+    batch_norm: str = batch_norm_option("eval", paper_default="train", retain=False)
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student, which starts as a copy of the original."""

@@ -70,7 +70,12 @@ class Fanchuan(Method):
         steps = len(batch_sizes(len(request.forget), self.forget_batch_size))
         for turn in range(self.epochs):
             with train_loop(
-                network, request, forget_optimizer, f"{name}, forget round {turn + 1},", batch_norm=self.batch_norm
+                network,
+                request,
+                forget_optimizer,
+                f"{name}, forget round {turn + 1},",
+                batch_norm=self.batch_norm,
+                last=False,
             ) as loop:
                 for _ in loop.epochs(1):
                     batches = request.forget.batches(self.forget_batch_size, request.derive_seed(2, turn))
@@ -86,7 +91,12 @@ class Fanchuan(Method):
                             loss = contrast(logits, retain_logits, self.temperature)
                         loop.step(loss)
             with train_loop(
-                network, request, retain_optimizer, f"{name}, retain round {turn + 1},", batch_norm="train"
+                network,
+                request,
+                retain_optimizer,
+                f"{name}, retain round {turn + 1},",
+                batch_norm="train" if self.batch_norm == "eval" else self.batch_norm,
+                last=turn + 1 == self.epochs,
             ) as loop:
                 for _ in loop.epochs(1):
                     for images, labels in request.retain.batches(self.batch_size, request.derive_seed(3, turn)):
@@ -98,7 +108,7 @@ class Fanchuan(Method):
     def train_to_uniform(self, network: nn.Module, request: ForgetRequest) -> None:
         """The first pass; a method of its own, so that the momentum is freed after it."""
         optimizer = make_optimizer(network.parameters(), "sgd", self.uniform_lr, self.momentum)
-        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm, last=False) as loop:
             for _ in loop.epochs(1):
                 for images, _ in request.forget.batches(self.forget_batch_size, request.derive_seed(0)):
                     with loop.autocast():

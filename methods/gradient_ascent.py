@@ -50,7 +50,7 @@ class GradientAscent(Method):
         help="Fall of validation accuracy at which it stops; None = never, and no validation image is read.",
     )
     augment: bool = augment_option(False, paper_default=True)
-    batch_norm: str = batch_norm_option("eval", paper_default="train")
+    batch_norm: str = batch_norm_option("eval", paper_default="train", retain=False)
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The last state whose validation accuracy was above the floor, or without one the last state."""

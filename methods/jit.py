@@ -59,7 +59,7 @@ class JiT(Method):
         paper_default="normalized",
         help="Whose range neighbors are clamped to: that of the images, or of the normalized images.",
     )
-    batch_norm: str = batch_norm_option("eval", paper_default="train")
+    batch_norm: str = batch_norm_option("eval", paper_default="train", retain=False)
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, flatter around the forget set."""

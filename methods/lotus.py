@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._distillation import as_choices, frozen_copy
-from forgetbench.methods._training import accuracy, batch_norm_option, clone_model, train_loop
+from forgetbench.methods._training import accuracy, batch_norm_option, clone_model, finish_batch_norm, train_loop
 from forgetbench.methods.bad_teacher import forget_and_part_of_retain
 from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
 from forgetbench.training import make_optimizer
@@ -63,6 +63,7 @@ class LoTUS(Method):
         gap = accuracy(student, request.forget) - bound
         request.log("bound", bound)
         if gap <= -self.tolerance:
+            finish_batch_norm(student, request, self.batch_norm)
             return student.eval()
         with train_loop(student, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.epochs):

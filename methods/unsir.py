@@ -123,7 +123,7 @@ class UNSIR(Method):
     ) -> None:
         """Train in place on noise mixed with retained images."""
         optimizer = make_optimizer(network.parameters(), self.optimizer, self.lr, momentum=0.0)
-        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
+        with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm, last=False) as loop:
             for epoch in loop.epochs(self.epochs):
                 for images, labels in noisy_batches(epoch):
                     with loop.autocast():
