@@ -11,7 +11,7 @@ from forgetbench.scoring.ranking import detectable_difference, differences, repr
 from forgetbench.scoring.score import rank
 from forgetbench.scoring.scorecards import Board, Distance, GateResult, Scorecard, Value
 
-NORMAL = GateResult(collapsed=False, unstable=False, collapsed_models=0, models=6, median=0.9)
+NORMAL = GateResult(collapsed=False, harmed=False, unstable=False, unstable_models=0, models=6, median=0.9)
 COLLAPSED = NORMAL.model_copy(update={"collapsed": True, "reasons": ("test accuracy 10.0% is below 80.0%",)})
 NOISE = np.array([-0.3, 0.1, 0.2, -0.1, 0.3, -0.2])
 

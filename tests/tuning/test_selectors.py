@@ -37,19 +37,20 @@ def test_oracle_free_prefers_forget_set_like_validation():
     assert judged[0].value < 0.15
     assert judged[1].value == pytest.approx(0.5, abs=0.01)  # an AUC of 1: every forget row is surer
     assert judged[1].parts["drop"] == 0
-    assert not any(one.collapsed for one in judged)
+    assert {one.utility for one in judged} == {"ok"}
 
 
-def test_oracle_free_accuracy_drop_is_added_or_collapses():
+def test_oracle_free_accuracy_drop_is_added_or_lowers_utility():
     labels, known = plain(3)
     _, harmed = plain(3, validation_right=0.95)
+    _, worse = plain(3, validation_right=0.7)
     _, broken = plain(3, validation_right=0.5)
-    whole, less, lost = (
-        oracle_free([model], [known], [labels], mislabelled=False) for model in (known, harmed, broken)
+    whole, less, far, lost = (
+        oracle_free([model], [known], [labels], mislabelled=False) for model in (known, harmed, worse, broken)
     )
     assert less.parts["drop"] == pytest.approx(0.05)
     assert lost.parts["drop"] == pytest.approx(0.5)
-    assert [one.collapsed for one in (whole, less, lost)] == [False, False, True]
+    assert [one.utility for one in (whole, less, far, lost)] == ["ok", "ok", "harmed", "collapsed"]
 
 
 def test_oracle_free_mislabelled_is_matched_by_wrong_labels():
@@ -75,7 +76,7 @@ def test_oracle_free_forgotten_class_counts_what_remains():
     assert judged[0].parts["drop"] == 0
     assert judged[0].parts["left"] == 0
     assert judged[1].parts["left"] == 1
-    assert not judged[0].collapsed
+    assert judged[0].utility == "ok"
 
 
 def test_oracle_selector_is_the_development_distance():

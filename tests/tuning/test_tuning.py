@@ -164,11 +164,12 @@ def test_tune_nan_predictions_diverge(task: Path, tmp_path: Path) -> None:
     assert read_run(done.runs[0]).manifest.status == "diverged"
 
 
-def test_choose_trial_collapsed_is_the_last_resort() -> None:
+def test_choose_trial_prefers_ok_then_harmed_then_collapsed() -> None:
     failed = Trial(0, {}, "failed", None)
     collapsed, better = Trial(1, {}, "collapsed", 0.1), Trial(2, {}, "collapsed", 0.05)
-    good, tie = Trial(3, {}, "ok", 0.9), Trial(4, {}, "ok", 0.9)
-    assert choose_trial([failed, collapsed, better, good, tie]) is good
+    good, tie, harmed = Trial(3, {}, "ok", 0.9), Trial(4, {}, "ok", 0.9), Trial(5, {}, "harmed", 0.2)
+    assert choose_trial([failed, collapsed, better, harmed, good, tie]) is good
+    assert choose_trial([failed, collapsed, better, harmed]) is harmed
     assert choose_trial([failed, collapsed, better]) is better
     assert choose_trial([failed]) is failed
     assert choose_trial([]) is None

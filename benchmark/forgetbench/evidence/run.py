@@ -192,7 +192,7 @@ class Manifest(Record):
     schema_version: Literal[1] = SCHEMA
     """Version of this format."""
     protocol: int
-    """Version of the protocol."""
+    """Version of the protocol when it was written; scores follow the scoring code's version."""
     task: Name
     """Name of the task."""
     task_key: Hash

@@ -20,7 +20,7 @@ from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import Manifest, Record
 from forgetbench.registry import how_to_list
 from forgetbench.scoring.ranking import differences, rank
-from forgetbench.scoring.scorecards import MetricBand, Scorecard
+from forgetbench.scoring.scorecards import PROTOCOL, MetricBand, Scorecard
 from forgetbench.scoring.scorer import NO_UNLEARNING, REFERENCES, RankedRuns
 from forgetbench.store import JsonObject, digest, write_atomically
 
@@ -37,7 +37,7 @@ class TrialRecord(Record):
 
     parameters: JsonObject
     """The hyper-parameters that were searched."""
-    status: Literal["ok", "collapsed", "diverged", "failed"]
+    status: Literal["ok", "harmed", "collapsed", "diverged", "failed"]
     """Whether it could be chosen."""
     value: float | None
     """What the selector minimized."""
@@ -91,8 +91,8 @@ class ReferenceRow(Record):
 class ReferenceBoard(Record):
     """One task."""
 
-    protocol: Literal[1] = 1
-    """Version of the protocol."""
+    protocol: Literal[1, 2] = PROTOCOL
+    """Version of the protocol. Files of version 1 lack what version 2 added."""
     task: str
     """Name of the task."""
     title: str

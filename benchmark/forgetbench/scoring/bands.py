@@ -11,23 +11,19 @@ from types import MappingProxyType
 import numpy as np
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import FloatArray, IntArray
+from forgetbench.metrics._validation import FloatArray
 from forgetbench.metrics.board_rules import Comparison, Labels, PerModelRule, Population
 from forgetbench.metrics.registry import Track, declarations, metrics, ranking_metrics
+from forgetbench.scoring.distance import distance_of, fallback_metric, value_of, z_in
+from forgetbench.scoring.forgotten import FEASIBLE_Z, UTILITY, anchors, forgetting_metric
 from forgetbench.scoring.gates import gate_of
-from forgetbench.scoring.pairwise import PerModelValues, compare
+from forgetbench.scoring.pairwise import PerModelValues, compare, count_models, sides
 from forgetbench.scoring.per_model import per_model_values
 from forgetbench.scoring.scorecards import Bands, MetricBand, Reference, ReferenceValues
-from forgetbench.scoring.statistics import Band, band_of, family_limit, over_split_halves, split_halves, z_score
+from forgetbench.scoring.statistics import band_of, family_limit, over_split_halves, split_halves
 
 SEEDS_TO_RANK = 6
 """A board with fewer seeds shows scores but no ranks."""
-
-FEASIBLE_Z = 3.0
-"""An efficacy metric ranks only if No unlearning has a |z| above this."""
-
-SATURATED = 0.99
-"""Above this AUC lira is saturated, and its fallback, the shift, counts as well."""
 
 NO_ORIGINALS = "no originals were given: it is unknown whether forgetting is measurable here"
 
@@ -89,7 +85,8 @@ def reference_bands(
     for name in set(excluded_metrics) & set(rows):
         rows[name] = rows[name].model_copy(update={"reason": f"failed the audit: {excluded_metrics[name]}"})
     ranking = _ranking(rows, bands, track, excluded_metrics, known=originals is not None)
-    return Bands(
+    forgetting, reason = forgetting_metric(track, rows, tuple(excluded_metrics))
+    board = Bands(
         track=track,
         seeds=seeds,
         draws=len(labels),
@@ -104,8 +101,14 @@ def reference_bands(
             name: _reference_values(array, values["originals"].get(name))
             for name, array in sorted(values["references"].items())
         },
+        forgetting=anchors(forgetting, originals, controls, references, labels) if forgetting else None,
+        forgetting_reason=reason if originals is not None else NO_ORIGINALS,
+        utility=tuple(anchors(metric, None, controls, references, labels) for metric in UTILITY),
         unranked_reason=_unranked_reason(seeds, rows, ranking, track) if originals is not None else NO_ORIGINALS,
     )
+    shown = {name: value_of(name, comparison, board) for name, comparison in no_unlearning.items()}
+    untouched = distance_of(no_unlearning, shown, board) if set(ranking) <= set(shown) else None
+    return board.model_copy(update={"no_unlearning": untouched})
 
 
 def _reference_values(references: FloatArray, originals: FloatArray | None) -> ReferenceValues:
@@ -154,34 +157,6 @@ def _family(
     if not ranking:
         return None
     return family_limit(np.max([_absolute_z(halves[name], bands[name]) for name in ranking], axis=0), seeds)
-
-
-def count_models(population: Population) -> int:
-    """The number of models of a population.
-
-    Raises:
-        UsageError: It differs between subsets or draws.
-    """
-    counts = {len(array) for answers in population for array in answers.values()}
-    if len(counts) != 1 or 0 in counts:
-        raise UsageError(f"Every subset of every draw needs the same number of models, not {sorted(counts)}.")
-    return counts.pop()
-
-
-def sides(seeds: int, without: int | None = None) -> tuple[IntArray, IntArray]:
-    """The two sides of a pool of 2 * seeds models, with one seed left out of both."""
-    left = np.array([seed for seed in range(seeds) if seed != without], dtype=np.int64)
-    return left, seeds + left
-
-
-def z_in(value: float, band: MetricBand) -> float:
-    """The z of a value in a band; infinite if the band has no width and the value differs from its mean."""
-    return z_score(value, Band(band.mean, band.low, band.high, band.sd), band.floor)
-
-
-def fallback_metric(name: str, value: float) -> str | None:
-    """The metric that counts as well if this one is saturated at its value; None if there is none or it is not."""
-    return metrics.get(name).fallback or None if value > SATURATED else None
 
 
 def _references(

@@ -84,6 +84,46 @@ def compare(
     return {name: average([draw[name] for draw in by_draw]) for name in sorted(common)}, missing
 
 
+def count_models(population: Population) -> int:
+    """The number of models of a population.
+
+    Raises:
+        UsageError: It differs between subsets or draws.
+    """
+    counts = {len(array) for answers in population for array in answers.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise UsageError(f"Every subset of every draw needs the same number of models, not {sorted(counts)}.")
+    return counts.pop()
+
+
+def sides(seeds: int, without: int | None = None) -> tuple[IntArray, IntArray]:
+    """The two sides of a pool of 2 * seeds models, with one seed left out of both."""
+    left = np.array([seed for seed in range(seeds) if seed != without], dtype=np.int64)
+    return left, seeds + left
+
+
+def comparison_of(metric: str, unlearned: Population, oracle: Population, labels: Labels) -> Comparison:
+    """One metric of two populations, averaged over draws. Only the subsets that the metric reads are needed.
+
+    Args:
+        metric: A metric that compares two populations, such as ``gap.forget``.
+        unlearned: For each draw, subset -> logits (S, n, K).
+        oracle: The same of the reference oracles.
+        labels: For each draw, subset -> labels.
+
+    Raises:
+        UsageError: The metric is not a comparison, or a draw lacks what it needs.
+    """
+    declaration, spec = next((one, spec) for one in declarations for spec in one.specs if spec.name == metric)
+    parts = []
+    for answers, oracles, truth in zip(unlearned, oracle, labels, strict=True):
+        comparison = _compare(declaration, spec, Draw([answers, oracles], truth))
+        if comparison is None:
+            raise UsageError(f"{metric} is not computable: needs {', '.join(spec.requires)}.")
+        parts.append(comparison)
+    return average(parts)
+
+
 def board_declarations(*, ranking_only: bool = False) -> list[Declaration]:
     """The declarations with a board rule.
 

@@ -7,22 +7,24 @@ bit-identical scores here and on a leaderboard's server.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Literal
 
 import numpy as np
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import Cost, metrics
+from forgetbench.metrics import Cost
 from forgetbench.metrics.board_rules import Comparison, Labels, ModelValues, Population, Populations
-from forgetbench.scoring.bands import count_models, fallback_metric, reference_bands, sides, z_in
+from forgetbench.scoring.bands import reference_bands
 from forgetbench.scoring.derived import derived
-from forgetbench.scoring.gates import flags_of, pass_gate
-from forgetbench.scoring.pairwise import PerModelValues, compare
+from forgetbench.scoring.distance import distance_of, value_of
+from forgetbench.scoring.flags import flags_of, sides_of
+from forgetbench.scoring.forgotten import forgotten, harm, left_out_values
+from forgetbench.scoring.gates import pass_gate
+from forgetbench.scoring.pairwise import PerModelValues, compare, count_models
 from forgetbench.scoring.per_model import per_model_values
 from forgetbench.scoring.ranking import differences, rank, reproduced
-from forgetbench.scoring.scorecards import Bands, Board, Distance, MetricBand, Scorecard, Status, Value
-from forgetbench.scoring.statistics import pseudo_interval, pseudo_values
+from forgetbench.scoring.scorecards import Bands, Board, Effect, Scorecard, Status, Value
+from forgetbench.scoring.verdicts import with_verdict
 
 __all__ = [
     "Bands",
@@ -74,19 +76,36 @@ def score(
         )
     comparisons, values = _measure(contestant, references, labels, bands, originals, ranking_only=ranking_only)
     gate = pass_gate(contestant, labels, bands.gate)
-    return Scorecard(
+    distance = distance_of(comparisons, values, bands)
+    sides = sides_of(values, bands)
+    share, loss = _effects(comparisons, bands)
+    card = Scorecard(
         name=name,
         track=bands.track,
         seeds=bands.seeds,
         draws=bands.draws,
         metrics={metric: values[metric] for metric in sorted(values)},
         ranking=bands.ranking,
-        distance=_distance(comparisons, values, bands),
+        distance=distance,
         gate=gate,
-        flags=flags_of(values, bands, gate),
+        flags=flags_of(values, bands, gate, distance, sides),
+        sides=sides,
+        forgotten=share,
+        harm=loss,
         cost=cost or Cost(),
         unranked_reason=bands.unranked_reason,
     )
+    return with_verdict(card, bands)
+
+
+def _effects(comparisons: Mapping[str, Comparison], bands: Bands) -> tuple[Effect, Effect]:
+    """How much was forgotten, and how much accuracy was lost."""
+    if bands.forgetting is None:
+        share = Effect(reason=bands.forgetting_reason)
+    else:
+        share = forgotten(left_out_values(comparisons[bands.forgetting.metric], bands.seeds), bands.forgetting)
+    lost = {item.metric: left_out_values(comparisons[item.metric], bands.seeds) for item in bands.utility}
+    return share, harm(lost, bands.utility)
 
 
 def _measure(
@@ -104,7 +123,7 @@ def _measure(
     per_model = PerModelValues(unlearned, oracle, original)
     comparisons, missing = compare(contestant, references, labels, per_model, ranking_only=ranking_only)
     missing |= missing_per_model
-    values = {metric: _value(metric, item, bands) for metric, item in comparisons.items()}
+    values = {metric: value_of(metric, item, bands) for metric, item in comparisons.items()}
     values |= {metric: Value(reason=reason) for metric, reason in missing.items()}
     values |= {
         metric: Value(reason=bands.references[metric].reason) for metric in bands.references if metric not in values
@@ -132,73 +151,3 @@ def unscored(name: str, status: Status, reason: str, bands: Bands, cost: Cost | 
 def _per_model_of(bands: Bands, role: Literal["references", "originals"]) -> ModelValues:
     arrays = {metric: np.array(getattr(models, role)) for metric, models in bands.per_model.items()}
     return {metric: values for metric, values in arrays.items() if values.size}
-
-
-def _value(metric: str, comparison: Comparison, bands: Bands) -> Value:
-    """A comparison metric with its pseudo-values, interval, band and z."""
-    band, seeds = bands.bands.get(metric), bands.seeds
-    try:
-        value = comparison.value(*sides(seeds))
-    except UsageError as error:
-        return Value(reason=str(error))
-    pseudo: tuple[float, ...] = ()
-    low = high = None
-    with suppress(UsageError):  # with too few seeds to leave one out, the value has no interval
-        if seeds > 1 and comparison.leave_out:
-            array = pseudo_values(value, [comparison.value(*sides(seeds, seed)) for seed in range(seeds)])
-            _, low, high = pseudo_interval(value, array)
-            pseudo = tuple(array.tolist())
-    by_seed = comparison.by_seed(*sides(seeds)) if comparison.by_seed is not None else np.zeros(0)
-    z = z_in(value, band) if band is not None else None
-    return Value(
-        value=value,
-        low=low,
-        high=high,
-        seeds=tuple(by_seed.tolist()),
-        pseudo_values=pseudo,
-        band=band,
-        z=z if z is not None and np.isfinite(z) else None,
-        within_band=_is_within(value, band) if band is not None and metrics.get(metric).calibrated else None,
-    )
-
-
-def _is_within(value: float, band: MetricBand) -> bool:
-    """Whether a value is in its own band, whose width is at least that of the floor."""
-    return band.low <= value <= band.high or abs(value - band.mean) <= 1.96 * band.width
-
-
-def _distance(comparisons: Mapping[str, Comparison], values: Mapping[str, Value], bands: Bands) -> Distance | None:
-    """The largest |z| over the ranking metrics, its pseudo-values and interval; None where one is missing."""
-    if not bands.ranking or bands.family_limit is None:
-        return None
-    names: list[str] = []
-    for metric in bands.ranking:
-        value = values[metric].value
-        if value is None:
-            return None
-        names.append(metric)
-        fallback = fallback_metric(metric, value)
-        if fallback is not None and fallback not in bands.excluded_metrics:
-            names.append(fallback)
-
-    def farthest(without: int | None) -> tuple[float, str]:
-        return max(
-            (abs(z_in(comparisons[name].value(*sides(bands.seeds, without)), bands.bands[name])), name)
-            for name in names
-        )
-
-    whole, metric = farthest(None)
-    low = high = None
-    pseudo: tuple[float, ...] = ()
-    if all(values[name].pseudo_values for name in names):
-        array = pseudo_values(whole, [farthest(seed)[0] for seed in range(bands.seeds)])
-        _, low, high = pseudo_interval(whole, array)
-        pseudo = tuple(array.tolist())
-    return Distance(
-        value=whole,
-        low=low,
-        high=high,
-        metric=metric,
-        pseudo_values=pseudo,
-        within_band=bool(whole < bands.family_limit),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
@@ -15,10 +16,39 @@ from forgetbench.registry import unknown
 if TYPE_CHECKING:
     import pandas as pd
 
-PROTOCOL: Literal[1] = 1
+PROTOCOL: Literal[2] = 2
 """Version of the protocol that these numbers follow."""
 
+Side = Literal["under-forgotten", "over-forgotten"]
+"""The side of retraining on which a metric shows a row: towards the original models, or away from them."""
+
 Status = Literal["ok", "failed", "diverged", "not-applicable"]
+
+
+class Verdict(StrEnum):
+    """What a row achieves, in words; the first that applies is a row's verdict (protocol section 4)."""
+
+    COLLAPSED = "collapsed"
+    REACHES_RETRAINING = "reaches retraining"
+    AT_A_PRICE = "forgets at a price"
+    BETTER = "better than doing nothing"
+    WORSE = "worse than doing nothing"
+    AS_NOTHING = "as doing nothing"
+
+    @property
+    def meaning(self) -> str:
+        """The verdict in one sentence."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Verdict.COLLAPSED: "More than half of what the models knew beyond chance is lost; not ranked.",
+    Verdict.REACHES_RETRAINING: "Indistinguishable from retraining, not harmed, and not known to be recoverable.",
+    Verdict.AT_A_PRICE: "Nearer to retraining than doing nothing, but accuracy is harmed.",
+    Verdict.BETTER: "Nearer to retraining than doing nothing.",
+    Verdict.WORSE: "Farther from retraining than doing nothing.",
+    Verdict.AS_NOTHING: "Neither nearer to retraining nor farther from it than doing nothing, as far as seeds show.",
+}
 
 
 class Record(BaseModel):
@@ -78,12 +108,44 @@ class Gate(Record):
 
     reference: float
     """The lower of the originals' and the oracles' mean test accuracy."""
+    chance: float
+    """Accuracy of guessing on test: the larger of 1/K and the most frequent class's share."""
+    collapse_floor: float
+    """Test accuracy below this, on average or in at least half of the seeds, is collapse."""
     floor: float
-    """Mean test accuracy below this is collapse."""
+    """Mean test accuracy below this is harm."""
     seed_floor: float
-    """Test accuracy of a single model below this is a collapsed seed."""
+    """A single model whose test accuracy is below this is unstable."""
     classes: tuple[ClassFloor, ...]
     """Classes and groups with at least 50 test rows."""
+
+
+class Distance(Record):
+    """The ranking number: the largest |z| over the board's ranking metrics."""
+
+    value: float
+    """The distance."""
+    low: float | None
+    """Lower end of its 95 % interval."""
+    high: float | None
+    """Upper end."""
+    metric: str
+    """The metric that decides it: one that ranks, or the shift that replaces it where it is saturated."""
+    pseudo_values: tuple[float, ...] = Field(validation_alias=AliasChoices("pseudo_values", "pseudo"))
+    """Pseudo-values, one per seed; empty with too few seeds."""
+    within_band: bool = Field(validation_alias=AliasChoices("within_band", "inside"))
+    """Whether it is below the family limit: not distinguishable from retraining."""
+
+
+class Anchors(Record):
+    """A metric with a side on No unlearning and on Retrain: with all seeds, then with each seed left out."""
+
+    metric: str
+    """The metric."""
+    original: tuple[float, ...] = ()
+    """Its value on No unlearning, 1 + S numbers; one number where no seed can be left out, none without originals."""
+    retrain: tuple[float, ...]
+    """Its value on Retrain, in the same way."""
 
 
 class ReferenceValues(Record):
@@ -98,7 +160,7 @@ class ReferenceValues(Record):
 class Bands(Record):
     """Everything about a board that depends on its oracles and originals alone."""
 
-    protocol: Literal[1] = PROTOCOL
+    protocol: Literal[2] = PROTOCOL
     """Version of the protocol."""
     track: Track
     """What the task asks for."""
@@ -122,6 +184,14 @@ class Bands(Record):
     """Thresholds of the utility gate."""
     per_model: dict[str, ReferenceValues] = Field(default={}, validation_alias=AliasChoices("per_model", "singles"))
     """Metric name to the value of each single model of the reference rows."""
+    forgetting: Anchors | None = None
+    """The metric from which *forgotten* is computed; None where it cannot be."""
+    forgetting_reason: str = ""
+    """Why *forgotten* cannot be computed on this board; "" if it can."""
+    utility: tuple[Anchors, ...] = ()
+    """The accuracy gaps from which *harm* is computed: test and retain."""
+    no_unlearning: Distance | None = None
+    """The distance of No unlearning, with which every row is compared; None where nothing ranks."""
     unranked_reason: str = Field(default="", validation_alias=AliasChoices("unranked_reason", "informational"))
     """Why the board shows scores but no ranks; "" if it ranks."""
 
@@ -149,32 +219,47 @@ class Value(Record):
     """Why there is no value."""
 
 
-class Distance(Record):
-    """The ranking number: the largest |z| over the board's ranking metrics."""
+class Effect(Record):
+    """How much was forgotten, or how much accuracy was lost."""
+
+    value: float | None = None
+    """The value as a share: of the way to retraining, or of right answers. None where it cannot be computed."""
+    low: float | None = None
+    """Lower end of its 95 % interval."""
+    high: float | None = None
+    """Upper end."""
+    pseudo_values: tuple[float, ...] = ()
+    """Pseudo-values, one per seed; empty with too few seeds."""
+    metric: str = ""
+    """The metric that it is computed from."""
+    reason: str = ""
+    """Why there is no value."""
+
+
+class DistanceDifference(Record):
+    """The distance of a row minus that of No unlearning, paired by seed."""
 
     value: float
-    """The distance."""
-    low: float | None
+    """The difference; below 0 the row is nearer to retraining."""
+    low: float
     """Lower end of its 95 % interval."""
-    high: float | None
+    high: float
     """Upper end."""
-    metric: str
-    """The metric that decides it: one that ranks, or the shift that replaces it where it is saturated."""
-    pseudo_values: tuple[float, ...] = Field(validation_alias=AliasChoices("pseudo_values", "pseudo"))
-    """Pseudo-values, one per seed; empty with too few seeds."""
-    within_band: bool = Field(validation_alias=AliasChoices("within_band", "inside"))
-    """Whether it is below the family limit: not distinguishable from retraining."""
+    p: float
+    """Two-sided p over all joint sign flips of the seeds."""
 
 
 class GateResult(Record):
     """What the utility gate says of a contestant."""
 
     collapsed: bool
-    """Shown, but not ranked."""
+    """More than half of what is known beyond chance is lost: shown, but not ranked."""
+    harmed: bool
+    """Mean accuracy, or that of a class or group, is below its floor: ranked, and flagged."""
     unstable: bool
-    """At least one seed collapsed."""
-    collapsed_models: int
-    """Models (over draws and seeds) whose test accuracy collapsed."""
+    """At least one model is below the floor of single models."""
+    unstable_models: int
+    """Models (over draws and seeds) below the floor of single models."""
     models: int
     """All models."""
     median: float
@@ -186,7 +271,7 @@ class GateResult(Record):
 class Scorecard(Record):
     """Every metric of one contestant on one task."""
 
-    protocol: Literal[1] = PROTOCOL
+    protocol: Literal[2] = PROTOCOL
     """Version of the protocol."""
     name: str
     """The row's name."""
@@ -209,7 +294,17 @@ class Scorecard(Record):
     gate: GateResult | None = None
     """The utility gate."""
     flags: tuple[str, ...] = ()
-    """over-forgotten, under-forgotten, suspicious, collapsed, unstable, or the status where it is not ok."""
+    """Over- or under-forgotten, suspicious, collapsed or harmed, unstable, recoverable; or a status that is not ok."""
+    sides: dict[str, Side] = {}
+    """Metric with a side -> the side on which it shows this row, for metrics that are outside their own band."""
+    forgotten: Effect = Effect()
+    """Share of the way from No unlearning (0) to Retrain (1)."""
+    harm: Effect = Effect()
+    """Accuracy lost on test or on retain, whichever is larger, beyond Retrain's; as a share, so 0.01 is one point."""
+    delta_vs_no_unlearning: DistanceDifference | None = None
+    """The distance minus No unlearning's; None where there is no distance or there are too few seeds."""
+    verdict: Verdict | None = None
+    """The verdict; None on boards without ranks, and for rows that were not scored."""
     cost: Cost = Cost()
     """What it cost, as it was given."""
     own_originals: float | None = None
@@ -295,7 +390,7 @@ class BoardRow(Record):
 class Board(Record):
     """The ranking of a task's contestants."""
 
-    protocol: Literal[1] = PROTOCOL
+    protocol: Literal[2] = PROTOCOL
     """Version of the protocol."""
     rows: tuple[BoardRow, ...]
     """Ranked rows by distance, then the rest."""

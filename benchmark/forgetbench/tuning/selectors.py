@@ -1,14 +1,15 @@
 """Selectors of tuning trials (protocol section 6): without any oracle, or by the distance to development oracles.
 
-Both are functions of arrays; smaller values are better. A trial is *collapsed* if a model loses more validation
-accuracy than the utility gate allows a single seed, or loses a whole class; it is chosen only if all trials collapsed.
+Both are functions of arrays; smaller values are better. A trial is *harmed* if a model loses more validation accuracy
+than the utility gate allows a single seed, or a class is lost; it is chosen only if no trial is without harm. It is
+*collapsed* if more than half of what the originals know beyond chance is lost; then it is the last choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,8 @@ class Judgment(NamedTuple):
 
     value: float
     """What is minimized."""
-    collapsed: bool
-    """Whether the model lost its utility."""
+    utility: Literal["ok", "harmed", "collapsed"]
+    """What is left of the model's utility."""
     parts: Mapping[str, float]
     """The terms of the value."""
 
@@ -67,7 +68,7 @@ def oracle_free(unlearned: Population, originals: Population, labels: Labels, *,
     if forgotten:
         parts["left"] = float(np.mean(forgotten))
     value = abs(parts["auc"] - 0.5) + parts["drop"] + parts.get("left", 0.0)
-    return Judgment(value, _collapsed(unlearned, originals, labels), parts)
+    return Judgment(value, _utility(unlearned, originals, labels), parts)
 
 
 def check_labels(labels: Labels, outputs: int, *, mislabelled: bool) -> None:
@@ -146,10 +147,10 @@ def by_distance(
     if card.distance is None:
         raise UsageError("The development board has no ranking metric. Give more seeds, or use --selector oracle-free.")
     parts = {name: value for name in card.ranking if (value := card.metrics[name].z) is not None}
-    return Judgment(card.distance.value, _collapsed(unlearned, originals, labels), parts)
+    return Judgment(card.distance.value, _utility(unlearned, originals, labels), parts)
 
 
-def _collapsed(unlearned: Population, originals: Population, labels: Labels) -> bool:
+def _utility(unlearned: Population, originals: Population, labels: Labels) -> Literal["ok", "harmed", "collapsed"]:
     """The utility gate on validation rows of the remaining classes, with the originals in place of the oracles.
 
     Validation sets are small, so the mean may drop as far as the gate allows a single seed to drop.
@@ -158,7 +159,9 @@ def _collapsed(unlearned: Population, originals: Population, labels: Labels) -> 
     truth = [{"test": arrays["validation"][rows]} for arrays, rows in zip(labels, remaining, strict=True)]
     gate = gate_of(None, [_validation(originals, remaining)], truth)
     result = pass_gate(_validation(unlearned, remaining), truth, gate.model_copy(update={"floor": gate.seed_floor}))
-    return result.collapsed or result.unstable
+    if result.collapsed:
+        return "collapsed"
+    return "harmed" if result.harmed or result.unstable else "ok"
 
 
 def _validation(population: Population, remaining: list[NDArray[np.bool_]]) -> list[Arrays]:

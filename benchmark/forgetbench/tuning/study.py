@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 Scalar = bool | int | float | str | None
 Selector = Literal["oracle-free", "oracle"]
-Status = Literal["ok", "collapsed", "diverged", "failed"]
+Status = Literal["ok", "harmed", "collapsed", "diverged", "failed"]
 
 RANDOM_TRIALS = 5
 """Random trials before the sampler learns from earlier ones."""
 LOGARITHMIC = 5.0
 """A range of positive numbers is searched on a logarithmic scale if its ends differ by this factor."""
-COLLAPSED = 10.0
-"""Added to the value of a collapsed trial that the sampler sees, so that it searches elsewhere."""
+PENALTIES = {"harmed": 10.0, "collapsed": 20.0}
+"""Added to the value of a trial of this status that the sampler sees, so that it searches elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Trial:
     parameters: dict[str, Scalar]
     """The hyper-parameters that were searched."""
     status: Status
-    """Whether it can be chosen, collapsed, diverged or failed."""
+    """Whether it can be chosen, is harmed, collapsed, diverged or failed."""
     value: float | None
     """What the selector minimizes; None if the trial could not be judged."""
     parts: dict[str, float] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Outcome:
     """The outcome of a trial."""
 
     status: Status
-    """Whether it can be chosen, collapsed, diverged or failed."""
+    """Whether it can be chosen, is harmed, collapsed, diverged or failed."""
     value: float | None = None
     """What the selector minimizes; None if the trial could not be judged."""
     parts: Mapping[str, float] = field(default_factory=dict)
@@ -146,7 +146,7 @@ class Study:
         import optuna
 
         value = outcome.value
-        objective = None if value is None else value + (COLLAPSED if outcome.status == "collapsed" else 0.0)
+        objective = None if value is None else value + PENALTIES.get(outcome.status, 0.0)
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=optuna.trial.TrialState.COMPLETE if objective is not None else optuna.trial.TrialState.FAIL,

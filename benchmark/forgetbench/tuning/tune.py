@@ -203,8 +203,8 @@ def _tuned(spec: MethodSpec, study: Study, budget: int) -> TunedMethod:
 
 
 def choose_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The best trial: the least value among those with status ok, else among the collapsed ones, else the defaults."""
-    for status in ("ok", "collapsed"):
+    """The best trial: the least value among those with status ok, else harmed, else collapsed, else the defaults."""
+    for status in ("ok", "harmed", "collapsed"):
         candidates = [trial for trial in trials if trial.status == status and trial.value is not None]
         if candidates:
             return min(candidates, key=lambda trial: (trial.value, trial.number))
@@ -314,7 +314,7 @@ class _TuningRun:
         if not all(np.isfinite(array).all() for arrays in population for array in arrays.values()):
             return Outcome("diverged", reason="the predictions are NaN or infinite")
         judgment = judge(population)
-        return Outcome("collapsed" if judgment.collapsed else "ok", judgment.value, judgment.parts)
+        return Outcome(judgment.utility, judgment.value, judgment.parts)
 
     def _originals(self, spec: MethodSpec) -> list[TrainOutcome]:
         """By seed, the originals that a trial starts from: the task's, or its own."""
