@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -89,3 +90,22 @@ def refused_errors(doing: str) -> Iterator[None]:
         if isinstance(error.__cause__, ForgetBenchError):
             raise error.__cause__ from None
         raise UsageError(f"{doing} raised {error}.") from error.__cause__
+
+
+@contextmanager
+def capture_warnings() -> Iterator[list[str]]:
+    """Collect the warnings of methods for the row's notes, so that they do not break a progress bar."""
+    logger, messages = logging.getLogger("forgetbench.methods"), []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    listener, propagate = Listener(logging.WARNING), logger.propagate
+    logger.addHandler(listener)
+    logger.propagate = False
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(listener)
+        logger.propagate = propagate

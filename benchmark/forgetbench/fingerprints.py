@@ -186,12 +186,25 @@ def _defined(statement: ast.stmt) -> Iterator[str]:
 @cache
 def class_hash(kind: type) -> str:
     """The hash of every definition that a class uses, in its own module and in this package's methods."""
-    path = _file_of(kind.__module__)
     own = kind.__module__.startswith(f"{METHODS}.")
+    return _definitions_hash(_file_of(kind.__module__), kind.__name__ if own else "")
+
+
+def file_fingerprint(path: Path) -> str:
+    """The fingerprint of the methods that a file outside this package defines, without importing it.
+
+    Raises:
+        UsageError: The file cannot be read, or is not valid Python.
+    """
+    return _definitions_hash(path, "")
+
+
+def _definitions_hash(path: Path, name: str) -> str:
+    """The hash of what a definition of a file uses, or the whole file if the name is ""."""
     root = _read(path)
-    names = [kind.__name__] if own else [name for statement in root.tree.body for name in _defined(statement)]
+    names = [name] if name else [name for statement in root.tree.body for name in _defined(statement)]
     todo = [(path, name) for name in names]
-    statements = {} if own else {id(statement): statement for statement in root.tree.body}
+    statements = {} if name else {id(statement): statement for statement in root.tree.body}
     for statement in statements.values():
         todo += _uses(path, statement)
     done = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,9 @@ class TaskContext:
 
     def warm_up(self) -> None:
         """Do what torch does once in a process, so that it is not part of a measured time."""
-        _import_optimizers()
+        from forgetbench.runner.warm_up import import_optimizers
+
+        import_optimizers()
 
     def reset_peak_memory(self) -> None:
         """Begin to measure the peak memory of a GPU."""
@@ -91,19 +93,6 @@ class TaskContext:
 
             torch.cuda.synchronize(self.data.device)
         return time.perf_counter()
-
-
-@cache
-def _import_optimizers() -> None:
-    """Make an optimizer and take a step: the first one of a process imports torch's compiler, which takes seconds."""
-    import torch
-
-    from forgetbench.training import make_optimizer
-
-    for name in ("sgd", "adam"):
-        parameter = torch.nn.Parameter(torch.zeros(1))
-        parameter.grad = torch.zeros(1)
-        make_optimizer([parameter], name, 0.1).step()
 
 
 def load_context(task: Task, env: ExecutionEnv) -> TaskContext:

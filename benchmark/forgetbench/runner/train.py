@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,9 @@ from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.store import file_digest
 
 if TYPE_CHECKING:
-    from forgetbench.training import LossFunction
+    from torch import nn
+
+    from forgetbench.training import Examples, LossFunction
 
 STREAM_OF_ROLE: dict[Role, str] = {
     "original": "original",
@@ -94,8 +97,22 @@ def prepare_task(job: PrepareJob) -> PreparedTask:
     )
 
 
+TrainCall = Callable[["TaskContext", "nn.Module", "Examples", int], tuple["nn.Module", float]]
+"""Trains a new network on examples with a seed; returns the trained one, and the seconds that it took."""
+
+
 def train_model(job: TrainJob) -> TrainOutcome:
     """Train an original or an oracle and record its predictions; a method's own training may fail as its row."""
+    return train_model_by(job, partial(_train_here, job.trainer))
+
+
+def train_model_by(job: TrainJob, call: TrainCall) -> TrainOutcome:
+    """Do the same with another way to train, such as in a sandbox.
+
+    Args:
+        job: The job.
+        call: Trains the network.
+    """
     context = load_context(job.task, job.env)
     draws = range(job.task.draws) if job.role == "original" else [job.draw]
     key = context.keys.model(job.role, job.draw, job.seed, job.trainer)
@@ -103,7 +120,7 @@ def train_model(job: TrainJob) -> TrainOutcome:
     from_cache = folder is not None
     if folder is None:
         try:
-            folder = context.store.write(key, lambda folder: _train(context, job, folder))
+            folder = context.store.write(key, lambda folder: _train(context, job, call, folder))
         except MethodCodeError as error:
             if job.trainer is None:
                 raise
@@ -202,9 +219,7 @@ def method_failure(method: str, error: MethodCodeError, where: str = "") -> Meth
     return MethodFailure(status="diverged", reason=where + named)
 
 
-def _train(context: TaskContext, job: TrainJob, folder: Path) -> None:
-    from forgetbench.training import fit
-
+def _train(context: TaskContext, job: TrainJob, call: TrainCall, folder: Path) -> None:
     data, stream = context.data, STREAM_OF_ROLE[job.role]
     rows = data.examples("train", job.draw)
     indices: tuple[int, ...] = (job.seed,)
@@ -212,14 +227,22 @@ def _train(context: TaskContext, job: TrainJob, folder: Path) -> None:
         rows = rows.take(data.split(job.draw).retain)
         indices = (job.draw, job.seed)
     network = data.network_spec.build(job.task.stream(f"{stream}-init", *indices)).to(data.device)
-    seed = job.task.stream(f"{stream}-order", *indices)
-    context.warm_up()
-    with _trainer_code(job.trainer, seed) as loss:
-        start = context.clock()
-        fit(network, rows, job.task.recipe, seed, loss=loss)
-        seconds = context.clock() - start
+    network, seconds = call(context, network, rows, job.task.stream(f"{stream}-order", *indices))
     write_weights(folder, network)
     write_meta(folder, {"seconds": seconds, "weights": file_digest(folder / WEIGHTS)})
+
+
+def _train_here(
+    trainer: MethodSpec | None, context: TaskContext, network: nn.Module, rows: Examples, seed: int
+) -> tuple[nn.Module, float]:
+    """Train in this process, with the loss of a method if there is one."""
+    from forgetbench.training import fit
+
+    context.warm_up()
+    with _trainer_code(trainer, seed) as loss:
+        start = context.clock()
+        fit(network, rows, context.task.recipe, seed, loss=loss)
+        return network, context.clock() - start
 
 
 @contextmanager

@@ -6,11 +6,10 @@ an artifact of its own, addressed by all steps before it, so an interrupted run 
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ import torch
 from forgetbench.errors import printable
 from forgetbench.evidence.arrays import write_arrays
 from forgetbench.evidence.run import CHANGED_STATE, describe
-from forgetbench.methods._foreign_code import MethodCodeError, wrapped_errors
+from forgetbench.methods._foreign_code import MethodCodeError, capture_warnings, wrapped_errors
 from forgetbench.methods._global_state import restored_state
 from forgetbench.methods.base import ForgetRequest, Method
 from forgetbench.runner.artifacts import (
@@ -59,12 +58,40 @@ class StreamStep:
     """Whether the weights stay in the store."""
 
 
+@dataclass(frozen=True)
+class CallResult:
+    """What one call of a method returned, and what it cost."""
+
+    network: nn.Module
+    """The unlearned network, checked by the contract of methods."""
+    seconds: float
+    """Wall time of the call."""
+    peak_memory: int | None
+    """Peak memory in bytes, where it is measured."""
+    notes: dict[str, float | str]
+    """What the method logged, as JSON can hold it."""
+
+
+MethodCall = Callable[[TaskContext, StreamStep], CallResult]
+"""Calls a method for one request; raises `MethodCodeError` for whatever goes wrong in it."""
+
+
 def unlearn(job: UnlearnJob) -> UnlearnOutcome:
-    """Let a method unlearn from one original, and record the predictions after each request.
+    """Let a method unlearn from one original in this process, and record the predictions after each request.
 
     What the method raises becomes the state of its row; an error of the machine, such as a full disk, is raised.
     """
-    context, method = load_context(job.task, job.env), job.method.method
+    return unlearn_by(job, partial(_call_here, job.method.method))
+
+
+def unlearn_by(job: UnlearnJob, call: MethodCall) -> UnlearnOutcome:
+    """Do the same with another way to call the method, such as in a sandbox.
+
+    Args:
+        job: The job.
+        call: Calls the method.
+    """
+    context = load_context(job.task, job.env)
     requests = len(context.data.steps(job.draw))
     step_keys: list[str] = []
     from_cache = True
@@ -81,7 +108,7 @@ def unlearn(job: UnlearnJob) -> UnlearnOutcome:
         )
         where = f"request {number + 1} of {requests}: " if requests > 1 else ""
         try:
-            from_cache &= not _make_step(context, method, step, key)
+            from_cache &= not _make_step(context, call, step, key)
         except MethodCodeError as error:
             return method_failure(job.method.name, error, where)
         step_keys.append(context.store.key(key))
@@ -99,7 +126,7 @@ def count_unlearning(job: CountUnlearningJob) -> FlopCount:
         folder = require_artifact(context.store, job.original)
         model, original = context.load_model(folder), context.load_model(folder)
         requests = len(context.data.steps(0))
-        with _capture_warnings(), count_flops() as counted:
+        with capture_warnings(), count_flops() as counted:
             for step in range(requests):
                 request = make_request(context, 0, 0, step)
                 with restored_state(request.seed), wrapped_errors():
@@ -135,25 +162,25 @@ def _step_key(context: TaskContext, job: UnlearnJob, previous: list[str]) -> Cac
     return context.keys.unlearned(job.method, original, job.draw, job.seed, previous, source)
 
 
-def _make_step(context: TaskContext, method: Method, step: StreamStep, key: CacheKey) -> bool:
+def _make_step(context: TaskContext, call: MethodCall, step: StreamStep, key: CacheKey) -> bool:
     """Compute one step of a stream unless it is in the store; returns whether it was computed."""
     folder = context.store.read(context.store.key(key))
     if folder is not None:
         if not step.keep or (folder / WEIGHTS).is_file():
             return False
         context.store.remove(folder)
-    context.store.write(key, lambda folder: _unlearn(context, method, step, folder))
+    context.store.write(key, lambda folder: _unlearn(context, call, step, folder))
     return True
 
 
-def _unlearn(context: TaskContext, method: Method, step: StreamStep, folder: Path) -> None:
+def _call_here(method: Method, context: TaskContext, step: StreamStep) -> CallResult:
+    """Call a method in this process."""
     from forgetbench.methods._result import check_result
-    from forgetbench.training import DivergedError
 
     model = context.load_model(step.source)
     request = make_request(context, step.draw, step.seed, step.step)
     context.warm_up()
-    with _capture_warnings() as warnings, restored_state(request.seed) as state, wrapped_errors():
+    with capture_warnings() as warnings, restored_state(request.seed) as state, wrapped_errors():
         context.reset_peak_memory()
         start = context.clock()
         result = method.unlearn(model, request)
@@ -161,7 +188,16 @@ def _unlearn(context: TaskContext, method: Method, step: StreamStep, folder: Pat
         peak_memory = context.peak_memory()
     original = context.load_model(step.original)
     with wrapped_errors():
-        model = check_result(result, original)
+        network = check_result(result, original)
+    return CallResult(network, seconds, peak_memory, plain_notes(request.notes, warnings, state.changed))
+
+
+def _unlearn(context: TaskContext, call: MethodCall, step: StreamStep, folder: Path) -> None:
+    from forgetbench.training import DivergedError
+
+    result = call(context, step)
+    model, original = result.network, context.load_model(step.original)
+    with wrapped_errors():
         arrays = context.predict(model, step.draw, features=step.last)
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise DivergedError("the predictions of the unlearned model are NaN or infinite")
@@ -169,20 +205,21 @@ def _unlearn(context: TaskContext, method: Method, step: StreamStep, folder: Pat
         write_weights(folder, model)
     write_arrays(folder / PREDICTIONS, arrays)
     meta = {
-        "seconds": seconds,
-        "peak_memory": peak_memory,
+        "seconds": result.seconds,
+        "peak_memory": result.peak_memory,
         "share_changed": share_changed(model, original),
-        "notes": _notes(request, warnings, state.changed),
+        "notes": result.notes,
         "arrays": {name: record.model_dump(mode="json") for name, record in describe(arrays).items()},
         "original": file_digest(step.original / WEIGHTS),
     }
     write_meta(folder, meta)
 
 
-def _notes(request: ForgetRequest, warnings: Sequence[str], changed: Sequence[str]) -> dict[str, float | str]:
-    """What the method logged, as JSON can hold it, with its warnings and the global state that it changed."""
+def plain_notes(
+    logged: Mapping[Any, Any], warnings: Sequence[str], changed: Sequence[str]
+) -> dict[str, float | str]:
+    """What a method logged, as JSON can hold it, with its warnings and the global state that it changed."""
     notes: dict[str, float | str] = {}
-    logged: Mapping[Any, Any] = request.notes
     for name, value in logged.items():
         is_number = isinstance(value, Real) and math.isfinite(value)
         notes[printable(str(name))] = float(value) if is_number else printable(str(value))
@@ -200,22 +237,3 @@ def share_changed(model: nn.Module, original: nn.Module) -> float:
         changed += int((parameter.detach() != before[name]).sum())
         total += parameter.numel()
     return changed / total
-
-
-@contextmanager
-def _capture_warnings() -> Iterator[list[str]]:
-    """Collect the warnings of methods for the row's notes, so that they do not break a progress bar."""
-    logger, messages = logging.getLogger("forgetbench.methods"), []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            messages.append(record.getMessage())
-
-    listener, propagate = Listener(logging.WARNING), logger.propagate
-    logger.addHandler(listener)
-    logger.propagate = False
-    try:
-        yield messages
-    finally:
-        logger.removeHandler(listener)
-        logger.propagate = propagate
