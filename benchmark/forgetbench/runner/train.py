@@ -66,14 +66,7 @@ def prepare_task(job: PrepareJob) -> PreparedTask:
         if context.store.read(context.store.key(key)) is None:
             context.store.write(key, lambda folder, draw=draw: _write_lists(context, draw, folder))  # type: ignore[misc]
         labels.append(context.store.key(key))
-    card, network = data.partition.card, context.blank_network
-    facts = TaskFacts(
-        network=job.task.network.name,
-        like=network.body.similar_to,
-        scenario=job.task.scenario.name,
-        attributes=data.attributes,
-        outputs=len(data.partition.train.classes),
-    )
+    card, network, facts = data.partition.card, context.blank_network, task_facts(context)
     reasons = {spec.key: spec.refusal(facts) for spec in job.methods}
     return PreparedTask(
         labels=tuple(labels),
@@ -99,6 +92,17 @@ def prepare_task(job: PrepareJob) -> PreparedTask:
 
 TrainCall = Callable[["TaskContext", "nn.Module", "Examples", int], tuple["nn.Module", float]]
 """Trains a new network on examples with a seed; returns the trained one, and the seconds that it took."""
+
+
+def task_facts(context: TaskContext) -> TaskFacts:
+    """What a method may know of a task before any work is done."""
+    return TaskFacts(
+        network=context.task.network.name,
+        like=context.blank_network.body.similar_to,
+        scenario=context.task.scenario.name,
+        attributes=context.data.attributes,
+        outputs=len(context.data.partition.train.classes),
+    )
 
 
 def train_model(job: TrainJob) -> TrainOutcome:
@@ -227,8 +231,8 @@ def _train(context: TaskContext, job: TrainJob, call: TrainCall, folder: Path) -
         rows = rows.take(data.split(job.draw).retain)
         indices = (job.draw, job.seed)
     network = data.network_spec.build(job.task.stream(f"{stream}-init", *indices)).to(data.device)
-    network, seconds = call(context, network, rows, job.task.stream(f"{stream}-order", *indices))
-    write_weights(folder, network)
+    trained, seconds = call(context, network, rows, job.task.stream(f"{stream}-order", *indices))
+    write_weights(folder, trained)
     write_meta(folder, {"seconds": seconds, "weights": file_digest(folder / WEIGHTS)})
 
 

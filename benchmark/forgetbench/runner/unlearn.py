@@ -215,9 +215,7 @@ def _unlearn(context: TaskContext, call: MethodCall, step: StreamStep, folder: P
     write_meta(folder, meta)
 
 
-def plain_notes(
-    logged: Mapping[Any, Any], warnings: Sequence[str], changed: Sequence[str]
-) -> dict[str, float | str]:
+def plain_notes(logged: Mapping[Any, Any], warnings: Sequence[str], changed: Sequence[str]) -> dict[str, float | str]:
     """What a method logged, as JSON can hold it, with its warnings and the global state that it changed."""
     notes: dict[str, float | str] = {}
     for name, value in logged.items():

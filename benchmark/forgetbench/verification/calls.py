@@ -6,8 +6,9 @@ for are what it read. It never sees test images, other originals, oracles or a f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from forgetbench.errors import LONGEST_MESSAGE, ForgetBenchError, printable
@@ -49,7 +50,7 @@ class MethodCode:
     """The class in the source; "" if it defines one method."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Answer:
     """What a method's process answered."""
 
@@ -63,24 +64,6 @@ class Answer:
     """What it used; measured."""
 
 
-@dataclass
-class Ledger:
-    """What the calls of one submission read and used."""
-
-    read: set[str] = field(default_factory=set)
-    """Parts of the request that were read: forget, retain, validation."""
-    asked_network: bool = False
-    """Whether a new network was asked for, as a method that trains from scratch does."""
-    calls: list[Measured] = field(default_factory=list)
-    """What each call used."""
-
-    def add(self, answer: Answer) -> None:
-        """Record a call."""
-        self.read |= set(answer.read) & set(PARTS)
-        self.asked_network |= "new-network" in answer.read
-        self.calls.append(answer.measured)
-
-
 class SandboxCaller:
     """Calls one method in a sandbox; a context manager that leaves no process behind.
 
@@ -89,7 +72,6 @@ class SandboxCaller:
         limits: Limits of one call.
         code: The method.
         device: The torch device.
-        ledger: Records what the calls read and use.
         alive: Called between messages; raises to abandon the work.
     """
 
@@ -99,11 +81,11 @@ class SandboxCaller:
         limits: Limits,
         code: MethodCode,
         device: str = "cpu",
-        ledger: Ledger | None = None,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.sandbox, self.limits, self.code, self._device = sandbox, limits, code, device
-        self.ledger = ledger or Ledger()
+        self.last: Answer | None = None
+        """The answer of the last successful call of `unlearn`."""
         self._alive = alive
         self._spare: Session | None = None
 
@@ -144,7 +126,7 @@ class SandboxCaller:
 
         try:
             answer, network = self._unlearn(context, step, count=False)
-            self.ledger.add(answer)
+            self.last = answer
             header = answer.header
             changed = [str(name) for name in _list(header.get("changed"))]
             notes = plain_notes(_dict(header.get("notes")), _list(header.get("warnings")), changed)
@@ -207,7 +189,7 @@ class SandboxCaller:
         examples = {"forget": request.forget, "retain": request.retain, "validation": request.validation}
         fine = {"forget": request.forget_fine_labels, "retain": request.retain_fine_labels, "validation": None}
         parts: dict[str, Callable[[], dict[str, Tensor]]] = {
-            name: (lambda name=name: _tensors(examples[name], fine[name])) for name in PARTS  # type: ignore[misc]
+            name: partial(_tensors, examples[name], fine[name]) for name in PARTS
         }
         parts["model"] = lambda: _state(source)
         parts["new-network"] = lambda: _state(request.new_network())
@@ -278,7 +260,7 @@ def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
     return bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
-def _list(value: object) -> Collection[Any]:
+def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 

@@ -105,9 +105,8 @@ def _confine(limits: Mapping[str, int]) -> None:
         resource.RLIMIT_NOFILE: limits["open_files"],
         resource.RLIMIT_CORE: 0,
     }
-    for name, value in ((resource.RLIMIT_NPROC, limits["processes"]), (resource.RLIMIT_DATA, limits["memory"])):
-        if value:
-            values[name] = value
+    optional = {resource.RLIMIT_NPROC: limits["processes"], resource.RLIMIT_DATA: limits["memory"]}
+    values |= {name: value for name, value in optional.items() if value}
     for name, value in values.items():
         hard = resource.getrlimit(name)[1]
         most = value if hard == resource.RLIM_INFINITY else min(value, hard)

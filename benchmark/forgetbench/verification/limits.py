@@ -200,7 +200,7 @@ def _candidates(limits: Limits) -> Iterator[dict[Path, dict[str, int]]]:
 
 def _own_groups() -> dict[str, str]:
     """Controller -> the group of this process; "" is the unified hierarchy."""
-    groups = {}
+    groups: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, names, place = line.split(":", 2)

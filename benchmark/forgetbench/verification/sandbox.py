@@ -114,7 +114,7 @@ class Bubblewrap:
         for name in _SYSTEM:
             path = Path(name)
             if path.is_symlink():
-                words += ["--symlink", os.readlink(path), name]
+                words += ["--symlink", str(path.readlink()), name]
             elif path.is_dir():
                 words += ["--ro-bind", name, name]
         for name in _SYSTEM_FILES:
@@ -129,8 +129,8 @@ class Bubblewrap:
         masked = [target for name in _UNUSED if (target := (PACKAGE / name)).is_dir()]
         masked += _image_files()
         masked += [path.resolve() for path in self.hidden if path.exists()]
-        inside = [path for path in masked if path.exists() and any(path.resolve().is_relative_to(folder) for folder in visible)]
-        return sorted({path.resolve() for path in inside})
+        existing = {path.resolve() for path in masked if path.exists()}
+        return sorted(path for path in existing if any(path.is_relative_to(folder) for folder in visible))
 
     def _gpu(self) -> list[str]:
         words = ["--ro-bind-try", "/sys", "/sys", "--ro-bind-try", "/etc/nvidia", "/etc/nvidia"]
@@ -272,7 +272,7 @@ def _image_files() -> Iterator[Path]:
     yield from (PACKAGE / "datasets").resolve().glob("*.npz")
     for library in ("sklearn", "skimage"):
         spec = importlib.util.find_spec(library)
-        for place in (spec.submodule_search_locations or () if spec else ()):
+        for place in spec.submodule_search_locations or () if spec else ():
             yield from (Path(place) / part for part in ("datasets/data", "datasets/images", "data"))
 
 

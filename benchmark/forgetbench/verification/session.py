@@ -129,7 +129,9 @@ class Session:
         try:
             message = read_message(_stream(self._process.stdout), max_payload)
         except ChannelError as error:
-            raise SandboxStoppedError(self._reason or f"The method broke the protocol of the sandbox: {error}.") from error
+            raise SandboxStoppedError(
+                self._reason or f"The method broke the protocol of the sandbox: {error}."
+            ) from error
         except (OSError, ValueError) as error:
             raise self._stopped() from error
         if message is None:
@@ -158,7 +160,9 @@ class Session:
             return SandboxStoppedError(self._reason)
         lines = b"".join(self._tail).decode(errors="replace").strip().splitlines()
         last = f": {printable(lines[-1])[:300]}" if lines else ""
-        return SandboxStoppedError(f"The method's process ended without a result (status {self._process.poll()}){last}.")
+        return SandboxStoppedError(
+            f"The method's process ended without a result (status {self._process.poll()}){last}."
+        )
 
     def _too_much_memory(self) -> str:
         return f"It used more than {self._limits.memory / GIB:.3g} GiB of memory and was stopped."
@@ -176,23 +180,26 @@ class Session:
     def _exceeded(self) -> str:
         """Which limit is exceeded, as a sentence; "" if none is."""
         limits, begin = self._limits, self._begin
-        if time.monotonic() > self._deadline:
-            if begin is None:
-                return f"The sandbox did not start within {_START_SECONDS:.0f} s."
-            return f"It ran longer than {limits.wall_seconds:.3g} s and was stopped."
-        if begin is None or not self._sandbox.sees_processes:
-            return ""
-        usage = tree_usage(self._process.pid, limits.processes)
-        self._most_memory = max(self._most_memory, usage.memory)
-        if usage.processes > limits.processes:
-            return f"It started more than {limits.processes} processes and threads and was stopped."
-        if usage.memory > limits.memory:
-            return self._too_much_memory()
-        if usage.cpu_seconds - begin[1].cpu_seconds > limits.cpu_seconds:
-            return f"It used more than {limits.cpu_seconds:.3g} s of processor time and was stopped."
-        if available_memory() < _RESERVE:
-            return "It was stopped because the machine was running out of memory."
-        return ""
+        if begin is None:
+            late = time.monotonic() > self._deadline
+            return f"The sandbox did not start within {_START_SECONDS:.0f} s." if late else ""
+        usage = begin[1]
+        if self._sandbox.sees_processes:
+            usage = tree_usage(self._process.pid, limits.processes)
+            self._most_memory = max(self._most_memory, usage.memory)
+        cpu_seconds = usage.cpu_seconds - begin[1].cpu_seconds
+        exceeded = {
+            f"It ran longer than {limits.wall_seconds:.3g} s and was stopped.": time.monotonic() > self._deadline,
+            f"It used more than {limits.cpu_seconds:.3g} s of processor time and was stopped.": (
+                cpu_seconds > limits.cpu_seconds
+            ),
+            f"It started more than {limits.processes} processes and threads and was stopped.": (
+                usage.processes > limits.processes
+            ),
+            self._too_much_memory(): usage.memory > limits.memory,
+            "It was stopped because the machine was running out of memory.": available_memory() < _RESERVE,
+        }
+        return next((reason for reason, is_exceeded in exceeded.items() if is_exceeded), "")
 
     def _drain(self) -> None:
         """Keep the end of standard error; a full pipe would stop the process."""

@@ -21,7 +21,8 @@ class WeightsError(ForgetBenchError):
 
 def max_bytes(network: nn.Module) -> int:
     """Largest size of a network's weights as safetensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()) + _HEADER
+    size: int = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    return size + _HEADER
 
 
 def load_weights(data: bytes, original: nn.Module) -> nn.Module:
