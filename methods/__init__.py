@@ -3,14 +3,14 @@
 A method in a user's own file needs no more than this::
 
     from dataclasses import dataclass
-    from forgetbench.methods import Method, param
+    from forgetbench.methods import Method, Rate, param
 
 
     @dataclass(frozen=True, kw_only=True)
     class MyMethod(Method):
         "One line on what it does."
 
-        lr: float = param(0.01, gt=0)
+        lr: Rate = param("0.1x", gt=0)
 
         def unlearn(self, model, request): ...
 """
@@ -40,15 +40,17 @@ from forgetbench.registry import Registry
 if TYPE_CHECKING:
     from forgetbench.methods._card import MethodCard, TaskFacts
     from forgetbench.methods.base import Examples, ForgetRequest, Method, Recipe
-    from forgetbench.options import Scalar
+    from forgetbench.options import Duration, Rate, Scalar
     from forgetbench.options import option as param
     from forgetbench.tasks.task import Setting
 
 __all__ = [
+    "Duration",
     "Examples",
     "ForgetRequest",
     "Method",
     "MethodCard",
+    "Rate",
     "Recipe",
     "TaskFacts",
     "check_file_name",

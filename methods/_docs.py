@@ -17,6 +17,10 @@ This page is generated from the methods' cards; `forgetbench show method NAME` p
 in `methods/`; its docstring has the equation, and the deviations from the paper and from the authors' code. Tables list
 ForgetBench's defaults, those of the paper where they differ, and what `forgetbench tune` searches. Defaults for one
 network are in `methods/defaults.toml`; `forgetbench show method NAME` prints them.
+
+A learning rate is a number, or a multiple of the rate of the task's recipe: `0.1x` is a tenth of it. A duration is a
+number of epochs; or a multiple of the recipe's epochs, such as `0.2x`; or a number of steps, such as `40steps`, for the
+number of epochs that comes nearest to it, at least one. A row records the text, and in its notes what it came to.
 """
 SHARED = (batch_norm_option, schedule_option, min_lr_option, clip_option, augment_option)
 """What declares a hyper-parameter that several methods have."""
@@ -94,8 +98,8 @@ def searched(parameter: OptionDoc) -> str:
     """What tuning searches, in a few words; empty where it leaves a parameter alone."""
     if parameter.search is None:
         return ""
-    between = isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool)
-    return (" to " if between else ", ").join(f"{value:g}" if between else str(value) for value in parameter.search)
+    words = (f"{value:g}" if isinstance(value, float) else str(value) for value in parameter.search)
+    return (" to " if parameter.is_ordered else ", ").join(words)
 
 
 def _anchor(name: str) -> str:

@@ -16,7 +16,7 @@ from torch import nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._training import batch_norm_option, clone_model, n_outputs, random_labels, train_loop
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -34,19 +34,20 @@ class Amnesiac(Method):
         known_limitations="Privacy: confident wrong answers reveal the forget set.",
     )
 
-    epochs: int = param(3, ge=1, search=(1, 6), help="Passes over all examples.")
-    lr: float = param(1e-3, gt=0, paper_default=1e-4, search=(1e-4, 1e-2), help="Learning rate of Adam.")
+    epochs: Duration = param(3, ge=1, search=(1, 6), help="Passes over all examples.")
+    lr: Rate = param(1e-3, gt=0, paper_default=1e-4, search=(1e-4, 1e-2), help="Learning rate of Adam.")
     batch_size: int = param(128, ge=2, help="Examples per step.")
     batch_norm: str = batch_norm_option("train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained on all examples."""
         network = clone_model(model)
-        optimizer = make_optimizer(network.parameters(), "adam", self.lr)
+        optimizer = make_optimizer(network.parameters(), "adam", request.resolve_lr(self.lr))
         wrong_labels = random_labels(request.forget.labels, n_outputs(model), request.generator(0))
         data = request.forget.relabel(wrong_labels).join(request.retain)
+        epochs = request.resolve_epochs(self.epochs, len(data), self.batch_size)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 for images, labels in data.batches(self.batch_size, request.derive_seed(1, epoch)):
                     with loop.autocast():
                         loss = classification_loss(network(images), labels)

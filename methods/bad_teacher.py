@@ -19,7 +19,7 @@ from torch import nn
 from forgetbench.methods import methods
 from forgetbench.methods._distillation import frozen_copy, kl_divergence
 from forgetbench.methods._training import batch_norm_option, clone_model, train_loop
-from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, Examples, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import make_optimizer
 
 
@@ -37,10 +37,10 @@ class BadTeacher(Method):
         known_limitations="Privacy: random answers, which no retrained model would give, reveal the forget set.",
     )
 
-    epochs: int = param(
+    epochs: Duration = param(
         5, ge=1, paper_default=1, search=(1, 8), help="Passes over the forget set and a part of the retain set."
     )
-    lr: float = param(5e-4, gt=0, paper_default=1e-4, search=(5e-5, 5e-3), help="Learning rate of Adam.")
+    lr: Rate = param(5e-4, gt=0, paper_default=1e-4, search=(5e-5, 5e-3), help="Learning rate of Adam.")
     retain_ratio: float = param(
         0.3, gt=0, le=1, aliases=("retain_share",), help="Ratio of the retain set that is used, drawn once."
     )
@@ -52,10 +52,11 @@ class BadTeacher(Method):
         """The student; both teachers are frozen."""
         good_teacher, bad_teacher = frozen_copy(model), frozen_copy(request.new_network())
         student = clone_model(model)
-        optimizer = make_optimizer(student.parameters(), "adam", self.lr)
+        optimizer = make_optimizer(student.parameters(), "adam", request.resolve_lr(self.lr))
         data = forget_and_part_of_retain(request, self.retain_ratio)
+        epochs = request.resolve_epochs(self.epochs, len(data), self.batch_size)
         with train_loop(student, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 for images, is_forget in data.batches(self.batch_size, request.derive_seed(1, epoch)):
                     with loop.autocast():
                         with torch.no_grad():

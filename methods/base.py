@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from forgetbench.errors import UsageError
 from forgetbench.methods._card import MethodCard, TaskFacts, default_card
-from forgetbench.options import OptionDoc, Options, Scalar
+from forgetbench.options import Duration, OptionDoc, Options, Rate, Scalar, parse_scaled
 from forgetbench.options import option as param
 from forgetbench.training import Examples, LossFunction, Recipe
 from forgetbench.training.compute import derive_generator, derive_seed
+from forgetbench.training.data import batch_sizes
 
-__all__ = ["Examples", "ForgetRequest", "Method", "MethodCard", "Recipe", "TaskFacts", "param"]
+__all__ = ["Duration", "Examples", "ForgetRequest", "Method", "MethodCard", "Rate", "Recipe", "TaskFacts", "param"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +70,43 @@ class ForgetRequest:
     def generator(self, *stream: int) -> torch.Generator:
         """A generator on the CPU for one stream of random choices."""
         return derive_generator(self.seed, *stream)
+
+    def resolve_lr(self, value: Rate, name: str = "lr") -> float:
+        """A learning rate as a number, rounded to twelve digits, so that 0.1x of 0.1 is the same as 0.01.
+
+        Args:
+            value: A number, or a multiple of the recipe's learning rate, such as ``0.1x``; its number is logged.
+            name: Name of the hyper-parameter.
+
+        Raises:
+            UsageError: The text is no multiple.
+        """
+        if not isinstance(value, str):
+            return value
+        lr = float(f"{parse_scaled(value, ('x',)).number * self.recipe.lr:.12g}")
+        self.log(name, lr)
+        return lr
+
+    def resolve_epochs(self, value: Duration, examples: int, batch_size: int, name: str = "epochs") -> int:
+        """A number of epochs, at least one.
+
+        Args:
+            value: A number of epochs; or a multiple of the recipe's epochs, such as ``0.1x``; or a number of steps,
+                such as ``40steps``, for the epochs that come nearest to it. What a text comes to is logged.
+            examples: Examples of an epoch.
+            batch_size: Examples per step.
+            name: Name of the hyper-parameter.
+
+        Raises:
+            UsageError: The text is neither.
+        """
+        if not isinstance(value, str):
+            return value
+        number, unit = parse_scaled(value)
+        one_epoch = len(batch_sizes(examples, batch_size))
+        epochs = max(1, round(number * self.recipe.epochs if unit == "x" else number / one_epoch))
+        self.log(name, epochs)
+        return epochs
 
     def log(self, name: str, value: float | str) -> None:
         """Record a number or a remark, such as the ratio of weights that changed."""

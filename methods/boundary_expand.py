@@ -21,7 +21,7 @@ from torch import nn
 from forgetbench.errors import UsageError
 from forgetbench.methods import methods
 from forgetbench.methods._training import batch_norm_option, clone_model, train_loop
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -40,8 +40,8 @@ class BoundaryExpand(Method):
         known_limitations="Erasing: without the extra output, the old outputs may answer as before.",
     )
 
-    epochs: int = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the forget set.")
-    lr: float = param(1e-4, gt=0, paper_default=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
+    epochs: Duration = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the forget set.")
+    lr: Rate = param(1e-4, gt=0, paper_default=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
     batch_size: int = param(64, ge=1, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(0.0, ge=0, help="Weight decay of SGD.")
@@ -54,10 +54,12 @@ class BoundaryExpand(Method):
         if head.bias is None:
             raise UsageError(f"{self.card.name} adds an output to a linear head; it does not apply to cosines.")
         wide_head = network.head = add_output(head, request.generator(0))
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.forget), self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         relabeled = request.forget.relabel(torch.full((len(request.forget),), head.out_features))
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 for images, labels in relabeled.batches(self.batch_size, request.derive_seed(1, epoch)):
                     with loop.autocast():
                         loss = classification_loss(network(images), labels)

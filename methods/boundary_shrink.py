@@ -24,7 +24,7 @@ from torch.nn import functional
 from forgetbench.methods import methods
 from forgetbench.methods._distillation import frozen_copy
 from forgetbench.methods._training import batch_norm_option, clone_model, train_loop
-from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, Examples, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -43,8 +43,8 @@ class BoundaryShrink(Method):
         known_limitations="Single examples of retained classes: it moves the boundaries of these classes.",
     )
 
-    epochs: int = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the forget set.")
-    lr: float = param(1e-4, gt=0, paper_default=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
+    epochs: Duration = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the forget set.")
+    lr: Rate = param(1e-4, gt=0, paper_default=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
     bound: float = param(0.1, gt=0, le=1, search=(0.02, 0.5), help="Step of the attack, in pixels between 0 and 1.")
     batch_size: int = param(64, ge=1, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
@@ -61,14 +61,16 @@ class BoundaryShrink(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained on the neighboring classes."""
         original, network = frozen_copy(model), clone_model(model)
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.forget), self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         neighbors = neighboring_classes(
             original, request.forget, self.bound, allow_true=self.as_published, round_pixels=self.round_pixels
         )
         request.log("attack success", float((neighbors != request.forget.labels).float().mean()))
         relabeled = request.forget.relabel(neighbors)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 for images, labels in relabeled.batches(self.batch_size, request.derive_seed(epoch)):
                     with loop.autocast():
                         loss = classification_loss(network(images), labels)

@@ -28,7 +28,7 @@ from forgetbench.methods._training import (
     set_lr,
     train_loop,
 )
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -53,8 +53,8 @@ class CFK(Method):
         search=(0, 3),
         help="How many of the last blocks are trained, with the head.",
     )
-    epochs: int = param(5, ge=1, paper_default=30, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.02, gt=0, paper_default=0.1, search=(1e-3, 2e-1), help="Highest learning rate.")
+    epochs: Duration = param(5, ge=1, paper_default=30, search=(2, 10), help="Passes over the retain set.")
+    lr: Rate = param(0.02, gt=0, paper_default=0.1, search=(1e-3, 2e-1), help="Highest learning rate.")
     batch_size: int = param(128, ge=2, paper_default=64, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, paper_default=5e-5, help="Weight decay of SGD.")
@@ -80,15 +80,17 @@ class CFK(Method):
             parameter.requires_grad_(name in names)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         frozen = [part for prefix, part in network.named_modules() if not any(n.startswith(prefix) for n in names)]
-        optimizer = make_optimizer(trained, "sgd", self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
+        optimizer = make_optimizer(trained, "sgd", lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 for module in frozen if self.freeze_statistics else ():
                     module.eval()
                 for progress, images, labels in retain_batches(
-                    request, self.batch_size, epoch, self.epochs, augment=self.augment
+                    request, self.batch_size, epoch, epochs, augment=self.augment
                 ):
-                    set_lr(optimizer, scheduled_lr(self.schedule, self.lr, self.min_lr, epoch, self.epochs, progress))
+                    set_lr(optimizer, scheduled_lr(self.schedule, lr, self.min_lr, epoch, epochs, progress))
                     with loop.autocast():
                         loss = classification_loss(network(images), labels)
                     loop.step(loss, clip=self.clip)

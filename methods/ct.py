@@ -19,7 +19,7 @@ from torch import nn
 from forgetbench.methods import methods
 from forgetbench.methods._finetuning import min_lr_option, retain_batches, schedule_option, scheduled_lr
 from forgetbench.methods._training import augment_option, batch_norm_option, clone_model, set_lr, train_loop
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -38,8 +38,8 @@ class ConvolutionTranspose(Method):
         known_limitations="Information outside kernels: batch-norm, linear layers and symmetric kernels do not change.",
     )
 
-    epochs: int = param(5, ge=1, paper_default=3, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.05, gt=0, paper_default=1e-3, search=(5e-3, 0.2), help="Highest learning rate.")
+    epochs: Duration = param(5, ge=1, paper_default=3, search=(2, 10), help="Passes over the retain set.")
+    lr: Rate = param(0.05, gt=0, paper_default=1e-3, search=(5e-3, 0.2), help="Highest learning rate.")
     batch_size: int = param(64, ge=2, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
@@ -52,13 +52,15 @@ class ConvolutionTranspose(Method):
         """A copy of the model, transposed and trained."""
         network = clone_model(model)
         request.log("transposed kernels", transpose_kernels(network))
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 for progress, images, labels in retain_batches(
-                    request, self.batch_size, epoch, self.epochs, augment=self.augment
+                    request, self.batch_size, epoch, epochs, augment=self.augment
                 ):
-                    set_lr(optimizer, scheduled_lr(self.schedule, self.lr, self.min_lr, epoch, self.epochs, progress))
+                    set_lr(optimizer, scheduled_lr(self.schedule, lr, self.min_lr, epoch, epochs, progress))
                     with loop.autocast():
                         loss = classification_loss(network(images), labels)
                     loop.step(loss)

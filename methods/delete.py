@@ -21,7 +21,7 @@ from torch.nn import functional
 from forgetbench.methods import methods
 from forgetbench.methods._distillation import frozen_copy, full_precision
 from forgetbench.methods._training import augment_option, augmentation, batch_norm_option, clone_model, train_loop
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import make_optimizer
 
 
@@ -40,8 +40,8 @@ class Delete(Method):
         known_limitations="Single examples of retained classes: a retrained model is still right on most of them.",
     )
 
-    epochs: int = param(10, ge=1, paper_default=20, search=(3, 20), help="Passes over the forget set.")
-    lr: float = param(1e-4, gt=0, search=(1e-5, 1e-2), help="Learning rate.")
+    epochs: Duration = param(10, ge=1, paper_default=20, search=(3, 20), help="Passes over the forget set.")
+    lr: Rate = param(1e-4, gt=0, search=(1e-5, 1e-2), help="Learning rate.")
     batch_size: int = param(64, ge=1, paper_default=128, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     augment: bool = augment_option(False, paper_default=True)
@@ -50,9 +50,11 @@ class Delete(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student, which starts as a copy of the original."""
         teacher, student = frozen_copy(model), clone_model(model)
-        optimizer = make_optimizer(student.parameters(), "sgd", self.lr, self.momentum)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.forget), self.batch_size)
+        optimizer = make_optimizer(student.parameters(), "sgd", lr, self.momentum)
         with train_loop(student, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 batches = request.forget.batches(
                     self.batch_size, request.derive_seed(epoch), *augmentation(request, augment=self.augment)
                 )

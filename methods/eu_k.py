@@ -18,7 +18,7 @@ from torch import nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._training import clone_model
-from forgetbench.methods.base import ForgetRequest, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, MethodCard, Rate, param
 from forgetbench.methods.cf_k import CFK, last_block_names
 
 
@@ -43,8 +43,8 @@ class EUK(CFK):
         search=(0, 3),
         help="How many of the last blocks are trained anew, with the head.",
     )
-    epochs: int = param(10, ge=1, paper_default=62, search=(4, 15), help="Passes over the retain set.")
-    lr: float = param(0.05, gt=0, paper_default=0.1, search=(5e-3, 0.2), help="Highest learning rate.")
+    epochs: Duration = param(10, ge=1, paper_default=62, search=(4, 15), help="Passes over the retain set.")
+    lr: Rate = param(0.05, gt=0, paper_default=0.1, search=(5e-3, 0.2), help="Highest learning rate.")
     reset_batch_norm: bool = param(
         True, paper_default=False, help="Whether batch-norm of these blocks starts anew, statistics included."
     )

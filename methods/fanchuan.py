@@ -26,7 +26,7 @@ from forgetbench.methods import methods
 from forgetbench.methods._distillation import kl_divergence
 from forgetbench.methods._finetuning import min_lr_option, schedule_option, scheduled_lr
 from forgetbench.methods._training import batch_norm_option, clone_model, cycle, set_lr, train_loop
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 from forgetbench.training.data import batch_sizes
 
@@ -45,12 +45,14 @@ class Fanchuan(Method):
         known_limitations="Balance of three learning rates: the last pass must repair what the first one damages.",
     )
 
-    epochs: int = param(5, ge=1, paper_default=8, search=(2, 8), help="Turns of a forget round and a retain round.")
-    uniform_lr: float = param(0.005, gt=0, search=(5e-4, 2e-2), help="Learning rate of the first pass.")
-    forget_lr: float = param(
+    epochs: Duration = param(
+        5, ge=1, paper_default=8, search=(2, 8), help="Turns of a forget round and a retain round."
+    )
+    uniform_lr: Rate = param(0.005, gt=0, search=(5e-4, 2e-2), help="Learning rate of the first pass.")
+    forget_lr: Rate = param(
         1e-3, gt=0, paper_default=3e-4, search=(1e-4, 1e-2), help="Highest learning rate of the forget rounds."
     )
-    lr: float = param(0.01, gt=0, paper_default=0.004, search=(1e-3, 3e-2), help="Learning rate of the retain rounds.")
+    lr: Rate = param(0.01, gt=0, paper_default=0.004, search=(1e-3, 3e-2), help="Learning rate of the retain rounds.")
     schedule: str = schedule_option("cosine-by-epoch", paper_default="cosine")
     min_lr: float = min_lr_option(paper_default=1e-6)
     temperature: float = param(1.15, gt=0, help="Temperature of the contrast.")
@@ -64,11 +66,15 @@ class Fanchuan(Method):
         """A copy of the model after all rounds."""
         network, name = clone_model(model), self.card.name
         self.train_to_uniform(network, request)
+        forget_lr = request.resolve_lr(self.forget_lr, "forget_lr")
+        epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
         contrast_batches = cycle(request.retain, self.batch_size, request, 1)
-        forget_optimizer = make_optimizer(network.parameters(), "sgd", self.forget_lr, self.momentum)
-        retain_optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        forget_optimizer = make_optimizer(network.parameters(), "sgd", forget_lr, self.momentum)
+        retain_optimizer = make_optimizer(
+            network.parameters(), "sgd", request.resolve_lr(self.lr), self.momentum, self.weight_decay
+        )
         steps = len(batch_sizes(len(request.forget), self.forget_batch_size))
-        for turn in range(self.epochs):
+        for turn in range(epochs):
             with train_loop(
                 network,
                 request,
@@ -80,8 +86,8 @@ class Fanchuan(Method):
                 for _ in loop.epochs(1):
                     batches = request.forget.batches(self.forget_batch_size, request.derive_seed(2, turn))
                     for step, (images, _) in enumerate(batches):
-                        progress = (turn + step / steps) / self.epochs
-                        lr = scheduled_lr(self.schedule, self.forget_lr, self.min_lr, turn, self.epochs, progress)
+                        progress = (turn + step / steps) / epochs
+                        lr = scheduled_lr(self.schedule, forget_lr, self.min_lr, turn, epochs, progress)
                         set_lr(forget_optimizer, lr)
                         retain_images, _ = next(contrast_batches)
                         with loop.autocast():
@@ -107,7 +113,8 @@ class Fanchuan(Method):
 
     def train_to_uniform(self, network: nn.Module, request: ForgetRequest) -> None:
         """The first pass; a method of its own, so that the momentum is freed after it."""
-        optimizer = make_optimizer(network.parameters(), "sgd", self.uniform_lr, self.momentum)
+        lr = request.resolve_lr(self.uniform_lr, "uniform_lr")
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm, last=False) as loop:
             for _ in loop.epochs(1):
                 for images, _ in request.forget.batches(self.forget_batch_size, request.derive_seed(0)):

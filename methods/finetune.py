@@ -25,7 +25,7 @@ from forgetbench.methods._training import (
     set_lr,
     train_loop,
 )
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 from forgetbench.training.data import batch_sizes
 
@@ -44,8 +44,8 @@ class FineTune(Method):
         known_limitations="Memorized examples: a few epochs at a small learning rate leave them as they were.",
     )
 
-    epochs: int = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.02, gt=0, paper_default=0.01, search=(1e-3, 2e-1), help="Highest learning rate.")
+    epochs: Duration = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the retain set.")
+    lr: Rate = param(0.02, gt=0, paper_default=0.01, search=(1e-3, 2e-1), help="Highest learning rate.")
     batch_size: int = param(128, ge=2, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
@@ -58,16 +58,18 @@ class FineTune(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained further."""
         network = clone_model(model)
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         steps = len(batch_sizes(len(request.retain), self.batch_size))
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 batches = request.retain.batches(
                     self.batch_size, request.derive_seed(epoch), *augmentation(request, augment=self.augment)
                 )
                 for step, (images, labels) in enumerate(batches):
-                    progress = (epoch * steps + step) / (self.epochs * steps)
-                    set_lr(optimizer, scheduled_lr(self.schedule, self.lr, self.min_lr, epoch, self.epochs, progress))
+                    progress = (epoch * steps + step) / (epochs * steps)
+                    set_lr(optimizer, scheduled_lr(self.schedule, lr, self.min_lr, epoch, epochs, progress))
                     with loop.autocast():
                         loss = classification_loss(network(images), labels)
                     loop.step(loss, clip=self.clip)

@@ -18,7 +18,7 @@ from torch import nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._training import accuracy, augment_option, batch_norm_option, clone_model, cycle, train_loop
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import DivergedError, classification_loss, make_optimizer
 from forgetbench.training.data import batch_sizes
 
@@ -37,8 +37,8 @@ class GradientAscent(Method):
         known_limitations="Stopping: the loss is unbounded, so it does nothing or destroys the forgotten classes.",
     )
 
-    epochs: int = param(40, ge=1, paper_default=5, help="Most passes over the forget set.")
-    lr: float = param(0.005, gt=0, paper_default=1e-4, search=(1e-4, 3e-2), help="Learning rate.")
+    epochs: Duration = param(40, ge=1, paper_default=5, help="Most passes over the forget set.")
+    lr: Rate = param(0.005, gt=0, paper_default=1e-4, search=(1e-4, 3e-2), help="Learning rate.")
     batch_size: int = param(64, ge=1, paper_default=256, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(0.0, ge=0, paper_default=5e-4, help="Weight decay of SGD.")
@@ -55,7 +55,9 @@ class GradientAscent(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The last state whose validation accuracy was above the floor, or without one the last state."""
         network = clone_model(model)
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.forget), self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         lowest = -1.0 if self.floor is None else accuracy(model, request.validation) - self.floor
         best, best_step = copy.deepcopy(model.state_dict()), 0
         batches = cycle(request.forget, self.batch_size, request, 0, augment=self.augment)
@@ -63,7 +65,7 @@ class GradientAscent(Method):
         try:
             with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
                 # each of one step, because it is checked after each step
-                for step in loop.epochs(self.epochs * steps_per_epoch):
+                for step in loop.epochs(epochs * steps_per_epoch):
                     images, labels = next(batches)
                     with loop.autocast():
                         loss = -classification_loss(network(images), labels)
@@ -77,9 +79,7 @@ class GradientAscent(Method):
         except DivergedError:
             if self.floor in (None, 1) or best_step == 0:  # otherwise that step is below the floor like any other
                 epoch = best_step // steps_per_epoch + 1
-                raise DivergedError(
-                    f"{self.card.name} diverged in epoch {epoch} at learning rate {self.lr:.3g}"
-                ) from None
+                raise DivergedError(f"{self.card.name} diverged in epoch {epoch} at learning rate {lr:.3g}") from None
         network.load_state_dict(best)
         request.log("steps", best_step)
         return network.eval()

@@ -29,7 +29,7 @@ from forgetbench.errors import UsageError
 from forgetbench.methods import methods
 from forgetbench.methods._lora import Groups, add_lora, group_norms, merge_lora, relative_updates
 from forgetbench.methods._training import clone_model, cycle, set_lr, train_loop
-from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, Examples, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, lower_own_class, make_optimizer
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class GSLoRA(Method):
         known_limitations="Retained classes without examples to replay, and single examples of retained classes.",
     )
 
-    epochs: int = param(6, ge=1, paper_default=100, search=(3, 10), help="Passes over the retain set.")
-    lr: float = param(0.01, gt=0, search=(1e-3, 3e-2), help="Highest learning rate of AdamW.")
+    epochs: Duration = param(6, ge=1, paper_default=100, search=(3, 10), help="Passes over the retain set.")
+    lr: Rate = param(0.01, gt=0, search=(1e-3, 3e-2), help="Highest learning rate of AdamW.")
     rank: int = param(8, ge=1, help="Rank of the adapters.")
     beta: float = param(0.15, ge=0, search=(0.05, 0.5), help="Weight of forgetting.")
     betas: str = param("", help="Instead of beta, one weight for each request of a stream, such as 0.2/0.25/0.25/0.2.")
@@ -76,14 +76,16 @@ class GSLoRA(Method):
         """A copy of the model with trained adapters merged into it."""
         network, recipe = cast("Network", clone_model(model)), request.recipe
         groups = add_lora(network, self.rank, request.generator(0), self.later_range if request.step else 1.0)
-        optimizer = self.adapter_optimizer(network)
         forget = self.replayed(request.forget, request.generator(3))
         retain = self.replayed(request.retain, request.generator(4))
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(retain), self.batch_size)
+        optimizer = self.adapter_optimizer(network, lr)
         beta = self.weight_of_request(self.beta, self.betas, request.step)
         forget_batches = cycle(forget, self.batch_size, request, 1)
         with train_loop(network, request, optimizer, self.card.name) as loop:
-            for epoch in loop.epochs(self.epochs):
-                set_lr(optimizer, self.learning_rate(epoch))
+            for epoch in loop.epochs(epochs):
+                set_lr(optimizer, half_cosine(lr, epoch, epochs))
                 for retain_images, retain_labels in retain.batches(self.batch_size, request.derive_seed(2, epoch)):
                     forget_images, forget_labels = next(forget_batches)
                     with loop.autocast():
@@ -126,20 +128,21 @@ class GSLoRA(Method):
             )
         return values[step]
 
-    def adapter_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+    def adapter_optimizer(self, network: nn.Module, lr: float) -> torch.optim.Optimizer:
         """AdamW over the adapters."""
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        return make_optimizer(trained, "adamw", self.lr, weight_decay=self.weight_decay)
-
-    def learning_rate(self, epoch: int) -> float:
-        """A cosine from `lr` to 1e-5."""
-        return 1e-5 + (self.lr - 1e-5) * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        return make_optimizer(trained, "adamw", lr, weight_decay=self.weight_decay)
 
     def log_updates(self, groups: Groups, request: ForgetRequest) -> None:
         """Log how many groups are unused, and the largest update."""
         updates = relative_updates(groups)
         request.log("ratio of unused groups", float((updates < self.threshold).float().mean()))
         request.log("largest group update", float(updates.max()))
+
+
+def half_cosine(lr: float, epoch: int, epochs: int) -> float:
+    """The learning rate of an epoch: a cosine from `lr` to 1e-5."""
+    return 1e-5 + (lr - 1e-5) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
 def weights_of_requests(text: str, option: str) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ from forgetbench.methods._distillation import full_precision
 from forgetbench.methods._lora import add_lora, group_norms, merge_lora
 from forgetbench.methods._training import clone_model, cycle, n_outputs, set_lr, train_loop
 from forgetbench.methods.base import Examples, ForgetRequest, MethodCard, param
-from forgetbench.methods.gs_lora import GSLoRA, weights_of_requests
+from forgetbench.methods.gs_lora import GSLoRA, half_cosine, weights_of_requests
 from forgetbench.training import classification_loss, lower_own_class, predict_features
 
 if TYPE_CHECKING:
@@ -64,13 +64,15 @@ class GSLoRAPlusPlus(GSLoRA):
         retain = self.replayed(request.retain, request.generator(4))
         prototypes = class_prototypes(model, retain.join(forget), n_outputs(model))
         groups = add_lora(network, self.rank, request.generator(0), self.later_range if request.step else 1.0)
-        optimizer = self.adapter_optimizer(network)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(retain), self.batch_size)
+        optimizer = self.adapter_optimizer(network, lr)
         beta = self.weight_of_request(self.beta, self.betas, request.step)
         forget_pull = self.weight_of_request(self.forget_pull, self.forget_pulls, request.step)
         forget_batches = cycle(forget, self.batch_size, request, 1)
         with train_loop(network, request, optimizer, self.card.name) as loop:
-            for epoch in loop.epochs(self.epochs):
-                set_lr(optimizer, self.learning_rate(epoch))
+            for epoch in loop.epochs(epochs):
+                set_lr(optimizer, half_cosine(lr, epoch, epochs))
                 for retain_images, retain_labels in retain.batches(self.batch_size, request.derive_seed(2, epoch)):
                     forget_images, forget_labels = next(forget_batches)
                     with loop.autocast():

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from forgetbench.methods import methods
 from forgetbench.methods._fisher import mean_gradient
 from forgetbench.methods._training import check_finite, clone_model
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.options import Scalar
 from forgetbench.training import LossFunction, classification_loss, make_optimizer
 
@@ -45,7 +45,7 @@ class IAU(Method):
         known_limitations="Strength: Adam normalizes the step, so one example moves the weights as far as a thousand.",
     )
 
-    lr: float = param(1e-3, gt=0, search=(1e-5, 1e-2), help="Learning rate: how far each weight moves.")
+    lr: Rate = param(1e-3, gt=0, search=(1e-5, 1e-2), help="Learning rate: how far each weight moves.")
     gradient_restriction: bool = param(
         False, paper_default=True, help="Whether the original is trained with small gradients."
     )
@@ -70,7 +70,8 @@ class IAU(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model after one step."""
         network = clone_model(model).eval()
-        optimizer = make_optimizer(network.parameters(), "adam", self.lr)
+        lr = request.resolve_lr(self.lr)
+        optimizer = make_optimizer(network.parameters(), "adam", lr)
         # gradient correction: descent on the retain set
         retain_grad = mean_gradient(network, request.retain, batch_size=self.batch_size)
         for parameter, gradient in zip(network.parameters(), retain_grad, strict=True):
@@ -80,7 +81,7 @@ class IAU(Method):
         for gradient in retain_grad:
             gradient.sub_(forget_grad.pop(0))  # frees each tensor at once, so that Adam's state takes its memory
         norm = float(torch.stack([gradient.norm() for gradient in retain_grad]).norm())
-        check_finite(norm, self.card.name, 0, self.lr)
+        check_finite(norm, self.card.name, 0, lr)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         request.log("gradient norm", norm)

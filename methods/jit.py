@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._training import batch_norm_option, clone_model, train_loop
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import make_optimizer
 
 
@@ -42,8 +42,8 @@ class JiT(Method):
         known_limitations="Stability: lr and sigma need tuning per network and scenario; too much breaks the model.",
     )
 
-    epochs: int = param(1, ge=1, search=(1, 3), help="Passes over the forget set.")
-    lr: float = param(
+    epochs: Duration = param(1, ge=1, search=(1, 3), help="Passes over the forget set.")
+    lr: Rate = param(
         1e-4, gt=0, paper_default=3e-4, search=(1e-5, 1e-2), help="Learning rate of plain SGD, on the sum over a batch."
     )
     sigma: float = param(
@@ -64,12 +64,14 @@ class JiT(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, flatter around the forget set."""
         network = clone_model(model)
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, momentum=0.0)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.forget), self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, momentum=0.0)
         deviation = cast("Tensor", model.std).view(1, -1, 1, 1)
         mean = cast("Tensor", model.mean).view(1, -1, 1, 1) if self.clamp == "normalized" else None
         gradient_sums: dict[nn.Parameter, Tensor] = {}
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 batches = request.forget.batches(self.batch_size, request.derive_seed(0, epoch))
                 for step, (images, _) in enumerate(batches):
                     generator = request.generator(1, epoch, step)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from forgetbench.methods import methods
-from forgetbench.methods.base import MethodCard, param
+from forgetbench.methods.base import Duration, MethodCard, Rate, param
 from forgetbench.methods.msg import MaskedSmallGradients
 
 
@@ -30,5 +30,5 @@ class Kookmin(MaskedSmallGradients):
         known_limitations="Small data sets: its learning rate suits 32,000 images and is too low for a few hundred.",
     )
 
-    epochs: int = param(5, ge=1, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(1e-3, gt=0, search=(1e-4, 1e-2), help="Highest learning rate.")
+    epochs: Duration = param(5, ge=1, search=(2, 10), help="Passes over the retain set.")
+    lr: Rate = param(1e-3, gt=0, search=(1e-4, 1e-2), help="Highest learning rate.")

@@ -18,7 +18,7 @@ from torch import nn
 
 from forgetbench.methods import methods
 from forgetbench.methods._training import augment_option, augmentation, batch_norm_option, clone_model, train_loop
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -36,8 +36,8 @@ class L1Sparse(Method):
         known_limitations="Small networks, where the penalty costs accuracy before it forgets.",
     )
 
-    epochs: int = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.05, gt=0, paper_default=0.01, search=(5e-3, 0.2), help="Learning rate.")
+    epochs: Duration = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the retain set.")
+    lr: Rate = param(0.05, gt=0, paper_default=0.01, search=(5e-3, 0.2), help="Learning rate.")
     alpha: float = param(
         1e-3, ge=0, paper_default=0.2, search=(1e-5, 1e-2), help="Weight of the penalty in the first epoch."
     )
@@ -50,10 +50,12 @@ class L1Sparse(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained further and sparser."""
         network = clone_model(model)
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
-                alpha = self.alpha * (1 - epoch / self.epochs)
+            for epoch in loop.epochs(epochs):
+                alpha = self.alpha * (1 - epoch / epochs)
                 batches = request.retain.batches(
                     self.batch_size, request.derive_seed(epoch), *augmentation(request, augment=self.augment)
                 )

@@ -22,7 +22,7 @@ from forgetbench.methods import methods
 from forgetbench.methods._distillation import as_choices, frozen_copy
 from forgetbench.methods._training import accuracy, batch_norm_option, clone_model, finish_batch_norm, train_loop
 from forgetbench.methods.bad_teacher import forget_and_part_of_retain
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import make_optimizer
 
 
@@ -40,8 +40,10 @@ class LoTUS(Method):
         known_limitations="Models that generalize: it stops at once if unseen images do as well as the forget set.",
     )
 
-    epochs: int = param(10, ge=1, search=(3, 15), help="Most passes over the forget set and a part of the retain set.")
-    lr: float = param(1e-3, gt=0, paper_default=1e-4, search=(1e-4, 1e-2), help="Learning rate of AdamW.")
+    epochs: Duration = param(
+        10, ge=1, search=(3, 15), help="Most passes over the forget set and a part of the retain set."
+    )
+    lr: Rate = param(1e-3, gt=0, paper_default=1e-4, search=(1e-4, 1e-2), help="Learning rate of AdamW.")
     alpha: float = param(
         8.0, ge=0, search=(2.0, 32.0), help="How fast the temperature rises with the gap of accuracies; 2 to 32."
     )
@@ -57,8 +59,11 @@ class LoTUS(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student, which starts as a copy of the original."""
         teacher, student, attributes = frozen_copy(model), clone_model(model), request.forget.attributes
-        optimizer = make_optimizer(student.parameters(), "adamw", self.lr, weight_decay=self.weight_decay)
+        optimizer = make_optimizer(
+            student.parameters(), "adamw", request.resolve_lr(self.lr), weight_decay=self.weight_decay
+        )
         data = forget_and_part_of_retain(request, self.retain_ratio)
+        epochs = request.resolve_epochs(self.epochs, len(data), self.batch_size)
         bound = 0.0 if forgets_whole_classes(request) else accuracy(teacher, request.validation)
         gap = accuracy(student, request.forget) - bound
         request.log("bound", bound)
@@ -66,7 +71,7 @@ class LoTUS(Method):
             finish_batch_norm(student, request, self.batch_norm)
             return student.eval()
         with train_loop(student, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 batches = data.batches(self.batch_size, request.derive_seed(1, epoch))
                 for step, (images, is_forget) in enumerate(batches):
                     with torch.no_grad():
@@ -79,7 +84,7 @@ class LoTUS(Method):
                     loop.step(loss)
                 loop.check()
                 gap = accuracy(student, request.forget) - bound
-                request.log("epochs", epoch + 1)
+                request.log("epochs done", epoch + 1)
                 if gap <= -self.tolerance:
                     break
         return student

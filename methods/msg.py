@@ -24,7 +24,7 @@ from forgetbench.methods import methods
 from forgetbench.methods._finetuning import retain_batches, triangle
 from forgetbench.methods._fisher import mean_gradient, smallest
 from forgetbench.methods._training import augment_option, batch_norm_option, clone_model, set_lr, train_loop
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, TaskFacts, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, TaskFacts, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -42,8 +42,8 @@ class MaskedSmallGradients(Method):
         known_limitations="Short training: new weights cost accuracy until the retain set has been seen often enough.",
     )
 
-    epochs: int = param(10, ge=1, paper_default=5, search=(4, 15), help="Passes over the retain set.")
-    lr: float = param(0.05, gt=0, paper_default=1e-3, search=(5e-3, 0.2), help="Highest learning rate.")
+    epochs: Duration = param(10, ge=1, paper_default=5, search=(4, 15), help="Passes over the retain set.")
+    lr: Rate = param(0.05, gt=0, paper_default=1e-3, search=(5e-3, 0.2), help="Highest learning rate.")
     mask_ratio: float = param(
         0.3,
         ge=0,
@@ -76,13 +76,15 @@ class MaskedSmallGradients(Method):
         masks = self.masks(network.eval(), request, generator)
         for layer in treated_layers(network, self.layers):
             redraw_weights(layer, masks[layer.weight], generator)
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 for progress, images, labels in retain_batches(
-                    request, self.batch_size, epoch, self.epochs, augment=self.augment
+                    request, self.batch_size, epoch, epochs, augment=self.augment
                 ):
-                    set_lr(optimizer, self.lr * triangle(progress))
+                    set_lr(optimizer, lr * triangle(progress))
                     with loop.autocast():
                         loss = classification_loss(network(images), labels)
                     loop.backward(loss)

@@ -31,7 +31,7 @@ from forgetbench.methods._training import (
     cycle,
     train_loop,
 )
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -49,8 +49,8 @@ class NegGradPlus(Method):
         known_limitations="Balance: the weight of the ascent needs tuning per task; too much of it over-forgets.",
     )
 
-    epochs: int = param(5, ge=1, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.02, gt=0, paper_default=0.01, search=(1e-3, 1e-1), help="Learning rate.")
+    epochs: Duration = param(5, ge=1, search=(2, 10), help="Passes over the retain set.")
+    lr: Rate = param(0.02, gt=0, paper_default=0.01, search=(1e-3, 1e-1), help="Learning rate.")
     alpha: float = param(0.9, ge=0, le=1, paper_default=0.9999, search=(0.2, 0.99), help="Weight of the retain loss.")
     batch_size: int = param(128, ge=2, help="Retain examples per step.")
     forget_batch_size: int | None = param(
@@ -72,11 +72,13 @@ class NegGradPlus(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model after descent and ascent."""
         network = clone_model(model)
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         forget_batch_size = self.forget_batch_size or self.batch_size
         forget_batches = cycle(request.forget, forget_batch_size, request, 0, augment=self.augment)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 retain_batches = request.retain.batches(
                     self.batch_size, request.derive_seed(1, epoch), *augmentation(request, augment=self.augment)
                 )

@@ -32,7 +32,7 @@ from forgetbench.methods._training import (
     random_labels,
     train_loop,
 )
-from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, Examples, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -50,8 +50,8 @@ class RandomLabel(Method):
         known_limitations="Privacy: wrong answers reveal the forget set; and forgetting may not generalize.",
     )
 
-    epochs: int = param(10, ge=1, search=(3, 15), help="Passes over the forget set.")
-    lr: float = param(0.005, gt=0, paper_default=0.01, search=(1e-3, 1e-1), help="Learning rate.")
+    epochs: Duration = param(10, ge=1, search=(3, 15), help="Passes over the forget set.")
+    lr: Rate = param(0.005, gt=0, paper_default=0.01, search=(1e-3, 1e-1), help="Learning rate.")
     batch_size: int = param(64, ge=2, paper_default=256, help="Forget examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
@@ -75,14 +75,17 @@ class RandomLabel(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained on random labels."""
         network = clone_model(model)
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        examples = len(request.forget) + (0 if self.passes == "step" else len(request.retain))
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, examples, self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         augment = augmentation(request, augment=self.augment)
         retain_batch_size = self.retain * min(self.batch_size, len(request.forget))
         in_steps = self.passes == "step" and self.retain > 0
         others = cycle(request.retain, retain_batch_size, request, 1, augment=self.augment) if in_steps else None
         batch_norm = self.batch_norm or ("train" if self.retain or self.passes != "step" else "eval")
         with train_loop(network, request, optimizer, self.card.name, batch_norm=batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 data = self.data(request, n_outputs(network), epoch)
                 for stream, part in enumerate(data, start=2):
                     for images, labels in part.batches(self.batch_size, request.derive_seed(stream, epoch), *augment):

@@ -36,7 +36,7 @@ from forgetbench.methods._training import (
     random_labels,
     train_loop,
 )
-from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, Examples, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -54,8 +54,8 @@ class SalUn(Method):
         known_limitations="Privacy: random labels reveal the forget set. The range of good learning rates is narrow.",
     )
 
-    epochs: int = param(3, ge=1, paper_default=10, search=(1, 6), help="Passes over all examples.")
-    lr: float = param(0.01, gt=0, paper_default=0.013, search=(1e-3, 1e-1), help="Learning rate.")
+    epochs: Duration = param(3, ge=1, paper_default=10, search=(1, 6), help="Passes over all examples.")
+    lr: Rate = param(0.01, gt=0, paper_default=0.013, search=(1e-3, 1e-1), help="Learning rate.")
     mask_ratio: float = param(
         0.5, gt=0, le=1, search=(0.1, 0.9), aliases=("share",), help="Ratio of the weights that may change."
     )
@@ -89,12 +89,14 @@ class SalUn(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model in which only salient weights have changed."""
         network = clone_model(model)
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.forget) + len(request.retain), self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         batch_size = self.batch_size if self.saliency == "batches" else None
         masks = saliency_masks(network.eval(), request, self.mask_ratio, batch_size)
         request.log("weights in the mask", sum(int(mask.sum()) for mask in masks))
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
+            for epoch in loop.epochs(epochs):
                 generator = request.generator(0, epoch if self.resample else 0)
                 random = random_labels(request.forget.labels, n_outputs(model), generator, label_space=self.label_space)
                 for images, labels in self.batches(request.forget.relabel(random), request, epoch):

@@ -33,7 +33,7 @@ from forgetbench.methods._training import (
     set_lr,
     train_loop,
 )
-from forgetbench.methods.base import ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -51,11 +51,11 @@ class Scrub(Method):
         known_limitations="Balance: the divergence is unbounded, and the number of max-passes needs tuning per task.",
     )
 
-    epochs: int = param(5, ge=1, paper_default=10, search=(2, 8), help="Passes over the retain set.")
+    epochs: Duration = param(5, ge=1, paper_default=10, search=(2, 8), help="Passes over the retain set.")
     max_epochs: int = param(
         3, ge=0, search=(1, 5), help="Epochs, from the first, that begin with a pass over the forget set."
     )
-    lr: float = param(0.005, gt=0, paper_default=5e-4, search=(5e-4, 1e-1), help="Learning rate.")
+    lr: Rate = param(0.005, gt=0, paper_default=5e-4, search=(5e-4, 1e-1), help="Learning rate.")
     decay: float = param(0.1, gt=0, le=1, help="Factor of the learning rate where it falls.")
     decay_epochs: int | str | None = param(
         None,
@@ -86,12 +86,14 @@ class Scrub(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student, which starts as a copy of the teacher."""
         teacher, student = frozen_copy(model), clone_model(model)
-        optimizer = make_optimizer(student.parameters(), self.optimizer, self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
+        optimizer = make_optimizer(student.parameters(), self.optimizer, lr, self.momentum, self.weight_decay)
         divergence = partial(kl_divergence, attributes=request.retain.attributes, temperature=self.temperature)
         augmented = augmentation(request, augment=self.augment)
         with train_loop(student, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
-                set_lr(optimizer, self.learning_rate(epoch))
+            for epoch in loop.epochs(epochs):
+                set_lr(optimizer, self.learning_rate(lr, epoch, epochs))
                 for kind in self.order.split("-"):
                     if kind == "max" and epoch < self.max_epochs:
                         batches = request.forget.batches(
@@ -116,9 +118,9 @@ class Scrub(Method):
                             loop.step(loss, clip=self.clip)
         return student
 
-    def learning_rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
-        falls = [self.max_epochs or self.epochs]
+    def learning_rate(self, lr: float, epoch: int, epochs: int) -> float:
+        """The learning rate of an epoch, counted from 0, of a number of epochs that starts at `lr`."""
+        falls = [self.max_epochs or epochs]
         if self.decay_epochs is not None:
             falls = [int(part) for part in str(self.decay_epochs).split("+")]
-        return self.lr * self.decay ** sum(epoch >= fall for fall in falls)
+        return lr * self.decay ** sum(epoch >= fall for fall in falls)

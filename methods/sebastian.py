@@ -23,7 +23,7 @@ from forgetbench.methods._distillation import entropy, frozen_copy
 from forgetbench.methods._finetuning import retain_batches
 from forgetbench.methods._fisher import smallest
 from forgetbench.methods._training import augment_option, batch_norm_option, clone_model, n_outputs, train_loop
-from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, Examples, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -41,8 +41,8 @@ class Sebastian(Method):
         known_limitations="Cost: with most weights new, it is nearly a retraining and needs about as long.",
     )
 
-    epochs: int = param(5, ge=1, paper_default=3, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.02, gt=0, paper_default=5e-4, search=(1e-3, 1e-1), help="Learning rate.")
+    epochs: Duration = param(5, ge=1, paper_default=3, search=(2, 10), help="Passes over the retain set.")
+    lr: Rate = param(0.02, gt=0, paper_default=5e-4, search=(1e-3, 1e-1), help="Learning rate.")
     mask_ratio: float = param(
         0.9,
         ge=0,
@@ -66,12 +66,12 @@ class Sebastian(Method):
         request.log("new weights", redraw_smallest(network, self.mask_ratio, request.generator(0)))
         precision = next(network.parameters()).dtype
         weights = class_weights(request.retain, n_outputs(network), self.class_weight_power, precision)
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
-                for _, images, labels in retain_batches(
-                    request, self.batch_size, epoch, self.epochs, augment=self.augment
-                ):
+            for epoch in loop.epochs(epochs):
+                for _, images, labels in retain_batches(request, self.batch_size, epoch, epochs, augment=self.augment):
                     with loop.autocast():
                         logits = network(images)
                         with torch.no_grad():

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from forgetbench.methods import methods
 from forgetbench.methods._finetuning import min_lr_option, retain_batches, schedule_option, scheduled_lr
 from forgetbench.methods._training import augment_option, batch_norm_option, clone_model, n_outputs, set_lr, train_loop
-from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Duration, Examples, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 
 
@@ -43,8 +43,8 @@ class Seif(Method):
         known_limitations="Scale: the same noise overwhelms small weights and hardly changes large ones.",
     )
 
-    epochs: int = param(5, ge=1, paper_default=4, search=(2, 10), help="Passes over the retain set.")
-    lr: float = param(0.05, gt=0, paper_default=7e-4, search=(5e-3, 0.2), help="Highest learning rate.")
+    epochs: Duration = param(5, ge=1, paper_default=4, search=(2, 10), help="Passes over the retain set.")
+    lr: Rate = param(0.05, gt=0, paper_default=7e-4, search=(5e-3, 0.2), help="Highest learning rate.")
     noise: float = param(
         0.1, ge=0, paper_default=0.6, search=(1e-2, 0.6), help="Standard deviation of the noise at the start."
     )
@@ -73,15 +73,17 @@ class Seif(Method):
         add_noise(kernels, self.noise, generator)
         precision = next(network.parameters()).dtype
         weights = class_weights(request.retain, n_outputs(network), self.weights, precision)
-        optimizer = make_optimizer(network.parameters(), "sgd", self.lr, self.momentum, self.weight_decay)
+        lr = request.resolve_lr(self.lr)
+        epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
+        optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
-            for epoch in loop.epochs(self.epochs):
-                if epoch == self.epochs - 1 > 0:
+            for epoch in loop.epochs(epochs):
+                if epoch == epochs - 1 > 0:
                     add_noise(kernels, self.last_noise, generator)
                 for progress, images, labels in retain_batches(
-                    request, self.batch_size, epoch, self.epochs, augment=self.augment
+                    request, self.batch_size, epoch, epochs, augment=self.augment
                 ):
-                    set_lr(optimizer, scheduled_lr(self.schedule, self.lr, self.min_lr, epoch, self.epochs, progress))
+                    set_lr(optimizer, scheduled_lr(self.schedule, lr, self.min_lr, epoch, epochs, progress))
                     with loop.autocast():
                         losses = classification_loss(network(images), labels, reduction="none")
                         if weights is None:

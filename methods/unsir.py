@@ -44,7 +44,7 @@ from forgetbench.methods._training import (
     set_mode,
     train_loop,
 )
-from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, param
+from forgetbench.methods.base import Examples, ForgetRequest, Method, MethodCard, Rate, param
 from forgetbench.training import classification_loss, make_optimizer
 from forgetbench.training.data import augment_batch, batch_sizes
 
@@ -66,10 +66,10 @@ class UNSIR(Method):
         known_limitations="Identities in tasks with other labels: the noise holds no information on a person.",
     )
 
-    lr: float = param(
+    lr: Rate = param(
         0.01, gt=0, paper_default=0.02, search=(1e-3, 5e-2), help="Learning rate of Adam in the impair step."
     )
-    repair_lr: float = param(
+    repair_lr: Rate = param(
         0.005, gt=0, paper_default=0.01, search=(5e-4, 2e-2), help="Learning rate of Adam in the repair step."
     )
     epochs: int = param(1, ge=1, help="Passes of the impair step.")
@@ -108,7 +108,8 @@ class UNSIR(Method):
             retain = request.retain
             batches = cycle(retain, self.batch_size, request, 2, augment=self.augment)
             self.impair(network, request, lambda epoch: self.image_noise_batches(network, batches, request, epoch))
-        optimizer = make_optimizer(network.parameters(), self.optimizer, self.repair_lr, momentum=0.0)
+        repair_lr = request.resolve_lr(self.repair_lr, "repair_lr")
+        optimizer = make_optimizer(network.parameters(), self.optimizer, repair_lr, momentum=0.0)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.repair_epochs):
                 augment = augmentation(request, augment=self.augment)
@@ -122,7 +123,7 @@ class UNSIR(Method):
         self, network: nn.Module, request: ForgetRequest, noisy_batches: Callable[[int], Iterator[Batch]]
     ) -> None:
         """Train in place on noise mixed with retained images."""
-        optimizer = make_optimizer(network.parameters(), self.optimizer, self.lr, momentum=0.0)
+        optimizer = make_optimizer(network.parameters(), self.optimizer, request.resolve_lr(self.lr), momentum=0.0)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm, last=False) as loop:
             for epoch in loop.epochs(self.epochs):
                 for images, labels in noisy_batches(epoch):

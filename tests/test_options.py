@@ -13,7 +13,7 @@ import pytest
 from pydantic import Field
 
 from forgetbench.errors import UsageError
-from forgetbench.options import OptionDoc, Options, option, parse_assignments, parse_value
+from forgetbench.options import Duration, OptionDoc, Options, Rate, option, parse_assignments, parse_scaled, parse_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,14 @@ class Sample(Options):
     names: tuple[str | int, ...] = option((), "Names or numbers.")
     arguments: Mapping[str, Any] | None = option(None, "Passed on.")
     plain: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled(Options):
+    option_owner: ClassVar[str] = "method 'scaled'"
+
+    lr: Rate = option("0.1x", "Learning rate.", gt=0, search=("0.01x", "1x"))
+    epochs: Duration = option(5, "Epochs.", ge=1)
 
 
 def test_values_convert_without_loss():
@@ -99,6 +107,61 @@ def test_options_are_documented():
     assert kinds["names"] == "list of str or int"
     assert kinds["count"] == "int or None"
     assert (kinds["size"], documents["size"].range) == ("int", "32 | 64")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("lr", 0.05, 0.05),
+        ("lr", 1, 1.0),
+        ("lr", "0.05x", "0.05x"),
+        ("lr", " 0.050X ", "0.05x"),
+        ("lr", "1e-3x", "0.001x"),
+        ("lr", "2.0x", "2x"),
+        ("lr", ".5x", "0.5x"),
+        ("epochs", 3, 3),
+        ("epochs", "0.2x", "0.2x"),
+        ("epochs", "40steps", "40steps"),
+        ("epochs", "4e1steps", "40steps"),
+    ],
+)
+def test_scaled_option_keeps_the_shortest_text(name, value, kept):
+    found = getattr(Scaled(**{name: value}), name)
+    assert (found, type(found)) == (kept, type(kept))
+    assert Scaled.from_dict(Scaled(**{name: value}).to_dict()) == Scaled(**{name: kept})
+
+
+LR_WORDS = "lr must be a number > 0 or Nx, such as 0.1x for a tenth of the recipe's lr, not "
+EPOCHS_WORDS = (
+    "epochs must be a whole number >= 1 or Nx or Nsteps, such as 0.1x for a tenth of the recipe's epochs, not "
+)
+
+
+@pytest.mark.parametrize("value", [0, -0.1, math.nan, True, None, "x", "0x", "-1x", "nanx", "infx", "1e999x", "0.1"])
+def test_scaled_rate_out_of_range_is_explained(value):
+    with pytest.raises(UsageError) as caught:
+        Scaled(lr=value)
+    assert f"method 'scaled': {LR_WORDS}{value!r}." in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, 1.5, True, "0x", "0steps", "1.5steps", "steps", "-3steps", "40", "all"])
+def test_scaled_duration_out_of_range_is_explained(value):
+    with pytest.raises(UsageError) as caught:
+        Scaled(epochs=value)
+    assert f"method 'scaled': {EPOCHS_WORDS}{value!r}." in str(caught.value)
+
+
+def test_scaled_rate_has_no_steps():
+    with pytest.raises(UsageError, match="lr must be"):
+        Scaled(lr="40steps")
+    with pytest.raises(UsageError, match=r"'40steps' is not a multiple such as 0\.1x"):
+        parse_scaled("40steps", ("x",))
+
+
+def test_scaled_options_are_documented():
+    lr, epochs = Scaled.options()
+    assert (lr.range, lr.scales_with, lr.is_ordered, lr.search) == ("> 0 or Nx", "lr", True, ("0.01x", "1x"))
+    assert (epochs.range, epochs.scales_with, epochs.default) == (">= 1 or Nx or Nsteps", "epochs", 5)
 
 
 @pytest.mark.parametrize(

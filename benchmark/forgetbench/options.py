@@ -10,12 +10,17 @@ A class of options is a frozen, keyword-only dataclass that derives from `Option
         order: str = option("random", "Order of the images.", choices=("random", "class"), aliases=("sort",))
         sizes: tuple[Annotated[int, Field(ge=1)], ...] = option((256, 128), "Widths of the hidden layers.")
 
+An option of type `Rate` or `Duration` is a number, or a text that scales with a task: ``0.1x`` is a tenth of the
+learning rate or of the epochs of the task's recipe, and ``40steps`` is that number of optimizer steps.
+
 Pydantic checks the values when an object is made. This module imports neither torch nor numpy.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import sys
 import types
 import typing
@@ -32,6 +37,57 @@ from forgetbench.registry import unknown
 
 Scalar = bool | int | float | str | None
 """A value that survives JSON and a command line."""
+
+
+@dataclass(frozen=True)
+class ScalesWith:
+    """Mark of a type whose texts scale with the recipe of a task."""
+
+    field: Literal["lr", "epochs"]
+    """What of the recipe a multiple refers to."""
+    units: tuple[str, ...]
+    """Ends of the texts that are accepted."""
+
+
+Rate = Annotated[float | str, ScalesWith("lr", ("x",))]
+"""A learning rate: a number, or a text such as ``0.1x``, which is that multiple of the recipe's learning rate."""
+Duration = Annotated[int | str, ScalesWith("epochs", ("x", "steps"))]
+"""A number of epochs; or ``0.1x``, that multiple of the recipe's epochs; or ``40steps``, that number of steps."""
+
+
+class ScaledValue(NamedTuple):
+    """A text that scales with a task, such as ``0.1x`` or ``40steps``, read."""
+
+    number: float
+    """The multiple, or the number of steps."""
+    unit: str
+    """``x`` or ``steps``."""
+
+    def __str__(self) -> str:
+        """The shortest text that reads as this value."""
+        return f"{int(self.number) if self.number == int(self.number) else self.number}{self.unit}"
+
+
+_SCALED = re.compile(r"(?P<number>(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)(?P<unit>x|steps)", re.IGNORECASE)
+
+
+def parse_scaled(text: str, units: tuple[str, ...] = ("x", "steps")) -> ScaledValue:
+    """Read a text such as ``0.1x`` or ``40steps``.
+
+    Args:
+        text: The text.
+        units: The ends that are accepted.
+
+    Raises:
+        UsageError: It has another form, the number is not positive and finite, or the number of steps is not whole.
+    """
+    match = _SCALED.fullmatch(text.strip())
+    number = float(match["number"]) if match else 0.0
+    unit = match["unit"].lower() if match else ""
+    if unit not in units or not 0 < number < math.inf or (unit == "steps" and number != int(number)):
+        forms = " or ".join({"x": "a multiple such as 0.1x", "steps": "steps such as 40steps"}[unit] for unit in units)
+        raise UsageError(f"{text!r} is not {forms}, with a number above 0.")
+    return ScaledValue(number, unit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +135,13 @@ class OptionDoc(NamedTuple):
     paper_default: Scalar = None
     search: tuple[Scalar, ...] | None = None
     aliases: tuple[str, ...] = ()
+    scales_with: str = ""
+    """What of the recipe a multiple refers to, `lr` or `epochs`; "" where the option does not scale."""
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether `search` has the ends of a range, rather than values to choose from."""
+        return bool(self.scales_with) or (isinstance(self.default, int | float) and not isinstance(self.default, bool))
 
 
 def option(  # noqa: PLR0913 - a declaration, read as keywords
@@ -207,6 +270,7 @@ class Options:
                 specs[f.name].paper_default,
                 specs[f.name].search,
                 specs[f.name].aliases,
+                mark.field if (mark := _scale(hints[f.name])) else "",
             )
             for f in dataclasses.fields(cls)
         ]
@@ -243,14 +307,19 @@ def option_model(cls: type[Options]) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for f in dataclasses.fields(cls):
         spec, hint = specs[f.name], hints[f.name]
+        bounds: dict[str, Any] = dict(spec.constraints)
+        conversion = _Conversion(hint, spec.renamed_values)
+        if _scale(hint):  # bounds are those of the number, not of the text
+            kinds = [Annotated[kind, Field(**bounds)] if kind in (int, float) else kind for kind in _parts(hint)]
+            hint, bounds = typing.Union[tuple(kinds)], {}  # noqa: UP007 - the members are known at run time only
         if f.default_factory is not dataclasses.MISSING:
-            declared = Field(default_factory=f.default_factory, description=spec.help, **_bounds(spec))
+            declared = Field(default_factory=f.default_factory, description=spec.help, **bounds)
         else:
             default = ... if f.default is dataclasses.MISSING else f.default
-            declared = Field(default=default, description=spec.help, **_bounds(spec))
+            declared = Field(default=default, description=spec.help, **bounds)
         if spec.choices is not None:
             hint = Literal[spec.choices] | None if type(None) in _scalar_types(hint) else Literal[spec.choices]
-        fields[f.name] = (Annotated[hint, BeforeValidator(_Conversion(hint, spec.renamed_values))], declared)
+        fields[f.name] = (Annotated[hint, BeforeValidator(conversion)], declared)
     config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
     _MODELS[cls] = create_model(cls.__name__, __config__=config, **fields)
     return _MODELS[cls]
@@ -259,16 +328,13 @@ def option_model(cls: type[Options]) -> type[BaseModel]:
 _MODELS: WeakKeyDictionary[type, type[BaseModel]] = WeakKeyDictionary()  # weak: a notebook defines a class many times
 
 
-def _bounds(spec: OptionSpec) -> dict[str, Any]:
-    return dict(spec.constraints)
-
-
 class _Conversion:
     """Prepares a value for pydantic, whose own conversions also turn text and truth values into numbers."""
 
     def __init__(self, hint: Any, renamed: Mapping[str, Scalar]) -> None:
         self._is_tuple = typing.get_origin(_plain(hint)) is tuple
         self._scalars = _scalar_types(hint)
+        self._scale = _scale(hint)
         self._renamed = renamed
 
     def __call__(self, value: Any) -> Any:
@@ -281,11 +347,23 @@ class _Conversion:
             raise ValueError("wrong type")
         if kind in (int, float) and bool in self._scalars and not {int, float} & self._scalars:
             raise ValueError("wrong type")
+        if self._scale and isinstance(value, str):
+            try:
+                return str(parse_scaled(value, self._scale.units))
+            except UsageError as error:
+                raise ValueError(str(error)) from None
         return value
 
 
 def describe_range(spec: OptionSpec, hint: Any = Any) -> str:
-    """The values that an option allows, such as `(0, 1]`, `>= 1`, `batch | per-sample`, or `any`."""
+    """The values that an option allows, such as `(0, 1]`, `>= 1`, `> 0 or Nx`, `batch | per-sample`, or `any`."""
+    if mark := _scale(hint):
+        return " or ".join(
+            [
+                f"{'>=' if spec.ge is not None else '>'} {spec.ge or spec.gt or 0:g}",
+                *(f"N{unit}" for unit in mark.units),
+            ]
+        )
     choices = spec.choices or next((typing.get_args(part) for part in _parts(hint) if _is_literal(part)), None)
     if choices:
         return " | ".join(str(choice) for choice in choices)
@@ -314,6 +392,11 @@ def type_words(hint: Any) -> str:
         else:
             words.append(getattr(part, "__name__", str(part)).lower() if part is Any else part.__name__)
     return " or ".join(dict.fromkeys(words))
+
+
+def _scale(hint: Any) -> ScalesWith | None:
+    """The mark of a type that scales with the recipe of a task."""
+    return next((mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, ScalesWith)), None)
 
 
 def _plain(hint: Any) -> Any:
@@ -361,6 +444,9 @@ def _explain(cls: type[Options], values: Mapping[str, Any], error: ValidationErr
 def _allowed_words(document: OptionDoc) -> str:
     """Type and range in words, such as `a number > 0`, `a whole number >= 1 or None`, `one of batch | per-sample`."""
     kind, range_ = document.kind.removesuffix(" or None"), document.range
+    if document.scales_with:
+        noun = _NOUNS[kind.partition(" or ")[0]]
+        return f"{noun} {range_}, such as 0.1x for a tenth of the recipe's {document.scales_with}"
     noun = _NOUNS.get(kind, kind)
     if range_ == "any":
         words = noun

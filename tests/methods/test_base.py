@@ -19,6 +19,7 @@ from forgetbench.networks import networks
 from forgetbench.runner.method_spec import parse_methods
 from forgetbench.tasks.task import Setting
 from forgetbench.training import Examples, Recipe
+from forgetbench.tuning.study import _number
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
 
@@ -97,9 +98,10 @@ def test_search_range_is_valid_and_contains_the_default():
         for each in methods.get(name).parameters():
             for value in each.search or ():
                 methods.get(name).from_dict({each.name: value})
-            if each.search and isinstance(each.default, int | float) and not isinstance(each.default, bool):
-                least, largest = each.search
-                assert least <= each.default <= largest, f"{name}: {each.name}"
+            if each.search and each.is_ordered:
+                (least, unit), (largest, _), (default, _) = units = [_number(v) for v in (*each.search, each.default)]
+                assert least <= default <= largest, f"{name}: {each.name}"
+                assert {unit} == {other for _, other in units}, f"{name}: {each.name}"
 
 
 def test_forget_request_without_examples_raises():

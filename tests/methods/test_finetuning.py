@@ -131,12 +131,12 @@ def test_one_example_in_train_mode_names_the_setting(name):
 )
 def test_scrub_rate_falls_after_the_given_epochs(decay_epochs, rates):
     method = Scrub(epochs=6, max_epochs=2, lr=1.0, decay=0.5, decay_epochs=decay_epochs)
-    assert [method.learning_rate(epoch) for epoch in range(6)] == rates
+    assert [method.learning_rate(1.0, epoch, 6) for epoch in range(6)] == rates
 
 
 def test_scrub_without_max_passes_keeps_its_rate():
     method = Scrub(epochs=4, max_epochs=0, lr=1.0)
-    assert [method.learning_rate(epoch) for epoch in range(4)] == [1.0] * 4
+    assert [method.learning_rate(1.0, epoch, 4) for epoch in range(4)] == [1.0] * 4
 
 
 @pytest.mark.parametrize("wrong", ["5-8", "5+", "", "early", -1])

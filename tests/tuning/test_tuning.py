@@ -22,7 +22,7 @@ from forgetbench.runner.method_spec import MethodSpec, parse_methods
 from forgetbench.runner.run import run
 from forgetbench.store import Store
 from forgetbench.tasks.task import Setting, Task, read_task
-from forgetbench.tuning.study import Trial
+from forgetbench.tuning.study import Outcome, Study, Trial
 from forgetbench.tuning.tune import TunedMethod, choose_trial, load_best, tune
 
 TOML = """
@@ -162,6 +162,33 @@ def test_tune_nan_predictions_diverge(task: Path, tmp_path: Path) -> None:
     options = RunConfig(home=tmp_path / "home", device="cpu", engine="local")
     [done] = run([read_task(str(task))], lambda _: [found.spec], options)
     assert read_run(done.runs[0]).manifest.status == "diverged"
+
+
+def test_study_multiples_and_steps_are_searched_in_their_units(tmp_path: Path) -> None:
+    space = {"lr": ("0.01x", "1x"), "epochs": ("10steps", "160steps"), "passes": ("0.05x", "0.1x"), "alpha": (0.1, 0.3)}
+    defaults = {"lr": "0.0312x", "epochs": "40steps", "passes": "0.2x", "alpha": 0.1234}
+    study = Study(tmp_path / "one.sqlite", "one", space, defaults, 7, {"selector": "oracle"})
+    for number in range(12):
+        values = study.propose()
+        assert values == (defaults if number == 0 else values)
+        study.add(values, Outcome("ok", value=float(number)))
+    trials = [trial.parameters for trial in study.trials()]
+    assert trials[0] == defaults  # as given, not rounded to three digits
+    assert all(values["lr"].endswith("x") and values["epochs"].endswith("steps") for values in trials)
+    rates = [float(values["lr"][:-1]) for values in trials]
+    steps = [int(values["epochs"].removesuffix("steps")) for values in trials]
+    assert min(rates) >= 0.01
+    assert max(rates) <= 1
+    assert sorted(rates)[6] < 0.5 * (0.01 + 1)  # more small rates than a search without logarithm
+    assert (min(steps) >= 10, max(steps) <= 160, len(set(steps)) > 5) == (True, True, True)
+    assert all(0.05 <= float(values["passes"][:-1]) <= 0.2 for values in trials)  # widened to the default
+
+
+def test_study_range_in_another_unit_than_the_default_raises(tmp_path: Path) -> None:
+    study = Study(tmp_path / "one.sqlite", "one", {"lr": ("0.1x", "1x")}, {"lr": 0.01}, 7, {"selector": "oracle"})
+    study.propose()
+    with pytest.raises(UsageError, match=r"A default of 0.01 cannot be searched from 0\.1x to 1x: use one unit"):
+        study.add({"lr": 0.01}, Outcome("ok", value=1.0))
 
 
 def test_choose_trial_prefers_ok_then_harmed_then_collapsed() -> None:

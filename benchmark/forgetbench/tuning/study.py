@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forgetbench.errors import UsageError
+from forgetbench.options import ScaledValue, parse_scaled
 from forgetbench.store import digest
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Study:
         """The finished trials, in order."""
         if not self.path.is_file():
             return []
-        return [_trial(frozen) for frozen in self._study.get_trials(deepcopy=False)]
+        return [self._trial(frozen) for frozen in self._study.get_trials(deepcopy=False)]
 
     def set_budget(self, trials: int) -> None:
         """Record the requested number of trials."""
@@ -139,7 +140,8 @@ class Study:
         copy = optuna.create_study(sampler=sampler)
         copy.add_trials(finished)
         proposed = copy.ask(self._distributions).params
-        return {name: _rounded(value, self._distributions[name]) for name, value in proposed.items()}
+        dimensions = self._dimensions
+        return {name: dimensions[name].value(dimensions[name].rounded(sampled)) for name, sampled in proposed.items()}
 
     def add(self, parameters: Mapping[str, Scalar], outcome: Outcome) -> None:
         """Record a finished trial."""
@@ -150,11 +152,22 @@ class Study:
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=optuna.trial.TrialState.COMPLETE if objective is not None else optuna.trial.TrialState.FAIL,
-                params=dict(parameters),
+                params={name: self._dimensions[name].number(value) for name, value in parameters.items()},
                 distributions=self._distributions,
                 value=objective,
                 user_attrs={**asdict(outcome), "parts": dict(outcome.parts)},
             )
+        )
+
+    def _trial(self, frozen: optuna.trial.FrozenTrial) -> Trial:
+        outcome = frozen.user_attrs
+        return Trial(
+            frozen.number,
+            {name: self._dimensions[name].value(sampled) for name, sampled in frozen.params.items()},
+            outcome["status"],
+            outcome["value"],
+            outcome["parts"],
+            outcome["reason"],
         )
 
     @cached_property
@@ -169,7 +182,11 @@ class Study:
 
     @cached_property
     def _distributions(self) -> dict[str, BaseDistribution]:
-        return {name: _distribution(values, self.defaults[name]) for name, values in self.space.items()}
+        return {name: dimension.distribution for name, dimension in self._dimensions.items()}
+
+    @cached_property
+    def _dimensions(self) -> dict[str, _Dimension]:
+        return {name: _dimension(values, self.defaults[name]) for name, values in self.space.items()}
 
 
 @lru_cache(maxsize=4)
@@ -182,33 +199,64 @@ def _storage(path: Path) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(f"sqlite:///{path}")
 
 
-def _distribution(values: tuple[Scalar, ...], default: Scalar) -> BaseDistribution:
-    """The distribution that optuna samples: a range, widened to include the default, or a choice."""
+@dataclass(frozen=True)
+class _Dimension:
+    """What optuna samples for a hyper-parameter, and how its numbers become values.
+
+    A range is one of numbers, or of multiples or steps (``0.1x``, ``40steps``); others are values to choose from.
+    """
+
+    distribution: BaseDistribution
+    unit: str | None
+    """``x`` or ``steps``; "" for plain numbers, and None for values to choose from."""
+
+    def number(self, value: Scalar) -> Scalar:
+        """What optuna keeps for a value."""
+        return _number(value)[0] if self.unit is not None else value
+
+    def value(self, number: Scalar) -> Scalar:
+        """The value of what optuna keeps."""
+        return str(ScaledValue(float(number), self.unit)) if self.unit else number  # type: ignore[arg-type]
+
+    def rounded(self, sampled: Scalar) -> Scalar:
+        """A float with three digits, for readable labels, clipped to its range, whose ends may have more."""
+        if not isinstance(sampled, float):
+            return sampled
+        least, largest = self.distribution.low, self.distribution.high  # type: ignore[attr-defined]
+        return min(max(float(f"{sampled:.3g}"), least), largest)  # type: ignore[no-any-return]
+
+
+def _dimension(values: tuple[Scalar, ...], default: Scalar) -> _Dimension:
+    """A range, widened to include the default, or a choice.
+
+    Raises:
+        UsageError: The default and the ends of the range are not of one kind, such as ``0.1x`` and 0.01.
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if isinstance(default, bool) or not isinstance(default, int | float):
-        return CategoricalDistribution((*values, *(() if default in values else (default,))))
-    least, largest = (bound(float(end), float(default)) for bound, end in zip((min, max), values, strict=True))  # type: ignore[arg-type]
+    try:
+        numbers, units = zip(*(_number(value) for value in (*values, default)), strict=True)
+    except UsageError:  # words
+        choices = (*values, *(() if default in values else (default,)))
+        return _Dimension(CategoricalDistribution(choices), None)
+    if len(set(units)) > 1:
+        raise UsageError(f"A default of {default} cannot be searched from {values[0]} to {values[-1]}: use one unit.")
+    least, largest = min(numbers), max(numbers)
     logarithmic = least > 0 and largest / least >= LOGARITHMIC
-    if isinstance(default, int):
-        return IntDistribution(int(least), int(largest), log=logarithmic)
-    return FloatDistribution(least, largest, log=logarithmic)
+    if units[0] == "steps" or isinstance(default, int):
+        return _Dimension(IntDistribution(int(least), int(largest), log=logarithmic), units[0])
+    return _Dimension(FloatDistribution(float(least), float(largest), log=logarithmic), units[0])
 
 
-def _rounded(value: Scalar, searched: BaseDistribution) -> Scalar:
-    """A float with three digits, for readable labels, clipped to its range, whose ends may have more."""
-    if not isinstance(value, float):
-        return value
-    return min(max(float(f"{value:.3g}"), searched.low), searched.high)  # type: ignore[attr-defined, no-any-return]
+def _number(value: Scalar) -> tuple[float, str]:
+    """A number and its unit, "" for a plain one.
 
-
-def _trial(frozen: optuna.trial.FrozenTrial) -> Trial:
-    outcome = frozen.user_attrs
-    return Trial(
-        frozen.number,
-        dict(frozen.params),
-        outcome["status"],
-        outcome["value"],
-        outcome["parts"],
-        outcome["reason"],
-    )
+    Raises:
+        UsageError: It is neither a number nor a text such as ``0.1x``.
+    """
+    if isinstance(value, str):
+        number, unit = parse_scaled(value)
+        return (int(number) if unit == "steps" else number), unit
+    if isinstance(value, bool) or value is None:
+        raise UsageError(f"{value} is not a number.")
+    return value, ""
