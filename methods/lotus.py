@@ -84,7 +84,7 @@ class LoTUS(Method):
                     loop.step(loss)
                 loop.check()
                 gap = accuracy(student, request.forget) - bound
-                request.log("epochs done", epoch + 1)
+                request.log("epochs", epoch + 1)
                 if gap <= -self.tolerance:
                     break
         return student
