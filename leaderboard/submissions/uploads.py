@@ -26,6 +26,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from forgetbench.errors import ForgetBenchError, field_message
+from forgetbench.evidence.arrays import RECALIBRATED
 from forgetbench.evidence.run import MANIFEST, AnswersRecord, Manifest, Run
 from forgetbench.leaderboard.errors import FieldError, Problem
 from forgetbench.store import canonical_json
@@ -245,8 +246,11 @@ def _check_array_header(stream: IO[bytes], name: str, expected: tuple[int, int])
 
 
 def logits_digest(model: AnswersRecord) -> str:
-    """Hash of a model's logits, from the hashes of its arrays: independent of how the file is compressed."""
-    named = sorted((name, record.sha256) for name, record in model.arrays.items())
+    """Hash of a model's logits, from the hashes of its arrays: independent of how the file is compressed.
+
+    The answers after recalibration are left out: a model is the same whether they were recorded or not.
+    """
+    named = sorted((name, record.sha256) for name, record in model.arrays.items() if not name.startswith(RECALIBRATED))
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 

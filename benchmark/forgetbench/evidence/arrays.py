@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,16 @@ from forgetbench.errors import ForgetBenchError
 from forgetbench.user_files import describe_file
 
 Array = npt.NDArray[Any]
+Item = TypeVar("Item")
 Logits = dict[str, Array]
 """Subset name -> logits, (n, K) for one model or (S, n, K) for a population."""
 
 FEATURES = "features:"
 """Prefix of the arrays that hold penultimate features of a subset's rows (erase boards only)."""
+RECALIBRATED = "recalibrate:"
+"""Prefix of the arrays that hold a subset's logits after batch-norm statistics were estimated again."""
+RETESTED = ("forget", "test", "test-forgotten")
+"""Subsets that a model answers again after it was changed, in evidence as ``<name of the change>:<subset>``."""
 CLIP = 60_000.0
 AGAIN = "Copy it from its source again, or make the run again."
 UNREADABLE = (
@@ -148,6 +153,16 @@ def _check_members(path: Path, expected: Mapping[str, tuple[int, int]]) -> None:
                 raise ValueError(
                     f"{name} would unpack to {member.file_size} bytes, more than {rows} x {columns} float16"
                 )
+
+
+def retested(arrays: Mapping[str, Item], prefix: str = RECALIBRATED) -> dict[str, Item]:
+    """What is recorded of models that were changed before they answered, by subset; empty if nothing is.
+
+    Args:
+        arrays: Array name -> logits of one model or of a population, or their record.
+        prefix: Which change.
+    """
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def stack(models: Iterable[Mapping[str, Array]]) -> Logits:

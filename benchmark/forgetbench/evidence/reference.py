@@ -20,12 +20,15 @@ from forgetbench.errors import ForgetBenchError, UsageError, validation_message
 from forgetbench.evidence.arrays import (
     CLIP,
     FEATURES,
+    RECALIBRATED,
+    RETESTED,
     UNREADABLE,
     Array,
     Logits,
     first_line,
     load_arrays,
     read_arrays,
+    retested,
     stack,
 )
 from forgetbench.evidence.probabilities import describe_evidence
@@ -37,6 +40,7 @@ from forgetbench.evidence.run import (
     Name,
     Record,
     Run,
+    Schema,
     Text,
 )
 from forgetbench.store import canonical_json, digest, file_digest, write_atomically
@@ -54,7 +58,7 @@ PROBED = ("forget", "retain", "validation", "test-forgotten")
 class ReferenceManifest(Record):
     """The manifest of a reference bundle: enough to score any run of its task, without the images."""
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Schema = SCHEMA
     """Version of this format."""
     protocol: int
     """Version of the protocol when it was written; scores follow the scoring code's version."""
@@ -101,7 +105,7 @@ class ReferenceManifest(Record):
 class AuditVerdict(Record):
     """The verdict of an audit on the metrics of a bundle: those that failed are shown and not used for ranking."""
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1] = 1
     """Version of this format."""
     task: Name
     """Name of the task."""
@@ -175,6 +179,8 @@ class ReferenceBundle:
     def shapes(self, draw: int) -> dict[str, tuple[int, int]]:
         """Array -> its shape in every evidence file: logits, and features if they are recorded.
 
+        Files may also have the arrays of `retested_shapes`.
+
         Raises:
             ForgetBenchError: The manifest lacks the draw.
         """
@@ -185,6 +191,11 @@ class ReferenceBundle:
         if self.card.features:
             shapes |= {FEATURES + name: (counts[name], self.card.features) for name in PROBED if name in counts}
         return shapes
+
+    def retested_shapes(self, draw: int) -> dict[str, tuple[int, int]]:
+        """Array -> its shape in evidence of models that also answered after recalibration: all of them, or none."""
+        counts, outputs = self.card.counts[str(draw)], len(self.card.classes)
+        return {RECALIBRATED + name: (counts[name], outputs) for name in RETESTED if name in counts}
 
     def population(self, role: Literal["originals", "references", "controls"]) -> list[Logits]:
         """For each draw, subset -> float64 logits (S, n, K) of the originals or of one set of oracles."""
@@ -248,6 +259,9 @@ def with_verdict(pack: ReferenceBundle, verdict: AuditVerdict | None) -> Referen
     return ReferenceBundle(pack.folder, card)
 
 
+_PARTIAL = "; the answers after recalibration belong into all files of a run with all subsets, or into none"
+
+
 def check_run(run: Run, pack: ReferenceBundle, unread: Collection[str] = ()) -> list[str]:
     """Everything that is wrong with a run as evidence for a bundle's task, one sentence each; empty if it is valid.
 
@@ -263,14 +277,15 @@ def check_run(run: Run, pack: ReferenceBundle, unread: Collection[str] = ()) -> 
     if manifest.task != card.task:
         return [f"the evidence is of task {manifest.task!r}, this board is {card.task!r}"]
     problems = _check_manifest(manifest, card)
+    recalibrated = any(retested(model.arrays) for model in manifest.evidence)
     seen: dict[str, str] = {}
     kinds: list[str] = []
     for model in manifest.evidence:
         if model.file in unread or str(model.draw) not in card.counts:
             continue
-        expected = pack.shapes(model.draw)
+        expected = pack.shapes(model.draw) | (pack.retested_shapes(model.draw) if recalibrated else {})
         if {name: array.shape for name, array in model.arrays.items()} != expected:
-            problems.append(f"{model.file}: the arrays must be {expected}")
+            problems.append(f"{model.file}: the arrays must be {expected}{_PARTIAL if recalibrated else ''}")
             continue
         try:
             arrays = run.answers(model)

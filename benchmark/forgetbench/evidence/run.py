@@ -19,7 +19,10 @@ from forgetbench.evidence.arrays import Array, Logits, array_digest, read_arrays
 from forgetbench.store import write_atomically
 
 MANIFEST = "manifest.json"
-SCHEMA: Literal[1] = 1
+SCHEMA: Literal[2] = 2
+"""Version of manifests. Version 2 added the answers after recalibration, which evidence of version 1 lacks."""
+Schema = Literal[1, 2]
+"""Versions that are read."""
 CHANGED_STATE = "changed global state"
 """The note of a model whose method changed global state of the process; it was restored afterwards."""
 
@@ -189,7 +192,7 @@ class CostRecord(Record):
 class Manifest(Record):
     """The manifest of a run. The server takes identities and costs from it, and never a score."""
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Schema = SCHEMA
     """Version of this format."""
     protocol: int
     """Version of the protocol when it was written; scores follow the scoring code's version."""

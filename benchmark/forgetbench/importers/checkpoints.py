@@ -300,7 +300,7 @@ def _first(names: list[str]) -> str:
 
 
 def _predictions(context: TaskContext, network: nn.Module, draw: int, path: Path) -> dict[str, Array]:
-    arrays = context.predict(network, draw)
+    arrays = context.evidence(network, draw)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ForgetBenchError(f"{path.name}: the predictions on {name} are not finite; the model diverged.")

@@ -13,7 +13,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from forgetbench.errors import UsageError, printable, validation_message
-from forgetbench.evidence.arrays import read_arrays
+from forgetbench.evidence.arrays import RECALIBRATED, read_arrays, retested, write_arrays
 from forgetbench.evidence.environment import environment
 from forgetbench.evidence.reference import PACK, AuditVerdict, ReferenceBundle, read_pack, with_verdict, write_pack
 from forgetbench.evidence.run import (
@@ -35,6 +35,9 @@ from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.scoring.scorecards import PROTOCOL
 from forgetbench.store import JsonObject, Store, replace_folder
 from forgetbench.tasks.task import INDICES, Task
+
+_EvidenceFile = tuple[ModelRecord | OriginalRecord | StepRecord, Path]
+"""What a manifest says of a file, and the artifact that has its arrays."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def write_run(
     """
     failure = next((result for _, _, result in outcome.results if isinstance(result, MethodFailure)), None)
     status: Status = "not-applicable" if info.refusal else failure.status if failure else "ok"
-    files: list[tuple[ModelRecord | OriginalRecord | StepRecord, Path]] = []
+    files: list[_EvidenceFile] = []
     if status == "ok":
         for draw, seed, result in outcome.results:
             files += _models(store, draw, seed, cast("UnlearnedModel", result))
@@ -161,6 +164,7 @@ def write_run(
             for draw in range(task.draws)
             for seed, original in enumerate(outcome.own_originals)
         ]
+    files = _all_or_none_recalibrated(files)
     records = [record for record, _ in files]
     models = tuple(record for record in records if isinstance(record, ModelRecord))
     steps = tuple(record for record in records if isinstance(record, StepRecord))
@@ -194,26 +198,41 @@ def write_run(
     def fill(place: Path) -> None:
         for record, source in files:
             (place / record.file).parent.mkdir(exist_ok=True)
-            shutil.copyfile(source, place / record.file)
+            arrays = read_arrays(source)
+            if set(arrays) == set(record.arrays):
+                shutil.copyfile(source, place / record.file)
+            else:
+                write_arrays(place / record.file, {name: arrays[name] for name in record.arrays})
         write_manifest(place, manifest)
 
     replace_folder(folder, fill, marker=MANIFEST)
 
 
-def _models(
-    store: Store, draw: int, seed: int, result: UnlearnedModel
-) -> list[tuple[ModelRecord | OriginalRecord | StepRecord, Path]]:
+def _models(store: Store, draw: int, seed: int, result: UnlearnedModel) -> list[_EvidenceFile]:
     """The unlearned model; of a stream also those after each request before the last."""
     name = f"d{draw}-s{seed}.npz"
     folder = require_artifact(store, result.key)
     model = ModelRecord(draw=draw, seed=seed, file=name, **read_meta(folder), measured=result.measured)
-    files: list[tuple[ModelRecord | OriginalRecord | StepRecord, Path]] = [(model, folder / PREDICTIONS)]
+    files: list[_EvidenceFile] = [(model, folder / PREDICTIONS)]
     for step, key in enumerate(result.steps):
         folder = require_artifact(store, key)
         meta = {field: value for field, value in read_meta(folder).items() if field != "original"}
         record = StepRecord(draw=draw, seed=seed, step=step, file=f"steps/k{step}-{name}", **meta)
         files.append((record, folder / PREDICTIONS))
     return files
+
+
+def _all_or_none_recalibrated(files: Sequence[_EvidenceFile]) -> list[_EvidenceFile]:
+    """The evidence without answers after recalibration, if those of some model were not finite."""
+    evidence = [record for record, _ in files if not isinstance(record, StepRecord)]
+    if all(retested(record.arrays) for record in evidence):
+        return [*files]
+    plain = []
+    for record, source in files:
+        again = [name for name in record.arrays if name.startswith(RECALIBRATED)]
+        arrays = {name: array for name, array in record.arrays.items() if name not in again}
+        plain.append((record.model_copy(update={"arrays": arrays}) if again else record, source))
+    return plain
 
 
 def _original(store: Store, draw: int, seed: int, model: TrainedModel) -> tuple[OriginalRecord, Path]:

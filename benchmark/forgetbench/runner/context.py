@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forgetbench.evidence.arrays import FEATURES, Array, encode
+import numpy as np
+
+from forgetbench.evidence.arrays import FEATURES, RECALIBRATED, RETESTED, Array, encode
 from forgetbench.evidence.reference import PROBED
 from forgetbench.runner.artifacts import load_model
 from forgetbench.runner.data import ExecutionEnv, TaskData
@@ -64,6 +67,43 @@ class TaskContext:
             if features and data.probed and name in PROBED:
                 arrays[FEATURES + name] = encode(predict_features(network, examples), attributes=True)
         return arrays
+
+    def evidence(self, network: nn.Module, draw: int) -> dict[str, Array]:
+        """The predictions of a model, as it is and after recalibration."""
+        return self.predict(network, draw) | self.after_recalibration(network, draw)
+
+    def after_recalibration(
+        self, network: nn.Module, draw: int, *, batches: int | None = None, prefix: str = RECALIBRATED
+    ) -> dict[str, Array]:
+        """The predictions of a copy of a model whose batch-norm statistics were estimated again on retained images.
+
+        Statistics that no longer fit the weights can hide what a model still knows, so this is asked of every model:
+        of originals and oracles as well, on the retained images of the same draw. It needs no labels, no gradients and
+        no forgotten images.
+
+        Args:
+            network: The model; it is not changed.
+            draw: Whose retained images are used, and whose lists of rows the model is evaluated on.
+            batches: Maximum number of batches of retained images; None: all of them once.
+            prefix: Of the arrays' names.
+
+        Returns:
+            Prefix and subset -> float16 (n, K), for the subsets of `RETESTED`. Empty if the network has no statistics
+            of batch-norm, or if the predictions are not finite any more.
+        """
+        from forgetbench.training import predict, recalibrate_batch_norm
+
+        data = self.data
+        if not data.has_batch_norm:
+            return {}
+        retained = data.examples("train", draw).take(data.split(draw).retain)
+        changed = recalibrate_batch_norm(copy.deepcopy(network), retained, self.task.recipe, batches=batches)
+        arrays = {}
+        for name, rows in data.rows(draw).items():
+            if name in RETESTED:
+                examples = data.examples(rows.part, draw).take(rows.index)
+                arrays[prefix + name] = encode(predict(changed, examples), attributes=data.attributes)
+        return arrays if all(np.isfinite(array).all() for array in arrays.values()) else {}
 
     def warm_up(self) -> None:
         """Do what torch does once in a process, so that it is not part of a measured time."""

@@ -189,6 +189,13 @@ class TaskData:
             self._parts[key] = Examples.from_arrays(images, self._labels_of(part, draw), self.device)
         return self._parts[key]
 
+    @cached_property
+    def has_batch_norm(self) -> bool:
+        """Whether the network has statistics of batch-norm, which can be estimated again."""
+        from forgetbench.training import has_batch_norm
+
+        return has_batch_norm(self.network_spec.build(0, load_weights=False))
+
     @property
     def precision(self) -> str:
         """The precision of matrix products and convolutions in training and unlearning; predictions have float32.

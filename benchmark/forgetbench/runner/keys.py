@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
 
-from forgetbench.evidence.arrays import index_digest
+from forgetbench.evidence.arrays import RETESTED, index_digest
 from forgetbench.evidence.reference import PROBED
 from forgetbench.fingerprints import fingerprint, module_fingerprint
 from forgetbench.runner.data import TaskData
@@ -63,7 +63,15 @@ class CacheKeys:
         return self._key("imported", facts)
 
     def unlearned(
-        self, spec: MethodSpec, original: str, draw: int, seed: int, previous: Sequence[str], source: str | None
+        self,
+        spec: MethodSpec,
+        original: str,
+        draw: int,
+        seed: int,
+        previous: Sequence[str],
+        source: str | None,
+        *,
+        recalibrated: bool = True,
     ) -> CacheKey:
         """The key of an unlearned model and its predictions.
 
@@ -74,6 +82,7 @@ class CacheKeys:
             seed: The original's position.
             previous: Keys of the models after the earlier requests of a stream.
             source: SHA-256 of the weights that the last of them left; None for the first request.
+            recalibrated: False is the key of earlier versions, which recorded no answers after recalibration.
         """
         data = self._data
         facts: JsonObject = {"original": original, "method": spec.identity(), "draw": draw, "seed": seed}
@@ -83,7 +92,10 @@ class CacheKeys:
         if source is not None:
             facts["from"] = source
         last = len(previous) == requests - 1
-        facts |= {"split": data.split(draw).sha256, "query": self.query_spec(draw, features=last)}
+        facts |= {
+            "split": data.split(draw).sha256,
+            "query": self.query_spec(draw, last=last, recalibrated=recalibrated),
+        }
         return self._key("unlearned", facts)
 
     def labels(self, draw: int) -> CacheKey:
@@ -104,13 +116,23 @@ class CacheKeys:
         """What of a task shapes a study of hyper-parameters."""
         return self._key("study", {})
 
-    def query_spec(self, draw: int, *, features: bool = True) -> JsonObject:
-        """What a model is evaluated on: rows, and the subsets whose penultimate features are recorded."""
-        return {
+    def query_spec(self, draw: int, *, last: bool = True, recalibrated: bool = True) -> JsonObject:
+        """What a model is evaluated on: rows, and the subsets of which features or answers after a change are recorded.
+
+        Args:
+            draw: Whose rows.
+            last: False for a model of a stream before the last request, which answers only once and without features.
+            recalibrated: False is what earlier versions recorded.
+        """
+        query: JsonObject = {
             "rows": self._data.row_hashes(draw),
-            "features": list(PROBED) if features and self._data.probed else [],
+            "features": list(PROBED) if last and self._data.probed else [],
             "attributes": self._data.attributes,
         }
+        if last and recalibrated and self._data.has_batch_norm:
+            # the whole retain set, of which the rows have a sample
+            query["recalibrated"] = {"subsets": list(RETESTED), "on": index_digest(self._data.split(draw).retain)}
+        return query
 
     def _key(self, kind: str, facts: Mapping[str, Any]) -> CacheKey:
         data, only_training = self._data, kind == "model"

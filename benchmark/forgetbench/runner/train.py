@@ -135,7 +135,7 @@ def train_model_by(job: TrainJob, call: TrainCall) -> TrainOutcome:
         wanted = context.keys.predictions(meta["weights"], draw)
         predictions[draw] = context.store.key(wanted)
         if context.store.read(predictions[draw]) is None:
-            arrays = context.predict(context.load_model(folder), draw)
+            arrays = context.evidence(context.load_model(folder), draw)
             context.store.write(wanted, lambda folder, arrays=arrays: write_arrays(folder / PREDICTIONS, arrays))  # type: ignore[misc]
     return TrainedModel(
         model=context.store.key(key),

@@ -7,6 +7,7 @@ an artifact of its own, addressed by all steps before it, so an interrupted run 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from forgetbench.errors import printable
-from forgetbench.evidence.arrays import write_arrays
+from forgetbench.evidence.arrays import Array, write_arrays
 from forgetbench.evidence.run import CHANGED_STATE, describe
 from forgetbench.methods._foreign_code import MethodCodeError, capture_warnings, wrapped_errors
 from forgetbench.methods._global_state import restored_state
@@ -35,7 +36,7 @@ from forgetbench.runner.context import TaskContext, load_context
 from forgetbench.runner.jobs import CountUnlearningJob, FlopCount, UnlearnedModel, UnlearnJob, UnlearnOutcome
 from forgetbench.runner.keys import CacheKey
 from forgetbench.runner.train import cached_flops, method_failure
-from forgetbench.store import file_digest
+from forgetbench.store import JsonObject, file_digest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,7 +97,7 @@ def unlearn_by(job: UnlearnJob, call: MethodCall) -> UnlearnOutcome:
     step_keys: list[str] = []
     from_cache = True
     for number in range(requests):
-        key = _step_key(context, job, step_keys)
+        key, earlier_key = (_step_key(context, job, step_keys, recalibrated=now) for now in (True, False))
         step = StreamStep(
             draw=job.draw,
             seed=job.seed,
@@ -108,7 +109,7 @@ def unlearn_by(job: UnlearnJob, call: MethodCall) -> UnlearnOutcome:
         )
         where = f"request {number + 1} of {requests}: " if requests > 1 else ""
         try:
-            from_cache &= not _make_step(context, call, step, key)
+            from_cache &= not _make_step(context, call, step, key, earlier_key)
         except MethodCodeError as error:
             return method_failure(job.method.name, error, where)
         step_keys.append(context.store.key(key))
@@ -156,21 +157,33 @@ def make_request(context: TaskContext, draw: int, seed: int, step: int = 0) -> F
     )
 
 
-def _step_key(context: TaskContext, job: UnlearnJob, previous: list[str]) -> CacheKey:
+def _step_key(context: TaskContext, job: UnlearnJob, previous: list[str], *, recalibrated: bool = True) -> CacheKey:
     original = read_meta(require_artifact(context.store, job.original))["weights"]
     source = file_digest(require_artifact(context.store, previous[-1]) / WEIGHTS) if previous else None
-    return context.keys.unlearned(job.method, original, job.draw, job.seed, previous, source)
+    return context.keys.unlearned(job.method, original, job.draw, job.seed, previous, source, recalibrated=recalibrated)
 
 
-def _make_step(context: TaskContext, call: MethodCall, step: StreamStep, key: CacheKey) -> bool:
+def _make_step(context: TaskContext, call: MethodCall, step: StreamStep, key: CacheKey, earlier_key: CacheKey) -> bool:
     """Compute one step of a stream unless it is in the store; returns whether it was computed."""
     folder = context.store.read(context.store.key(key))
     if folder is not None:
         if not step.keep or (folder / WEIGHTS).is_file():
             return False
         context.store.remove(folder)
-    context.store.write(key, lambda folder: _unlearn(context, call, step, folder))
+    earlier = context.store.read(context.store.key(earlier_key)) if earlier_key != key else None
+    if earlier is not None and (earlier / WEIGHTS).is_file():
+        context.store.write(key, lambda folder: _predict_again(context, earlier, step, folder))
+    else:
+        context.store.write(key, lambda folder: _unlearn(context, call, step, folder))
     return True
+
+
+def _predict_again(context: TaskContext, earlier: Path, step: StreamStep, folder: Path) -> None:
+    """Record what a model answers that an earlier version unlearned and kept; its predictions then were fewer."""
+    arrays = context.evidence(context.load_model(earlier), step.draw)
+    shutil.copyfile(earlier / WEIGHTS, folder / WEIGHTS)
+    write_arrays(folder / PREDICTIONS, arrays)
+    write_meta(folder, {**read_meta(earlier), "arrays": _described(arrays)})
 
 
 def _call_here(method: Method, context: TaskContext, step: StreamStep) -> CallResult:
@@ -198,7 +211,7 @@ def _unlearn(context: TaskContext, call: MethodCall, step: StreamStep, folder: P
     result = call(context, step)
     model, original = result.network, context.load_model(step.original)
     with wrapped_errors():
-        arrays = context.predict(model, step.draw, features=step.last)
+        arrays = context.evidence(model, step.draw) if step.last else context.predict(model, step.draw, features=False)
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise DivergedError("the predictions of the unlearned model are NaN or infinite")
     if step.keep:
@@ -209,10 +222,14 @@ def _unlearn(context: TaskContext, call: MethodCall, step: StreamStep, folder: P
         "peak_memory": result.peak_memory,
         "share_changed": share_changed(model, original),
         "notes": result.notes,
-        "arrays": {name: record.model_dump(mode="json") for name, record in describe(arrays).items()},
+        "arrays": _described(arrays),
         "original": file_digest(step.original / WEIGHTS),
     }
     write_meta(folder, meta)
+
+
+def _described(arrays: Mapping[str, Array]) -> JsonObject:
+    return {name: record.model_dump(mode="json") for name, record in describe(arrays).items()}
 
 
 def plain_notes(logged: Mapping[Any, Any], warnings: Sequence[str], changed: Sequence[str]) -> dict[str, float | str]:
