@@ -18,7 +18,8 @@ in `methods/`; its docstring has the equation, and the deviations from the paper
 ForgetBench's defaults, those of the paper where they differ, and what `forgetbench tune` searches. Defaults for one
 network are in `methods/defaults.toml`; `forgetbench show method NAME` prints them.
 
-A learning rate is a number, or a multiple of the rate of the task's recipe: `0.1x` is a tenth of it. A duration is a
+A learning rate is a number, or a multiple of the rate of the task's recipe: `0.1x` is a tenth of it; where one of
+method and recipe uses SGD and the other Adam, 30 of SGD count as 1 of Adam. A duration is a
 number of epochs; or a multiple of the recipe's epochs, such as `0.2x`; or a number of steps, such as `40steps`, for the
 number of epochs that comes nearest to it, at least one. A row records the text, and in its notes what it came to.
 """

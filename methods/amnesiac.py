@@ -42,7 +42,7 @@ class Amnesiac(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained on all examples."""
         network = clone_model(model)
-        optimizer = make_optimizer(network.parameters(), "adam", request.resolve_lr(self.lr))
+        optimizer = make_optimizer(network.parameters(), "adam", request.resolve_lr(self.lr, "adam"))
         wrong_labels = random_labels(request.forget.labels, n_outputs(model), request.generator(0))
         data = request.forget.relabel(wrong_labels).join(request.retain)
         epochs = request.resolve_epochs(self.epochs, len(data), self.batch_size)

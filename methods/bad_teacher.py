@@ -52,7 +52,7 @@ class BadTeacher(Method):
         """The student; both teachers are frozen."""
         good_teacher, bad_teacher = frozen_copy(model), frozen_copy(request.new_network())
         student = clone_model(model)
-        optimizer = make_optimizer(student.parameters(), "adam", request.resolve_lr(self.lr))
+        optimizer = make_optimizer(student.parameters(), "adam", request.resolve_lr(self.lr, "adam"))
         data = forget_and_part_of_retain(request, self.retain_ratio)
         epochs = request.resolve_epochs(self.epochs, len(data), self.batch_size)
         with train_loop(student, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:

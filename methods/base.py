@@ -20,6 +20,9 @@ from forgetbench.training.data import batch_sizes
 
 __all__ = ["Duration", "Examples", "ForgetRequest", "Method", "MethodCard", "Rate", "Recipe", "TaskFacts", "param"]
 
+SGD_PER_ADAM = 30.0
+"""Learning rate of SGD that does as much as 1 of Adam: by so much recipes of one task for two networks differ."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ForgetRequest:
@@ -71,11 +74,13 @@ class ForgetRequest:
         """A generator on the CPU for one stream of random choices."""
         return derive_generator(self.seed, *stream)
 
-    def resolve_lr(self, value: Rate, name: str = "lr") -> float:
+    def resolve_lr(self, value: Rate, optimizer: str, name: str = "lr") -> float:
         """A learning rate as a number, rounded to twelve digits, so that 0.1x of 0.1 is the same as 0.01.
 
         Args:
-            value: A number, or a multiple of the recipe's learning rate, such as ``0.1x``; its number is logged.
+            value: A number, or a multiple of the recipe's learning rate, such as ``0.1x``; its number is logged. Where
+                one of recipe and method uses SGD and the other Adam, 30 of SGD count as 1 of Adam.
+            optimizer: The method's: "sgd", "adam" or "adamw".
             name: Name of the hyper-parameter.
 
         Raises:
@@ -83,7 +88,10 @@ class ForgetRequest:
         """
         if not isinstance(value, str):
             return value
-        lr = float(f"{parse_scaled(value, ('x',)).number * self.recipe.lr:.12g}")
+        lr = parse_scaled(value, ("x",)).number * self.recipe.lr
+        if (optimizer == "sgd") != (self.recipe.optimizer == "sgd"):
+            lr *= SGD_PER_ADAM if optimizer == "sgd" else 1 / SGD_PER_ADAM
+        lr = float(f"{lr:.12g}")
         self.log(name, lr)
         return lr
 

@@ -54,7 +54,7 @@ class BoundaryExpand(Method):
         if head.bias is None:
             raise UsageError(f"{self.card.name} adds an output to a linear head; it does not apply to cosines.")
         wide_head = network.head = add_output(head, request.generator(0))
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.forget), self.batch_size)
         optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         relabeled = request.forget.relabel(torch.full((len(request.forget),), head.out_features))

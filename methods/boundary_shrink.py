@@ -61,7 +61,7 @@ class BoundaryShrink(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained on the neighboring classes."""
         original, network = frozen_copy(model), clone_model(model)
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.forget), self.batch_size)
         optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         neighbors = neighboring_classes(

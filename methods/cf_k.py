@@ -80,7 +80,7 @@ class CFK(Method):
             parameter.requires_grad_(name in names)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         frozen = [part for prefix, part in network.named_modules() if not any(n.startswith(prefix) for n in names)]
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
         optimizer = make_optimizer(trained, "sgd", lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:

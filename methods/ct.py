@@ -52,7 +52,7 @@ class ConvolutionTranspose(Method):
         """A copy of the model, transposed and trained."""
         network = clone_model(model)
         request.log("transposed kernels", transpose_kernels(network))
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
         optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:

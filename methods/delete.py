@@ -50,7 +50,7 @@ class Delete(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student, which starts as a copy of the original."""
         teacher, student = frozen_copy(model), clone_model(model)
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.forget), self.batch_size)
         optimizer = make_optimizer(student.parameters(), "sgd", lr, self.momentum)
         with train_loop(student, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:

@@ -66,12 +66,12 @@ class Fanchuan(Method):
         """A copy of the model after all rounds."""
         network, name = clone_model(model), self.card.name
         self.train_to_uniform(network, request)
-        forget_lr = request.resolve_lr(self.forget_lr, "forget_lr")
+        forget_lr = request.resolve_lr(self.forget_lr, "sgd", "forget_lr")
         epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
         contrast_batches = cycle(request.retain, self.batch_size, request, 1)
         forget_optimizer = make_optimizer(network.parameters(), "sgd", forget_lr, self.momentum)
         retain_optimizer = make_optimizer(
-            network.parameters(), "sgd", request.resolve_lr(self.lr), self.momentum, self.weight_decay
+            network.parameters(), "sgd", request.resolve_lr(self.lr, "sgd"), self.momentum, self.weight_decay
         )
         steps = len(batch_sizes(len(request.forget), self.forget_batch_size))
         for turn in range(epochs):
@@ -113,7 +113,7 @@ class Fanchuan(Method):
 
     def train_to_uniform(self, network: nn.Module, request: ForgetRequest) -> None:
         """The first pass; a method of its own, so that the momentum is freed after it."""
-        lr = request.resolve_lr(self.uniform_lr, "uniform_lr")
+        lr = request.resolve_lr(self.uniform_lr, "sgd", "uniform_lr")
         optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm, last=False) as loop:
             for _ in loop.epochs(1):

@@ -58,7 +58,7 @@ class FineTune(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained further."""
         network = clone_model(model)
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
         optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         steps = len(batch_sizes(len(request.retain), self.batch_size))

@@ -55,7 +55,7 @@ class GradientAscent(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The last state whose validation accuracy was above the floor, or without one the last state."""
         network = clone_model(model)
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.forget), self.batch_size)
         optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         lowest = -1.0 if self.floor is None else accuracy(model, request.validation) - self.floor

@@ -78,7 +78,7 @@ class GSLoRA(Method):
         groups = add_lora(network, self.rank, request.generator(0), self.later_range if request.step else 1.0)
         forget = self.replayed(request.forget, request.generator(3))
         retain = self.replayed(request.retain, request.generator(4))
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "adamw")
         epochs = request.resolve_epochs(self.epochs, len(retain), self.batch_size)
         optimizer = self.adapter_optimizer(network, lr)
         beta = self.weight_of_request(self.beta, self.betas, request.step)

@@ -70,7 +70,7 @@ class IAU(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model after one step."""
         network = clone_model(model).eval()
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "adam")
         optimizer = make_optimizer(network.parameters(), "adam", lr)
         # gradient correction: descent on the retain set
         retain_grad = mean_gradient(network, request.retain, batch_size=self.batch_size)

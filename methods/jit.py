@@ -64,7 +64,7 @@ class JiT(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, flatter around the forget set."""
         network = clone_model(model)
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.forget), self.batch_size)
         optimizer = make_optimizer(network.parameters(), "sgd", lr, momentum=0.0)
         deviation = cast("Tensor", model.std).view(1, -1, 1, 1)

@@ -50,7 +50,7 @@ class L1Sparse(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained further and sparser."""
         network = clone_model(model)
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
         optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:

@@ -60,7 +60,7 @@ class LoTUS(Method):
         """The student, which starts as a copy of the original."""
         teacher, student, attributes = frozen_copy(model), clone_model(model), request.forget.attributes
         optimizer = make_optimizer(
-            student.parameters(), "adamw", request.resolve_lr(self.lr), weight_decay=self.weight_decay
+            student.parameters(), "adamw", request.resolve_lr(self.lr, "adamw"), weight_decay=self.weight_decay
         )
         data = forget_and_part_of_retain(request, self.retain_ratio)
         epochs = request.resolve_epochs(self.epochs, len(data), self.batch_size)

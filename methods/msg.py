@@ -76,7 +76,7 @@ class MaskedSmallGradients(Method):
         masks = self.masks(network.eval(), request, generator)
         for layer in treated_layers(network, self.layers):
             redraw_weights(layer, masks[layer.weight], generator)
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
         optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:

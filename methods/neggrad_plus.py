@@ -72,7 +72,7 @@ class NegGradPlus(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model after descent and ascent."""
         network = clone_model(model)
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
         optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         forget_batch_size = self.forget_batch_size or self.batch_size

@@ -76,7 +76,7 @@ class RandomLabel(Method):
         """A copy of the model, trained on random labels."""
         network = clone_model(model)
         examples = len(request.forget) + (0 if self.passes == "step" else len(request.retain))
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, examples, self.batch_size)
         optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         augment = augmentation(request, augment=self.augment)

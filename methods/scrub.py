@@ -86,7 +86,7 @@ class Scrub(Method):
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student, which starts as a copy of the teacher."""
         teacher, student = frozen_copy(model), clone_model(model)
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, self.optimizer)
         epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
         optimizer = make_optimizer(student.parameters(), self.optimizer, lr, self.momentum, self.weight_decay)
         divergence = partial(kl_divergence, attributes=request.retain.attributes, temperature=self.temperature)

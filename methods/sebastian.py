@@ -66,7 +66,7 @@ class Sebastian(Method):
         request.log("new weights", redraw_smallest(network, self.mask_ratio, request.generator(0)))
         precision = next(network.parameters()).dtype
         weights = class_weights(request.retain, n_outputs(network), self.class_weight_power, precision)
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
         optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:

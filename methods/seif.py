@@ -73,7 +73,7 @@ class Seif(Method):
         add_noise(kernels, self.noise, generator)
         precision = next(network.parameters()).dtype
         weights = class_weights(request.retain, n_outputs(network), self.weights, precision)
-        lr = request.resolve_lr(self.lr)
+        lr = request.resolve_lr(self.lr, "sgd")
         epochs = request.resolve_epochs(self.epochs, len(request.retain), self.batch_size)
         optimizer = make_optimizer(network.parameters(), "sgd", lr, self.momentum, self.weight_decay)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:

@@ -108,7 +108,7 @@ class UNSIR(Method):
             retain = request.retain
             batches = cycle(retain, self.batch_size, request, 2, augment=self.augment)
             self.impair(network, request, lambda epoch: self.image_noise_batches(network, batches, request, epoch))
-        repair_lr = request.resolve_lr(self.repair_lr, "repair_lr")
+        repair_lr = request.resolve_lr(self.repair_lr, self.optimizer, "repair_lr")
         optimizer = make_optimizer(network.parameters(), self.optimizer, repair_lr, momentum=0.0)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm) as loop:
             for epoch in loop.epochs(self.repair_epochs):
@@ -123,7 +123,8 @@ class UNSIR(Method):
         self, network: nn.Module, request: ForgetRequest, noisy_batches: Callable[[int], Iterator[Batch]]
     ) -> None:
         """Train in place on noise mixed with retained images."""
-        optimizer = make_optimizer(network.parameters(), self.optimizer, request.resolve_lr(self.lr), momentum=0.0)
+        lr = request.resolve_lr(self.lr, self.optimizer)
+        optimizer = make_optimizer(network.parameters(), self.optimizer, lr, momentum=0.0)
         with train_loop(network, request, optimizer, self.card.name, batch_norm=self.batch_norm, last=False) as loop:
             for epoch in loop.epochs(self.epochs):
                 for images, labels in noisy_batches(epoch):

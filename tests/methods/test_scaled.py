@@ -32,6 +32,8 @@ def request(network: str = "cnn", **fields: Any) -> ForgetRequest:
     )
 
 
+ADAM = {"amnesiac", "bad-teacher", "gs-lora", "gs-lora++", "iau", "lotus", "unsir"}
+"""Methods that use it by default; the others use SGD."""
 VIT = {"dim": 16, "depth": 1, "heads": 2, "patch": 4}
 
 
@@ -54,14 +56,28 @@ def unlearned(name: str, **values: Any) -> tuple[torch.nn.Module, ForgetRequest]
 )
 def test_resolve_lr_multiplies_the_rate_of_the_recipe(value, lr, result):
     given = request(lr=lr)
-    assert given.resolve_lr(value, "repair_lr") == pytest.approx(result, rel=1e-11)
+    assert given.resolve_lr(value, "sgd", "repair_lr") == pytest.approx(result, rel=1e-11)
     assert given.notes == {"repair_lr": pytest.approx(result, rel=1e-11)}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "optimizer", "result"),
+    [
+        ("sgd", "sgd", 0.006),  # a fifth of 0.03
+        ("sgd", "adam", 0.0002),
+        ("sgd", "adamw", 0.0002),
+        ("adam", "adamw", 0.006),
+        ("adamw", "sgd", 0.18),
+    ],
+)
+def test_resolve_lr_converts_between_sgd_and_adam(recipe, optimizer, result):
+    assert request(lr=0.03, optimizer=recipe).resolve_lr("0.2x", optimizer) == result
 
 
 def test_resolve_lr_of_a_multiple_has_the_bits_of_its_decimal():
     for multiple, lr, result in (("0.1x", 0.1, 0.01), ("0.3x", 0.1, 0.03), ("0.07x", 0.1, 0.007), ("0.2x", 0.05, 0.01)):
         assert float(multiple[:-1]) * lr == pytest.approx(result)
-        assert request(lr=lr).resolve_lr(multiple) == result
+        assert request(lr=lr).resolve_lr(multiple, "sgd") == result
 
 
 @pytest.mark.parametrize(
@@ -86,13 +102,13 @@ def test_resolve_epochs_counts_epochs_multiples_and_steps(value, examples, batch
 
 def test_resolve_numbers_are_not_changed_or_logged():
     given = request()
-    assert (given.resolve_lr(0.1 + 1e-16), given.resolve_epochs(7, 10, 1), given.notes) == (0.1 + 1e-16, 7, {})
+    assert (given.resolve_lr(0.1 + 1e-16, "adam"), given.resolve_epochs(7, 10, 1), given.notes) == (0.1 + 1e-16, 7, {})
 
 
 def test_resolve_other_texts_raise():
     for text in ("fast", "0x", "-1x", "40steps"):
         with pytest.raises(UsageError, match=r"is not a multiple such as 0\.1x"):
-            request().resolve_lr(text)
+            request().resolve_lr(text, "sgd")
     with pytest.raises(UsageError, match=r"'all' is not a multiple such as 0\.1x or steps such as 40steps"):
         request().resolve_epochs("all", 10, 5)
 
@@ -101,12 +117,13 @@ def test_resolve_other_texts_raise():
 def test_a_multiple_gives_the_bits_of_its_rate(name):
     rates = [each.name for each in methods.get(name).options() if each.scales_with == "lr"]
     epochs = {each.name: 1 for each in methods.get(name).options() if each.scales_with == "epochs"}
-    multiple, given = unlearned(name, **epochs, **dict.fromkeys(rates, "0.1x"))
-    number, other = unlearned(name, **epochs, **dict.fromkeys(rates, 0.01))
+    multiple, given = unlearned(name, **epochs, **dict.fromkeys(rates, "0.3x"))
+    lr = 0.001 if name in ADAM else 0.03  # of 0.1 for SGD, which is 0.1 / 30 for Adam
+    number, other = unlearned(name, **epochs, **dict.fromkeys(rates, lr))
     assert same_weights(multiple, number)
-    assert {rate: given.notes[rate] for rate in rates} == dict.fromkeys(rates, 0.01)
+    assert {rate: given.notes[rate] for rate in rates} == dict.fromkeys(rates, lr)
     assert not set(rates) & set(other.notes)
-    assert not same_weights(multiple, unlearned(name, **epochs, **dict.fromkeys(rates, "0.3x"))[0])
+    assert not same_weights(multiple, unlearned(name, **epochs, **dict.fromkeys(rates, "1x"))[0])
 
 
 @pytest.mark.parametrize("name", scaled("epochs"))
@@ -151,7 +168,7 @@ class Own(Method):
     epochs: Duration = param("0.1x", ge=1)
 
     def unlearn(self, model, request):
-        request.log("seen", request.resolve_lr(self.lr))
+        request.log("seen", request.resolve_lr(self.lr, "sgd"))
         return model
 """
 
