@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from support import skip
 
+from forgetbench import store
+
 UNIT = {"cli", "datasets", "evidence", "metrics", "scoring", "tasks"}
 """Folders whose tests are the unit tier."""
 NOT_UNIT = {"test_calibration.py", "test_probe.py", "test_score.py", "test_score_arrays.py"} | {
@@ -43,6 +45,13 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("FORGETBENCH_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store looks again at what seems damaged, but without waiting."""
+    monkeypatch.setattr(store, "LOOK_AGAIN", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(store, "WAIT_FOR_NAME", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture(autouse=True)

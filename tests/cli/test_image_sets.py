@@ -137,16 +137,19 @@ def test_data_list_names_the_origin_of_files(capsys: pytest.CaptureFixture[str])
     assert "digits" not in output
 
 
-def test_store_prune_keeps_artifacts_of_image_sets(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_store_tidy_keeps_artifacts_of_image_sets(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cached_arrays({"files": "decoded"}, lambda _: {"images": np.zeros(1000, np.uint8)})
     store = Store()
     for task in ("0" * 64, read_task("digits/cnn/class").key):
         store.write({"task": task, "role": "original"}, lambda _: None)
-    assert call("store", "prune", "--dry-run") == 0
-    assert "1 artifacts" in capsys.readouterr().out
-    assert call("store", "prune") == 0
+    (store.root / "ff" / ".aside-of-a-key").mkdir(parents=True)
+    (own_home / "runs" / "a" / ".aside-of-a-run").mkdir(parents=True)
+    assert call("store", "tidy", "--dry-run") == 0
+    assert "1 artifacts and 2 leftovers, 0.0 MiB: would be removed" in capsys.readouterr().out
+    assert call("store", "tidy") == 0
+    assert not list(own_home.rglob(".aside*"))
     assert sorted(key["role"] for _, key in store.artifacts()) == ["images", "original"]
-    assert call("store", "prune", "--images") == 0
+    assert call("store", "prune", "--images") == 0  # the name in earlier versions
     assert [key["role"] for _, key in store.artifacts()] == ["original"]
     assert store.root.is_relative_to(own_home)
 

@@ -29,7 +29,7 @@ def add_commands(app: App) -> None:
     data.command(check)
     app.command(store := App(name="store", help="Trained models and recorded logits.", help_format="plaintext"))
     store.command(path)
-    store.command(prune)
+    store.command(tidy, alias="prune")
 
 
 def list_(pattern: str = "*", *, json: Json = False) -> None:
@@ -104,31 +104,35 @@ def path() -> None:
     print_text(str(Store().root))
 
 
-def prune(*, dry_run: Flag = False, images: Flag = False) -> None:
-    """Remove artifacts that no task of the catalog uses, and incomplete ones of killed runs.
+def tidy(*, dry_run: Flag = False, images: Flag = False) -> None:
+    """Remove artifacts that no task of the catalog uses, those that were set aside, and folders of killed runs.
 
-    Artifacts of image sets alone, such as decoded images, serve all tasks and stay.
+    Artifacts of image sets alone, such as decoded images, serve all tasks and stay. So do folders of processes that
+    still run, and those of other machines for a week.
 
-    Example: forgetbench store prune --dry-run
+    Example: forgetbench store tidy --dry-run
 
     Args:
         dry_run: Only print what would be removed.
         images: Also remove artifacts of image sets; they are made again when needed.
     """
     from forgetbench.datasets._files import CACHE_ROLE
-    from forgetbench.store import Store
+    from forgetbench.runner.results import Results
+    from forgetbench.store import Store, folder_size, leftovers_below
     from forgetbench.tasks.task import names, read_task
 
-    keys, store = {read_task(name).key for name in names()}, Store()
-    stale = [
+    keys, store, results = {read_task(name).key for name in names()}, Store(), Results()
+    unused = [
         folder
         for folder, key in store.artifacts()
         if (images if key.get("role") == CACHE_ROLE else key.get("task") not in keys)
-    ] + store.incomplete()
-    size = sum(file.stat().st_size for folder in stale for file in folder.rglob("*") if file.is_file())
-    for folder in [] if dry_run else stale:
+    ]
+    leftovers = [*store.leftovers(), *leftovers_below(results.runs), *leftovers_below(results.packs)]
+    size = sum(map(folder_size, (*unused, *leftovers)))
+    for folder in [] if dry_run else (*unused, *leftovers):
         store.remove(folder)
-    print_text(f"{len(stale)} artifacts, {size / 2**20:.1f} MiB: {'would be removed' if dry_run else 'removed'}.")
+    what = f"{len(unused)} artifacts and {len(leftovers)} leftovers, {size / 2**20:.1f} MiB"
+    print_text(f"{what}: {'would be removed' if dry_run else 'removed'}.")
 
 
 def _options(words: list[str] | None) -> dict[str, object]:

@@ -66,12 +66,12 @@ def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
 
 
 def require_artifact(store: Store, key: str) -> Path:
-    """The folder of an artifact that was made before.
+    """The folder of an artifact that was made before, perhaps by another machine.
 
     Raises:
         ForgetBenchError: It is gone or damaged; the same command makes it again.
     """
-    folder = store.read(key)
+    folder = store.read(key, expected=True)
     if folder is None:
         raise ForgetBenchError(f"Artifact {key[:12]} was damaged after it was made. Run the same command again.")
     return folder

@@ -30,6 +30,11 @@ class Results:
         """The folder of runs, with a folder for each task."""
         return self.home / "runs"
 
+    @property
+    def packs(self) -> Path:
+        """The folder of reference bundles, with a folder for each task."""
+        return self.home / "packs"
+
     def run_folder(self, task: str, label: str) -> Path:
         """The folder of a row's run: the one that has it already, or a free one that no other row shares.
 
@@ -48,7 +53,7 @@ class Results:
 
     def reference_folder(self, task: str, key: str, draws: int, seeds: int) -> Path:
         """The folder of a task's reference bundle: one for each definition and each count of draws and seeds."""
-        return self.home / "packs" / task / f"{key[:12]}-g{draws}-s{seeds}"
+        return self.packs / task / f"{key[:12]}-g{draws}-s{seeds}"
 
     def verdict_file(self, task: str, key: str, draws: int, seeds: int) -> Path:
         """The file of a task's audit verdict: one for each folder of a reference bundle."""
@@ -104,6 +109,8 @@ class Results:
         """Every run that was made here: folder of the reference bundle -> folders of its runs, sorted."""
         wanted, runs = tuple(patterns), dict[Path, list[Path]]()
         for path in sorted(self.runs.rglob(MANIFEST)):
+            if any(part.startswith(".") for part in path.relative_to(self.runs).parts):
+                continue  # a folder that is being written
             task = path.parent.parent.relative_to(self.runs).as_posix()
             if any(fnmatch.fnmatch(task, pattern) for pattern in wanted):
                 reference = self._reference_of(read_run(path.parent).manifest)

@@ -172,16 +172,14 @@ def import_original(job: TrainJob, weights: Path, sha256: str) -> bool:
         raise ForgetBenchError(f"{weights} is missing or damaged. Fetch the reference bundle again.")
     key = context.keys.model(job.role, 0, job.seed, None)
     folder = context.store.read(context.store.key(key))
-    if folder is not None:
-        if read_meta(folder)["weights"] == sha256:
-            return False
-        context.store.remove(folder)
+    if folder is not None and read_meta(folder)["weights"] == sha256:
+        return False
 
     def fill(place: Path) -> None:
         shutil.copyfile(weights, place / WEIGHTS)
         write_meta(place, {"seconds": None, "weights": sha256})
 
-    context.store.write(key, fill)
+    context.store.write(key, fill, replace=True)
     return folder is not None
 
 

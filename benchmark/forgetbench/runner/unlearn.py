@@ -36,7 +36,7 @@ from forgetbench.runner.context import TaskContext, load_context
 from forgetbench.runner.jobs import CountUnlearningJob, FlopCount, UnlearnedModel, UnlearnJob, UnlearnOutcome
 from forgetbench.runner.keys import CacheKey
 from forgetbench.runner.train import cached_flops, method_failure
-from forgetbench.store import JsonObject, file_digest
+from forgetbench.store import JsonObject, recorded_digest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -159,22 +159,21 @@ def make_request(context: TaskContext, draw: int, seed: int, step: int = 0) -> F
 
 def _step_key(context: TaskContext, job: UnlearnJob, previous: list[str], *, recalibrated: bool = True) -> CacheKey:
     original = read_meta(require_artifact(context.store, job.original))["weights"]
-    source = file_digest(require_artifact(context.store, previous[-1]) / WEIGHTS) if previous else None
+    source = recorded_digest(require_artifact(context.store, previous[-1]), WEIGHTS) if previous else None
     return context.keys.unlearned(job.method, original, job.draw, job.seed, previous, source, recalibrated=recalibrated)
 
 
 def _make_step(context: TaskContext, call: MethodCall, step: StreamStep, key: CacheKey, earlier_key: CacheKey) -> bool:
     """Compute one step of a stream unless it is in the store; returns whether it was computed."""
     folder = context.store.read(context.store.key(key))
-    if folder is not None:
-        if not step.keep or (folder / WEIGHTS).is_file():
-            return False
-        context.store.remove(folder)
+    if folder is not None and (not step.keep or (folder / WEIGHTS).is_file()):
+        return False
+    replace = folder is not None  # by one with weights
     earlier = context.store.read(context.store.key(earlier_key)) if earlier_key != key else None
     if earlier is not None and (earlier / WEIGHTS).is_file():
-        context.store.write(key, lambda folder: _predict_again(context, earlier, step, folder))
+        context.store.write(key, lambda folder: _predict_again(context, earlier, step, folder), replace=replace)
     else:
-        context.store.write(key, lambda folder: _unlearn(context, call, step, folder))
+        context.store.write(key, lambda folder: _unlearn(context, call, step, folder), replace=replace)
     return True
 
 
@@ -223,7 +222,7 @@ def _unlearn(context: TaskContext, call: MethodCall, step: StreamStep, folder: P
         "share_changed": share_changed(model, original),
         "notes": result.notes,
         "arrays": _described(arrays),
-        "original": file_digest(step.original / WEIGHTS),
+        "original": recorded_digest(step.original, WEIGHTS),
     }
     write_meta(folder, meta)
 
