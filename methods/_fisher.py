@@ -86,10 +86,19 @@ def importance_per_batch(
     batches: Iterable[tuple[Tensor, Tensor]],
     example_losses: ExampleLosses = losses_of_labels,
     power: Power = "square",
+    *,
+    bfloat16: bool = False,
 ) -> Importance:
     """Mean over batches of the squared (or absolute) mean gradient of a batch, in eval mode, as in released codes.
 
     It depends on batch size and order, because gradients of different examples cancel before they are squared.
+
+    Args:
+        model: Its mode is left unchanged.
+        batches: Images and labels as the loss expects them.
+        example_losses: Losses of the examples of a batch.
+        power: What is averaged.
+        bfloat16: Whether logits are computed in bfloat16 autocast; losses and sums are float32.
     """
     was_training = model.training
     model.eval()
@@ -97,7 +106,10 @@ def importance_per_batch(
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     count = 0
     for images, labels in batches:
-        gradients = torch.autograd.grad(example_losses(model(images), labels).mean(), list(parameters.values()))
+        with torch.autocast(images.device.type, dtype=torch.bfloat16) if bfloat16 else nullcontext():
+            logits = model(images)
+        loss = example_losses(logits.float() if bfloat16 else logits, labels).mean()
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
         for sums, gradient in zip(total.values(), gradients, strict=True):
             sums.add_(_powered(gradient, power))
         count += 1

@@ -83,7 +83,7 @@ class TrainLoop:
         self, network: nn.Module, request: ForgetRequest, optimizer: torch.optim.Optimizer, method: str, batch_norm: str
     ) -> None:
         self._network, self._optimizer, self._method, self._batch_norm = network, optimizer, method, batch_norm
-        self._device, self._mixed_precision = request.device, request.recipe.mixed_precision
+        self._device, self._recipe = request.device, request.recipe
         self._epoch = 0
         self._total = torch.zeros((), device=self._device)
 
@@ -101,7 +101,7 @@ class TrainLoop:
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of the recipe, for the forward pass and the loss."""
-        return autocast(self._device, enabled=self._mixed_precision)
+        return autocast(self._device, self._recipe)
 
     def backward(self, loss: Tensor) -> None:
         """Replace all gradients by those of a loss; a method may change them before it calls `optimizer.step()`."""

@@ -67,8 +67,10 @@ class ASSD(Method):
         if self.importance == "batch":
             forget_data, retain_data = in_order(request, self.order)
             data = retain_data.join(forget_data) if self.reference == "all" else retain_data
-            forget = importance_per_batch(network, forget_data.batches(self.batch_size))
-            everything = importance_per_batch(network, data.batches(self.batch_size))
+            forget, everything = (
+                importance_per_batch(network, part.batches(self.batch_size), bfloat16=request.recipe.bfloat16)
+                for part in (forget_data, data)
+            )
         else:
             forget, retain = (
                 importance_per_example(network, part, batch_size=self.batch_size)

@@ -59,8 +59,11 @@ class LFSSD(Method):
         network = clone_model(model)
         if self.importance == "batch":
             forget_data, retain_data = in_order(request, self.order)
+            bfloat16 = request.recipe.bfloat16
             forget, everything = (
-                importance_per_batch(network, part.batches(self.batch_size), squared_norms, "absolute")
+                importance_per_batch(
+                    network, part.batches(self.batch_size), squared_norms, "absolute", bfloat16=bfloat16
+                )
                 for part in (forget_data, retain_data.join(forget_data))
             )
         else:

@@ -72,8 +72,9 @@ class SSD(Method):
         # equation 3: the importances of the forget set and of all data
         if self.importance == "batch":
             forget_data, retain_data = in_order(request, self.order)
-            forget = importance_per_batch(network, forget_data.batches(self.batch_size))
-            everything = importance_per_batch(network, retain_data.join(forget_data).batches(self.batch_size))
+            all_data, bfloat16 = retain_data.join(forget_data), request.recipe.bfloat16
+            forget = importance_per_batch(network, forget_data.batches(self.batch_size), bfloat16=bfloat16)
+            everything = importance_per_batch(network, all_data.batches(self.batch_size), bfloat16=bfloat16)
         else:
             warn_if_alpha_too_large(self.alpha, request)
             forget = importance_per_example(network, request.forget, batch_size=self.batch_size)

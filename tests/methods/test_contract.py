@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from forgetbench.methods import _training as loops
 from forgetbench.methods import methods
 from forgetbench.methods.base import Method
 from forgetbench.methods.contract import ContractChecks, check_method
-from forgetbench.training import DivergedError
+from forgetbench.training import DivergedError, Recipe
 from forgetbench.training import loop as training
+from forgetbench.training.compute import autocast
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [16, 8], "batch_norm": True},
@@ -60,23 +62,24 @@ def test_method_passes_the_contract(name, network, device):
 
 @pytest.mark.parametrize("name", methods.names())
 def test_method_in_bfloat16_returns_finite_float32(monkeypatch, name):
-    """Mixed precision as on a GPU, but on a CPU."""
+    """The precision of a recipe is that of the original's training and of every training loop of a method."""
     seen: list[bool] = []
 
-    def autocast_on_cpu(_: torch.device, *, enabled: bool) -> torch.autocast:
-        seen.append(enabled)
-        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled)
+    def recorded(device: torch.device, recipe: Recipe) -> AbstractContextManager[object]:
+        block = autocast(device, recipe)
+        seen.append(isinstance(block, torch.autocast) and block.fast_dtype == torch.bfloat16)
+        return block
 
     for module in (loops, training):
-        monkeypatch.setattr(module, "autocast", autocast_on_cpu)
+        monkeypatch.setattr(module, "autocast", recorded)
     kind = methods.get(name)
     network = network_of(kind, "mlp", "vit", "cnn")
-    for mixed_precision in (False, True):
+    for precision in ("by-device", "bfloat16"):
         seen.clear()
-        suite = ContractChecks(kind, network, NETWORKS[network], small(kind), "cpu", mixed_precision=mixed_precision)
-        suite.recipe = suite.recipe.model_copy(update={"epochs": 2})
+        suite = ContractChecks(kind, network, NETWORKS[network], small(kind), "cpu")
+        suite.recipe = suite.recipe.model_copy(update={"epochs": 2, "precision": precision})
         assert suite.contract() == ""
-        assert set(seen) == {mixed_precision}  # at least while the original is trained
+        assert set(seen) == {precision == "bfloat16"}  # at least while the original is trained
 
 
 CANNOT_DIVERGE = {"none", "retrain", "eu-k", "no-op", "collapse", "head-mask"}

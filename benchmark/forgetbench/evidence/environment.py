@@ -8,6 +8,7 @@ import platform
 import subprocess
 from pathlib import Path
 
+CPUINFO = Path("/proc/cpuinfo")
 PACKAGES = ("forgetbench", "numpy", "scikit-learn", "scipy", "timm", "torch", "torchvision")
 
 
@@ -18,6 +19,7 @@ def environment(device: str = "cpu") -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
         "cores": str(os.cpu_count()),
+        "bfloat16": bfloat16_unit(),
         "device": device,
     }
     for package in PACKAGES:
@@ -35,13 +37,27 @@ def environment(device: str = "cpu") -> dict[str, str]:
     return found
 
 
+def bfloat16_unit() -> str:
+    """The instructions that multiply bfloat16 on this processor: amx, avx512, arm, or none that are known.
+
+    Virtual machines may hide them, so that the processor's name does not tell.
+    """
+    flags = {flag for name in ("flags", "Features") for flag in _cpu_fact(name).split()}
+    units = {"amx_bf16": "amx", "avx512_bf16": "avx512", "bf16": "arm"}
+    return next((unit for flag, unit in units.items() if flag in flags), "none")
+
+
 def _processor() -> str:
+    return _cpu_fact("model name") or platform.processor() or "unknown"
+
+
+def _cpu_fact(name: str) -> str:
+    """The first value of a name in /proc/cpuinfo; "" where there is none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or "unknown"
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")
 
 
 def _commit() -> str | None:

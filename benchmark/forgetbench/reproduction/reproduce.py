@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ QUICK = "digits/cnn/mislabelled-20"
 QUICK_ROWS = ("finetune", "neggrad-plus", "random-label", "ssd")
 """The rows of a quick check: defaults, each seconds long."""
 PLATFORM = ("system", "processor", "python", "numpy", "torch", "torchvision", "device")
-"""Facts of the environment that must be equal for equal bits to be expected."""
+"""Facts of the environment that must be equal for equal bits to be expected; in bfloat16 also its `bfloat16`."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,14 @@ def reproduce(
     if done.reference is None:
         raise UsageError("A comparison needs the oracles. Omit --skip-oracles.")
     ranked = rank_runs(separate.results.scorer(done.reference), [read_run(path) for path in done.runs])
-    return _compared(board, selected, ranked, specs, _environment(config))
+    same_platform = is_same_platform(task, _environment(config), board.environment)
+    return _compared(board, selected, ranked, specs, same_platform=same_platform)
+
+
+def is_same_platform(task: Task, first: Mapping[str, str], second: Mapping[str, str]) -> bool:
+    """Whether models of a task are expected to have equal bits in two environments."""
+    facts = (*PLATFORM, "bfloat16") if task.recipe.bfloat16 else PLATFORM
+    return all(first.get(name) == second.get(name) for name in facts)
 
 
 def remove_reproduced(config: RunConfig) -> None:
@@ -203,7 +210,8 @@ def _compared(
     selected: Sequence[ReferenceRow],
     ranked: RankedRuns,
     specs: Sequence[MethodSpec],
-    here: dict[str, str],
+    *,
+    same_platform: bool,
 ) -> Reproduction:
     recorded = {row.label: row for row in board.rows}
     pairs = [recorded[name] for name in REFERENCES] + list(selected)
@@ -226,5 +234,5 @@ def _compared(
         {label: values for label, values in changed.items() if values},
         tuple(row.label for row, manifest in both if manifest.method.fingerprint != row.fingerprint),
         tuple(row.label for row, manifest in both if evidence_digest(manifest) == row.evidence),
-        all(here.get(name) == board.environment.get(name) for name in PLATFORM),
+        same_platform,
     )

@@ -60,12 +60,13 @@ class TaskContext:
         """
         from forgetbench.training import predict, predict_features
 
-        arrays, data = {}, self.data
+        arrays, data, bfloat16 = {}, self.data, self.task.recipe.bfloat16
         for name, rows in data.rows(draw).items():
             examples = data.examples(rows.part, draw).take(rows.index)
-            arrays[name] = encode(predict(network, examples), attributes=data.attributes)
+            arrays[name] = encode(predict(network, examples, bfloat16=bfloat16), attributes=data.attributes)
             if features and data.probed and name in PROBED:
-                arrays[FEATURES + name] = encode(predict_features(network, examples), attributes=True)
+                values = predict_features(network, examples, bfloat16=bfloat16)
+                arrays[FEATURES + name] = encode(values, attributes=True)
         return arrays
 
     def evidence(self, network: nn.Module, draw: int) -> dict[str, Array]:
@@ -102,7 +103,8 @@ class TaskContext:
         for name, rows in data.rows(draw).items():
             if name in RETESTED:
                 examples = data.examples(rows.part, draw).take(rows.index)
-                arrays[prefix + name] = encode(predict(changed, examples), attributes=data.attributes)
+                logits = predict(changed, examples, bfloat16=self.task.recipe.bfloat16)
+                arrays[prefix + name] = encode(logits, attributes=data.attributes)
         return arrays if all(np.isfinite(array).all() for array in arrays.values()) else {}
 
     def warm_up(self) -> None:

@@ -14,6 +14,7 @@ from forgetbench.datasets.scenarios import scenarios
 from forgetbench.datasets.scenarios.base import Split
 from forgetbench.datasets.scenarios.stream import split_of_step
 from forgetbench.evidence.arrays import Array, array_digest, index_digest
+from forgetbench.evidence.environment import bfloat16_unit
 from forgetbench.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -198,13 +199,24 @@ class TaskData:
 
     @property
     def precision(self) -> str:
-        """The precision of matrix products and convolutions in training and unlearning; predictions have float32.
+        """The precision of matrix products and convolutions in training and unlearning.
 
-        On a GPU it says that float32 is IEEE's, since results of other versions of this package may be in TF32.
+        Predictions have float32, unless the recipe's precision is bfloat16: then they have that, too. On a GPU it says
+        that float32 is IEEE's, since results of other versions of this package may be in TF32.
         """
         if self.device.type != "cuda":
-            return "float32"
+            return "bfloat16" if self.task.recipe.bfloat16 else "float32"
         return "bfloat16, float32 (IEEE)" if self.task.recipe.mixed_precision else "float32 (IEEE)"
+
+    @property
+    def precision_notice(self) -> str:
+        """A sentence for a CPU that has to emulate the task's bfloat16, which is slow; "" elsewhere."""
+        if self.precision != "bfloat16" or bfloat16_unit() != "none":
+            return ""
+        return (
+            f"{self.task.name} computes in bfloat16, for which this processor has no instructions (AMX or AVX-512): it "
+            "is slower than float32 here, and results agree with those of other processors within intervals only."
+        )
 
     @property
     def attributes(self) -> bool:

@@ -85,7 +85,7 @@ def prepare_task(job: PrepareJob) -> PreparedTask:
             "homepage": card.homepage,
             "sha256": data.partition.sha256,
         },
-        notices=(*data.partition.notes, *filter(None, [start_notice(data.network_spec)])),
+        notices=(*data.partition.notes, *filter(None, [start_notice(data.network_spec), data.precision_notice])),
         precision=data.precision,
     )
 

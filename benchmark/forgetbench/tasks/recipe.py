@@ -45,9 +45,17 @@ class Recipe(BaseModel):
     margin: float = Field(0.0, ge=0, le=1)
     """CosFace's margin, for networks with `cosine`: training lowers the cosine of an image's own class by it."""
     mixed_precision: bool = True
-    """bfloat16 autocast on a GPU; a CPU computes in float32."""
+    """Whether a GPU trains in bfloat16 where `precision` leaves it to the device."""
+    precision: Literal["by-device", "bfloat16"] = "by-device"
+    """`by-device`: a GPU trains in bfloat16 if `mixed_precision`, and all else is float32. `bfloat16`: autocast on
+    every device, for training, unlearning and predictions, which have a float32 head."""
     grad_clip: float | None = Field(None, gt=0)
     """Largest norm of the whole gradient; None = not clipped."""
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether every device computes in bfloat16, predictions included."""
+        return self.precision == "bfloat16"
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -57,4 +65,6 @@ class Recipe(BaseModel):
             raise ValueError("nesterov needs optimizer sgd and a momentum above 0")
         if {"crop", "crop-reflect"} <= set(self.augment):
             raise ValueError("augment holds crop or crop-reflect, not both")
+        if self.bfloat16 and not self.mixed_precision:
+            raise ValueError("precision bfloat16 needs mixed_precision = true")
         return self

@@ -90,7 +90,7 @@ class Task(Section):
     description: str = ""
     """Why it is in the catalog, and the source of its numbers."""
     tier: Literal["cpu", "paper"] = "cpu"
-    """``cpu`` runs on a laptop in minutes, ``paper`` needs a GPU."""
+    """``cpu`` runs on a laptop, mostly in minutes; ``paper`` needs a GPU."""
     track: Literal["match-oracle", "erase"] | None = None
     """What a good method does; None is the scenario's own track."""
     image_set: Choice

@@ -48,7 +48,7 @@ def recalibrate_batch_norm(
     layers = _layers(network)
     if not layers:
         return network
-    with torch.no_grad(), _cumulative(network, layers), autocast(examples.device, enabled=recipe.mixed_precision):
+    with torch.no_grad(), _cumulative(network, layers), autocast(examples.device, recipe):
         for images, _ in islice(examples.batches(recipe.batch_size, ORDER), batches):
             network(images)
     return network

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from forgetbench.tasks.recipe import Recipe
+
 
 def derive_seed(seed: int, *stream: int) -> int:
     """Derive the seed of one stream of random numbers (of an epoch, or for a purpose).
@@ -70,10 +72,10 @@ def channels_last(network: nn.Module) -> Iterator[None]:
         network.to(memory_format=torch.contiguous_format)
 
 
-def autocast(device: torch.device, *, enabled: bool) -> AbstractContextManager[object]:
-    """Use bfloat16 on a GPU if it is enabled. On a CPU it would be slower and give other bits."""
-    if enabled and device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
+def autocast(device: torch.device, recipe: Recipe) -> AbstractContextManager[object]:
+    """Train in the precision of a recipe: bfloat16 on a GPU with `mixed_precision`, and on any device if it says so."""
+    if recipe.bfloat16 or (recipe.mixed_precision and device.type == "cuda"):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 

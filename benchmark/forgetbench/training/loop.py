@@ -195,7 +195,7 @@ def _one_epoch(
     for position, (images, labels) in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch * steps + position, steps)
-        with autocast(examples.device, enabled=recipe.mixed_precision):
+        with autocast(examples.device, recipe):
             value = loss(network, images, labels)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -206,20 +206,42 @@ def _one_epoch(
     return float(total) / len(examples)
 
 
-def predict(network: nn.Module, examples: Examples, batch_size: int = 512) -> NDArray[np.float32]:
+def predict(
+    network: nn.Module, examples: Examples, batch_size: int = 512, *, bfloat16: bool = False
+) -> NDArray[np.float32]:
     """Compute logits (n, outputs) in float32, in eval mode and in order; the network's mode is restored.
 
     Args:
         network: A network for images in [0, 1].
         examples: Images to predict.
         batch_size: Images per batch.
+        bfloat16: Whether features are computed in bfloat16, by a network with `features` and `head`. Logits are float32
+            all the same: those of bfloat16 have 8 bits, so that many examples would have equal ones.
     """
-    return _predict(network, network, examples, batch_size)
+    if not bfloat16:
+        return _predict(network, network, examples, batch_size)
+    features = _bfloat16_features(network, examples.device)
+    with channels_last(network):
+        return _predict(network, lambda images: network.head(features(images)), examples, batch_size)  # type: ignore[operator]
 
 
-def predict_features(network: nn.Module, examples: Examples, batch_size: int = 512) -> NDArray[np.float32]:
+def predict_features(
+    network: nn.Module, examples: Examples, batch_size: int = 512, *, bfloat16: bool = False
+) -> NDArray[np.float32]:
     """Compute penultimate features (n, F) in float32, in the same way as `predict`."""
-    return _predict(network, network.features, examples, batch_size)  # type: ignore[arg-type]
+    if not bfloat16:
+        return _predict(network, network.features, examples, batch_size)  # type: ignore[arg-type]
+    with channels_last(network):
+        return _predict(network, _bfloat16_features(network, examples.device), examples, batch_size)
+
+
+def _bfloat16_features(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    def features(images: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            computed: Tensor = network.features(images)  # type: ignore[operator]
+        return computed.float()
+
+    return features
 
 
 def _predict(
