@@ -19,6 +19,7 @@ from forgetbench.scoring.forgotten import FEASIBLE_Z, UTILITY, anchors, forgetti
 from forgetbench.scoring.gates import gate_of
 from forgetbench.scoring.pairwise import PerModelValues, compare, count_models, sides
 from forgetbench.scoring.per_model import per_model_values
+from forgetbench.scoring.recovery import recovery_scale
 from forgetbench.scoring.scorecards import Bands, MetricBand, Reference, ReferenceValues
 from forgetbench.scoring.statistics import band_of, family_limit, over_split_halves, split_halves
 
@@ -86,6 +87,10 @@ def reference_bands(
         rows[name] = rows[name].model_copy(update={"reason": f"failed the audit: {excluded_metrics[name]}"})
     ranking = _ranking(rows, bands, track, excluded_metrics, known=originals is not None)
     forgetting, reason = forgetting_metric(track, rows, tuple(excluded_metrics))
+    before = anchors(forgetting, originals, controls, references, labels) if forgetting else None
+    after, not_tested = None, ""
+    if not ranking_only:
+        after, not_tested = recovery_scale(before, originals, controls, references, labels)
     board = Bands(
         track=track,
         seeds=seeds,
@@ -101,8 +106,10 @@ def reference_bands(
             name: _reference_values(array, values["originals"].get(name))
             for name, array in sorted(values["references"].items())
         },
-        forgetting=anchors(forgetting, originals, controls, references, labels) if forgetting else None,
+        forgetting=before,
         forgetting_reason=reason if originals is not None else NO_ORIGINALS,
+        recalibration=after,
+        recalibration_reason=not_tested,
         utility=tuple(anchors(metric, None, controls, references, labels) for metric in UTILITY),
         unranked_reason=_unranked_reason(seeds, rows, ranking, track) if originals is not None else NO_ORIGINALS,
     )

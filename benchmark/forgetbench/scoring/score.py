@@ -23,8 +23,9 @@ from forgetbench.scoring.gates import pass_gate
 from forgetbench.scoring.pairwise import PerModelValues, compare, count_models
 from forgetbench.scoring.per_model import per_model_values
 from forgetbench.scoring.ranking import differences, rank, reproduced
-from forgetbench.scoring.scorecards import Bands, Board, Effect, Scorecard, Status, Value
-from forgetbench.scoring.verdicts import with_verdict
+from forgetbench.scoring.recovery import recovery_of
+from forgetbench.scoring.scorecards import Bands, Board, Effect, Recovery, Scorecard, Status, Value
+from forgetbench.scoring.verdicts import RECOVERABLE, with_verdict
 
 __all__ = [
     "Bands",
@@ -79,6 +80,8 @@ def score(
     distance = distance_of(comparisons, values, bands)
     sides = sides_of(values, bands)
     share, loss = _effects(comparisons, bands)
+    recovery = Recovery() if ranking_only else recovery_of(contestant, share, references, labels, bands)
+    flags = flags_of(values, bands, gate, distance, sides)
     card = Scorecard(
         name=name,
         track=bands.track,
@@ -88,10 +91,11 @@ def score(
         ranking=bands.ranking,
         distance=distance,
         gate=gate,
-        flags=flags_of(values, bands, gate, distance, sides),
+        flags=tuple(sorted((*flags, RECOVERABLE))) if recovery.recoverable else flags,
         sides=sides,
         forgotten=share,
         harm=loss,
+        recalibration=recovery,
         cost=cost or Cost(),
         unranked_reason=bands.unranked_reason,
     )

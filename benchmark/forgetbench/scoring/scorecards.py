@@ -157,6 +157,15 @@ class ReferenceValues(Record):
     """The originals."""
 
 
+class RecoveryScale(Record):
+    """What *recovered* is compared with on a board, for one change of all its models."""
+
+    anchors: Anchors
+    """The metric from which *forgotten* is computed, on changed originals and changed control oracles."""
+    band: MetricBand
+    """*Recovered* if one half of the pooled oracles is taken for the contestant, and the other one for Retrain."""
+
+
 class Bands(Record):
     """Everything about a board that depends on its oracles and originals alone."""
 
@@ -188,6 +197,10 @@ class Bands(Record):
     """The metric from which *forgotten* is computed; None where it cannot be."""
     forgetting_reason: str = ""
     """Why *forgotten* cannot be computed on this board; "" if it can."""
+    recalibration: RecoveryScale | None = None
+    """What *recovered* by recalibration is compared with; None where it cannot be tested."""
+    recalibration_reason: str = ""
+    """Why recalibration cannot be tested on this board; "" if it can."""
     utility: tuple[Anchors, ...] = ()
     """The accuracy gaps from which *harm* is computed: test and retain."""
     no_unlearning: Distance | None = None
@@ -234,6 +247,39 @@ class Effect(Record):
     """The metric that it is computed from."""
     reason: str = ""
     """Why there is no value."""
+
+
+class AccuracyChange(Record):
+    """Mean accuracy on one subset, before and after a change of the models."""
+
+    before: float
+    """As they are."""
+    after: float
+    """After the change."""
+
+
+class Recovery(Record):
+    """What a change that teaches a model nothing brings back of what had been forgotten.
+
+    The change is recalibration: running statistics of batch-norm are estimated again on retained images.
+    """
+
+    before: Effect = Effect()
+    """Forgotten, as the models are."""
+    after: Effect = Effect()
+    """Forgotten after the change, against originals and oracles that were changed alike."""
+    recovered: Effect = Effect()
+    """Before minus after, paired by seed."""
+    band: MetricBand | None = None
+    """The same difference over halvings of the oracles."""
+    p: float | None = None
+    """Two-sided p that more was forgotten than without unlearning, over all joint sign flips of the seeds."""
+    accuracies: dict[str, AccuracyChange] = {}
+    """Subset -> accuracy before and after."""
+    recoverable: bool | None = None
+    """Whether something had been forgotten, and more of it comes back than by chance; None if that was not tested."""
+    reason: str = "not scored"
+    """Why it was not tested; "" if it was."""
 
 
 class DistanceDifference(Record):
@@ -301,6 +347,8 @@ class Scorecard(Record):
     """Share of the way from No unlearning (0) to Retrain (1)."""
     harm: Effect = Effect()
     """Accuracy lost on test or on retain, whichever is larger, beyond Retrain's; as a share, so 0.01 is one point."""
+    recalibration: Recovery = Recovery()
+    """What recalibration of batch-norm brings back."""
     delta_vs_no_unlearning: DistanceDifference | None = None
     """The distance minus No unlearning's; None where there is no distance or there are too few seeds."""
     verdict: Verdict | None = None

@@ -21,6 +21,7 @@ from forgetbench.metrics.accuracy_gap import accuracy_by_seed
 from forgetbench.metrics.cost import cost_ratio
 from forgetbench.metrics.erasure import anamnesis_index
 from forgetbench.scoring.derived import mean_over_seeds
+from forgetbench.scoring.recovery import EARLIER_VERSION, NO_BATCH_NORM, NOT_RECORDED
 from forgetbench.scoring.score import rank, reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
 from forgetbench.store import digest, file_digest, write_atomically
@@ -73,6 +74,9 @@ class Scorer:
             self.bundle.card.track,
             excluded_metrics=self.bundle.excluded_metrics,
         )
+        if bands.recalibration_reason == NOT_RECORDED:
+            reason = EARLIER_VERSION if self.bundle.card.schema_version == 1 else NO_BATCH_NORM
+            bands = bands.model_copy(update={"recalibration_reason": reason})
         if path is not None:
             write_atomically(path, bands.model_dump_json().encode())
         return bands
