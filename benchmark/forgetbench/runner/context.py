@@ -78,7 +78,7 @@ class TaskContext:
     ) -> dict[str, Array]:
         """The predictions of a copy of a model whose batch-norm statistics were estimated again on retained images.
 
-        Statistics that no longer fit the weights can hide what a model still knows, so this is asked of every model:
+        Statistics that no longer fit the weights can hide what a model still knows, so every model is tested:
         of originals and oracles as well, on the retained images of the same draw. It needs no labels, no gradients and
         no forgotten images.
 
