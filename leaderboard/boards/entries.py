@@ -70,8 +70,8 @@ class EntryDetail:
 
 def entry_version(detail: EntryDetail) -> tuple[object, ...]:
     """All that changes the page of an entry: its board's revision, its history, and its verifications."""
-    verdicts = [(record.id, record.verdict) for record in detail.verifications]
-    return detail.entry.id, detail.board.id, detail.board.revision, detail.outdated, len(detail.events), verdicts
+    outcomes = [(record.id, record.outcome) for record in detail.verifications]
+    return detail.entry.id, detail.board.id, detail.board.revision, detail.outdated, len(detail.events), outcomes
 
 
 def template_context(detail: EntryDetail, base: str) -> dict[str, object]:

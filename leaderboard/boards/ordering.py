@@ -18,7 +18,7 @@ from forgetbench.leaderboard.boards.view import View
 from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing
 from forgetbench.leaderboard.errors import FieldError, Problem
 
-TEXTS = ("method", "submitter", "tier")
+TEXTS = ("method", "submitter", "tier", "verdict")
 """Sort keys that are text; ``date`` is a time, all others are numbers."""
 
 
@@ -100,6 +100,9 @@ def order_of(board: Board, view: View) -> Order:
         "rank": position,
         "method": func.lower(Entry.label),
         "distance": cast("ColumnElement[Any]", Entry.distance),
+        "verdict": cast("ColumnElement[Any]", Entry.verdict),
+        "forgotten": cast("ColumnElement[Any]", Entry.forgotten),
+        "harm": cast("ColumnElement[Any]", Entry.harm),
         "cost": cast("ColumnElement[Any]", Entry.cost),
         "tier": cast("ColumnElement[Any]", Entry.tier),
         "submitter": func.lower(Entry.submitter),

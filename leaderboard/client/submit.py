@@ -134,7 +134,7 @@ def post_verification(
             record = next((item for item in entry.verifications if item.id == received.id), None)
             if record is None:
                 raise ForgetBenchError(f"{server} no longer shows the second run of {submission_id}. Check its page.")
-            if record.verdict != "received" or not pause.sleep():
+            if record.outcome != "received" or not pause.sleep():
                 return record
 
 
@@ -290,5 +290,5 @@ def describe_state(submission: SubmissionDocument) -> str:
         return f"listed, not ranked: {reason}{review}"
     low, high = submission.rank.low, submission.rank.high
     place = f"rank {low}" if low == high else f"rank {low} to {high} (tied)"
-    verdict = "; indistinguishable from retraining" if submission.within_band else ""
+    verdict = f"; {submission.verdict}" if submission.verdict else ""
     return f"{place} of {submission.ranked}, distance {submission.distance:.2f}{verdict}{review}"

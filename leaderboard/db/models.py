@@ -32,7 +32,7 @@ STATES = ("received", "scoring", "listed", "rejected", "flagged", "quarantined",
 """States of an entry; `db.states` has the transitions."""
 TIERS = ("reference", "recomputed", "reproduced")
 """How far an entry was checked; always set explicitly, never inferred."""
-VERDICTS = ("received", "reproduced", "not reproduced", "failed")
+OUTCOMES = ("received", "reproduced", "not reproduced", "failed")
 """Outcomes of a verification."""
 RANKING_SCOPES = ("all", "reproduced")
 """Selections of tiers; each has its own ranking."""
@@ -186,6 +186,16 @@ class Entry(Base):
     distance: Mapped[float | None]
     distance_low: Mapped[float | None]
     distance_high: Mapped[float | None]
+    verdict: Mapped[str | None] = mapped_column(String(32))
+    """What it achieves in words (`scoring.scorecards.Verdict`); None where the board does not rank."""
+    forgotten: Mapped[float | None]
+    """Share of the way from No unlearning to Retrain."""
+    forgotten_low: Mapped[float | None]
+    forgotten_high: Mapped[float | None]
+    harm: Mapped[float | None]
+    """Accuracy lost beyond retraining's, as a share."""
+    harm_low: Mapped[float | None]
+    harm_high: Mapped[float | None]
     cost: Mapped[float | None]
     """FLOPs divided by those of retraining, as the submitter measured them."""
     budget: Mapped[int | None]
@@ -346,7 +356,7 @@ class Verification(Base):
 
     __tablename__ = "verifications"
     __table_args__ = (
-        CheckConstraint(_one_of("verdict", VERDICTS), name="verdict"),
+        CheckConstraint(_one_of("outcome", OUTCOMES), name="outcome"),
         Index("ix_verifications_entry_id", "entry_id"),
     )
 
@@ -357,7 +367,7 @@ class Verification(Base):
     received_at: Mapped[datetime]
     manifest: Mapped[JsonObject]
     body_sha256: Mapped[str] = mapped_column(String(64))
-    verdict: Mapped[str] = mapped_column(String(16))
+    outcome: Mapped[str] = mapped_column(String(16))
     card: Mapped[JsonObject | None]
     comparison: Mapped[JsonObject | None]
     """Ranking metric -> difference of the two records (`submissions.verification.MetricComparison`)."""

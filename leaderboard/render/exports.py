@@ -25,6 +25,7 @@ MEDIA_TYPES = {
 """Ending of a file -> media type."""
 _RANK = ("rank_low", "rank_high")
 _DISTANCE = ("distance [oracle sd]", "distance_low", "distance_high")
+_EFFECTS = ("verdict", "forgotten [share]", "forgotten_low", "forgotten_high", "harm [share]", "harm_low", "harm_high")
 _COST = "cost [share of retraining's FLOPs]"
 _SPEC = ("name", "title", "group", "unit", "direction", "requires", "meaning", "misses", "misuse", "formula", "source")
 
@@ -77,7 +78,7 @@ def board(page: Page, base: str) -> Table:
     titles = [f"{column.title}{unit}" for column, unit in zip(page.columns, units, strict=True)]
     return Table(
         title=f"{board.task}: {board.title}",
-        header=("Rank", "Method", "Distance", *titles, "Cost"),
+        header=("Rank", "Method", "Distance", "Verdict", "Forgotten, %", "Harm, points", *titles, "Cost"),
         rows=tuple(_shown(row, page.columns) for row in _rows(page)),
         notes=(caption,),
         records=tuple(_record(row, page.columns, base) for row in _rows(page)),
@@ -96,7 +97,10 @@ def _shown(row: Row, columns: Sequence[Column]) -> tuple[str, ...]:
     rank = formatting.rank_text(placing.low, placing.high) if placing else "ref" if entry.tier == "reference" else "–"
     distance = formatting.estimate(entry.distance, entry.distance_low, entry.distance_high)
     cells = (formatting.cell_text(row.cells.get(column.name), column) for column in columns)
-    return (rank, entry.label, distance, *cells, formatting.percent(entry.cost))
+    forgotten = formatting.estimate(entry.forgotten, entry.forgotten_low, entry.forgotten_high, 100)
+    harm = formatting.estimate(entry.harm, entry.harm_low, entry.harm_high, 100)
+    verdict = entry.verdict or formatting.MISSING
+    return (rank, entry.label, distance, verdict, forgotten, harm, *cells, formatting.percent(entry.cost))
 
 
 def _record(row: Row, columns: Sequence[Column], base: str) -> Record:
@@ -114,6 +118,7 @@ def _record(row: Row, columns: Sequence[Column], base: str) -> Record:
         "method": entry.method,
         "label": entry.label,
         **dict(zip(_DISTANCE, _distance(entry), strict=True)),
+        **dict(zip(_EFFECTS, _effects(entry), strict=True)),
         **metrics,
         _COST: entry.cost,
         "flags": " ".join(entry.flags or []),
@@ -154,12 +159,12 @@ def placed(entries: Iterable[Placed]) -> Table:
     rows = [
         [
             *(entry.board.task, entry.board.superseded_at is not None, entry.id, entry.label),
-            *(*_ranks(placing), *_distance(entry)),
+            *(*_ranks(placing), *_distance(entry), *_effects(entry)),
             *(entry.cost, entry.flags or [], entry.tier, entry.submitter, entry.received_at),
         ]
         for entry, placing in ((item.entry, item.placing) for item in entries)
     ]
-    head = ("task", "superseded", "id", "entry", *_RANK, *_DISTANCE)
+    head = ("task", "superseded", "id", "entry", *_RANK, *_DISTANCE, *_EFFECTS)
     return Table.of("Entries", (*head, _COST, "flags", "tier", "submitter", "received"), rows)
 
 
@@ -257,6 +262,12 @@ def _ranks(placing: Placing | None) -> tuple[int | None, int | None]:
 
 def _distance(entry: Entry) -> tuple[float | None, float | None, float | None]:
     return entry.distance, entry.distance_low, entry.distance_high
+
+
+def _effects(entry: Entry) -> tuple[str | float | None, ...]:
+    """The verdict, how much was forgotten, and how much accuracy was lost."""
+    forgotten = (entry.forgotten, entry.forgotten_low, entry.forgotten_high)
+    return (entry.verdict, *forgotten, entry.harm, entry.harm_low, entry.harm_high)
 
 
 def _band(column: Column) -> tuple[float | None, ...]:

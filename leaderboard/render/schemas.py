@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from forgetbench.store import JsonObject
 
@@ -58,7 +58,11 @@ class ValueDocument(Document):
 
 
 class RowDocument(Document):
-    """One entry on a board."""
+    """One entry on a board.
+
+    ``verdict``: what it achieves in words; ``forgotten``: share of the way to retraining; ``harm``: accuracy lost
+    beyond retraining's, as a share. Each is null where it cannot be computed.
+    """
 
     id: str
     label: str
@@ -75,6 +79,13 @@ class RowDocument(Document):
     distance_low: float | None
     distance_high: float | None
     within_band: bool | None
+    verdict: str | None = None
+    forgotten: float | None = None
+    forgotten_low: float | None = None
+    forgotten_high: float | None = None
+    harm: float | None = None
+    harm_low: float | None = None
+    harm_high: float | None = None
     cost: float | None
     needs_retain: bool
     received_at: datetime
@@ -149,6 +160,7 @@ class SubmissionDocument(Document):
     distance_low: float | None
     distance_high: float | None
     within_band: bool | None
+    verdict: str | None = None
     ranked: int
     url: str
     waits: str
@@ -202,7 +214,7 @@ class VerificationDocument(Document):
     id: str
     verifier: str
     received_at: datetime
-    verdict: str
+    outcome: str = Field(validation_alias=AliasChoices("outcome", "verdict"))
     note: str | None
     identical: bool
     comparison: dict[str, MetricDifferenceDocument] | None

@@ -13,6 +13,7 @@ from forgetbench.leaderboard.boards import strips
 from forgetbench.leaderboard.render import formatting
 from forgetbench.leaderboard.render.vega import inline_svg
 from forgetbench.leaderboard.settings import Settings
+from forgetbench.scoring.vocabulary import FLAGS, VERDICTS
 from forgetbench.store import digest, file_digest
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -65,6 +66,8 @@ class Pages:
                 "phi_chart": strips.phi_chart,
                 "inline_svg": inline_svg,
                 "static": static,
+                "verdict_words": VERDICTS,
+                "flag_words": FLAGS,
             }
         )
 

@@ -20,6 +20,7 @@ from forgetbench.leaderboard.db.models import Board, Entry, Token, utc_now
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions.uploads import logits_digest
+from forgetbench.scoring.vocabulary import PROTOCOL
 from forgetbench.store import digest, replace_folder, write_atomically
 
 Role = Literal["originals", "references", "controls"]
@@ -132,7 +133,7 @@ def _new_board(session: Session, bundle: ReferenceBundle, sha: str) -> Board:
     card = bundle.card
     board = Board(
         task=card.task,
-        protocol=card.protocol,
+        protocol=PROTOCOL,
         task_key=card.task_key,
         pack_sha256=sha,
         title=card.title,

@@ -87,7 +87,7 @@ def receive_verification(
             received_at=utc_now(),
             manifest=run.manifest.model_dump(mode="json"),
             body_sha256=body.sha256,
-            verdict="received",
+            outcome="received",
             identical=identical,
         )
         receive.store_evidence(run, settings.evidence / verification_id)
@@ -116,8 +116,8 @@ def _check_method(entry: Entry, run: Run) -> list[FieldError]:
 def retry_verification(session: Session, verification_id: str) -> None:
     """Enqueue a failed verification again; does nothing if it has not failed."""
     verification = session.get_one(Verification, verification_id, with_for_update=True)
-    if verification.verdict == "failed":
-        verification.verdict, verification.note = "received", None
+    if verification.outcome == "failed":
+        verification.outcome, verification.note = "received", None
         queue.enqueue(session, "verify", verification_id)
 
 
@@ -126,7 +126,7 @@ def mark_failed(session: Session, verification_id: str) -> None:
     verification = session.get_one(Verification, verification_id)
     entry = session.get_one(Entry, verification.entry_id)
     states.lock_entry(session, entry)
-    verification.verdict, verification.note = "failed", "The server could not score it; this is the server's fault."
+    verification.outcome, verification.note = "failed", "The server could not score it; this is the server's fault."
     reason = "a second run could not be scored, which is the server's fault; it may be posted again"
     states.record_event(session, entry, entry.state, verification.verifier, reason)
     states.bump_revision(session, entry.board_id)
@@ -170,22 +170,22 @@ def complete_verification(
         states.lock_entry(session, entry)
         comparison = compare_scorecards(first or session.get_one(Score, entry.id).card, card)
         verification.card, verification.comparison = card, dict(comparison)
-        _apply_verdict(session, entry, verification, comparison)
+        _apply_outcome(session, entry, verification, comparison)
         states.bump_revision(session, entry.board_id)
         if first is not None:
             queue.enqueue(session, "rescore", entry.id)
         queue.enqueue(session, "rank", str(entry.board_id))
 
 
-def _apply_verdict(
+def _apply_outcome(
     session: Session, entry: Entry, verification: Verification, comparison: dict[str, MetricComparison]
 ) -> None:
-    """Set the verdict, with its events; an entry that a second run differs from loses the tier ``reproduced``."""
+    """Set the outcome, with its events; an entry that a second run differs from loses the tier ``reproduced``."""
     differing = [name for name, item in comparison.items() if item["agrees"] is False]
     undecided = [name for name, item in comparison.items() if item["agrees"] is None]
     verifier = verification.verifier
     if differing:
-        verification.verdict = "not reproduced"
+        verification.outcome = "not reproduced"
         reason = f"a second run differs in {', '.join(differing)}"
         if entry.tier == "reproduced":
             states.record_event(session, entry, entry.state, verifier, f"tier: recomputed; {reason}")
@@ -193,13 +193,13 @@ def _apply_verdict(
         if entry.state == "listed":
             states.transition(session, entry, "flagged", verifier, reason)
     elif undecided or not comparison:
-        verification.verdict = "failed"
+        verification.outcome = "failed"
         missing = ", ".join(undecided) or "every ranking metric"
         reason = f"a second run is inconclusive: {missing} is missing in both records"
         verification.note = f"{reason[0].upper()}{reason[1:]}."
         states.record_event(session, entry, entry.state, verifier, reason)
     else:
-        verification.verdict = "reproduced"
+        verification.outcome = "reproduced"
         agreement = "is bit-identical" if verification.identical else "agrees"
         states.record_event(session, entry, entry.state, verifier, f"tier: reproduced; a second run {agreement}")
         entry.tier = "reproduced"

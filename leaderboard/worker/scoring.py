@@ -19,7 +19,7 @@ from forgetbench.evidence.reference import read_pack
 from forgetbench.evidence.run import Manifest, Run
 from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.leaderboard.boards import distributions
-from forgetbench.leaderboard.db import states
+from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import (
     RANKING_SCOPES,
     Board,
@@ -33,8 +33,9 @@ from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import alarms, reference
 from forgetbench.metrics import Cost, metrics
 from forgetbench.scoring.score import rank
-from forgetbench.scoring.scorecards import Bands, Scorecard, Value
+from forgetbench.scoring.scorecards import Bands, Effect, Scorecard, Value
 from forgetbench.scoring.scorer import Scorer
+from forgetbench.scoring.vocabulary import PROTOCOL
 from forgetbench.store import JsonObject
 
 _ROLE_ORDER = ("efficacy", "harm", None)
@@ -71,7 +72,7 @@ class Ranking(NamedTuple):
     placings: list[PlacingRow]
     unranked: dict[str, str]
     """Entry -> reason why it is not ranked."""
-    summary: JsonObject
+    summary: JsonObject | None
     """New value of `db.models.Board.summary`."""
 
 
@@ -155,7 +156,14 @@ def write_score(session: Session, entry: Entry, result: ScoringResult, seconds: 
     if distance is not None:
         entry.distance, entry.distance_low, entry.distance_high = distance.value, distance.low, distance.high
         entry.within_band = distance.within_band
+    entry.verdict = card.verdict
+    entry.forgotten, entry.forgotten_low, entry.forgotten_high = _estimate(card.forgotten)
+    entry.harm, entry.harm_low, entry.harm_high = _estimate(card.harm)
     entry.cost, entry.budget = card.cost.flops, _budget_class(card.cost)
+
+
+def _estimate(effect: Effect) -> tuple[float | None, float | None, float | None]:
+    return effect.value, effect.low, effect.high
 
 
 def _ranking_card(card: Scorecard) -> Scorecard:
@@ -186,8 +194,8 @@ class RankingInput(NamedTuple):
 
     rows: Sequence[RankingRow]
     """Public entries, without reference rows, oldest first."""
-    example: JsonObject
-    """Any scorecard of the board: all have the same metrics and bands."""
+    example: JsonObject | None
+    """Any scorecard of the board by this protocol: all have the same metrics and bands. None if there is none."""
     original_accuracy: float | None
     """Mean test accuracy of the board's originals."""
 
@@ -203,10 +211,10 @@ def read_ranking_input(session: Session, board: Board) -> RankingInput:
     example = session.scalars(
         select(Score.card)
         .join(Entry, Entry.id == Score.entry_id)
-        .where(Entry.board_id == board.id)
+        .where(Entry.board_id == board.id, Score.card["protocol"].as_integer() == PROTOCOL)
         .order_by(Entry.tier != "reference")
         .limit(1)
-    ).one()
+    ).first()
     accuracy = session.scalar(
         select(MetricValue.value)
         .join(Entry, Entry.id == MetricValue.entry_id)
@@ -217,8 +225,9 @@ def read_ranking_input(session: Session, board: Board) -> RankingInput:
 
 
 def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Ranking:
-    """Rank the entries of a board, for each selection of tiers."""
-    contestants = [row for row in stored.rows if not row.sentinel and not row.changes_training]
+    """Rank the entries of a board, for each selection of tiers. Scores by an earlier protocol are not ranked."""
+    current = [row for row in stored.rows if row.brief["protocol"] == PROTOCOL]
+    contestants = [row for row in current if not row.sentinel and not row.changes_training]
     placings: list[PlacingRow] = []
     unranked: dict[str, str] = {}
     for scope in RANKING_SCOPES:
@@ -240,11 +249,15 @@ def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Rankin
             elif scope == "all":
                 unranked[entry_id] = place.reason
     for row in stored.rows:
-        if row.sentinel:
+        if row not in current:
+            unranked[row.id] = f"protocol {row.brief['protocol']}: not yet scored by protocol {PROTOCOL}"
+        elif row.sentinel:
             unranked[row.id] = "sentinel: audits the metrics, does not compete"
         elif row.changes_training:
             unranked[row.id] = own_originals_reason(row.brief, stored.original_accuracy)
     bundle = reference.bundle_folder(settings, board)
+    if stored.example is None:
+        return Ranking(placings, unranked, board.summary)
     summary = board_summary(get_scorer(bundle).bands, _parse_scorecard(stored.example), phi_histograms(bundle))
     return Ranking(placings, unranked, summary)
 
@@ -305,6 +318,24 @@ def board_summary(bands: Bands, example: Scorecard, phi: JsonObject) -> JsonObje
         "halvings": bands.split_halves,
         "phi": phi,
     }
+
+
+def enqueue_outdated(session: Session) -> int:
+    """Enqueue all entries of boards that an earlier protocol scored, to be scored again; returns their number.
+
+    Quarantined entries are included, because they may be listed again. It happens once, when the first worker of this
+    version starts; the old scores stay visible and unranked until the new ones are written.
+    """
+    count = 0
+    for board in session.scalars(select(Board).where(Board.protocol < PROTOCOL)):
+        public = Entry.state.in_((*states.PUBLIC_STATES, "quarantined"))
+        ids = session.scalars(select(Entry.id).join(Score).where(Entry.board_id == board.id, public)).all()
+        for entry_id in ids:
+            queue.enqueue(session, "rescore", entry_id)
+        queue.enqueue(session, "rank", str(board.id))
+        board.protocol = PROTOCOL
+        count += len(ids)
+    return count
 
 
 def write_ranking(session: Session, board_id: int, ranking: Ranking) -> None:

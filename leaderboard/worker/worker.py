@@ -59,6 +59,7 @@ class Worker:
             try:
                 if not cleaned:
                     cleanup.remove_leftovers(self.settings, self.database)
+                    self._enqueue_outdated()
                     cleaned = True
                 self._send_heartbeat()
                 pause = 0.0 if self.work_once() else self.settings.poll_seconds
@@ -68,6 +69,13 @@ class Worker:
                 log.exception("the database does not answer; trying again in %.0f s", pause)
             self._stop.wait(pause)
         log.info("worker %s stopped", self.name)
+
+    def _enqueue_outdated(self) -> None:
+        """Have scores of an earlier protocol computed again."""
+        with self.database.write_session() as session:
+            count = scoring.enqueue_outdated(session)
+        if count:
+            log.info("%d entries were scored by an earlier protocol: scoring them again", count)
 
     def _send_heartbeat(self) -> None:
         """Record that this worker is running, at most three times per lease."""

@@ -122,15 +122,15 @@ def test_audit_no_unlearning_better_than_retraining_fails(board):
 def test_audit_collapse_and_relabelled_on_their_side(board, sentinel, metric):
     bands, sentinels, _ = board
 
-    def verdict(cards):
+    def fitness(cards):
         return {item.sentinel: item.passed for item in audit(cards, bands).findings if item.metric == metric}[sentinel]
 
-    assert verdict(sentinels) is True
+    assert fitness(sentinels) is True
     card = sentinels[sentinel]
     value = card.metrics[metric]
     turned = card.metrics | {metric: value.model_copy(update={"z": -value.z})}
     swapped = sentinels | {sentinel: card.model_copy(update={"metrics": turned})}
-    assert verdict(swapped) is False
+    assert fitness(swapped) is False
     assert {item.metric: item.fit for item in audit(swapped, bands).metrics}[metric] == "UNFIT"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from forgetbench.auditing.run import audit_task
-from forgetbench.evidence.reference import AuditVerdict
+from forgetbench.evidence.reference import AuditFitness
 from forgetbench.runner.config import RunConfig
 from forgetbench.tasks.task import read_task
 
@@ -21,7 +21,7 @@ def test_audit_demo_task_every_ranking_metric_passes(own_home: Path) -> None:
     assert found["mia.loss"] == "not judged"  # oracles do not differ on it at all
     assert {found[name] for name in ("nomus", "aus")} == {"UNFIT"}  # here doing nothing looks better by them
     [kept] = (own_home / "audits").rglob("*.json")
-    assert AuditVerdict.model_validate_json(kept.read_bytes()).unfit == {}
+    assert AuditFitness.model_validate_json(kept.read_bytes()).unfit == {}
     whole = {finding.sentinel: finding.passed for finding in audited.audit.findings if finding.metric is None}
     assert {"retrain", "third", "none", "collapse", "line"} <= set(whole)
     assert all(whole[name] for name in ("none", "collapse", "line"))

@@ -23,7 +23,7 @@ from support.training import make_spec
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.arrays import read_arrays
-from forgetbench.evidence.reference import PACK, VERDICT, AuditVerdict, check_run, read_pack, with_verdict
+from forgetbench.evidence.reference import AUDIT, PACK, AuditFitness, check_run, read_pack, with_fitness
 from forgetbench.evidence.run import MANIFEST, read_run
 from forgetbench.importers.arrays import score_arrays
 from forgetbench.importers.logits import import_logits
@@ -92,13 +92,13 @@ def world() -> World:
 
 @pytest.fixture
 def pack(world: World, tmp_path: Path) -> Path:
-    """Its reference bundle, with the verdict of an audit."""
+    """Its reference bundle, with the fitness of an audit."""
     folder = world.write_pack(tmp_path / "pack")
     bundle = read_pack(folder)
-    verdict = AuditVerdict(
+    fitness = AuditFitness(
         task=TASK, task_key=bundle.card.task_key, pack=bundle.digest, code=digest("code"), unfit={"js": "too wide"}
     )
-    with_verdict(bundle, verdict)
+    with_fitness(bundle, fitness)
     return folder
 
 
@@ -193,18 +193,18 @@ def test_fuzz_reference_bundle(pack: Path) -> None:
         assert bundle.shapes(0)
         read_pack(path.parent)
 
-    check(read, pack / PACK, (pack / PACK).read_bytes(), 300, 22, f"{PACK}|{VERDICT}|npz|{pack.name}")
-    check(read, pack / VERDICT, (pack / VERDICT).read_bytes(), 150, 23)
+    check(read, pack / PACK, (pack / PACK).read_bytes(), 300, 22, f"{PACK}|{AUDIT}|npz|{pack.name}")
+    check(read, pack / AUDIT, (pack / AUDIT).read_bytes(), 150, 23)
     check(read, pack / "labels-d0.npz", (pack / "labels-d0.npz").read_bytes(), 150, 24)
 
 
-def test_fuzz_audit_verdict(pack: Path, tmp_path: Path) -> None:
+def test_fuzz_audit_fitness(pack: Path, tmp_path: Path) -> None:
     results = Results(tmp_path / "home")
     manifest = read_pack(pack).card
     place = (manifest.task, manifest.task_key, manifest.draws, manifest.seeds)
-    path = results.verdict_file(*place)
+    path = results.fitness_file(*place)
     path.parent.mkdir(parents=True)
-    check(lambda _: results.verdict(*place), path, (pack / VERDICT).read_bytes(), 150, 25)
+    check(lambda _: results.fitness(*place), path, (pack / AUDIT).read_bytes(), 150, 25)
 
 
 def test_fuzz_cached_scores_are_computed_again(world: World, pack: Path, tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_restored_backup_equals_the_server(site, world, tmp_path):
 def test_dump_has_all_listed_entries(full, tmp_path):
     assert admin.write_dump(full.settings, tmp_path / "all.jsonl") == 7
     head, *lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
-    assert (head["license"], head["protocols"], set(head)) == ("CC-BY-4.0", [1], set(head) | {"version", "date"})
+    assert (head["license"], head["protocols"], set(head)) == ("CC-BY-4.0", [2], set(head) | {"version", "date"})
     assert {line["row"]["method"] for line in lines} >= {"alpha", "retrain", "none"}
     answer = full.client.get("/dump.jsonl")
     served_head, *served_lines = [json.loads(line) for line in answer.text.splitlines()]

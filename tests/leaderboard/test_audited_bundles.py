@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forgetbench.evidence.reference import AuditVerdict, read_pack, with_verdict
+from forgetbench.evidence.reference import AuditFitness, read_pack, with_fitness
 from forgetbench.evidence.run import read_run
 from forgetbench.leaderboard.admin import install_bundle
 from forgetbench.scoring.scorer import Scorer, rank_runs
@@ -12,14 +12,14 @@ def test_metric_that_failed_the_audit_does_not_rank(site, world, tmp_path):
     pack = read_pack(world.write_pack(tmp_path / "pack"))
     bands = Scorer(pack).bands
     assert "gap.test" in bands.ranking
-    verdict = AuditVerdict(
+    fitness = AuditFitness(
         task=pack.card.task,
         task_key=pack.card.task_key,
         pack=pack.digest,
         code="0" * 64,
         unfit={"gap.test": "third: z +9.00"},
     )
-    audited = with_verdict(pack, verdict)
+    audited = with_fitness(pack, fitness)
     install_bundle(site.settings, audited.folder)
     runs = [world.write_run(tmp_path / name, name, start=start) for name, start in (("a", 300), ("b", 320))]
     headers = site.token()

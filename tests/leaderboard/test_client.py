@@ -163,7 +163,7 @@ def test_post_verification_and_withdraw_change_the_entry(site, world, tmp_path, 
     second = world.write_run(tmp_path / "second", memory=0.1, start=700)
     grace = text_of(site.token("verify", name="Grace"))
     record = post_verification(identity, second, SERVER, grace, transport=transport)
-    assert record.verdict == "reproduced"
+    assert record.outcome == "reproduced"
     with pytest.raises(UsageError, match="may not"):
         withdraw(identity, "mine", SERVER, grace, transport=transport)
     assert withdraw(identity, "a bug", SERVER, token, transport=transport) == "withdrawn"

@@ -8,12 +8,12 @@ import sys
 import threading
 
 from alembic.util.exc import CommandError
-from sqlalchemy import insert, inspect, select, update
+from sqlalchemy import insert, inspect, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from support.concurrency import LIMIT
 
 from forgetbench.errors import ForgetBenchError
-from forgetbench.leaderboard.db.models import Base, Entry, Score, Token, utc_now
+from forgetbench.leaderboard.db.models import Base, Entry, Score, Token, Verification, utc_now
 from forgetbench.leaderboard.db.session import Database, latest_revision
 
 
@@ -62,6 +62,24 @@ def test_upgrade_from_0003_renames_fields_of_scorecards(site):
     assert not {"pseudo_values", "within_band"} & set(card["metrics"]["lira.forget"])
     site.database.upgrade()
     assert read() == before
+
+
+def test_upgrade_from_0004_renames_the_outcome(site):
+    values = {"id": "v", "verifier": "Mary", "received_at": utc_now(), "manifest": {}, "body_sha256": "0" * 64}
+    with site.database.write_session() as session:
+        create = {"id": "0" * 16, "name": "x", "scopes": [], "secret_sha256": "0" * 64, "created_at": utc_now()}
+        session.execute(insert(Token), create)
+        entry = session.scalars(select(Entry.id).where(Entry.method == "none")).one()
+        record = values | {"entry_id": entry, "token_id": "0" * 16, "outcome": "not reproduced"}
+        session.execute(insert(Verification), record)
+    site.database.downgrade("0004")
+    with site.database.read_session() as session:
+        assert session.execute(text("SELECT verdict FROM verifications")).scalars().all() == ["not reproduced"]
+    site.database.upgrade()
+    site.database.check()
+    with site.database.read_session() as session:
+        assert session.scalars(select(Verification.outcome)).all() == ["not reproduced"]
+        assert session.scalars(select(Entry.verdict)).all() == [None, None]  # until the worker scores them again
 
 
 def test_concurrent_upgrades_migrate_once(make_settings):

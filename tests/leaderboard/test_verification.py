@@ -97,7 +97,7 @@ def test_verify_with_the_same_logits_is_marked_identical(site, listed, agreeing,
     site.verify(listed, agreeing, site.token("verify", name="Eve"))
     site.work()
     entry = site.entry(listed)
-    assert [(item["verdict"], item["identical"]) for item in entry["verifications"]] == [
+    assert [(item["outcome"], item["identical"]) for item in entry["verifications"]] == [
         ("reproduced", True),
         ("reproduced", False),
     ]
@@ -129,12 +129,12 @@ def test_verification_that_failed_can_be_posted_again(site, listed, agreeing, ve
         patch.setattr(verification, "complete_verification", fail)
         worker.drain()
     [record] = site.entry(listed)["verifications"]
-    assert (record["verdict"], "server's fault" in record["note"]) == ("failed", True)
+    assert (record["outcome"], "server's fault" in record["note"]) == ("failed", True)
     assert "could not be scored" in site.entry(listed)["history"][-1]["reason"]
     assert site.verify(listed, agreeing, verifier).json()["id"] == first
     site.work()
     [record] = site.entry(listed)["verifications"]
-    assert (record["verdict"], record["note"]) == ("reproduced", None)
+    assert (record["outcome"], record["note"]) == ("reproduced", None)
     assert admin.moderation_queue(site.settings) == []
 
 
@@ -162,7 +162,7 @@ def test_undecided_verification_leaves_the_row_unchanged(site, listed, agreeing,
     site.work()
     entry = site.entry(listed)
     assert (entry["row"]["state"], entry["row"]["tier"]) == ("listed", "recomputed")
-    assert entry["verifications"][0]["verdict"] == "failed"
+    assert entry["verifications"][0]["outcome"] == "failed"
     assert "inconclusive" in entry["history"][-1]["reason"]
     assert "inconclusive" in site.client.get(f"/entries/{listed}").text
 

@@ -12,7 +12,7 @@ from support.concurrency import LIMIT, wait_until
 
 from forgetbench.leaderboard.admin import install_bundle
 from forgetbench.leaderboard.db import queue
-from forgetbench.leaderboard.db.models import Entry, Job, ScoringProcess, utc_now
+from forgetbench.leaderboard.db.models import Board, Entry, Job, Score, ScoringProcess, utc_now
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.worker import cleanup, scoring
@@ -178,6 +178,52 @@ def test_lease_renewal_that_fails_is_repeated(site, received, monkeypatch):
     monkeypatch.setattr(scoring, "score_entry", score_after_renewal)
     site.work()
     assert site.client.get(f"/api/v1/submissions/{received}").json()["state"] == "listed"
+
+
+def scored_by_protocol_1(site):
+    """Make the server's scores those of an earlier version."""
+    with site.database.write_session() as session:
+        session.execute(update(Board).values(protocol=1))
+        session.execute(update(Entry).values(verdict=None, forgotten=None, harm=None))
+        for score in session.scalars(select(Score)):
+            score.software = {**score.software, "code": "0" * 64}
+            for name in ("card", "brief"):
+                card = {key: value for key, value in getattr(score, name).items() if key not in NEW_FIELDS}
+                gate = {"collapsed": False, "unstable": False, "collapsed_models": 0, "models": 6, "median": 0.9}
+                setattr(score, name, {**card, "protocol": 1, "gate": {**gate, "reasons": []}})
+
+
+NEW_FIELDS = ("verdict", "forgotten", "harm", "sides", "delta_vs_no_unlearning")
+
+
+def test_scores_of_protocol_1_are_computed_again_at_the_start(site, received):
+    site.work()
+    before = site.entry(received)["row"]
+    assert before["verdict"] == "reaches retraining"
+    scored_by_protocol_1(site)
+    assert site.client.get(f"/entries/{received}").status_code == 200  # the old scores stay readable
+    worker = Worker(site.settings, site.database)
+    worker._enqueue_outdated()
+    worker._enqueue_outdated()
+    assert worker.drain() == 4  # two reference rows, one submission, one ranking
+    after = site.entry(received)
+    assert after["row"] == before
+    assert after["scorecard"]["protocol"] == 2
+    assert site.client.get(f"/api/v1/boards/{site.world.task}").json()["protocol"] == 2
+
+
+def test_score_of_protocol_1_that_cannot_be_repeated_is_not_ranked(site, received, caplog):
+    site.work()
+    scored_by_protocol_1(site)
+    for path in (site.settings.evidence / received).glob("*.npz"):
+        path.write_bytes(b"damaged")
+    worker = Worker(site.settings.model_copy(update={"job_attempts": 1}), site.database)
+    worker._enqueue_outdated()
+    worker.drain()
+    row = site.entry(received)["row"]
+    assert (row["rank"], row["status"]) == (None, "protocol 1")
+    assert row["reasons"] == ["protocol 1: not yet scored by protocol 2"]
+    assert "d0-s0.npz is not a readable evidence file" in caplog.text
 
 
 def test_site_without_worker_says_so(site, received, owner):

@@ -19,10 +19,10 @@ from forgetbench.scoring.scorecards import (
     Reference,
     Scorecard,
     Value,
-    Verdict,
 )
 from forgetbench.scoring.statistics import sign_flip_p
 from forgetbench.scoring.verdicts import with_verdict
+from forgetbench.scoring.vocabulary import VERDICTS, Verdict
 
 NOISE = np.array([-0.5, 0.2, 0.4, -0.3, 0.6, -0.4])
 GATE = gate_of(None, [[{"test": np.zeros((6, 10, 2))}]], [{"test": np.zeros(10, int)}])
@@ -97,7 +97,7 @@ def test_verdict_words_are_those_of_the_protocol():
         "worse than doing nothing",
         "as doing nothing",
     ]
-    assert len({verdict.meaning for verdict in Verdict}) == 6
+    assert list(VERDICTS) == list(Verdict)
 
 
 def test_verdict_none_where_the_board_or_row_has_no_rank():

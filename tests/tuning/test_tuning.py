@@ -14,7 +14,7 @@ import pytest
 
 from forgetbench.cli import main
 from forgetbench.errors import UsageError
-from forgetbench.evidence.reference import AuditVerdict
+from forgetbench.evidence.reference import AuditFitness
 from forgetbench.evidence.run import read_run
 from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.runner.config import RunConfig
@@ -122,14 +122,14 @@ def test_tune_oracle_selector_has_its_own_study(task: Path, tmp_path: Path) -> N
     with pytest.raises(UsageError, match="not tuned"):
         load_best(one, asked, options, "oracle-free")
     # what an audit of the task found out of place chooses no trial: the same trial is judged anew
-    said = AuditVerdict(
+    said = AuditFitness(
         task=one.name,
         task_key=one.key,
         pack="0" * 64,
         code=scoring_fingerprint(),
         unfit={"gap.test": "third: out of place"},
     )
-    path = options.results.verdict_file(one.name, one.key, one.draws, 10)  # whatever the board's count of seeds
+    path = options.results.fitness_file(one.name, one.key, one.draws, 10)  # whatever the board's count of seeds
     path.parent.mkdir(parents=True)
     stale = said.model_copy(update={"code": "0" * 64})  # other code would say otherwise, perhaps
     path.write_text(stale.model_dump_json())

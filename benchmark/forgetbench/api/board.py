@@ -15,8 +15,9 @@ from forgetbench.evidence.reference import read_pack
 from forgetbench.evidence.run import Run, read_run
 from forgetbench.registry import unknown
 from forgetbench.runner.results import Results
-from forgetbench.scoring.scorecards import BoardRow, Distance, MetricBand, Scorecard, Value
+from forgetbench.scoring.scorecards import BoardRow, Distance, Effect, MetricBand, Scorecard, Value
 from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN, RankedRuns, Scorer, rank_runs
+from forgetbench.scoring.vocabulary import Verdict
 
 if TYPE_CHECKING:
     import altair
@@ -93,8 +94,23 @@ class RunResult:
         return self.scorecard.distance
 
     @property
+    def verdict(self) -> Verdict | None:
+        """What the row achieves in words, such as ``better than doing nothing``; None where the board does not rank."""
+        return self.scorecard.verdict
+
+    @property
+    def forgotten(self) -> Effect:
+        """Share of the way from No unlearning (0) to Retrain (1), with its 95 % interval."""
+        return self.scorecard.forgotten
+
+    @property
+    def harm(self) -> Effect:
+        """Accuracy lost beyond retraining's, as a share, with its 95 % interval."""
+        return self.scorecard.harm
+
+    @property
     def flags(self) -> tuple[str, ...]:
-        """Warnings, such as ``over-forgotten`` or ``collapsed``."""
+        """Warnings, such as ``over-forgotten`` or ``harmed``."""
         return self.scorecard.flags
 
     @property
@@ -118,7 +134,8 @@ class RunResult:
     def __repr__(self) -> str:
         place = f"rank={self.rank}" if self.rank else f"not ranked: {self.unranked_reason}"
         distance = f", distance={self.distance.value:.2f}" if self.distance else ""
-        return f"RunResult({self.label!r} on {self.task}, {place}{distance})"
+        verdict = f", {self.verdict}" if self.verdict else ""
+        return f"RunResult({self.label!r} on {self.task}, {place}{distance}{verdict})"
 
 
 class BoardResult:

@@ -146,7 +146,7 @@ def verify(
         MetricComparison(metric, found.value, found.low, found.high, found.agrees)
         for metric, found in (record.comparison or {}).items()
     )
-    return Verification(entry, server, record.verdict == "reproduced", None, (), compared)
+    return Verification(entry, server, record.outcome == "reproduced", None, (), compared)
 
 
 def pull_originals(

@@ -39,7 +39,7 @@ Fit = Literal["fit", "blind", "UNFIT", "not judged"]
 
 
 class Fitness(Record):
-    """The verdict on one metric of a task."""
+    """The fitness of one metric on a task."""
 
     metric: str
     """Its name."""
@@ -150,7 +150,7 @@ def agreement(contestants: Sequence[Scorecard], names: Sequence[str]) -> dict[st
 
 
 def _fitness(metric: str, findings: Sequence[Finding], cards: Mapping[str, Scorecard], bands: Bands) -> Fitness:
-    fit, why = _verdict(metric, findings)
+    fit, why = _fit_of(metric, findings)
     if fit == "not judged":
         why = (not_judged_reason(metric, cards, bands),)
     reach = family_limit(bands) + float(norm.ppf(POWER))
@@ -168,7 +168,7 @@ def _fitness(metric: str, findings: Sequence[Finding], cards: Mapping[str, Score
     )
 
 
-def _verdict(metric: str, findings: Sequence[Finding]) -> tuple[Fit, tuple[str, ...]]:
+def _fit_of(metric: str, findings: Sequence[Finding]) -> tuple[Fit, tuple[str, ...]]:
     failures = tuple(f"{item.sentinel}: {item.detail}" for item in findings if item.passed is False)
     if failures:
         return "UNFIT", failures

@@ -8,7 +8,7 @@ from forgetbench.auditing.criteria import LINE, Audit, audit, interpolate
 from forgetbench.auditing.expectations import SENTINELS
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import Logits
-from forgetbench.evidence.reference import AuditVerdict, ReferenceBundle, with_verdict
+from forgetbench.evidence.reference import AuditFitness, ReferenceBundle, with_fitness
 from forgetbench.evidence.run import read_run
 from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.runner.config import ProgressCallback, RunConfig
@@ -25,7 +25,7 @@ class TaskAudit:
     """An audit with its inputs."""
 
     audit: Audit
-    """The verdicts and findings."""
+    """The fitness of each metric, and the findings."""
     ranked: RankedRuns
     """The scorecards of the sentinels, and of the contestants that were run here."""
 
@@ -74,17 +74,17 @@ def audit_task(task: Task, options: RunConfig, watcher: ProgressCallback | None 
         elif card.status == "ok" and manifest is not None:
             contestants.append(card)
     result = audit(cards, bands, line=line, contestants=contestants)
-    _store_verdict(result, done.reference, options)
+    _store_fitness(result, done.reference, options)
     return TaskAudit(result, ranked)
 
 
-def _store_verdict(result: Audit, bundle: ReferenceBundle, options: RunConfig) -> None:
-    verdict = AuditVerdict(
+def _store_fitness(result: Audit, bundle: ReferenceBundle, options: RunConfig) -> None:
+    fitness = AuditFitness(
         task=bundle.card.task,
         task_key=bundle.card.task_key,
         pack=bundle.without_audit.digest,
         code=scoring_fingerprint(),
         unfit={one.metric: "; ".join(one.why) for one in result.metrics if one.metric in result.excluded_metrics},
     )
-    options.results.write_verdict(verdict, bundle.card)
-    with_verdict(bundle, verdict)
+    options.results.write_fitness(fitness, bundle.card)
+    with_fitness(bundle, fitness)

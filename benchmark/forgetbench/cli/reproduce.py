@@ -71,9 +71,9 @@ def _print_board(reproduced: Reproduction) -> None:
     for label in dict.fromkeys(difference.row for difference in reproduced.differences):
         of_row = [difference for difference in reproduced.differences if difference.row == label]
         worst = max(of_row, key=lambda difference: (difference.exceeds_tolerance, abs(difference.z or 0.0)))
-        verdict = "FAIL" if worst.exceeds_tolerance else "same bits" if label in reproduced.same_bits else "ok"
+        outcome = "FAIL" if worst.exceeds_tolerance else "same bits" if label in reproduced.same_bits else "ok"
         values = (figure(worst.recorded), figure(worst.measured), figure(worst.z, "+.2f"))
-        rows.append((label, verdict, str(len(of_row)), worst.metric if worst.z else "", *values))
+        rows.append((label, outcome, str(len(of_row)), worst.metric if worst.z else "", *values))
     header = ("row", "", "metrics", "largest difference", "recorded", "measured", "z")
     print_table(f"{reproduced.board.task}, run again", header, rows, right=(2, 4, 5, 6))
     for difference in reproduced.exceeding:

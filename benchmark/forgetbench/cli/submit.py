@@ -105,8 +105,8 @@ def verify(
 
 
 def _print(result: Verification) -> None:
-    verdict = "reproduced" if result.reproduced else "not reproduced"
-    title = f"{result.entry} of {result.server}: {verdict}"
+    outcome = "reproduced" if result.reproduced else "not reproduced"
+    title = f"{result.entry} of {result.server}: {outcome}"
     if result.same_bits is None:
         words = {True: "yes", False: "no", None: "undecided"}
         compared = [

@@ -48,8 +48,8 @@ from forgetbench.store import canonical_json, digest, file_digest, write_atomica
 PACK = "pack.json"
 PUBLIC_FILES = re.compile(r"pack\.json|(originals|models)/[\w.-]+|(rows|index|indices)-d\d+\.npz")
 """Files of a pack that a server gives to submitters: never labels, groups, or an oracle's evidence."""
-VERDICT = "audit.json"
-"""The verdict of an audit. It is part of the bundle only if metrics failed, since that makes another board."""
+AUDIT = "audit.json"
+"""The result of an audit. It is part of the bundle only if metrics failed, since that makes another board."""
 _BUILD_AGAIN = "Build or fetch the bundle again."
 PROBED = ("forget", "retain", "validation", "test-forgotten")
 """Subsets whose penultimate features are recorded on erase boards, for the linear probe."""
@@ -102,8 +102,8 @@ class ReferenceManifest(Record):
     """SHA-256 of every other file of the bundle."""
 
 
-class AuditVerdict(Record):
-    """The verdict of an audit on the metrics of a bundle: those that failed are shown and not used for ranking."""
+class AuditFitness(Record):
+    """The fitness of a bundle's metrics by an audit: those that failed are shown and not used for ranking."""
 
     schema_version: Literal[1] = 1
     """Version of this format."""
@@ -112,7 +112,7 @@ class AuditVerdict(Record):
     task_key: Hash
     """Hash of all that shapes the task's models."""
     pack: Hash
-    """Digest of the bundle that was audited, without a verdict; the verdict applies to no other bundle."""
+    """Digest of the audited bundle, without an audit's result; the result applies to no other bundle."""
     code: Hash
     """Fingerprint of the scoring code that audited it."""
     unfit: dict[Name, Text]
@@ -133,8 +133,8 @@ class ReferenceBundle:
 
     @property
     def without_audit(self) -> ReferenceBundle:
-        """The same bundle without a verdict: an audit judges it, so that a second audit has the same result."""
-        files = {name: sha for name, sha in self.card.files.items() if name != VERDICT}
+        """The same bundle without an audit's result: an audit judges it, so that a second audit has the same result."""
+        files = {name: sha for name, sha in self.card.files.items() if name != AUDIT}
         return replace(self, card=self.card.model_copy(update={"files": files}))
 
     @cached_property
@@ -142,20 +142,20 @@ class ReferenceBundle:
         """Metrics that are not used for ranking because they failed an audit -> why.
 
         Raises:
-            ForgetBenchError: The verdict belongs to another bundle.
+            ForgetBenchError: The audit's result belongs to another bundle.
         """
-        if VERDICT not in self.card.files:
+        if AUDIT not in self.card.files:
             return {}
         try:
-            verdict = AuditVerdict.model_validate_json((self.folder / VERDICT).read_bytes())
+            fitness = AuditFitness.model_validate_json((self.folder / AUDIT).read_bytes())
         except (OSError, ValidationError) as error:
-            raise ForgetBenchError(f"{self.folder / VERDICT} is missing or damaged. {_BUILD_AGAIN}") from error
-        if verdict.pack != self.without_audit.digest:
+            raise ForgetBenchError(f"{self.folder / AUDIT} is missing or damaged. {_BUILD_AGAIN}") from error
+        if fitness.pack != self.without_audit.digest:
             raise ForgetBenchError(
-                f"{self.folder / VERDICT} is the audit of another bundle. Run `forgetbench audit "
+                f"{self.folder / AUDIT} is the audit of another bundle. Run `forgetbench audit "
                 f"{self.card.task}` to audit this one."
             )
-        return dict(verdict.unfit)
+        return dict(fitness.unfit)
 
     @cached_property
     def labels(self) -> list[dict[str, Array]]:
@@ -244,17 +244,17 @@ def write_pack(folder: Path, card: Mapping[str, Any]) -> ReferenceManifest:
     return full
 
 
-def with_verdict(pack: ReferenceBundle, verdict: AuditVerdict | None) -> ReferenceBundle:
-    """Write a verdict into a bundle's folder, so that all who score against it rank by the same metrics.
+def with_fitness(pack: ReferenceBundle, fitness: AuditFitness | None) -> ReferenceBundle:
+    """Write an audit's result into a bundle's folder, so that all who score against it rank by the same metrics.
 
-    A verdict on another bundle, or one in which all metrics passed, leaves the bundle without a verdict.
+    The result for another bundle, or one in which all metrics passed, leaves the bundle without one.
     """
     bare = pack.without_audit
-    path = pack.folder / VERDICT
-    if verdict is None or verdict.pack != bare.digest or not verdict.unfit:
+    path = pack.folder / AUDIT
+    if fitness is None or fitness.pack != bare.digest or not fitness.unfit:
         path.unlink(missing_ok=True)
     else:
-        write_atomically(path, canonical_json(verdict.model_dump(mode="json")))
+        write_atomically(path, canonical_json(fitness.model_dump(mode="json")))
     card = write_pack(pack.folder, bare.card.model_dump(mode="json"))
     return ReferenceBundle(pack.folder, card)
 

@@ -10,7 +10,7 @@ from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import CHANGED_STATE, ModelRecord
 from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.reporting.table_writer import Record, Table
-from forgetbench.scoring.scorecards import BoardRow, Scorecard, Value
+from forgetbench.scoring.scorecards import BoardRow, Effect, Scorecard, Value
 from forgetbench.scoring.scorer import NO_UNLEARNING, RankedRuns, competes
 
 EXTRA = ("accuracy.test",)
@@ -49,13 +49,26 @@ def board_table(ranked: RankedRuns, card: ReferenceManifest) -> Table:
                 _place(place),
                 scorecard.name,
                 _distance(scorecard),
+                scorecard.verdict or "–",
+                _effect(scorecard.forgotten, " %", 0),
+                _effect(scorecard.harm, "", 1),
                 *(_cell(name, scorecard.metrics.get(name)) for name in shown),
                 _percent(scorecard.cost.flops),
                 ", ".join(scorecard.flags),
             )
         )
         records.append(_record(scorecard, place, sorted(computed)))
-    header = ("rank", "method", "distance", *(_head(name) for name in shown), "FLOPs", "flags")
+    header = (
+        "rank",
+        "method",
+        "distance",
+        "verdict",
+        "forgotten",
+        "harm, points",
+        *(_head(name) for name in shown),
+        "FLOPs",
+        "flags",
+    )
     return Table(f"{card.task}: {card.title}", header, tuple(rows), _notes(ranked, card), tuple(records))
 
 
@@ -81,6 +94,18 @@ def _distance(card: Scorecard) -> str:
     return f"{value:.1f}{half}{' in' if card.distance.within_band else ''}"
 
 
+def _effect(effect: Effect, unit: str, decimals: int) -> str:
+    """A share in percent or points, with half of its 95 % interval."""
+    if effect.value is None:
+        return "–"
+    half = (
+        f" ±{(effect.high - effect.low) * 50:.{decimals}f}"
+        if effect.low is not None and effect.high is not None
+        else ""
+    )
+    return f"{effect.value * 100:.{decimals}f}{half}{unit}"
+
+
 def _cell(name: str, value: Value | None) -> str:
     if value is None or value.value is None:
         return "–"
@@ -92,7 +117,12 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
+def _effect_record(name: str, effect: Effect) -> Record:
+    return {name: effect.value, f"{name}_low": effect.low, f"{name}_high": effect.high}
+
+
 def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> Record:
+    delta = card.delta_vs_no_unlearning
     metric_values: dict[str, float | None] = {}
     for name in shown:
         value = card.metrics.get(name, Value())
@@ -108,6 +138,11 @@ def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> Re
         "distance_high": card.distance.high if card.distance else None,
         "decided_by": card.distance.metric if card.distance else None,
         "inside_family_band": card.distance.within_band if card.distance else None,
+        "verdict": card.verdict,
+        "delta_vs_no_unlearning": delta.value if delta else None,
+        "p_vs_no_unlearning": delta.p if delta else None,
+        **_effect_record("forgotten", card.forgotten),
+        **_effect_record("harm", card.harm),
         **metric_values,
         "flops_share": card.cost.flops,
         "seconds": card.cost.seconds,

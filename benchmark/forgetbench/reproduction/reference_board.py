@@ -20,8 +20,9 @@ from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import Manifest, Record
 from forgetbench.registry import how_to_list
 from forgetbench.scoring.ranking import differences, rank
-from forgetbench.scoring.scorecards import PROTOCOL, MetricBand, Scorecard
+from forgetbench.scoring.scorecards import MetricBand, Scorecard
 from forgetbench.scoring.scorer import NO_UNLEARNING, REFERENCES, RankedRuns
+from forgetbench.scoring.vocabulary import PROTOCOL
 from forgetbench.store import JsonObject, digest, write_atomically
 
 SHIPPED = Path(__file__).parents[1] / "reference"

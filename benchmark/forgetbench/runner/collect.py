@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from forgetbench.errors import UsageError, printable, validation_message
 from forgetbench.evidence.arrays import RECALIBRATED, read_arrays, retested, write_arrays
 from forgetbench.evidence.environment import environment
-from forgetbench.evidence.reference import PACK, AuditVerdict, ReferenceBundle, read_pack, with_verdict, write_pack
+from forgetbench.evidence.reference import PACK, AuditFitness, ReferenceBundle, read_pack, with_fitness, write_pack
 from forgetbench.evidence.run import (
     MANIFEST,
     CostRecord,
@@ -32,7 +32,7 @@ from forgetbench.evidence.run import (
 from forgetbench.runner.artifacts import LABELS, PREDICTIONS, REQUESTS, ROWS, WEIGHTS, read_meta, require_artifact
 from forgetbench.runner.jobs import MethodFailure, PreparedTask, TrainedModel, UnlearnedModel, UnlearnOutcome
 from forgetbench.runner.method_spec import MethodSpec
-from forgetbench.scoring.scorecards import PROTOCOL
+from forgetbench.scoring.vocabulary import PROTOCOL
 from forgetbench.store import JsonObject, Store, replace_folder
 from forgetbench.tasks.task import INDICES, Task
 
@@ -83,7 +83,7 @@ def write_reference(
     facts: PreparedTask,
     trained: TrainedPopulations,
     retrain_flops: float | None,
-    verdict: AuditVerdict | None = None,
+    fitness: AuditFitness | None = None,
 ) -> ReferenceBundle:
     """Write a task's reference bundle: labels, row numbers, originals, and the predictions of originals and oracles.
 
@@ -94,7 +94,7 @@ def write_reference(
         facts: Its facts.
         trained: Its models.
         retrain_flops: FLOPs of training one oracle.
-        verdict: The verdict of an audit; it is written into the bundle if it is this bundle that was audited.
+        fitness: The result of an audit; it is written into the bundle if it is this bundle that was audited.
 
     Raises:
         ForgetBenchError: An artifact was damaged since it was made.
@@ -123,7 +123,7 @@ def write_reference(
                     shutil.copyfile(source, place / role / name)
         originals = [model.weights for model in trained.originals]
         about = {**_about(task, facts), "originals": originals, "retrain_flops": retrain_flops}
-        with_verdict(ReferenceBundle(place, write_pack(place, about)), verdict)
+        with_fitness(ReferenceBundle(place, write_pack(place, about)), fitness)
 
     replace_folder(folder, fill, marker=PACK)
     return read_pack(folder, verify=False)

@@ -1,4 +1,4 @@
-"""Reference bundles, runs and audit verdicts in ForgetBench's folder, and the scorers of runs. Needs no torch."""
+"""Reference bundles, runs and results of audits in ForgetBench's folder, and the scorers of runs. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.evidence.reference import AuditVerdict, ReferenceBundle, ReferenceManifest, read_pack
+from forgetbench.evidence.reference import AuditFitness, ReferenceBundle, ReferenceManifest, read_pack
 from forgetbench.evidence.run import MANIFEST, Manifest, read_run
 from forgetbench.scoring.scorer import Scorer
 from forgetbench.store import canonical_json, digest, home, write_atomically
@@ -20,7 +20,7 @@ from forgetbench.store import canonical_json, digest, home, write_atomically
 
 @dataclass(frozen=True)
 class Results:
-    """Reference bundles, runs and audit verdicts below one folder."""
+    """Reference bundles, runs and results of audits below one folder."""
 
     home: Path = field(default_factory=home)
     """ForgetBench's folder."""
@@ -55,32 +55,32 @@ class Results:
         """The folder of a task's reference bundle: one for each definition and each count of draws and seeds."""
         return self.packs / task / f"{key[:12]}-g{draws}-s{seeds}"
 
-    def verdict_file(self, task: str, key: str, draws: int, seeds: int) -> Path:
-        """The file of a task's audit verdict: one for each folder of a reference bundle."""
+    def fitness_file(self, task: str, key: str, draws: int, seeds: int) -> Path:
+        """The file of a task's audit: one for each folder of a reference bundle."""
         return self.home / "audits" / task / f"{key[:12]}-g{draws}-s{seeds}.json"
 
-    def verdict(self, task: str, key: str, draws: int, seeds: int) -> AuditVerdict | None:
-        """The verdict of a task's last audit; None if it was not audited.
+    def fitness(self, task: str, key: str, draws: int, seeds: int) -> AuditFitness | None:
+        """The fitness of metrics by a task's last audit; None if it was not audited.
 
         Raises:
             ForgetBenchError: The file is damaged.
         """
-        path = self.verdict_file(task, key, draws, seeds)
-        return self._read_verdict(path, task) if path.is_file() else None
+        path = self.fitness_file(task, key, draws, seeds)
+        return self._read_fitness(path, task) if path.is_file() else None
 
-    def verdicts(self, task: str, key: str) -> list[AuditVerdict]:
-        """The verdicts of a task's last audits, for all counts of draws and seeds.
+    def fitness_records(self, task: str, key: str) -> list[AuditFitness]:
+        """The fitness of metrics by a task's last audits, for all counts of draws and seeds.
 
         Raises:
             ForgetBenchError: A file is damaged.
         """
         folder = self.home / "audits" / task
-        return [self._read_verdict(path, task) for path in sorted(folder.glob(f"{key[:12]}-*.json"))]
+        return [self._read_fitness(path, task) for path in sorted(folder.glob(f"{key[:12]}-*.json"))]
 
-    def write_verdict(self, verdict: AuditVerdict, manifest: ReferenceManifest) -> None:
-        """Keep the verdict of an audit; later runs write it into the reference bundle again."""
-        path = self.verdict_file(manifest.task, manifest.task_key, manifest.draws, manifest.seeds)
-        write_atomically(path, canonical_json(verdict.model_dump(mode="json")))
+    def write_fitness(self, fitness: AuditFitness, manifest: ReferenceManifest) -> None:
+        """Keep the result of an audit; later runs write it into the reference bundle again."""
+        path = self.fitness_file(manifest.task, manifest.task_key, manifest.draws, manifest.seeds)
+        write_atomically(path, canonical_json(fitness.model_dump(mode="json")))
 
     def scorer(self, reference: ReferenceBundle) -> Scorer:
         """Scores runs against a reference bundle; bands and scorecards are cached."""
@@ -118,9 +118,9 @@ class Results:
                     runs.setdefault(reference, []).append(path.parent)
         return runs
 
-    def _read_verdict(self, path: Path, task: str) -> AuditVerdict:
+    def _read_fitness(self, path: Path, task: str) -> AuditFitness:
         try:
-            return AuditVerdict.model_validate_json(path.read_bytes())
+            return AuditFitness.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise ForgetBenchError(f"{path} is damaged. Remove it and run `forgetbench audit {task}` again.") from error
 

@@ -186,8 +186,8 @@ class _TaskRunner:
         populations = TrainedPopulations(
             trained(self._originals()), self._population("reference"), self._population("control")
         )
-        folder, verdict = results.reference_folder(*place), results.verdict(*place)
-        return write_reference(self.config.store, folder, self.task, facts, populations, retrain_flops, verdict)
+        folder, fitness = results.reference_folder(*place), results.fitness(*place)
+        return write_reference(self.config.store, folder, self.task, facts, populations, retrain_flops, fitness)
 
     def _require_originals(self) -> None:
         """Refuse to train originals where only evidence is wanted."""

@@ -9,7 +9,8 @@ import numpy as np
 from forgetbench.metrics.registry import metrics
 from forgetbench.scoring.distance import counting_metrics
 from forgetbench.scoring.forgotten import FEASIBLE_Z
-from forgetbench.scoring.scorecards import Bands, Distance, GateResult, Side, Value
+from forgetbench.scoring.scorecards import Bands, Distance, GateResult, Value
+from forgetbench.scoring.vocabulary import Side
 
 SIDED = ("gap.forget", "shift.forget", "gap.test-forgotten", "probe")
 """Metrics of forgetting with a side: originals are on one side of the oracles."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
@@ -12,43 +11,12 @@ from forgetbench.errors import UsageError
 from forgetbench.metrics.cost import Cost
 from forgetbench.metrics.registry import Track
 from forgetbench.registry import unknown
+from forgetbench.scoring.vocabulary import PROTOCOL, Side, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PROTOCOL: Literal[2] = 2
-"""Version of the protocol that these numbers follow."""
-
-Side = Literal["under-forgotten", "over-forgotten"]
-"""The side of retraining on which a metric shows a row: towards the original models, or away from them."""
-
 Status = Literal["ok", "failed", "diverged", "not-applicable"]
-
-
-class Verdict(StrEnum):
-    """What a row achieves, in words; the first that applies is a row's verdict (protocol section 4)."""
-
-    COLLAPSED = "collapsed"
-    REACHES_RETRAINING = "reaches retraining"
-    AT_A_PRICE = "forgets at a price"
-    BETTER = "better than doing nothing"
-    WORSE = "worse than doing nothing"
-    AS_NOTHING = "as doing nothing"
-
-    @property
-    def meaning(self) -> str:
-        """The verdict in one sentence."""
-        return _MEANINGS[self]
-
-
-_MEANINGS = {
-    Verdict.COLLAPSED: "More than half of what the models knew beyond chance is lost; not ranked.",
-    Verdict.REACHES_RETRAINING: "Indistinguishable from retraining, not harmed, and not known to be recoverable.",
-    Verdict.AT_A_PRICE: "Nearer to retraining than doing nothing, but accuracy is harmed.",
-    Verdict.BETTER: "Nearer to retraining than doing nothing.",
-    Verdict.WORSE: "Farther from retraining than doing nothing.",
-    Verdict.AS_NOTHING: "Neither nearer to retraining nor farther from it than doing nothing, as far as seeds show.",
-}
 
 
 class Record(BaseModel):
@@ -386,7 +354,7 @@ class Scorecard(Record):
         return self.metrics[metric]
 
     def to_frame(self) -> pd.DataFrame:
-        """The distance and every metric as a pandas DataFrame: ranking metrics first, then by name.
+        """The distance, *forgotten*, *harm* and every metric as a pandas DataFrame: ranking metrics before others.
 
         Returns:
             Index ``metric``; columns ``value``, ``low`` and ``high`` (95 % interval) and ``z``, NaN where a number does
@@ -398,6 +366,8 @@ class Scorecard(Record):
         lines: dict[str, tuple[float | None, ...]] = {"distance": (None,) * 4}
         if distance is not None:
             lines["distance"] = (distance.value, distance.low, distance.high, None)
+        for name, effect in (("forgotten", self.forgotten), ("harm", self.harm)):
+            lines[name] = (effect.value, effect.low, effect.high, None)
         for name in dict.fromkeys((*self.ranking, *self.metrics)):
             value = self.metrics.get(name, Value())
             lines[name] = (value.value, value.low, value.high, value.z)
@@ -408,7 +378,7 @@ class Scorecard(Record):
     def _repr_html_(self) -> str:
         """The metrics as a table, for notebooks."""
         head = f"<h4>{html.escape(self.name)}</h4>"
-        notes = "; ".join(filter(None, [self.exclusion_reason, *self.flags]))
+        notes = "; ".join(filter(None, [self.verdict, self.exclusion_reason, *self.flags]))
         return (
             head
             + self.to_frame().dropna(how="all").to_html(na_rep="–", float_format="{:.4f}".format)

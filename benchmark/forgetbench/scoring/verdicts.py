@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from forgetbench.scoring.scorecards import Bands, DistanceDifference, Scorecard, Verdict
+from forgetbench.scoring.scorecards import Bands, DistanceDifference, Scorecard
 from forgetbench.scoring.statistics import ALPHA, half_width, sign_flip_p
+from forgetbench.scoring.vocabulary import Verdict
 
 RECOVERABLE = "recoverable"
 """Flag of a row whose forgetting is undone by a change of the model that teaches it nothing."""

@@ -189,8 +189,8 @@ def open_study(task: Task, spec: MethodSpec, config: RunConfig, selector: Select
 
 def _excluded_metrics(task: Task, config: RunConfig) -> Mapping[str, str]:
     """Metrics that failed an audit of the task by the present scoring code: they choose no trial either."""
-    verdicts = config.results.verdicts(task.name, task.key)
-    return {name: why for one in verdicts if one.code == scoring_fingerprint() for name, why in one.unfit.items()}
+    records = config.results.fitness_records(task.name, task.key)
+    return {name: why for one in records if one.code == scoring_fingerprint() for name, why in one.unfit.items()}
 
 
 def _tuned(spec: MethodSpec, study: Study, budget: int) -> TunedMethod:

@@ -10,7 +10,7 @@ import pytest
 from forgetbench.auditing import run as auditing
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.arrays import Logits
-from forgetbench.evidence.reference import VERDICT, AuditVerdict, ReferenceBundle, read_pack, with_verdict
+from forgetbench.evidence.reference import AUDIT, AuditFitness, ReferenceBundle, read_pack, with_fitness
 from forgetbench.evidence.run import read_run
 from forgetbench.reporting.tables import board_table
 from forgetbench.runner.config import RunConfig
@@ -40,8 +40,8 @@ def standing_of(done: TaskRun, pack: ReferenceBundle) -> RankedRuns:
     return rank_runs(Scorer(pack), [read_run(folder) for folder in done.runs])
 
 
-def found_out(pack: ReferenceBundle, *names: str) -> AuditVerdict:
-    return AuditVerdict(
+def found_out(pack: ReferenceBundle, *names: str) -> AuditFitness:
+    return AuditFitness(
         task=pack.card.task,
         task_key=pack.card.task_key,
         pack=pack.without_audit.digest,
@@ -78,7 +78,7 @@ def test_audit_failed_metric_is_shown_and_not_ranked(
     notes = board_table(after, pack.card).notes
     assert any(note.startswith("Not ranking: gap.forget failed the audit: third: z +") for note in notes)
 
-    again, kept = go(task, options)  # a later run makes the pack again, and the verdict stays in it
+    again, kept = go(task, options)  # a later run makes the pack again, and the fitness stays in it
     assert standing_of(again, kept).bands == after.bands
     assert auditing.audit_task(task, options).audit == audited.audit
     monkeypatch.undo()
@@ -92,24 +92,24 @@ def test_audit_failed_metric_is_shown_and_not_ranked(
 def test_audit_passing_bundle_stays_equal_bit_by_bit(task: Task, options: RunConfig) -> None:
     _, pack = go(task, options)
     before = (pack.folder / "pack.json").read_bytes()
-    assert with_verdict(pack, found_out(pack)).digest == pack.digest
-    assert with_verdict(with_verdict(pack, found_out(pack, "gap.test")), None).digest == pack.digest
+    assert with_fitness(pack, found_out(pack)).digest == pack.digest
+    assert with_fitness(with_fitness(pack, found_out(pack, "gap.test")), None).digest == pack.digest
     assert (pack.folder / "pack.json").read_bytes() == before
-    assert not (pack.folder / VERDICT).exists()
+    assert not (pack.folder / AUDIT).exists()
 
 
-def test_verdict_of_another_bundle_is_ignored(task: Task, options: RunConfig) -> None:
+def test_fitness_of_another_bundle_is_ignored(task: Task, options: RunConfig) -> None:
     _, pack = go(task, options)
-    verdict = found_out(pack, "gap.test")
-    assert with_verdict(pack, verdict.model_copy(update={"pack": "0" * 64})).excluded_metrics == {}
-    audited = with_verdict(pack, verdict)
+    fitness = found_out(pack, "gap.test")
+    assert with_fitness(pack, fitness.model_copy(update={"pack": "0" * 64})).excluded_metrics == {}
+    audited = with_fitness(pack, fitness)
     assert audited.excluded_metrics == {"gap.test": "third: z +9.00"}
-    (pack.folder / VERDICT).write_text(verdict.model_copy(update={"pack": "0" * 64}).model_dump_json())
+    (pack.folder / AUDIT).write_text(fitness.model_copy(update={"pack": "0" * 64}).model_dump_json())
     with pytest.raises(ForgetBenchError, match="missing or damaged"):
         read_pack(pack.folder)
     with pytest.raises(ForgetBenchError, match=r"the audit of another bundle\. Run `forgetbench audit"):
         _ = ReferenceBundle(pack.folder, audited.card).excluded_metrics
-    options.results.write_verdict(verdict, pack.card)
-    options.results.verdict_file(task.name, task.key, task.draws, task.seeds).write_text("{}")
+    options.results.write_fitness(fitness, pack.card)
+    options.results.fitness_file(task.name, task.key, task.draws, task.seeds).write_text("{}")
     with pytest.raises(ForgetBenchError, match=r"is damaged\. Remove it"):
-        options.results.verdict(task.name, task.key, task.draws, task.seeds)
+        options.results.fitness(task.name, task.key, task.draws, task.seeds)

@@ -1,0 +1,45 @@
+"""Version and words of the protocol: verdicts, sides and flags. No imports, so that pages can use them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+PROTOCOL: Literal[2] = 2
+"""Version of the protocol that scores follow."""
+
+Side = Literal["under-forgotten", "over-forgotten"]
+"""The side of retraining on which a metric shows a row: towards the original models, or away from them."""
+
+
+class Verdict(StrEnum):
+    """What a row achieves, in words; the first that applies is a row's verdict (protocol section 4)."""
+
+    COLLAPSED = "collapsed"
+    REACHES_RETRAINING = "reaches retraining"
+    AT_A_PRICE = "forgets at a price"
+    BETTER = "better than doing nothing"
+    WORSE = "worse than doing nothing"
+    AS_NOTHING = "as doing nothing"
+
+
+VERDICTS: dict[str, str] = {
+    Verdict.COLLAPSED: "More than half of what the models knew beyond chance is lost. Not ranked.",
+    Verdict.REACHES_RETRAINING: "Indistinguishable from retraining, not harmed, and not known to be recoverable.",
+    Verdict.AT_A_PRICE: "Nearer to retraining than doing nothing, but accuracy is harmed.",
+    Verdict.BETTER: "Nearer to retraining than doing nothing.",
+    Verdict.WORSE: "Farther from retraining than doing nothing.",
+    Verdict.AS_NOTHING: "Neither nearer to retraining nor farther from it than doing nothing, as far as seeds show.",
+}
+"""Verdict -> its meaning in one sentence."""
+
+FLAGS = {
+    "under-forgotten": "The ranking metric of forgetting that is farthest out is on the side of the original models.",
+    "over-forgotten": "The ranking metric of forgetting that is farthest out is beyond retraining.",
+    "suspicious": "Closer to the reference oracles than retrained models are to each other.",
+    "collapsed": "More than half of what the models knew beyond chance is lost. Not ranked.",
+    "harmed": "Test accuracy, or that of a class or group, is clearly below the reference. Ranked.",
+    "unstable": "At least one model is far below the reference.",
+    "recoverable": "What was forgotten comes back without teaching the model anything.",
+}
+"""Flag -> its meaning in one sentence."""
