@@ -8,7 +8,8 @@ import numpy as np
 
 from forgetbench.metrics import metrics
 from forgetbench.metrics._validation import FloatArray
-from forgetbench.scoring.bands import FEASIBLE_Z, z_in
+from forgetbench.scoring.distance import z_in
+from forgetbench.scoring.forgotten import FEASIBLE_Z
 from forgetbench.scoring.scorecards import Bands, Record, Scorecard, Value
 from forgetbench.scoring.statistics import half_width
 
