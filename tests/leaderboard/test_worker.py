@@ -193,7 +193,7 @@ def scored_by_protocol_1(site):
                 setattr(score, name, {**card, "protocol": 1, "gate": {**gate, "reasons": []}})
 
 
-NEW_FIELDS = ("verdict", "forgotten", "harm", "sides", "delta_vs_no_unlearning")
+NEW_FIELDS = ("verdict", "forgotten", "harm", "sides", "delta_vs_no_unlearning", "recalibration")
 
 
 def test_scores_of_protocol_1_are_computed_again_at_the_start(site, received):
