@@ -27,7 +27,10 @@ from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.methods import methods
 from forgetbench.reporting.table_writer import escape_latex
+from forgetbench.scoring.scorecards import Recovery
 from forgetbench.store import JsonObject
+
+_SCORED_EARLIER = "it was scored by an earlier version"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class EntryDetail:
     def card(self) -> JsonObject | None:
         """Its scorecard; None before it is scored."""
         return self.score.card if self.score else None
+
+    @property
+    def recalibration(self) -> Recovery:
+        """What recalibration brings back, or why it was not tested."""
+        stored = (self.card or {}).get("recalibration")
+        return Recovery(reason=_SCORED_EARLIER) if stored is None else Recovery.model_validate(stored)
 
     @property
     def outdated(self) -> bool:

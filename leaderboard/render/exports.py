@@ -221,8 +221,15 @@ def entry(detail: EntryDetail, columns: Sequence[Column]) -> list[Table]:
         for seed, number in enumerate(value["seeds"])
     ]
     parameters = list(detail.manifest.method.parameters.items())
+    recovery = detail.recalibration
+    changes = [[*change, recovery.recoverable, recovery.reason] for change in formatting.before_after(recovery)]
     return [
         Table.of("Metrics", (*head, "ranks", "reason"), numbers),
+        Table.of(
+            "After recalibration",
+            ("share", "as_it_is", "after_recalibration", "recoverable", "reason"),
+            changes or [["", None, None, None, recovery.reason]],
+        ),
         Table.of("Values of each seed", ("metric", "unit", "seed", "value"), seeds),
         Table.of("Hyper-parameters", ("name", "value"), parameters),
     ]

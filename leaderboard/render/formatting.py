@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from typing import NamedTuple
 
 from forgetbench.leaderboard.boards.queries import Cell, Column
+from forgetbench.scoring.scorecards import Recovery
 
 MISSING = "–"
 MINUS = "−"
@@ -81,6 +83,38 @@ def percent(share: float | None) -> str:
         return MISSING
     value = share * 100
     return f"{value:.2g} %" if 0 < value < 10 else f"{value:.0f} %"
+
+
+class BeforeAfter(NamedTuple):
+    """A value of an entry, as its models are and after recalibration; shares."""
+
+    title: str
+    before: float | None
+    after: float | None
+
+
+_ACCURACIES = {
+    "forget": "Accuracy on the forget set",
+    "test": "Accuracy on test",
+    "test-forgotten": "Accuracy on test images of what was forgotten",
+}
+
+
+def before_after(recovery: Recovery) -> list[BeforeAfter]:
+    """The lines of the table of recalibration; none where there are no answers after it."""
+    lines = [
+        BeforeAfter(title, recovery.accuracies[subset].before, recovery.accuracies[subset].after)
+        for subset, title in _ACCURACIES.items()
+        if subset in recovery.accuracies
+    ]
+    if recovery.before.value is not None:
+        lines.append(BeforeAfter("Forgotten", recovery.before.value, recovery.after.value))
+    return lines
+
+
+def points(share: float | None) -> str:
+    """A share in percent with one decimal."""
+    return "–" if share is None else f"{number(100 * share, 1)} %"
 
 
 def date(value: datetime | None) -> str:

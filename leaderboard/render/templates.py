@@ -43,6 +43,7 @@ class Pages:
             {
                 "number": formatting.number,
                 "percent": formatting.percent,
+                "points": formatting.points,
                 "date": formatting.date,
                 "moment": formatting.moment,
                 "path": lambda text: quote(str(text), safe="/"),
@@ -62,6 +63,7 @@ class Pages:
                 "band_text": formatting.band_text,
                 "z_text": formatting.z_text,
                 "rank_text": formatting.rank_text,
+                "before_after": formatting.before_after,
                 "strip": strips.strip,
                 "phi_chart": strips.phi_chart,
                 "inline_svg": inline_svg,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from fastapi.testclient import TestClient
 
-from forgetbench.evidence.arrays import encode, index_digest, write_arrays
+from forgetbench.evidence.arrays import RECALIBRATED, RETESTED, encode, index_digest, write_arrays
 from forgetbench.evidence.reference import write_pack
 from forgetbench.evidence.run import (
     MANIFEST,
@@ -57,14 +57,18 @@ class World:
         self.labels = {name: generator.integers(0, classes, count) for name, count in counts.items()}
         self.ease = {name: generator.normal(1.2, 1.0, count) for name, count in counts.items()}
 
-    def model(self, number: int, *, memory: float = 0.0, damage: float = 0.0) -> dict[str, np.ndarray]:
+    def model(
+        self, number: int, *, memory: float = 0.0, damage: float = 0.0, after: float | None = None
+    ) -> dict[str, np.ndarray]:
         """Evidence of a model.
 
         Args:
             number: Seed of its noise.
             memory: Added to the true logit of forgotten examples.
             damage: Subtracted from the true logit of test and validation examples.
+            after: The memory after recalibration; None if there are no answers after it.
         """
+        changed = {} if after is None else self.model(number, memory=after, damage=damage)
         generator = np.random.default_rng([self.seed, number])
         evidence = {}
         for name, labels in self.labels.items():
@@ -72,7 +76,7 @@ class World:
             shift = memory if name == "forget" else 2.0 if name == "retain" else -damage
             logits[np.arange(len(labels)), labels] += self.ease[name] + shift
             evidence[name] = encode(logits, attributes=False)
-        return evidence
+        return evidence | {RECALIBRATED + name: changed[name] for name in RETESTED if name in changed}
 
     def original(self, seed: int) -> str:
         """Hash of the weights of an original."""
@@ -82,14 +86,15 @@ class World:
         """Hashes of the row numbers of each subset."""
         return {"0": {name: index_digest(np.arange(count)) for name, count in self.counts.items()}}
 
-    def write_pack(self, folder: Path, **changes: Any) -> Path:
+    def write_pack(self, folder: Path, *, recalibrated: bool = False, **changes: Any) -> Path:
         """Write the reference bundle, with some fields of its manifest changed."""
         folder.mkdir(parents=True)
         np.savez(folder / "labels-d0.npz", **self.labels)
         for start, role, memory in ((0, "originals", 2.0), (100, "references", 0.0), (200, "controls", 0.0)):
             (folder / role).mkdir()
             for seed in range(self.seeds):
-                write_arrays(folder / role / f"d0-s{seed}.npz", self.model(start + seed, memory=memory))
+                arrays = self.model(start + seed, memory=memory, after=memory if recalibrated else None)
+                write_arrays(folder / role / f"d0-s{seed}.npz", arrays)
         write_pack(
             folder,
             {
@@ -123,6 +128,7 @@ class World:
         start: int = 300,
         memory: float = 0.0,
         damage: float = 0.0,
+        after: float | None = None,
         own: int | None = None,
         method: dict[str, Any] | None = None,
         **changes: Any,
@@ -135,6 +141,7 @@ class World:
             start: Number of the first model.
             memory: See `model`.
             damage: See `model`.
+            after: See `model`.
             own: Number of the first original that the method trained itself; None if it uses the board's.
             method: Changed fields of the method's record.
             changes: Changed fields of the manifest.
@@ -142,7 +149,7 @@ class World:
         folder.mkdir(parents=True)
         models = []
         for seed in range(self.seeds):
-            arrays = self.model(start + seed, memory=memory, damage=damage)
+            arrays = self.model(start + seed, memory=memory, damage=damage, after=after)
             write_arrays(folder / f"d0-s{seed}.npz", arrays)
             models.append(
                 ModelRecord(
