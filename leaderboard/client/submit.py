@@ -289,6 +289,6 @@ def describe_state(submission: SubmissionDocument) -> str:
         reason = "; ".join(submission.reasons) or "the ranking is being updated"
         return f"listed, not ranked: {reason}{review}"
     low, high = submission.rank.low, submission.rank.high
-    place = f"rank {low}" if low == high else f"rank {low} to {high} (tied)"
+    place = f"rank {low}" if low == high else f"rank {low} to {high}"
     verdict = f"; {submission.verdict}" if submission.verdict else ""
     return f"{place} of {submission.ranked}, distance {submission.distance:.2f}{verdict}{review}"

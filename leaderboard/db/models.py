@@ -263,11 +263,9 @@ class Placing(Base):
     position: Mapped[int]
     """Rank by distance, from 1."""
     low: Mapped[int]
-    """Best rank of its tie group."""
+    """Best rank of its rank interval."""
     high: Mapped[int]
-    """Worst rank of its tie group."""
-    tie_group: Mapped[int]
-    """Number of its tie group, from 1."""
+    """Worst rank of its rank interval."""
 
 
 class EvidenceFile(Base):

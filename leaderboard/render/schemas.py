@@ -39,12 +39,11 @@ class ColumnDocument(Document):
 
 
 class RankDocument(Document):
-    """A position, and the range of ranks of its tie group."""
+    """Rank by distance, and the rank interval: between the rows that are found better and those found worse."""
 
     position: int
     low: int
     high: int
-    tie_group: int
 
 
 class ValueDocument(Document):

@@ -13,6 +13,7 @@ from forgetbench.leaderboard.boards import strips
 from forgetbench.leaderboard.render import formatting
 from forgetbench.leaderboard.render.vega import inline_svg
 from forgetbench.leaderboard.settings import Settings
+from forgetbench.scoring.ranking import RANK_INTERVALS
 from forgetbench.scoring.vocabulary import FLAGS, VERDICTS
 from forgetbench.store import digest, file_digest
 
@@ -62,6 +63,7 @@ class Pages:
                 "cell_text": formatting.cell_text,
                 "band_text": formatting.band_text,
                 "z_text": formatting.z_text,
+                "rank_intervals": RANK_INTERVALS,
                 "rank_text": formatting.rank_text,
                 "before_after": formatting.before_after,
                 "strip": strips.strip,

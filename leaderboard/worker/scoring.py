@@ -63,7 +63,6 @@ class PlacingRow(TypedDict):
     position: int
     low: int | None
     high: int | None
-    tie_group: int | None
 
 
 class Ranking(NamedTuple):
@@ -243,7 +242,6 @@ def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Rankin
                         "position": place.rank,
                         "low": place.low,
                         "high": place.high,
-                        "tie_group": place.group,
                     }
                 )
             elif scope == "all":

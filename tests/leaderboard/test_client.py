@@ -202,7 +202,7 @@ def submission(**changes):
             "within_band": False,
             "ranked": 3,
         },
-        "rank": {"position": 1, "low": 1, "high": 1, "tie_group": 1},
+        "rank": {"position": 1, "low": 1, "high": 1},
         **changes,
     }
     return SubmissionDocument(**fields)

@@ -50,8 +50,9 @@ def outcome(simulate, seeds, equal, memory, board):
     )
     cards = [scored(task.models(memory=0.7)) for _ in range(max(equal, default=0))]
     for count in equal if found.feasible else ():
-        groups = [row.group for row in rank(cards[:count]).rows if row.group is not None]
-        found.separated[count] = max(groups, default=1) > 1
+        spans = [(row.low, row.high) for row in rank(cards[:count]).rows if row.rank is not None]
+        missed = [span != (1, len(spans)) for span in spans]
+        found.separated[count] = float(np.mean(missed)) if missed else 0.0
     return found
 
 

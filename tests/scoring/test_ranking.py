@@ -10,6 +10,7 @@ from forgetbench.errors import UsageError
 from forgetbench.scoring.ranking import detectable_difference, differences, reproduced
 from forgetbench.scoring.score import rank
 from forgetbench.scoring.scorecards import Board, Distance, GateResult, Scorecard, Value
+from forgetbench.scoring.statistics import log_pseudo_values, pseudo_values
 
 NORMAL = GateResult(collapsed=False, harmed=False, unstable=False, unstable_models=0, models=6, median=0.9)
 COLLAPSED = NORMAL.model_copy(update={"collapsed": True, "reasons": ("test accuracy 10.0% is below 80.0%",)})
@@ -72,7 +73,7 @@ def test_rank_informational_board_ranks_no_row():
     board = rank([card("b", 2.0, unranked_reason=why), card("a", 1.0, unranked_reason=why)])
     assert board.unranked_reason == why
     assert [(row.name, row.rank, row.reason) for row in board.rows] == [("a", None, why), ("b", None, why)]
-    assert board.detectable is not None
+    assert [row.detectable is None for row in board.rows] == [False, True]
 
 
 def test_rank_scorecards_of_different_boards_are_refused():
@@ -85,18 +86,34 @@ def test_rank_empty_board():
 
 
 def test_detectable_difference_by_hand():
-    generator = np.random.default_rng(3)
-    pseudo = generator.normal(size=(2, 8))
-    sd = np.std(pseudo[0] - pseudo[1], ddof=1)
-    expected = (stats.t.ppf(0.975, 7) + stats.t.ppf(0.8, 7)) * sd / np.sqrt(8)
-    assert detectable_difference(pseudo) == pytest.approx(expected)
+    left_out = np.array([[3.0, 4.0, 5.0, 3.5, 4.5], [9.0, 8.0, 10.0, 9.5, 8.5]])
+    first, second = (pseudo_values(values.mean(), values) for values in left_out)
+    logs = [pseudo_values(np.log1p(values.mean()), np.log1p(values)) for values in left_out]
+    step = (stats.t.ppf(0.975, 4) + stats.t.ppf(0.8, 4)) * np.std(logs[0] - logs[1], ddof=1) / np.sqrt(5)
+    assert detectable_difference(first, second) == pytest.approx(5 * (np.exp(step) - 1))
+    with pytest.raises(UsageError, match="two or more seeds, not 5 and 4"):
+        detectable_difference(first, second[:4])
 
 
 def test_detectable_difference_has_80_percent_power():
     generator = np.random.default_rng(4)
-    distance = detectable_difference(generator.normal(size=(400, 10)))
-    found = [stats.ttest_1samp(generator.normal(0, np.sqrt(2), 10) + distance, 0).pvalue < 0.05 for _ in range(600)]
+    found = []
+    for _ in range(600):
+        first, noise = 200 + generator.normal(size=10), generator.normal(size=10)
+        farther = detectable_difference(200 + generator.normal(size=10), 200 + generator.normal(size=10))
+        difference = log_pseudo_values(np.stack([first, 200 + farther + noise]))
+        found.append(stats.ttest_1samp(difference[1] - difference[0], 0).pvalue < 0.05)
     assert 0.72 < np.mean(found) < 0.9
+
+
+def test_rank_detectable_is_of_each_pair_of_neighbors():
+    cards = [card("far", 90.0, 40 * NOISE), card("a", 2.0), card("b", 3.0, -NOISE), card("bad", 1.0, gate=COLLAPSED)]
+    rows = {row.name: row for row in rank(cards).rows}
+    pseudo = {one.name: np.array(one.distance.pseudo_values) for one in cards}
+    assert rows["a"].detectable == pytest.approx(detectable_difference(pseudo["a"], pseudo["b"]))
+    assert rows["b"].detectable == pytest.approx(detectable_difference(pseudo["b"], pseudo["far"]))
+    assert rows["b"].detectable > rows["a"].detectable
+    assert rows["far"].detectable is rows["bad"].detectable is None
 
 
 def test_rank_ten_thousand_rows_takes_seconds():

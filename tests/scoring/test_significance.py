@@ -30,7 +30,7 @@ from forgetbench.reporting.significance import (
     wilcoxon,
 )
 from forgetbench.scoring.ranking import detectable_difference
-from forgetbench.scoring.statistics import pseudo_interval, tie_groups
+from forgetbench.scoring.statistics import pseudo_interval, rank_intervals
 
 DIFFERENCES = hnp.arrays(np.float64, st.integers(2, 9), elements=st.integers(-6, 6).map(float))
 
@@ -253,10 +253,10 @@ def test_tests_alpha_is_the_level_of_the_test():
     values = np.random.default_rng(8).normal(size=(6, 3))
     assert friedman(values, alpha=0.1).critical_difference == nemenyi_difference(3, 6, alpha=0.1)
     pseudo = np.array([[0.0] * 6, [1.0, 0.9, 1.1, 1.0, 0.8, 1.2]])  # the smallest p of six seeds is 2 / 64
-    assert [max(place.group for place in tie_groups(pseudo, alpha=alpha)) for alpha in (0.05, 0.01)] == [2, 1]
-    assert detectable_difference(pseudo, alpha=0.01) > detectable_difference(pseudo)
-    for call in (lambda: tie_groups(pseudo, alpha=5), lambda: nemenyi_quantile(4, alpha=0.0)):
+    assert [rank_intervals(pseudo, alpha=alpha)[0].high for alpha in (0.05, 0.01)] == [1, 2]
+    assert detectable_difference(*pseudo, alpha=0.01) > detectable_difference(*pseudo)
+    for call in (lambda: rank_intervals(pseudo, alpha=5), lambda: nemenyi_quantile(4, alpha=0.0)):
         with pytest.raises(UsageError, match=r"^alpha: "):
             call()
-    with pytest.raises(UsageError, match="two contestants and two seeds"):
-        detectable_difference(pseudo[:1])
+    with pytest.raises(UsageError, match="two or more seeds"):
+        detectable_difference(*pseudo[:, :1])

@@ -33,7 +33,7 @@ REFERENCE_METHODS = {RETRAIN: "retrain", NO_UNLEARNING: "none"}
 
 
 class Rank(NamedTuple):
-    """The range of places that a row shares with the rows that are statistically tied with it."""
+    """The rank interval of a row: the ranks between the rows that are found better and those that are found worse."""
 
     low: int
     """Best place."""
@@ -77,7 +77,7 @@ class RunResult:
 
     @property
     def rank(self) -> Rank | None:
-        """Places that the row shares with its ties; None where it is not ranked."""
+        """Its rank interval; None where it is not ranked."""
         row = self.row
         return Rank(row.low, row.high) if row is not None and row.low is not None and row.high is not None else None
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import NamedTuple
 
 from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import CHANGED_STATE, ModelRecord
 from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.reporting.table_writer import Record, Table
-from forgetbench.scoring.scorecards import BoardRow, Effect, Scorecard, Value
+from forgetbench.scoring.ranking import RANK_INTERVALS
+from forgetbench.scoring.scorecards import Board, BoardRow, Effect, Scorecard, Value
 from forgetbench.scoring.scorer import NO_UNLEARNING, RankedRuns, competes
 
 EXTRA = ("accuracy.test",)
@@ -132,7 +133,7 @@ def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> Re
         "status": card.status,
         "rank_low": place.low if place else None,
         "rank_high": place.high if place else None,
-        "tie_group": place.group if place else None,
+        "detectable": place.detectable if place else None,
         "distance": card.distance.value if card.distance else None,
         "distance_low": card.distance.low if card.distance else None,
         "distance_high": card.distance.high if card.distance else None,
@@ -172,16 +173,29 @@ def _notes(ranked: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
     alike = [name for name, reason in infeasible.items() if not reason]
     if alike:
         notes.append(f"Not ranking, because No unlearning looks like retraining by them: {', '.join(alike)}.")
-    if ranked.board.detectable is not None and ranked.board.detectable >= 0.01:
-        notes.append(
-            f"Differences of distances below {ranked.board.detectable:.2f} are missed more than one time in five."
-        )
+    notes += _notes_on_power(ranked.board)
     if ranked.board.unranked_reason:
         unranked = [(card.name, f"{card.status}: {card.reason}") for card in ranked.scorecards if card.status != "ok"]
     else:
         unranked = [(row.name, row.reason) for row in ranked.board.rows if row.rank is None]
     notes += [f"{name}: {reason.rstrip('.')}." for name, reason in unranked]
     return tuple(notes) + _notes_on_originals(ranked) + _notes_on_relearning(ranked) + _notes_on_state(ranked)
+
+
+def _notes_on_power(board: Board) -> tuple[str, ...]:
+    """What the rank intervals mean, and which differences of neighbors they find."""
+    notes = () if board.unranked_reason else (RANK_INTERVALS,)
+    pairs = [(row.detectable, row.name) for row in board.rows if row.detectable is not None]
+    if not pairs:
+        return notes
+    (least, first), (most, last) = min(pairs), max(pairs)
+    if len(pairs) == 1:
+        return (*notes, f"The row after {first} is separated from it four times in five if it is {least:.2f} farther.")
+    return (
+        *notes,
+        f"A row is separated from the next one four times in five if that is farther by {least:.2f} (after {first}) to "
+        f"{most:.2f} (after {last}); half of the pairs need at most {median(size for size, _ in pairs):.2f}.",
+    )
 
 
 def _notes_on_state(ranked: RankedRuns) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, model_validator
 from scipy.stats import t as student
 
 from forgetbench.errors import UsageError, validation_message
@@ -62,9 +62,7 @@ class ReferenceRow(Record):
     reason: str = ""
     """Why it is not ranked."""
     rank: tuple[int, int] | None = None
-    """First and last rank of its tie group, among the tuned rows."""
-    group: int | None = None
-    """Its tie group."""
+    """Best and worst rank of its rank interval, among the tuned rows."""
     distance: Figures | None = None
     """The distance, by which rows are ranked; its z is None."""
     decided_by: str = ""
@@ -87,6 +85,12 @@ class ReferenceRow(Record):
     """The fingerprint of the method when it was recorded; for information, since the values decide."""
     evidence: str = ""
     """SHA-256 over the hashes of all its arrays."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_tie_group(cls, values: object) -> object:
+        """Files of protocol version 1 also number a tie group."""
+        return {key: value for key, value in values.items() if key != "group"} if isinstance(values, dict) else values
 
 
 class ReferenceBoard(Record):
@@ -173,7 +177,7 @@ def board_of(
         )
         place = places.get(scorecard.name) if label in tried else None
         if place is not None and place.low is not None and place.high is not None:
-            row = row.model_copy(update={"rank": (place.low, place.high), "group": place.group})
+            row = row.model_copy(update={"rank": (place.low, place.high)})
         rows.append(row)
     rows[len(REFERENCES) :] = sorted(rows[len(REFERENCES) :], key=_order)
     bands = ranked.bands

@@ -396,11 +396,11 @@ class BoardRow(Record):
     rank: int | None
     """Place by distance among the ranked rows; None where it takes none."""
     low: int | None
-    """First place that its tie group spans."""
+    """Best rank of its rank interval."""
     high: int | None
-    """Last place that its tie group spans."""
-    group: int | None
-    """Number of its tie group."""
+    """Worst rank of its rank interval."""
+    detectable: float | None
+    """How much farther the next row would have to be to be separated four times in five; None where unknown."""
     reason: str
     """Why it is not ranked."""
 
@@ -414,5 +414,3 @@ class Board(Record):
     """Ranked rows by distance, then the rest."""
     unranked_reason: str = Field(validation_alias=AliasChoices("unranked_reason", "informational"))
     """Why no row is ranked; "" if rows are."""
-    detectable: float | None
-    """Smallest difference of two distances that this board finds four times in five; None if unknown."""

@@ -1,4 +1,4 @@
-"""The statistics of boards: oracle bands from split halves, pseudo-values, and tie groups by sign flips.
+"""The statistics of boards: oracle bands from split halves, pseudo-values, and rank intervals by sign flips.
 
 Section numbers refer to the protocol. Nothing here is random: sampled splits and sampled sign flips come from a seed
 that is part of the protocol, so that scores of the same arrays are bit-identical.
@@ -13,6 +13,7 @@ from math import comb
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from forgetbench.errors import UsageError
@@ -27,14 +28,26 @@ SEED = 20260801
 ALL_PAIRED_FLIPS_UP_TO = 24
 """With at most this many seeds `sign_flip_p` uses all 2^(S-1) sign flips."""
 
-ALL_FLIPS_UP_TO = 17
-"""With at most this many seeds all 2^(S-1) sign flips are used; otherwise some are sampled."""
-
 SAMPLED_FLIPS = 2**16
-"""Number of sampled sign flips."""
+"""All 2^(S-1) sign flips are used if there are at most this many (up to 17 seeds); otherwise this many are sampled."""
+
+RANK_FLIPS = (2**9, 2**12)
+"""The same limit for ranks: 2^12 up to 90 rows, so that all are used up to 13 seeds, and 2^9 above 256 rows."""
+
+PAIR_FLIPS = 2**25
+"""Number of pairs of rows times sign flips between these limits."""
+
+FLIPS_IN_CACHE = 2**15
+"""Statistics that are computed at once, so that they stay in the processor's cache."""
+
+ROUNDING = 1e-12
+"""Rows whose values differ by less than this share of them are equal."""
+
+CLEAR = 20.0
+"""Difference of two rows, in units of the sum of their standard deviations, above which they need no test."""
 
 ALPHA = 0.05
-"""Level of the test of ties."""
+"""Level of the tests of ranks."""
 
 CONFIDENCE = 0.95
 """Confidence of intervals."""
@@ -68,11 +81,9 @@ class Placing(NamedTuple):
     rank: int
     """Rank by distance, from 1."""
     low: int
-    """First rank of its tie group."""
+    """Best rank of its rank interval."""
     high: int
-    """Last rank of its tie group."""
-    group: int
-    """Number of the tie group, from 1."""
+    """Worst rank of its rank interval."""
 
 
 @lru_cache(maxsize=16)
@@ -199,17 +210,19 @@ def half_width(values: FloatArray, *, confidence: float = CONFIDENCE) -> float:
     return float(student.ppf(quantile, count - 1) * values.std(ddof=1) / np.sqrt(count))
 
 
-def tie_groups(pseudo: FloatArray, *, alpha: float = ALPHA) -> list[Placing]:
-    """Ranks, tie groups and rank intervals of contestants from their pseudo-values (section 4).
+def rank_intervals(pseudo: FloatArray, *, alpha: float = ALPHA) -> list[Placing]:
+    """Ranks and rank intervals of contestants by joint studentized sign flips (section 4; Mogstad et al. 2024).
 
-    The contestants are ordered by mean. The statistic of the remaining contestants is the range of their sums over
-    seeds, and p its rank among all joint sign flips of the seeds; while p <= alpha the worst is removed. The survivors
-    tie, and the procedure starts again with the rest. Centering by seed shifts all of them equally, so the range does
-    not need it.
+    The contestants are ordered by mean distance. For each row the differences to all others, on the scale
+    log(1 + distance), are tested together, two-sided and step-down: the statistic of a pair is |sum over seeds of the
+    difference| / root of the sum of its squares, and p its rank among the joint sign flips of the seeds, by the largest
+    statistic of the pairs that are not farther apart. The rank interval starts after the rows that are found better,
+    and ends before those that are found worse. It is the interval of one row: it misses the row's rank with probability
+    alpha, not that of any row of the board. Below six seeds no p is below .05, and all rows share all ranks.
 
     Args:
         pseudo: (K, S) pseudo-values of the distance, smaller = better; the order of rows breaks exact ties.
-        alpha: Level of the test.
+        alpha: Level of the test of each row.
 
     Returns:
         One placing per row of ``pseudo``.
@@ -217,36 +230,120 @@ def tie_groups(pseudo: FloatArray, *, alpha: float = ALPHA) -> list[Placing]:
     Raises:
         UsageError: Alpha is not in (0, 1).
     """
+    return intervals_on_scale(pseudo.mean(axis=1), log_pseudo_values(pseudo), alpha=alpha)
+
+
+def intervals_on_scale(distances: FloatArray, values: FloatArray, *, alpha: float = ALPHA) -> list[Placing]:
+    """`rank_intervals` of rows with distances (K,) from values (K, S) on a scale of choice, increasing in the distance.
+
+    Raises:
+        UsageError: Alpha is not in (0, 1).
+    """
     alpha = open_share(alpha, "alpha")
-    contestants, seeds = pseudo.shape
-    order = np.argsort(pseudo.mean(axis=1), kind="stable")
-    centered = pseudo[order] - pseudo.mean(axis=0)
-    flips = sign_flips(seeds)
+    contestants, seeds = values.shape
+    order = np.argsort(distances, kind="stable")
+    flips = sign_flips(seeds, int(np.clip(PAIR_FLIPS // max(contestants, 1) ** 2, *RANK_FLIPS)))
+    tests = _PairTests(values[order], flips, alpha)
     placings: list[Placing | None] = [None] * contestants
-    start, group = 0, 0
-    while start < contestants:
-        group += 1
-        size = _survivors(centered[start:], flips, alpha)
-        for place in range(start, start + size):
-            placings[int(order[place])] = Placing(place + 1, start + 1, start + size, group)
-        start += size
+    for place, index in enumerate(order):
+        others = tests.separated(place)
+        better = int(others[:place].sum())
+        placings[int(index)] = Placing(place + 1, 1 + better, contestants - int(others[place:].sum()))
     return [placing for placing in placings if placing is not None]
 
 
-def sign_flips(seeds: int) -> FloatArray:
-    """All 2^(S-1) joint sign flips (E, S) up to a common sign, the first all +1; 2^16 sampled ones above 17 seeds."""
-    return np.concatenate(list(sign_flip_chunks(seeds)))
+def log_pseudo_values(pseudo: FloatArray) -> FloatArray:
+    """Pseudo-values (K, S) of log(1 + distance) from those of the distance, by which ranks are compared.
+
+    The distance is in standard deviations of the oracles: its noise is about 1 where it is small, and proportional to
+    it where it is large, so this scale makes the noise of rows alike. The distances without a seed follow from the
+    pseudo-values, up to their mean, which is taken to be the distance.
+    """
+    seeds = pseudo.shape[1]
+    whole = pseudo.mean(axis=1, keepdims=True)
+    left_out = np.log1p(np.maximum(whole - (pseudo - whole) / max(seeds - 1, 1), 0.0))
+    logs: FloatArray = np.log1p(np.maximum(whole, 0.0)) + (seeds - 1) * (
+        left_out.mean(axis=1, keepdims=True) - left_out
+    )
+    return logs
 
 
-def sign_flip_chunks(seeds: int) -> Iterator[FloatArray]:
+class _PairTests:
+    """The tests of each row against all others.
+
+    Args:
+        values: (K, S) values.
+        flips: (E, S) joint sign flips, the first all +1.
+        alpha: Level of the tests.
+    """
+
+    def __init__(self, values: FloatArray, flips: FloatArray, alpha: float) -> None:
+        self.values, self.alpha = values - values.mean(axis=0), alpha
+        self.means, self.deviations = values.mean(axis=1), values.std(axis=1)
+        self.rounding = ROUNDING * np.abs(self.values).max(axis=1, initial=0.0)
+        self.flipped = (flips < 0).any(axis=1)
+        self.sums = np.zeros((len(values), len(flips)))
+        for seed in range(values.shape[1]):  # no matrix product, which may round differently on another machine
+            self.sums += self.values[:, seed, None] * flips[None, :, seed]
+
+    def separated(self, row: int) -> NDArray[np.bool_]:
+        """(K,): whether a row is separated from each of the others.
+
+        Rows whose means differ by at least `CLEAR` times the sum of their deviations have a statistic of at least
+        1 / sqrt(1 + 1 / CLEAR**2), and of at most sqrt((S - 1) / S) for any flip but "all plus". If no such flip of the
+        other pairs reaches the former, they are certainly separated, and change no p of the others. This keeps boards
+        of thousands of rows fast.
+        """
+        clear = CLEAR * (self.deviations + self.deviations[row]) + self.rounding + self.rounding[row]
+        near = np.abs(self.means - self.means[row]) <= clear
+        least, seeds = 1 / np.sqrt(1 + 1 / CLEAR**2), self.values.shape[1]
+        if not near.all() and np.sqrt((seeds - 1) / seeds) < least and 1 - self.flipped.mean() <= self.alpha:
+            tested, largest = self._test(row, np.flatnonzero(near))
+            if largest < least:
+                return tested | ~near
+        return self._test(row, np.arange(len(self.values)))[0]
+
+    def _test(self, row: int, others: IntArray) -> tuple[NDArray[np.bool_], float]:
+        """(K,): whether a row is separated from each of some others; and the largest statistic but for "all plus"."""
+        differences = self.values[others] - self.values[row]
+        scale = np.sqrt((differences**2).sum(axis=1) * differences.shape[1])
+        unequal = scale > differences.shape[1] * (self.rounding[others] + self.rounding[row])
+        weights = np.divide(1.0, scale, out=np.zeros_like(scale), where=unequal)
+        observed = np.abs(self.sums[others, 0] - self.sums[row, 0]) * weights
+        rising = np.argsort(observed, kind="stable")
+        others, observed, weights = others[rising], observed[rising], weights[rising, None]
+        reached, highest = np.zeros(len(others)), 0.0
+        limits = observed[:, None] * (1 - 1e-9)
+        step = max(1, FLIPS_IN_CACHE // len(others))
+        for start in range(0, len(self.flipped), step):
+            part = slice(start, start + step)
+            largest = self.sums[others, part]
+            largest -= self.sums[row, part]
+            np.abs(largest, out=largest)
+            largest *= weights
+            np.maximum.accumulate(largest, axis=0, out=largest)
+            reached += np.count_nonzero(largest >= limits, axis=1)
+            highest = max(highest, float(largest[-1].max(where=self.flipped[part], initial=0.0)))
+        p = np.maximum.accumulate(reached[::-1] / len(self.flipped))[::-1]
+        found = np.zeros(len(self.values), dtype=np.bool_)
+        found[others] = (p <= self.alpha) & (observed > 0)
+        return found, highest
+
+
+def sign_flips(seeds: int, at_most: int = SAMPLED_FLIPS) -> FloatArray:
+    """All 2^(S-1) joint sign flips (E, S) up to a common sign, the first all +1; above the limit, as many sampled."""
+    return np.concatenate(list(sign_flip_chunks(seeds, at_most)))
+
+
+def sign_flip_chunks(seeds: int, at_most: int = SAMPLED_FLIPS) -> Iterator[FloatArray]:
     """The rows of `sign_flips` in order, some at a time: all of them would take 0.5 MiB for each seed."""
-    if seeds <= ALL_FLIPS_UP_TO:
+    if 2 ** (seeds - 1) <= at_most:
         codes = np.arange(2 ** (seeds - 1))[:, None] >> np.arange(seeds - 1)[None, :]
         yield _with_first(np.where(codes & 1, -1.0, 1.0))
         return
     generator, rows = np.random.default_rng(SEED), max(1, FLIPS_AT_ONCE // seeds)
-    for start in range(0, SAMPLED_FLIPS, rows):
-        rest = np.where(generator.random((min(rows, SAMPLED_FLIPS - start), seeds - 1)) < 0.5, -1.0, 1.0)
+    for start in range(0, at_most, rows):
+        rest = np.where(generator.random((min(rows, at_most - start), seeds - 1)) < 0.5, -1.0, 1.0)
         if start == 0:
             rest[0] = 1.0
         yield _with_first(rest)
@@ -286,37 +383,3 @@ def _signed_sums(signs: FloatArray, deltas: FloatArray) -> FloatArray:
 def _with_first(rest: FloatArray) -> FloatArray:
     """The flips with the sign of the first seed, which is always +1."""
     return np.concatenate([np.ones((len(rest), 1)), rest], axis=1)
-
-
-def _survivors(values: FloatArray, flips: FloatArray, alpha: float) -> int:
-    """The number of contestants (rows, best first) that tie with the first: the most whose range is not significant."""
-    values = values[: _undecided(values, flips, alpha)]
-    contestants = len(values)
-    at_least = np.zeros(contestants)
-    observed: FloatArray | None = None
-    for chunk in range(0, len(flips), 4096):
-        sums = np.zeros((min(4096, len(flips) - chunk), contestants))
-        for seed in range(values.shape[1]):  # no matrix product, which may round differently on another machine
-            sums += flips[chunk : chunk + 4096, seed, None] * values[None, :, seed]
-        ranges = np.maximum.accumulate(sums, axis=1) - np.minimum.accumulate(sums, axis=1)
-        if observed is None:
-            observed = ranges[0].copy()
-        at_least += (ranges >= observed * (1 - 1e-9)).sum(axis=0)
-    significant = at_least / len(flips) <= alpha
-    return contestants - int(np.argmin(significant[::-1]))
-
-
-def _undecided(values: FloatArray, flips: FloatArray, alpha: float) -> int:
-    """The number of contestants that need the test; with any other one the range is certainly significant.
-
-    A flip other than "all plus" changes the sign of at least one seed, so a gap of D between means contributes at most
-    (S - 2) D to its range, and the rest of the two contestants at most twice the largest sum of absolute deviations;
-    the observed range is S D. If D exceeds that sum, only "all plus" reaches it. This keeps boards of thousands of rows
-    fast.
-    """
-    if float((flips > 0).all(axis=1).mean()) > alpha:
-        return len(values)
-    means = values.mean(axis=1)
-    noise = np.maximum.accumulate(np.abs(values - means[:, None]).sum(axis=1))
-    sure = (means - means[0]) * (1 - 1e-6) > noise
-    return int(np.flatnonzero(~sure)[-1]) + 1

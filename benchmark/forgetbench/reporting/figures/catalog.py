@@ -119,11 +119,11 @@ class ScoredBoard:
         )
 
     def ranks(self) -> Drawing:
-        """Distances and rank ranges."""
+        """Distances and rank intervals."""
         drawn = strips.ranks(self.lines, self.ranked.bands.family_limit, self.theme)
         return drawn, (
-            "distance to retraining with its 95 % interval, and the rank range of each method: methods sharing a bar "
-            "are statistically tied. Retrained models fall into the green area." + self.lines_note
+            "distance to retraining with its 95 % interval, and the rank interval of each method, which excludes the "
+            "ranks of those found better or worse. Retrained models fall into the green area." + self.lines_note
         )
 
     def seeds(self) -> Drawing:

@@ -1,4 +1,4 @@
-"""Rows of a board one below the other: distances with rank ranges, and every metric seed by seed."""
+"""Rows of a board one below the other: distances with rank intervals, and every metric seed by seed."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ STEP = 13
 DISTANCE_WIDTH, RANKS_WIDTH = 190, 110
 """Widths of the two panels of `ranks`, in pixels."""
 NOT_SCORED = ("collapsed", "diverged", "failed")
-"""Flags that a row without a rank shows in place of its rank range."""
+"""Flags that a row without a rank shows in place of its rank interval."""
 
 
 def ranks(rows: Sequence[Row], limit: float | None, theme: Theme = LIGHT) -> Spec | None:
-    """Distance with its 95 % interval, and the rank range of each row. None where no row has a distance.
+    """Distance with its 95 % interval, and the rank interval of each row. None where no row has a distance.
 
     Args:
         rows: The board's rows, in order.
