@@ -13,8 +13,7 @@ from forgetbench.leaderboard.boards import strips
 from forgetbench.leaderboard.render import formatting
 from forgetbench.leaderboard.render.vega import inline_svg
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.scoring.ranking import RANK_INTERVALS
-from forgetbench.scoring.vocabulary import FLAGS, VERDICTS
+from forgetbench.scoring.vocabulary import FLAGS, RANK_INTERVALS, VERDICTS
 from forgetbench.store import digest, file_digest
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -222,7 +222,10 @@ def test_rank_intervals_sixty_rows_and_twenty_seeds():
     pseudo = np.random.default_rng(1).normal(size=(60, 20)) + np.repeat([10.0, 20.0, 40.0], 20)[:, None]
     found = rank_intervals(pseudo)
     assert rank_intervals(pseudo) == found  # the sampled sign flips are the same
-    assert sum(placing.low > 20 * (k // 20) + 1 or placing.high < 20 * (k // 20) + 20 for k, placing in enumerate(found)) < 9
+    assert (
+        sum(placing.low > 20 * (k // 20) + 1 or placing.high < 20 * (k // 20) + 20 for k, placing in enumerate(found))
+        < 9
+    )
     assert all(placing.high - placing.low <= 19 for placing in found)
 
 

@@ -10,7 +10,6 @@ from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import CHANGED_STATE, ModelRecord
 from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.reporting.table_writer import Record, Table
-from forgetbench.scoring.ranking import RANK_INTERVALS
 from forgetbench.scoring.scorecards import Board, BoardRow, Effect, Scorecard, Value
 from forgetbench.scoring.scorer import NO_UNLEARNING, RankedRuns, competes
 

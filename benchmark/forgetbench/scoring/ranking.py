@@ -21,12 +21,6 @@ from forgetbench.scoring.statistics import (
     rank_intervals,
 )
 
-RANK_INTERVALS = (
-    "A rank interval excludes the ranks of rows that are found better or worse. In simulations it missed the rank of at "
-    "most 1 in 20 rows, and of 1 in 7 where noise is strongly skewed and differs a hundredfold between rows."
-)
-"""What boards say of their ranks; the rates are those of benchmarks/ranks.py."""
-
 _ORDER = ("ok", "diverged", "failed", "not-applicable")
 
 
@@ -52,16 +46,13 @@ def rank(scorecards: Sequence[Scorecard]) -> Board:
     detectable = _detectable(scorecards, ranked or excluded)
     return Board(
         rows=tuple(
-            _row(index, scorecards[index], placings.get(index), detectable.get(index))
-            for index in (*ranked, *excluded)
+            _row(index, scorecards[index], placings.get(index), detectable.get(index)) for index in (*ranked, *excluded)
         ),
         unranked_reason=scorecards[0].unranked_reason if scorecards else "",
     )
 
 
-def detectable_difference(
-    first: FloatArray, second: FloatArray, *, alpha: float = ALPHA, power: float = 0.8
-) -> float:
+def detectable_difference(first: FloatArray, second: FloatArray, *, alpha: float = ALPHA, power: float = 0.8) -> float:
     """How much farther than the first row the second would have to be to be found farther with the given power.
 
     Of a paired t test of the two rows alone, on the scale by which ranks are compared; the noise is that of the two.
@@ -81,7 +72,8 @@ def detectable_difference(
     """
     if len(first) != len(second) or len(first) < 2:
         raise UsageError(
-            f"A detectable difference needs two rows with the same two or more seeds, not {len(first)} and {len(second)}."
+            "A detectable difference needs two rows with the same two or more seeds, not "
+            f"{len(first)} and {len(second)}."
         )
     seeds = len(first)
     better, worse = log_pseudo_values(np.stack([first, second]))
