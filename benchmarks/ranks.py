@@ -146,7 +146,8 @@ def shipped(tied: bool, generator: Generator, seeds: int) -> Board:
 
 EQUAL, SAME = np.full(ROWS, 100.0), np.ones(ROWS)
 HUNDREDFOLD = np.geomspace(0.3, 30, ROWS)
-STEPS, POWERS = 20 + np.arange(ROWS, dtype=np.float64), 5 * 1.4 ** np.arange(ROWS)
+STEPS = 20 + np.arange(ROWS, dtype=np.float64)
+POWERS: Array = 5 * 1.4 ** np.arange(ROWS, dtype=np.float64)
 GROUPS = np.repeat([10.0, 20.0, 40.0], ROWS // 3)
 MIXED = np.array([1.3, 4.8, 7.7, 12, 20, 30, 45, 60, 90, 150, 190, 195])
 """Three good rows with small intervals, and one further down whose interval is much wider than all others."""

@@ -32,7 +32,7 @@ class Outcome:
     found: bool
     """No unlearning was outside the family band."""
     separated: dict = field(default_factory=dict)
-    """Count of equal contestants -> whether they were told apart; only on a board that ranks."""
+    """Count of equal contestants -> whether the first was separated from any; only on a board that ranks."""
 
 
 def outcome(simulate, seeds, equal, memory, board):
@@ -50,9 +50,8 @@ def outcome(simulate, seeds, equal, memory, board):
     )
     cards = [scored(task.models(memory=0.7)) for _ in range(max(equal, default=0))]
     for count in equal if found.feasible else ():
-        spans = [(row.low, row.high) for row in rank(cards[:count]).rows if row.rank is not None]
-        missed = [span != (1, len(spans)) for span in spans]
-        found.separated[count] = float(np.mean(missed)) if missed else 0.0
+        rows = [row for row in rank(cards[:count]).rows if row.rank is not None]
+        found.separated[count] = any(row.index == 0 and (row.low, row.high) != (1, len(rows)) for row in rows)
     return found
 
 

@@ -12,6 +12,7 @@ from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.reporting.table_writer import Record, Table
 from forgetbench.scoring.scorecards import Board, BoardRow, Effect, Scorecard, Value
 from forgetbench.scoring.scorer import NO_UNLEARNING, RankedRuns, competes
+from forgetbench.scoring.vocabulary import RANK_INTERVALS
 
 EXTRA = ("accuracy.test",)
 """Metrics that a table shows next to the ranking ones; records hold every metric."""

@@ -281,7 +281,7 @@ class _PairTests:
         self.values, self.alpha = values - values.mean(axis=0), alpha
         self.means, self.deviations = values.mean(axis=1), values.std(axis=1)
         self.rounding = ROUNDING * np.abs(self.values).max(axis=1, initial=0.0)
-        self.flipped = (flips < 0).any(axis=1)
+        self.flipped: NDArray[np.bool_] = np.asarray((flips < 0).any(axis=1))
         self.sums = np.zeros((len(values), len(flips)))
         for seed in range(values.shape[1]):  # no matrix product, which may round differently on another machine
             self.sums += self.values[:, seed, None] * flips[None, :, seed]
@@ -295,22 +295,23 @@ class _PairTests:
         of thousands of rows fast.
         """
         clear = CLEAR * (self.deviations + self.deviations[row]) + self.rounding + self.rounding[row]
-        near = np.abs(self.means - self.means[row]) <= clear
+        near: NDArray[np.bool_] = np.abs(self.means - self.means[row]) <= clear
         least, seeds = 1 / np.sqrt(1 + 1 / CLEAR**2), self.values.shape[1]
         if not near.all() and np.sqrt((seeds - 1) / seeds) < least and 1 - self.flipped.mean() <= self.alpha:
             tested, largest = self._test(row, np.flatnonzero(near))
             if largest < least:
-                return tested | ~near
+                tested[~near] = True
+                return tested
         return self._test(row, np.arange(len(self.values)))[0]
 
     def _test(self, row: int, others: IntArray) -> tuple[NDArray[np.bool_], float]:
         """(K,): whether a row is separated from each of some others; and the largest statistic but for "all plus"."""
         differences = self.values[others] - self.values[row]
         scale = np.sqrt((differences**2).sum(axis=1) * differences.shape[1])
-        unequal = scale > differences.shape[1] * (self.rounding[others] + self.rounding[row])
+        unequal: NDArray[np.bool_] = scale > differences.shape[1] * (self.rounding[others] + self.rounding[row])
         weights = np.divide(1.0, scale, out=np.zeros_like(scale), where=unequal)
         observed = np.abs(self.sums[others, 0] - self.sums[row, 0]) * weights
-        rising = np.argsort(observed, kind="stable")
+        rising: IntArray = np.argsort(observed, kind="stable")
         others, observed, weights = others[rising], observed[rising], weights[rising, None]
         reached, highest = np.zeros(len(others)), 0.0
         limits = observed[:, None] * (1 - 1e-9)

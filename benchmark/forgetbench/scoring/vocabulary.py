@@ -43,3 +43,9 @@ FLAGS = {
     "recoverable": "What was forgotten comes back without teaching the model anything.",
 }
 """Flag -> its meaning in one sentence."""
+
+RANK_INTERVALS = (
+    "A rank interval excludes the ranks of rows that are found better or worse. In simulations it missed the rank of "
+    "about 1 in 20 rows, and of up to 1 in 5 where noise is strongly skewed and differs a hundredfold between rows."
+)
+"""What boards say of their ranks; the rates are those of benchmarks/ranks.py."""
