@@ -93,7 +93,7 @@ def world() -> World:
 @pytest.fixture
 def pack(world: World, tmp_path: Path) -> Path:
     """Its reference bundle, with the fitness of an audit."""
-    folder = world.write_pack(tmp_path / "pack")
+    folder = world.write_pack(tmp_path / "pack", recalibrated=True)
     bundle = read_pack(folder)
     fitness = AuditFitness(
         task=TASK, task_key=bundle.card.task_key, pack=bundle.digest, code=digest("code"), unfit={"js": "too wide"}
@@ -129,7 +129,7 @@ def test_fuzz_npz_of_users(tmp_path: Path, compressed: bool) -> None:
 
 
 def test_fuzz_evidence_files(world: World, pack: Path, tmp_path: Path) -> None:
-    run = world.write_run(tmp_path / "run")
+    run = world.write_run(tmp_path / "run", after=1.0)
     bundle = read_pack(pack)
 
     def read(path: Path) -> None:
@@ -179,7 +179,7 @@ def test_fuzz_weights(tmp_path: Path, kind: str) -> None:
 
 
 def test_fuzz_manifest(world: World, tmp_path: Path) -> None:
-    run = world.write_run(tmp_path / "run")
+    run = world.write_run(tmp_path / "run", after=1.0)
     check(lambda path: read_run(path.parent), run / MANIFEST, (run / MANIFEST).read_bytes(), 400, 20)
     named = f"{MANIFEST}|d0-s\\d.npz"  # a manifest may also be damaged where it describes a file
     check(lambda path: validate_run(path.parent), run / MANIFEST, (run / MANIFEST).read_bytes(), 200, 21, named)
@@ -210,7 +210,7 @@ def test_fuzz_audit_fitness(pack: Path, tmp_path: Path) -> None:
 def test_fuzz_cached_scores_are_computed_again(world: World, pack: Path, tmp_path: Path) -> None:
     """A cache is never a reason to fail: what is damaged is computed again."""
     scorer = Scorer(read_pack(pack), tmp_path / "bands", tmp_path / "scores")
-    run = read_run(world.write_run(tmp_path / "run"))
+    run = read_run(world.write_run(tmp_path / "run", after=1.0))
     card = scorer.score(run)
     for place, count in (("bands", 5), ("scores", 40)):
         [path] = (tmp_path / place).iterdir() if place == "bands" else [max((tmp_path / place).iterdir())]
