@@ -212,7 +212,7 @@ def test_scores_of_protocol_1_are_computed_again_at_the_start(site, received):
     assert site.client.get(f"/api/v1/boards/{site.world.task}").json()["protocol"] == 2
 
 
-def test_score_of_protocol_1_that_cannot_be_repeated_is_not_ranked(site, received, caplog):
+def test_damaged_score_of_protocol_1_is_not_ranked(site, received, caplog):
     site.work()
     scored_by_protocol_1(site)
     for path in (site.settings.evidence / received).glob("*.npz"):

@@ -21,11 +21,13 @@ from forgetbench.reproduction.reference_board import (
     compare,
     read_board,
     reference_tasks,
+    row_of,
     write_board,
 )
 from forgetbench.reproduction.reproduce import record_reference, reproduce
 from forgetbench.runner.config import RunConfig
-from forgetbench.scoring.scorecards import MetricBand, Scorecard, Value
+from forgetbench.scoring.scorecards import DistanceDifference, Effect, MetricBand, Recovery, Scorecard, Value
+from forgetbench.scoring.vocabulary import Verdict
 from forgetbench.tasks.task import Task, read_task
 
 TOML = """
@@ -165,6 +167,74 @@ def test_compare_changed_recipe_tolerates_no_difference() -> None:
     assert compare(record(0.1), gone, comparisons=1, changed=False)[0].exceeds_tolerance
     failed = card(0.1).model_copy(update={"status": "failed"})
     assert [one.metric for one in compare(record(0.1), failed, comparisons=1, changed=False)] == ["status"]
+
+
+def test_record_has_what_protocol_2_added(made: tuple[ReferenceBoard, RunConfig]) -> None:
+    board, _ = made
+    assert (board.protocol, board.lacks) == (2, "")
+    assert board.classes == tuple("0123456789")
+    retrain, untouched = board.rows[:2]
+    assert [row.forgotten and row.forgotten[0] for row in (retrain, untouched)] in ([1.0, 0.0], [None, None])
+    assert retrain.harm is not None
+    assert retrain.harm[0] == 0.0
+    for row in board.rows:
+        if row.status == "ok":
+            assert row.verdict is None  # four seeds do not rank
+            assert row.recalibration is not None
+            assert row.class_accuracy["test"].keys() == set(range(10))
+            shares = row.class_accuracy["test"].values()
+            assert min(shares) <= (row.metrics["accuracy.test"][0] or 0.0) <= max(shares)
+
+
+def test_reference_row_keeps_verdict_and_effects() -> None:
+    effects = {
+        name: Effect(value=value, low=value - 0.1, high=value + 0.1)
+        for name, value in (("forgotten", 0.8), ("harm", 0.02))
+    }
+    card = Scorecard(
+        name="x",
+        track="match-oracle",
+        seeds=6,
+        draws=1,
+        verdict=Verdict.AT_A_PRICE,
+        flags=("harmed",),
+        delta_vs_no_unlearning=DistanceDifference(value=-3.0, low=-4.0, high=-2.0, p=1 / 32),
+        class_accuracy={"test": {0: 0.9, 7: 1 / 3}},
+        recalibration=Recovery(recoverable=True, p=1 / 32, recovered=effects["forgotten"], reason=""),
+        **effects,
+    )
+    row = ReferenceRow.model_validate_json(row_of("x", card, None).model_dump_json(exclude_defaults=True))
+    assert row.verdict == "forgets at a price"
+    assert (row.forgotten, row.harm) == ((0.8, 0.7, 0.9, None), (0.02, -0.08, 0.12, None))
+    assert row.p_vs_no_unlearning == 0.03125
+    assert row.class_accuracy == {"test": {0: 0.9, 7: 0.333333}}
+    assert row.recalibration is not None
+    assert (row.recalibration.recoverable, row.recalibration.recovered) == (True, (0.8, 0.7, 0.9, None))
+
+
+def test_reference_file_of_protocol_1_says_what_it_lacks(
+    made: tuple[ReferenceBoard, RunConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    board, elsewhere = made
+    monkeypatch.setenv("FORGETBENCH_HOME", str(elsewhere.home))
+    old = board.model_copy(update={"protocol": 1, "rows": tuple(_as_protocol_1(row) for row in board.rows)})
+    write_board(old, tmp_path / "old")
+    read = read_board(board.task, tmp_path / "old")
+    assert read.rows[2].verdict is None
+    assert read.lacks.startswith("recorded by protocol 1: it has no verdicts, forgotten, harm")
+    words = ["reproduce", board.task, "--results", str(tmp_path / "old"), "--method", "finetune"]
+    assert call(*words, "--executor", "local", "--device", "cpu") == 0
+    assert read.lacks.split(",", maxsplit=1)[0] in " ".join(capsys.readouterr().out.split())
+
+
+def _as_protocol_1(row: ReferenceRow) -> ReferenceRow:
+    names = ("p_vs_no_unlearning", "verdict", "forgotten", "forgotten_by", "harm", "gate", "recalibration")
+    fields = ReferenceRow.model_fields
+    blank = {name: fields[name].default for name in (*names, "class_accuracy")}
+    return row.model_copy(update=blank)
 
 
 def test_reference_shipped_boards_match_the_catalog() -> None:

@@ -78,7 +78,10 @@ def check_scorecard(name: str, card: Scorecard, bands: Bands) -> list[Finding]:
         return [finding(passed=passed, detail=f"{position}; {flags}")]
     if name == "collapse":
         gated = card.gate is not None and card.gate.collapsed
-        return [finding(passed=gated and "over-forgotten" in card.flags, detail=f"gated: {gated}; {flags}")]
+        # Flags come from what ranks. Nothing is below oracles that never predict a class, or contradict the labels.
+        sided = bands.track == "match-oracle" and not _oracles_contradict_labels(card)
+        passed = gated and ("over-forgotten" in card.flags or not sided)
+        return [finding(passed=passed, detail=f"gated: {gated}; {flags}")]
     if name == "relabelled":
         if bands.track != "match-oracle" or _oracles_contradict_labels(card):
             return [finding(passed=None, detail=f"{flags}; uniform outputs are not less than the oracles' here")]

@@ -85,6 +85,8 @@ def _print_board(reproduced: Reproduction) -> None:
         print_text(f"  other hyper-parameters: {label}: {listed}")
     if reproduced.other_behavior:
         print_text(f"  other behavior of the method, for information: {', '.join(reproduced.other_behavior)}")
+    if reproduced.board.lacks:
+        print_text(f"  {reproduced.board.lacks}")
     if not reproduced.same_platform:
         print_text("  recorded on another platform: equal bits are not expected")
     print_text(f"  {'NOT reproduced' if reproduced.exceeding else 'reproduced'}\n")

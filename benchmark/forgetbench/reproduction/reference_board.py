@@ -20,14 +20,20 @@ from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import Manifest, Record
 from forgetbench.registry import how_to_list
 from forgetbench.scoring.ranking import differences, rank
-from forgetbench.scoring.scorecards import MetricBand, Scorecard
+from forgetbench.scoring.scorecards import Effect, MetricBand, Recovery, Scorecard
 from forgetbench.scoring.scorer import NO_UNLEARNING, REFERENCES, RankedRuns
-from forgetbench.scoring.vocabulary import PROTOCOL
+from forgetbench.scoring.vocabulary import PROTOCOL, Verdict
 from forgetbench.store import JsonObject, digest, write_atomically
 
 SHIPPED = Path(__file__).parents[1] / "reference"
 """The reference results of this package; published results of papers are in a folder below."""
 DIGITS = 6
+
+LACKS = (
+    "recorded by protocol 1: it has no verdicts, forgotten, harm, recalibration or accuracy by class, and its flag "
+    "collapsed is now called harmed"
+)
+"""What a file of protocol 1 lacks."""
 
 Figures = tuple[float | None, float | None, float | None, float | None]
 """Value, lower and upper end of its 95 % interval, and z."""
@@ -42,6 +48,25 @@ class TrialRecord(Record):
     """Whether it could be chosen."""
     value: float | None
     """What the selector minimized."""
+
+
+class RecalibrationRecord(Record):
+    """What recalibration of batch-norm brings back (`scoring.scorecards.Recovery`)."""
+
+    before: Figures | None = None
+    """Forgotten, as the models are; the last number is None."""
+    after: Figures | None = None
+    """Forgotten after recalibration, against recalibrated originals and oracles."""
+    recovered: Figures | None = None
+    """Before minus after."""
+    p: float | None = None
+    """Two-sided p that something had been forgotten."""
+    recoverable: bool | None = None
+    """Whether it comes back; None if that was not tested."""
+    accuracies: dict[str, tuple[float, float]] = Field(default={})
+    """Subset -> accuracy before and after."""
+    reason: str = ""
+    """Why it was not tested."""
 
 
 class ReferenceRow(Record):
@@ -73,8 +98,24 @@ class ReferenceRow(Record):
         default=None, validation_alias=AliasChoices("delta_vs_no_unlearning", "over_none")
     )
     """Distance minus No unlearning's, and its paired 95 % interval over seeds."""
+    p_vs_no_unlearning: float | None = None
+    """Two-sided p of that difference, over all joint sign flips of the seeds."""
     flags: tuple[str, ...] = ()
     """The flags of the board."""
+    verdict: Verdict | None = None
+    """What the row achieves, in words; None where the board does not rank, and in files of protocol 1."""
+    forgotten: Figures | None = None
+    """Share of the way from No unlearning to Retrain; its last number is None."""
+    forgotten_by: str = ""
+    """The metric that it is computed from."""
+    harm: Figures | None = None
+    """Accuracy lost beyond Retrain's, as a share; its last number is None."""
+    gate: tuple[str, ...] = ()
+    """One sentence for each threshold of the utility gate that the row missed."""
+    recalibration: RecalibrationRecord | None = None
+    """Before and after recalibration of batch-norm; None in files of protocol 1."""
+    class_accuracy: dict[str, dict[int, float]] = Field(default={})
+    """``test`` or ``test-forgotten`` -> class -> mean accuracy over seeds."""
     metrics: dict[str, Figures] = Field(default={})
     """Every metric that could be computed."""
     pseudo: dict[str, tuple[float, ...]] = Field(default={})
@@ -126,8 +167,15 @@ class ReferenceBoard(Record):
     """The command that wrote the file."""
     environment: dict[str, str]
     """The environment in which it ran."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes or attributes; empty in files of protocol 1."""
     rows: tuple[ReferenceRow, ...]
     """Retrain and No unlearning, then the others by distance."""
+
+    @property
+    def lacks(self) -> str:
+        """What a file of an earlier protocol lacks, in one sentence; "" for the present one."""
+        return LACKS if self.protocol < PROTOCOL else ""
 
 
 class Difference(Record):
@@ -192,6 +240,7 @@ def board_of(
         family_limit=_short(bands.family_limit),
         unranked_reason=bands.unranked_reason,
         bands={name: _band(band) for name, band in sorted(bands.bands.items())},
+        classes=card.classes,
         originals=digest(card.originals),
         index=digest(card.index_hashes),
         command=command,
@@ -292,7 +341,18 @@ def row_of(label: str, card: Scorecard, manifest: Manifest | None) -> ReferenceR
         distance=distance,
         decided_by=card.distance.metric if card.distance else "",
         within_band=card.distance.within_band if card.distance else None,
+        p_vs_no_unlearning=_short(card.delta_vs_no_unlearning.p) if card.delta_vs_no_unlearning else None,
         flags=card.flags,
+        verdict=card.verdict,
+        forgotten=_effect(card.forgotten),
+        forgotten_by=card.forgotten.metric,
+        harm=_effect(card.harm),
+        gate=card.gate.reasons if card.gate else (),
+        recalibration=_recalibration(card.recalibration) if card.status == "ok" else None,
+        class_accuracy={
+            subset: dict(zip(shares, _all(list(shares.values())), strict=True))
+            for subset, shares in card.class_accuracy.items()
+        },
         metrics=found,
         pseudo={name: _all(values) for name, values in pseudo.items() if values},
         cost={name: _all([value])[0] for name, value in costs.items() if value is not None},
@@ -307,6 +367,25 @@ def row_of(label: str, card: Scorecard, manifest: Manifest | None) -> ReferenceR
             "fingerprint": manifest.method.fingerprint,
             "evidence": evidence_digest(manifest),
         }
+    )
+
+
+def _effect(effect: Effect) -> Figures | None:
+    return None if effect.value is None else (_short(effect.value), _short(effect.low), _short(effect.high), None)
+
+
+def _recalibration(found: Recovery) -> RecalibrationRecord:
+    return RecalibrationRecord(
+        before=_effect(found.before),
+        after=_effect(found.after),
+        recovered=_effect(found.recovered),
+        p=_short(found.p),
+        recoverable=found.recoverable,
+        accuracies={
+            subset: (float(f"{change.before:.{DIGITS}g}"), float(f"{change.after:.{DIGITS}g}"))
+            for subset, change in found.accuracies.items()
+        },
+        reason=found.reason,
     )
 
 

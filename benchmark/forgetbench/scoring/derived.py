@@ -8,7 +8,7 @@ import numpy as np
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray
-from forgetbench.metrics.accuracy_gap import accuracy_by_seed
+from forgetbench.metrics.accuracy_gap import accuracy_by_seed, correct
 from forgetbench.metrics.board_rules import Labels, ModelValues, PerModelRule, PerSeedRule, Population, Populations
 from forgetbench.metrics.erasure import generalization
 from forgetbench.metrics.lira_mia import lira
@@ -121,6 +121,36 @@ def neurips(values: Mapping[str, Value], populations: Populations) -> dict[str, 
         return {"neurips-score": Value(reason="undefined: an oracle's accuracy is 0")}
     score = neurips_score(ratio.value, (unlearned[0], oracle[0]), (unlearned[1], oracle[1]))
     return {"neurips-score": Value(value=score)}
+
+
+def class_accuracy(population: Population, labels: Labels) -> dict[str, dict[int, float]]:
+    """Accuracy on test images of each class, or of each attribute, the mean over the draws that have it and over seeds.
+
+    Args:
+        population: For each draw, subset -> logits (S, n, K).
+        labels: For each draw, subset -> labels.
+
+    Returns:
+        ``test``, and ``test-forgotten`` where there are such rows -> class or attribute -> accuracy.
+    """
+    found: dict[str, dict[int, list[float]]] = {}
+    for logits, truth in zip(population, labels, strict=True):
+        for subset in ("test", "test-forgotten"):
+            answers = np.asarray(truth.get(subset, ()))
+            if not len(answers):
+                continue
+            by_class = found.setdefault(subset, {})
+            if answers.ndim == 2:
+                shares = ((np.asarray(logits[subset]) > 0) == (answers == 1)).mean(axis=(0, 1))
+                parts = dict(enumerate(shares.tolist()))
+            else:
+                right = correct(logits[subset], answers).mean(axis=0)
+                parts = {int(key): float(right[answers == key].mean()) for key in np.unique(answers)}
+            for key, share in parts.items():
+                by_class.setdefault(key, []).append(share)
+    return {
+        subset: {key: float(np.mean(by_class[key])) for key in sorted(by_class)} for subset, by_class in found.items()
+    }
 
 
 def mean_over_seeds(values: FloatArray) -> Value:

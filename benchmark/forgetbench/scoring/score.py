@@ -15,7 +15,7 @@ from forgetbench.errors import UsageError
 from forgetbench.metrics import Cost
 from forgetbench.metrics.board_rules import Comparison, Labels, ModelValues, Population, Populations
 from forgetbench.scoring.bands import reference_bands
-from forgetbench.scoring.derived import derived
+from forgetbench.scoring.derived import class_accuracy, derived
 from forgetbench.scoring.distance import distance_of, value_of
 from forgetbench.scoring.flags import flags_of, sides_of
 from forgetbench.scoring.forgotten import forgotten, harm, left_out_values
@@ -95,6 +95,7 @@ def score(
         sides=sides,
         forgotten=share,
         harm=loss,
+        class_accuracy={} if ranking_only else class_accuracy(contestant, labels),
         recalibration=recovery,
         cost=cost or Cost(),
         unranked_reason=bands.unranked_reason,

@@ -315,6 +315,8 @@ class Scorecard(Record):
     """Share of the way from No unlearning (0) to Retrain (1)."""
     harm: Effect = Effect()
     """Accuracy lost on test or on retain, whichever is larger, beyond Retrain's; as a share, so 0.01 is one point."""
+    class_accuracy: dict[str, dict[int, float]] = {}
+    """``test`` or ``test-forgotten`` -> class (for attributes, their number) -> mean accuracy over draws and seeds."""
     recalibration: Recovery = Recovery()
     """What recalibration of batch-norm brings back."""
     delta_vs_no_unlearning: DistanceDifference | None = None
