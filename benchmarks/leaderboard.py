@@ -129,7 +129,8 @@ def fill(settings: Settings, rows: int) -> None:
                 method = f"method-{number % 200}"
                 changes = {
                     "id": entry_id,
-                    "tier": "recomputed",
+                    "tier": "claimed",
+                    "baseline": False,
                     "token_id": token.id,
                     "submitter": token.name,
                     "method": method,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from pydantic import ValidationError
 from sqlalchemy import select
@@ -24,7 +24,7 @@ from forgetbench.leaderboard.db.session import open_database, parse_url
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.render import dump, static_site
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import moderation, reference, verification
+from forgetbench.leaderboard.submissions import moderation, reference, seals, verification
 from forgetbench.leaderboard.submissions.moderation import StateChange, TargetState
 from forgetbench.registry import how_to_list
 
@@ -70,7 +70,9 @@ class StateChangeResult(NamedTuple):
 
 
 def install_bundle(settings: Settings, folder: Path) -> Board:
-    """Create a board from a reference bundle; the worker then scores its reference rows.
+    """Create a board from a local reference bundle; the worker then scores its baselines.
+
+    Such a board is not sealed: anyone can train its oracles, and its submissions stay claims.
 
     Raises:
         UsageError: The folder holds no reference bundle.
@@ -78,6 +80,35 @@ def install_bundle(settings: Settings, folder: Path) -> Board:
     """
     with open_database(settings) as database:
         return reference.install_bundle(database, settings, folder)
+
+
+class RevealedRound(NamedTuple):
+    """A round whose salt was published."""
+
+    number: int
+    salt: str
+
+
+def reveal_salt(settings: Settings, task: str) -> RevealedRound:
+    """Publish the salt of the round of a task's board, which ends the round; does nothing if it is published.
+
+    Raises:
+        UsageError: There is no such board, or it is not sealed.
+        ForgetBenchError: The salt is missing in the server's folder.
+    """
+    with open_database(settings) as database, database.write_session() as session:
+        board = session.scalar(select(Board).where(Board.task == task, Board.superseded_at.is_(None)))
+        if board is None:
+            tasks = session.scalars(select(Board.task).where(Board.superseded_at.is_(None)).order_by(Board.task)).all()
+            raise UsageError(f"No board for task {task!r}. {how_to_list('board', list(tasks))}")
+        if not board.sealed:
+            raise UsageError(f"The board of {task} is not sealed: it has no salt to publish.")
+        seal = seals.read_seal(settings, board)
+        for round_board in session.scalars(select(Board).where(Board.task == task, Board.round == seal.round)):
+            if round_board.salt is None and round_board.task_key == board.task_key:
+                round_board.salt, round_board.revealed_at = seal.salt, utc_now()
+                states.bump_revision(session, round_board.id)
+        return RevealedRound(seal.round, seal.salt)
 
 
 def has_boards(settings: Settings) -> bool:
@@ -280,8 +311,8 @@ def _retry_job(session: Session, settings: Settings, job: Job) -> str:
         verification.retry_verification(session, job.subject)
     elif job.kind == "score":
         moderation.score_again(session, settings, session.get_one(Entry, job.subject), OPERATOR, "retried")
-    elif job.kind == "rescore":
-        queue.enqueue(session, "rescore", job.subject)
+    elif job.kind in {"rescore", "score_verified"}:
+        queue.enqueue(session, cast("queue.JobKind", job.kind), job.subject)
     elif job.kind == "rank":
         queue.enqueue(session, "rank", job.subject)
     job.state = "done"
@@ -334,8 +365,9 @@ def backup(settings: Settings, target: Path) -> Path:
         with _create_private_file(partial) as file:
             with tarfile.open(fileobj=file, mode="w") as archive:
                 archive.add(copy, DATABASE_FILE)
-                for folder in (settings.packs, settings.evidence):
-                    archive.add(folder, folder.name)
+                for path in (settings.packs, settings.evidence, settings.verified, settings.salt):
+                    if path.exists():
+                        archive.add(path, path.name)
             file.flush()
             os.fsync(file.fileno())
         partial.rename(target)

@@ -96,3 +96,18 @@ class Settings(BaseSettings):
     def packs(self) -> Path:
         """Folder of installed reference bundles."""
         return self.server_folder / "packs"
+
+    @property
+    def verified(self) -> Path:
+        """Folder of the runner's evidence, with one subfolder per entry; that of sealed draws is never served."""
+        return self.server_folder / "verified"
+
+    @property
+    def salt(self) -> Path:
+        """File of the server's salt, from which the seeds of all sealed boards derive; readable by its owner only."""
+        return self.server_folder / "salt"
+
+    @property
+    def sealed_home(self) -> Path:
+        """Home of the models of sealed boards: not that of the user's own runs, which others may be able to read."""
+        return self.server_folder / "sealed"

@@ -121,7 +121,7 @@ def test_method_file_submitted_verified_forgery_found(people, address, tmp_path)
     said = ada.call("submit", f"{METHOD}:NoisyFineTune:epochs=1", "--task", TASK, "--server", address)
     honest = entry_of(address, said)
     row = httpx2.get(f"{address}/api/v1/entries/{honest}").json()
-    assert (row["row"]["label"], row["row"]["tier"]) == ("noisy-fine-tune:epochs=1", "recomputed")
+    assert (row["row"]["label"], row["row"]["tier"]) == ("noisy-fine-tune:epochs=1", "claimed")
     assert "class NoisyFineTune" in row["manifest"]["method"]["source"]
     run = next((ada.home / "boards").rglob(MANIFEST)).parent
     forged = entry_of(address, ada.call("submit", forge(run, tmp_path / "forged"), "--server", address))
@@ -131,17 +131,17 @@ def test_method_file_submitted_verified_forgery_found(people, address, tmp_path)
     assert "the same bits" in said
     said = grace.call("verify", forged, "--server", address, "--allow-source", status=1)
     assert "FAIL" in next(line for line in said.splitlines() if line.startswith("gap.retain"))
-    assert httpx2.get(f"{address}/api/v1/entries/{honest}").json()["row"]["tier"] == "recomputed"  # nothing was posted
+    assert httpx2.get(f"{address}/api/v1/entries/{honest}").json()["row"]["reproductions"] == 0  # nothing was posted
     said = grace.call("verify", honest, "--server", address, "--allow-source", "--post")
     assert f"{honest} of {address}: reproduced" in said
     page = httpx2.get(f"{address}/entries/{honest}").text
     assert "reproduced" in page
     assert "Second record minus first" in page
-    assert httpx2.get(f"{address}/api/v1/entries/{honest}").json()["row"]["tier"] == "reproduced"
+    assert httpx2.get(f"{address}/api/v1/entries/{honest}").json()["row"]["reproductions"] == 0  # the same bits
 
     said = grace.call("verify", forged, "--server", address, "--allow-source", "--post", status=1)
     assert f"{forged} of {address}: not reproduced" in said
     row = httpx2.get(f"{address}/api/v1/entries/{forged}").json()
-    assert (row["row"]["state"], row["row"]["tier"]) == ("flagged", "recomputed")
+    assert (row["row"]["state"], row["row"]["tier"]) == ("flagged", "claimed")
     assert "a second run differs in" in row["history"][-1]["reason"]
     assert "under review: a second run differs in" in httpx2.get(f"{address}/boards/{TASK}").text

@@ -102,10 +102,13 @@ def local_leaderboard(*boards: BoardResult, folder: Path | None = None) -> Itera
 
 
 def _token(settings: Settings) -> str:
-    """The demo's token, stored in a private file, so that a run that is posted twice counts as one submission."""
+    """The demo's token, whose runs are the operator's own.
+
+    It is stored in a private file, so that a run that is posted twice counts as one submission.
+    """
     path = settings.server_folder / "demo-token"
     if not path.is_file():
-        write_atomically(path, create_token(settings, "demo").encode())
+        write_atomically(path, create_token(settings, "demo", ("submit", "run")).encode())
         path.chmod(0o600)
     return path.read_text(encoding="utf-8")
 

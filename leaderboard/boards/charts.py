@@ -15,12 +15,14 @@ from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import FieldError, Problem
 from forgetbench.reporting.figures.points import Point, forgetting_metric, interval, kind_of, short_names
 from forgetbench.reporting.figures.scatter import COST, DISTANCE, Dimension, Size, scatter
-from forgetbench.reporting.figures.style import Spec, Theme
+from forgetbench.reporting.figures.style import Kind, Spec, Theme
 
 MAX_POINTS = 300
 """Points of a chart: the rows nearest to the oracles."""
 LABEL_LENGTH = 28
 """Longer names are cut."""
+TIER_LETTERS = {"claimed": "[C]", "verified": "[V]", "reference": "[R]"}
+"""Tier -> what stands before the names of its rows."""
 SIZE = Size(540.0, 290.0, 11)
 
 
@@ -100,9 +102,9 @@ def _metric_dimension(column: Column) -> Dimension:
 
 
 def _points(session: Session, board: Board, x: str, y: str) -> list[Point]:
-    """The public rows that have both numbers, those nearest to the oracles first."""
+    """The public rows that have both numbers, those nearest to the oracles first, and claims after all others."""
     scales = {column.name: column.scale for column in columns_of(board)} | {"cost": 100.0}
-    query = select(Entry.id, Entry.label, Entry.tier, Entry.status)
+    query = select(Entry.id, Entry.label, Entry.tier, Entry.baseline, Entry.status)
     numbers: list[ColumnElement[Any]] = []
     for key in (x, y):
         if key == "cost":
@@ -118,16 +120,17 @@ def _points(session: Session, board: Board, x: str, y: str) -> list[Point]:
         .where(
             Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), numbers[0].is_not(None), numbers[3].is_not(None)
         )
-        .order_by(Entry.distance.is_(None), Entry.distance, Entry.id)
+        .order_by(Entry.tier == "claimed", Entry.distance.is_(None), Entry.distance, Entry.id)
         .limit(MAX_POINTS)
     ).all()
     names, least, points = short_names([row[1] for row in rows]), {"distance": 0.0}, []
-    for entry_id, label, tier, status, x_value, x_low, x_high, y_value, y_low, y_high in rows:
+    for entry_id, label, tier, baseline, status, x_value, x_low, x_high, y_value, y_low, y_high in rows:
         first = interval(x_value, x_low, x_high, scales.get(x, 1.0), least=least.get(x))
         second = interval(y_value, y_low, y_high, scales.get(y, 1.0), least=least.get(y))
         if first is None or second is None or not all(map(math.isfinite, (*first, *second))):
             continue
         name = names[label] if len(names[label]) <= LABEL_LENGTH else names[label][: LABEL_LENGTH - 1] + "…"
-        kind = kind_of(label if tier == "reference" else "", ranked=status == "ranked")
+        kind: Kind = "claimed" if tier == "claimed" else kind_of(label if baseline else "", ranked=status == "ranked")
+        name = name if baseline else f"{TIER_LETTERS[tier]} {name}"
         points.append(Point(name, kind, first, second, f"/entries/{entry_id}"))
     return points

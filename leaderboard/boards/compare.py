@@ -75,6 +75,8 @@ class Comparison:
     distance: Line | None
     parameters: list[tuple[str, list[str], bool]]
     """Name, each entry's value, and whether they differ."""
+    public: bool = False
+    """Whether the values are those of the public draws of a sealed board."""
 
 
 def compare(entries: Sequence[EntryDetail]) -> Comparison:
@@ -89,10 +91,11 @@ def compare(entries: Sequence[EntryDetail]) -> Comparison:
     if len(boards) > 1:
         raise Problem(422, "These entries are on different boards, whose scores cannot be compared.")
     board = entries[0].board
-    cards = [detail.card for detail in entries]
+    claims = any(detail.entry.tier == "claimed" for detail in entries)  # then only public draws are comparable
+    cards = [detail.public_card if claims else detail.card for detail in entries]
     lines = [
         line
-        for column in columns_of(board)
+        for column in columns_of(board, "claimed" if claims else "")
         if any((line := _line(column, [_metric(card, column.name) for card in cards])).values)
     ]
     distances = [card["distance"] if card else None for card in cards]
@@ -112,6 +115,7 @@ def compare(entries: Sequence[EntryDetail]) -> Comparison:
         lines=lines,
         distance=_line(column, distances) if any(distances) else None,
         parameters=_parameters(entries),
+        public=claims and board.sealed,
     )
 
 

@@ -93,11 +93,11 @@ def placed(session: Session, condition: ColumnElement[bool], size: int | None, p
     query = (
         select(Entry, Placing)
         .join(Entry.board)
-        .outerjoin(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "all"))
+        .outerjoin(Placing, Placing.entry_id == Entry.id)
         .where(*public)
         .order_by(
             *(Board.superseded_at.is_not(None), Board.task, Board.id.desc()),
-            *(Placing.position.is_(None), Placing.position, Entry.id),
+            *(Entry.tier == "claimed", Placing.position.is_(None), Placing.position, Entry.id),
         )
         .options(contains_eager(Entry.board), without_manifest())
     )

@@ -10,8 +10,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from forgetbench.evidence.run import Manifest
-from forgetbench.leaderboard.boards.queries import Cell, Row, columns_of
+from forgetbench.leaderboard.boards.queries import Cell, Row, columns_of, summary_of
 from forgetbench.leaderboard.db.models import (
+    SCOPE_OF_TIER,
     Board,
     Entry,
     Event,
@@ -46,7 +47,7 @@ class EntryDetail:
     verifications: list[Verification]
     cells: dict[str, Cell]
     ranked: int
-    """Number of ranked rows of the board."""
+    """Number of rows in the ranking of its tiers."""
     code: str | None
     """Hash of the scoring code of this server's newest worker; None before any worker ran."""
 
@@ -60,6 +61,11 @@ class EntryDetail:
         """What recalibration brings back, or why it was not tested."""
         stored = (self.card or {}).get("recalibration")
         return Recovery(reason=_SCORED_EARLIER) if stored is None else Recovery.model_validate(stored)
+
+    @property
+    def public_card(self) -> JsonObject | None:
+        """Its scorecard on the board's public draws, on which anyone can run it again; None before it is scored."""
+        return self.score.public or self.score.card if self.score else None
 
     @property
     def outdated(self) -> bool:
@@ -96,8 +102,11 @@ def template_context(detail: EntryDetail, base: str) -> dict[str, object]:
         "entry": detail.entry,
         "board": detail.board,
         "manifest": manifest,
-        "columns": columns_of(detail.board),
+        "columns": columns_of(detail.board, detail.entry.tier),
+        "summary": summary_of(detail.board, detail.entry.tier),
         "card": detail.card,
+        "public_card": detail.score.public if detail.score else None,
+        "public_columns": columns_of(detail.board, "claimed"),
         "bibtex": bibtex(detail, base),
         "commands": commands(detail.entry, detail.board, manifest, base),
         "base": base,
@@ -130,12 +139,13 @@ def get_entry(session: Session, entry_id: str, token: Token | None = None) -> En
         select(Verification).where(Verification.entry_id == entry_id).order_by(Verification.received_at)
     ).all()
     values = session.scalars(select(MetricValue).where(MetricValue.entry_id == entry_id)).all()
-    ranked = select(func.count()).select_from(Placing).where(Placing.board_id == entry.board_id, Placing.scope == "all")
+    scope = SCOPE_OF_TIER[entry.tier]
+    ranked = select(func.count()).select_from(Placing).where(Placing.board_id == entry.board_id, Placing.scope == scope)
     return EntryDetail(
         entry=entry,
         board=entry.board,
         score=session.get(Score, entry_id),
-        placing=session.get(Placing, (entry_id, "all")),
+        placing=session.get(Placing, (entry_id, scope)),
         files=sorted(
             files, key=lambda file: ("/" in file.name, [int(number) for number in re.findall(r"\d+", file.name)])
         ),
@@ -170,20 +180,25 @@ _WORD = re.compile(r"[\w.+-]+", re.ASCII)
 def commands(entry: Entry, board: Board, manifest: Manifest, server: str) -> list[str]:
     """Command lines that run an entry again, in order; each word is quoted for a shell.
 
-    A registered method is run by its name; anything else by ``verify``, which runs submitted source only with
-    explicit permission.
+    They repeat what was scored on public draws, and that on sealed draws once the salt is published. A registered
+    method is run by its name; anything else by ``verify``, which runs submitted source only with explicit permission.
     """
-    if entry.tier == "reference":
-        words = ["forgetbench", "pack", "build", board.task, "--seeds", str(board.seeds), *_draws(board)]
-        return [shlex.join(words)]
-    label = _method_label(manifest)
+    sealed = board.sealed and entry.tier != "claimed"
+    counts = ["--seeds", str(board.seeds), *_draws(board)]
+    label = None if entry.baseline else _method_label(manifest)
+    with_salt = []
+    if sealed and board.salt and (entry.baseline or label):
+        chosen = ["--method", label or "finetune"]
+        with_salt = [shlex.join(["forgetbench", "run", board.task, *counts, "--salt", board.salt, *chosen])]
+    if entry.baseline:
+        return with_salt if sealed else [shlex.join(["forgetbench", "pack", "build", board.task, *counts])]
     if label is None:
         return [shlex.join(["forgetbench", "verify", entry.id, "--server", server])]
     pack = ["--pack", board.pack_sha256[:12]] if board.superseded_at else []
-    counts = ["--seeds", str(board.seeds), *_draws(board)]
     return [
         shlex.join(["forgetbench", "pack", "pull", board.task, "--server", server, *pack]),
         shlex.join(["forgetbench", "run", board.task, *counts, "--skip-oracles", "--method", label]),
+        *with_salt,
     ]
 
 

@@ -21,6 +21,9 @@ from forgetbench.leaderboard.errors import FieldError, Problem
 TEXTS = ("method", "submitter", "tier", "verdict")
 """Sort keys that are text; ``date`` is a time, all others are numbers."""
 
+CLAIMED_SECTION = 3
+"""First section of the claimed rows."""
+
 
 class _Cursor(BaseModel):
     """The sort values of a row. Validated strictly, because clients send it back."""
@@ -28,7 +31,7 @@ class _Cursor(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sort: str
-    section: Annotated[int, Field(ge=0, le=2)]
+    section: Annotated[int, Field(ge=0, le=5)]
     key: (
         Annotated[float, Field(allow_inf_nan=False)]
         | Annotated[str, Field(pattern=described_pattern(r"^[^\x00]*$", "text without a null character"))]
@@ -40,7 +43,10 @@ class _Cursor(BaseModel):
 
 @dataclass(frozen=True)
 class Order:
-    """Ranked rows, then others, then rows with their own originals; in each by the view's key, missing values last."""
+    """Ranked rows, then others, then rows with their own originals, then the same of claimed rows.
+
+    In each section rows are sorted by the view's key, missing values last: no sort shows a claim above a verified row.
+    """
 
     view: View
     query: Select[Any]
@@ -93,9 +99,10 @@ class Order:
 def order_of(board: Board, view: View) -> Order:
     """The order of a board's rows in a view."""
     placing = aliased(Placing, name="place")
-    on_placing = (placing.entry_id == Entry.id) & (placing.scope == view.tier)
+    on_placing = placing.entry_id == Entry.id  # an entry has a place in the ranking of its tiers only
     position = cast("ColumnElement[Any]", placing.position)
-    section = case((Entry.changes_training, 2), (position.is_(None), 1), else_=0)
+    claimed = case((Entry.tier == "claimed", CLAIMED_SECTION), else_=0)
+    section = claimed + case((Entry.changes_training, 2), (position.is_(None), 1), else_=0)
     fixed: dict[str, ColumnElement[Any]] = {
         "rank": position,
         "method": func.lower(Entry.label),

@@ -76,7 +76,7 @@ class Row:
     entry: Entry
     cells: dict[str, Cell]
     placing: Placing | None = None
-    """Its rank among the chosen tiers; None for rows that are not ranked."""
+    """Its rank among the rows of its tiers; None for rows that are not ranked."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,21 @@ class Page:
         return max(1, -(-self.total // self.size))
 
 
-def columns_of(board: Board) -> list[Column]:
-    """All columns of a board, as of its last ranking; none before the first."""
+def summary_of(board: Board, tier: str = "") -> JsonObject:
+    """Bands and rules of a board, as of its last ranking; empty before the first.
+
+    Args:
+        board: The board.
+        tier: Tier of a row: on a sealed board, claimed rows are compared with other oracles.
+    """
+    summary: JsonObject = board.summary or {}
+    return summary.get("claimed", summary) if tier == "claimed" else summary
+
+
+def columns_of(board: Board, tier: str = "") -> list[Column]:
+    """All columns of a board, as of its last ranking, with the bands for rows of a tier; none before the first."""
     columns = []
-    for item in (board.summary or {}).get("columns", []):
+    for item in summary_of(board, tier).get("columns", []):
         band = Band(**item["band"]) if item.get("band") else None
         fields = {name: item[name] for name in Column.__dataclass_fields__ if name in item and name != "band"}
         columns.append(Column(**{**_display(item), **fields}, band=band))
@@ -212,17 +223,17 @@ def board_page(session: Session, board: Board, view: View, size: int | None, cur
     """
     columns = shown_columns(board, view)
     _check_sort(board, view)
-    conditions = [*_filters(board, view, columns), Entry.tier != "reference"]
+    conditions = [*_filters(board, view, columns), ~Entry.baseline]
     total = session.scalar(select(func.count()).select_from(Entry).where(*conditions)) or 0
     order = order_of(board, view)
     if cursor is None:
         ids, next_cursor = _numbered_page(session, order, conditions, size, total), None
     else:
         ids, next_cursor = _cursor_page(session, order, conditions, size or max(total, 1), cursor)
-    entries = _entries(session, view, ids)
+    entries = _entries(session, ids)
     pinned = session.scalars(
         select(Entry)
-        .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.state.in_(PUBLIC_STATES))
+        .where(Entry.board_id == board.id, Entry.baseline, Entry.state.in_(PUBLIC_STATES))
         .order_by(Entry.method.desc())
         .options(without_manifest())
     ).all()
@@ -267,13 +278,13 @@ def _cursor_page(
     return [row[0] for row in rows[:size]], next_cursor
 
 
-def _entries(session: Session, view: View, ids: list[str]) -> list[tuple[Entry, Placing | None]]:
+def _entries(session: Session, ids: list[str]) -> list[tuple[Entry, Placing | None]]:
     """The rows of a page. Ids are sorted before, because a sort of complete rows takes five times as long."""
     rows: dict[str, tuple[Entry, Placing | None]] = {}
     for first in range(0, len(ids), 500):
         query = (
             select(Entry, Placing)
-            .outerjoin(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == view.tier))
+            .outerjoin(Placing, Placing.entry_id == Entry.id)
             .where(Entry.id.in_(ids[first : first + 500]))
             .options(without_manifest())
         )
@@ -282,10 +293,10 @@ def _entries(session: Session, view: View, ids: list[str]) -> list[tuple[Entry, 
 
 
 def counts(session: Session, board: Board) -> dict[str, int]:
-    """Status -> number of public rows of a board, without the reference rows."""
+    """Status -> number of public rows of a board, without the baselines."""
     query = (
         select(Entry.status, func.count())
-        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference")
+        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), ~Entry.baseline)
         .group_by(Entry.status)
     )
     return {str(status): number for status, number in session.execute(query)}
@@ -295,7 +306,7 @@ def families(session: Session, board: Board) -> list[str]:
     """Families of the methods on a board."""
     query = (
         select(Entry.family)
-        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference")
+        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), ~Entry.baseline)
         .distinct()
         .order_by(Entry.family)
     )
@@ -316,8 +327,8 @@ def without_manifest() -> LoaderOption:
 def _filters(board: Board, view: View, columns: list[Column]) -> Iterator[ColumnElement[bool]]:
     yield Entry.board_id == board.id
     yield Entry.state.in_(PUBLIC_STATES)
-    if view.tier == "reproduced":
-        yield Entry.tier == "reproduced"
+    if view.tier != "all":
+        yield (Entry.tier == "claimed") == (view.tier == "claimed")
     if view.q:
         yield Entry.search_text.contains(view.q.casefold().replace("\0", ""), autoescape=True)
     if view.family:
@@ -381,10 +392,10 @@ def summaries(session: Session) -> list[Summary]:
     """All current boards with their leading entries."""
     boards = []
     for board in current_boards(session):
-        public = (Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference")
+        public = (Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), ~Entry.baseline)
         leaders = session.execute(
             select(Entry, Placing)
-            .join(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "all"))
+            .join(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "ranked"))
             .where(*public, Placing.board_id == board.id)
             .order_by(Placing.position)
             .limit(3)

@@ -9,14 +9,14 @@ import time
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
-from urllib.parse import quote
+from typing import Literal, NamedTuple
+from urllib.parse import quote, urlencode
 
 import httpx2
 
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.arrays import UNREADABLE, first_line
-from forgetbench.evidence.reference import PACK, PUBLIC_FILES
+from forgetbench.evidence.reference import BUNDLE_FILES, PACK, PUBLIC_FILES
 from forgetbench.evidence.run import MANIFEST, Run, read_run
 from forgetbench.leaderboard.client.http import ANONYMOUS, CHUNK, LeaderboardClient, UploadProgress
 from forgetbench.leaderboard.errors import Problem
@@ -31,6 +31,8 @@ from forgetbench.leaderboard.submissions.uploads import check_headers, parse_man
 
 REFUSED_STATES = ("rejected", "quarantined", "withdrawn")
 """States in which a submission is not on its board."""
+OfferedKind = Literal["public", "development"]
+"""Bundles that a server offers: the public part of a board's bundle, or the development bundle of a sealed board."""
 _FINAL_STATES = ("listed", "flagged", *REFUSED_STATES)
 
 
@@ -149,15 +151,22 @@ def fetch_entry(entry_id: str, server: str, *, transport: httpx2.BaseTransport |
 
 
 def pull_bundle(
-    task: str, server: str, folder: Path, *, pack: str = "", transport: httpx2.BaseTransport | None = None
+    task: str,
+    server: str,
+    folder: Path,
+    *,
+    pack: str = "",
+    kind: OfferedKind = "public",
+    transport: httpx2.BaseTransport | None = None,
 ) -> Path:
-    """Fetch the public part of a board's reference bundle: manifest, originals and their evidence.
+    """Fetch what a server offers of a board: originals, row numbers and a manifest, or its development bundle.
 
     Args:
         task: Task of the board.
         server: Address of the server.
         folder: Folder to create, or an empty one.
         pack: Beginning of a bundle's hash, for a superseded board; "" for the current board.
+        kind: ``development`` for the development bundle of a sealed board.
         transport: Replacement of the network in tests.
 
     Raises:
@@ -166,15 +175,15 @@ def pull_bundle(
     """
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty; choose another folder.")
-    query = f"?pack={quote(pack)}" if pack else ""
-    path = f"/api/v1/tasks/{quote(task, safe='/')}/pack{query}"
+    query = urlencode({"pack": pack} if pack else {}) if kind == "public" else urlencode({"pack": pack, "kind": kind})
+    path = f"/api/v1/tasks/{quote(task, safe='/')}/pack" + (f"?{query}" if query else "")
     with (
         LeaderboardClient(server, ANONYMOUS, transport=transport) as client,
         TemporaryDirectory(prefix="forgetbench-") as temporary,
     ):
         try:
             with zipfile.ZipFile(client.download(path, Path(temporary) / "pack.zip")) as archive:
-                _extract_bundle(archive, Path(temporary) / "pack")
+                _extract_bundle(archive, Path(temporary) / "pack", kind)
         except (*UNREADABLE, AttributeError) as error:
             raise ForgetBenchError(
                 f"{server} sent an unreadable pack of {task} ({first_line(error)}). Fetch it again; if "
@@ -184,12 +193,15 @@ def pull_bundle(
     return folder
 
 
-def _extract_bundle(archive: zipfile.ZipFile, folder: Path) -> None:
-    names = archive.namelist()
-    foreign = [name for name in names if not PUBLIC_FILES.fullmatch(name)]
+def _extract_bundle(archive: zipfile.ZipFile, folder: Path, kind: OfferedKind) -> None:
+    names, allowed = archive.namelist(), BUNDLE_FILES if kind == "development" else PUBLIC_FILES
+    foreign = [name for name in names if not allowed.fullmatch(name)]
     if foreign or PACK not in names:
         raise ValueError(f"{ascii(foreign[0])[:100]} is not a file of a pack" if foreign else f"it has no {PACK}")
-    hashes = json.loads(archive.read(PACK))["files"]
+    card = json.loads(archive.read(PACK))
+    if (card.get("kind") == "development") != (kind == "development"):
+        raise ValueError("it is not the kind of bundle that was requested")
+    hashes = card["files"]
     for name in names:
         content = archive.read(name)
         if name != PACK and hashlib.sha256(content).hexdigest() != hashes.get(name):
@@ -290,5 +302,7 @@ def describe_state(submission: SubmissionDocument) -> str:
         return f"listed, not ranked: {reason}{review}"
     low, high = submission.rank.low, submission.rank.high
     place = f"rank {low}" if low == high else f"rank {low} to {high}"
+    claims = " claimed rows" if submission.rank.scope == "claimed" else ""
     verdict = f"; {submission.verdict}" if submission.verdict else ""
-    return f"{place} of {submission.ranked}, distance {submission.distance:.2f}{verdict}{review}"
+    rank = f"{place} of {submission.ranked}{claims}"
+    return f"{submission.tier}: {rank}, distance {submission.distance:.2f}{verdict}{review}"

@@ -30,14 +30,16 @@ from forgetbench.store import JsonObject
 
 STATES = ("received", "scoring", "listed", "rejected", "flagged", "quarantined", "withdrawn")
 """States of an entry; `db.states` has the transitions."""
-TIERS = ("reference", "recomputed", "reproduced")
-"""How far an entry was checked; always set explicitly, never inferred."""
+TIERS = ("claimed", "verified", "reference")
+"""Who ran an entry: its submitter, this board's runner, or this board's operator. Set explicitly, never inferred."""
 OUTCOMES = ("received", "reproduced", "not reproduced", "failed")
 """Outcomes of a verification."""
-RANKING_SCOPES = ("all", "reproduced")
-"""Selections of tiers; each has its own ranking."""
-TOKEN_SCOPES = ("submit", "verify", "moderate")
-"""Permissions of a token."""
+SCOPE_OF_TIER = {"claimed": "claimed", "verified": "ranked", "reference": "ranked"}
+"""Tier -> the ranking that its entries are part of: claimed rows have places among themselves only."""
+RANKING_SCOPES = ("ranked", "claimed")
+"""The rankings of a board; an entry has a place in one of them."""
+TOKEN_SCOPES = ("submit", "verify", "run", "moderate")
+"""Permissions of a token. What a token with ``run`` submits was run by the operator."""
 
 
 def utc_now() -> datetime:
@@ -120,12 +122,28 @@ class Board(Base):
     definition: Mapped[JsonObject]
     installed_at: Mapped[datetime]
     superseded_at: Mapped[datetime | None]
+    round: Mapped[int | None]
+    """Number of a sealed board's round, from 1; None for a board whose oracles anyone can train."""
+    salt: Mapped[str | None]
+    """The salt of a sealed board's round, once it is published; before that it is in the server's folder only."""
+    revealed_at: Mapped[datetime | None]
+    """When the salt was published, which ends the round: the board accepts no more submissions."""
     summary: Mapped[JsonObject | None]
     """Columns with their oracle bands, ranking metrics, and why the board does not rank, if so; None before the first
     ranking. `worker.scoring.board_summary` writes it."""
     ranked_at: Mapped[datetime | None]
     revision: Mapped[int] = mapped_column(default=0)
     """Incremented with every visible change; part of the ETag of the board's pages."""
+
+    @property
+    def sealed(self) -> bool:
+        """Whether verified rows are ranked on draws that only the server's runner sees."""
+        return self.round is not None
+
+    @property
+    def retired(self) -> bool:
+        """Whether the salt of its round was published, so that anyone can train its oracles."""
+        return self.revealed_at is not None
 
 
 class Token(Base):
@@ -146,13 +164,13 @@ class Token(Base):
 
 
 class Entry(Base):
-    """A submission in any state, or a reference row of the server."""
+    """A submission in any state, or a baseline of the server."""
 
     __tablename__ = "entries"
     __table_args__ = (
         CheckConstraint(_one_of("state", STATES), name="state"),
         CheckConstraint(_one_of("tier", TIERS), name="tier"),
-        CheckConstraint("(tier = 'reference') = (token_id IS NULL)", name="owner"),
+        CheckConstraint("baseline = (token_id IS NULL) AND (tier = 'reference' OR NOT baseline)", name="owner"),
         Index("ix_entries_overview", "board_id", "state", "tier", "status", "family"),
         Index("ix_entries_token_id_received_at", "token_id", "received_at"),
         Index("ix_entries_method", "method"),
@@ -165,6 +183,10 @@ class Entry(Base):
     submitter: Mapped[str]
     state: Mapped[str] = mapped_column(String(16))
     tier: Mapped[str] = mapped_column(String(16))
+    baseline: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it is one of the server's own rows, Retrain and No unlearning, which are shown first and not ranked."""
+    reproductions: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Number of other people whose run of the recipe agreed."""
     note: Mapped[str] = mapped_column(default="")
     """Reason of the current state, or ""."""
     received_at: Mapped[datetime]
@@ -229,6 +251,8 @@ class Score(Base):
     scored_at: Mapped[datetime]
     phi: Mapped[JsonObject | None]
     """Histogram of phi on the forgotten examples, in the bins of the board; None for scores of older versions."""
+    public: Mapped[JsonObject | None]
+    """The scorecard on public draws of an entry that is ranked on sealed draws; None for other entries."""
 
 
 class MetricValue(Base):
@@ -249,7 +273,7 @@ class MetricValue(Base):
 
 
 class Placing(Base):
-    """Rank of an entry among the rows of one selection of tiers."""
+    """Rank of an entry among the rows of its tiers."""
 
     __tablename__ = "placings"
     __table_args__ = (

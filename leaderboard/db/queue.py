@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session, aliased
 from forgetbench.leaderboard.db.models import Job, ScoringProcess, utc_now
 from forgetbench.leaderboard.db.session import Database
 
-JobKind = Literal["score", "rescore", "verify", "rank"]
-_PRIORITY: dict[JobKind, int] = {"score": 10, "verify": 12, "rescore": 15, "rank": 20}
+JobKind = Literal["score", "score_verified", "rescore", "verify", "rank"]
+_PRIORITY: dict[JobKind, int] = {"score": 10, "score_verified": 11, "verify": 12, "rescore": 15, "rank": 20}
 _HEARTBEAT_RETENTION = timedelta(days=7)
 
 

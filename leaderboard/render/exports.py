@@ -23,7 +23,8 @@ MEDIA_TYPES = {
     "tex": "application/x-tex; charset=utf-8",
 }
 """Ending of a file -> media type."""
-_RANK = ("rank_low", "rank_high")
+_RANK = ("ranking", "rank_low", "rank_high")
+"""Which ranking an entry is part of, since claimed rows have places among themselves only, and its ranks there."""
 _DISTANCE = ("distance [oracle sd]", "distance_low", "distance_high")
 _EFFECTS = ("verdict", "forgotten [share]", "forgotten_low", "forgotten_high", "harm [share]", "harm_low", "harm_high")
 _COST = "cost [share of retraining's FLOPs]"
@@ -78,7 +79,7 @@ def board(page: Page, base: str) -> Table:
     titles = [f"{column.title}{unit}" for column, unit in zip(page.columns, units, strict=True)]
     return Table(
         title=f"{board.task}: {board.title}",
-        header=("Rank", "Method", "Distance", "Verdict", "Forgotten, %", "Harm, points", *titles, "Cost"),
+        header=("Rank", "Tier", "Method", "Distance", "Verdict", "Forgotten, %", "Harm, points", *titles, "Cost"),
         rows=tuple(_shown(row, page.columns) for row in _rows(page)),
         notes=(caption,),
         records=tuple(_record(row, page.columns, base) for row in _rows(page)),
@@ -94,13 +95,14 @@ def _rows(page: Page) -> Iterator[Row]:
 def _shown(row: Row, columns: Sequence[Column]) -> tuple[str, ...]:
     """The cells of a row as its page shows them."""
     entry, placing = row.entry, row.placing
-    rank = formatting.rank_text(placing.low, placing.high) if placing else "ref" if entry.tier == "reference" else "–"
+    rank = formatting.place_text(placing) if placing else "ref" if entry.baseline else "–"
     distance = formatting.estimate(entry.distance, entry.distance_low, entry.distance_high)
     cells = (formatting.cell_text(row.cells.get(column.name), column) for column in columns)
     forgotten = formatting.estimate(entry.forgotten, entry.forgotten_low, entry.forgotten_high, 100)
     harm = formatting.estimate(entry.harm, entry.harm_low, entry.harm_high, 100)
     verdict = entry.verdict or formatting.MISSING
-    return (rank, entry.label, distance, verdict, forgotten, harm, *cells, formatting.percent(entry.cost))
+    effects = (distance, verdict, forgotten, harm)
+    return (rank, entry.tier, entry.label, *effects, *cells, formatting.percent(entry.cost))
 
 
 def _record(row: Row, columns: Sequence[Column], base: str) -> Record:
@@ -115,6 +117,7 @@ def _record(row: Row, columns: Sequence[Column], base: str) -> Record:
     return {
         "id": entry.id,
         **dict(zip(_RANK, _ranks(row.placing), strict=True)),
+        "tier": entry.tier,
         "method": entry.method,
         "label": entry.label,
         **dict(zip(_DISTANCE, _distance(entry), strict=True)),
@@ -124,7 +127,7 @@ def _record(row: Row, columns: Sequence[Column], base: str) -> Record:
         "flags": " ".join(entry.flags or []),
         "status": entry.status or "",
         "reasons": "; ".join(entry.reasons or []),
-        "tier": entry.tier,
+        "reproductions": entry.reproductions,
         "submitter": entry.submitter,
         "received": entry.received_at,
         "url": f"{base}/entries/{entry.id}",
@@ -139,12 +142,12 @@ def overview(summaries: Iterable[Summary]) -> list[Table]:
         informational = (board.summary or {}).get("informational", "")
         boards.append([board.task, board.title, board.track, board.scenario, item.rows, item.newest, informational])
         leaders += [
-            [board.task, entry.id, entry.label, placing.low, placing.high, *_distance(entry)]
+            [board.task, entry.id, *_ranks(placing), entry.tier, entry.label, *_distance(entry)]
             for entry, placing in item.leaders
         ]
     return [
         Table.of("Boards", ("task", "title", "track", "scenario", "entries", "newest", "why no ranks"), boards),
-        Table.of("Leading entries", ("task", "id", "entry", *_RANK, *_DISTANCE), leaders),
+        Table.of("Leading entries", ("task", "id", *_RANK, "tier", "entry", *_DISTANCE), leaders),
     ]
 
 
@@ -158,14 +161,14 @@ def placed(entries: Iterable[Placed]) -> Table:
     """Entries on several boards."""
     rows = [
         [
-            *(entry.board.task, entry.board.superseded_at is not None, entry.id, entry.label),
+            *(entry.board.task, entry.board.superseded_at is not None, entry.id, entry.tier, entry.label),
             *(*_ranks(placing), *_distance(entry), *_effects(entry)),
-            *(entry.cost, entry.flags or [], entry.tier, entry.submitter, entry.received_at),
+            *(entry.cost, entry.flags or [], entry.submitter, entry.received_at),
         ]
         for entry, placing in ((item.entry, item.placing) for item in entries)
     ]
-    head = ("task", "superseded", "id", "entry", *_RANK, *_DISTANCE, *_EFFECTS)
-    return Table.of("Entries", (*head, _COST, "flags", "tier", "submitter", "received"), rows)
+    head = ("task", "superseded", "id", "tier", "entry", *_RANK, *_DISTANCE, *_EFFECTS)
+    return Table.of("Entries", (*head, _COST, "flags", "submitter", "received"), rows)
 
 
 def attempts(lines: Iterable[Attempts]) -> Table:
@@ -246,9 +249,12 @@ def compare(comparison: Comparison) -> list[Table]:
                 [difference.value, difference.low, difference.high, difference.clear] if difference else [None] * 4
             )
             rows.append(
-                [line.column.name, line.column.unit, detail.entry.id, detail.entry.label, *numbers, *differences]
+                [
+                    *(line.column.name, line.column.unit, detail.entry.id, detail.entry.tier, detail.entry.label),
+                    *(*numbers, *differences),
+                ]
             )
-    head = ("metric", "unit", "id", "entry", "value", "low", "high")
+    head = ("metric", "unit", "id", "tier", "entry", "value", "low", "high")
     more = ("difference", "difference_low", "difference_high", "clear")
     ids = [detail.entry.id for detail in comparison.entries]
     parameters = [[name, differs, *values] for name, values, differs in comparison.parameters]
@@ -263,8 +269,8 @@ def submit(tables: Iterable[tuple[str, list[tuple[str, str, bool, str]]]]) -> li
     return [Table.of(title, ("field", "type", "required", "meaning"), rows) for title, rows in tables]
 
 
-def _ranks(placing: Placing | None) -> tuple[int | None, int | None]:
-    return (placing.low, placing.high) if placing else (None, None)
+def _ranks(placing: Placing | None) -> tuple[str, int | None, int | None]:
+    return (placing.scope, placing.low, placing.high) if placing else ("", None, None)
 
 
 def _distance(entry: Entry) -> tuple[float | None, float | None, float | None]:

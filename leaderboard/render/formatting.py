@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from forgetbench.leaderboard.boards.queries import Cell, Column
 from forgetbench.scoring.scorecards import Recovery
@@ -75,6 +75,19 @@ def rank_text(low: int | None, high: int | None) -> str:
     if low is None or high is None:
         return MISSING
     return str(low) if low == high else f"{low}–{high}"
+
+
+class Ranks(Protocol):
+    """The ranks of a row."""
+
+    scope: str
+    low: int
+    high: int
+
+
+def place_text(ranks: Ranks) -> str:
+    """The ranks of a row; those of claimed rows, which have places among themselves only, begin with C."""
+    return ("C" if ranks.scope == "claimed" else "") + rank_text(ranks.low, ranks.high)
 
 
 def percent(share: float | None) -> str:

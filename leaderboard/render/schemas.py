@@ -39,8 +39,14 @@ class ColumnDocument(Document):
 
 
 class RankDocument(Document):
-    """Rank by distance, and the rank interval: between the rows that are found better and those found worse."""
+    """Rank by distance in the ranking ``scope``, and the rank interval.
 
+    The interval is between the rows that are found better and those found worse.
+
+    ``ranked`` is that of verified and reference rows; claimed rows have places among themselves only.
+    """
+
+    scope: str
     position: int
     low: int
     high: int
@@ -64,11 +70,13 @@ class RowDocument(Document):
     """
 
     id: str
+    tier: str
     label: str
     method: str
     family: str
     submitter: str
-    tier: str
+    baseline: bool
+    reproductions: int
     state: str
     status: str | None
     reasons: list[str]
@@ -106,10 +114,16 @@ class BoardBrief(Document):
     informational: str
     entries: int
     superseded: bool
+    sealed: bool
+    retired: bool
 
 
 class BoardDocument(Document):
-    """One page of a view of a board."""
+    """One page of a view of a board.
+
+    ``claimed_limit`` is the family limit of claimed rows, which a sealed board compares with other oracles. ``salt`` is
+    that of a retired round.
+    """
 
     task: str
     title: str
@@ -123,7 +137,11 @@ class BoardDocument(Document):
     revision: int
     ranking: list[str]
     family_limit: float | None
+    claimed_limit: float | None
     informational: str
+    sealed: bool
+    round: int | None
+    salt: str | None
     tiers: str
     columns: list[ColumnDocument]
     references: list[RowDocument]
@@ -147,9 +165,9 @@ class SubmissionDocument(Document):
 
     id: str
     task: str
+    tier: str
     label: str
     state: str
-    tier: str
     note: str
     status: str | None
     reasons: list[str]
@@ -183,12 +201,17 @@ class EvidenceFileDocument(Document):
 
 
 class EntryDocument(Document):
-    """An entry; ``outdated``: its scores come from other code than the server's present code, see ``software``."""
+    """An entry; ``outdated``: its scores come from other code than the server's present code, see ``software``.
+
+    ``scorecard`` has the scores that rank; of an entry ranked on sealed draws, ``public_scorecard`` has those on public
+    draws, which anybody can repeat.
+    """
 
     row: RowDocument
     task: str
     pack: str
     scorecard: JsonObject | None
+    public_scorecard: JsonObject | None
     software: JsonObject | None
     outdated: bool
     manifest: JsonObject

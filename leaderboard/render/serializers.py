@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forgetbench.leaderboard.boards.entries import EntryDetail
-from forgetbench.leaderboard.boards.queries import Page, Row
+from forgetbench.leaderboard.boards.queries import Page, Row, summary_of
 from forgetbench.leaderboard.db.models import Board, Entry, Event, Placing
 from forgetbench.leaderboard.render.schemas import (
     BoardBrief,
@@ -30,6 +30,8 @@ def row(item: Row) -> RowDocument:
         family=entry.family,
         submitter=entry.submitter,
         tier=entry.tier,
+        baseline=entry.baseline,
+        reproductions=entry.reproductions,
         state=entry.state,
         status=entry.status,
         reasons=entry.reasons or [],
@@ -73,6 +75,8 @@ def board_brief(board: Board, entries: int) -> BoardBrief:
         informational=summary.get("informational", ""),
         entries=entries,
         superseded=board.superseded_at is not None,
+        sealed=board.sealed,
+        retired=board.retired,
     )
 
 
@@ -93,7 +97,11 @@ def board(page: Page) -> BoardDocument:
         revision=board.revision,
         ranking=summary.get("ranking", []),
         family_limit=summary.get("family_limit"),
+        claimed_limit=summary_of(board, "claimed").get("family_limit"),
         informational=summary.get("informational", ""),
+        sealed=board.sealed,
+        round=board.round,
+        salt=board.salt,
         tiers=page.view.tier,
         columns=[ColumnDocument.model_validate(column) for column in page.columns],
         references=[row(item) for item in page.references],
@@ -115,6 +123,7 @@ def entry(detail: EntryDetail) -> EntryDocument:
         task=detail.board.task,
         pack=detail.board.pack_sha256,
         scorecard=detail.card,
+        public_scorecard=detail.score.public if detail.score else None,
         software=score.software if score else None,
         outdated=detail.outdated,
         manifest=detail.entry.manifest,

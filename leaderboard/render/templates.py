@@ -19,6 +19,12 @@ from forgetbench.store import digest, file_digest
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parents[1] / "web" / "static"
 DIRECTIONS = {"up": "↑", "down": "↓", "band": "→ oracle"}
+TIER_WORDS = {
+    "claimed": "scored from what the submitter uploaded; not verified",
+    "verified": "run again by this board's own runner",
+    "reference": "run on this board by its operator",
+}
+"""Tier -> what it says about a row."""
 DIRECTION_WORDS = {"up": "higher is better", "down": "lower is better", "band": "closest to the oracles is best"}
 
 
@@ -56,6 +62,7 @@ class Pages:
                 "site": settings.site_title,
                 "style": self._version("style.css"),
                 "script": self._version("site.js"),
+                "tier_words": TIER_WORDS,
                 "directions": DIRECTIONS,
                 "direction_words": DIRECTION_WORDS,
                 "estimate": formatting.estimate,
@@ -63,7 +70,7 @@ class Pages:
                 "band_text": formatting.band_text,
                 "z_text": formatting.z_text,
                 "rank_intervals": RANK_INTERVALS,
-                "rank_text": formatting.rank_text,
+                "place_text": formatting.place_text,
                 "before_after": formatting.before_after,
                 "strip": strips.strip,
                 "phi_chart": strips.phi_chart,

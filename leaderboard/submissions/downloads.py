@@ -7,15 +7,17 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
-from forgetbench.evidence.reference import PACK, PUBLIC_FILES
+from forgetbench.evidence.reference import PACK
 from forgetbench.leaderboard.db.models import Board, Entry
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import reference
+from forgetbench.store import canonical_json
 
-PUBLIC_ZIP = "public.zip"
-"""File next to a bundle with its public part."""
+_ZIP_NAMES = {"public": "offered.zip", "development": "development.zip"}
+"""Kind of a bundle -> file with what is offered of it. Earlier versions wrote ``public.zip``, with hidden hashes."""
 _CHUNK = 2**20
 
 
@@ -23,11 +25,13 @@ def stream_evidence(settings: Settings, entry: Entry) -> Iterator[bytes]:
     """Stream the run of an entry as a zip, without a temporary file.
 
     Raises:
-        Problem: 404, the entry is a reference row, whose evidence is secret.
+        Problem: 404, the entry is a baseline, whose evidence is secret.
     """
-    if entry.tier == "reference":
-        raise Problem(404, "The evidence of reference rows is not public.")
+    if entry.baseline:
+        raise Problem(404, "The evidence of Retrain and No unlearning is not public.")
     folder = settings.evidence / entry.id
+    if not folder.is_dir():
+        folder = settings.verified / entry.id / "public"  # only the method was submitted
     return _stream_zip({path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()})
 
 
@@ -66,16 +70,26 @@ def _stream_zip(files: dict[str, Path]) -> Iterator[bytes]:
     yield buffer.take()
 
 
-def public_bundle(settings: Settings, board: Board) -> Path:
-    """Zip with the public part of a board's bundle: manifest, originals and row numbers. Created once, then reused."""
+def public_bundle(settings: Settings, board: Board, kind: Literal["public", "development"] = "public") -> Path:
+    """Zip with what is offered of a board: originals and row numbers, or its development bundle with oracles.
+
+    Created once, then reused. Its manifest names no hidden file and no hash of one.
+
+    Raises:
+        Problem: 404, the board has no development bundle, because it is not sealed.
+    """
     folder = reference.board_folder(settings, board)
-    path = folder / PUBLIC_ZIP
-    if not path.is_file():
-        names = (PACK, *reference.load_bundle(settings, board).card.files)
-        public = sorted(name for name in names if PUBLIC_FILES.fullmatch(name))
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".public-")
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for name in public:
-                archive.write(folder / "pack" / name, name)
-        Path(temporary).replace(path)
+    path = folder / _ZIP_NAMES[kind]
+    if path.is_file():
+        return path
+    source = folder / ("pack" if kind == "public" else kind)
+    if not source.is_dir():
+        raise Problem(404, f"The board of {board.task} is not sealed and has no development bundle.")
+    card = reference.load_folder(source).card.as_offered()
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".public-")
+    with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(PACK, canonical_json(card.model_dump(mode="json")))
+        for name in sorted(card.files):
+            archive.write(source / name, name)
+    Path(temporary).replace(path)
     return path

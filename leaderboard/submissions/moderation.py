@@ -57,7 +57,7 @@ def change_state(
         raise Problem(404, "There is no submission with that id, or it is not listed and not yours.")
     if token is not None and not _may_change(token, entry, requested.state):
         raise Problem(403, f"This token may not change the state of this submission to {requested.state!r}.")
-    if entry.tier == "reference":
+    if entry.baseline:
         raise Problem(409, "The state of a reference row cannot be changed.")
     before = entry.state
     try:

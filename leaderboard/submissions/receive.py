@@ -34,7 +34,7 @@ from forgetbench.leaderboard.submissions.uploads import (
 from forgetbench.methods import check_own_name
 from forgetbench.store import file_digest
 
-_RESERVED_NAMES = {name.casefold() for row in reference.REFERENCE_ROWS.values() for name in (row.method, row.title)}
+_RESERVED_NAMES = {name.casefold() for row in reference.BASELINES.values() for name in (row.method, row.title)}
 
 
 class Receipt(NamedTuple):
@@ -59,6 +59,8 @@ def receive_submission(
 ) -> Receipt:
     """Check and store a submission.
 
+    A dry run checks the form and compares nothing with hidden oracles, so that it tells nothing about them.
+
     Args:
         database: The server's database.
         settings: Folders and limits.
@@ -81,7 +83,7 @@ def receive_submission(
             _check_quota(session, settings, token)
             errors = [
                 *_check_names(run),
-                *check_evidence(settings, board, run),
+                *check_evidence(settings, board, run, form_only=dry_run),
                 *_check_reuse(session, board, run, token),
             ]
         _raise_errors(board, errors)
@@ -103,13 +105,22 @@ def _raise_errors(board: Board, errors: list[FieldError]) -> None:
         raise Problem(422, detail, errors)
 
 
-def check_evidence(settings: Settings, board: Board, run: UnpackedRun) -> list[FieldError]:
-    """Check a run as evidence for a board; files that cannot be read are not checked further."""
+def check_evidence(settings: Settings, board: Board, run: UnpackedRun, *, form_only: bool = False) -> list[FieldError]:
+    """Check a run as evidence for a board; files that cannot be read are not checked further.
+
+    Args:
+        settings: Folders of the server.
+        board: The board.
+        run: The run.
+        form_only: Do not compare with hidden oracles.
+    """
     errors = list(run.errors)
     errors += check_headers(run, {error.field for error in errors})
     unreadable = {error.field for error in errors}
     bundle = reference.load_bundle(settings, board)
     errors += [_to_field_error(problem, run) for problem in check_run(run, bundle, unreadable)]
+    if form_only:
+        return errors
     known = reference.known_digests(settings, board)
     return errors + [
         FieldError(field=model.file, message="holds the answers of one of this board's oracles")
@@ -182,7 +193,8 @@ def _release_withdrawn(session: Session, board: Board, files: Sequence[EvidenceF
 def _store_submission(
     database: Database, settings: Settings, token: Token, board: Board, run: Run, body: UploadedBody, key: str | None
 ) -> Receipt:
-    entry = reference.new_entry(board, run.manifest, file_digest(run.folder / MANIFEST), token)
+    tier = "reference" if "run" in token.scopes and not board.sealed else "claimed"
+    entry = reference.new_entry(board, run.manifest, file_digest(run.folder / MANIFEST), token, tier)
     entry_id, folder = entry.id, settings.evidence / entry.id
     originals = _original_digests(settings, board)
     files = [
@@ -240,7 +252,7 @@ def reclaim_evidence(session: Session, settings: Settings, entry: Entry) -> None
     Raises:
         Problem: 409, another entry has the same evidence now.
     """
-    if entry.tier == "reference":
+    if entry.baseline:
         return
     originals = _original_digests(settings, session.get_one(Board, entry.board_id))
     models = {model.file for model in Manifest.model_validate(entry.manifest).models}
@@ -286,6 +298,9 @@ def _find_board(session: Session, run: UnpackedRun) -> Board:
         available = ", ".join(session.scalars(query)) or "none yet"
         unknown = FieldError(field="task", message=f"{task!r} is not on this server")
         raise Problem(422, f"This server has no board of that task. Available: {available}.", [unknown, *run.errors])
+    if board.retired:
+        over = FieldError(field="task", message=f"round {board.round} of {task!r} is over: its salt is public")
+        raise Problem(422, "This board accepts no submissions until its next round.", [over, *run.errors])
     return board
 
 

@@ -1,9 +1,10 @@
-"""Reference bundles of this server: installation, folders, the boards and reference rows made from them."""
+"""Reference bundles of this server: installation, folders, the boards and baselines made from them."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -27,11 +28,11 @@ Role = Literal["originals", "references", "controls"]
 ROLES: tuple[Role, ...] = ("originals", "references", "controls")
 DIGESTS = "answers.json"
 """File next to a bundle: digest of each model's logits -> its role and file."""
-REFERENCE_SUBMITTER = "ForgetBench"
-"""Submitter of the reference rows."""
+BASELINE_SUBMITTER = "ForgetBench"
+"""Submitter of the baselines."""
 
 
-class ReferenceRow(NamedTuple):
+class Baseline(NamedTuple):
     """A board's row that the server makes from its reference bundle."""
 
     method: str
@@ -41,11 +42,11 @@ class ReferenceRow(NamedTuple):
     """Subsets that the method reads."""
 
 
-REFERENCE_ROWS: dict[Role, ReferenceRow] = {
-    "controls": ReferenceRow(
+BASELINES: dict[Role, Baseline] = {
+    "controls": Baseline(
         "retrain", "Retrain", "Trained from scratch without the forget set: the control oracles.", ("retain",)
     ),
-    "originals": ReferenceRow("none", "No unlearning", "The original models, untouched.", ()),
+    "originals": Baseline("none", "No unlearning", "The original models, untouched.", ()),
 }
 """Role in the bundle -> its row."""
 
@@ -62,11 +63,12 @@ def bundle_folder(settings: Settings, board: Board) -> Path:
 
 def load_bundle(settings: Settings, board: Board) -> ReferenceBundle:
     """The bundle of a board, cached; its files were checked when it was installed."""
-    return _load_bundle(bundle_folder(settings, board))
+    return load_folder(bundle_folder(settings, board))
 
 
 @lru_cache(maxsize=32)
-def _load_bundle(folder: Path) -> ReferenceBundle:
+def load_folder(folder: Path) -> ReferenceBundle:
+    """An installed bundle by its folder, cached."""
     return read_pack(folder, verify=False)
 
 
@@ -81,24 +83,45 @@ def _load_digests(path: Path) -> dict[str, str]:
     return digests
 
 
-def install_bundle(database: Database, settings: Settings, source: Path) -> Board:
-    """Copy a bundle to the server, and create its board with the reference rows Retrain and No unlearning.
+def install_bundle(
+    database: Database,
+    settings: Settings,
+    source: Path,
+    *,
+    number: int | None = None,
+    add_files: Callable[[Path], None] | None = None,
+) -> Board:
+    """Copy a bundle to the server, and create its board with the baselines Retrain and No unlearning.
 
     A newer bundle of a task supersedes the older one, whose board stays readable. Installing a bundle again changes
     nothing.
 
+    Args:
+        database: The server's database.
+        settings: Folders of the server.
+        source: Folder of the bundle.
+        number: Number of a sealed board's round; None for a board whose oracles anyone can train.
+        add_files: Adds further files to the board's folder.
+
     Raises:
-        UsageError: The folder holds no bundle, or the bundle has fewer than two seeds.
+        UsageError: The folder holds no bundle of a board, or the bundle has fewer than two seeds.
         ForgetBenchError: The bundle is damaged.
     """
     bundle = read_pack(source)
     if bundle.card.seeds < 2:
         raise UsageError(f"The pack of {bundle.card.task} has {bundle.card.seeds} seed; a board needs at least 2.")
-    sha = digest(bundle.card.model_dump(mode="json"))
+    if bundle.card.kind != ("local" if number is None else "public"):
+        raise UsageError(
+            f"{source} is the {bundle.card.kind} bundle of {bundle.card.task}, of which no board is made by itself. "
+            "`forgetbench pack build TASK --install` makes all bundles of a sealed board on the server's machine."
+        )
+    sha = bundle.digest
     folder = settings.packs / sha
     models = {role: _model_records(bundle, role) for role in ROLES}
     if not (folder / DIGESTS).is_file():
         replace_folder(folder / "pack", lambda new: _copy(bundle, new), marker=PACK)
+        if add_files is not None:
+            add_files(folder)
         digests = {logits_digest(model): f"{role}/{model.file}" for role in ROLES for model in models[role]}
         write_atomically(folder / DIGESTS, json.dumps(digests).encode())
     with database.write_session() as session:
@@ -112,8 +135,8 @@ def install_bundle(database: Database, settings: Settings, source: Path) -> Boar
             .values(superseded_at=utc_now(), revision=Board.revision + 1)
         )
         if board is None:
-            board = _new_board(session, bundle, sha)
-            _add_reference_rows(session, board, bundle, models)
+            board = _new_board(session, bundle, sha, number)
+            _add_baselines(session, board, bundle, models)
         else:
             board.superseded_at = None
             states.bump_revision(session, board.id)
@@ -123,13 +146,23 @@ def install_bundle(database: Database, settings: Settings, source: Path) -> Boar
         return board
 
 
+def copy_bundle(source: Path, target: Path) -> None:
+    """Copy a bundle into a board's folder, with every file checked.
+
+    Raises:
+        ForgetBenchError: The bundle is damaged.
+    """
+    bundle = read_pack(source)
+    replace_folder(target, lambda new: _copy(bundle, new), marker=PACK)
+
+
 def _copy(bundle: ReferenceBundle, target: Path) -> None:
     for name in (*bundle.card.files, PACK):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.folder / name, target / name)
 
 
-def _new_board(session: Session, bundle: ReferenceBundle, sha: str) -> Board:
+def _new_board(session: Session, bundle: ReferenceBundle, sha: str, number: int | None) -> Board:
     card = bundle.card
     board = Board(
         task=card.task,
@@ -144,6 +177,7 @@ def _new_board(session: Session, bundle: ReferenceBundle, sha: str) -> Board:
         image_set=dict(card.image_set),
         definition=card.definition,
         installed_at=utc_now(),
+        round=number,
     )
     session.add(board)
     session.flush()
@@ -165,22 +199,20 @@ def _model_records(bundle: ReferenceBundle, role: Role) -> tuple[ModelRecord, ..
     )
 
 
-def _add_reference_rows(
+def _add_baselines(
     session: Session, board: Board, bundle: ReferenceBundle, models: dict[Role, tuple[ModelRecord, ...]]
 ) -> None:
-    for role, row in REFERENCE_ROWS.items():
-        manifest = _reference_manifest(bundle, role, row, models[role])
-        entry = new_entry(board, manifest, digest(manifest.model_dump(mode="json")), token=None)
+    for role, row in BASELINES.items():
+        manifest = _baseline_manifest(bundle, role, row, models[role])
+        entry = new_entry(board, manifest, digest(manifest.model_dump(mode="json")), None, "reference")
         session.add(entry)
         session.flush()
-        states.record_event(session, entry, "received", states.SERVER_ACTOR, "reference row of the server")
+        states.record_event(session, entry, "received", states.SERVER_ACTOR, "baseline of the server")
         queue.enqueue(session, "score", entry.id)
 
 
-def _reference_manifest(
-    bundle: ReferenceBundle, role: Role, row: ReferenceRow, models: tuple[ModelRecord, ...]
-) -> Manifest:
-    """Manifest of a reference row, with the fields of a submission."""
+def _baseline_manifest(bundle: ReferenceBundle, role: Role, row: Baseline, models: tuple[ModelRecord, ...]) -> Manifest:
+    """Manifest of a baseline, with the fields of a submission."""
     card = bundle.card
     return Manifest(
         protocol=card.protocol,
@@ -208,9 +240,9 @@ def _reference_manifest(
     )
 
 
-def new_entry(board: Board, manifest: Manifest, manifest_sha256: str, token: Token | None) -> Entry:
-    """Make the row of a received submission, or of a reference row if there is no token."""
-    submitter = token.name if token else REFERENCE_SUBMITTER
+def new_entry(board: Board, manifest: Manifest, manifest_sha256: str, token: Token | None, tier: str) -> Entry:
+    """Make the row of a received submission, or of a baseline if there is no token."""
+    submitter = token.name if token else BASELINE_SUBMITTER
     label = manifest.row[:120].strip() or "unnamed"
     method = manifest.method
     return Entry(
@@ -219,7 +251,8 @@ def new_entry(board: Board, manifest: Manifest, manifest_sha256: str, token: Tok
         token_id=token.id if token else None,
         submitter=submitter,
         state="received",
-        tier="recomputed" if token else "reference",
+        tier=tier,
+        baseline=token is None,
         received_at=utc_now(),
         method=method.name,
         label=label,

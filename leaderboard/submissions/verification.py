@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from typing import TypedDict
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from forgetbench.evidence.run import Manifest, Run
@@ -60,7 +60,7 @@ def receive_verification(
         run = unpack(body, folder, settings.max_manifest_bytes)
         with database.read_session() as session:
             entry = session.get(Entry, entry_id)
-            if entry is None or entry.state not in states.PUBLIC_STATES or entry.tier == "reference":
+            if entry is None or entry.state not in states.PUBLIC_STATES or entry.baseline:
                 raise Problem(404, "There is no listed submission with that id.")
             if entry.token_id == token.id:
                 raise Problem(403, "You cannot verify your own submission; another person must.")
@@ -154,7 +154,7 @@ def compare_scorecards(first: JsonObject, second: JsonObject) -> dict[str, Metri
 def complete_verification(
     database: Database, verification_id: str, card: JsonObject, job: Job, first: JsonObject | None = None
 ) -> None:
-    """Store a scored verification, and update its entry: reproduced, flagged, or unchanged.
+    """Store a scored verification, and update its entry: one more reproduction, flagged, or unchanged.
 
     Args:
         database: The server's database.
@@ -168,7 +168,8 @@ def complete_verification(
         verification = session.get_one(Verification, verification_id)
         entry = session.get_one(Entry, verification.entry_id)
         states.lock_entry(session, entry)
-        comparison = compare_scorecards(first or session.get_one(Score, entry.id).card, card)
+        score = session.get_one(Score, entry.id)
+        comparison = compare_scorecards(first or score.public or score.card, card)
         verification.card, verification.comparison = card, dict(comparison)
         _apply_outcome(session, entry, verification, comparison)
         states.bump_revision(session, entry.board_id)
@@ -180,16 +181,13 @@ def complete_verification(
 def _apply_outcome(
     session: Session, entry: Entry, verification: Verification, comparison: dict[str, MetricComparison]
 ) -> None:
-    """Set the outcome, with its events; an entry that a second run differs from loses the tier ``reproduced``."""
+    """Set the outcome, with its events, and count the people whose run agreed; the tier of the entry stays."""
     differing = [name for name, item in comparison.items() if item["agrees"] is False]
     undecided = [name for name, item in comparison.items() if item["agrees"] is None]
     verifier = verification.verifier
     if differing:
         verification.outcome = "not reproduced"
         reason = f"a second run differs in {', '.join(differing)}"
-        if entry.tier == "reproduced":
-            states.record_event(session, entry, entry.state, verifier, f"tier: recomputed; {reason}")
-            entry.tier = "recomputed"
         if entry.state == "listed":
             states.transition(session, entry, "flagged", verifier, reason)
     elif undecided or not comparison:
@@ -201,5 +199,9 @@ def _apply_outcome(
     else:
         verification.outcome = "reproduced"
         agreement = "is bit-identical" if verification.identical else "agrees"
-        states.record_event(session, entry, entry.state, verifier, f"tier: reproduced; a second run {agreement}")
-        entry.tier = "reproduced"
+        states.record_event(session, entry, entry.state, verifier, f"reproduced: a second run {agreement}")
+        session.flush()
+        agreeing = select(func.count(Verification.token_id.distinct())).where(
+            Verification.entry_id == entry.id, Verification.outcome == "reproduced", ~Verification.identical
+        )
+        entry.reproductions = session.scalar(agreeing) or 0

@@ -22,6 +22,7 @@ from forgetbench.leaderboard.boards import distributions
 from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import (
     RANKING_SCOPES,
+    SCOPE_OF_TIER,
     Board,
     Entry,
     MetricValue,
@@ -30,13 +31,14 @@ from forgetbench.leaderboard.db.models import (
     utc_now,
 )
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import alarms, reference
+from forgetbench.leaderboard.submissions import alarms, reference, seals
 from forgetbench.metrics import Cost, metrics
 from forgetbench.scoring.score import rank
 from forgetbench.scoring.scorecards import Bands, Effect, Scorecard, Value
 from forgetbench.scoring.scorer import Scorer
 from forgetbench.scoring.vocabulary import PROTOCOL
 from forgetbench.store import JsonObject
+from forgetbench.tasks.seal import Draws
 
 _ROLE_ORDER = ("efficacy", "harm", None)
 _LIBRARIES = ("forgetbench", "numpy", "scipy", "scikit-learn")
@@ -52,6 +54,8 @@ class ScoringResult(NamedTuple):
     """Histogram of phi on the forgotten examples, in the bins of the board."""
     alarms: list[str]
     """Alarms for moderators."""
+    public: Scorecard | None = None
+    """The scorecard on public draws of an entry that is ranked on sealed draws."""
 
 
 class PlacingRow(TypedDict):
@@ -98,19 +102,40 @@ def phi_histograms(bundle: Path) -> JsonObject:
     return distributions.of_board(get_scorer(bundle))
 
 
-def score_entry(settings: Settings, board: Board, entry: Entry) -> ScoringResult:
+def score_entry(settings: Settings, board: Board, entry: Entry, *, verified: bool | None = None) -> ScoringResult:
     """Compute the scorecard of an entry, its histogram of phi, and its alarms.
+
+    On a sealed board, claims are scored on public draws from what was uploaded, and all other entries on sealed draws
+    from what the runner recorded; these have a scorecard on public draws too, which anybody can repeat.
+
+    Args:
+        settings: Folders of the server.
+        board: Its board.
+        entry: The entry.
+        verified: Whether to score the runner's evidence; by default what the entry's tier says.
 
     Raises:
         ForgetBenchError: The evidence is damaged.
     """
-    bundle = reference.bundle_folder(settings, board)
+    verified = entry.tier != "claimed" if verified is None else verified
+    if not board.sealed or not verified:
+        uploaded = (
+            None if entry.baseline else Run(settings.evidence / entry.id, Manifest.model_validate(entry.manifest))
+        )
+        return _score(reference.bundle_folder(settings, board), board, entry, uploaded)
+    draws: tuple[Draws, Draws] = ("public", "sealed")
+    runs = [None if entry.baseline else seals.verified_run(settings, entry, kind) for kind in draws]
+    public = _score(reference.bundle_folder(settings, board), board, entry, runs[0])
+    return _score(seals.sealed_folder(settings, board), board, entry, runs[1])._replace(public=public.card)
+
+
+def _score(bundle: Path, board: Board, entry: Entry, run: Run | None) -> ScoringResult:
+    """Score a run, or a baseline where there is no run, against a bundle."""
     scorer, histograms = get_scorer(bundle), phi_histograms(bundle)
-    if entry.tier == "reference":
+    if run is None:
         models = scorer.originals if entry.method == "none" else scorer.bundle.population("controls")
         card = scorer.score_reference(entry.label)
         return ScoringResult(card, distributions.of_models(scorer, histograms, models), [])
-    run = Run(settings.evidence / entry.id, Manifest.model_validate(entry.manifest))
     card, models = scorer.score(run), run.population(board.draws, board.seeds)
     phi = distributions.of_models(scorer, histograms, models)
     return ScoringResult(card, phi, alarms.logits_alarms(scorer, models))
@@ -135,6 +160,7 @@ def write_score(session: Session, entry: Entry, result: ScoringResult, seconds: 
             seconds=seconds,
             scored_at=utc_now(),
             phi={"shares": result.phi},
+            public=result.public.model_dump(mode="json") if result.public else None,
         )
     )
     for name, value in card.metrics.items():
@@ -192,9 +218,11 @@ class RankingInput(NamedTuple):
     """Stored values from which a board is ranked."""
 
     rows: Sequence[RankingRow]
-    """Public entries, without reference rows, oldest first."""
+    """Public entries, without baselines, oldest first."""
     example: JsonObject | None
-    """Any scorecard of the board by this protocol: all have the same metrics and bands. None if there is none."""
+    """Any scorecard by this protocol of the ranked rows: all have the same metrics and bands. None if there is none."""
+    public_example: JsonObject | None
+    """The same of claimed rows; of a sealed board, these have other oracles."""
     original_accuracy: float | None
     """Mean test accuracy of the board's originals."""
 
@@ -204,33 +232,39 @@ def read_ranking_input(session: Session, board: Board) -> RankingInput:
     rows = session.execute(
         select(Entry.id, Entry.tier, Entry.sentinel, Entry.changes_training, Score.brief)
         .join(Score, Score.entry_id == Entry.id)
-        .where(Entry.board_id == board.id, Entry.state.in_(states.PUBLIC_STATES), Entry.tier != "reference")
+        .where(Entry.board_id == board.id, Entry.state.in_(states.PUBLIC_STATES), ~Entry.baseline)
         .order_by(Entry.received_at, Entry.id)
     )
-    example = session.scalars(
-        select(Score.card)
+    examples = (
+        select(Score.card, Score.public)
         .join(Entry, Entry.id == Score.entry_id)
         .where(Entry.board_id == board.id, Score.card["protocol"].as_integer() == PROTOCOL)
-        .order_by(Entry.tier != "reference")
-        .limit(1)
-    ).first()
+    )
+    if board.sealed:
+        examples = examples.where(Entry.tier != "claimed")
+    example = session.execute(examples.order_by(~Entry.baseline).limit(1)).first()
     accuracy = session.scalar(
         select(MetricValue.value)
         .join(Entry, Entry.id == MetricValue.entry_id)
-        .where(Entry.board_id == board.id, Entry.tier == "reference", Entry.method == "none")
+        .where(Entry.board_id == board.id, Entry.baseline, Entry.method == "none")
         .where(MetricValue.metric == "accuracy.test")
     )
-    return RankingInput([RankingRow(*row) for row in rows], example, accuracy)
+    rows_read = [RankingRow(*row) for row in rows]
+    cards = (example.card, example.public or example.card) if example else (None, None)
+    return RankingInput(rows_read, *cards, accuracy)
 
 
 def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Ranking:
-    """Rank the entries of a board, for each selection of tiers. Scores by an earlier protocol are not ranked."""
+    """Rank the entries of a board: verified and reference rows, and claimed rows among themselves.
+
+    Scores by an earlier protocol are not ranked.
+    """
     current = [row for row in stored.rows if row.brief["protocol"] == PROTOCOL]
     contestants = [row for row in current if not row.sentinel and not row.changes_training]
     placings: list[PlacingRow] = []
     unranked: dict[str, str] = {}
     for scope in RANKING_SCOPES:
-        selected = [row for row in contestants if scope in {"all", row.tier}]
+        selected = [row for row in contestants if SCOPE_OF_TIER[row.tier] == scope]
         for place in rank([_parse_scorecard(row.brief) for row in selected]).rows:
             entry_id = selected[place.index].id
             if place.rank is not None:
@@ -244,7 +278,7 @@ def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Rankin
                         "high": place.high,
                     }
                 )
-            elif scope == "all":
+            else:
                 unranked[entry_id] = place.reason
     for row in stored.rows:
         if row not in current:
@@ -253,11 +287,16 @@ def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Rankin
             unranked[row.id] = "sentinel: audits the metrics, does not compete"
         elif row.changes_training:
             unranked[row.id] = own_originals_reason(row.brief, stored.original_accuracy)
-    bundle = reference.bundle_folder(settings, board)
-    if stored.example is None:
+    if stored.example is None or stored.public_example is None:
         return Ranking(placings, unranked, board.summary)
-    summary = board_summary(get_scorer(bundle).bands, _parse_scorecard(stored.example), phi_histograms(bundle))
+    summary = _summary_of(seals.ranking_bundle(settings, board), stored.example)
+    if board.sealed:  # claims are compared with the oracles of the public draws
+        summary["claimed"] = _summary_of(reference.bundle_folder(settings, board), stored.public_example)
     return Ranking(placings, unranked, summary)
+
+
+def _summary_of(bundle: Path, example: JsonObject) -> JsonObject:
+    return board_summary(get_scorer(bundle).bands, _parse_scorecard(example), phi_histograms(bundle))
 
 
 def _parse_scorecard(document: JsonObject) -> Scorecard:
@@ -352,7 +391,7 @@ def write_ranking(session: Session, board_id: int, ranking: Ranking) -> None:
 
 def _status_changes(session: Session, board_id: int, ranking: Ranking) -> Sequence[dict[str, object]]:
     """Entries whose status differs, so that the others are not rewritten."""
-    ranked = {placing["entry_id"] for placing in ranking.placings if placing["scope"] == "all"}
+    ranked = {placing["entry_id"] for placing in ranking.placings}
     rows = session.execute(select(Entry.id, Entry.status, Entry.reasons).where(Entry.board_id == board_id)).all()
     changes: list[dict[str, object]] = []
     for row in rows:

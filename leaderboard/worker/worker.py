@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.run import Manifest, Run
 from forgetbench.leaderboard.db import queue, states
-from forgetbench.leaderboard.db.models import Board, Entry, Job, MetricValue, Score, Verification
+from forgetbench.leaderboard.db.models import Board, Entry, Job, MetricValue, Score, Token, Verification
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.render import vega
 from forgetbench.leaderboard.settings import Settings
@@ -41,6 +41,7 @@ class Worker:
         self._last_heartbeat = -math.inf
         self._handlers: dict[str, Callable[[Job], None]] = {
             "score": self._score,
+            "score_verified": self._score_verified,
             "rescore": self._rescore,
             "verify": self._verify,
             "rank": self._rank,
@@ -151,7 +152,7 @@ class Worker:
             queue.complete(session, job, error=error)
             if job.kind == "verify":
                 verification.mark_failed(session, job.subject)
-            entry = session.get(Entry, job.subject) if job.kind == "score" else None
+            entry = session.get(Entry, job.subject) if job.kind in {"score", "score_verified"} else None
             if entry is not None:
                 states.lock_entry(session, entry)
             if entry is not None and entry.state in {"received", "scoring"}:
@@ -189,6 +190,32 @@ class Worker:
                 alarms.update_alarms(session, self.settings, row, result.alarms)
                 queue.enqueue(session, "rank", str(board.id))
 
+    def _score_verified(self, job: Job) -> None:
+        """Score what the runner recorded, which replaces the score of the claim, and set the tier."""
+        with self.database.read_session() as session:
+            entry = session.get_one(Entry, job.subject)
+            board = session.get_one(Board, entry.board_id)
+            session.expunge_all()
+        started = time.monotonic()
+        result = scoring.score_entry(self.settings, board, entry, verified=True)
+        with self.database.write_session() as session:
+            queue.complete(session, job)
+            entry = session.get_one(Entry, entry.id)
+            states.lock_entry(session, entry)
+            if entry.state in {"withdrawn", "rejected"}:
+                return
+            token = session.get_one(Token, entry.token_id)
+            _replace_score(session, entry, result, time.monotonic() - started)
+            entry.tier = "reference" if "run" in token.scopes else "verified"
+            reason = f"tier: {entry.tier}; scored from the runner's evidence on public and sealed draws"
+            states.record_event(session, entry, entry.state, states.SERVER_ACTOR, reason)
+            if entry.state == "received":
+                states.transition(session, entry, "scoring", states.SERVER_ACTOR)
+            if entry.state == "scoring":
+                states.transition(session, entry, "listed", states.SERVER_ACTOR)
+            alarms.update_alarms(session, self.settings, entry, result.alarms)
+            queue.enqueue(session, "rank", str(board.id))
+
     def _rescore(self, job: Job) -> None:
         """Score an entry again with newer code; the old scores stay visible until the new ones are written."""
         with self.database.read_session() as session:
@@ -206,9 +233,7 @@ class Worker:
             queue.complete(session, job)
             entry = session.get_one(Entry, entry.id)
             states.lock_entry(session, entry)
-            for table in (Score, MetricValue):
-                session.execute(delete(table).where(table.entry_id == entry.id))
-            scoring.write_score(session, entry, result, time.monotonic() - started)
+            _replace_score(session, entry, result, time.monotonic() - started)
             alarms.update_alarms(session, self.settings, entry, result.alarms)
             code = scoring.software_versions()["code"][:12]
             states.record_event(session, entry, entry.state, states.SERVER_ACTOR, f"scored again, by code {code}")
@@ -224,7 +249,8 @@ class Worker:
         scorer = scoring.get_scorer(reference.bundle_folder(self.settings, board))
         card = scorer.score(Run(self.settings.evidence / record.id, Manifest.model_validate(record.manifest)))
         # Scores of different code are not comparable: score the first record again if necessary.
-        first = None if current else scoring.score_entry(self.settings, board, entry).card.model_dump(mode="json")
+        result = None if current else scoring.score_entry(self.settings, board, entry)
+        first = (result.public or result.card).model_dump(mode="json") if result else None
         verification.complete_verification(self.database, record.id, card.model_dump(mode="json"), job, first)
 
     def _rank(self, job: Job) -> None:
@@ -236,6 +262,13 @@ class Worker:
         with self.database.write_session() as session:
             queue.complete(session, job)
             scoring.write_ranking(session, board.id, ranking)
+
+
+def _replace_score(session: Session, entry: Entry, result: scoring.ScoringResult, seconds: float) -> None:
+    """Write a score in place of the present one, if there is one."""
+    for table in (Score, MetricValue):
+        session.execute(delete(table).where(table.entry_id == entry.id))
+    scoring.write_score(session, entry, result, seconds)
 
 
 def _lock_if_scoring(session: Session, entry_id: str) -> Entry | None:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select
 from support import skip
 from support.databases import POSTGRESQL_PROGRAMS, Databases, PostgresServer
-from support.leaderboard import Site, World
+from support.leaderboard import Site, World, score_everything
 
 from forgetbench.evidence.reference import ReferenceBundle, read_pack
 from forgetbench.evidence.run import CostRecord
@@ -54,17 +54,6 @@ def postgres_server() -> Iterator[PostgresServer]:
     server.start()
     yield server
     server.remove()
-
-
-def score_everything(settings: Settings, world: World, fill: Callable[[Site], None] | None = None) -> Settings:
-    """Fill a server and score everything on it."""
-    site = Site(settings, world)
-    if fill is not None:
-        with site.client:
-            fill(site)
-    site.work()
-    site.database.close()
-    return settings
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def test_many_attempts_raise_an_alarm_until_acknowledged(site, world, tmp_path):
 
 
 def test_honest_entries_raise_no_alarm(full_site):
-    query = select(Entry.method, Entry.alarms, Entry.queued).where(Entry.tier != "reference")
+    query = select(Entry.method, Entry.alarms, Entry.queued).where(~Entry.baseline)
     with full_site.database.read_session() as session:
         rows = session.execute(query).all()
     assert len(rows) == 5

@@ -46,9 +46,10 @@ def test_points_are_drawn_at_their_numbers(full):
     rows = [row for row in rows_of(full) if row["values"].get("accuracy.test", {}).get("value") is not None]
     drawn = picture(full, "?x=accuracy.test&y=distance")
     places = {}
-    [points] = [group for group in drawn.iter(f"{SVG}g") if "mark-symbol role-mark" in group.get("class", "")]
-    for shape in points.iter(f"{SVG}path"):
-        label, _, numbers = shape.get("aria-label").rpartition(": ")
+    claims, points = [group for group in drawn.iter(f"{SVG}g") if "mark-symbol role-mark" in group.get("class", "")]
+    assert all(shape.get("stroke-dasharray") for shape in claims.iter(f"{SVG}path"))  # hatched
+    for shape in (*claims.iter(f"{SVG}path"), *points.iter(f"{SVG}path")):
+        label, _, numbers = shape.get("aria-label").removeprefix("[C] ").rpartition(": ")
         x = re.match(r"translate\(([-\d.]+),", shape.get("transform"))[1]
         places[label] = (float(x), float(numbers.split(", ")[0]))
     values = {row["label"]: row["values"]["accuracy.test"]["value"] for row in rows}
@@ -62,8 +63,12 @@ def test_points_are_drawn_at_their_numbers(full):
 def test_chart_specification_has_the_points_and_loads_nothing(full):
     answer = full.client.get(f"/boards/{full.world.task}.vega?x=cost&y=distance")
     found = answer.json()
-    [layer] = [layer for layer in found["layer"] if layer["mark"]["type"] == "point"]
-    points = layer["data"]["values"]
+    layers = [layer for layer in found["layer"] if layer["mark"]["type"] == "point"]
+    points = [point for layer in layers for point in layer["data"]["values"]]
+    assert [{point["kind"] for point in layer["data"]["values"]} for layer in layers] == [
+        {"claimed"},
+        {"Retrain", "No unlearning"},
+    ]
     assert {point["url"] for point in points} == {
         f"/entries/{row['id']}" for row in rows_of(full) if row["cost"] is not None
     }

@@ -45,7 +45,7 @@ def test_submit_waits_for_the_rank(site, world, tmp_path, transport, running_wor
         transport=transport,
     )
     assert (outcome.state, outcome.task) == ("listed", world.task)
-    assert outcome.detail.startswith("rank 1 of 1, distance")
+    assert outcome.detail.startswith("claimed: rank 1 of 1 claimed rows, distance")
     assert outcome.url.endswith(f"/entries/{outcome.document.id}")
     assert sent[-1][0] == sent[-1][1]
 
@@ -192,7 +192,8 @@ def test_pull_bundle_fetches_public_files_only(site, world, tmp_path, transport,
 def submission(**changes):
     """A ranked submission."""
     fields = {
-        **dict.fromkeys(("id", "task", "label", "state", "tier", "note", "url", "waits"), ""),
+        **dict.fromkeys(("id", "task", "label", "state", "note", "url", "waits"), ""),
+        "tier": "claimed",
         **{name: [] for name in ("reasons", "flags", "history")},
         **{
             "status": None,
@@ -202,7 +203,7 @@ def submission(**changes):
             "within_band": False,
             "ranked": 3,
         },
-        "rank": {"position": 1, "low": 1, "high": 1},
+        "rank": {"scope": "claimed", "position": 1, "low": 1, "high": 1},
         **changes,
     }
     return SubmissionDocument(**fields)
@@ -214,7 +215,7 @@ def submission(**changes):
         ("rejected", "rejected: because"),
         ("quarantined", "quarantined: because"),
         ("withdrawn", "withdrawn: because"),
-        ("flagged", "rank 1 of 3, distance 0.50; under review: because"),
+        ("flagged", "claimed: rank 1 of 3 claimed rows, distance 0.50; under review: because"),
         ("scoring", "scoring; waiting for the scoring worker"),
     ],
 )

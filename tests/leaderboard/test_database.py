@@ -33,7 +33,7 @@ def test_migrations_up_and_down_agree_with_the_models(make_settings):
 
 def test_upgrade_from_0002_sets_alarms_and_queue(site):
     with site.database.write_session() as session:
-        values = {"tier": "recomputed", "token_id": "0" * 16, "flags": ["suspicious"]}
+        values = {"tier": "claimed", "baseline": False, "token_id": "0" * 16, "flags": ["suspicious"]}
         create = {"id": "0" * 16, "name": "x", "scopes": [], "secret_sha256": "0" * 64, "created_at": utc_now()}
         session.execute(insert(Token), create)
         session.execute(update(Entry).where(Entry.method == "none").values(**values))
@@ -80,6 +80,32 @@ def test_upgrade_from_0004_renames_the_outcome(site):
     with site.database.read_session() as session:
         assert session.scalars(select(Verification.outcome)).all() == ["not reproduced"]
         assert session.scalars(select(Entry.verdict)).all() == [None, None]  # until the worker scores them again
+
+
+def test_upgrade_from_0006_makes_claims_of_submissions(site, world, tmp_path):
+    entry = site.post(world.write_run(tmp_path / "run", memory=0.1), site.token()).json()["id"]
+    site.work()
+    site.verify(entry, world.write_run(tmp_path / "again", memory=0.1, start=700), site.token("verify", name="Grace"))
+    site.work()
+    site.database.downgrade("0006")
+    with site.database.engine.connect() as connection:
+        tiers = connection.execute(text("SELECT method, tier FROM entries ORDER BY method")).all()
+        scopes = connection.execute(text("SELECT DISTINCT scope FROM placings")).scalars().all()
+    assert [tuple(row) for row in tiers] == [("none", "reference"), ("retrain", "reference"), ("scrub", "reproduced")]
+    assert scopes == ["all"]
+    site.database.upgrade()
+    site.database.check()
+    with site.database.read_session() as session:
+        rows = session.execute(
+            select(Entry.method, Entry.tier, Entry.baseline, Entry.reproductions).order_by(Entry.method)
+        )
+        assert [tuple(row) for row in rows] == [
+            ("none", "reference", True, 0),
+            ("retrain", "reference", True, 0),
+            ("scrub", "claimed", False, 1),
+        ]
+    document = site.client.get(f"/api/v1/boards/{world.task}").json()
+    assert (document["sealed"], document["round"], document["rows"][0]["rank"]["scope"]) == (False, None, "claimed")
 
 
 def test_concurrent_upgrades_migrate_once(make_settings):

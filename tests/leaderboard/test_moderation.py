@@ -110,7 +110,7 @@ def test_retry_jobs_runs_every_kind_of_failed_job(site, world, listed, tmp_path,
     assert admin.moderation_queue(site.settings) == []
     assert admin.retry_jobs(site.settings, "all") == []
     assert columns_of(site, rejected, Entry.state) == ("listed",)
-    assert columns_of(site, listed, Entry.tier) == ("reproduced",)
+    assert columns_of(site, listed, Entry.reproductions) == (1,)
     with site.database.read_session() as session:
         assert set(session.scalars(select(Job.state))) == {"done"}
 

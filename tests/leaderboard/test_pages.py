@@ -11,7 +11,9 @@ ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
 
 
 def names(page):
-    return re.findall(r'<th scope="row" class="method"><a href="[^"]+">([^<]+)<', page)
+    return re.findall(
+        r'<th scope="row" class="method"><span class="tier [^>]+>[^<]+</span> <a href="[^"]+">([^<]+)<', page
+    )
 
 
 def board(site, query=""):
@@ -58,7 +60,8 @@ def test_sorting_by_a_metric_sorts_by_its_value(full):
         ("?retain=yes", {"alpha", "gamma", LIVE}),
         ("?budget=1", {"alpha"}),
         ("?budget=5&retain=no", {"beta", "delta"}),
-        ("?tier=reproduced", set()),
+        ("?tier=ranked", set()),
+        ("?tier=claimed", {"alpha", "beta", "gamma", "delta", LIVE}),
         ("?complete=true", {"alpha", "beta", "gamma", "delta", LIVE}),
     ],
 )

@@ -212,8 +212,8 @@ def test_files_have_full_precision_and_no_formula(full):
     assert "'=SUM(1)" in [line[1] for line in lines]
     lines = list(csv.reader(full.client.get("/methods/live+1.csv").text.splitlines()))
     assert "'=HYPERLINK(1)|x_$" in lines[-1]
-    leaders = full.client.get("/boards.json").json()["tables"]["Leading entries"]
-    assert {line["id"]: line["distance [oracle sd]"] for line in leaders}[alpha["id"]] == alpha["distance"]
+    [board] = full.client.get("/boards.json").json()["tables"]["Boards"]
+    assert (board["entries"], full.client.get("/boards.json").json()["tables"]["Leading entries"]) == (5, [])  # claims
 
 
 def test_api_page_names_all_routes_parameters_documents(full):
@@ -239,7 +239,7 @@ def test_feed_is_atom_with_the_newest_entries(full):
     feed = ET.fromstring(answer.content)  # noqa: S314 - our own feed
     titles = {item.findtext(f"{space}title") for item in feed.iter(f"{space}entry")}
     assert titles == {
-        f"{name} on {full.world.task}" for name in ("alpha", "beta", "gamma", "delta", "=HYPERLINK(1)|x_$")
+        f"[claimed] {name} on {full.world.task}" for name in ("alpha", "beta", "gamma", "delta", "=HYPERLINK(1)|x_$")
     }
     updated = [item.findtext(f"{space}updated") for item in feed.iter(f"{space}entry")]
     assert updated == sorted(updated, reverse=True)
@@ -252,8 +252,7 @@ def test_badge_shows_rank_and_tier(full):
     picture = ET.fromstring(full.client.get(f"/badges/{row['id']}.svg").content)  # noqa: S314 - our own picture
     words = " ".join(picture.itertext())
     low, high = row["rank"]["low"], row["rank"]["high"]
-    assert f"rank {low if low == high else f'{low}–{high}'} of" in words
-    assert "recomputed" in words
+    assert f"claimed: rank C{low if low == high else f'{low}–{high}'} of 4 claims" in words
     assert full.client.get("/badges/none.svg").status_code == 404
 
 

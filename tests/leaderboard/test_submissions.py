@@ -27,7 +27,7 @@ def test_submission_is_scored_ranked_and_shown(site, world, tmp_path):
     assert site.work() == 2  # score, rank
     submission = site.client.get(f"/api/v1/submissions/{answer.json()['id']}").json()
     assert submission["state"] == "listed"
-    assert submission["rank"] == {"position": 1, "low": 1, "high": 1}
+    assert submission["rank"] == {"scope": "claimed", "position": 1, "low": 1, "high": 1}
     assert [event["after"] for event in submission["history"]] == ["received", "scoring", "listed"]
     board = site.client.get(f"/api/v1/boards/{world.task}").json()
     assert [row["label"] for row in board["references"]] == ["Retrain", "No unlearning"]

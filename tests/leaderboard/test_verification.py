@@ -48,15 +48,17 @@ def differing(world, tmp_path):
     return world.write_run(tmp_path / "third", memory=2.0, start=900)
 
 
-def test_verify_with_agreeing_record_makes_a_row_reproduced(site, world, listed, agreeing, verifier):
+def test_verify_with_agreeing_record_counts_a_reproduction(site, world, listed, agreeing, verifier):
     assert site.verify(listed, agreeing, verifier).status_code == 202
     site.work()
     entry = site.entry(listed)
-    assert entry["row"]["tier"] == "reproduced", entry["verifications"]
+    assert (entry["row"]["tier"], entry["row"]["reproductions"]) == ("claimed", 1), entry["verifications"]
     assert entry["verifications"][0]["verifier"] == "Grace"
     assert all(item["agrees"] for item in entry["verifications"][0]["comparison"].values())
-    reproduced = site.client.get(f"/api/v1/boards/{world.task}?tier=reproduced").json()
-    assert [row["rank"]["low"] for row in reproduced["rows"]] == [1]
+    claims = site.client.get(f"/api/v1/boards/{world.task}?tier=claimed").json()
+    assert [(row["rank"]["scope"], row["rank"]["low"]) for row in claims["rows"]] == [("claimed", 1)]
+    assert site.client.get(f"/api/v1/boards/{world.task}?tier=ranked").json()["rows"] == []
+    assert "reproduced by 1 other" in site.client.get(f"/boards/{world.task}").text
     assert "Verifications" in site.client.get(f"/entries/{listed}").text
 
 
@@ -64,21 +66,21 @@ def test_verify_with_differing_record_flags_the_row(site, world, listed, differi
     site.verify(listed, differing, verifier)
     site.work()
     entry = site.entry(listed)
-    assert (entry["row"]["tier"], entry["row"]["state"]) == ("recomputed", "flagged")
+    assert (entry["row"]["tier"], entry["row"]["state"]) == ("claimed", "flagged")
     assert "lira.forget" in entry["history"][-1]["reason"]
     assert "under review" in site.client.get(f"/boards/{world.task}").text
 
 
-def test_verify_with_differing_record_removes_reproduced(site, world, listed, agreeing, differing, verifier):
+def test_reproductions_count_people_and_change_no_tier(site, world, listed, agreeing, differing, verifier, tmp_path):
     site.verify(listed, agreeing, verifier)
+    site.verify(listed, world.write_run(tmp_path / "fourth", memory=0.1, start=1000), verifier)
+    site.verify(listed, world.write_run(tmp_path / "fifth", memory=0.1, start=1100), site.token("verify", name="Eve"))
     site.work()
-    assert site.entry(listed)["row"]["tier"] == "reproduced"
+    assert site.entry(listed)["row"]["reproductions"] == 2
     site.verify(listed, differing, verifier)
     site.work()
-    entry = site.entry(listed)
-    assert (entry["row"]["tier"], entry["row"]["state"]) == ("recomputed", "flagged")
-    assert [event["reason"].partition(";")[0] for event in entry["history"][-2:-1]] == ["tier: recomputed"]
-    assert site.client.get(f"/api/v1/boards/{world.task}?tier=reproduced").json()["rows"] == []
+    row = site.entry(listed)["row"]
+    assert (row["tier"], row["state"], row["reproductions"]) == ("claimed", "flagged", 2)
 
 
 def test_verify_of_own_or_another_method_is_refused(site, world, listed, agreeing, verifier, owner, tmp_path):
@@ -101,6 +103,7 @@ def test_verify_with_the_same_logits_is_marked_identical(site, listed, agreeing,
         ("reproduced", True),
         ("reproduced", False),
     ]
+    assert entry["row"]["reproductions"] == 1  # the same bits prove no second run
     assert "is bit-identical" in json.dumps(entry["history"])
     assert "first record" in site.client.get(f"/entries/{listed}").text
 
@@ -116,7 +119,7 @@ def test_verify_compares_scores_of_the_same_code(site, listed, agreeing, verifie
     site.verify(listed, agreeing, verifier)
     site.work()
     entry = site.entry(listed)
-    assert (entry["row"]["tier"], entry["software"]["code"] != "old") == ("reproduced", True)
+    assert (entry["row"]["reproductions"], entry["software"]["code"] != "old") == (1, True)
 
 
 def test_verification_that_failed_can_be_posted_again(site, listed, agreeing, verifier, monkeypatch):
@@ -161,7 +164,7 @@ def test_undecided_verification_leaves_the_row_unchanged(site, listed, agreeing,
     site.verify(listed, agreeing, verifier)
     site.work()
     entry = site.entry(listed)
-    assert (entry["row"]["state"], entry["row"]["tier"]) == ("listed", "recomputed")
+    assert (entry["row"]["state"], entry["row"]["tier"]) == ("listed", "claimed")
     assert entry["verifications"][0]["outcome"] == "failed"
     assert "inconclusive" in entry["history"][-1]["reason"]
     assert "inconclusive" in site.client.get(f"/entries/{listed}").text

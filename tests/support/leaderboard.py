@@ -257,3 +257,14 @@ class Site:
     def work(self) -> int:
         """Run all waiting jobs; returns their number."""
         return self.worker.drain()
+
+
+def score_everything(settings: Settings, world: World, fill: Callable[[Site], None] | None = None) -> Settings:
+    """Fill a server and score everything on it."""
+    site = Site(settings, world)
+    if fill is not None:
+        with site.client:
+            fill(site)
+    site.work()
+    site.database.close()
+    return settings

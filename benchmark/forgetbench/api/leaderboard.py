@@ -178,6 +178,42 @@ def pull_originals(
         return import_originals(loaded, files, config or RunConfig())
 
 
+@dataclass(frozen=True)
+class DevelopmentBundle:
+    """The development bundle of a board, on this machine: what to score with while a method is developed."""
+
+    task: str
+    """Name of the task to run; its scores are not the board's."""
+    folder: Path
+    """Folder of the bundle."""
+    seeds: int
+    """Number of originals."""
+    draws: int
+    """Number of forget sets."""
+
+
+def pull_development(task: str, server: str, *, pack: str = "", config: RunConfig | None = None) -> DevelopmentBundle:
+    """Download the development bundle of a sealed board: other seeds, with labels and the logits of oracles.
+
+    Runs of ``TASK/development`` with the same counts are then scored with bands, and train nothing but methods.
+
+    Args:
+        task: Name of the task.
+        server: Address of the leaderboard.
+        pack: First characters of the hash of an earlier reference bundle; the current one by default.
+        config: Folders.
+
+    Raises:
+        UsageError: The task is unknown, or defined differently on this machine.
+        ForgetBenchError: The server has no such board, or cannot be reached.
+    """
+    from forgetbench.api.tasks import load_task
+    from forgetbench.remote.pull import pull_development_bundle
+
+    bundle = pull_development_bundle(load_task(task), server, config or RunConfig(), pack=pack)
+    return DevelopmentBundle(bundle.card.task, bundle.folder, bundle.card.seeds, bundle.card.draws)
+
+
 def _source(result: RunResult | BoardResult | str | Path) -> str:
     """What `prepare_submission` takes: a folder, or a method's file."""
     if isinstance(result, BoardResult):

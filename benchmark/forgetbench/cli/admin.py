@@ -13,7 +13,7 @@ from forgetbench.cli.options import SERVER, ServerOptions
 if TYPE_CHECKING:
     from forgetbench.leaderboard.admin import TokenInfo
 
-Scope = Literal["submit", "verify", "moderate"]
+Scope = Literal["submit", "verify", "run", "moderate"]
 State = Literal["listed", "flagged", "quarantined", "withdrawn", "rejected", "scoring"]
 
 

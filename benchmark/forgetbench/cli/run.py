@@ -33,6 +33,7 @@ def run(
     seeds: int | None = None,
     draws: int | None = None,
     forget_indices: Path | None = None,
+    salt: str | None = None,
     preset: str | None = None,
     tuned: Flag = False,
     selector: Selector = "oracle-free",
@@ -51,6 +52,7 @@ def run(
         seeds: Number of originals, and of oracles in each of the two sets; ranks need 6.
         draws: Number of forget sets.
         forget_indices: Use a custom forget set, listed in a file (.npy, .npz, .json, .txt, .pt); a separate board.
+        salt: Repeat the sealed draws of a leaderboard's retired round, whose page shows this salt.
         preset: Run every method with the values of a publication, such as `paper`; `show method` prints the presets.
         tuned: Use the best hyper-parameters that `forgetbench tune` found; the row shows the number of trials.
         keep_models: Keep the weights of unlearned models in the store.
@@ -59,8 +61,11 @@ def run(
     """
     from forgetbench.api.evaluation import evaluate_tasks
     from forgetbench.api.tasks import find_tasks
+    from forgetbench.tasks.seal import parse_salt
 
     tasks = find_tasks(task, seeds=seeds, draws=draws, forget_indices=forget_indices)
+    if salt is not None:
+        tasks = [one.with_sealed_draws(parse_salt(salt)) for one in tasks]
     config = options.config(keep_models=keep_models, measure_relearning=measure_relearning, skip_oracles=skip_oracles)
     boards = evaluate_tasks(methods.names, tasks, preset=preset, tuned=tuned, selector=selector, config=config)
     if not skip_oracles:

@@ -8,6 +8,7 @@ from cyclopts import App
 
 from forgetbench.cli.console import print_note, print_text
 from forgetbench.cli.options import RUN, SERVER, Flag, RunOptions, ServerOptions
+from forgetbench.errors import UsageError
 
 
 def add_commands(app: App) -> None:
@@ -20,6 +21,7 @@ def add_commands(app: App) -> None:
     pack.command(install)
     pack.command(check)
     pack.command(pull)
+    pack.command(reveal)
 
 
 def demo(*, options: RunOptions = RUN) -> None:
@@ -79,9 +81,16 @@ def build(
     seeds: int | None = None,
     draws: int | None = None,
     install: Flag = False,
+    audit: Flag = False,
     options: RunOptions = RUN,
+    server: ServerOptions = SERVER,
 ) -> None:
     """Train the originals and oracles of a task, and collect the reference bundle of a board.
+
+    With --install, on the server's machine, it makes a sealed board: the seeds of its oracles, and everything of its
+    sealed draws, derive from the server's salt, so that nobody else can train them. That trains three times as many
+    models: for public draws, for sealed draws, and for the development bundle. Without --install, anyone can train the
+    same oracles.
 
     Example: forgetbench pack build digits/cnn/class --install
 
@@ -89,21 +98,33 @@ def build(
         task: Name of the task.
         seeds: Number of originals, and of oracles in each of the two sets.
         draws: Number of forget sets.
-        install: Make a board of it on the leaderboard of this machine.
+        install: Make a sealed board of it on the leaderboard of this machine.
+        audit: With --install, also test the metrics; those that fail do not rank on the board.
     """
     from forgetbench import evaluate
-    from forgetbench.leaderboard.admin import install_bundle
+    from forgetbench.api.progress import ProgressBar
+    from forgetbench.api.tasks import load_task
+    from forgetbench.remote.build import build_sealed_board
 
-    folder = evaluate([], task, seeds=seeds, draws=draws, config=options.config()).reference_folder
-    print_text(str(folder))
     if install:
-        print_text(f"The board of {install_bundle(SERVER.settings(), folder).task} is installed.")
-    else:
-        print_note("On the server's machine, `forgetbench pack install FOLDER` makes a board of it.")
+        loaded = load_task(task, seeds=seeds, draws=draws)
+        with ProgressBar() as progress:
+            board = build_sealed_board(loaded, server.settings(), options.config(), progress, audit=audit)
+        print_text(f"The sealed board of {board.task}, round {board.round}, is installed.")
+        return
+    if audit:
+        raise UsageError(
+            "--audit is part of making a board. Add --install, or run `forgetbench audit TASK` afterwards."
+        )
+    print_text(str(evaluate([], task, seeds=seeds, draws=draws, config=options.config()).reference_folder))
+    print_note(
+        "On the server's machine, `forgetbench pack install FOLDER` makes a board of it that is not sealed; with "
+        "--install, this command makes a sealed one."
+    )
 
 
 def install(folder: Path, *, server: ServerOptions = SERVER) -> None:
-    """Make a board of a reference bundle, on the server's machine.
+    """Make a board of a local reference bundle, on the server's machine. It is not sealed: see `pack build --install`.
 
     Example: forgetbench pack install ~/.local/share/forgetbench/packs/digits/cnn/class/0123456789ab-g1-s6
 
@@ -129,8 +150,39 @@ def check(folder: Path) -> None:
     print_text(f"{card.task}: {len(card.files)} files are intact; {card.seeds} seeds, {card.draws} draws.")
 
 
-def pull(task: str, *, server: str, pack: str = "", to: Path | None = None, options: RunOptions = RUN) -> None:
+def reveal(task: str, *, server: ServerOptions = SERVER) -> None:
+    """Publish the salt of a sealed board's round, which ends the round. Its scores can then be repeated by anybody.
+
+    The board accepts no more submissions until `forgetbench pack build TASK --install` makes the next round's.
+
+    Example: forgetbench pack reveal digits/cnn/class
+
+    Args:
+        task: Name of the task.
+    """
+    from forgetbench.leaderboard.admin import reveal_salt
+
+    done = reveal_salt(server.settings(), task)
+    print_text(done.salt)
+    print_note(
+        f"Round {done.number} of {task} is over; its page shows the salt. Repeat its scores: forgetbench run {task} "
+        f"--salt {done.salt} --method NAME"
+    )
+
+
+def pull(
+    task: str,
+    *,
+    server: str,
+    pack: str = "",
+    to: Path | None = None,
+    development: Flag = False,
+    options: RunOptions = RUN,
+) -> None:
     """Download a board's originals, so that runs on this machine start from them.
+
+    With --development it is the development bundle of a sealed board: other seeds, with labels and the logits of
+    oracles, to score with bands without training oracles. Its scores are not the board's.
 
     Example: forgetbench pack pull digits/cnn/class --server https://board.example.org
 
@@ -139,9 +191,18 @@ def pull(task: str, *, server: str, pack: str = "", to: Path | None = None, opti
         server: Address of the leaderboard.
         pack: First characters of the hash of an earlier reference bundle (default: the current one).
         to: Also keep the bundle's files in this folder: weights of the originals, and row indices of each subset.
+        development: Download the development bundle instead.
     """
-    from forgetbench.api.leaderboard import pull_originals
+    from forgetbench.api.leaderboard import pull_development, pull_originals
 
+    if development:
+        if to is not None:
+            raise UsageError("Give either --development or --to: the development bundle has a folder of its own.")
+        bundle = pull_development(task, server, pack=pack, config=options.config())
+        print_text(f"The development bundle of {task} is in {bundle.folder}.")
+        draws = f" --draws {bundle.draws}" if bundle.draws > 1 else ""
+        print_note(f"Score with it: forgetbench run {bundle.task} --seeds {bundle.seeds}{draws} --method NAME")
+        return
     done = pull_originals(task, server, pack=pack, folder=to, config=options.config())
     print_text(f"{done.count} originals of {task} are in the store.")
     if done.replaced:

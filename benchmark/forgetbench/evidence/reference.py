@@ -50,6 +50,17 @@ PUBLIC_FILES = re.compile(r"pack\.json|(originals|models)/[\w.-]+|(rows|index|in
 """Files of a pack that a server gives to submitters: never labels, groups, or an oracle's evidence."""
 AUDIT = "audit.json"
 """The result of an audit. It is part of the bundle only if metrics failed, since that makes another board."""
+BUNDLE_FILES = re.compile(
+    r"pack\.json|audit\.json|(originals|references|controls|models)/[\w.-]+|(rows|requests|labels)-d\d+\.npz"
+)
+"""All files of a bundle, which a server gives away of a development bundle."""
+BundleKind = Literal["local", "public", "sealed", "development"]
+"""What a bundle is for.
+
+``local``: made on this machine, from seeds that derive from the task's public name. A server's sealed board has three
+others: ``public`` draws with hidden oracles, ``sealed`` draws of which everything is hidden, and a ``development``
+bundle with seeds of its own, of which everything is public.
+"""
 _BUILD_AGAIN = "Build or fetch the bundle again."
 PROBED = ("forget", "retain", "validation", "test-forgotten")
 """Subsets whose penultimate features are recorded on erase boards, for the linear probe."""
@@ -62,6 +73,8 @@ class ReferenceManifest(Record):
     """Version of this format."""
     protocol: int
     """Version of the protocol when it was written; scores follow the scoring code's version."""
+    kind: BundleKind = "local"
+    """What the bundle is for."""
     task: Name
     """Name of the task."""
     task_key: Hash
@@ -99,7 +112,28 @@ class ReferenceManifest(Record):
     environment: dict[str, str] = Field(default={})
     """The environment in which the models were trained."""
     files: dict[str, Hash]
-    """SHA-256 of every other file of the bundle."""
+    """SHA-256 of every other file of the bundle; of those that a server offers, if it came from there."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that changes with any file of the bundle."""
+        content = self.model_dump(mode="json")
+        if self.kind == "local":
+            del content["kind"]  # bundles of earlier versions keep their digest
+        return digest(content)
+
+    @property
+    def offered_files(self) -> dict[str, Hash]:
+        """The files that a server gives to submitters: all of a development bundle; else no label and no oracle."""
+        if self.kind == "development":
+            return dict(self.files)
+        if self.kind == "sealed":
+            return {}
+        return {name: sha for name, sha in self.files.items() if PUBLIC_FILES.fullmatch(name)}
+
+    def as_offered(self) -> ReferenceManifest:
+        """The manifest that a server gives to submitters: it names no hidden file and no hash of one."""
+        return self.model_copy(update={"files": self.offered_files})
 
 
 class AuditFitness(Record):
@@ -129,7 +163,7 @@ class ReferenceBundle:
     @property
     def digest(self) -> str:
         """SHA-256 that changes with any file of the bundle."""
-        return digest(self.card.model_dump(mode="json"))
+        return self.card.digest
 
     @property
     def without_audit(self) -> ReferenceBundle:

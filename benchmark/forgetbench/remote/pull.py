@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from forgetbench.errors import UsageError
-from forgetbench.evidence.reference import read_pack
+from forgetbench.evidence.reference import PACK, ReferenceBundle, ReferenceManifest, read_pack
 from forgetbench.leaderboard.client.submit import pull_bundle
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.jobs import TrainJob
 from forgetbench.runner.train import import_original
-from forgetbench.store import digest
+from forgetbench.store import replace_folder
 from forgetbench.tasks.task import Task, read_task
 
 
@@ -37,7 +38,7 @@ def pull_board(name: str, server: str, config: RunConfig, *, pack: str = "") -> 
     with TemporaryDirectory(prefix="forgetbench-") as place:
         folder = pull_bundle(name, server, Path(place) / "pack", pack=pack)
         card = read_pack(folder, verify=False).card
-        here = replace(config, home=config.home / "boards" / digest(card.model_dump(mode="json"))[:12])
+        here = replace(config, home=config.home / "boards" / card.digest[:12])
         task = read_task(name).with_counts(seeds=card.seeds, draws=card.draws)
         import_originals(task, folder, here)
     return task, here
@@ -61,11 +62,7 @@ def import_originals(task: Task, pack: Path, config: RunConfig) -> ImportedOrigi
         ForgetBenchError: The bundle contains no originals.
     """
     card = read_pack(pack, verify=False).card
-    if card.task_key != task.key:
-        raise UsageError(
-            f"The board's {card.task} differs from the local definition (task keys {card.task_key[:12]} and "
-            f"{task.key[:12]}). Install the version of forgetbench that the board uses."
-        )
+    _check_definition(card, task)
     env = config.env()
     replaced = []
     for seed, sha256 in enumerate(card.originals):
@@ -73,3 +70,32 @@ def import_originals(task: Task, pack: Path, config: RunConfig) -> ImportedOrigi
         if import_original(job, pack / "models" / f"s{seed}.safetensors", sha256):
             replaced.append(seed)
     return ImportedOriginals(len(card.originals), tuple(replaced))
+
+
+def pull_development_bundle(task: Task, server: str, config: RunConfig, *, pack: str = "") -> ReferenceBundle:
+    """Fetch the development bundle of a board to where runs of the task's development version are scored.
+
+    Raises:
+        UsageError: The bundle's definition of the task differs from the local one.
+        ForgetBenchError: The server has no such bundle, or cannot be reached.
+    """
+    with TemporaryDirectory(prefix="forgetbench-") as place:
+        folder = pull_bundle(task.name, server, Path(place) / "pack", pack=pack, kind="development")
+        card = read_pack(folder).card
+        local = task.development().with_counts(seeds=card.seeds, draws=card.draws)
+        _check_definition(card, local)
+        target = config.results.reference_folder(local.name, local.key, local.draws, local.seeds)
+        replace_folder(target, lambda new: _copy_files(folder, new), marker=PACK)
+    return read_pack(target)
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+def _check_definition(card: ReferenceManifest, task: Task) -> None:
+    if card.task_key != task.key:
+        raise UsageError(
+            f"The board's {card.task} differs from the local definition (task keys {card.task_key[:12]} and "
+            f"{task.key[:12]}). Install the version of forgetbench that the board uses."
+        )

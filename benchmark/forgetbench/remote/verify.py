@@ -144,7 +144,8 @@ def _open_rerun(
 
 def _read_entry(entry: EntryDocument, server: str) -> tuple[Manifest, Scorecard | None]:
     try:
-        scorecard = Scorecard.model_validate(entry.scorecard) if entry.scorecard else None
+        document = entry.public_scorecard or entry.scorecard  # here, it can run on public draws only
+        scorecard = Scorecard.model_validate(document) if document else None
         return Manifest.model_validate(entry.manifest), scorecard
     except ValidationError as error:
         raise ForgetBenchError(

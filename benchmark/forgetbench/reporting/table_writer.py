@@ -33,7 +33,7 @@ class Table:
     records: tuple[Record, ...]
     """The rows in full precision; all have the same keys."""
     links: tuple[str, ...] = ()
-    """The address of each row, for its second cell; empty where rows have none."""
+    """The address of each row, for its cell in the column ``Method``; empty where rows have none."""
 
     @classmethod
     def of(cls, title: str, columns: Sequence[str], values: Iterable[Sequence[object]]) -> Table:
@@ -98,7 +98,8 @@ def to_markdown(tables: Sequence[Table]) -> str:
 def _markdown(table: Table) -> str:
     lines = [[markdown_text(cell) for cell in row] for row in table.rows]
     for line, address in zip(lines, table.links, strict=False):
-        line[1] = f"[{line[1]}]({address})"
+        place = table.header.index("Method")
+        line[place] = f"[{line[place]}]({address})"
     rule = ["---"] * len(table.header)
     body = ["| " + " | ".join(line) + " |" for line in ([*map(markdown_text, table.header)], rule, *lines)]
     return (

@@ -15,7 +15,15 @@ from pydantic import ValidationError
 from forgetbench.errors import UsageError, printable, validation_message
 from forgetbench.evidence.arrays import RECALIBRATED, read_arrays, retested, write_arrays
 from forgetbench.evidence.environment import environment
-from forgetbench.evidence.reference import PACK, AuditFitness, ReferenceBundle, read_pack, with_fitness, write_pack
+from forgetbench.evidence.reference import (
+    PACK,
+    AuditFitness,
+    BundleKind,
+    ReferenceBundle,
+    read_pack,
+    with_fitness,
+    write_pack,
+)
 from forgetbench.evidence.run import (
     MANIFEST,
     CostRecord,
@@ -34,7 +42,7 @@ from forgetbench.runner.jobs import MethodFailure, PreparedTask, TrainedModel, U
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.scoring.vocabulary import PROTOCOL
 from forgetbench.store import JsonObject, Store, replace_folder
-from forgetbench.tasks.task import INDICES, Task
+from forgetbench.tasks.task import DEVELOPMENT, INDICES, SEALED, Task
 
 _EvidenceFile = tuple[ModelRecord | OriginalRecord | StepRecord, Path]
 """What a manifest says of a file, and the artifact that has its arrays."""
@@ -256,6 +264,7 @@ def _about(task: Task, facts: PreparedTask) -> JsonObject:
     fields = ("track", "features", "requests", "attributes", "classes", "image_set", "counts", "index_hashes")
     return {
         "protocol": PROTOCOL,
+        "kind": kind_of(task),
         "task": task.name,
         "task_key": task.key,
         "definition": task.public(),
@@ -265,6 +274,13 @@ def _about(task: Task, facts: PreparedTask) -> JsonObject:
         "seeds": task.seeds,
         **{name: getattr(facts, name) for name in fields},
     }
+
+
+def kind_of(task: Task) -> BundleKind:
+    """The kind of a task's reference bundle."""
+    if task.seal is not None:
+        return task.seal.draws
+    return "development" if task.name.endswith(DEVELOPMENT) else "local"
 
 
 def _is_current(folder: Path, manifest: Manifest) -> bool:
@@ -323,7 +339,10 @@ def check_records(specs: Iterable[MethodSpec]) -> None:
 
 def repeat_command(task: Task, spec: MethodSpec, root: Path | None) -> str:
     """The command that repeats a run."""
-    words = ["forgetbench", "run", task.name.partition(INDICES)[0], *spec.arguments(), "--seeds", str(task.seeds)]
+    name = task.name.partition(SEALED)[0].partition(INDICES)[0]
+    words = ["forgetbench", "run", name, *spec.arguments(), "--seeds", str(task.seeds)]
+    if SEALED in task.name:
+        words += ["--salt", "SALT"]
     if INDICES in task.name:
         words += ["--forget-indices", Path(task.scenario.options["path"]).name]
     if task.draws > 1:

@@ -49,6 +49,8 @@ class CacheKeys:
         }
         if role != "original":
             facts |= {"draw": draw, "retain": index_digest(data.split(draw).retain)}
+            if (seal := data.task.seal) is not None:
+                facts["seal"] = [seal.draws, seal.fingerprint]
         if trainer is not None:
             facts["loss"] = trainer.training_identity()
         return self._key("model", facts)

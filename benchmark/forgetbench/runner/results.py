@@ -12,10 +12,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from forgetbench.errors import ForgetBenchError, UsageError
-from forgetbench.evidence.reference import AuditFitness, ReferenceBundle, ReferenceManifest, read_pack
+from forgetbench.evidence.reference import PACK, AuditFitness, ReferenceBundle, ReferenceManifest, read_pack
 from forgetbench.evidence.run import MANIFEST, Manifest, read_run
 from forgetbench.scoring.scorer import Scorer
 from forgetbench.store import canonical_json, digest, home, write_atomically
+from forgetbench.tasks.task import DEVELOPMENT, Task
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,17 @@ class Results:
     def reference_folder(self, task: str, key: str, draws: int, seeds: int) -> Path:
         """The folder of a task's reference bundle: one for each definition and each count of draws and seeds."""
         return self.packs / task / f"{key[:12]}-g{draws}-s{seeds}"
+
+    def development_bundle(self, task: Task) -> ReferenceBundle | None:
+        """The development bundle of a task, fetched from a server or built here; None for other tasks, or if absent.
+
+        Raises:
+            ForgetBenchError: A file of it is missing or damaged.
+        """
+        folder = self.reference_folder(task.name, task.key, task.draws, task.seeds)
+        if not task.name.endswith(DEVELOPMENT) or not (folder / PACK).is_file():
+            return None
+        return read_pack(folder)
 
     def fitness_file(self, task: str, key: str, draws: int, seeds: int) -> Path:
         """The file of a task's audit: one for each folder of a reference bundle."""

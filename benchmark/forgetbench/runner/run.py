@@ -145,13 +145,16 @@ class _TaskRunner:
 
         runner, config = self.runner, self.config
         own = list({spec.key: spec for spec in self.trainers.values()}.values())
-        oracles = [] if config.skip_oracles else runner.oracles("reference", "control")
+        present = config.results.development_bundle(self.task)
+        oracles = [] if config.skip_oracles or present else runner.oracles("reference", "control")
         models_each = self.task.seeds * self.task.draws + 1
         total = 2 + len(own) + self.task.seeds * (1 + len(own)) + len(oracles) + models_each * len(self.methods)
         runner.progress.begin(self.task.name, total)
         prepare = PrepareJob(task=self.task, env=self.env, methods=tuple(self.methods))
         [facts] = runner.map(prepare_task, [prepare])
         originals = runner.originals()
+        if present:
+            self._import_originals(present)
         if config.skip_oracles:
             self._require_originals()
         jobs = [*originals, *(job for spec in own for job in runner.originals(spec)), *oracles]
@@ -162,7 +165,7 @@ class _TaskRunner:
         }
         counts = [CountTrainingJob(task=self.task, env=self.env, trainer=trainer) for trainer in (None, *own)]
         counted, *counted_own = [count.flops for count in runner.map(count_training, counts)]
-        reference = None if config.skip_oracles else self._write_reference(facts, counted)
+        reference = None if config.skip_oracles else present or self._write_reference(facts, counted)
         seconds = [model.seconds for model in trained(outcomes[len(outcomes) - len(oracles) :])] if oracles else []
         timed = runner.exclusive and seconds and not any(outcome.from_cache for outcome in outcomes)
         retrain_seconds = sum(second or 0.0 for second in seconds) / len(seconds) if timed else None
@@ -188,6 +191,13 @@ class _TaskRunner:
         )
         folder, fitness = results.reference_folder(*place), results.fitness(*place)
         return write_reference(self.config.store, folder, self.task, facts, populations, retrain_flops, fitness)
+
+    def _import_originals(self, bundle: ReferenceBundle) -> None:
+        """Put the originals of a bundle into the store, so that methods start from those that it is about."""
+        from forgetbench.runner.train import import_original
+
+        for job, sha256 in zip(self.runner.originals(), bundle.card.originals, strict=True):
+            import_original(job, bundle.folder / "models" / f"s{job.seed}.safetensors", sha256)
 
     def _require_originals(self) -> None:
         """Refuse to train originals where only evidence is wanted."""

@@ -25,6 +25,7 @@ from forgetbench.scoring.recovery import EARLIER_VERSION, NO_BATCH_NORM, NOT_REC
 from forgetbench.scoring.score import rank, reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
 from forgetbench.store import digest, file_digest, write_atomically
+from forgetbench.tasks.task import NOT_THE_BOARD
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -103,14 +104,20 @@ class Scorer:
     def _cached(self, inputs: Sequence[str], compute: Callable[[], Scorecard]) -> Scorecard:
         """The scorecard of these inputs from the cache, or computed and cached."""
         if self.scorecard_cache is None:
-            return compute()
+            return self._labelled(compute())
         key = digest([self.bundle.digest, scoring_fingerprint(), *inputs])
         path = self.scorecard_cache / f"{key}.json"
         if (cached := _read_cached(Scorecard, path)) is not None:
             return cached
-        card = compute()
+        card = self._labelled(compute())
         write_atomically(path, card.model_dump_json().encode())
         return card
+
+    def _labelled(self, card: Scorecard) -> Scorecard:
+        """A scorecard that says, wherever it is shown, that it comes from a development bundle."""
+        if self.bundle.card.kind != "development":
+            return card
+        return card.model_copy(update={"flags": (*card.flags, NOT_THE_BOARD)})
 
     def _score_run(self, run: Run) -> Scorecard:
         manifest = run.manifest

@@ -15,6 +15,7 @@ from forgetbench.errors import UsageError, described_pattern, field_message, val
 from forgetbench.registry import how_to_list, unknown
 from forgetbench.store import JsonObject, digest, file_digest
 from forgetbench.tasks.recipe import Recipe
+from forgetbench.tasks.seal import Seal
 from forgetbench.user_files import is_file, read_toml, user_path
 
 CATALOG = Path(__file__).parents[1] / "catalog"
@@ -23,6 +24,12 @@ PLACES = {"path": "file", "checkpoint": "checkpoint", "scores": "file of scores"
 
 INDICES = "-indices-"
 """Separates a task's name from the hash of the index file that replaces its scenario."""
+DEVELOPMENT = "/development"
+"""Ending of the name of a task's development version."""
+SEALED = "/sealed-"
+"""Separates a task's name from the fingerprint of the salt of its sealed draws."""
+NOT_THE_BOARD = "development bundle: not the board"
+"""Warning wherever scores of a development version are shown."""
 
 
 class Section(BaseModel):
@@ -105,6 +112,8 @@ class Task(Section):
     """Number of forget sets."""
     seeds: int = Field(default=6, ge=2, le=1000)
     """Number of originals, and of oracles in each of the two sets."""
+    seal: Seal | None = Field(default=None, repr=False)
+    """The secret of a server from which hidden seeds derive; None elsewhere. It is in no hash and no public file."""
 
     @model_validator(mode="before")
     @classmethod
@@ -138,7 +147,7 @@ class Task(Section):
     @cached_property
     def key(self) -> str:
         """Hash of everything that shapes a model; the counts of seeds and draws, titles, tier and track do not."""
-        silent = {"title", "description", "tier", "track", "draws", "seeds"}
+        silent = {"title", "description", "tier", "track", "draws", "seeds", "seal"}
         whole = self.model_dump(mode="json", exclude=silent, exclude_defaults=True)
         return digest({**whole, **self._shaping()})
 
@@ -148,22 +157,42 @@ class Task(Section):
         return Setting(self.network.name, self.image_set.name, self.scenario.name)
 
     def public(self) -> JsonObject:
-        """The task without paths on this machine, ready for JSON."""
-        return {**self.model_dump(mode="json"), **self._shaping()}
+        """The task without paths on this machine and without its seal, ready for JSON."""
+        return {**self.model_dump(mode="json", exclude={"seal"}), **self._shaping()}
 
     def _shaping(self) -> JsonObject:
         return {part: getattr(self, part).shaping() for part in ("image_set", "network", "scenario")}
 
     def stream(self, name: str, *indices: int) -> int:
-        """The seed of a stream of random numbers (63 bits), derived from the task's name, a word and indices."""
+        """The seed of a stream of random numbers (63 bits), derived from the task's name, a word and indices.
+
+        Where a seal covers the stream, the seed derives from its salt instead, which only the server knows.
+        """
+        if self.seal is not None and self.seal.covers(name):
+            return self.seal.seed(name, *indices)
         return int(digest([self.name, name, *indices])[:16], 16) >> 1
 
     def development(self) -> Task:
         """The task on which hyper-parameters are tuned: the same under another name, so other draws, seeds and models.
 
-        A scenario that names its classes keeps them.
+        A scenario that names its classes keeps them. Servers publish a bundle of it, oracles included, for each sealed
+        board.
         """
-        return Task.model_validate({**self.model_dump(), "name": f"{self.name}/development"})
+        changes = {"name": f"{self.name}{DEVELOPMENT}", "title": f"{self.title} ({NOT_THE_BOARD})", "seal": None}
+        return Task.model_validate({**self.model_dump(), **changes})
+
+    def with_hidden_oracles(self, salt: str) -> Task:
+        """The task with public draws, whose oracles nobody else can train: their seeds derive from a salt."""
+        return Task.model_validate({**self.model_dump(), "seal": {"salt": salt, "draws": "public"}})
+
+    def with_sealed_draws(self, salt: str) -> Task:
+        """The task under another name, with all seeds derived from a salt.
+
+        Originals, oracles and methods have other seeds, and there are other forget sets where the scenario draws them.
+        """
+        seal = Seal(salt=salt, draws="sealed")
+        changes = {"name": f"{self.name}{SEALED}{seal.fingerprint}", "seal": seal}
+        return Task.model_validate({**self.model_dump(), **changes})
 
     def forgetting(self, path: Path) -> Task:
         """The same task with the forget set of an index file, under another name.
@@ -238,6 +267,8 @@ def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> JsonObjec
 def read_task(name: str) -> Task:
     """A task of the catalog by its name, or any task by the path of its TOML file.
 
+    ``NAME/development`` is the development version of a task of the catalog.
+
     Raises:
         UsageError: The task is unknown (the message has similar names), or its file is not valid.
     """
@@ -247,6 +278,8 @@ def read_task(name: str) -> Task:
             raise UsageError(f"Task file {name} does not exist. Correct the path.")
         return _parse(path, read_toml(path))
     tasks, second_names = _catalog(CATALOG)
+    if name.endswith(DEVELOPMENT) and name not in tasks:
+        return read_task(name.removesuffix(DEVELOPMENT)).development()
     name = second_names.get(name, name)
     if name not in tasks:
         raise UsageError(unknown("task", name, names()) + " Give a custom task by the path of its file, my-task.toml.")
@@ -273,6 +306,8 @@ def find_tasks(patterns: Iterable[str]) -> list[Task]:
 
 
 def _parse(path: Path, content: JsonObject) -> Task:
+    if "seal" in content:
+        raise UsageError(f"Task file {path} has a seal, which only a server adds to a task. Remove it.")
     try:
         return Task.model_validate(content)
     except ValidationError as error:

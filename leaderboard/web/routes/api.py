@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -72,7 +72,7 @@ def list_boards(request: Request, database: DatabaseDep, superseded: Superseded 
         def make() -> list[BoardBrief]:
             query = (
                 select(Entry.board_id, func.count())
-                .where(Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference")
+                .where(Entry.state.in_(PUBLIC_STATES), ~Entry.baseline)
                 .group_by(Entry.board_id)
             )
             counts = dict(session.execute(query).all())
@@ -136,12 +136,20 @@ def get_evidence(
     responses={**_ERRORS, 200: {"content": {MEDIA_TYPE: {}}, "description": "The public part of the pack"}},
 )
 def get_pack(
-    request: Request, database: DatabaseDep, settings: SettingsDep, task: str, pack: PackHash = ""
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    task: str,
+    pack: PackHash = "",
+    kind: Annotated[Literal["public", "development"], Query()] = "public",
 ) -> Response:
-    """What a submitter needs of a task: the pack's card, the originals and their evidence; never labels or oracles."""
+    """What a submitter needs of a task: the pack's card, the originals and their evidence; never labels or oracles.
+
+    With ``kind=development`` it is the development bundle of a sealed board, with labels and oracles of its own.
+    """
     with database.read_session() as session:
         board = queries.get_board(session, task, pack or None)
-        path, etag = downloads.public_bundle(settings, board), etag_of(request, "pack", board.pack_sha256)
+        path, etag = downloads.public_bundle(settings, board, kind), etag_of(request, kind, board.pack_sha256)
     if (not_modified := unchanged(request, etag)) is not None:
         return not_modified
     return FileResponse(path, media_type=MEDIA_TYPE, filename="pack.zip", headers=cache_headers(etag))

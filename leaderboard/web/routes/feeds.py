@@ -35,7 +35,7 @@ def feed(request: Request, database: DatabaseDep) -> Response:
             query = (
                 select(Entry)
                 .join(Entry.board)
-                .where(Entry.state.in_(PUBLIC_STATES), Entry.tier != "reference", Board.superseded_at.is_(None))
+                .where(Entry.state.in_(PUBLIC_STATES), ~Entry.baseline, Board.superseded_at.is_(None))
                 .order_by(Entry.listed_at.desc(), Entry.id)
                 .options(contains_eager(Entry.board), queries.without_manifest())
                 .limit(NEWEST)
@@ -64,7 +64,8 @@ def badge(request: Request, database: DatabaseDep, entry_id: str) -> Response:
     with database.read_session() as session:
         detail = entries.get_entry(session, entry_id)
         placing = detail.placing
-        rank = f"rank {formatting.rank_text(placing.low, placing.high)} of {detail.ranked}" if placing else "not ranked"
-        text = f"{rank}, {detail.entry.tier}"
+        of = "claims" if placing and placing.scope == "claimed" else ""
+        rank = f"rank {formatting.place_text(placing)} of {detail.ranked} {of}".rstrip() if placing else "not ranked"
+        text = f"{detail.entry.tier}: {rank}"
     body = pages_of(request).render("badge.svg", text=text, width=round(6.4 * len(text)) + 14)
     return Response(body, media_type="image/svg+xml", headers=_EMBEDDED)

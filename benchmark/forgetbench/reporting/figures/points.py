@@ -26,7 +26,7 @@ class Point(NamedTuple):
     label: str
     """The row's name."""
     kind: Kind
-    """Ranked, not ranked, or which reference row."""
+    """Ranked, not ranked, claimed, or which reference row."""
     x: Interval
     """Its number on the axis from left to right, in the unit of that axis."""
     y: Interval

@@ -131,16 +131,19 @@ def scatter(
     Returns:
         The specification; None where there is nothing but reference rows to draw.
     """
-    if not any(point.kind in KINDS[:2] for point in points):
+    if not any(point.kind in {*KINDS[:2], "claimed"} for point in points):
         return None
     axes = x.axis(_ends(point.x for point in points), size.width), y.axis(_ends(p.y for p in points), size.height)
     encodings = {
         name: quantity(name, title=dimension.title, scale=axis.scale, axis=axis.guide)
         for name, dimension, axis in zip("xy", (x, y), axes, strict=True)
     }
-    rows = [_row(point) for point in points]
+    rows = [_row(point) for point in points if point.kind != "claimed"]
+    claims = [_row(point) for point in points if point.kind == "claimed"]
     front = front_of(points, x, y)
     layers, taken = _background((x, y), axes, encodings, theme, size)
+    if claims:
+        layers += [*_claimed_whiskers(claims, encodings, theme), _claimed_marks(claims, encodings, theme, size)]
     layers += _whiskers(rows, encodings, theme)
     if len(front) > 1:
         line: Spec = {"color": theme.ranked, "opacity": 0.6, "strokeWidth": 1.2}
@@ -221,6 +224,14 @@ def _background(
 
 def _whiskers(rows: list[Spec], encodings: Spec, theme: Theme) -> list[Spec]:
     """The 95 % intervals of all points, on each axis that has any."""
+    return _rules(rows, {**encodings, "color": color_by_kind(theme)}, opacity=0.25, strokeWidth=1)
+
+
+def _claimed_whiskers(rows: list[Spec], encodings: Spec, theme: Theme) -> list[Spec]:
+    return _rules(rows, encodings, color=theme.unranked, opacity=0.25, strokeDash=[2, 2], strokeWidth=1)
+
+
+def _rules(rows: list[Spec], encodings: Spec, **style: object) -> list[Spec]:
     layers = []
     for name, other in (("x", "y"), ("y", "x")):
         low, high = f"{name}_low", f"{name}_high"
@@ -229,24 +240,37 @@ def _whiskers(rows: list[Spec], encodings: Spec, theme: Theme) -> list[Spec]:
                 name: {**encodings[name], "field": low},
                 f"{name}2": {"field": high},
                 other: encodings[other],
-                "color": color_by_kind(theme),
+                **({"color": encodings["color"]} if "color" in encodings else {}),
             }
-            layers.append(layer(rows, "rule", encoding, aria=False, opacity=0.25, strokeWidth=1))
+            layers.append(layer(rows, "rule", encoding, aria=False, **style))
     return layers
 
 
 def _marks(rows: list[Spec], encodings: Spec, theme: Theme, size: Size) -> Spec:
+    encoding = {**_pointers(rows, encodings), "color": color_by_kind(theme), "shape": shape_by_kind()}
+    style: Spec = {"filled": True, "opacity": 1, "size": _mark_size(size)}
+    return layer(rows, "point", encoding, stroke=theme.background, strokeWidth=0.5, **style)
+
+
+def _claimed_marks(rows: list[Spec], encodings: Spec, theme: Theme, size: Size) -> Spec:
+    """Hollow, dashed circles, below the other marks."""
+    style: Spec = {"filled": False, "opacity": 1, "size": _mark_size(size), "strokeDash": [2, 1.5]}
+    return layer(rows, "point", _pointers(rows, encodings), stroke=theme.unranked, strokeWidth=1, **style)
+
+
+def _mark_size(size: Size) -> float:
+    return 42 * (size.letter / LETTER) ** 2
+
+
+def _pointers(rows: list[Spec], encodings: Spec) -> Spec:
+    """Where marks are, what they say, and where they lead."""
     tooltip = [category("label"), *(quantity(name, title=encodings[name]["title"]) for name in "xy")]
-    encoding = {
+    return {
         **encodings,
-        "color": color_by_kind(theme),
         "description": category("text"),
-        "shape": shape_by_kind(),
         "tooltip": tooltip,
         **({"href": category("url")} if any("url" in row for row in rows) else {}),
     }
-    style: Spec = {"filled": True, "opacity": 1, "size": 42 * (size.letter / LETTER) ** 2}
-    return layer(rows, "point", encoding, stroke=theme.background, strokeWidth=0.5, **style)
 
 
 def _names(
@@ -260,7 +284,7 @@ def _names(
 ) -> list[Spec]:
     """Layers with the rows' names, the most important first: reference rows, then ``first``, then ranked ones."""
     pixels = [(axes[0].pixel(point.x.value), axes[1].pixel(point.y.value)) for point in points]
-    weight = {"Retrain": 0, "No unlearning": 0, "ranked": 2, "not ranked": 3}
+    weight = {"Retrain": 0, "No unlearning": 0, "ranked": 2, "not ranked": 3, "claimed": 4}
     order = sorted(range(len(points)), key=lambda i: 1 if points[i].label in first else weight[points[i].kind])
     labels = [point.label for point in points]
     placed = place(pixels, labels, order[:NAMED], (size.width, size.height), size.letter, [taken])

@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 Spec: TypeAlias = dict[str, Any]
 """A Vega-Lite specification, or a part of one."""
-Kind = Literal["ranked", "not ranked", "No unlearning", "Retrain"]
+Kind = Literal["ranked", "not ranked", "No unlearning", "Retrain", "claimed"]
+"""What a row is; a leaderboard's claimed rows have hollow, dashed marks and are on no front."""
 KINDS: tuple[Kind, ...] = ("ranked", "not ranked", "No unlearning", "Retrain")
 SHAPES = ["circle", "cross", "square", "diamond"]
 """In the order of `KINDS`."""
