@@ -250,8 +250,8 @@ def read_ranking_input(session: Session, board: Board) -> RankingInput:
         .where(MetricValue.metric == "accuracy.test")
     )
     rows_read = [RankingRow(*row) for row in rows]
-    cards = (example.card, example.public or example.card) if example else (None, None)
-    return RankingInput(rows_read, *cards, accuracy)
+    card, public_card = (example.card, example.public or example.card) if example else (None, None)
+    return RankingInput(rows_read, card, public_card, accuracy)
 
 
 def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Ranking:

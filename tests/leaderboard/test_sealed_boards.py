@@ -202,7 +202,7 @@ def test_runs_on_other_draws_are_not_accepted(sealed, world, tmp_path):
     assert sealed.entry(entry)["row"]["tier"] == "claimed"
 
 
-def test_operators_run_becomes_a_reference_row(sealed, verified, site, world, tmp_path):
+def test_operators_run_becomes_a_reference_row(sealed, verified, world, tmp_path):
     entry = verified("ours", 0.1, 300, scopes=("submit", "run"))
     assert (sealed.entry(entry)["row"]["tier"], sealed.entry(entry)["row"]["baseline"]) == ("reference", False)
     upload = sealed.post(world.write_run(tmp_path / "up", "up", start=800), sealed.token("submit", "run", name="Op"))
