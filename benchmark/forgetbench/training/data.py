@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from forgetbench.errors import UsageError
 from forgetbench.training.compute import derive_generator
@@ -105,19 +106,62 @@ class Examples:
             augment: Names of augmentations, as in a recipe.
             crop_padding: Pixels around the image from which a crop is drawn.
         """
-        order, generator = self._order(seed)
-        for rows in order.split(batch_sizes(len(self), size, merge_single=seed is not None)):
-            index = self._index.index_select(0, rows)
-            images = self._images.index_select(0, index)
-            if augment and generator is not None:
-                images = augment_batch(images, augment, crop_padding, generator)
-            yield images.float().div_(255), self._labels.index_select(0, rows)
+        for rows, draws in self.plan(size, seed, augment, crop_padding).steps():
+            yield self.gather(rows, draws, augment, crop_padding)
 
-    def _order(self, seed: int | None) -> tuple[Tensor, torch.Generator | None]:
+    def plan(self, size: int, seed: int | None = None, augment: Sequence[str] = (), crop_padding: int = 4) -> EpochPlan:
+        """Draw an epoch's order and augmentation, and send them to the device at once; arguments as in `batches`."""
+        sizes = batch_sizes(len(self), size, merge_single=seed is not None)
         if seed is None:
-            return torch.arange(len(self), device=self.device), None
+            return EpochPlan(sizes, torch.arange(len(self), device=self.device), None)
         generator = derive_generator(seed)
-        return torch.randperm(len(self), generator=generator).to(self.device), generator
+        order = torch.randperm(len(self), generator=generator)
+        draws = None
+        if augment:
+            parts = [draw_augmentation(count, augment, crop_padding, generator) for count in sizes]
+            draws = _send(torch.cat(parts, 1), self.device)
+        return EpochPlan(sizes, _send(order, self.device), draws)
+
+    def gather(
+        self, rows: Tensor, draws: Tensor | None = None, augment: Sequence[str] = (), crop_padding: int = 4
+    ) -> tuple[Tensor, Tensor]:
+        """Return one batch of a plan: (float images (B, C, H, W) in [0, 1], labels).
+
+        Args:
+            rows: int64 (B,), positions of the examples.
+            draws: int64 (3, B), their augmentation; None: images as they are.
+            augment: Names of augmentations.
+            crop_padding: Pixels around the image from which a crop is drawn.
+        """
+        images = self._images.index_select(0, self._index.index_select(0, rows))
+        if draws is not None:
+            images = apply_augmentation(images, augment, crop_padding, draws)
+        return images.float().div_(255), self._labels.index_select(0, rows)
+
+
+class EpochPlan(NamedTuple):
+    """An epoch's order and augmentation, drawn on the CPU and sent to the device once."""
+
+    sizes: list[int]
+    """Number of examples of each batch."""
+    order: Tensor
+    """int64 (n,), positions of the examples, batch by batch."""
+    draws: Tensor | None
+    """int64 (3, n), see `draw_augmentation`; None without augmentation."""
+
+    def steps(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the rows and draws of each batch, as views."""
+        if self.draws is None:
+            yield from zip(self.order.split(self.sizes), repeat(None))
+        else:
+            yield from zip(self.order.split(self.sizes), self.draws.split(self.sizes, 1), strict=True)
+
+
+def _send(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device; a GPU gets it without waiting."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def batch_sizes(count: int, size: int, *, merge_single: bool = True) -> list[int]:
@@ -146,35 +190,67 @@ def augment_batch(images: Tensor, names: Sequence[str], padding: int, generator:
     Raises:
         UsageError: A name is unknown, or the padding is too large to reflect.
     """
+    draws = draw_augmentation(len(images), names, padding, generator)
+    return apply_augmentation(images, names, padding, _send(draws, images.device))
+
+
+def draw_augmentation(count: int, names: Sequence[str], padding: int, generator: torch.Generator) -> Tensor:
+    """Draw what augments a batch: int64 (3, count) with whether to flip, and the crop's shift down and to the right.
+
+    Args:
+        count: Number of images.
+        names: Any of "crop", "crop-reflect" and "flip".
+        padding: Pixels around the image from which a crop is drawn.
+        generator: Source of the randomness, on the CPU.
+
+    Raises:
+        UsageError: A name is unknown.
+    """
     unknown_names = set(names) - {"crop", "crop-reflect", "flip"}
     if unknown_names:
         raise UsageError(f"Unknown augmentation {sorted(unknown_names)[0]!r}. Available: crop, crop-reflect, flip.")
-    count, channels, height, width = images.shape
-    rows = torch.arange(height).expand(count, height)
-    columns = torch.arange(width).expand(count, width)
+    draws = torch.zeros(3, count, dtype=torch.int64)
     if "flip" in names:
-        flipped = torch.rand(count, 1, generator=generator) < 0.5
-        columns = torch.where(flipped, width - 1 - columns, columns)
-    span = width
+        draws[0] = (torch.rand(count, 1, generator=generator) < 0.5)[:, 0]
     if "crop" in names or "crop-reflect" in names:
-        shift = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator)
-        rows, columns = rows + shift[0], columns + shift[1]
-        images = _pad(images, padding, reflect="crop-reflect" in names)
-        span = width + 2 * padding
-    pixels = (rows[:, :, None] * span + columns[:, None, :]).view(count, 1, height * width).to(images.device)
-    flat = images.flatten(2).gather(2, pixels.expand(count, channels, height * width))
-    return flat.view(count, channels, height, width)
+        draws[1:] = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator)[:, :, 0]
+    return draws
 
 
-def _pad(images: Tensor, padding: int, *, reflect: bool) -> Tensor:
-    if not reflect:
-        return functional.pad(images, (padding,) * 4)
-    height, width = images.shape[2:]
-    if padding >= min(height, width):
+def apply_augmentation(images: Tensor, names: Sequence[str], padding: int, draws: Tensor) -> Tensor:
+    """Crop and flip a uint8 batch (B, C, H, W) as drawn; everything is computed on the device of the images.
+
+    Args:
+        images: The batch.
+        names: The names that were drawn for.
+        padding: The padding that was drawn for.
+        draws: int64 (3, B), on the same device.
+
+    Raises:
+        UsageError: The padding is too large to reflect.
+    """
+    count, channels, height, width = images.shape
+    reflect, crop = "crop-reflect" in names, "crop" in names
+    if reflect and padding >= min(height, width):
         raise UsageError(f"crop_padding {padding} is too large to reflect images of {height} x {width} pixels.")
-    # torch does not reflect bytes, so the reflection is an index
-    rows, columns = (
-        (size - 1 - (size - 1 - torch.arange(-padding, size + padding).abs()).abs()).to(images.device)
-        for size in (height, width)
-    )
-    return images.index_select(2, rows).index_select(3, columns)
+    rows = torch.arange(height, device=images.device).expand(count, height)
+    columns = torch.arange(width, device=images.device).expand(count, width)
+    if "flip" in names:
+        columns = torch.where(draws[0][:, None] > 0, width - 1 - columns, columns)
+    if reflect or crop:
+        rows, columns = rows + (draws[1][:, None] - padding), columns + (draws[2][:, None] - padding)
+    if reflect:
+        rows, columns = _reflected(rows, height), _reflected(columns, width)
+    outside = None
+    if crop:
+        outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[:, None, :]
+        rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    pixels = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, height * width)
+    flat = images.flatten(2).gather(2, pixels.expand(count, channels, height * width))
+    augmented = flat.view(count, channels, height, width)
+    return augmented if outside is None else augmented.masked_fill_(outside[:, None], 0)
+
+
+def _reflected(positions: Tensor, size: int) -> Tensor:
+    """The positions in an image that a reflection of its border shows at these ones."""
+    return size - 1 - (size - 1 - positions.abs()).abs()

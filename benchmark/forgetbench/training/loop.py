@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.tasks.recipe import Recipe
+from forgetbench.training import graph
 from forgetbench.training.compute import autocast, channels_last, derive_seed, seeded
-from forgetbench.training.data import Examples, batch_sizes
+from forgetbench.training.data import Examples
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """Loss: (network, images (B, C, H, W) in [0, 1], labels) -> scalar."""
@@ -132,7 +133,8 @@ def fit(
 ) -> nn.Module:
     """Train a network in place by a recipe, and return it in eval mode.
 
-    On a CPU with one thread, equal seeds give equal bits. The caller's random state is neither used nor changed.
+    On a CPU with one thread, equal seeds give equal bits. The caller's random state is neither used nor changed. On a
+    GPU the step is replayed as a graph (graph.py), unless the loss is given, whose code may not allow that.
 
     Args:
         network: A network for images in [0, 1], on the same device as the examples.
@@ -148,23 +150,17 @@ def fit(
     """
     if len(examples) < 2:
         raise UsageError(f"Training needs at least two examples, not {len(examples)}.")
-    minimized = loss if loss is not None else _recipe_loss(recipe)
-    optimizer = make_optimizer(
-        network.parameters(),
-        recipe.optimizer,
-        recipe.lr,
-        recipe.momentum,
-        recipe.weight_decay,
-        nesterov=recipe.nesterov,
-    )
     with seeded(seed, examples.device), channels_last(network):
         network.train()
+        training = _Training(network, examples, recipe, loss if loss is not None else _recipe_loss(recipe))
+        run = training.step
+        if loss is None and graph.is_supported(examples.device):
+            run = graph.GraphedStep(training.step, training.optimizer, examples.device, recipe.batch_size)
         for epoch in range(recipe.epochs):
-            mean = _one_epoch(network, examples, recipe, seed, epoch, minimized, optimizer)
+            mean = training.epoch(epoch, seed, run)
             if not math.isfinite(mean):
-                lr = optimizer.param_groups[0]["lr"]
                 raise DivergedError(
-                    f"Training diverged in epoch {epoch + 1} of {recipe.epochs} at learning rate {lr:.3g}."
+                    f"Training diverged in epoch {epoch + 1} of {recipe.epochs} at learning rate {training.lr:.3g}."
                 )
             if on_epoch is not None:
                 on_epoch(epoch, mean)
@@ -179,31 +175,45 @@ def _recipe_loss(recipe: Recipe) -> LossFunction:
     return loss
 
 
-def _one_epoch(
-    network: nn.Module,
-    examples: Examples,
-    recipe: Recipe,
-    seed: int,
-    epoch: int,
-    loss: LossFunction,
-    optimizer: torch.optim.Optimizer,
-) -> float:
-    """Train for one epoch and return the mean loss."""
-    steps = len(batch_sizes(len(examples), recipe.batch_size))
-    total = torch.zeros((), device=examples.device)
-    batches = examples.batches(recipe.batch_size, derive_seed(seed, epoch), recipe.augment, recipe.crop_padding)
-    for position, (images, labels) in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, epoch * steps + position, steps)
-        with autocast(examples.device, recipe):
-            value = loss(network, images, labels)
-        optimizer.zero_grad(set_to_none=True)
+class _Training:
+    """The optimizer, learning rate and sum of losses of one training."""
+
+    def __init__(self, network: nn.Module, examples: Examples, recipe: Recipe, loss: LossFunction) -> None:
+        self._network, self._examples, self._recipe, self._loss = network, examples, recipe, loss
+        self.optimizer = make_optimizer(
+            network.parameters(),
+            recipe.optimizer,
+            recipe.lr,
+            recipe.momentum,
+            recipe.weight_decay,
+            nesterov=recipe.nesterov,
+        )
+        self._total = torch.zeros((), device=examples.device)
+        self.lr = recipe.lr
+
+    def step(self, rows: Tensor, draws: Tensor | None) -> None:
+        """Take one step on the examples of these rows."""
+        recipe, device = self._recipe, self._examples.device
+        images, labels = self._examples.gather(rows, draws, recipe.augment, recipe.crop_padding)
+        with autocast(device, recipe):
+            value = self._loss(self._network, images, labels)
+        self.optimizer.zero_grad(set_to_none=True)
         value.backward()
         if recipe.grad_clip is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), recipe.grad_clip)
-        optimizer.step()
-        total += value.detach().float() * len(images)  # read once per epoch: reading a value waits for the GPU
-    return float(total) / len(examples)
+            nn.utils.clip_grad_norm_(self._network.parameters(), recipe.grad_clip)
+        self.optimizer.step()
+        self._total += value.detach().float() * len(images)
+
+    def epoch(self, epoch: int, seed: int, run: graph.Step) -> float:
+        """Train for one epoch, each step by `run`, and return the mean loss."""
+        recipe = self._recipe
+        plan = self._examples.plan(recipe.batch_size, derive_seed(seed, epoch), recipe.augment, recipe.crop_padding)
+        self._total.zero_()
+        for position, (rows, draws) in enumerate(plan.steps()):
+            self.lr = learning_rate(recipe, epoch * len(plan.sizes) + position, len(plan.sizes))
+            graph.set_lr(self.optimizer, self.lr)
+            run(rows, draws)
+        return float(self._total) / len(self._examples)  # read once per epoch: reading a value waits for the GPU
 
 
 def predict(
