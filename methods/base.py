@@ -70,9 +70,9 @@ class ForgetRequest:
         """A seed for one stream of random choices, such as an epoch."""
         return derive_seed(self.seed, *stream)
 
-    def generator(self, *stream: int) -> torch.Generator:
-        """A generator on the CPU for one stream of random choices."""
-        return derive_generator(self.seed, *stream)
+    def generator(self, *stream: int, device: torch.device | str = "cpu") -> torch.Generator:
+        """A generator for one stream of random choices; one on the CPU gives the same numbers to every device."""
+        return derive_generator(self.seed, *stream, device=device)
 
     def resolve_lr(self, value: Rate, optimizer: str, name: str = "lr") -> float:
         """A learning rate as a number, rounded to twelve digits, so that 0.1x of 0.1 is the same as 0.01.

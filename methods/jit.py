@@ -74,8 +74,9 @@ class JiT(Method):
             for epoch in loop.epochs(epochs):
                 batches = request.forget.batches(self.batch_size, request.derive_seed(0, epoch))
                 for step, (images, _) in enumerate(batches):
-                    generator = request.generator(1, epoch, step)
-                    noises = torch.randn(self.samples, *images.shape, generator=generator)
+                    # drawn where it is used: noise is `samples` times as large as the images
+                    generator = request.generator(1, epoch, step, device=images.device)
+                    noises = torch.randn(self.samples, *images.shape, generator=generator, device=images.device)
                     noises = self.sigma * noises.to(images)
                     with loop.autocast():
                         ratios = lipschitz_ratios(network, images, noises, deviation, mean=mean, constant=self.constant)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from support.closed_form import closed_form_request
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from forgetbench.errors import UsageError
 from forgetbench.methods._dampening import in_order
-from forgetbench.methods._fisher import importance_per_batch, importance_per_example, mean_gradient
+from forgetbench.methods._fisher import _MAX_ELEMENTS, importance_per_batch, importance_per_example, mean_gradient
 from forgetbench.methods.assd import ASSD, percentile
 from forgetbench.methods.base import ForgetRequest
 from forgetbench.methods.lfssd import LFSSD, squared_norms
@@ -403,3 +404,31 @@ def test_assd_alpha_is_the_percentile_of_the_ratios():
     retained = ASSD(reference="retain").unlearn(network, request(forget, retain))
     assert torch.equal(retained.head.weight != network.head.weight, edited.head.weight != network.head.weight)
     assert float(retained.head.weight.detach().norm()) < float(edited.head.weight.detach().norm())
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_importance_with_a_gpus_chunks_has_fewer_launches(monkeypatch):
+    spec = NetworkSpec(
+        name="cnn", channels=1, height=8, width=8, outputs=3, mean=(0.4,), std=(0.2,), options={"width": 64}
+    )
+    network, examples = spec.build(0), some(24, size=8)
+    results, launches = [], []
+    for elements in (_MAX_ELEMENTS["cpu"] // 10, _MAX_ELEMENTS["cuda"]):
+        monkeypatch.setitem(_MAX_ELEMENTS, "cpu", elements)
+        with Launches() as counted:
+            results.append(importance_per_example(network, examples, batch_size=24))
+        launches.append(counted.count)
+    assert launches[1] < launches[0] / 2
+    for name, value in results[0].items():
+        assert float((results[1][name] - value).norm()) < 1e-6 * float(value.norm())

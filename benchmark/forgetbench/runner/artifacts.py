@@ -30,7 +30,10 @@ def load_model(spec: NetworkSpec, folder: Path, device: torch.device) -> nn.Modu
     """A stored model on a device, in eval mode."""
     from safetensors.torch import load_file
 
-    network = spec.build(0, load_weights=False)
+    from forgetbench.training.compute import skip_initialization
+
+    with skip_initialization():
+        network = spec.build(0, load_weights=False)
     network.load_state_dict(load_file(folder / WEIGHTS, device=str(device)))
     return network.to(device).eval()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from forgetbench.tasks.recipe import Recipe
@@ -27,9 +29,9 @@ def derive_seed(seed: int, *stream: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
-def derive_generator(seed: int, *stream: int) -> torch.Generator:
-    """Return a generator with the seed of `derive_seed`, always on the CPU, so that a GPU uses the same numbers."""
-    return torch.Generator().manual_seed(derive_seed(seed, *stream))
+def derive_generator(seed: int, *stream: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator with the seed of `derive_seed`; one on the CPU gives the same numbers to every device."""
+    return torch.Generator(device).manual_seed(derive_seed(seed, *stream))
 
 
 @contextmanager
@@ -70,6 +72,44 @@ def channels_last(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.to(memory_format=torch.contiguous_format)
+
+
+class _SkipInitialization(TorchFunctionMode):
+    """Leaves parameters as they were allocated, where they would be filled with initial weights."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        filled = args[0] if args else (kwargs or {}).get("tensor")
+        if isinstance(filled, nn.Parameter) and (
+            function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", "") == "torch.nn.init"
+        ):
+            return filled
+        return function(*args, **(kwargs or {}))
+
+
+def skip_initialization() -> AbstractContextManager[object]:
+    """Build networks without initial weights inside the block: all parameters must be replaced before they are used."""
+    return _SkipInitialization()
+
+
+@contextmanager
+def fused_attention(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Use fused attention inside the block, on a GPU.
+
+    Networks are built without it: its kernels have no second derivative, and on a CPU no formula for their operations.
+
+    Args:
+        network: Modules of timm, if any, with `fused_attn`.
+        device: Its device. Elsewhere than on a GPU, and where operations are counted, nothing is changed.
+    """
+    usable = device.type == "cuda" and active_flop_count() is None
+    layers = [part for part in network.modules() if usable and getattr(part, "fused_attn", None) is False]
+    for part in layers:
+        setattr(part, "fused_attn", True)  # noqa: B010 - modules declare no such attribute
+    try:
+        yield
+    finally:
+        for part in layers:
+            setattr(part, "fused_attn", False)  # noqa: B010
 
 
 def autocast(device: torch.device, recipe: Recipe) -> AbstractContextManager[object]:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.tasks.recipe import Recipe
 from forgetbench.training import graph
-from forgetbench.training.compute import autocast, channels_last, derive_seed, seeded
+from forgetbench.training.compute import autocast, channels_last, derive_seed, fused_attention, seeded
 from forgetbench.training.data import Examples
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -150,12 +150,13 @@ def fit(
     """
     if len(examples) < 2:
         raise UsageError(f"Training needs at least two examples, not {len(examples)}.")
-    with seeded(seed, examples.device), channels_last(network):
+    device = examples.device
+    with seeded(seed, device), channels_last(network), fused_attention(network, device):
         network.train()
         training = _Training(network, examples, recipe, loss if loss is not None else _recipe_loss(recipe))
         run = training.step
-        if loss is None and graph.is_supported(examples.device):
-            run = graph.GraphedStep(training.step, training.optimizer, examples.device, recipe.batch_size)
+        if loss is None and graph.is_supported(device):
+            run = graph.GraphedStep(training.step, training.optimizer, device, recipe.batch_size)
         for epoch in range(recipe.epochs):
             mean = training.epoch(epoch, seed, run)
             if not math.isfinite(mean):
@@ -260,7 +261,7 @@ def _predict(
     was_training = network.training
     network.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), fused_attention(network, examples.device):
             outputs = [forward(images).float().cpu() for images, _ in examples.batches(batch_size)]
             if not outputs:  # an array of no rows needs the number of columns
                 outputs = [forward(torch.zeros_like(examples.images, dtype=torch.float32)).cpu()]
