@@ -87,10 +87,10 @@ def test_graphed_step_copies_rows_into_its_buffers(graphs):
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
 def test_fit_on_a_gpu_waits_at_most_once_in_five_steps(augment):
-    recipe = make_recipe(epochs=2, augment=augment, crop_padding=2, batch_size=4)
-    steps = 2 * 80 // 4
+    recipe = make_recipe(epochs=1, augment=augment, crop_padding=2, batch_size=4)
+    steps = 96 // 4
     with fake_gpu() as waits:
-        examples = make_examples(80)
+        examples = make_examples(96)
         on_gpu = type(examples)(*(value.to("cuda") for value in (examples._images, examples._labels)))
         network = make_network().to("cuda")
         waits.clear()
