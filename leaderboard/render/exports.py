@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.leaderboard.boards.compare import Comparison
@@ -15,6 +15,9 @@ from forgetbench.leaderboard.db.models import Board, Entry, Placing
 from forgetbench.leaderboard.render import formatting, serializers
 from forgetbench.reporting.table_writer import Record, Table, plain_records, to_csv, to_latex, to_markdown
 from forgetbench.store import JsonObject
+
+if TYPE_CHECKING:
+    from forgetbench.reproduction.reference_board import ReferenceBoard
 
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
@@ -169,6 +172,27 @@ def placed(entries: Iterable[Placed]) -> Table:
     ]
     head = ("task", "superseded", "id", "tier", "entry", *_RANK, *_DISTANCE, *_EFFECTS)
     return Table.of("Entries", (*head, _COST, "flags", "submitter", "received"), rows)
+
+
+def shipped_tasks(tasks: Iterable[str]) -> list[Table]:
+    """The tasks whose results ship with the package."""
+    return [Table.of("Shipped results", ("task",), [[task] for task in tasks])]
+
+
+def shipped(board: ReferenceBoard) -> list[Table]:
+    """Results that ship with the package; their tier says so."""
+    none = (None, None, None, None)
+    rows = [
+        [
+            *(*(row.rank or (None, None)), "shipped", row.label),
+            *((row.distance or none)[:3]),
+            *(row.verdict, *(row.forgotten or none)[:3], *(row.harm or none)[:3]),
+            *(row.cost.get("flops"), row.trials, list(row.flags), row.reason),
+        ]
+        for row in board.rows
+    ]
+    head = (*_RANK[1:], "tier", "entry", *_DISTANCE, *_EFFECTS, _COST, "trials", "flags", "reason")
+    return [Table.of(f"Shipped results of {board.task}", head, rows)]
 
 
 def attempts(lines: Iterable[Attempts]) -> Table:

@@ -71,6 +71,7 @@ class Pages:
                 "z_text": formatting.z_text,
                 "rank_intervals": RANK_INTERVALS,
                 "place_text": formatting.place_text,
+                "rank_text": formatting.rank_text,
                 "before_after": formatting.before_after,
                 "strip": strips.strip,
                 "phi_chart": strips.phi_chart,

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from forgetbench.evidence.run import Manifest
 from forgetbench.leaderboard.auth.dependencies import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.boards import compare as comparison
-from forgetbench.leaderboard.boards import directory, entries, queries
+from forgetbench.leaderboard.boards import directory, entries, queries, shipped
 from forgetbench.leaderboard.boards.view import PackHash
 from forgetbench.leaderboard.db import queue
 from forgetbench.leaderboard.db.models import Entry
@@ -207,6 +207,35 @@ def task(request: Request, database: DatabaseDep, settings: SettingsDep, task: s
             return Content({"board": board, "card": card, "versions": others}, lambda: exports.task(board, card))
 
         return _respond(request, session, "task.html", ending, make)
+
+
+@router.get("/shipped")
+@router.get("/shipped.{ending}")
+def shipped_results(request: Request, database: DatabaseDep, ending: str = "") -> Response:
+    """The tasks whose results ship with the package."""
+    with database.read_session() as session:
+
+        def make() -> Content:
+            tasks = shipped.shipped_tasks()
+            context = {"board": None, "tasks": tasks, "version": shipped.package_version()}
+            return Content(context, lambda: exports.shipped_tasks(tasks))
+
+        return _respond(request, session, "shipped.html", ending, make)
+
+
+@router.get("/shipped/{task:path}")
+def shipped_board(request: Request, database: DatabaseDep, task: str) -> Response:
+    """The shipped results of a task: a read-only board, apart from this server's board of that task."""
+    with database.read_session() as session:
+        task, ending = _split_ending(task, lambda whole: whole in shipped.shipped_tasks())
+
+        def make() -> Content:
+            board = shipped.shipped_board(task)
+            exists = queries.board_exists(session, task)
+            context = {"board": board, "task_exists": exists, "version": shipped.package_version()}
+            return Content(context, lambda: exports.shipped(board))
+
+        return _respond(request, session, "shipped.html", ending, make)
 
 
 @router.get("/submitters/{name:path}")

@@ -1,0 +1,33 @@
+"""The results that ship with the package: read-only boards, apart from those of the server."""
+
+from __future__ import annotations
+
+import pytest
+
+from forgetbench.leaderboard.boards.shipped import shipped_tasks
+
+TASK = "digits/cnn/class"
+
+
+def test_shipped_results_are_boards_of_their_own(full):
+    assert TASK in shipped_tasks()
+    page = full.client.get(f"/shipped/{TASK}").text
+    assert ("Read-only." in page, "Nothing can be submitted here" in page) == (True, True)
+    assert page.index('<span class="tier"') < page.index("Retrain")
+    assert f"forgetbench reproduce {TASK}" in page
+    [table] = full.client.get(f"/shipped/{TASK}.json").json()["tables"].values()
+    assert {row["tier"] for row in table} == {"shipped"}
+    assert [row["entry"] for row in table[:2]] == ["Retrain", "No unlearning"]
+
+
+def test_no_board_lists_shipped_results(full):
+    assert [board["task"] for board in full.client.get("/api/v1/boards").json()] == [full.world.task]
+    for address in ("/", "/methods", f"/boards/{full.world.task}", "/dump.jsonl"):
+        assert "ssd" not in full.client.get(address).text, address
+    assert 'href="/shipped"' in full.client.get("/").text
+    assert f'href="/shipped/{TASK}"' in full.client.get("/shipped").text
+
+
+@pytest.mark.parametrize("path", ["/shipped/none", f"/shipped/{TASK}.xml"])
+def test_unknown_shipped_results_are_not_found(full, path):
+    assert full.client.get(path).status_code == 404
