@@ -140,6 +140,8 @@ def test_recoverable_never_for_the_reference_rows(tested):
         ([98, 99, 97, 98, 100, 99], [100] * 6, False),  # nothing had been forgotten
         ([80, 99, 97, 98, 100, 99], [100] * 6, False),  # by one seed alone: not significant
         ([30] * 6, [5] * 6, False),  # forgets more afterwards
+        ([30] * 6, [90, 33, 31, 33, 31, 33], False),  # one seed alone
+        ([30] * 6, [98, 99, 97, 98, 33, 34], True),  # four seeds of six
     ],
 )
 def test_recoverable_needs_forgetting_and_a_return(tested, before, after, recoverable):

@@ -96,8 +96,10 @@ def recovery_of(
     recovered = _difference(before, after)
     if recovered.value is None or before.value is None:
         return Recovery(accuracies=accuracies, before=before, after=after, reason=recovered.reason)
-    p = sign_flip_p(before.pseudo_values) if before.pseudo_values else None
+    p = sign_flip_p(before.pseudo_values) if before.pseudo_values and recovered.low is not None else None
     outside = recovered.value > max(scale.band.high, scale.band.mean + 1.96 * scale.band.width)
+    # where oracles have no spread the band has none, but a row that forgets only in part varies between seeds
+    beyond_own_noise = recovered.low is not None and recovered.low > scale.band.mean
     return Recovery(
         accuracies=accuracies,
         before=before,
@@ -105,7 +107,7 @@ def recovery_of(
         recovered=recovered,
         band=scale.band,
         p=p,
-        recoverable=None if p is None else bool(before.value > 0 and p <= ALPHA and outside),
+        recoverable=None if p is None else bool(before.value > 0 and p <= ALPHA and outside and beyond_own_noise),
         reason="" if p is not None else "too few seeds",
     )
 
