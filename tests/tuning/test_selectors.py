@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forgetbench.tuning.selectors import by_distance, development_bands, oracle_free
+from forgetbench.errors import UsageError
+from forgetbench.metrics.roc import auc
+from forgetbench.tuning.selectors import (
+    by_distance,
+    check_labels,
+    development_bands,
+    oracle_free,
+    pooling_note,
+    same_predictions,
+)
 
 CLASSES, SEEDS = 4, 2
 
@@ -97,3 +106,51 @@ def test_oracle_selector_is_the_development_distance():
     assert near.value < 3 < far.value
     assert set(bands.ranking) == set(far.parts)
     assert far.value == pytest.approx(max(abs(z) for z in far.parts.values()), rel=0.5)
+
+
+def few(validation: list[int], forget: list[int], retain: list[int]) -> tuple[dict, dict]:
+    """Labels with few validation rows, and random answers of one model."""
+    random = np.random.default_rng(3)
+    labels = {"forget": np.array(forget), "retain": np.array(retain), "validation": np.array(validation)}
+    return labels, {name: random.normal(size=(1, len(rows), CLASSES)) for name, rows in labels.items()}
+
+
+def loss_of(model: dict, labels: dict, name: str) -> np.ndarray:
+    logits = model[name][0]
+    return np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), labels[name]]
+
+
+def test_oracle_free_pools_labels_with_few_rows():
+    labels, model = few([0] * 6 + [1] * 3 + [2] * 3, [0] * 4 + [1] * 4 + [2] * 8, [0, 1, 2, 3] * 4)
+    loss = {name: loss_of(model, labels, name) for name in ("forget", "validation")}
+    matched = auc(-loss["forget"][:4], -loss["validation"][:6])
+    pooled = auc(-loss["forget"][4:], -loss["validation"][6:])
+    found = oracle_free([model], [model], [labels], mislabelled=False)
+    assert found.parts["auc"] == pytest.approx((4 * matched + 12 * pooled) / 16)
+    note = pooling_note([labels], CLASSES, mislabelled=False)
+    assert note.startswith("2 of 3 forgotten labels have fewer than five validation examples")
+    check_labels([labels], CLASSES, mislabelled=False)
+
+
+def test_oracle_free_tiny_pool_is_compared_with_all_rows():
+    labels, model = few([0] * 4 + [1] * 2 + [3] * 9, [1] * 5, [0, 1, 2, 3] * 4)
+    loss = {name: loss_of(model, labels, name) for name in ("forget", "validation")}
+    found = oracle_free([model], [model], [labels], mislabelled=False)
+    assert found.parts["auc"] == pytest.approx(auc(-loss["forget"], -loss["validation"]))
+
+
+def test_oracle_free_class_task_pools_forgotten_classes_only():
+    labels, model = few([0] * 20 + [2] * 3 + [3] * 3, [2] * 6 + [3] * 6, [0, 1] * 8)
+    loss = {name: loss_of(model, labels, name) for name in ("forget", "validation")}
+    found = oracle_free([model], [model], [labels], mislabelled=False)
+    assert found.parts["auc"] == pytest.approx(auc(-loss["forget"], -loss["validation"][20:]))
+    labels["validation"] = np.array([0] * 22 + [2] * 2 + [3] * 2)
+    with pytest.raises(UsageError, match=r"on class tasks of the forgotten classes; here there are fewer\."):
+        check_labels([labels], CLASSES, mislabelled=False)
+
+
+def test_pooling_note_is_empty_where_labels_have_rows():
+    labels, model = plain(3)
+    assert not pooling_note([labels], CLASSES, mislabelled=False)
+    assert same_predictions([model], [dict(model)])
+    assert not same_predictions([model], [{**model, "forget": model["forget"] + 1}])

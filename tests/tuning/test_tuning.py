@@ -267,9 +267,35 @@ FEW_ROWS = TOML.replace("train = 60, validation = 100", "train = 60, validation 
 def test_tune_few_validation_rows_refused_before_jobs(tmp_path: Path) -> None:
     path = tmp_path / "few.toml"
     path.write_text(FEW_ROWS)
-    with pytest.raises(UsageError, match=r"examples .*here no forgotten label has them\. Use --selector"):
+    with pytest.raises(UsageError, match=r"examples.*here there are fewer\. Use --selector"):
         go(path, tmp_path / "home", "finetune", trials=1)
     assert not (tmp_path / "home").exists()
+
+
+SMALL = TOML.replace("train = 60, validation = 100", "train = 60, validation = 25").replace(
+    'name = "mislabelled", options = { rate = 0.3, known = 0.5 }', 'name = "random", options = { fraction = 0.2 }'
+)
+
+
+def test_tune_says_that_it_pooled_and_ended_at_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL.replace("test/mlp/mislabelled", "test/mlp/random"))
+    [nothing, finetune] = go(path, tmp_path / "home", "finetune:lr=1e-12", "finetune:lr=0.02", trials=1)
+    assert nothing.best is not None
+    assert nothing.untouched is not None
+    pooled, why = nothing.notes
+    assert "have fewer than five validation examples: the selector oracle-free pools them" in pooled
+    assert "ended at doing nothing" in why
+    assert finetune.untouched == nothing.untouched
+    monkeypatch.setenv("FORGETBENCH_HOME", str(tmp_path / "home"))
+    with pytest.raises(SystemExit) as left:
+        main(["tune", str(path), "--method", "finetune:lr=1e-12", "--trials", "1", "--executor", "local"])
+    assert not left.value.code
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "oracle-free pools them" in said
+    assert "ended at doing nothing" in said
 
 
 def test_tune_tasks_all_checked_before_the_first(tmp_path: Path, task: Path) -> None:

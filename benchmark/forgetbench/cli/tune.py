@@ -46,19 +46,21 @@ def tune(
         print_json([_record(one.name, each) for one, found in zip(tasks, results, strict=True) for each in found])
         return
     for one, found in zip(tasks, results, strict=True):
-        header = ("method", "chosen", "value", "value of the defaults", "failed trials")
+        header = ("method", "chosen", "value", "value of the defaults", "of No unlearning", "failed trials")
         title = f"{one.name}: {trials} trials, selector {selector}"
-        print_table(title, header, [_row(each) for each in found], right=(2, 3, 4))
+        print_table(title, header, [_row(each) for each in found], right=(2, 3, 4, 5))
+        for note in dict.fromkeys(note for each in found for note in each.notes):
+            print_note(f"{one.name}: {note}")
     chosen = "" if selector == "oracle-free" else f" --selector {selector}"
     print_note(f"`forgetbench run {' '.join(task)} --method NAME --tuned{chosen}` uses these hyper-parameters.")
 
 
 def _row(tuned: TunedMethod) -> tuple[str, ...]:
     if tuned.best is None:
-        return (tuned.spec.label, "does not apply", "", "", "")
+        return (tuned.spec.label, "does not apply", "", "", "", "")
     name, chosen = MethodLabel.parse(tuned.spec.label)
     failed = sum(trial.status != "ok" for trial in tuned.trials)
-    values = (figure(tuned.best.value, ".3f"), figure(tuned.trials[0].value, ".3f"))
+    values = (figure(tuned.best.value, ".3f"), figure(tuned.trials[0].value, ".3f"), figure(tuned.untouched, ".3f"))
     return (name, chosen or "the defaults", *values, str(failed))
 
 
@@ -69,5 +71,7 @@ def _record(task: str, tuned: TunedMethod) -> dict[str, object]:
         "parameters": tuned.spec.method.to_dict(),
         "selector": tuned.spec.selector,
         "chosen": tuned.best.number if tuned.best else None,
+        "value_of_no_unlearning": tuned.untouched,
+        "notes": list(tuned.notes),
         "trials": [trial.__dict__ for trial in tuned.trials],
     }

@@ -64,7 +64,12 @@ def attack_scores(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
 
 
 def attack_table(
-    forget_logits: ArrayLike, forget_labels: ArrayLike, test_logits: ArrayLike, test_labels: ArrayLike
+    forget_logits: ArrayLike,
+    forget_labels: ArrayLike,
+    test_logits: ArrayLike,
+    test_labels: ArrayLike,
+    *,
+    pool: bool = False,
 ) -> AttackTable:
     """AUC of the forget set against test examples of the same label, for every model and attack.
 
@@ -78,6 +83,8 @@ def attack_table(
         forget_labels: (n,) or (n, A).
         test_logits: (M, m, K) of the same models.
         test_labels: (m,) or (m, A); on class tasks they must include rows of forgotten classes, else nothing matches.
+        pool: Whether to treat all labels with fewer than five test examples as one label, and compare it with all test
+            examples if these are fewer than five too. Otherwise such labels are left out.
 
     Raises:
         UsageError: No label has forget examples and at least five test examples, the numbers of models differ, or one
@@ -90,7 +97,7 @@ def attack_table(
     members, others = attack_scores(forget, truth[0]), attack_scores(test, truth[1])
     cells = [
         _Cell(_by_confidence(members, cell.members), _by_confidence(others, cell.others))
-        for cell in _cells(joint_labels(truth[0]), joint_labels(truth[1]))
+        for cell in _cells(joint_labels(truth[0]), joint_labels(truth[1]), pool=pool)
     ]
     if not cells:
         raise UsageError(f"No label has forget examples and {MINIMUM_CELL} test examples: nothing can be matched.")
@@ -216,6 +223,8 @@ def mia_population(
 def loss_auc(forget: tuple[ArrayLike, ArrayLike], unseen: tuple[ArrayLike, ArrayLike]) -> FloatArray:
     """AUC of the loss attack of each model, matched by label, which tuning without an oracle drives to 0.5 (section 6).
 
+    Labels with fewer than five validation rows are pooled.
+
     Args:
         forget: Logits (M, n, K) on the forget set, and its labels.
         unseen: Logits (M, m, K) on validation rows, and their labels.
@@ -223,7 +232,7 @@ def loss_auc(forget: tuple[ArrayLike, ArrayLike], unseen: tuple[ArrayLike, Array
     Returns:
         (M,) AUCs.
     """
-    return attack_table(forget[0], forget[1], unseen[0], unseen[1]).whole[:, ATTACKS.index("loss")]
+    return attack_table(forget[0], forget[1], unseen[0], unseen[1], pool=True).whole[:, ATTACKS.index("loss")]
 
 
 def select(table: AttackTable, models: IntArray) -> AttackTable:
@@ -236,12 +245,26 @@ class _Cell(NamedTuple):
     others: IntArray
 
 
-def _cells(member_labels: NDArray[Any], other_labels: NDArray[Any]) -> list[_Cell]:
-    cells = []
-    for label in np.unique(member_labels):
-        others = np.flatnonzero(other_labels == label)
+def rare_labels(forget_labels: NDArray[Any], unseen_labels: NDArray[Any]) -> NDArray[Any]:
+    """The labels (or joint labels) of forget rows that fewer than five unseen rows have; `loss_auc` pools them."""
+    forget, unseen = joint_labels(np.asarray(forget_labels)), joint_labels(np.asarray(unseen_labels))
+    return np.array(
+        [label for label in np.unique(forget) if (unseen == label).sum() < MINIMUM_CELL], dtype=forget.dtype
+    )
+
+
+def _cells(member_labels: NDArray[Any], other_labels: NDArray[Any], *, pool: bool) -> list[_Cell]:
+    rare = rare_labels(member_labels, other_labels)
+    cells = [
+        _Cell(np.flatnonzero(member_labels == label), np.flatnonzero(other_labels == label))
+        for label in np.setdiff1d(member_labels, rare)
+    ]
+    if pool and len(rare):
+        others = np.flatnonzero(np.isin(other_labels, rare))
+        if len(others) < MINIMUM_CELL:
+            others = np.arange(len(other_labels))
         if len(others) >= MINIMUM_CELL:
-            cells.append(_Cell(np.flatnonzero(member_labels == label), others))
+            cells.append(_Cell(np.flatnonzero(np.isin(member_labels, rare)), others))
     return cells
 
 

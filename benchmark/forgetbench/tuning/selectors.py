@@ -18,7 +18,7 @@ from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import IntArray
 from forgetbench.metrics.accuracy_gap import accuracy
 from forgetbench.metrics.board_rules import Arrays, Labels, Population
-from forgetbench.metrics.population_mia import loss_auc
+from forgetbench.metrics.population_mia import loss_auc, rare_labels
 from forgetbench.metrics.registry import Track, ranking_metrics
 from forgetbench.scoring.bands import reference_bands
 from forgetbench.scoring.gates import gate_of, pass_gate
@@ -40,10 +40,11 @@ class Judgment(NamedTuple):
 def oracle_free(unlearned: Population, originals: Population, labels: Labels, *, mislabelled: bool) -> Judgment:
     """|AUC - 0.5| of the loss attack of the forget set against validation, plus the drop in validation accuracy.
 
-    The attack is matched by label, and its AUC is averaged over models. Two cases are special, without oracles:
-    If the labels of the forget set are wrong, an unseen row that resembles a forgotten one has a wrong label too, so
-    each validation row is used once with every wrong label. If whole classes are forgotten, validation accuracy counts
-    the remaining classes, and the accuracy on the forgotten ones is added to the value.
+    The attack is matched by label, and its AUC is averaged over models; labels with fewer than five validation rows are
+    pooled (`pooling_note` says so). Two cases are special, without oracles: If the labels of the forget set are wrong,
+    an unseen row that resembles a forgotten one has a wrong label too, so each validation row is used once with every
+    wrong label. If whole classes are forgotten, validation accuracy counts the remaining classes, the accuracy on the
+    forgotten ones is added to the value, and forgotten rows are compared with validation rows of these only.
 
     Args:
         unlearned: For each draw, subset -> logits (S, n, K): ``forget`` and ``validation``.
@@ -52,12 +53,11 @@ def oracle_free(unlearned: Population, originals: Population, labels: Labels, *,
         mislabelled: Whether the labels of the forget set are wrong.
 
     Raises:
-        UsageError: A prediction is not finite, or no label has both forget rows and five validation rows.
+        UsageError: A prediction is not finite, or there are fewer than five validation rows to compare with.
     """
     aucs, drops, forgotten = [], [], []
     for logits, before, truth in zip(unlearned, originals, labels, strict=True):
-        unseen = _mislabelled(logits["validation"], truth["validation"]) if mislabelled else None
-        rows = unseen or (logits["validation"], truth["validation"])
+        rows = _unseen(logits["validation"], truth, mislabelled=mislabelled)
         aucs.append(loss_auc((logits["forget"], truth["forget"]), rows).mean())
         remaining = _remaining(truth)
         after = accuracy(logits["validation"][:, remaining], truth["validation"][remaining])
@@ -80,7 +80,7 @@ def check_labels(labels: Labels, outputs: int, *, mislabelled: bool) -> None:
         mislabelled: Whether the labels of the forget set are wrong.
 
     Raises:
-        UsageError: No label of the forget set has five validation rows.
+        UsageError: There are fewer than five validation rows to compare the forget set with.
     """
     names = ("forget", "validation")
     if all(name in truth for name in names for truth in labels):
@@ -88,14 +88,40 @@ def check_labels(labels: Labels, outputs: int, *, mislabelled: bool) -> None:
         try:
             oracle_free(logits, logits, labels, mislabelled=mislabelled)
         except UsageError as error:
-            reason = "here no forgotten label has them" if "nothing can be matched" in str(error) else str(error)
+            reason = "here there are fewer" if "nothing can be matched" in str(error) else str(error)
         else:
             return
     else:
         reason = "there are no validation examples here"
     raise UsageError(
-        "The selector oracle-free compares forgotten examples with at least five validation examples of the same "
-        f"label; {reason.rstrip('.')}. Use --selector oracle, or a task with more validation examples."
+        "The selector oracle-free compares forgotten examples with at least five validation examples, on class "
+        f"tasks of the forgotten classes; {reason.rstrip('.')}. Use --selector oracle, or a task with more validation "
+        "examples."
+    )
+
+
+def pooling_note(labels: Labels, outputs: int, *, mislabelled: bool) -> str:
+    """What to say of labels that `oracle_free` pools; "" where it pools none. Arguments as those of `check_labels`."""
+    pooled = forgotten = 0
+    for truth in labels:
+        empty = np.zeros((1, len(truth["validation"]), outputs))
+        rare = rare_labels(truth["forget"], _unseen(empty, truth, mislabelled=mislabelled)[1])
+        pooled += len(rare)
+        forgotten += len(np.unique(np.asarray(truth["forget"]), axis=0))
+    if not pooled:
+        return ""
+    return (
+        f"{pooled} of {forgotten} forgotten labels have fewer than five validation examples: the selector oracle-free "
+        "pools them, and does not compare them label by label."
+    )
+
+
+def same_predictions(first: Population, second: Population) -> bool:
+    """Whether two populations answer exactly alike on all subsets that both have."""
+    return all(
+        np.array_equal(left[name], right[name])
+        for left, right in zip(first, second, strict=True)
+        for name in left.keys() & right.keys()
     )
 
 
@@ -176,6 +202,17 @@ def _remaining(truth: Arrays) -> NDArray[np.bool_]:
     forgotten = np.setdiff1d(truth["forget"], truth["retain"])
     remaining: NDArray[np.bool_] = ~np.isin(rows, forgotten)
     return remaining
+
+
+def _unseen(logits: NDArray[Any], truth: Arrays, *, mislabelled: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Logits and labels of the validation rows that a forget set is compared with."""
+    rows = np.asarray(truth["validation"])
+    if mislabelled:
+        return _mislabelled(logits, rows)
+    if rows.ndim == 1 and not np.isin(truth["forget"], truth["retain"]).any():  # whole classes are forgotten
+        forgotten = ~_remaining(truth)
+        return logits[:, forgotten], rows[forgotten]
+    return logits, rows
 
 
 def _mislabelled(logits: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], IntArray]:

@@ -48,6 +48,8 @@ class Trial:
     """The terms of the value."""
     reason: str = ""
     """Why it diverged or failed."""
+    unchanged: bool = False
+    """Whether its models answer exactly as the originals."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Outcome:
     """The terms of the value."""
     reason: str = ""
     """Why it diverged or failed."""
+    unchanged: bool = False
+    """Whether its models answer exactly as the originals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +123,22 @@ class Study:
             return []
         return [self._trial(frozen) for frozen in self._study.get_trials(deepcopy=False)]
 
+    @property
+    def note(self) -> str:
+        """What a reader of its trials should know of how they were judged; "" where nothing."""
+        return str(self._study.user_attrs.get("note", "")) if self.path.is_file() else ""
+
+    @property
+    def untouched(self) -> float | None:
+        """The selector's value of No unlearning; None where it was not computed."""
+        value = self._study.user_attrs.get("untouched") if self.path.is_file() else None
+        return None if value is None else float(value)
+
+    def describe(self, note: str, untouched: float) -> None:
+        """Record what to know of the selector, and its value of No unlearning."""
+        self._study.set_user_attr("note", note)
+        self._study.set_user_attr("untouched", untouched)
+
     def set_budget(self, trials: int) -> None:
         """Record the requested number of trials."""
         self._study.set_user_attr("budget", trials)
@@ -168,6 +188,7 @@ class Study:
             outcome["value"],
             outcome["parts"],
             outcome["reason"],
+            outcome.get("unchanged", False),
         )
 
     @cached_property

@@ -35,7 +35,15 @@ from forgetbench.runner.jobs import (
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.store import digest
 from forgetbench.tasks.task import Task
-from forgetbench.tuning.selectors import Judgment, by_distance, check_labels, development_bands, oracle_free
+from forgetbench.tuning.selectors import (
+    Judgment,
+    by_distance,
+    check_labels,
+    development_bands,
+    oracle_free,
+    pooling_note,
+    same_predictions,
+)
 from forgetbench.tuning.study import Outcome, Selector, Study, Trial
 
 SEEDS: dict[Selector, int] = {"oracle-free": 2, "oracle": 4}
@@ -56,6 +64,10 @@ class TunedMethod:
     """All trials, in order; empty if the method does not apply to the task."""
     best: Trial | None
     """The trial that was chosen."""
+    untouched: float | None = None
+    """The selector's value of No unlearning; None where it was not computed."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know: that labels were pooled, that tuning ended at doing nothing."""
 
 
 def tune(
@@ -199,7 +211,20 @@ def _tuned(spec: MethodSpec, study: Study, budget: int) -> TunedMethod:
     if best is None:
         return TunedMethod(spec, trials, None)
     chosen = replace(spec.with_parameters(best.parameters), trials=len(trials), selector=study.selector)
-    return TunedMethod(chosen.with_label_diff(spec), trials, best)
+    notes = tuple(note for note in (study.note, _note_on_nothing(spec, best, study.untouched)) if note)
+    return TunedMethod(chosen.with_label_diff(spec), trials, best, study.untouched, notes)
+
+
+def _note_on_nothing(spec: MethodSpec, best: Trial, untouched: float | None) -> str:
+    """That tuning ended at doing nothing; "" where it did not."""
+    if best.unchanged:
+        return f"{spec.label}: tuning ended at doing nothing. The chosen models answer exactly as the originals."
+    if untouched is not None and best.value is not None and best.value >= untouched:
+        return (
+            f"{spec.label}: tuning ended at doing nothing. By this selector no trial is better than No unlearning "
+            f"({best.value:.3f}, No unlearning {untouched:.3f}; smaller is better)."
+        )
+    return ""
 
 
 def choose_trial(trials: Sequence[Trial]) -> Trial | None:
@@ -237,16 +262,33 @@ class _TuningRun:
         self.runner.progress.begin(self.task.name, missing * len(self.runner.places()))
         if missing:
             judge = self._judge(facts, selector)
+            note, untouched = self._pooling_note(selector), judge(self._predictions(None)).value
+            if note:
+                self.runner.progress.note(f"{self.task.name}: {note}")
+            for _, study in active:
+                study.describe(note, untouched)
             while batch := [pair for pair in active if len(pair[1].trials()) < trials]:
                 self._round(batch, judge)
         for _, study in active:
             study.set_budget(trials)
         self.runner.progress.end(self.task.name)
 
+    def _predictions(self, trainer: MethodSpec | None) -> list[Logits]:
+        """The predictions of the originals."""
+        return self.runner.predictions_of(self._train_originals(trainer))
+
+    def _pooling_note(self, selector: Selector) -> str:
+        if selector == "oracle":
+            return ""
+        data = load_context(self.task, self.runner.env).data
+        labels = [data.labels(draw) for draw in range(self.task.draws)]
+        return pooling_note(
+            labels, len(data.partition.train.classes), mislabelled=self.task.scenario.name == "mislabelled"
+        )
+
     def _judge(self, facts: PreparedTask, selector: Selector) -> Judge:
         labels = [load_arrays(self.runner.config.store.path(key) / LABELS) for key in facts.labels]
-        models = self._train_originals(None)
-        originals = self.runner.predictions_of(models)
+        originals = self._predictions(None)
         if selector == "oracle-free":
             mislabelled = self.task.scenario.name == "mislabelled"
             return lambda population: oracle_free(population, originals, labels, mislabelled=mislabelled)
@@ -298,12 +340,12 @@ class _TuningRun:
                 for draw, seed in self.runner.places()
             ]
         outcomes = self.runner.map(unlearn, jobs)
-        for number, ((_, study), values) in enumerate(zip(batch, proposals, strict=True)):
+        for number, ((spec, study), values) in enumerate(zip(batch, proposals, strict=True)):
             results = [outcome for job, outcome in zip(jobs, outcomes, strict=True) if job.study == number]
             results += [untrained[number]] if number in untrained else []
-            study.add(values, self._outcome(results, judge))
+            study.add(values, self._outcome(spec.with_parameters(values), results, judge))
 
-    def _outcome(self, results: Sequence[UnlearnOutcome], judge: Judge) -> Outcome:
+    def _outcome(self, trial: MethodSpec, results: Sequence[UnlearnOutcome], judge: Judge) -> Outcome:
         failure = next((result for result in results if isinstance(result, MethodFailure)), None)
         if failure is not None and failure.reason.startswith(OUT_OF_RESOURCES):
             raise ForgetBenchError(f"A trial could not run here and is not counted ({failure.reason}).")
@@ -314,7 +356,9 @@ class _TuningRun:
         if not all(np.isfinite(array).all() for arrays in population for array in arrays.values()):
             return Outcome("diverged", reason="the predictions are NaN or infinite")
         judgment = judge(population)
-        return Outcome(judgment.utility, judgment.value, judgment.parts)
+        originals = self._predictions(trial if trial.trains_originals else None)
+        unchanged = same_predictions(population, originals)
+        return Outcome(judgment.utility, judgment.value, judgment.parts, unchanged=unchanged)
 
     def _originals(self, spec: MethodSpec) -> list[TrainOutcome]:
         """By seed, the originals that a trial starts from: the task's, or its own."""
