@@ -24,12 +24,12 @@ NOT_UNIT = {"test_calibration.py", "test_probe.py", "test_score.py", "test_score
     "test_gates.py",
 }
 """Files in these folders that score whole boards, run tasks or start processes, which takes seconds a test."""
-SYSTEM_FIXTURES = {"chromium", "postgres_server"}
+SYSTEM_FIXTURES = {"bubblewrap", "chromium", "postgres_server"}
 """A test that uses one of these needs an apt package: it is a system test."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that use a browser or a database server `system`, and the quick ones of some folders `unit`."""
+    """Mark tests that use a browser, a database or a sandbox `system`, and the quick ones of some folders `unit`."""
     for item in items:
         if SYSTEM_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("system")
@@ -68,6 +68,18 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         skip("FORGETBENCH_DATA names no folder of real data")
     return Path(str(folder)).resolve()
+
+
+@pytest.fixture(scope="session")
+def bubblewrap() -> None:
+    """A sandbox that works: bubblewrap is installed, and the machine allows user namespaces."""
+    from forgetbench.errors import UsageError
+    from forgetbench.verification.sandbox import find_sandbox
+
+    try:
+        find_sandbox()
+    except UsageError as error:
+        skip(str(error))
 
 
 @pytest.fixture(scope="session")

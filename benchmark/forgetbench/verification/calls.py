@@ -177,9 +177,17 @@ class SandboxCaller:
             return trained, float(flops) if isinstance(flops, int | float) else 0.0
         return trained, answer.measured.seconds
 
-    def time(self, context: TaskContext, step: StreamStep) -> Measured:
-        """What one call uses, without recording it."""
-        return self._unlearn(context, step, count=False)[0].measured
+    def measure(self, code: MethodCode, context: TaskContext, step: StreamStep) -> Answer:
+        """The answer of a call of another method, for what it used.
+
+        Raises:
+            MethodError, SandboxStoppedError: It failed.
+        """
+        own, self.code = self.code, code
+        try:
+            return self._unlearn(context, step, count=False)[0]
+        finally:
+            self.code = own
 
     def _unlearn(self, context: TaskContext, step: StreamStep, *, count: bool) -> tuple[Answer, nn.Module]:
         from forgetbench.runner.unlearn import make_request
@@ -219,7 +227,7 @@ class SandboxCaller:
         confined = {
             "cpu_seconds": int(limits.cpu_seconds) + 60,  # of one process; the watchdog counts all of them
             "file_bytes": limits.file_bytes,
-            "processes": limits.processes if self.sandbox.name != "none" else 0,
+            "processes": limits.kernel_processes if self.sandbox.name != "none" else 0,
             "open_files": limits.open_files,
             "memory": limits.memory if self._device == "cpu" else 0,
         }

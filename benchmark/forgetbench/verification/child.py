@@ -13,11 +13,12 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from forgetbench.errors import describe_error
+from forgetbench.errors import UsageError, describe_error
 from forgetbench.verification.channel import Message, read_message, write_message
 
 if TYPE_CHECKING:
@@ -135,8 +136,27 @@ def _load_method(job: Mapping[str, Any]) -> Method:
     _folders.append(TemporaryDirectory())
     path = Path(_folders[-1].name) / "method.py"
     path.write_text(spec["source"], encoding="utf-8")
-    kind = load_method_file(f"{path}:{spec['class_name']}" if spec["class_name"] else str(path))
+    kind = load_method_file(f"{path}:{spec['class_name']}") if spec["class_name"] else _class_called(spec["name"], path)
     return kind.from_dict(kind.current_names(spec["parameters"]))
+
+
+def _class_called(name: str, path: Path) -> type[Method]:
+    """The class of a file whose method has a name; the only one where there is one.
+
+    Raises:
+        UsageError: The file does not import, or defines no such method.
+    """
+    import ast
+
+    from forgetbench.methods import load_method_file
+
+    names = [item.name for item in ast.parse(path.read_bytes()).body if isinstance(item, ast.ClassDef)]
+    found: list[type[Method]] = []
+    for one in names:
+        with suppress(UsageError):  # a helper class
+            found.append(load_method_file(f"{path}:{one}"))
+    called = [kind for kind in found if kind.card.name == name]
+    return called[0] if called else load_method_file(str(path))
 
 
 def _network_spec(job: Mapping[str, Any]) -> NetworkSpec:

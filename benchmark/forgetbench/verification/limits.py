@@ -38,6 +38,11 @@ class Limits:
     open_files: int = 256
     """Open files of a process."""
 
+    @property
+    def kernel_processes(self) -> int:
+        """Where the kernel refuses more processes: a little later, so that the watchdog sees which limit it was."""
+        return self.processes + 16
+
 
 class Usage(NamedTuple):
     """What a tree of processes uses at one moment."""
@@ -45,12 +50,16 @@ class Usage(NamedTuple):
     cpu_seconds: float
     """Processor time so far, including that of processes that have ended."""
     memory: int
-    """Resident memory in bytes; pages that processes share count for each."""
+    """Memory in bytes; pages that processes share are divided among them."""
     processes: int
     """Number of processes and threads."""
 
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_SMALL = 2**25
+"""Resident memory up to which a process is not looked at more closely."""
+_CLOSELY = 16
+"""Number of large processes up to which the memory that they share is looked at."""
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -61,16 +70,19 @@ def tree_usage(pid: int, most: int = 4096) -> Usage:
         pid: The root of the tree.
         most: Number of processes after which counting ends.
     """
-    cpu, memory, threads = 0.0, 0, 0
+    cpu, threads, resident = 0.0, 0, dict[int, int]()
     for number, process in enumerate(process_tree(pid)):
         fields = _stat(process)
         if fields:
             cpu += sum(map(int, fields[11:15])) / _TICKS  # utime, stime, and those of children that were waited for
-            memory += max(0, int(fields[21])) * _PAGE
+            resident[process] = max(0, int(fields[21])) * _PAGE
             threads += int(fields[17])
         if number > most or threads > most:
             break
-    return Usage(cpu, memory, threads)
+    large = [process for process, size in resident.items() if size > _SMALL]
+    if 1 < len(large) <= _CLOSELY:  # forked processes share most pages, and how much takes a while to read
+        resident |= {process: _shared_memory(process, resident[process]) for process in large}
+    return Usage(cpu, sum(resident.values()), threads)
 
 
 def process_tree(pid: int) -> Iterator[int]:
@@ -82,6 +94,15 @@ def process_tree(pid: int) -> Iterator[int]:
         for task in _glob(Path(f"/proc/{process}/task")):
             with contextlib.suppress(OSError, ValueError):
                 todo += map(int, (task / "children").read_text().split())
+
+
+def _shared_memory(process: int, resident: int) -> int:
+    """Memory of a process with shared pages divided among those who share them."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return resident
 
 
 def peak_memory(pid: int) -> int:
@@ -151,28 +172,23 @@ class ControlGroup:
                     (folder / "cgroup.procs").write_text(str(process))
 
     @property
-    def memory(self) -> int:
-        """Memory that the group uses now, in bytes."""
-        return max(self._numbers("memory.current", "memory.usage_in_bytes"), default=0)
-
-    @property
     def killed_for_memory(self) -> bool:
         """Whether the kernel killed a process of the group because it was at its limit of memory."""
-        for folder in self._folders:
-            for file in ("memory.events", "memory.oom_control"):
-                with contextlib.suppress(OSError, ValueError):
-                    lines = dict(line.split() for line in (folder / file).read_text().splitlines())
-                    if int(lines.get("oom_kill", 0)):
-                        return True
-        return False
+        return self._counted("oom_kill", "memory.events", "memory.oom_control")
 
-    def _numbers(self, *files: str) -> list[int]:
-        found = []
-        for folder in self._folders:
-            for file in files:
-                with contextlib.suppress(OSError, ValueError):
-                    found.append(int((folder / file).read_text()))
-        return found
+    @property
+    def refused_processes(self) -> bool:
+        """Whether the kernel refused to start a process because the group was at its limit."""
+        return self._counted("max", "pids.events")
+
+    def _counted(self, event: str, *files: str) -> bool:
+        """Whether an event is counted in one of the group's files."""
+        for path in (folder / file for folder in self._folders for file in files):
+            with contextlib.suppress(OSError, ValueError):
+                lines = dict(line.split() for line in path.read_text().splitlines())
+                if int(lines.get(event, 0)):
+                    return True
+        return False
 
     def close(self) -> None:
         """Remove the group, whose processes have been killed."""
@@ -182,7 +198,7 @@ class ControlGroup:
 def _candidates(limits: Limits) -> Iterator[dict[Path, dict[str, int]]]:
     """Folders in which a group could be made, with the limits to set in each."""
     root = Path("/sys/fs/cgroup")
-    unified = {"memory.max": limits.memory + limits.disk, "pids.max": limits.processes}
+    unified = {"memory.max": limits.memory + limits.disk, "pids.max": limits.kernel_processes}
     own = _own_groups()
     if (root / "cgroup.controllers").is_file():
         place = root / own.get("", "").lstrip("/")
@@ -192,7 +208,7 @@ def _candidates(limits: Limits) -> Iterator[dict[Path, dict[str, int]]]:
         root / name / own.get(name, "").lstrip("/"): values
         for name, values in (
             ("memory", {"memory.limit_in_bytes": limits.memory + limits.disk}),
-            ("pids", {"pids.max": limits.processes}),
+            ("pids", {"pids.max": limits.kernel_processes}),
         )
     }
     yield places

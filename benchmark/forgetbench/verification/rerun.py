@@ -122,6 +122,10 @@ class SubmittedMethod(MethodSpec):
         """Whether its originals are trained with a loss of its own."""
         return bool(self.described.get("trains_originals"))
 
+    def identity(self) -> JsonObject:
+        """What shapes the results; models that were not made in a sandbox are not taken for its own."""
+        return {**super().identity(), "sandboxed": True}
+
     def training_identity(self) -> JsonObject:
         """What shapes the originals that it trains for itself."""
         parameters = dict(self.described.get("training_parameters") or {})
@@ -413,7 +417,7 @@ class _Verification:
         return flops_of_training
 
     def _relative_time(self, calls: Sequence[_CallRecord], original: TrainedModel) -> float | None:
-        """Mean time of a call, relative to retraining in the same sandbox; what an idle call takes counts for neither."""
+        """Mean time of a call, relative to retraining in the same sandbox, both without the time of an idle call."""
         idle, retraining = self._reference_time("none", original), self._reference_time("retrain", original)
         if retraining <= idle:
             return None
@@ -425,12 +429,7 @@ class _Verification:
         key = self.context.keys.flops({"time": name, "machine": self._machine()})
         folder = self.context.store.read(self.context.store.key(key))
         if folder is None:
-            caller = self.caller
-            with SandboxCaller(caller.sandbox, caller.limits, MethodCode(name, {}), self.env.device) as reference:
-                reference.unlearn(self.context, self._first_step(original))
-                answer = reference.last
-            if answer is None:
-                raise ForgetBenchError(f"The time of {name} could not be measured.")
+            answer = self.caller.measure(MethodCode(name, {}), self.context, self._first_step(original))
             record = {"time": _CallRecord.of(answer).time}
             folder = self.context.store.write(key, lambda place: write_meta(place, record))
         time: float = read_meta(folder)["time"]

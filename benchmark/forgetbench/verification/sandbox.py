@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import secrets
@@ -51,7 +50,7 @@ class Sandbox(Protocol):
         """The environment of the command; None: this process's."""
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill all processes of a started command."""
+        """Kill a started command; its process group is killed afterwards."""
 
 
 def child_environment(device: str) -> dict[str, str]:
@@ -199,9 +198,7 @@ class TrustedProcess:
         return child_environment("cpu") | {"HOME": os.environ.get("HOME", "/")}
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill the process and its group."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, 9)
+        """Kill the process."""
         process.kill()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import signal
 import threading
 import time
 from collections import deque
@@ -77,7 +79,7 @@ class Session:
     def close(self) -> None:
         """Kill whatever still runs, and release everything."""
         self._finished.set()
-        self._sandbox.kill(self._process)
+        self._kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
@@ -154,8 +156,11 @@ class Session:
         """Why the process ended."""
         with contextlib.suppress(Exception):
             self._process.wait(5)
-        if not self._reason and self._group is not None and self._group.killed_for_memory:
-            self._reason = self._too_much_memory()
+        if not self._reason and self._group is not None:
+            if self._group.killed_for_memory:
+                self._reason = self._too_much_memory()
+            elif self._group.refused_processes:
+                self._reason = self._too_many_processes()
         if self._reason:
             return SandboxStoppedError(self._reason)
         lines = b"".join(self._tail).decode(errors="replace").strip().splitlines()
@@ -167,15 +172,25 @@ class Session:
     def _too_much_memory(self) -> str:
         return f"It used more than {self._limits.memory / GIB:.3g} GiB of memory and was stopped."
 
+    def _too_many_processes(self) -> str:
+        return f"It started more than {self._limits.processes} processes and threads and was stopped."
+
     def _watch(self) -> None:
         """Stop the process when it exceeds a limit."""
         while not self._finished.wait(_PERIOD):
             if self._process.poll() is not None:
+                self._kill()  # what it left running would keep the pipes open
                 return
             if reason := self._exceeded():
                 self._reason = reason
-                self._sandbox.kill(self._process)
+                self._kill()
                 return
+
+    def _kill(self) -> None:
+        """Kill everything that was started."""
+        self._sandbox.kill(self._process)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _exceeded(self) -> str:
         """Which limit is exceeded, as a sentence; "" if none is."""
@@ -188,14 +203,13 @@ class Session:
             usage = tree_usage(self._process.pid, limits.processes)
             self._most_memory = max(self._most_memory, usage.memory)
         cpu_seconds = usage.cpu_seconds - begin[1].cpu_seconds
+        too_many = usage.processes > limits.processes or (self._group is not None and self._group.refused_processes)
         exceeded = {
             f"It ran longer than {limits.wall_seconds:.3g} s and was stopped.": time.monotonic() > self._deadline,
             f"It used more than {limits.cpu_seconds:.3g} s of processor time and was stopped.": (
                 cpu_seconds > limits.cpu_seconds
             ),
-            f"It started more than {limits.processes} processes and threads and was stopped.": (
-                usage.processes > limits.processes
-            ),
+            self._too_many_processes(): too_many,
             self._too_much_memory(): usage.memory > limits.memory,
             "It was stopped because the machine was running out of memory.": available_memory() < _RESERVE,
         }
