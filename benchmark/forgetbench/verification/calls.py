@@ -1,6 +1,6 @@
 """Calls of a method in a sandbox: what its process is given, what is taken from it, and what it cost.
 
-The process is given the weights of one original and, when it asks, one part of the examples; the parts that it asked
+The process is given the weights of one original and, on request, one part of the examples; the parts that it requested
 for are what it read. It never sees test images, other originals, oracles or a file of this machine.
 """
 
@@ -59,7 +59,7 @@ class Answer:
     payload: bytes
     """Weights that are not checked yet."""
     read: tuple[str, ...]
-    """The parts that it asked for; measured."""
+    """The parts that it requested; measured."""
     measured: Measured
     """What it used; measured."""
 
@@ -244,7 +244,7 @@ class SandboxCaller:
                 part = header.get("part")
                 if not isinstance(part, str) or part not in parts or part in read:
                     raise SandboxStoppedError(
-                        f"The method broke the protocol of the sandbox: it asked for {printable(str(part))[:50]!r}."
+                        f"The method broke the protocol of the sandbox: it requested {printable(str(part))[:50]!r}."
                     )
                 read.append(part)
                 session.send({"kind": "part"}, _bytes(parts[part]()))

@@ -65,9 +65,9 @@ class MeasuredCost(Record):
     sandbox: str
     """Name of the sandbox."""
     read: tuple[str, ...]
-    """The parts of the request that its processes asked for: forget, retain, validation."""
-    asked_network: bool
-    """Whether they asked for a newly initialized network."""
+    """The parts of the request that its processes requested: forget, retain, validation."""
+    requested_network: bool
+    """Whether they requested a newly initialized network."""
     flops: float | None
     """FLOPs of one call relative to retraining; None if they could not be counted."""
     flops_reason: str = ""
@@ -290,7 +290,7 @@ class _Verification:
         measured = MeasuredCost(
             sandbox=caller.sandbox.name,
             read=tuple(part for part in PARTS if part in read),
-            asked_network="new-network" in read,
+            requested_network="new-network" in read,
             flops=flops / retrain if flops is not None and retrain else None,
             flops_reason=reason,
             time=self._relative_time(calls, originals[0]),
