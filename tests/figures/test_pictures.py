@@ -41,7 +41,7 @@ def row(name, distance, rank=None, value=0.1):
         },
         flags=() if rank else ("collapsed",),
     )
-    place = BoardRow(index=0, name=name, rank=rank, low=rank, high=rank, group=rank, reason="")
+    place = BoardRow(index=0, name=name, rank=rank, low=rank, high=rank, detectable=None, reason="")
     return Row(card, None if name in {"Retrain", "No unlearning"} else place)
 
 
