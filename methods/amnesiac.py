@@ -34,10 +34,12 @@ class Amnesiac(Method):
         known_limitations="Privacy: confident wrong answers reveal the forget set.",
     )
 
-    epochs: Duration = param(3, ge=1, search=(1, 6), help="Passes over all examples.")
-    lr: Rate = param(1e-3, gt=0, paper_default=1e-4, search=(1e-4, 1e-2), help="Learning rate of Adam.")
+    epochs: Duration = param(
+        "0.12x", ge=1, paper_default=3, search=("0.04x", "0.25x"), help="Passes over all examples."
+    )
+    lr: Rate = param("0.5x", gt=0, paper_default=1e-4, search=("0.03x", "5x"), help="Learning rate of Adam.")
     batch_size: int = param(128, ge=2, help="Examples per step.")
-    batch_norm: str = batch_norm_option("train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained on all examples."""

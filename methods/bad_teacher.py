@@ -38,15 +38,19 @@ class BadTeacher(Method):
     )
 
     epochs: Duration = param(
-        5, ge=1, paper_default=1, search=(1, 8), help="Passes over the forget set and a part of the retain set."
+        "0.2x",
+        ge=1,
+        paper_default=1,
+        search=("0.04x", "0.3x"),
+        help="Passes over the forget set and a part of the retain set.",
     )
-    lr: Rate = param(5e-4, gt=0, paper_default=1e-4, search=(5e-5, 5e-3), help="Learning rate of Adam.")
+    lr: Rate = param("0.5x", gt=0, paper_default=1e-4, search=("0.03x", "5x"), help="Learning rate of Adam.")
     retain_ratio: float = param(
         0.3, gt=0, le=1, aliases=("retain_share",), help="Ratio of the retain set that is used, drawn once."
     )
     temperature: float = param(1.0, gt=0, search=(0.5, 4.0), help="Temperature of the divergences.")
     batch_size: int = param(64, ge=2, paper_default=256, help="Examples per step.")
-    batch_norm: str = batch_norm_option("train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student; both teachers are frozen."""

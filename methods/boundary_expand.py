@@ -40,8 +40,10 @@ class BoundaryExpand(Method):
         known_limitations="Erasing: without the extra output, the old outputs may answer as before.",
     )
 
-    epochs: Duration = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the forget set.")
-    lr: Rate = param(1e-4, gt=0, paper_default=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
+    epochs: Duration = param(
+        "5steps", ge=1, paper_default=10, search=("2steps", "20steps"), help="Passes over the forget set."
+    )
+    lr: Rate = param("0.0025x", gt=0, paper_default=1e-5, search=("0.0001x", "0.2x"), help="Learning rate.")
     batch_size: int = param(64, ge=1, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(0.0, ge=0, help="Weight decay of SGD.")

@@ -43,8 +43,10 @@ class BoundaryShrink(Method):
         known_limitations="Single examples of retained classes: it moves the boundaries of these classes.",
     )
 
-    epochs: Duration = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the forget set.")
-    lr: Rate = param(1e-4, gt=0, paper_default=1e-5, search=(1e-6, 1e-2), help="Learning rate.")
+    epochs: Duration = param(
+        "5steps", ge=1, paper_default=10, search=("2steps", "20steps"), help="Passes over the forget set."
+    )
+    lr: Rate = param("0.0012x", gt=0, paper_default=1e-5, search=("0.0001x", "0.2x"), help="Learning rate.")
     bound: float = param(0.1, gt=0, le=1, search=(0.02, 0.5), help="Step of the attack, in pixels between 0 and 1.")
     batch_size: int = param(64, ge=1, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")

@@ -53,8 +53,10 @@ class CFK(Method):
         search=(0, 3),
         help="How many of the last blocks are trained, with the head.",
     )
-    epochs: Duration = param(5, ge=1, paper_default=30, search=(2, 10), help="Passes over the retain set.")
-    lr: Rate = param(0.02, gt=0, paper_default=0.1, search=(1e-3, 2e-1), help="Highest learning rate.")
+    epochs: Duration = param(
+        "0.2x", ge=1, paper_default=30, search=("0.05x", "0.4x"), help="Passes over the retain set."
+    )
+    lr: Rate = param("1x", gt=0, paper_default=0.1, search=("0.02x", "4x"), help="Highest learning rate.")
     batch_size: int = param(128, ge=2, paper_default=64, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, paper_default=5e-5, help="Weight decay of SGD.")

@@ -38,15 +38,17 @@ class ConvolutionTranspose(Method):
         known_limitations="Information outside kernels: batch-norm, linear layers and symmetric kernels do not change.",
     )
 
-    epochs: Duration = param(5, ge=1, paper_default=3, search=(2, 10), help="Passes over the retain set.")
-    lr: Rate = param(0.05, gt=0, paper_default=1e-3, search=(5e-3, 0.2), help="Highest learning rate.")
+    epochs: Duration = param(
+        "0.35x", ge=1, paper_default=3, search=("0.1x", "0.5x"), help="Passes over the retain set."
+    )
+    lr: Rate = param("1.5x", gt=0, paper_default=1e-3, search=("0.1x", "4x"), help="Highest learning rate.")
     batch_size: int = param(64, ge=2, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
     schedule: str = schedule_option("cosine")
     min_lr: float = min_lr_option()
     augment: bool = augment_option(True)
-    batch_norm: str = batch_norm_option("train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, transposed and trained."""

@@ -40,8 +40,10 @@ class Delete(Method):
         known_limitations="Single examples of retained classes: a retrained model is still right on most of them.",
     )
 
-    epochs: Duration = param(10, ge=1, paper_default=20, search=(3, 20), help="Passes over the forget set.")
-    lr: Rate = param(1e-4, gt=0, search=(1e-5, 1e-2), help="Learning rate.")
+    epochs: Duration = param(
+        "10steps", ge=1, paper_default=20, search=("3steps", "40steps"), help="Passes over the forget set."
+    )
+    lr: Rate = param("0.004x", gt=0, paper_default=1e-4, search=("0.0002x", "0.2x"), help="Learning rate.")
     batch_size: int = param(64, ge=1, paper_default=128, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     augment: bool = augment_option(False, paper_default=True)

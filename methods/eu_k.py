@@ -43,8 +43,10 @@ class EUK(CFK):
         search=(0, 3),
         help="How many of the last blocks are trained anew, with the head.",
     )
-    epochs: Duration = param(10, ge=1, paper_default=62, search=(4, 15), help="Passes over the retain set.")
-    lr: Rate = param(0.05, gt=0, paper_default=0.1, search=(5e-3, 0.2), help="Highest learning rate.")
+    epochs: Duration = param(
+        "0.4x", ge=1, paper_default=62, search=("0.15x", "0.6x"), help="Passes over the retain set."
+    )
+    lr: Rate = param("2x", gt=0, paper_default=0.1, search=("0.1x", "4x"), help="Highest learning rate.")
     reset_batch_norm: bool = param(
         True, paper_default=False, help="Whether batch-norm of these blocks starts anew, statistics included."
     )

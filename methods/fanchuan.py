@@ -46,13 +46,17 @@ class Fanchuan(Method):
     )
 
     epochs: Duration = param(
-        5, ge=1, paper_default=8, search=(2, 8), help="Turns of a forget round and a retain round."
+        "0.3x", ge=1, paper_default=8, search=("0.08x", "0.4x"), help="Turns of a forget round and a retain round."
     )
-    uniform_lr: Rate = param(0.005, gt=0, search=(5e-4, 2e-2), help="Learning rate of the first pass.")
+    uniform_lr: Rate = param(
+        "0.15x", gt=0, paper_default=0.005, search=("0.01x", "0.4x"), help="Learning rate of the first pass."
+    )
     forget_lr: Rate = param(
-        1e-3, gt=0, paper_default=3e-4, search=(1e-4, 1e-2), help="Highest learning rate of the forget rounds."
+        "0.03x", gt=0, paper_default=3e-4, search=("0.002x", "0.2x"), help="Highest learning rate of the forget rounds."
     )
-    lr: Rate = param(0.01, gt=0, paper_default=0.004, search=(1e-3, 3e-2), help="Learning rate of the retain rounds.")
+    lr: Rate = param(
+        "0.3x", gt=0, paper_default=0.004, search=("0.02x", "0.6x"), help="Learning rate of the retain rounds."
+    )
     schedule: str = schedule_option("cosine-by-epoch", paper_default="cosine")
     min_lr: float = min_lr_option(paper_default=1e-6)
     temperature: float = param(1.15, gt=0, help="Temperature of the contrast.")

@@ -44,8 +44,10 @@ class FineTune(Method):
         known_limitations="Memorized examples: a few epochs at a small learning rate leave them as they were.",
     )
 
-    epochs: Duration = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the retain set.")
-    lr: Rate = param(0.02, gt=0, paper_default=0.01, search=(1e-3, 2e-1), help="Highest learning rate.")
+    epochs: Duration = param(
+        "0.2x", ge=1, paper_default=10, search=("0.05x", "0.4x"), help="Passes over the retain set."
+    )
+    lr: Rate = param("1x", gt=0, paper_default=0.01, search=("0.02x", "4x"), help="Highest learning rate.")
     batch_size: int = param(128, ge=2, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
@@ -53,7 +55,7 @@ class FineTune(Method):
     min_lr: float = min_lr_option()
     clip: float | None = clip_option(None)
     augment: bool = augment_option(True)
-    batch_norm: str = batch_norm_option("train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained further."""

@@ -49,7 +49,7 @@ class FisherForgetting(Method):
     )
 
     alpha: float = param(
-        3e-7, gt=0, paper_default=1e-9, search=(1e-9, 1e-5), help="Variance of the noise where the information is 1."
+        6e-7, gt=0, paper_default=1e-9, search=(1e-9, 1e-5), help="Variance of the noise where the information is 1."
     )
     power: float = param(
         1.0, gt=0, le=1, paper_default=1.0, search=(0.5, 1.0), help="Exponent of the information; 0.5 as in the paper."

@@ -37,8 +37,8 @@ class GradientAscent(Method):
         known_limitations="Stopping: the loss is unbounded, so it does nothing or destroys the forgotten classes.",
     )
 
-    epochs: Duration = param(40, ge=1, paper_default=5, help="Most passes over the forget set.")
-    lr: Rate = param(0.005, gt=0, paper_default=1e-4, search=(1e-4, 3e-2), help="Learning rate.")
+    epochs: Duration = param("40steps", ge=1, paper_default=5, help="Most passes over the forget set.")
+    lr: Rate = param("0.05x", gt=0, paper_default=1e-4, search=("0.002x", "0.6x"), help="Learning rate.")
     batch_size: int = param(64, ge=1, paper_default=256, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(0.0, ge=0, paper_default=5e-4, help="Weight decay of SGD.")

@@ -51,8 +51,10 @@ class GSLoRA(Method):
         known_limitations="Retained classes without examples to replay, and single examples of retained classes.",
     )
 
-    epochs: Duration = param(6, ge=1, paper_default=100, search=(3, 10), help="Passes over the retain set.")
-    lr: Rate = param(0.01, gt=0, search=(1e-3, 3e-2), help="Highest learning rate of AdamW.")
+    epochs: Duration = param(
+        "0.13x", ge=1, paper_default=100, search=("0.05x", "0.25x"), help="Passes over the retain set."
+    )
+    lr: Rate = param("4x", gt=0, paper_default=0.01, search=("0.3x", "10x"), help="Highest learning rate of AdamW.")
     rank: int = param(8, ge=1, help="Rank of the adapters.")
     beta: float = param(0.15, ge=0, search=(0.05, 0.5), help="Weight of forgetting.")
     betas: str = param("", help="Instead of beta, one weight for each request of a stream, such as 0.2/0.25/0.25/0.2.")

@@ -45,7 +45,9 @@ class IAU(Method):
         known_limitations="Strength: Adam normalizes the step, so one example moves the weights as far as a thousand.",
     )
 
-    lr: Rate = param(1e-3, gt=0, search=(1e-5, 1e-2), help="Learning rate: how far each weight moves.")
+    lr: Rate = param(
+        "0.45x", gt=0, paper_default=1e-3, search=("0.005x", "5x"), help="Learning rate: how far each weight moves."
+    )
     gradient_restriction: bool = param(
         False, paper_default=True, help="Whether the original is trained with small gradients."
     )

@@ -44,7 +44,11 @@ class JiT(Method):
 
     epochs: Duration = param(1, ge=1, search=(1, 3), help="Passes over the forget set.")
     lr: Rate = param(
-        1e-4, gt=0, paper_default=3e-4, search=(1e-5, 1e-2), help="Learning rate of plain SGD, on the sum over a batch."
+        "0.003x",
+        gt=0,
+        paper_default=3e-4,
+        search=("0.0001x", "0.2x"),
+        help="Learning rate of plain SGD, on the sum over a batch.",
     )
     sigma: float = param(
         0.5, gt=0, search=(0.05, 2.0), help="Standard deviation of the noise, in units of the channels' own."

@@ -36,8 +36,10 @@ class L1Sparse(Method):
         known_limitations="Small networks, where the penalty costs accuracy before it forgets.",
     )
 
-    epochs: Duration = param(5, ge=1, paper_default=10, search=(2, 10), help="Passes over the retain set.")
-    lr: Rate = param(0.05, gt=0, paper_default=0.01, search=(5e-3, 0.2), help="Learning rate.")
+    epochs: Duration = param(
+        "0.2x", ge=1, paper_default=10, search=("0.05x", "0.4x"), help="Passes over the retain set."
+    )
+    lr: Rate = param("3x", gt=0, paper_default=0.01, search=("0.1x", "4x"), help="Learning rate.")
     alpha: float = param(
         1e-3, ge=0, paper_default=0.2, search=(1e-5, 1e-2), help="Weight of the penalty in the first epoch."
     )
@@ -45,7 +47,7 @@ class L1Sparse(Method):
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
     augment: bool = augment_option(True)
-    batch_norm: str = batch_norm_option("train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained further and sparser."""

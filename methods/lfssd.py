@@ -42,7 +42,7 @@ class LFSSD(Method):
     )
 
     alpha: float = param(
-        4.0, gt=0, paper_default=10.0, search=(1.0, 50.0), help="How many times more a weight must matter for D_f."
+        3.0, gt=0, paper_default=10.0, search=(1.0, 50.0), help="How many times more a weight must matter for D_f."
     )
     dampening: float = param(1.0, gt=0, search=(0.1, 1.0), help="lambda: strength of the shrinking.")
     importance: str = param(

@@ -41,9 +41,13 @@ class LoTUS(Method):
     )
 
     epochs: Duration = param(
-        10, ge=1, search=(3, 15), help="Most passes over the forget set and a part of the retain set."
+        "0.4x",
+        ge=1,
+        paper_default=10,
+        search=("0.1x", "0.6x"),
+        help="Most passes over the forget set and a part of the retain set.",
     )
-    lr: Rate = param(1e-3, gt=0, paper_default=1e-4, search=(1e-4, 1e-2), help="Learning rate of AdamW.")
+    lr: Rate = param("1x", gt=0, paper_default=1e-4, search=("0.05x", "5x"), help="Learning rate of AdamW.")
     alpha: float = param(
         8.0, ge=0, search=(2.0, 32.0), help="How fast the temperature rises with the gap of accuracies; 2 to 32."
     )
@@ -54,7 +58,7 @@ class LoTUS(Method):
     tolerance: float = param(0.01, ge=0, help="How far below the bound the accuracy stops the loop.")
     batch_size: int = param(64, ge=2, paper_default=128, help="Examples per step.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of AdamW.")
-    batch_norm: str = batch_norm_option("train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """The student, which starts as a copy of the original."""
@@ -63,7 +67,7 @@ class LoTUS(Method):
             student.parameters(), "adamw", request.resolve_lr(self.lr, "adamw"), weight_decay=self.weight_decay
         )
         data = forget_and_part_of_retain(request, self.retain_ratio)
-        epochs = request.resolve_epochs(self.epochs, len(data), self.batch_size)
+        epochs = request.resolve_epochs(self.epochs, len(data), self.batch_size, "most epochs")
         bound = 0.0 if forgets_whole_classes(request) else accuracy(teacher, request.validation)
         gap = accuracy(student, request.forget) - bound
         request.log("bound", bound)

@@ -42,10 +42,13 @@ class MaskedSmallGradients(Method):
         known_limitations="Short training: new weights cost accuracy until the retain set has been seen often enough.",
     )
 
-    epochs: Duration = param(10, ge=1, paper_default=5, search=(4, 15), help="Passes over the retain set.")
-    lr: Rate = param(0.05, gt=0, paper_default=1e-3, search=(5e-3, 0.2), help="Highest learning rate.")
+    epochs: Duration = param(
+        "0.35x", ge=1, paper_default=5, search=("0.1x", "0.5x"), help="Passes over the retain set."
+    )
+    lr: Rate = param("2x", gt=0, paper_default=1e-3, search=("0.1x", "4x"), help="Highest learning rate.")
     mask_ratio: float = param(
-        0.3,
+        0.55,
+        paper_default=0.3,
         ge=0,
         le=1,
         search=(0.1, 0.6),
@@ -53,14 +56,20 @@ class MaskedSmallGradients(Method):
         help="Ratio of each layer's weights that are drawn anew.",
     )
     gradient_scale: float = param(
-        0.1, ge=0, le=1, search=(1e-2, 1.0), aliases=("slow",), help="Factor of the gradients of the other weights."
+        0.3,
+        ge=0,
+        le=1,
+        paper_default=0.1,
+        search=(1e-2, 1.0),
+        aliases=("slow",),
+        help="Factor of the gradients of the other weights.",
     )
     layers: str = param("convolutions", choices=("convolutions", "all"), help="Layers whose weights are screened.")
     batch_size: int = param(64, ge=2, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
     augment: bool = augment_option(True)
-    batch_norm: str = batch_norm_option("train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def applies_to(self, facts: TaskFacts) -> str | None:
         """Not to networks without convolutions, unless linear layers are treated too."""

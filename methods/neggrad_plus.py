@@ -49,8 +49,10 @@ class NegGradPlus(Method):
         known_limitations="Balance: the weight of the ascent needs tuning per task; too much of it over-forgets.",
     )
 
-    epochs: Duration = param(5, ge=1, search=(2, 10), help="Passes over the retain set.")
-    lr: Rate = param(0.02, gt=0, paper_default=0.01, search=(1e-3, 1e-1), help="Learning rate.")
+    epochs: Duration = param(
+        "0.2x", ge=1, paper_default=5, search=("0.05x", "0.4x"), help="Passes over the retain set."
+    )
+    lr: Rate = param("0.5x", gt=0, paper_default=0.01, search=("0.02x", "2x"), help="Learning rate.")
     alpha: float = param(0.9, ge=0, le=1, paper_default=0.9999, search=(0.2, 0.99), help="Weight of the retain loss.")
     batch_size: int = param(128, ge=2, help="Retain examples per step.")
     forget_batch_size: int | None = param(
@@ -67,7 +69,7 @@ class NegGradPlus(Method):
     )
     skip_uneven: bool = param(False, help="Whether a pair of batches is skipped if their sizes differ.")
     augment: bool = augment_option(False)
-    batch_norm: str = batch_norm_option("train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model after descent and ascent."""

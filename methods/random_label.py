@@ -50,8 +50,10 @@ class RandomLabel(Method):
         known_limitations="Privacy: wrong answers reveal the forget set; and forgetting may not generalize.",
     )
 
-    epochs: Duration = param(10, ge=1, search=(3, 15), help="Passes over the forget set.")
-    lr: Rate = param(0.005, gt=0, paper_default=0.01, search=(1e-3, 1e-1), help="Learning rate.")
+    epochs: Duration = param(
+        "20steps", ge=1, paper_default=10, search=("3steps", "40steps"), help="Passes over the forget set."
+    )
+    lr: Rate = param("0.1x", gt=0, paper_default=0.01, search=("0.02x", "2x"), help="Learning rate.")
     batch_size: int = param(64, ge=2, paper_default=256, help="Forget examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
@@ -70,7 +72,7 @@ class RandomLabel(Method):
         help="Classes to draw labels from.",
     )
     resample: bool = param(False, aliases=("redraw",), help="Whether labels are drawn again in each epoch.")
-    batch_norm: str | None = batch_norm_option(None, note="(None: train with retained examples, else eval)")
+    batch_norm: str | None = batch_norm_option(None, note="(None: recalibrate with retained examples, else eval)")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, trained on random labels."""
@@ -83,7 +85,7 @@ class RandomLabel(Method):
         retain_batch_size = self.retain * min(self.batch_size, len(request.forget))
         in_steps = self.passes == "step" and self.retain > 0
         others = cycle(request.retain, retain_batch_size, request, 1, augment=self.augment) if in_steps else None
-        batch_norm = self.batch_norm or ("train" if self.retain or self.passes != "step" else "eval")
+        batch_norm = self.batch_norm or ("recalibrate" if self.retain or self.passes != "step" else "eval")
         with train_loop(network, request, optimizer, self.card.name, batch_norm=batch_norm) as loop:
             for epoch in loop.epochs(epochs):
                 data = self.data(request, n_outputs(network), epoch)

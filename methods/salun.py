@@ -54,8 +54,10 @@ class SalUn(Method):
         known_limitations="Privacy: random labels reveal the forget set. The range of good learning rates is narrow.",
     )
 
-    epochs: Duration = param(3, ge=1, paper_default=10, search=(1, 6), help="Passes over all examples.")
-    lr: Rate = param(0.01, gt=0, paper_default=0.013, search=(1e-3, 1e-1), help="Learning rate.")
+    epochs: Duration = param(
+        "0.12x", ge=1, paper_default=10, search=("0.04x", "0.25x"), help="Passes over all examples."
+    )
+    lr: Rate = param("0.4x", gt=0, paper_default=0.013, search=("0.02x", "2x"), help="Learning rate.")
     mask_ratio: float = param(
         0.5, gt=0, le=1, search=(0.1, 0.9), aliases=("share",), help="Ratio of the weights that may change."
     )
@@ -84,7 +86,7 @@ class SalUn(Method):
         False, aliases=("redraw",), paper_default=True, help="Whether labels are drawn again in each epoch."
     )
     as_published: bool = param(False, paper_default=True, help="Mask gradients alone, so that weight decay moves all.")
-    batch_norm: str = batch_norm_option("train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model in which only salient weights have changed."""

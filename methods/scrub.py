@@ -51,11 +51,13 @@ class Scrub(Method):
         known_limitations="Balance: the divergence is unbounded, and the number of max-passes needs tuning per task.",
     )
 
-    epochs: Duration = param(5, ge=1, paper_default=10, search=(2, 8), help="Passes over the retain set.")
-    max_epochs: int = param(
-        3, ge=0, search=(1, 5), help="Epochs, from the first, that begin with a pass over the forget set."
+    epochs: Duration = param(
+        "0.2x", ge=1, paper_default=10, search=("0.05x", "0.3x"), help="Passes over the retain set."
     )
-    lr: Rate = param(0.005, gt=0, paper_default=5e-4, search=(5e-4, 1e-1), help="Learning rate.")
+    max_epochs: int = param(
+        5, ge=0, search=(1, 5), help="Epochs, from the first, that begin with a pass over the forget set."
+    )
+    lr: Rate = param("0.3x", gt=0, paper_default=5e-4, search=("0.01x", "2x"), help="Learning rate.")
     decay: float = param(0.1, gt=0, le=1, help="Factor of the learning rate where it falls.")
     decay_epochs: int | str | None = param(
         None,
@@ -73,7 +75,7 @@ class Scrub(Method):
     order: str = param("max-min", choices=("max-min", "min-max"), help="Order of the passes of an epoch.")
     clip: float | None = clip_option(1.0, paper_default=None)
     augment: bool = augment_option(False)
-    batch_norm: str = batch_norm_option("eval", paper_default="train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def __post_init__(self) -> None:
         super().__post_init__()

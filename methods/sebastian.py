@@ -41,8 +41,10 @@ class Sebastian(Method):
         known_limitations="Cost: with most weights new, it is nearly a retraining and needs about as long.",
     )
 
-    epochs: Duration = param(5, ge=1, paper_default=3, search=(2, 10), help="Passes over the retain set.")
-    lr: Rate = param(0.02, gt=0, paper_default=5e-4, search=(1e-3, 1e-1), help="Learning rate.")
+    epochs: Duration = param(
+        "0.3x", ge=1, paper_default=3, search=("0.05x", "0.4x"), help="Passes over the retain set."
+    )
+    lr: Rate = param("1x", gt=0, paper_default=5e-4, search=("0.02x", "4x"), help="Learning rate.")
     mask_ratio: float = param(
         0.9,
         ge=0,
@@ -58,7 +60,7 @@ class Sebastian(Method):
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
     augment: bool = augment_option(True)
-    batch_norm: str = batch_norm_option("train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, mostly drawn anew and trained."""

@@ -43,8 +43,10 @@ class Seif(Method):
         known_limitations="Scale: the same noise overwhelms small weights and hardly changes large ones.",
     )
 
-    epochs: Duration = param(5, ge=1, paper_default=4, search=(2, 10), help="Passes over the retain set.")
-    lr: Rate = param(0.05, gt=0, paper_default=7e-4, search=(5e-3, 0.2), help="Highest learning rate.")
+    epochs: Duration = param(
+        "0.3x", ge=1, paper_default=4, search=("0.05x", "0.4x"), help="Passes over the retain set."
+    )
+    lr: Rate = param("2x", gt=0, paper_default=7e-4, search=("0.1x", "4x"), help="Highest learning rate.")
     noise: float = param(
         0.1, ge=0, paper_default=0.6, search=(1e-2, 0.6), help="Standard deviation of the noise at the start."
     )
@@ -63,7 +65,7 @@ class Seif(Method):
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")
     augment: bool = augment_option(True)
-    batch_norm: str = batch_norm_option("train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model with noise on its kernels, trained."""

@@ -67,13 +67,13 @@ class UNSIR(Method):
     )
 
     lr: Rate = param(
-        0.01, gt=0, paper_default=0.02, search=(1e-3, 5e-2), help="Learning rate of Adam in the impair step."
+        0.03, gt=0, paper_default=0.02, search=(0.001, 0.1), help="Learning rate of Adam in the impair step."
     )
     repair_lr: Rate = param(
-        0.005, gt=0, paper_default=0.01, search=(5e-4, 2e-2), help="Learning rate of Adam in the repair step."
+        0.015, gt=0, paper_default=0.01, search=(0.0005, 0.05), help="Learning rate of Adam in the repair step."
     )
     epochs: int = param(1, ge=1, help="Passes of the impair step.")
-    repair_epochs: int = param(2, ge=0, paper_default=1, search=(1, 4), help="Passes of the repair step.")
+    repair_epochs: int = param(3, ge=0, paper_default=1, search=(1, 4), help="Passes of the repair step.")
     noise_lr: float = param(0.1, gt=0, help="Learning rate of Adam on the noise.")
     noise_steps: int = param(40, ge=1, help="Steps on the noise of a class; in a batch's own noise an eighth of it.")
     penalty: float = param(0.1, ge=0, help="Weight of the square of the noise.")
@@ -93,7 +93,7 @@ class UNSIR(Method):
     per_class: int = param(1000, ge=1, help="Most retained images of a class that are used.")
     batch_size: int = param(64, ge=2, paper_default=256, help="Retained images per step; noises of a class.")
     augment: bool = augment_option(False)
-    batch_norm: str = batch_norm_option("train")
+    batch_norm: str = batch_norm_option("recalibrate", paper_default="train")
 
     def unlearn(self, model: nn.Module, request: ForgetRequest) -> nn.Module:
         """A copy of the model, impaired and repaired."""

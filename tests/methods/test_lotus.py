@@ -84,7 +84,7 @@ def test_lotus_temperature_follows_the_gap_until_the_bound(monkeypatch):
         lotus, "accuracy", lambda _, examples: 0.5 if examples is request.validation else next(on_forget)
     )
     monkeypatch.setattr(lotus, "soft_targets", lambda *args: kept_in_mind(*args[:3], temperature=args[3]))
-    LoTUS(epochs=10, alpha=3.0, tolerance=0.01).unlearn(network, request)
+    LoTUS(epochs=10, lr=1e-3, alpha=3.0, tolerance=0.01).unlearn(network, request)
     assert temperatures == pytest.approx(np.exp([3 * 0.4, 3 * 0.2, 3 * -0.005]))
     assert request.notes == {"bound": 0.5, "epochs": 3}
 
