@@ -4,7 +4,8 @@
 
 Graves et al. 2021, section 4.1 (unlearning by relabelling), in the form of Foster et al. 2024's code: labels drawn
 once, Adam, three epochs over all examples. The second method of the paper, which subtracts recorded gradients, needs a
-record of the training and is not this one. Batch-norm statistics move, as in training.
+record of the training and is not this one. Batch-norm statistics move, as in training, and are estimated again at the
+end, which that code does not do (`batch_norm=train`).
 """
 
 from __future__ import annotations

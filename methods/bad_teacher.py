@@ -5,7 +5,8 @@
 Chundawat et al. 2023; the bad teacher is a network that was never trained (`new_network` of the request), and the
 student starts as the original. Deviation: the divergence is averaged over examples, where the released code also
 divides by the number of classes, which hardly matters to Adam (1e-3 of the move of the weights, on a small network).
-Batch-norm statistics move, as in the released code: batches are a mixture of both sets.
+Batch-norm statistics move, as in the released code, because batches are a mixture of both sets, and are estimated again
+at the end (`batch_norm=train` as released).
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     min CE(D_r), starting from the original
 
 The baseline of nearly every paper (as "catastrophic forgetting", for example in Warnecke et al. 2023 and Golatkar et
-al. 2020). Batch-norm statistics move, as in training. The learning rate falls by a cosine; most papers keep it
-constant.
+al. 2020). Batch-norm statistics move, as in training, and are estimated again at the end (`batch_norm=train` in
+papers). The learning rate falls by a cosine; most papers keep it constant.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Jia et al. 2023, equation 5, with the linear decay of their code (`FT_prune`), over all parameters, batch-norm included.
 The alpha of their command line, 0.2, sets the weights of any network to zero; the values searched in their paper and in
 later ones are between 1e-6 and 1e-4. Batch-norm statistics move, the recipe's augmentation is used and the learning
-rate is constant, as in their code.
+rate is constant, as in their code; the statistics are estimated again at the end (`batch_norm=train` as released).
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ so that the cost follows the size of the forget set. The baseline of this name i
 draws labels from all classes in every epoch (`label_space="all", resample=True`) and augments images (`augment=True`);
 an epoch is a pass over D_f and then one over D_r for CIFAR-10 and SVHN (`passes="separate"`), or one over both together
 for CIFAR-100 (`passes="joined"`). The released code of Zhao et al. 2024 draws y' modulo the number of forgotten
-classes, a bug that is not reproduced. Batch-norm statistics move only if retained examples are used, unless
-`batch_norm` says otherwise. On a network of 166 weights, runs with the values of Fan et al. equal theirs to rounding;
-one pass over both sets instead of two differs by 0.4 of the move, retained examples in each step by 0.6.
+classes, a bug that is not reproduced. Batch-norm statistics move, and are estimated again at the end, only if retained
+examples are used, unless `batch_norm` says otherwise. On a network of 166 weights, runs with the values of Fan et al.
+equal theirs to rounding; one pass over both sets instead of two differs by 0.4 of the move, retained examples in each
+step by 0.6.
 """
 
 from __future__ import annotations

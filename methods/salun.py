@@ -13,7 +13,7 @@ Their code draws labels from all classes in each epoch (`label_space="all", resa
 for CIFAR-100 and Tiny-ImageNet one over both together (`passes="joined"`, the default). On a network of 166 weights,
 runs with these values equal the released ones to rounding. Relative to the move, the other order of passes differs by
 0.21 to 0.28, the gradient of the mean (batches of 8 and 2) by 0.13 to 0.47, masked weights that decay by 0.01 to 0.02.
-Batch-norm statistics move, as in the paper.
+Batch-norm statistics move, as in the paper, and are estimated again at the end (`batch_norm=train` as released).
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@
 
 Kurmanji et al. 2023, section 3.1 and algorithm 1: each epoch is a max-pass over D_f (in the first `max_epochs` only)
 followed by a min-pass over D_r; divergences are multiplied by the square of the temperature. Deviations, each with the
-setting of the released code: batch-norm statistics are held fixed, because batches of the forget set alone would move
-them (`batch_norm=train`); the learning rate falls once, after the last max-pass (`decay_epochs`, which differ from
-notebook to notebook: 5+8+9 in the small ones); gradients are clipped, because the divergence is unbounded (`clip=none`:
-the clipping is commented out). The small experiments use Adam. Choi and Na 2023 begin with the min-pass
+setting of the released code: batch-norm statistics are estimated again at the end, because batches of the forget set
+alone move them (`batch_norm=train`); the learning rate falls once, after the last max-pass (`decay_epochs`, which
+differ from notebook to notebook: 5+8+9 in the small ones); gradients are clipped, because the divergence is unbounded
+(`clip=none`: the clipping is commented out). The small experiments use Adam. Choi and Na 2023 begin with the min-pass
 (`order=min-max`). SCRUB+R, which rewinds to the epoch whose forget error matches a reference, is not included.
 """
 
