@@ -8,8 +8,9 @@ followed by a min-pass over D_r; divergences are multiplied by the square of the
 setting of the released code: batch-norm statistics are estimated again at the end, because batches of the forget set
 alone move them (`batch_norm=train`); the learning rate falls once, after the last max-pass (`decay_epochs`, which
 differ from notebook to notebook: 5+8+9 in the small ones); gradients are clipped, because the divergence is unbounded
-(`clip=none`: the clipping is commented out). The small experiments use Adam. Choi and Na 2023 begin with the min-pass
-(`order=min-max`). SCRUB+R, which rewinds to the epoch whose forget error matches a reference, is not included.
+(`clip=none`: the clipping is commented out); a max-step on one example is in eval mode. The small experiments use Adam.
+Choi and Na 2023 begin with the min-pass (`order=min-max`). SCRUB+R, which rewinds to the epoch whose forget error
+matches a reference, is not included.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from forgetbench.methods._training import (
     clip_option,
     clone_model,
     set_lr,
+    set_mode,
     train_loop,
 )
 from forgetbench.methods.base import Duration, ForgetRequest, Method, MethodCard, Rate, param
@@ -98,6 +100,9 @@ class Scrub(Method):
                 set_lr(optimizer, self.learning_rate(lr, epoch, epochs))
                 for kind in self.order.split("-"):
                     if kind == "max" and epoch < self.max_epochs:
+                        # one example has no variance to normalize by
+                        alone = min(len(request.forget), self.forget_batch_size) == 1
+                        set_mode(student, batch_norm="eval" if alone else self.batch_norm)
                         batches = request.forget.batches(
                             self.forget_batch_size, request.derive_seed(0, epoch), *augmented
                         )
@@ -109,6 +114,7 @@ class Scrub(Method):
                                 loss = -kl.mean()
                             loop.step(loss, clip=self.clip)
                     elif kind == "min":
+                        set_mode(student, batch_norm=self.batch_norm)
                         batches = request.retain.batches(self.batch_size, request.derive_seed(1, epoch), *augmented)
                         for images, labels in batches:
                             with loop.autocast():
