@@ -19,12 +19,13 @@ from forgetbench.datasets.problems import ImageSetError, Problem
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.methods._result import ResultError
 from forgetbench.runner.config import RunConfig, pick_device
-from forgetbench.runner.engines import LocalEngine, ProcessesEngine, TimeLimit, make_engine
+from forgetbench.runner.engines import Failure, LocalEngine, ProcessesEngine, TimeLimit, make_engine, results_of
+from forgetbench.runner.failures import JobsFailedError
 from forgetbench.tasks.task import read_task
 from forgetbench.training.loop import DivergedError
 
 ROOT = Path(__file__).parents[2]
-MORE = (DivergedError, ImageSetError, ResultError)
+MORE = (DivergedError, ImageSetError, JobsFailedError, ResultError)
 """Errors of other modules than forgetbench.errors, imported so that they are known."""
 
 
@@ -38,9 +39,15 @@ def test_engine_results_keep_the_order_of_jobs() -> None:
     assert sorted(told) == list(range(7))
 
 
-def test_engine_job_error_reaches_the_caller() -> None:
-    with ProcessesEngine(1) as executor, pytest.raises(UsageError, match="task"):
-        executor.map(read_task, ["nothing/such"], lambda *_: None)
+@pytest.mark.parametrize("engine", [LocalEngine(), ProcessesEngine(1)])
+def test_engine_job_error_is_its_outcome(engine: LocalEngine | ProcessesEngine) -> None:
+    with engine:
+        [failure] = engine.map(read_task, ["nothing/such"], lambda *_: None)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.attempts, failure.by_job) == ("job", 1, False)
+    assert isinstance(failure.error, UsageError)
+    with pytest.raises(UsageError, match="task"):
+        results_of([failure])
 
 
 def every_error(kind: type[ForgetBenchError] = ForgetBenchError) -> list[type[ForgetBenchError]]:
@@ -75,20 +82,41 @@ def test_engine_errors_are_all_listed() -> None:
     ],
 )
 def test_engine_dead_worker_names_job_and_cause(function: Callable[[int], None], job: int, message: str) -> None:
-    with ProcessesEngine(1) as executor, pytest.raises(ForgetBenchError, match=message) as caught:
-        executor.map(function, [job], lambda *_: None)
-    assert "in the job '1 of 1'" in str(caught.value)
-    assert "inished jobs are not repeated" in str(caught.value)
+    with ProcessesEngine(1, retries=0) as executor:
+        [failure] = executor.map(function, [job], lambda *_: None)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.attempts) == ("lost", 1)
+    assert re.search(message, str(failure.error))
+    assert "in the job '1 of 1'" in str(failure.error)
+    assert "inished jobs are not repeated" in str(failure.error)
 
 
-def test_engine_finishes_running_jobs_after_a_death() -> None:
+def test_engine_goes_on_after_deaths_and_faults(tmp_path: Path) -> None:
+    """One job always crashes, one dies once, one finds the disk full, one the memory: the others have results."""
+    jobs = ["quick", "crash", f"die-once:{tmp_path / 'died'}", f"no-space:{tmp_path}", "no-memory", "quick"]
     done: list[int] = []
-    with (
-        ProcessesEngine(2) as executor,
-        pytest.raises(ForgetBenchError, match=r"in the job '2 of 4': it crashed \(SIGABRT\)"),
-    ):
-        executor.map(work, ["sleep", "crash", "quick", "quick"], lambda number, _: done.append(number))
-    assert done == [0]  # it ran beside the one that died; the others never started
+    with ProcessesEngine(2, retries=1) as engine:
+        outcomes = engine.map(work, jobs, lambda number, _: done.append(number))
+    assert sorted(done) == list(range(6))
+    assert [outcomes[number] for number in (0, 2, 5)] == [jobs[number] for number in (0, 2, 5)]
+    crashed, full, memory = (outcomes[number] for number in (1, 3, 4))
+    assert isinstance(crashed, Failure)
+    assert isinstance(full, Failure)
+    assert isinstance(memory, Failure)
+    assert (crashed.kind, crashed.attempts, crashed.by_job) == ("lost", 2, True)
+    assert (full.kind, full.attempts, full.by_job) == ("machine", 2, False)
+    assert (memory.kind, memory.attempts, memory.by_job) == ("machine", 2, True)
+    assert "it crashed (SIGABRT)" in str(crashed.error)
+    assert isinstance(full.error, OSError)
+    assert full.error.filename == str(tmp_path)
+
+
+def test_engine_reports_jobs_as_they_finish(tmp_path: Path) -> None:
+    """The first job ends only when the second has been reported."""
+    file = tmp_path / "reported"
+    with ProcessesEngine(2) as engine:
+        jobs = [f"wait-for:{file}", "quick"]
+        assert engine.map(work, jobs, lambda number, _: file.touch() if number == 1 else None) == jobs
 
 
 @pytest.mark.parametrize("engine", [LocalEngine(), ProcessesEngine(1)])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.errors import UsageError
 from forgetbench.evidence.environment import environment
 from forgetbench.evidence.run import CHANGED_STATE, Manifest, read_run
 from forgetbench.reporting.tables import board_table
@@ -89,12 +89,16 @@ def test_run_any_error_is_a_failed_row(task: Task, tmp_path: Path, line: str, re
     assert reason in row(done, 1).reason
 
 
-def test_run_crash_names_job_and_resumes(task: Task, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_run_crash_is_a_failed_row_and_resumes(task: Task, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     method = write_method(tmp_path, f"os.path.exists({str(flag)!r}) or os.abort()")
     home = tmp_path / "home"
-    with pytest.raises(ForgetBenchError, match=r"died in the job 'mine, seed 0': it crashed \(SIGABRT\)"):
-        go(task, home, method, engine="processes")
+    done = go(task, home, method, engine="processes", workers=2)
+    assert done.failed == ()
+    assert row(done).status == "failed"
+    assert "4 attempts, the last one alone: " in row(done).reason
+    assert "died in the job 'mine, seed 0': it crashed (SIGABRT)" in row(done).reason
     flag.touch()
     assert go(task, home, method).computed == 2  # the models that were trained are kept
 

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 
 def work(job: str) -> str:
-    """A job that sleeps, crashes, prints, or never ends."""
+    """A job that sleeps, crashes, prints, or never ends; or NAME:FILE, which looks at a file."""
+    name, _, file = job.partition(":")
+    if name == "die-once" and not Path(file).exists():
+        Path(file).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    while name == "wait-for" and not Path(file).exists():
+        time.sleep(0.01)
+    if name == "no-space":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file)
+    if name == "no-memory":
+        raise MemoryError("none left")
     if job == "crash":
         os.abort()
     if job == "sleep":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from forgetbench.api.methods import MethodLike
     from forgetbench.auditing.run import TaskAudit
     from forgetbench.runner.method_spec import MethodSpec
+    from forgetbench.runner.run import TaskRun
     from forgetbench.tasks.task import Task
     from forgetbench.tuning.study import Selector
     from forgetbench.tuning.tune import TunedMethod
@@ -61,7 +62,7 @@ def evaluate(
 
     Raises:
         UsageError: A task, method, hyper-parameter or option is wrong; raised before anything is trained.
-        ForgetBenchError: A worker process died, or a file was damaged.
+        ForgetBenchError: Jobs failed for another reason than a method's error; raised when all others are finished.
 
     Example:
         >>> board = evaluate(["ssd", "finetune:epochs=1"], "digits/cnn/class", seeds=6)  # doctest: +SKIP
@@ -94,7 +95,34 @@ def evaluate_tasks(
         UsageError: See `evaluate`.
         ForgetBenchError: See `evaluate`.
     """
-    from forgetbench.runner.run import run
+    from forgetbench.runner.run import check_finished
+
+    done = evaluate_finished(
+        methods, tasks, preset=preset, tuned=tuned, selector=selector, config=config, progress=progress
+    )
+    check_finished([task_run for _, task_run in done])
+    return [board for board, _ in done]
+
+
+def evaluate_finished(
+    methods: Sequence[MethodLike],
+    tasks: Sequence[Task],
+    *,
+    preset: str | None = None,
+    tuned: bool = False,
+    selector: Selector = "oracle-free",
+    config: RunConfig | None = None,
+    progress: bool | ProgressCallback = True,
+) -> list[tuple[BoardResult, TaskRun]]:
+    """`evaluate_tasks` without an error for jobs that failed.
+
+    Returns:
+        One board per task, and what was run for it: its ``failed`` lists the jobs that failed, whose rows are missing.
+
+    Raises:
+        UsageError: See `evaluate`.
+    """
+    from forgetbench.runner.run import run_tasks
     from forgetbench.tuning.tune import load_best
 
     chosen = config or RunConfig()
@@ -106,12 +134,15 @@ def evaluate_tasks(
         return load_best(task, found, chosen, selector) if tuned else found
 
     with open_progress(progress) as callback, _without_main_file():
-        done = run(tasks, specs, chosen, callback)
+        done = run_tasks(tasks, specs, chosen, callback)
     return [
-        BoardResult(
-            task_run.task.name,
-            [read_run(folder) for folder in task_run.runs],
-            chosen.results.scorer(task_run.reference) if task_run.reference else None,
+        (
+            BoardResult(
+                task_run.task.name,
+                [read_run(folder) for folder in task_run.runs],
+                chosen.results.scorer(task_run.reference) if task_run.reference else None,
+            ),
+            task_run,
         )
         for task_run in done
     ]

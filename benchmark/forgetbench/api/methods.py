@@ -137,10 +137,10 @@ def check_method(
     job = _CheckJob(method_text(method, home()), tuple(networks))
     if not isolated:
         return _run_checks(job)
-    from forgetbench.runner.engines import ProcessesEngine
+    from forgetbench.runner.engines import ProcessesEngine, results_of
 
-    with ProcessesEngine(1) as engine:
-        [report] = engine.map(_run_checks, [job], lambda *_: None)
+    with ProcessesEngine(1, retries=0) as engine:
+        [report] = results_of(engine.map(_run_checks, [job], lambda *_: None))
     return report
 
 

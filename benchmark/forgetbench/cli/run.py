@@ -43,7 +43,10 @@ def run(
     options: RunOptions = RUN,
     json: Json = False,
 ) -> int:
-    """Run methods on tasks and score them. An interrupted run resumes. Exit status 1 if a method failed.
+    """Run methods on tasks and score them. An interrupted run resumes. Exit status 1 if a method or a job failed.
+
+    A job that fails for another reason than its method, such as a full disk, does not end the run: everything that
+    does not need it is done, and the same command repeats only the rest.
 
     Example: forgetbench run digits/cnn/mislabelled-20 --method ssd:alpha=5 --method finetune --seeds 6
 
@@ -59,21 +62,25 @@ def run(
         measure_relearning: On erase boards, measure how fast the forget set is learned again. Keeps the models.
         skip_oracles: Train nothing but the method and score nothing; originals come from `forgetbench pack pull`.
     """
-    from forgetbench.api.evaluation import evaluate_tasks
+    from forgetbench.api.evaluation import evaluate_finished
     from forgetbench.api.tasks import find_tasks
+    from forgetbench.runner.run import check_finished
     from forgetbench.tasks.seal import parse_salt
 
     tasks = find_tasks(task, seeds=seeds, draws=draws, forget_indices=forget_indices)
     if salt is not None:
         tasks = [one.with_sealed_draws(parse_salt(salt)) for one in tasks]
     config = options.config(keep_models=keep_models, measure_relearning=measure_relearning, skip_oracles=skip_oracles)
-    boards = evaluate_tasks(methods.names, tasks, preset=preset, tuned=tuned, selector=selector, config=config)
-    if not skip_oracles:
-        print_tables([table for board in boards for table in board.tables], "json" if json else "table")
+    done = evaluate_finished(methods.names, tasks, preset=preset, tuned=tuned, selector=selector, config=config)
+    boards, runs = [board for board, _ in done], [one for _, one in done]
+    scored = [board for board, one in done if one.reference is not None]
+    if scored:
+        print_tables([table for board in scored for table in board.tables], "json" if json else "table")
     print_note("\n".join(f"evidence: {folder}" for board in boards for folder in board.runs))
     failures = [f"{board.task}: {row} failed: {reason}" for board in boards for row, reason in board.failures.items()]
     for failure in failures:
         print_note(failure)
+    check_finished(runs)
     return 1 if failures else 0
 
 

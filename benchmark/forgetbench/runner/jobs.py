@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
+from forgetbench.errors import describe_error, printable
 from forgetbench.evidence.arrays import Logits, read_arrays, stack
 from forgetbench.runner.artifacts import PREDICTIONS, require_artifact
 from forgetbench.runner.config import NullProgress, ProgressCallback, RunConfig
 from forgetbench.runner.data import ExecutionEnv
-from forgetbench.runner.engines import Engine, TimeLimit
+from forgetbench.runner.engines import Engine, Failure, TimeLimit
+from forgetbench.runner.failures import FailedJob, error_of
 from forgetbench.runner.keys import Role
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.tasks.task import Task
@@ -278,6 +280,8 @@ class JobRunner:
         """Number of jobs done."""
         self.computed = 0
         """Number of jobs whose result was not in the store."""
+        self.failed: list[FailedJob] = []
+        """Jobs that have no result."""
         self._engine = engine
 
     def map(self, function: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> list[ResultT]:
@@ -286,21 +290,45 @@ class JobRunner:
         Args:
             function: A job function: importable by its name, since other processes call it.
             jobs: The jobs.
-        """
-        jobs = list(jobs)
 
-        def on_done(number: int, result: ResultT) -> None:
+        Raises:
+            JobsFailedError: Jobs failed, in other ways than a method may fail; the others are finished.
+            UsageError: The call is wrong.
+        """
+        before = len(self.failed)
+        results = self.try_map(function, jobs)
+        if len(self.failed) > before:
+            raise error_of(self.failed[before:], self.jobs)
+        return [result for result in results if result is not None]
+
+    def try_map(self, function: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> list[ResultT | None]:
+        """`map`, with None for each job that failed; `failed` lists them."""
+        jobs = list(jobs)
+        results: dict[int, ResultT] = {}
+
+        def on_done(number: int, outcome: ResultT | Failure) -> None:
+            job = jobs[number]
+            result: Any = outcome
+            if isinstance(outcome, Failure):
+                result = failed_result(job, _blame(outcome)) if outcome.by_job else None
+                if result is None:
+                    self.failed.append(FailedJob(self.task.name, job.title, outcome))
+                    self.progress.note(f"failed: {self.failed[-1]}")
+                    return
+            results[number] = result
             self.jobs += 1
             self.computed += not result.from_cache
-            self.progress.done(jobs[number].title, from_cache=result.from_cache)
+            self.progress.done(job.title, from_cache=result.from_cache)
             for notice in result.notices if isinstance(result, PreparedTask) else ():
                 self.progress.note(f"{self.task.name}: {notice}")
 
         seconds = self.config.time_limit
         limit: TimeLimit[Any, Any] | None = None
         if seconds is not None:
-            limit = TimeLimit(seconds, lambda job: interrupted(job, seconds))
-        return self._engine.map(function, jobs, on_done, limit)
+            reason = f"stopped at the time limit of {seconds:g} s for one job (--time-limit)"
+            limit = TimeLimit(seconds, lambda job: failed_result(job, reason))
+        self._engine.map(function, jobs, on_done, limit)
+        return [results.get(number) for number in range(len(jobs))]
 
     def originals(self, trainer: MethodSpec | None = None) -> list[TrainJob]:
         """The jobs of the originals, by seed: the task's, or those that a method trains for itself."""
@@ -341,9 +369,13 @@ class JobRunner:
         return self.population([model.predictions[draw] for model, (draw, _) in zip(repeated, places, strict=True)])
 
 
-def interrupted(job: Job, seconds: float) -> MethodFailure | FlopCount | None:
-    """The result of a job that ran into the time limit; None for jobs that run no method and have no limit."""
-    reason = f"stopped at the time limit of {seconds:g} s for one job (--time-limit)"
+def failed_result(job: object, reason: str) -> MethodFailure | FlopCount | None:
+    """The result of a job in which a method failed from outside; None for jobs that run no method.
+
+    Args:
+        job: The job.
+        reason: Why it has no other result.
+    """
     match job:
         case UnlearnJob():
             return MethodFailure(status="failed", reason=reason)
@@ -354,6 +386,13 @@ def interrupted(job: Job, seconds: float) -> MethodFailure | FlopCount | None:
     return None
 
 
-def trained(outcomes: Iterable[TrainOutcome]) -> list[TrainedModel]:
+def _blame(failure: Failure) -> str:
+    """The reason of a row whose job killed its workers or used up the memory."""
+    if failure.kind == "lost":
+        return f"{failure.attempts} attempts, the last one alone: {printable(str(failure.error))}"
+    return f"out of memory while it ran alone: {describe_error(failure.error)}"
+
+
+def trained(outcomes: Iterable[TrainOutcome | None]) -> list[TrainedModel]:
     """The models of `train_model` jobs without a trainer, which fail by raising and never by their result."""
     return [outcome for outcome in outcomes if isinstance(outcome, TrainedModel)]

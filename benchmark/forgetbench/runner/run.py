@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from forgetbench.errors import UsageError
+from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.arrays import Logits
 from forgetbench.evidence.reference import ReferenceBundle
 from forgetbench.evidence.run import CostRecord
@@ -25,6 +25,9 @@ from forgetbench.runner.collect import (
     write_run,
 )
 from forgetbench.runner.config import ProgressCallback, RunConfig
+from forgetbench.runner.engines import Failure, machine_fault
+from forgetbench.runner.engines.base import FailureKind
+from forgetbench.runner.failures import FailedJob, error_of
 from forgetbench.runner.jobs import (
     CountTrainingJob,
     CountUnlearningJob,
@@ -60,6 +63,8 @@ class TaskRun:
     """Number of jobs."""
     computed: int
     """Number of jobs whose result was not in the store already."""
+    failed: tuple[FailedJob, ...] = ()
+    """Jobs without a result. Rows that need one of them have no folder, and without an oracle there is no bundle."""
 
 
 def run(
@@ -78,7 +83,41 @@ def run(
 
     Raises:
         UsageError: A name, an option or a file is wrong; raised before anything is trained.
-        ForgetBenchError: A worker died, or an artifact was damaged while it was needed.
+        JobsFailedError: Jobs failed; raised when all others are finished.
+    """
+    done = run_tasks(tasks, methods, config, progress)
+    check_finished(done)
+    return done
+
+
+def check_finished(runs: Sequence[TaskRun]) -> None:
+    """Raise an error if jobs failed.
+
+    Raises:
+        UsageError: A call is wrong.
+        JobsFailedError: Jobs failed; the message lists them.
+    """
+    failed = [job for one in runs for job in one.failed]
+    if failed:
+        raise error_of(failed, sum(one.jobs for one in runs))
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    methods: Callable[[Task], Sequence[MethodSpec]],
+    config: RunConfig,
+    progress: ProgressCallback | None = None,
+) -> list[TaskRun]:
+    """`run` without an error for jobs that failed: `TaskRun.failed` lists them, and everything else is done.
+
+    Args:
+        tasks: See `run`.
+        methods: See `run`.
+        config: See `run`.
+        progress: See `run`.
+
+    Raises:
+        UsageError: A name, an option or a file is wrong; raised before anything is trained.
     """
     if config.measure_relearning and config.skip_oracles:
         raise UsageError(
@@ -89,9 +128,20 @@ def run(
         check_records(specs)
     with config.open_engine() as engine:
         return [
-            _TaskRunner(JobRunner(task, config, engine, progress), specs).run()
-            for task, specs in zip(tasks, rows, strict=True)
+            _run_task(JobRunner(task, config, engine, progress), specs) for task, specs in zip(tasks, rows, strict=True)
         ]
+
+
+def _run_task(runner: JobRunner, specs: Sequence[MethodSpec]) -> TaskRun:
+    """Run one task; what ends it does not end the tasks after it."""
+    try:
+        return _TaskRunner(runner, specs).run()
+    except _TaskStoppedError:
+        pass
+    except (ForgetBenchError, OSError) as error:
+        kind: FailureKind = "machine" if machine_fault(error) else "job"
+        runner.failed.append(FailedJob(runner.task.name, "the results", Failure(kind, error)))
+    return TaskRun(runner.task, None, (), runner.jobs, runner.computed, tuple(runner.failed))
 
 
 def train_audit_oracles(task: Task, config: RunConfig, progress: ProgressCallback | None = None) -> list[Logits]:
@@ -124,6 +174,10 @@ ModelKey = tuple[Role, int, int, str]
 """Role, draw, seed and, for a method's own original, the hash of what trains it."""
 
 
+class _TaskStoppedError(Exception):
+    """A job failed that all others of its task need; the runner has noted it."""
+
+
 class _TaskRunner:
     """One task: its jobs in the order in which they depend on each other."""
 
@@ -138,6 +192,9 @@ class _TaskRunner:
         }
         """Row -> the row whose job trains its originals: parameters that only unlearning reads change no original."""
         self.models: dict[ModelKey, TrainOutcome] = {}
+        """The models that could be trained."""
+        self.unfinished: set[str] = set()
+        """Rows that need a job that failed; they are not written."""
 
     def run(self) -> TaskRun:
         """All jobs, then the reference bundle and one folder for each method."""
@@ -151,43 +208,61 @@ class _TaskRunner:
         total = 2 + len(own) + self.task.seeds * (1 + len(own)) + len(oracles) + models_each * len(self.methods)
         runner.progress.begin(self.task.name, total)
         prepare = PrepareJob(task=self.task, env=self.env, methods=tuple(self.methods))
-        [facts] = runner.map(prepare_task, [prepare])
+        [facts] = runner.try_map(prepare_task, [prepare])
+        if facts is None:
+            raise _TaskStoppedError
         originals = runner.originals()
         if present:
             self._import_originals(present)
         if config.skip_oracles:
             self._require_originals()
         jobs = [*originals, *(job for spec in own for job in runner.originals(spec)), *oracles]
-        outcomes = runner.map(train_model, jobs)
+        outcomes = runner.try_map(train_model, jobs)
         self.models = {
             (job.role, job.draw, job.seed, job.trainer.key if job.trainer else ""): outcome
             for job, outcome in zip(jobs, outcomes, strict=True)
+            if outcome is not None
         }
-        counts = [CountTrainingJob(task=self.task, env=self.env, trainer=trainer) for trainer in (None, *own)]
-        counted, *counted_own = [count.flops for count in runner.map(count_training, counts)]
-        reference = None if config.skip_oracles else present or self._write_reference(facts, counted)
+        counting = [CountTrainingJob(task=self.task, env=self.env, trainer=trainer) for trainer in (None, *own)]
+        counts = runner.try_map(count_training, counting)
+        counted, *counted_own = [count.flops if count else None for count in counts]
+        finished = None not in outcomes and counts[0] is not None
+        reference = None
+        if not config.skip_oracles:
+            reference = present or (self._write_reference(facts, counted) if finished else None)
         seconds = [model.seconds for model in trained(outcomes[len(outcomes) - len(oracles) :])] if oracles else []
-        timed = runner.exclusive and seconds and not any(outcome.from_cache for outcome in outcomes)
+        timed = runner.exclusive and seconds and not any(outcome is None or outcome.from_cache for outcome in outcomes)
         retrain_seconds = sum(second or 0.0 for second in seconds) / len(seconds) if timed else None
         cost = CostRecord(retrain_flops=counted, retrain_seconds=retrain_seconds)
+        if counts[0] is None:
+            self.unfinished |= {spec.key for spec in self.methods}
+        self.unfinished |= {
+            row
+            for spec, count in zip(own, counts[1:], strict=True)
+            for row, trainer in self.trainers.items()
+            if count is None and trainer.key == spec.key
+        }
         runs = self._unlearn(facts, cost, {spec.key: flops for spec, flops in zip(own, counted_own, strict=True)})
         runner.progress.end(self.task.name)
-        return TaskRun(self.task, reference, tuple(runs), runner.jobs, runner.computed)
+        return TaskRun(self.task, reference, tuple(runs), runner.jobs, runner.computed, tuple(runner.failed))
 
     def _population(self, role: Role) -> list[list[TrainedModel]]:
         """The models of a set of oracles, by draw and seed."""
         models = trained(self.models[role, draw, seed, ""] for draw, seed in self.runner.places())
         return [models[start : start + self.task.seeds] for start in range(0, len(models), self.task.seeds)]
 
-    def _originals(self, spec: MethodSpec | None = None) -> list[TrainOutcome]:
-        """By seed, the originals that a row starts from: the board's, or its own."""
+    def _originals(self, spec: MethodSpec | None = None) -> dict[int, TrainOutcome]:
+        """Seed -> the original that a row starts from: the board's, or its own. Those that have failed are missing."""
         trainer = self.trainers.get(spec.key) if spec else None
-        return [self.models["original", 0, seed, trainer.key if trainer else ""] for seed in range(self.task.seeds)]
+        keys: dict[int, ModelKey] = {
+            seed: ("original", 0, seed, trainer.key if trainer else "") for seed in range(self.task.seeds)
+        }
+        return {seed: self.models[key] for seed, key in keys.items() if key in self.models}
 
     def _write_reference(self, facts: PreparedTask, retrain_flops: float | None) -> ReferenceBundle:
         results, place = self.config.results, (self.task.name, self.task.key, self.task.draws, self.task.seeds)
         populations = TrainedPopulations(
-            trained(self._originals()), self._population("reference"), self._population("control")
+            trained(self._originals().values()), self._population("reference"), self._population("control")
         )
         folder, fitness = results.reference_folder(*place), results.fitness(*place)
         return write_reference(self.config.store, folder, self.task, facts, populations, retrain_flops, fitness)
@@ -204,8 +279,10 @@ class _TaskRunner:
         from forgetbench.runner.train import find_model
 
         jobs = self.runner.originals()
-        presences = self.runner.map(find_model, jobs)
-        missing = [job.seed for job, presence in zip(jobs, presences, strict=True) if not presence.present]
+        presences = self.runner.try_map(find_model, jobs)
+        if None in presences:
+            raise _TaskStoppedError
+        missing = [job.seed for job, presence in zip(jobs, presences, strict=True) if presence and not presence.present]
         if missing:
             raise UsageError(
                 f"--skip-oracles trains nothing, and the originals of seeds {missing} of {self.task.name} are not in "
@@ -222,11 +299,13 @@ class _TaskRunner:
             if spec.key in facts.refusals:
                 continue
             originals = self._originals(spec)
-            failure = next((model for model in originals if isinstance(model, MethodFailure)), None)
+            failure = next((model for model in originals.values() if isinstance(model, MethodFailure)), None)
             if failure is not None:
                 results[spec.key] = [(0, 0, failure)]
                 continue
-            keys = [model.model for model in trained(originals)]
+            keys = {seed: model.model for seed, model in originals.items() if isinstance(model, TrainedModel)}
+            if len(keys) < self.task.seeds:
+                self.unfinished.add(spec.key)
             jobs += [
                 UnlearnJob(
                     task=self.task,
@@ -238,21 +317,28 @@ class _TaskRunner:
                     keep_model=self.config.keep_models or relearns,
                 )
                 for draw, seed in self.runner.places()
+                if seed in keys
             ]
         untrained = set(results)
-        outcomes = self.runner.map(unlearn, jobs)
+        outcomes = self.runner.try_map(unlearn, jobs)
         if relearns:
             outcomes = self._relearn(jobs, outcomes)
         first = [job for job in jobs if job.draw == job.seed == 0]
-        counts = self.runner.map(
+        counts = self.runner.try_map(
             count_unlearning,
             [CountUnlearningJob(task=job.task, env=job.env, method=job.method, original=job.original) for job in first],
         )
         for job, outcome in zip(jobs, outcomes, strict=True):
-            results.setdefault(job.method.key, []).append((job.draw, job.seed, outcome))
-        flops = {job.method.key: count.flops for job, count in zip(first, counts, strict=True)}
+            if outcome is not None:
+                results.setdefault(job.method.key, []).append((job.draw, job.seed, outcome))
+            else:
+                self.unfinished.add(job.method.key)
+        flops = {job.method.key: count.flops for job, count in zip(first, counts, strict=True) if count is not None}
+        self.unfinished |= {job.method.key for job in first if job.method.key not in flops}
         folders = []
         for spec in self.methods:
+            if spec.key in self.unfinished:
+                continue
             trainer = self.trainers.get(spec.key)
             row_cost = cost.model_copy(
                 update={
@@ -262,7 +348,7 @@ class _TaskRunner:
                     "tuning_selector": spec.selector,
                 }
             )
-            own = trained(self._originals(spec)) if trainer and spec.key not in untrained else []
+            own = trained(self._originals(spec).values()) if trainer and spec.key not in untrained else []
             folders.append(self.config.results.run_folder(self.task.name, spec.label))
             write_run(
                 self.config.store,
@@ -279,8 +365,13 @@ class _TaskRunner:
             )
         return folders
 
-    def _relearn(self, jobs: Sequence[UnlearnJob], outcomes: Sequence[UnlearnOutcome]) -> list[UnlearnOutcome]:
-        """The outcomes with the relearning times of the unlearned models and of the reference oracles."""
+    def _relearn(
+        self, jobs: Sequence[UnlearnJob], outcomes: Sequence[UnlearnOutcome | None]
+    ) -> list[UnlearnOutcome | None]:
+        """The outcomes with the relearning times of the unlearned models and of the reference oracles.
+
+        None takes the place of an outcome whose times are missing, because a job has failed.
+        """
         from forgetbench.runner.relearn import relearn
 
         def measure(job: UnlearnJob, model: str) -> RelearnJob:
@@ -290,14 +381,19 @@ class _TaskRunner:
 
         pairs: dict[int, tuple[RelearnJob, RelearnJob]] = {}
         for number, (job, outcome) in enumerate(zip(jobs, outcomes, strict=True)):
-            if isinstance(outcome, UnlearnedModel):
-                oracle = self.models["reference", job.draw, job.seed, ""]
-                pairs[number] = (measure(job, outcome.key), measure(job, trained([oracle])[0].model))
+            oracle = self.models.get(("reference", job.draw, job.seed, ""))
+            if isinstance(outcome, UnlearnedModel) and isinstance(oracle, TrainedModel):
+                pairs[number] = (measure(job, outcome.key), measure(job, oracle.model))
         places = {(one.model, one.original, one.draw, one.seed): one for pair in pairs.values() for one in pair}
-        times = dict(zip(places, self.runner.map(relearn, places.values()), strict=True))
-        measured = list(outcomes)
+        times = dict(zip(places, self.runner.try_map(relearn, places.values()), strict=True))
+        measured: list[UnlearnOutcome | None] = [
+            None if isinstance(outcome, UnlearnedModel) and (number in pairs or self.runner.failed) else outcome
+            for number, outcome in enumerate(outcomes)
+        ]
         for number, pair in pairs.items():
             mine, theirs = (times[one.model, one.original, one.draw, one.seed] for one in pair)
+            if mine is None or theirs is None:
+                continue
             figures: dict[str, float] = {
                 "relearn": mine.steps,
                 "relearn.back": mine.back,

@@ -25,6 +25,7 @@ from forgetbench.runner.artifacts import (
     write_weights,
 )
 from forgetbench.runner.context import TaskContext, load_context
+from forgetbench.runner.engines import machine_fault
 from forgetbench.runner.jobs import (
     CountTrainingJob,
     FlopCount,
@@ -197,23 +198,34 @@ def cached_flops(context: TaskContext, facts: Mapping[str, Any], measure: Callab
         context: The task.
         facts: What is counted.
         measure: Counts. If it raises, the cost is missing and the row is not affected.
+
+    Raises:
+        BaseException: A fault of the machine, such as a full disk.
     """
     key = context.keys.flops(facts)
     folder = context.store.read(context.store.key(key))
     if folder is None:
         try:
             flops = measure()
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:
+            if machine_fault(error) is not None:
+                raise
             return FlopCount(flops=None, reason=describe_error(error))
         folder = context.store.write(key, lambda place: write_meta(place, {"flops": flops}))
     return FlopCount(flops=read_meta(folder)["flops"])
 
 
 def method_failure(method: str, error: MethodCodeError, where: str = "") -> MethodFailure:
-    """The state of a row whose method raised; the reason names the method if its loss diverged."""
+    """The state of a row whose method raised; the reason names the method if its loss diverged.
+
+    Raises:
+        BaseException: A fault of the machine, such as a full disk, made the method raise: it is no failure of the row.
+    """
     from forgetbench.training import DivergedError
 
     cause = error.__cause__
+    if machine_fault(error) is not None:
+        raise cause or error
     reason = printable(str(cause)) if isinstance(cause, ForgetBenchError) else str(error)
     if not isinstance(cause, DivergedError):
         return MethodFailure(status="failed", reason=where + reason)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import Logits, load_arrays
 from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.runner.artifacts import LABELS
@@ -48,8 +48,6 @@ from forgetbench.tuning.study import Outcome, Selector, Study, Trial
 
 SEEDS: dict[Selector, int] = {"oracle-free": 2, "oracle": 4}
 """Development seeds; distances of populations need more of them."""
-OUT_OF_RESOURCES = ("OSError", "MemoryError", "OutOfMemoryError")
-"""Errors that are caused by the machine and not by the trial."""
 BUDGETS = (1, 10, 50)
 """Tuning budgets, in trials, that a board distinguishes."""
 
@@ -93,7 +91,7 @@ def tune(
 
     Raises:
         UsageError: A method does not declare what to search, or the selector cannot judge this task.
-        ForgetBenchError: A worker died, or an artifact was damaged while it was needed.
+        JobsFailedError: Jobs failed for another reason than a method's error; the round's other jobs are finished.
     """
     if trials < 1:
         raise UsageError("A method needs at least one trial, which is its defaults. Give --trials 1 or more.")
@@ -347,8 +345,6 @@ class _TuningRun:
 
     def _outcome(self, trial: MethodSpec, results: Sequence[UnlearnOutcome], judge: Judge) -> Outcome:
         failure = next((result for result in results if isinstance(result, MethodFailure)), None)
-        if failure is not None and failure.reason.startswith(OUT_OF_RESOURCES):
-            raise ForgetBenchError(f"A trial could not run here and is not counted ({failure.reason}).")
         if failure is not None:
             return Outcome(failure.status, reason=failure.reason)
         keys = [result.key for result in results if isinstance(result, UnlearnedModel)]

@@ -1,0 +1,293 @@
+"""Errors are sorted into those of jobs, workers and the machine; a run does all that does not need a failed job."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from forgetbench.cli import main
+from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.evidence.run import read_run
+from forgetbench.methods._foreign_code import MethodCodeError
+from forgetbench.runner import train, unlearn
+from forgetbench.runner.config import NullProgress, RunConfig
+from forgetbench.runner.engines.base import RETRIES, Answer, Failure, Schedule, machine_fault
+from forgetbench.runner.failures import FailedJob, JobsFailedError, error_of, summary
+from forgetbench.runner.method_spec import parse_methods
+from forgetbench.runner.run import TaskRun, run_tasks
+from forgetbench.tasks.task import Task
+
+
+def fault(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def caused(error: BaseException, cause: BaseException, *, explicit: bool = True) -> BaseException:
+    """An error that was raised from another one, or while that one was handled."""
+    error.__cause__, error.__context__ = (cause if explicit else None), cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (fault(errno.ENOSPC), "storage"),
+        (fault(errno.EDQUOT), "storage"),
+        (fault(errno.EIO), "storage"),
+        (fault(errno.ESTALE), "storage"),
+        (OSError("4096 requested and 0 written"), "storage"),  # numpy
+        (
+            RuntimeError("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file"),
+            "storage",
+        ),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "storage"),
+        (caused(MethodCodeError("OSError"), fault(errno.EDQUOT)), "storage"),
+        (caused(RuntimeError("not saved"), fault(errno.ENOSPC), explicit=False), "storage"),
+        (MemoryError(), "memory"),
+        (fault(errno.ENOMEM), "memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "memory"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "memory"),
+        (fault(errno.ENOENT), None),
+        (fault(errno.EACCES), None),
+        (ValueError("No space left on device"), None),
+        (UsageError("wrong"), None),
+    ],
+)
+def test_machine_fault_by_cause(error: BaseException, expected: str | None) -> None:
+    assert machine_fault(error) == expected
+
+
+def play(schedule: Schedule, answers: Callable[[int, int, bool], Answer]) -> list[tuple[int, bool]]:
+    """Run a schedule with two jobs at a time: job, attempt and whether it is alone -> answer; returns the attempts."""
+    tries: list[tuple[int, bool]] = []
+    while schedule.waiting or schedule.alone:
+        if schedule.waiting:
+            batch = [schedule.waiting.popleft() for _ in range(min(2, len(schedule.waiting)))]
+        else:
+            batch = [schedule.alone.popleft()]
+        for number in batch:
+            alone = len(batch) == 1
+            tries.append((number, alone))
+            schedule.settle(number, answers(number, [n for n, _ in tries].count(number), alone), "here", alone=alone)
+    return tries
+
+
+def test_schedule_lost_worker_four_times_is_the_job() -> None:
+    schedule = Schedule(4)
+    lost: Answer = ("lost", ForgetBenchError("died"))
+    tries = play(schedule, lambda number, _, __: lost if number == 1 else ("done", number))
+    assert RETRIES == 3
+    assert [number for number, _ in tries].count(1) == 4
+    assert tries[-1] == (1, True)
+    outcome = schedule.outcomes[1]
+    assert (outcome.kind, outcome.attempts, outcome.by_job) == ("lost", 4, True)
+    assert [schedule.outcomes[number] for number in (0, 2, 3)] == [0, 2, 3]
+
+
+def test_schedule_lost_worker_of_a_broken_engine_is_no_job() -> None:
+    schedule = Schedule(1, retries=0)
+    schedule.waiting.popleft()
+    assert schedule.settle(0, ("lost", ForgetBenchError("died")), "here", alone=True, healthy=lambda: False) == [0]
+    assert not schedule.outcomes[0].by_job
+
+
+def test_schedule_lost_worker_once_is_run_again() -> None:
+    schedule = Schedule(3)
+    play(schedule, lambda number, attempt, _: ("lost", OSError()) if (number, attempt) == (0, 1) else ("done", number))
+    assert schedule.results() == [0, 1, 2]
+
+
+def test_schedule_memory_next_to_others_is_run_alone() -> None:
+    schedule = Schedule(4)
+    tries = play(
+        schedule,
+        lambda number, _, alone: (
+            ("memory", MemoryError()) if number == 3 or (number == 0 and not alone) else ("done", 1)
+        ),
+    )
+    assert tries[4:] == [(0, True), (3, True)]
+    assert schedule.results()[:3] == [1, 1, 1]
+    assert (schedule.outcomes[3].kind, schedule.outcomes[3].by_job) == ("machine", True)
+
+
+def test_schedule_storage_fault_is_run_after_the_others() -> None:
+    schedule = Schedule(5)
+    full: Answer = ("storage", fault(errno.ENOSPC))
+    tries = play(schedule, lambda number, attempt, _: full if number < 2 and attempt <= number + 1 else ("done", 1))
+    assert [number for number, _ in tries] == [0, 1, 2, 3, 4, 0, 1]
+    assert [type(outcome) for outcome in schedule.results()] == [int, Failure, int, int, int]
+    assert (schedule.outcomes[1].kind, schedule.outcomes[1].by_job, schedule.outcomes[1].attempts) == (
+        "machine",
+        False,
+        2,
+    )
+
+
+def test_schedule_full_disk_starts_no_further_job() -> None:
+    schedule = Schedule(50, workers=2)
+    tries = play(schedule, lambda *_: ("storage", fault(errno.ENOSPC)))
+    assert len(tries) < 10
+    outcomes = schedule.results()
+    assert all(isinstance(outcome, Failure) and outcome.kind == "machine" for outcome in outcomes)
+    assert "Not started" in str(outcomes[-1].error)
+
+
+def failed(error: BaseException, **facts: Any) -> FailedJob:
+    return FailedJob("a/b/c", "original 3", Failure("machine", error, **facts))
+
+
+def test_summary_names_jobs_reasons_and_advice() -> None:
+    jobs = [failed(fault(errno.ENOSPC), attempts=2, where="node7:12")] * 12
+    text = summary(jobs, 38)
+    assert text.startswith("12 of 50 jobs failed; the others are finished and kept. Run the same command again")
+    assert "- a/b/c, original 3: No space left on device. Free some space" in text
+    assert "(2 attempts, the last on node7:12)" in text
+    assert text.endswith("- and 2 more")
+
+
+def test_error_of_kinds() -> None:
+    usage = UsageError("wrong option")
+    assert error_of([failed(usage)], 0) is usage
+    bug = ZeroDivisionError("a bug")
+    assert error_of([failed(fault(errno.EIO)), failed(bug)], 4) is bug
+    assert "2 of 6 jobs failed" in bug.__notes__[0]
+    assert isinstance(error_of([failed(MemoryError()), failed(usage)], 4), JobsFailedError)
+
+
+METHOD = """
+import copy, errno, os, pathlib
+from dataclasses import dataclass
+from forgetbench.methods import Method
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Method):
+    "Fails on one seed while a file exists."
+
+    def unlearn(self, model, request):
+        seeds = pathlib.Path({folder!r}, "seeds")
+        seeds.mkdir(exist_ok=True)
+        (seeds / str(request.seed)).touch()
+        first = sorted(seeds.iterdir())[0].name
+        if pathlib.Path({folder!r}, "broken").exists() and str(request.seed) == first:
+            {error}
+        return copy.deepcopy(model)
+"""
+
+
+class Titles(NullProgress):
+    def __init__(self) -> None:
+        self.computed: list[str] = []
+        self.notes: list[str] = []
+
+    def done(self, title: str, *, from_cache: bool) -> None:
+        if not from_cache:
+            self.computed.append(title)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def write_method(folder: Path, error: str) -> str:
+    (folder / "broken").touch()
+    path = folder / "mine.py"
+    path.write_text(METHOD.format(folder=str(folder), error=error))
+    return f"{path}:Mine"
+
+
+@pytest.fixture
+def task(make_task: Callable[..., Task]) -> Task:
+    return make_task("random", "fraction = 0.2", seeds=3)
+
+
+def go(task: Task, home: Path, *files: str, names: tuple[str, ...] = ()) -> tuple[TaskRun, Titles]:
+    titles = Titles()
+    config = RunConfig(home=home, device="cpu", engine="local")
+    [done] = run_tasks([task], lambda one: parse_methods(names, files, one.setting), config, titles)
+    return done, titles
+
+
+def test_run_quota_inside_unlearn_is_never_the_row(task: Task, tmp_path: Path) -> None:
+    """Only the row that met the full quota is missing; the same command then does only what is missing."""
+    error = "try: raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))\n"
+    error += "            except OSError as full: raise RuntimeError('not saved') from full"
+    method = write_method(tmp_path, error)
+    done, titles = go(task, tmp_path / "home", method, names=("finetune:epochs=1",))
+    [row] = [read_run(folder).manifest for folder in done.runs]
+    assert (row.row, row.status) == ("finetune:epochs=1", "ok")
+    assert done.reference is not None
+    assert all(job.failure.kind == "machine" for job in done.failed)
+    assert 1 <= len(done.failed) <= 2  # unlearning, and counting it if that seed is the first
+    assert any("failed: test/mlp/random, mine" in note for note in titles.notes)
+    (tmp_path / "broken").unlink()
+    again, titles = go(task, tmp_path / "home", method, names=("finetune:epochs=1",))
+    assert [read_run(folder).manifest.status for folder in again.runs] == ["ok", "ok"]
+    assert again.failed == ()
+    assert len(titles.computed) == 1
+    assert titles.computed[0].startswith("mine, seed")
+
+
+def test_run_memory_that_runs_out_alone_is_the_row(task: Task, tmp_path: Path) -> None:
+    method = write_method(tmp_path, "raise MemoryError('no room for a Hessian')")
+    done, _ = go(task, tmp_path / "home", method)
+    assert done.failed == ()
+    row = read_run(done.runs[0]).manifest
+    assert (row.status, row.reason) == (
+        "failed",
+        "out of memory while it ran alone: MemoryError: no room for a Hessian",
+    )
+
+
+def test_run_failed_oracle_leaves_all_others(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of many jobs fails: all others are done, and the same command does only that one."""
+    real = train._train
+
+    def fail(context: Any, job: Any, *rest: Any) -> None:
+        if (job.role, job.seed) == ("reference", 1):
+            raise fault(errno.EIO)
+        real(context, job, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train", fail)
+        done, titles = go(task, tmp_path, names=("finetune:epochs=1",))
+    assert [job.title for job in done.failed] == ["reference 1"]
+    assert done.failed[0].failure.attempts == 2
+    assert done.reference is None
+    assert [read_run(folder).manifest.status for folder in done.runs] == ["ok"]
+    assert len(titles.computed) == 3 * 3 - 1 + 3
+    again, titles = go(task, tmp_path, names=("finetune:epochs=1",))
+    assert titles.computed == ["reference 1"]
+    assert again.reference is not None
+
+
+def test_run_command_one_bad_job_exits_with_1(
+    write_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk while one model of one method is unlearned, in the first of two tasks."""
+    file = write_task("random", "fraction = 0.2", seeds=2)
+    other = write_task("mislabelled", "rate = 0.3", seeds=2)
+    real = unlearn._unlearn
+
+    def fail(context: Any, call: Any, step: Any, *rest: Any) -> None:
+        if step.seed == 1 and context.task.name.endswith("random"):
+            raise fault(errno.ENOSPC)
+        real(context, call, step, *rest)
+
+    monkeypatch.setattr(unlearn, "_unlearn", fail)
+    words = ["run", str(file), str(other), "--method", "finetune:epochs=1", "--method", "ssd", "--engine", "local"]
+    with pytest.raises(SystemExit) as exited:
+        main([*words, "--device", "cpu"])
+    output = capsys.readouterr()
+    assert exited.value.code == 1
+    assert "2 of 28 jobs failed; the others are finished and kept." in output.err
+    assert "- test/mlp/random, ssd, seed 1: No space left on device. Free some space" in output.err
+    assert "Traceback" not in output.err
+    assert "test/mlp/mislabelled" in output.out
+    assert output.err.count("evidence: ") == 2
