@@ -18,8 +18,9 @@ from support.jobs import work
 from forgetbench.datasets.problems import ImageSetError, Problem
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.methods._result import ResultError
-from forgetbench.runner.config import RunConfig, pick_device
+from forgetbench.runner.config import RunConfig
 from forgetbench.runner.engines import Failure, LocalEngine, ProcessesEngine, TimeLimit, make_engine, results_of
+from forgetbench.runner.engines.devices import pick_device
 from forgetbench.runner.failures import JobsFailedError
 from forgetbench.tasks.task import read_task
 from forgetbench.training.loop import DivergedError

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -17,7 +18,7 @@ def environment(device: str = "cpu") -> dict[str, str]:
     found = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
         "bfloat16": bfloat16_unit(),
         "device": device,
@@ -30,7 +31,8 @@ def environment(device: str = "cpu") -> dict[str, str]:
     if device.startswith("cuda"):
         import torch
 
-        found["gpu"] = torch.cuda.get_device_name(device)
+        with suppress(RuntimeError, AssertionError):  # the GPU is that of a worker on another machine
+            found["gpu"] = torch.cuda.get_device_name(device)
     commit = _commit()
     if commit:
         found["commit"] = commit
@@ -47,7 +49,8 @@ def bfloat16_unit() -> str:
     return next((unit for flag, unit in units.items() if flag in flags), "none")
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor."""
     return _cpu_fact("model name") or platform.processor() or "unknown"
 
 

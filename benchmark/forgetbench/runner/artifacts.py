@@ -24,6 +24,8 @@ ROWS = "rows.npz"
 REQUESTS = "requests.npz"
 META = "meta.json"
 WEIGHTS = "weights.safetensors"
+CONDITIONS = ("hardware", "exclusive")
+"""Metadata on where an artifact was made: the processor or GPU, and whether no other job used it at the same time."""
 
 
 def load_model(spec: NetworkSpec, folder: Path, device: torch.device) -> nn.Module:
@@ -61,6 +63,12 @@ def read_meta(folder: Path) -> JsonObject:
     """An artifact's metadata."""
     meta: JsonObject = json.loads((folder / META).read_bytes())
     return meta
+
+
+def wall_time(meta: JsonObject) -> float | None:
+    """The wall time of the work whose metadata is given; None if other jobs used the device at the same time."""
+    seconds: float | None = meta["seconds"]
+    return seconds if meta.get("exclusive", True) else None
 
 
 def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:

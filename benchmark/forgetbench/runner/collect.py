@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,25 @@ from forgetbench.evidence.run import (
     read_run,
     write_manifest,
 )
-from forgetbench.runner.artifacts import LABELS, PREDICTIONS, REQUESTS, ROWS, WEIGHTS, read_meta, require_artifact
-from forgetbench.runner.jobs import MethodFailure, PreparedTask, TrainedModel, UnlearnedModel, UnlearnOutcome
+from forgetbench.runner.artifacts import (
+    CONDITIONS,
+    LABELS,
+    PREDICTIONS,
+    REQUESTS,
+    ROWS,
+    WEIGHTS,
+    read_meta,
+    require_artifact,
+    wall_time,
+)
+from forgetbench.runner.jobs import (
+    MethodFailure,
+    PreparedTask,
+    TrainedModel,
+    UnlearnedModel,
+    UnlearnOutcome,
+    hardware_text,
+)
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.scoring.vocabulary import PROTOCOL
 from forgetbench.store import JsonObject, Store, replace_folder
@@ -196,7 +214,7 @@ def write_run(
         originals=tuple(record for record in records if isinstance(record, OriginalRecord)),
         steps=steps,
         cost=cost,
-        environment={**environment(device), "precision": facts.precision},
+        environment={**environment(device), **_hardware(outcome), "precision": facts.precision},
         command=info.command,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
@@ -216,18 +234,31 @@ def write_run(
     replace_folder(folder, fill, marker=MANIFEST)
 
 
+def _hardware(outcome: RunOutcome) -> dict[str, str]:
+    """The processors or GPUs on which a row's models were made; with numbers of models if there are several."""
+    results = [result for _, _, result in outcome.results if isinstance(result, UnlearnedModel)]
+    models = Counter(result.hardware for result in results if result.hardware)
+    return {"hardware": hardware_text(models)} if models else {}
+
+
 def _models(store: Store, draw: int, seed: int, result: UnlearnedModel) -> list[_EvidenceFile]:
     """The unlearned model; of a stream also those after each request before the last."""
     name = f"d{draw}-s{seed}.npz"
     folder = require_artifact(store, result.key)
-    model = ModelRecord(draw=draw, seed=seed, file=name, **read_meta(folder), measured=result.measured)
+    model = ModelRecord(draw=draw, seed=seed, file=name, **_recorded(folder), measured=result.measured)
     files: list[_EvidenceFile] = [(model, folder / PREDICTIONS)]
     for step, key in enumerate(result.steps):
         folder = require_artifact(store, key)
-        meta = {field: value for field, value in read_meta(folder).items() if field != "original"}
+        meta = {field: value for field, value in _recorded(folder).items() if field != "original"}
         record = StepRecord(draw=draw, seed=seed, step=step, file=f"steps/k{step}-{name}", **meta)
         files.append((record, folder / PREDICTIONS))
     return files
+
+
+def _recorded(folder: Path) -> JsonObject:
+    """What the manifest says of a model, from its metadata; no wall time if other jobs used the device, too."""
+    meta = read_meta(folder)
+    return {name: value for name, value in meta.items() if name not in CONDITIONS} | {"seconds": wall_time(meta)}
 
 
 def _all_or_none_recalibrated(files: Sequence[_EvidenceFile]) -> list[_EvidenceFile]:

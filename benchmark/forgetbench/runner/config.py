@@ -10,6 +10,7 @@ from typing import Protocol
 from forgetbench.errors import UsageError
 from forgetbench.runner.data import ExecutionEnv
 from forgetbench.runner.engines import Engine, make_engine
+from forgetbench.runner.engines.devices import pick_device
 from forgetbench.runner.results import Results
 from forgetbench.store import Store, home
 
@@ -91,14 +92,18 @@ class RunConfig:
         """Reference bundles and runs."""
         return Results(self.home)
 
-    def env(self) -> ExecutionEnv:
+    def env(self, engine: Engine | None = None) -> ExecutionEnv:
         """Where jobs run.
+
+        Args:
+            engine: The engine whose workers are asked for their device; None for work in this process.
 
         Raises:
             UsageError: The device is not available.
         """
         root = str(self.root.resolve()) if self.root else None
-        return ExecutionEnv(str(self.store.root), root, pick_device(self.device))
+        device = engine.find_device(self.device) if engine else pick_device(self.device)
+        return ExecutionEnv(str(self.store.root), root, device, engine.exclusive if engine else True)
 
     def open_engine(self) -> Engine:
         """The engine that runs jobs; a context manager.
@@ -107,25 +112,3 @@ class RunConfig:
             UsageError: The device is not available, or the engine is unknown.
         """
         return make_engine(self.engine, self.workers, self.env().device)
-
-
-def pick_device(name: str) -> str:
-    """The torch device of a name; ``auto`` is the GPU if there is one.
-
-    Raises:
-        UsageError: The device is not supported, or not available.
-    """
-    if name == "cpu":
-        return name
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.partition(":")[0] != "cuda":
-        raise UsageError(f"Device {name!r} is not supported. Use --device cpu, cuda or cuda:NUMBER.")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"Device {name!r} is not available ({reason}). Use --device cpu.") from error
-    return name

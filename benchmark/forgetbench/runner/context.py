@@ -14,6 +14,7 @@ from forgetbench.evidence.arrays import FEATURES, RECALIBRATED, RETESTED, Array,
 from forgetbench.evidence.reference import PROBED
 from forgetbench.runner.artifacts import load_model
 from forgetbench.runner.data import ExecutionEnv, TaskData
+from forgetbench.runner.engines.devices import hardware
 from forgetbench.runner.keys import CacheKeys
 from forgetbench.store import Store
 from forgetbench.tasks.task import Task
@@ -106,6 +107,10 @@ class TaskContext:
                 logits = predict(changed, examples, bfloat16=self.task.recipe.bfloat16)
                 arrays[prefix + name] = encode(logits, attributes=data.attributes)
         return arrays if all(np.isfinite(array).all() for array in arrays.values()) else {}
+
+    def conditions(self) -> dict[str, str | bool]:
+        """Metadata of an artifact: the processor or GPU, and whether no other job used it at the same time."""
+        return {"hardware": hardware(self.env.device), "exclusive": self.env.exclusive}
 
     def warm_up(self) -> None:
         """Do what torch does once in a process, so that it is not part of a measured time."""

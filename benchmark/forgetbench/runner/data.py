@@ -37,6 +37,8 @@ class ExecutionEnv:
     """Folder of the image sets on disk."""
     device: str = "cpu"
     """The torch device."""
+    exclusive: bool = True
+    """Whether a job has its device for itself, so that wall times count."""
 
 
 class Rows:

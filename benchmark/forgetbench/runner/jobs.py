@@ -6,7 +6,8 @@ functions look into the store first, so an interrupted run resumes. Results name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -176,9 +177,11 @@ class TrainedModel:
     predictions: dict[int, str]
     """Draw -> the key of its predictions in the store."""
     seconds: float | None
-    """Wall time of training; None for a model that was imported."""
+    """Wall time of training; None for a model that was imported, or trained on a device that other jobs used too."""
     from_cache: bool
     """Whether the result was in the store already."""
+    hardware: str = ""
+    """The processor or GPU on which it was trained; "" if that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +196,8 @@ class UnlearnedModel:
     """Whether the result was in the store already."""
     measured: dict[str, float] = field(default_factory=dict)
     """Measurements on the model itself, which cannot be computed from evidence."""
+    hardware: str = ""
+    """The processor or GPU on which it was made; "" if that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,10 +277,12 @@ class JobRunner:
 
     def __init__(self, task: Task, config: RunConfig, engine: Engine, progress: ProgressCallback | None = None) -> None:
         self.task, self.config = task, config
-        self.env = config.env()
+        self.env = config.env(engine)
         self.progress = progress or NullProgress()
         self.exclusive = engine.exclusive
-        """Whether no other job runs at the same time, so that wall times mean something."""
+        """Whether a job has its device for itself, so that wall times count."""
+        self.hardware = Counter[str]()
+        """Name of a processor or GPU -> number of models that were made on it."""
         self.jobs = 0
         """Number of jobs done."""
         self.computed = 0
@@ -317,6 +324,8 @@ class JobRunner:
                     return
             results[number] = result
             self.jobs += 1
+            if isinstance(result, TrainedModel | UnlearnedModel) and result.hardware:
+                self.hardware[result.hardware] += 1
             self.computed += not result.from_cache
             self.progress.done(job.title, from_cache=result.from_cache)
             for notice in result.notices if isinstance(result, PreparedTask) else ():
@@ -384,6 +393,13 @@ def failed_result(job: object, reason: str) -> MethodFailure | FlopCount | None:
         case CountUnlearningJob() | CountTrainingJob(trainer=MethodSpec()):
             return FlopCount(flops=None, reason=reason)
     return None
+
+
+def hardware_text(models: Mapping[str, int]) -> str:
+    """Names of processors and GPUs; with the number of models that were made on each if there are several."""
+    if len(models) == 1:
+        return next(iter(models))
+    return "; ".join(f"{name}: {count} models" for name, count in sorted(models.items()))
 
 
 def _blame(failure: Failure) -> str:

@@ -41,6 +41,7 @@ from forgetbench.runner.jobs import (
     UnlearnedModel,
     UnlearnJob,
     UnlearnOutcome,
+    hardware_text,
     trained,
 )
 from forgetbench.runner.keys import Role
@@ -232,6 +233,7 @@ class _TaskRunner:
             reference = present or (self._write_reference(facts, counted) if finished else None)
         seconds = [model.seconds for model in trained(outcomes[len(outcomes) - len(oracles) :])] if oracles else []
         timed = runner.exclusive and seconds and not any(outcome is None or outcome.from_cache for outcome in outcomes)
+        timed = timed and len(runner.hardware) == 1
         retrain_seconds = sum(second or 0.0 for second in seconds) / len(seconds) if timed else None
         cost = CostRecord(retrain_flops=counted, retrain_seconds=retrain_seconds)
         if counts[0] is None:
@@ -243,6 +245,11 @@ class _TaskRunner:
             if count is None and trainer.key == spec.key
         }
         runs = self._unlearn(facts, cost, {spec.key: flops for spec, flops in zip(own, counted_own, strict=True)})
+        if len(runner.hardware) > 1:
+            runner.progress.note(
+                f"{self.task.name}: models were made on different hardware ({hardware_text(runner.hardware)}). The "
+                "same training differs in bits between them, and so may scores; wall times are not comparable."
+            )
         runner.progress.end(self.task.name)
         return TaskRun(self.task, reference, tuple(runs), runner.jobs, runner.computed, tuple(runner.failed))
 

@@ -21,6 +21,7 @@ from forgetbench.runner.artifacts import (
     ROWS,
     WEIGHTS,
     read_meta,
+    wall_time,
     write_meta,
     write_weights,
 )
@@ -142,8 +143,9 @@ def train_model_by(job: TrainJob, call: TrainCall) -> TrainOutcome:
         model=context.store.key(key),
         weights=meta["weights"],
         predictions=predictions,
-        seconds=meta["seconds"],
+        seconds=wall_time(meta),
         from_cache=from_cache,
+        hardware=meta.get("hardware", ""),
     )
 
 
@@ -243,7 +245,8 @@ def _train(context: TaskContext, job: TrainJob, call: TrainCall, folder: Path) -
     network = data.network_spec.build(job.task.stream(f"{stream}-init", *indices)).to(data.device)
     trained, seconds = call(context, network, rows, job.task.stream(f"{stream}-order", *indices))
     write_weights(folder, trained)
-    write_meta(folder, {"seconds": seconds, "weights": file_digest(folder / WEIGHTS)})
+    meta = {"seconds": seconds, "weights": file_digest(folder / WEIGHTS)}
+    write_meta(folder, {**meta, **context.conditions()})
 
 
 def _train_here(

@@ -113,7 +113,8 @@ def unlearn_by(job: UnlearnJob, call: MethodCall) -> UnlearnOutcome:
         except MethodCodeError as error:
             return method_failure(job.method.name, error, where)
         step_keys.append(context.store.key(key))
-    return UnlearnedModel(key=step_keys[-1], steps=tuple(step_keys[:-1]), from_cache=from_cache)
+    made_on = read_meta(require_artifact(context.store, step_keys[-1])).get("hardware", "")
+    return UnlearnedModel(key=step_keys[-1], steps=tuple(step_keys[:-1]), from_cache=from_cache, hardware=made_on)
 
 
 def count_unlearning(job: CountUnlearningJob) -> FlopCount:
@@ -223,6 +224,7 @@ def _unlearn(context: TaskContext, call: MethodCall, step: StreamStep, folder: P
         "notes": result.notes,
         "arrays": _described(arrays),
         "original": recorded_digest(step.original, WEIGHTS),
+        **context.conditions(),
     }
     write_meta(folder, meta)
 

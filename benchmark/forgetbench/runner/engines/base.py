@@ -83,6 +83,14 @@ class Engine(Protocol):
         """Whether no other job runs at the same time on a job's device, so that wall times mean something."""
         ...
 
+    def find_device(self, name: str) -> str:
+        """The torch device that workers have for a name such as ``auto``.
+
+        Raises:
+            UsageError: They have none.
+        """
+        ...
+
     def map(
         self,
         function: Callable[[JobT], ResultT],

@@ -21,6 +21,7 @@ from forgetbench.runner.engines.base import (
     attempt,
     place,
 )
+from forgetbench.runner.engines.devices import pick_device
 
 _REPEAT_SECONDS = 10.0
 """An exceeded time limit is signaled again after this time, should a method have caught the first signal."""
@@ -30,6 +31,10 @@ class LocalEngine:
     """One job after another, in this process: the default on one GPU."""
 
     exclusive = True
+
+    def find_device(self, name: str) -> str:
+        """The torch device of a name on this machine."""
+        return pick_device(name)
 
     def map(
         self,

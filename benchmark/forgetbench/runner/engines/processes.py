@@ -32,6 +32,7 @@ from forgetbench.runner.engines.base import (
     attempt,
     portable,
 )
+from forgetbench.runner.engines.devices import pick_device
 
 _POLL_SECONDS = 0.2
 """Longest time after which a worker's end or an exceeded time limit is noticed."""
@@ -59,6 +60,10 @@ class ProcessesEngine:
         self.workers, self._retries = workers, retries
         self._pool: list[_Worker] = []
         self._open = False
+
+    def find_device(self, name: str) -> str:
+        """The torch device of a name on this machine."""
+        return pick_device(name)
 
     def map(
         self,
