@@ -29,11 +29,13 @@ class RunOptions:
     root: Path | None = None
     """Folder of the image sets on disk."""
     device: str = "auto"
-    """torch device; auto uses the GPU if there is one."""
+    """torch device; auto uses all GPUs if there are any, cuda:NUMBER one of them."""
     engine: Annotated[Literal["auto", "processes", "local"], Parameter(name=("--engine", "--executor"))] = "auto"
-    """Run jobs in parallel processes, or one after another in this process; auto uses processes on a CPU."""
+    """Run jobs in parallel processes, or one after another in this process; auto uses one process on one GPU."""
     workers: int | None = None
-    """Number of worker processes (default: one per core)."""
+    """Number of worker processes (default: one per core, or one per GPU)."""
+    jobs_per_gpu: int = 1
+    """Number of jobs that share a GPU."""
     time_limit: str | None = None
     """Longest time for one job of a method, such as 90s, 30m or 1h30m (default: none). A row that exceeds it fails."""
 
@@ -48,6 +50,7 @@ class RunOptions:
             device=self.device,
             engine=self.engine,
             workers=self.workers,
+            jobs_per_gpu=self.jobs_per_gpu,
             time_limit=None if self.time_limit is None else parse_duration(self.time_limit),
             keep_models=keep_models,
             measure_relearning=measure_relearning,

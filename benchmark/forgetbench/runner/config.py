@@ -58,7 +58,9 @@ class RunConfig:
     engine: str = "auto"
     """``processes``, ``local`` or ``auto``."""
     workers: int | None = None
-    """Number of worker processes; None is one per core."""
+    """Number of worker processes; None is one per core, or on GPUs one per GPU."""
+    jobs_per_gpu: int = 1
+    """Number of jobs that share a GPU; each has its own copy of the images in the GPU's memory."""
     time_limit: float | None = None
     """Longest time in seconds for one job of a method: unlearning from one model, or training one of its originals. The
     row of a method that takes longer has failed. None: no limit."""
@@ -79,6 +81,8 @@ class RunConfig:
         """
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"The number of worker processes is {self.workers}. Give --workers 1 or more, or omit it.")
+        if self.jobs_per_gpu < 1:
+            raise UsageError(f"The number of jobs per GPU is {self.jobs_per_gpu}. Give --jobs-per-gpu 1 or more.")
         if self.time_limit is not None and not 0 < self.time_limit < math.inf:
             raise UsageError(f"The time limit is {self.time_limit:g} seconds. Give more than 0, or omit --time-limit.")
 
@@ -111,4 +115,4 @@ class RunConfig:
         Raises:
             UsageError: The device is not available, or the engine is unknown.
         """
-        return make_engine(self.engine, self.workers, self.env().device)
+        return make_engine(self.engine, self.workers, pick_device(self.device), self.jobs_per_gpu)

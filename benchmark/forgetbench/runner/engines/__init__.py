@@ -6,10 +6,9 @@ makes all jobs resumable. What a job prints goes to standard error.
 
 from __future__ import annotations
 
-import os
-
 from forgetbench.errors import UsageError
 from forgetbench.runner.engines.base import Engine, Failure, OnDone, TimeLimit, machine_fault, results_of
+from forgetbench.runner.engines.devices import cores, visible_gpus
 from forgetbench.runner.engines.local import LocalEngine
 from forgetbench.runner.engines.processes import ProcessesEngine
 
@@ -25,17 +24,37 @@ __all__ = [
     "results_of",
 ]
 
+ENGINES = ("auto", "local", "processes")
+"""Names of engines."""
 
-def make_engine(name: str, workers: int | None, device: str) -> Engine:
-    """An engine by name; ``auto`` is processes on a CPU and local on a GPU.
+
+def make_engine(name: str, workers: int | None, device: str, jobs_per_gpu: int = 1) -> Engine:
+    """An engine by name.
+
+    ``auto`` is processes on a CPU, and on several GPUs or with several jobs per GPU; on one GPU it is local.
+
+    Args:
+        name: ``auto``, ``local`` or ``processes``.
+        workers: Number of processes; None is one per core, or on GPUs as many as run ``jobs_per_gpu`` jobs on each.
+        device: The torch device.
+        jobs_per_gpu: Number of jobs that share a GPU.
 
     Raises:
-        UsageError: The name is unknown.
+        UsageError: The name is unknown, or the numbers do not fit the engine or the GPUs.
     """
-    if name == "auto":
-        name = "processes" if device == "cpu" else "local"
-    if name == "local":
+    if name not in ENGINES:
+        raise UsageError(f"Unknown engine {name!r}. Available: {', '.join(ENGINES)}.")
+    slots = visible_gpus(device) * jobs_per_gpu
+    if jobs_per_gpu > 1 and (not slots or name == "local"):
+        reason = "--engine local runs one job at a time" if slots else f"the device is {device}"
+        raise UsageError(f"--jobs-per-gpu {jobs_per_gpu} does not apply: {reason}. Omit it.")
+    if name == "local" or (name == "auto" and device != "cpu" and len(slots) < 2):
         return LocalEngine()
-    if name == "processes":
-        return ProcessesEngine(workers or os.cpu_count() or 1)
-    raise UsageError(f"Unknown engine {name!r}. Available: auto, local, processes.")
+    if not slots:
+        return ProcessesEngine(workers or cores())
+    if workers is not None and workers > len(slots):
+        raise UsageError(
+            f"--workers {workers} is more than the {len(slots)} jobs that the GPUs run at the same time. To share a "
+            f"GPU, give --jobs-per-gpu {-(-workers // len(visible_gpus(device)))}."
+        )
+    return ProcessesEngine(workers or len(slots), slots=slots)

@@ -9,8 +9,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
@@ -32,7 +32,7 @@ from forgetbench.runner.engines.base import (
     attempt,
     portable,
 )
-from forgetbench.runner.engines.devices import pick_device
+from forgetbench.runner.engines.devices import cores, pick_device
 
 _POLL_SECONDS = 0.2
 """Longest time after which a worker's end or an exceeded time limit is noticed."""
@@ -43,7 +43,7 @@ _PROBE_SECONDS = 120.0
 
 
 class ProcessesEngine:
-    """Spawned processes with one thread each: the default on a CPU.
+    """Spawned processes: the default on a CPU, where each has one thread, and on several GPUs, where each has one GPU.
 
     The processes live as long as the engine, since importing torch costs seconds, and end when their parent does. Each
     gets one job at a time, so it is known which job a process was doing when it died, and one that exceeds its time
@@ -52,18 +52,20 @@ class ProcessesEngine:
     Args:
         workers: Number of processes.
         retries: Number of times that a job is run again after its process died.
+        slots: On GPUs, at least as many values of CUDA_VISIBLE_DEVICES as there are processes. Each process has one of
+            them; a GPU that is listed twice is shared.
     """
 
-    exclusive = False
-
-    def __init__(self, workers: int, *, retries: int = RETRIES) -> None:
-        self.workers, self._retries = workers, retries
+    def __init__(self, workers: int, *, retries: int = RETRIES, slots: Sequence[str] = ()) -> None:
+        self.workers, self._retries, self._slots = workers, retries, tuple(slots[:workers])
+        self.exclusive = bool(slots) and len(set(self._slots)) == len(self._slots)
+        """Whether each process has a GPU for itself."""
         self._pool: list[_Worker] = []
         self._open = False
 
     def find_device(self, name: str) -> str:
-        """The torch device of a name on this machine."""
-        return pick_device(name)
+        """The torch device of a name; where each process has its own GPU, that is the only one it sees."""
+        return "cuda" if self._slots else pick_device(name)
 
     def map(
         self,
@@ -154,8 +156,16 @@ class ProcessesEngine:
                 return worker
         if len(self._pool) == self.workers:
             return None
-        self._pool.append(_Worker())
+        self._pool.append(_Worker(self._free_slot(), threads=max(1, cores() // self.workers) if self._slots else 1))
         return self._pool[-1]
+
+    def _free_slot(self) -> str | None:
+        """The GPU of the next process; None on a CPU."""
+        free = list(self._slots)
+        for worker in self._pool:
+            if worker.slot in free:
+                free.remove(worker.slot)
+        return free[0] if free else None
 
     def _discard(self, worker: _Worker) -> None:
         self._pool.remove(worker)
@@ -192,11 +202,15 @@ class _WorkerDiedError(Exception):
 class _Worker:
     """One process, from the side of its parent."""
 
-    def __init__(self) -> None:
+    def __init__(self, slot: str | None = None, *, threads: int = 1) -> None:
         context = get_context("spawn")
+        self.slot = slot
+        """The value of CUDA_VISIBLE_DEVICES; None is that of the parent."""
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_work, args=(theirs, os.getpid()))
-        self.process.start()
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        with _environment(variables if slot is None else {**variables, "CUDA_VISIBLE_DEVICES": slot}):
+            self.process.start()
         theirs.close()
         self.job = -1
         self.alone = True
@@ -267,6 +281,21 @@ class _Worker:
         self.connection.close()
 
 
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that the block starts: libraries read them when they are loaded."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -296,12 +325,10 @@ def _work(connection: Connection, parent: int) -> None:
 
 
 def _start_worker(parent: int) -> None:
-    """Set up a worker: one thread, standard output to standard error, and an end when the parent is gone.
+    """Set up a worker: standard output to standard error, and an end when the parent is gone.
 
     Ctrl-C reaches all processes of a terminal; here it is left to the parent, which interrupts its workers by SIGTERM.
     """
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
     with suppress(OSError):
