@@ -66,8 +66,8 @@ def read_meta(folder: Path) -> JsonObject:
 
 
 def wall_time(meta: JsonObject) -> float | None:
-    """The wall time of the work whose metadata is given; None if other jobs used the device at the same time."""
-    seconds: float | None = meta["seconds"]
+    """The wall time of the work whose metadata is given; None if it is unknown, or other jobs used the device, too."""
+    seconds: float | None = meta.get("seconds")
     return seconds if meta.get("exclusive", True) else None
 
 

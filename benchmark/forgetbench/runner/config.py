@@ -100,7 +100,7 @@ class RunConfig:
         """Where jobs run.
 
         Args:
-            engine: The engine whose workers are asked for their device; None for work in this process.
+            engine: The engine whose workers tell their device; None for work in this process.
 
         Raises:
             UsageError: The device is not available.
