@@ -144,6 +144,8 @@ def _record(card: Scorecard, place: BoardRow | None, shown: Sequence[str]) -> Re
         "p_vs_no_unlearning": delta.p if delta else None,
         **_effect_record("forgotten", card.forgotten),
         **_effect_record("harm", card.harm),
+        **_effect_record("recovered", card.recalibration.recovered),
+        "recoverable": card.recalibration.recoverable,
         **metric_values,
         "flops_share": card.cost.flops,
         "seconds": card.cost.seconds,
