@@ -22,7 +22,7 @@ MAX_POINTS = 300
 LABEL_LENGTH = 28
 """Longer names are cut."""
 TIER_LETTERS = {"claimed": "[C]", "verified": "[V]", "reference": "[R]"}
-"""Tier -> what stands before the names of its rows."""
+"""Tier -> what the names of its rows begin with."""
 SIZE = Size(540.0, 290.0, 11)
 
 

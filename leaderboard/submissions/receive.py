@@ -33,6 +33,7 @@ from forgetbench.leaderboard.submissions.uploads import (
 )
 from forgetbench.methods import check_own_name
 from forgetbench.store import file_digest
+from forgetbench.tasks.task import DEVELOPMENT, NOT_THE_BOARD
 
 _RESERVED_NAMES = {name.casefold() for row in reference.BASELINES.values() for name in (row.method, row.title)}
 
@@ -296,7 +297,8 @@ def _find_board(session: Session, run: UnpackedRun) -> Board:
     if board is None:
         query = select(Board.task).where(Board.superseded_at.is_(None)).order_by(Board.task).limit(20)
         available = ", ".join(session.scalars(query)) or "none yet"
-        unknown = FieldError(field="task", message=f"{task!r} is not on this server")
+        hint = f": {NOT_THE_BOARD}; run {task.removesuffix(DEVELOPMENT)} itself" if task.endswith(DEVELOPMENT) else ""
+        unknown = FieldError(field="task", message=f"{task!r} is not on this server{hint}")
         raise Problem(422, f"This server has no board of that task. Available: {available}.", [unknown, *run.errors])
     if board.retired:
         over = FieldError(field="task", message=f"round {board.round} of {task!r} is over: its salt is public")

@@ -75,7 +75,7 @@ def server_salt(settings: Settings) -> str:
     if path.stat().st_mode & 0o077:
         raise UsageError(
             f"{path} can be read by other users of this machine, who could train the oracles of every sealed board. "
-            f"If nobody has read it: chmod 600 {path}. Otherwise remove it and build the boards again."
+            f"If no one has read it: chmod 600 {path}. Otherwise remove it and build the boards again."
         )
     salt = path.read_text(encoding="ascii", errors="replace").strip()
     if not SALT.fullmatch(salt):

@@ -328,7 +328,7 @@ def test_client_never_sends_a_token_it_was_not_given() -> None:
 
 def test_verify_of_records_of_another_version_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     row = SimpleNamespace(id="abc")
-    entry = SimpleNamespace(row=row, manifest={"schema_version": 2}, scorecard=None, pack="")
+    entry = SimpleNamespace(row=row, manifest={"schema_version": 2}, scorecard=None, public_scorecard=None, pack="")
     monkeypatch.setattr("forgetbench.remote.verify.fetch_entry", lambda *_: entry)
     with pytest.raises(ForgetBenchError, match=r"Entry abc of https://x\.org .* Install the version of forgetbench"):
         compare_rerun("abc", "https://x.org", None, NullProgress(), print)

@@ -124,6 +124,14 @@ def test_development_bundle_is_offered_as_a_whole(sealed, sealed_packs):
     assert json.loads(files["pack.json"])["kind"] == "development"
 
 
+def test_development_run_is_refused_with_its_reason(sealed, tmp_path):
+    run = World(f"{TASK}/development", seed=13).write_run(tmp_path / "run")
+    refused = sealed.post(run, sealed.token())
+    assert (refused.status_code, "development bundle: not the board" in refused.text) == (422, True)
+    page = sealed.client.get("/submit").text
+    assert (f"pack pull {TASK}" in page, f"run {TASK}/development --seeds 6" in page) == (True, True)
+
+
 def test_salt_is_private_and_on_no_page(sealed):
     salt = server_salt(sealed.settings)
     folder = reference.board_folder(sealed.settings, sealed.board)
@@ -282,7 +290,7 @@ def test_bundles_of_a_sealed_board_make_no_open_board(site, sealed_packs, kind):
         admin.install_bundle(site.settings, sealed_packs[kind])
 
 
-def test_tier_stands_before_the_name_everywhere(sealed, verified, world, tmp_path):
+def test_tier_is_shown_before_the_name_everywhere(sealed, verified, world, tmp_path):
     entry = verified("honest", 0.1, 300)
     other = sealed.post(world.write_run(tmp_path / "c", "claim", start=900), sealed.token(name="Eve")).json()["id"]
     sealed.work()

@@ -88,7 +88,7 @@ def build(
     """Train the originals and oracles of a task, and collect the reference bundle of a board.
 
     With --install, on the server's machine, it makes a sealed board: the seeds of its oracles, and everything of its
-    sealed draws, derive from the server's salt, so that nobody else can train them. That trains three times as many
+    sealed draws, derive from the server's salt, so that no one else can train them. That trains three times as many
     models: for public draws, for sealed draws, and for the development bundle. Without --install, anyone can train the
     same oracles.
 

@@ -182,7 +182,7 @@ class Task(Section):
         return Task.model_validate({**self.model_dump(), **changes})
 
     def with_hidden_oracles(self, salt: str) -> Task:
-        """The task with public draws, whose oracles nobody else can train: their seeds derive from a salt."""
+        """The task with public draws, whose oracles only the server can train: their seeds derive from a salt."""
         return Task.model_validate({**self.model_dump(), "seal": {"salt": salt, "draws": "public"}})
 
     def with_sealed_draws(self, salt: str) -> Task:

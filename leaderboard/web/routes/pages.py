@@ -266,9 +266,10 @@ def submit(request: Request, database: DatabaseDep, settings: SettingsDep, endin
         warning = queue.worker_warning(session, settings.lease_seconds)
 
         def make() -> Content:
-            tasks = [board.task for board in queries.current_boards(session)]
+            boards = queries.current_boards(session)
+            tasks, sealed = [board.task for board in boards], [board for board in boards if board.sealed]
             tables = schema_tables(Manifest)
-            context = {"tasks": tasks, "settings": settings, "tables": tables, "warning": warning}
+            context = {"tasks": tasks, "sealed": sealed, "settings": settings, "tables": tables, "warning": warning}
             return Content(context, lambda: exports.submit(tables))
 
         return _respond(request, session, "submit.html", ending, make, warning)

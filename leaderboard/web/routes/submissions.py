@@ -116,8 +116,8 @@ async def submit(
 ) -> Response:
     """Submit a run: a zip, stored without compression, of its manifest and evidence files.
 
-    With ``dry_run=true``, all checks are made and nothing is stored. With an ``Idempotency-Key``, the same body gets
-    the first response again, and another body gets 409.
+    With ``dry_run=true``, the form is checked, and nothing is stored, scored or compared with oracles. With an
+    ``Idempotency-Key``, the same body gets the first response again, and another body gets 409.
     """
 
     def process(body: UploadedBody) -> receive.Receipt:
@@ -125,7 +125,7 @@ async def submit(
 
     receipt = await _process_body(request, token, process)
     if receipt.entry_id is None:
-        detail = "All checks passed; nothing was stored."
+        detail = "All checks of the form passed; nothing was stored, scored or compared with oracles."
         return JSONResponse(DryRunDocument(task=receipt.task, accepted=True, detail=detail).model_dump())
     content = await run_in_threadpool(submission_document, request, database, receipt.entry_id)
     location = {"Location": f"/api/v1/submissions/{receipt.entry_id}"}
