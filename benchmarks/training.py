@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from forgetbench.evidence.environment import bfloat16_unit
+from forgetbench.methods._fisher import importance_per_batch
 from forgetbench.networks import NetworkSpec
 from forgetbench.training import Examples, Recipe, fit, predict
 from forgetbench.training.compute import channels_last
@@ -101,7 +102,7 @@ def measure_overhead() -> None:
 
 
 def measure_precisions(networks: list[str]) -> None:
-    """Print how many times as fast as float32 bfloat16 trains and predicts."""
+    """Print how many times as fast as float32 bfloat16 trains, predicts and computes importances."""
     print(f"bfloat16 by {bfloat16_unit()}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for name in networks:
         count = PRECISIONS[name]
@@ -113,17 +114,20 @@ def measure_precisions(networks: list[str]) -> None:
             for precision in ("by-device", "bfloat16")
         ]
         network = describe(name, 3, 32).build(0)
-        train, predicted = (
+        train, predicted, importance = (
             alternating(*(lambda job=job, recipe=recipe: job(recipe) for recipe in recipes))
             for job in (
                 lambda recipe, network=network, examples=examples: fit(network, examples, recipe, 0),
                 lambda recipe, network=network, examples=examples: predict(network, examples, bfloat16=recipe.bfloat16),
+                lambda recipe, network=network, examples=examples: importance_per_batch(
+                    network, examples.batches(64), bfloat16=recipe.bfloat16
+                ),
             )
         )
-        speeds = ", ".join(f"{count / statistics.median(times):.0f}" for times in (*train, *predicted))
+        speeds = ", ".join(f"{count / statistics.median(times):.0f}" for times in (*train, *predicted, *importance))
         print(
-            f"{name:10s} training {median_ratio(*train):.2f}, predictions {median_ratio(*predicted):.2f} times float32 "
-            f"(images/s {speeds})",
+            f"{name:10s} training {median_ratio(*train):.2f}, predictions {median_ratio(*predicted):.2f}, importances "
+            f"per batch {median_ratio(*importance):.2f} times float32 (images/s {speeds})",
             flush=True,
         )
 

@@ -106,14 +106,15 @@ def importance_per_batch(
     parameters = dict(model.named_parameters())
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     count = 0
-    for images, labels in batches:
-        with torch.autocast(images.device.type, dtype=torch.bfloat16) if bfloat16 else nullcontext():
-            logits = model(images)
-        loss = example_losses(logits.float() if bfloat16 else logits, labels).mean()
-        gradients = torch.autograd.grad(loss, list(parameters.values()))
-        for sums, gradient in zip(total.values(), gradients, strict=True):
-            sums.add_(_powered(gradient, power))
-        count += 1
+    with channels_last(model) if bfloat16 else nullcontext():
+        for images, labels in batches:
+            with torch.autocast(images.device.type, dtype=torch.bfloat16) if bfloat16 else nullcontext():
+                logits = model(images)
+            loss = example_losses(logits.float() if bfloat16 else logits, labels).mean()
+            gradients = torch.autograd.grad(loss, list(parameters.values()))
+            for sums, gradient in zip(total.values(), gradients, strict=True):
+                sums.add_(_powered(gradient, power))
+            count += 1
     model.train(was_training)
     return _check_finite({name: value.div_(count) for name, value in total.items()})
 

@@ -55,7 +55,7 @@ def processor() -> str:
 
 
 def _cpu_fact(name: str) -> str:
-    """The first value of a name in /proc/cpuinfo; "" where there is none."""
+    """The first value of a name in /proc/cpuinfo; "" if it has no such name."""
     try:
         lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
