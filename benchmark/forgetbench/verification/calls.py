@@ -1,7 +1,7 @@
 """Calls of a method in a sandbox: what its process is given, what is taken from it, and what it cost.
 
 The process is given the weights of one original and, on request, one part of the examples; the parts that it requested
-for are what it read. It never sees test images, other originals, oracles or a file of this machine.
+are what it read. It never sees test images, other originals, oracles or a file of this machine.
 """
 
 from __future__ import annotations
