@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import sys
@@ -17,10 +18,17 @@ from forgetbench.leaderboard import logging as leaderboard_logging
 from forgetbench.leaderboard.db.session import open_database
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.web.app import create_app
-from forgetbench.leaderboard.worker.supervisor import STOP_SECONDS, WorkerSupervisor
+from forgetbench.leaderboard.worker.supervisor import STOP_SECONDS, ProcessSupervisor
 
 
-def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with_worker: bool = True) -> None:
+def serve(
+    settings: Settings,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    with_worker: bool = True,
+    with_runner: bool = False,
+) -> None:
     """Serve the site until SIGINT or SIGTERM; running requests are answered first.
 
     Args:
@@ -28,6 +36,7 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with
         host: Address to listen on.
         port: Port to listen on.
         with_worker: Whether to run a scoring worker in a child process.
+        with_runner: Whether to run a runner in a child process, where torch and a sandbox are there.
 
     Raises:
         ForgetBenchError: The port is in use, or the server could not start.
@@ -35,7 +44,9 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with
     leaderboard_logging.configure(settings.log_level)
     with open_database(settings):
         pass  # report a database that is not usable before anything starts
-    supervisor = WorkerSupervisor(settings) if with_worker else None
+    supervisors = [ProcessSupervisor(settings, "scoring worker")] if with_worker else []
+    if with_runner and importlib.util.find_spec("torch") is not None:
+        supervisors.append(ProcessSupervisor(settings, "runner"))
     port_error = ForgetBenchError(
         f"Cannot listen on {host}:{port}. The port is probably in use: choose another with --port."
     )
@@ -59,7 +70,7 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000, *, with
     except SystemExit as error:
         raise port_error from error
     finally:
-        if supervisor is not None:
+        for supervisor in supervisors:
             supervisor.stop()
 
 
@@ -99,6 +110,6 @@ def run_worker(settings: Settings, *, parent: int | None = None) -> None:
 
 
 def run_supervised_worker() -> None:
-    """Entry point of the process that `WorkerSupervisor` starts: settings and parent id come from standard input."""
+    """Entry point of the process that `ProcessSupervisor` starts: settings and parent id come from standard input."""
     message = json.load(sys.stdin)
     run_worker(Settings.model_validate(message["settings"]), parent=message["parent"])

@@ -40,6 +40,8 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("forgetbench_data_license", "forgetbench_data_licence"),
     )
     """License of listed entries, to which submitters agree; shown on the submit page and in dumps."""
+    runner_folder: Path | None = None
+    """The runner's own folder; default: ``runner`` in the server's folder. On another machine, a local disk."""
     max_upload_bytes: int = Field(default=512 * 2**20, ge=2**16)
     """Largest submission, in bytes."""
     max_manifest_bytes: int = Field(default=4 * 2**20, ge=2**10)
@@ -91,6 +93,11 @@ class Settings(BaseSettings):
     def incoming(self) -> Path:
         """Folder of uploads that are being checked."""
         return self.server_folder / "incoming"
+
+    @property
+    def runner(self) -> Path:
+        """The runner's own folder: originals of boards, and what methods made of them. It may be on a local disk."""
+        return self.runner_folder or self.server_folder / "runner"
 
     @property
     def packs(self) -> Path:

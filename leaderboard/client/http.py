@@ -242,10 +242,20 @@ class LeaderboardClient:
         with self._explained_errors():
             return self._parse(model, self._http.get(path))
 
-    def post(self, path: str, content: Mapping[str, str], model: type[Document]) -> Document:
-        """Post a document; returns the response."""
+    def post(
+        self, path: str, content: Mapping[str, object], model: type[Document], *, key: str | None = None
+    ) -> Document:
+        """Post a document; returns the response.
+
+        Args:
+            path: Path on the server.
+            content: The document, ready for JSON.
+            model: Type of the response.
+            key: Idempotency key, with which a repeated request counts once.
+        """
+        headers = {} if key is None else {"Idempotency-Key": key}
         with self._explained_errors():
-            return self._parse(model, self._http.post(path, json=dict(content)))
+            return self._parse(model, self._http.post(path, json=dict(content), headers=headers))
 
     def download(self, path: str, target: Path) -> Path:
         """Fetch a file."""

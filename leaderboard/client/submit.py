@@ -23,11 +23,13 @@ from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.render.schemas import (
     DryRunDocument,
     EntryDocument,
+    RunDocument,
     SubmissionDocument,
     VerificationDocument,
     VerificationReceived,
 )
 from forgetbench.leaderboard.submissions.uploads import check_headers, parse_manifest
+from forgetbench.store import JsonObject, digest
 
 REFUSED_STATES = ("rejected", "quarantined", "withdrawn")
 """States in which a submission is not on its board."""
@@ -86,6 +88,46 @@ def submit(
                 return Outcome("accepted", accepted.task, accepted.detail, "", accepted)
             received = client.upload(_SUBMISSIONS, body, SubmissionDocument, progress=progress)
         return _wait_for_score(client, received.id, wait_seconds)
+
+
+def submit_method(
+    code: JsonObject,
+    server: str,
+    token: str | None = None,
+    *,
+    wait_seconds: float = 0.0,
+    transport: httpx2.BaseTransport | None = None,
+) -> Outcome:
+    """Submit a method alone, which the board's own runner runs and verifies.
+
+    Args:
+        code: The method: ``task``, ``parameters``, and ``source`` with ``class_name``, or ``name``.
+        server: Address of the server.
+        token: The token; None to read it from the environment or the private file.
+        wait_seconds: Longest wait for its score; 0 returns its place in the queue.
+        transport: Replacement of the network in tests.
+
+    Raises:
+        UsageError: The address or the token is invalid.
+        ForgetBenchError: The server cannot be reached, or refuses the method for the listed reasons.
+    """
+    with LeaderboardClient(server, token, transport=transport) as client:
+        client.whoami()
+        received = client.post(f"{_SUBMISSIONS}/method", code, SubmissionDocument, key=digest(code))
+        return _wait_for_score(client, received.id, wait_seconds)
+
+
+def fetch_submission(
+    submission_id: str, server: str, token: str | None = None, *, transport: httpx2.BaseTransport | None = None
+) -> Outcome:
+    """State of a submission, its place in the queue of the runner, and the reasons for both.
+
+    Raises:
+        UsageError: The address or the token is invalid.
+        ForgetBenchError: The submission is unknown, or is neither listed nor the token's.
+    """
+    with LeaderboardClient(server, token, transport=transport) as client:
+        return _wait_for_score(client, submission_id, 0.0)
 
 
 def withdraw(
@@ -289,14 +331,28 @@ def _wait_for_score(client: LeaderboardClient, submission_id: str, seconds: floa
             return Outcome(document.state, document.task, describe_state(document), document.url, document)
 
 
+def describe_run(run: RunDocument | None) -> str:
+    """What the board's runner does with a submission, in one sentence; "" if it has nothing more to do."""
+    if run is None or run.state == "done":
+        return ""
+    if run.state == "failed":
+        return f"not verified: {run.reason}"
+    waits = f"; {run.waits}" if run.waits else ""
+    if run.state == "running":
+        return f"the board's runner runs it: {run.progress or 'starting'}{waits}"
+    return f"place {run.place or 1} in the queue of the board's runner{waits}"
+
+
 def describe_state(submission: SubmissionDocument) -> str:
     """State and rank of a submission in one sentence."""
     state, note = submission.state, submission.note or "no reason given"
     if state in REFUSED_STATES:
         return f"{state}: {note}"
     if state not in {"listed", "flagged"}:
-        return f"{state}; {submission.waits or 'waiting for the scoring worker'}"
+        return f"{state}; {describe_run(submission.run) or submission.waits or 'waiting for the scoring worker'}"
     review = f"; under review: {note}" if state == "flagged" else ""
+    run = describe_run(submission.run)
+    review += f"; {run}" if run else ""
     if submission.rank is None:
         reason = "; ".join(submission.reasons) or "the ranking is being updated"
         return f"listed, not ranked: {reason}{review}"

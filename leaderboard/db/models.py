@@ -32,6 +32,8 @@ STATES = ("received", "scoring", "listed", "rejected", "flagged", "quarantined",
 """States of an entry; `db.states` has the transitions."""
 TIERS = ("claimed", "verified", "reference")
 """Who ran an entry: its submitter, this board's runner, or this board's operator. Set explicitly, never inferred."""
+RUN_STATES = ("waiting", "running", "done", "failed")
+"""States of a run of a method by the board's runner."""
 OUTCOMES = ("received", "reproduced", "not reproduced", "failed")
 """Outcomes of a verification."""
 SCOPE_OF_TIER = {"claimed": "claimed", "verified": "ranked", "reference": "ranked"}
@@ -222,6 +224,8 @@ class Entry(Base):
     """FLOPs divided by those of retraining, as the submitter measured them."""
     budget: Mapped[int | None]
     """Smallest of 1, 5, 20 and 100 percent that the cost does not exceed; 101 above retraining."""
+    cost_class: Mapped[str | None] = mapped_column(String(32))
+    """Class of the cost that the runner measured, such as ``5 %`` or ``retraining``; None where it measured nothing."""
     within_band: Mapped[bool | None]
     """Whether the distance is within the family band: indistinguishable from retraining."""
     alarms: Mapped[list[str] | None]
@@ -399,8 +403,30 @@ class Verification(Base):
     """Reason of a failure."""
 
 
+class BoardRun(Base):
+    """A run of an entry's method by the board's own runner, which verifies the entry; at most one per entry."""
+
+    __tablename__ = "board_runs"
+    __table_args__ = (CheckConstraint(_one_of("state", RUN_STATES), name="state"),)
+
+    entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    code: Mapped[JsonObject]
+    """The method: source or name, class and hyper-parameters (`submissions.runs.SubmittedCode`)."""
+    progress: Mapped[str] = mapped_column(default="")
+    """What the runner does now, or ""."""
+    reason: Mapped[str] = mapped_column(default="")
+    """Why it failed, or ""."""
+    runner: Mapped[str | None]
+    """Name of the runner that took it last."""
+    cost: Mapped[JsonObject | None]
+    """What the runner measured (`verification.rerun.MeasuredCost`), with its ``cost_class``."""
+    requested_at: Mapped[datetime]
+    updated_at: Mapped[datetime | None]
+
+
 class ScoringProcess(Base):
-    """Heartbeat of a scoring worker, so that the site can warn when none is running."""
+    """Heartbeat of a scoring worker or a runner, so that the site can warn when none is running."""
 
     __tablename__ = "scoring_processes"
 
@@ -408,6 +434,8 @@ class ScoringProcess(Base):
     code: Mapped[str] = mapped_column(String(64))
     """Hash of its scoring code."""
     seen_at: Mapped[datetime]
+    runs_methods: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it is a runner, which runs submitted methods and scores nothing."""
 
 
 class RateCount(Base):

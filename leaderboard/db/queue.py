@@ -6,6 +6,7 @@ transaction that completes it, and only while the lease is held, so no result is
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -16,8 +17,17 @@ from sqlalchemy.orm import Session, aliased
 from forgetbench.leaderboard.db.models import Job, ScoringProcess, utc_now
 from forgetbench.leaderboard.db.session import Database
 
-JobKind = Literal["score", "score_verified", "rescore", "verify", "rank"]
-_PRIORITY: dict[JobKind, int] = {"score": 10, "score_verified": 11, "verify": 12, "rescore": 15, "rank": 20}
+JobKind = Literal["score", "score_verified", "rescore", "verify", "rank", "run"]
+_PRIORITY: dict[JobKind, int] = {
+    "score": 10,
+    "score_verified": 11,
+    "verify": 12,
+    "rescore": 15,
+    "rank": 20,
+    "run": 30,
+}
+SCORING_KINDS = ("score", "score_verified", "rescore", "verify", "rank")
+"""Kinds of jobs of the scoring worker; those of kind ``run`` are the runner's."""
 _HEARTBEAT_RETENTION = timedelta(days=7)
 
 
@@ -52,13 +62,14 @@ def enqueue(session: Session, kind: JobKind, subject: str) -> None:
         return
 
 
-def claim(database: Database, worker: str, lease: float) -> Job | None:
+def claim(database: Database, worker: str, lease: float, kinds: Collection[str] = SCORING_KINDS) -> Job | None:
     """Lease the most urgent job that is waiting or whose lease has expired; None if there is none.
 
     Args:
         database: The server's database.
         worker: Unique name of the worker.
         lease: Seconds until the job counts as abandoned.
+        kinds: Kinds of jobs that the worker does.
     """
     other_job = aliased(Job)
     now = utc_now()
@@ -66,10 +77,11 @@ def claim(database: Database, worker: str, lease: float) -> Job | None:
     candidate = (
         select(Job.id)
         .where(
+            Job.kind.in_(kinds),
             or_(
                 and_(Job.state == "waiting", ~same_key_is_running),
                 and_(Job.state == "running", Job.lease_until < now),
-            )
+            ),
         )
         .order_by(Job.priority, Job.id)
         .limit(1)
@@ -112,19 +124,20 @@ def retry_later(session: Session, job: Job, error: str, delay: float) -> None:
     _update_leased(session, job, error=error, lease_until=utc_now() + timedelta(seconds=delay))
 
 
-def record_heartbeat(database: Database, worker: str, code: str) -> None:
+def record_heartbeat(database: Database, worker: str, code: str, *, runs_methods: bool = False) -> None:
     """Record that a worker is running.
 
     Args:
         database: The server's database.
         worker: Unique name of the worker.
         code: Hash of its scoring code.
+        runs_methods: Whether it is a runner.
     """
     with database.write_session() as session:
         process = session.get(ScoringProcess, worker)
         if process is None:
             session.execute(delete(ScoringProcess).where(ScoringProcess.seen_at < utc_now() - _HEARTBEAT_RETENTION))
-            session.add(ScoringProcess(name=worker, code=code, seen_at=utc_now()))
+            session.add(ScoringProcess(name=worker, code=code, seen_at=utc_now(), runs_methods=runs_methods))
         else:
             process.seen_at = utc_now()
 
@@ -136,12 +149,26 @@ def worker_warning(session: Session, lease: float) -> str:
         session: Session to read with.
         lease: Seconds until a job counts as abandoned.
     """
-    last_seen = session.scalar(select(func.max(ScoringProcess.seen_at)))
+    last_seen = session.scalar(select(func.max(ScoringProcess.seen_at)).where(~ScoringProcess.runs_methods))
     if last_seen is not None and utc_now() - last_seen < timedelta(seconds=2 * lease):
         return ""
     unscored = select(func.count()).where(Job.state.in_(("waiting", "running")), Job.kind.in_(("score", "verify")))
     since = f"has been running since {last_seen:%Y-%m-%d %H:%M} UTC" if last_seen is not None else "has started yet"
     return f"no scoring worker {since}; submissions waiting for a score: {session.scalar(unscored)}"
+
+
+def runner_warning(session: Session, lease: float) -> str:
+    """Explain that no runner is running, which verifies submissions; "" if one is.
+
+    Args:
+        session: Session to read with.
+        lease: Seconds until a job counts as abandoned.
+    """
+    last_seen = session.scalar(select(func.max(ScoringProcess.seen_at)).where(ScoringProcess.runs_methods))
+    if last_seen is not None and utc_now() - last_seen < timedelta(seconds=2 * lease):
+        return ""
+    since = f"has been running since {last_seen:%Y-%m-%d %H:%M} UTC" if last_seen is not None else "has started yet"
+    return f"no runner {since}, and only a runner verifies submissions"
 
 
 def _update_leased(session: Session, job: Job, **values: Any) -> bool:

@@ -94,6 +94,7 @@ class RowDocument(Document):
     harm_low: float | None = None
     harm_high: float | None = None
     cost: float | None
+    cost_class: str | None
     needs_retain: bool
     received_at: datetime
     values: dict[str, ValueDocument]
@@ -160,8 +161,27 @@ class EventDocument(Document):
     reason: str
 
 
+class RunDocument(Document):
+    """A run of a submission's method by the board's own runner, which verifies it.
+
+    ``state`` is waiting, running, done or failed; ``place`` is the position in the queue, from 1, while it waits;
+    ``waits`` says why nothing happens if no runner runs; ``cost`` is what the runner measured.
+    """
+
+    state: str
+    place: int | None
+    progress: str
+    reason: str
+    waits: str
+    cost_class: str | None
+    cost: JsonObject | None
+
+
 class SubmissionDocument(Document):
-    """State of a submission; ``waits`` says why it is not scored if no worker runs."""
+    """State of a submission; ``waits`` says why it is not scored if no worker runs.
+
+    ``run`` is what the board's own runner does with its method; null if it cannot be run.
+    """
 
     id: str
     task: str
@@ -181,6 +201,7 @@ class SubmissionDocument(Document):
     ranked: int
     url: str
     waits: str
+    run: RunDocument | None = None
     history: list[EventDocument]
 
 

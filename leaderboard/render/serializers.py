@@ -5,6 +5,7 @@ from __future__ import annotations
 from forgetbench.leaderboard.boards.entries import EntryDetail
 from forgetbench.leaderboard.boards.queries import Page, Row, summary_of
 from forgetbench.leaderboard.db.models import Board, Entry, Event, Placing
+from forgetbench.leaderboard.db.runs import RunState
 from forgetbench.leaderboard.render.schemas import (
     BoardBrief,
     BoardDocument,
@@ -14,6 +15,7 @@ from forgetbench.leaderboard.render.schemas import (
     EvidenceFileDocument,
     RankDocument,
     RowDocument,
+    RunDocument,
     SubmissionDocument,
     ValueDocument,
     VerificationDocument,
@@ -49,6 +51,7 @@ def row(item: Row) -> RowDocument:
         harm_low=entry.harm_low,
         harm_high=entry.harm_high,
         cost=entry.cost,
+        cost_class=entry.cost_class,
         needs_retain=entry.needs_retain,
         received_at=entry.received_at,
         values={name: ValueDocument.model_validate(cell) for name, cell in item.cells.items()},
@@ -134,13 +137,17 @@ def entry(detail: EntryDetail) -> EntryDocument:
     )
 
 
-def submission(detail: EntryDetail, url: str, warning: str) -> SubmissionDocument:
+def submission(
+    detail: EntryDetail, url: str, warning: str, run: RunState | None = None, runner_warning: str = ""
+) -> SubmissionDocument:
     """State, rank and history of a submission.
 
     Args:
         detail: The entry.
         url: Address of its page.
         warning: Why no worker scores at present, or "".
+        run: The run of its method by the board's runner, if any.
+        runner_warning: Why no runner works at present, or "".
     """
     entry: Entry = detail.entry
     return SubmissionDocument(
@@ -161,6 +168,12 @@ def submission(detail: EntryDetail, url: str, warning: str) -> SubmissionDocumen
         verdict=entry.verdict,
         ranked=detail.ranked,
         url=url,
-        waits=warning if entry.state in {"received", "scoring"} else "",
+        waits=warning if entry.state in {"received", "scoring"} and (run is None or run.state == "done") else "",
+        run=_run(run, entry.cost_class, runner_warning) if run else None,
         history=_history(detail.events),
     )
+
+
+def _run(run: RunState, cost_class: str | None, warning: str) -> RunDocument:
+    waits = warning if run.state in {"waiting", "running"} else ""
+    return RunDocument(**run._asdict(), cost_class=cost_class, waits=waits)

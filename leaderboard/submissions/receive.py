@@ -80,8 +80,8 @@ def receive_submission(
     try:
         run = unpack(body, folder, settings.max_manifest_bytes)
         with database.read_session() as session:
-            board = _find_board(session, run)
-            _check_quota(session, settings, token)
+            board = find_board(session, run.manifest.task, run.errors)
+            check_quota(session, settings, token)
             errors = [
                 *_check_names(run),
                 *check_evidence(settings, board, run, form_only=dry_run),
@@ -213,11 +213,11 @@ def _store_submission(
     store_evidence(run, folder)
     try:
         with database.write_session() as session:
-            if key is not None and (earlier := _read_receipt(session, token, key, body)) is not None:
+            if key is not None and (earlier := read_receipt(session, token, key, body.sha256)) is not None:
                 shutil.rmtree(folder)
                 return earlier
             # Lock the token's row, so that concurrent requests count one after the other.
-            _check_quota(session, settings, session.get_one(Token, token.id, with_for_update=True))
+            check_quota(session, settings, session.get_one(Token, token.id, with_for_update=True))
             session.add(entry)
             session.flush()
             _release_withdrawn(session, board, files, token)
@@ -278,35 +278,54 @@ def _find_receipt(database: Database, token: Token, key: str | None, body: Uploa
     if key is None:
         return None
     with database.read_session() as session:
-        return _read_receipt(session, token, key, body)
+        return read_receipt(session, token, key, body.sha256)
 
 
-def _read_receipt(session: Session, token: Token, key: str, body: UploadedBody) -> Receipt | None:
+def read_receipt(session: Session, token: Token, key: str, body: str) -> Receipt | None:
+    """The receipt of an earlier request with the same key; ``body`` is the SHA-256 of the present one.
+
+    Raises:
+        Problem: 409, the key was used with another body.
+    """
     row = session.get(IdempotencyKey, (token.id, key))
     if row is None:
         return None
-    if row.body_sha256 != body.sha256:
+    if row.body_sha256 != body:
         raise Problem(409, "This Idempotency-Key was used with another body; use a new one for each submission.")
     task = session.scalar(select(Board.task).join(Entry, Entry.board_id == Board.id).where(Entry.id == row.entry_id))
     return Receipt(row.entry_id, str(task), repeated=True)
 
 
-def _find_board(session: Session, run: UnpackedRun) -> Board:
-    task = run.manifest.task
+def find_board(session: Session, task: str, errors: Sequence[FieldError] = ()) -> Board:
+    """The board of a task that accepts submissions.
+
+    Args:
+        session: Session to read with.
+        task: Name of the task.
+        errors: What else is wrong with the submission, for the answer.
+
+    Raises:
+        Problem: 422, there is none, or its round is over.
+    """
     board = session.scalar(select(Board).where(Board.task == task, Board.superseded_at.is_(None)))
     if board is None:
         query = select(Board.task).where(Board.superseded_at.is_(None)).order_by(Board.task).limit(20)
         available = ", ".join(session.scalars(query)) or "none yet"
         hint = f": {NOT_THE_BOARD}; run {task.removesuffix(DEVELOPMENT)} itself" if task.endswith(DEVELOPMENT) else ""
         unknown = FieldError(field="task", message=f"{task!r} is not on this server{hint}")
-        raise Problem(422, f"This server has no board of that task. Available: {available}.", [unknown, *run.errors])
+        raise Problem(422, f"This server has no board of that task. Available: {available}.", [unknown, *errors])
     if board.retired:
         over = FieldError(field="task", message=f"round {board.round} of {task!r} is over: its salt is public")
-        raise Problem(422, "This board accepts no submissions until its next round.", [over, *run.errors])
+        raise Problem(422, "This board accepts no submissions until its next round.", [over, *errors])
     return board
 
 
-def _check_quota(session: Session, settings: Settings, token: Token) -> None:
+def check_quota(session: Session, settings: Settings, token: Token) -> None:
+    """Check that a token may submit once more.
+
+    Raises:
+        Problem: 403 or 429, it may not.
+    """
     quota = settings.daily_submissions if token.daily_submissions is None else token.daily_submissions
     if quota == 0:
         raise Problem(403, "This token cannot submit: its quota is 0. Ask the operator for another.")

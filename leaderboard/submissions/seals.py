@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -224,6 +224,7 @@ def receive_verified_runs(
     actor: str,
     report: dict[str, Any] | None = None,
     job: Job | None = None,
+    record: Callable[[Session, Entry], None] | None = None,
 ) -> None:
     """Check and store what the runner produced for an entry, and have it scored; the worker then sets the tier.
 
@@ -235,6 +236,7 @@ def receive_verified_runs(
         actor: Name of the runner in the entry's history.
         report: What the runner measured and where it ran, ready for JSON.
         job: The runner's job, which is completed in the same transaction.
+        record: Records what else the runner learned of the entry, in the same transaction.
 
     Raises:
         ForgetBenchError: A run did not complete, or is not valid evidence of the board; nothing is stored.
@@ -262,5 +264,7 @@ def receive_verified_runs(
         entry = session.get_one(Entry, entry_id)
         states.lock_entry(session, entry)
         states.record_event(session, entry, entry.state, actor, "run again on public and sealed draws; being scored")
+        if record is not None:
+            record(session, entry)
         states.bump_revision(session, entry.board_id)
         queue.enqueue(session, "score_verified", entry_id)

@@ -23,12 +23,14 @@ from forgetbench.leaderboard.db.models import Board, Entry, Job, MetricValue, Sc
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.render import vega
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import alarms, reference, verification
+from forgetbench.leaderboard.submissions import alarms, methods, reference, verification
 from forgetbench.leaderboard.worker import cleanup, scoring
 
 log = logging.getLogger("forgetbench.worker")
 MIN_PAUSE, MAX_PAUSE = 1.0, 30.0
 """Seconds before an unreachable database is tried again; the pause doubles each time."""
+MAX_DELAY = 300.0
+"""Longest time in seconds before a failed job is tried again."""
 
 
 class Worker:
@@ -47,6 +49,11 @@ class Worker:
             "rank": self._rank,
         }
 
+    @property
+    def max_attempts(self) -> int:
+        """Number of attempts before a job counts as failed."""
+        return self.settings.job_attempts
+
     def stop(self) -> None:
         """Make `run` return after the current job."""
         self._stop.set()
@@ -54,14 +61,12 @@ class Worker:
     def run(self) -> None:
         """Run jobs until `stop`, or until the parent process has ended; retries while the database does not answer."""
         log.info("worker %s started", self.name)
-        vega.write_program(self.settings)
-        cleaned, failures = False, 0
+        prepared, failures = False, 0
         while not self._stop.is_set() and self._parent in {None, os.getppid()}:
             try:
-                if not cleaned:
-                    cleanup.remove_leftovers(self.settings, self.database)
-                    self._enqueue_outdated()
-                    cleaned = True
+                if not prepared:
+                    self._prepare()
+                    prepared = True
                 self._send_heartbeat()
                 pause = 0.0 if self.work_once() else self.settings.poll_seconds
                 failures = 0
@@ -78,6 +83,12 @@ class Worker:
         if count:
             log.info("%d entries were scored by an earlier protocol: scoring them again", count)
 
+    def _prepare(self) -> None:
+        """Do what is done once, before the first job."""
+        vega.write_program(self.settings)
+        cleanup.remove_leftovers(self.settings, self.database)
+        self._enqueue_outdated()
+
     def _send_heartbeat(self) -> None:
         """Record that this worker is running, at most three times per lease."""
         if time.monotonic() - self._last_heartbeat > self.settings.lease_seconds / 3:
@@ -93,14 +104,12 @@ class Worker:
 
     def work_once(self) -> bool:
         """Run one job; False if none is waiting."""
-        job = queue.claim(self.database, self.name, self.settings.lease_seconds)
+        job = queue.claim(self.database, self.name, self.settings.lease_seconds, tuple(self._handlers))
         if job is None:
             return False
         try:
-            if job.kind not in self._handlers:
-                self._fail(job, f"unknown kind of job: {job.kind}")
-            elif job.attempts > self.settings.job_attempts:
-                self._fail(job, job.error or "the scoring worker died in every attempt")
+            if job.attempts > self.max_attempts:
+                self._fail(job, job.error or "the worker died in every attempt")
             else:
                 self._run_job(job)
         except queue.LeaseLostError:
@@ -118,11 +127,13 @@ class Worker:
         except Exception as error:
             log.exception("job %s failed, attempt %d", job.key, job.attempts)
             message = f"{type(error).__name__}: {error}"
-            if job.attempts >= self.settings.job_attempts:
+            if job.attempts >= self.max_attempts:
                 self._fail(job, message)
             else:
                 with self.database.write_session() as session:
-                    queue.retry_later(session, job, message, delay=self.settings.poll_seconds * 2**job.attempts)
+                    queue.retry_later(
+                        session, job, message, delay=min(self.settings.poll_seconds * 2**job.attempts, MAX_DELAY)
+                    )
 
     @contextmanager
     def _renewed_lease(self, job: Job) -> Iterator[None]:
@@ -188,6 +199,7 @@ class Worker:
                 scoring.write_score(session, row, result, time.monotonic() - started)
                 states.transition(session, row, "listed", states.SERVER_ACTOR)
                 alarms.update_alarms(session, self.settings, row, result.alarms)
+                methods.request_for_claim(session, board, row)
                 queue.enqueue(session, "rank", str(board.id))
 
     def _score_verified(self, job: Job) -> None:

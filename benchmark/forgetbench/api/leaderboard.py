@@ -26,6 +26,7 @@ def submit(
     *,
     task: str | None = None,
     dry_run: bool = False,
+    remote: bool = False,
     config: RunConfig | None = None,
     progress: bool | ProgressCallback = True,
 ) -> Outcome:
@@ -39,6 +40,7 @@ def submit(
         token: The token; ``FORGETBENCH_TOKEN`` or the private file ``token`` in ForgetBench's folder by default.
         task: The board, for a method file or logits.
         dry_run: Validate without submitting.
+        remote: Send the method alone, once it passes the checks of the contract; the board's own runner runs it.
         config: Device, worker processes and folders, where a method is run.
         progress: Show progress bars, or a progress callback.
 
@@ -55,6 +57,8 @@ def submit(
     from forgetbench.leaderboard.client.submit import submit as submit_folder
     from forgetbench.remote.submit import prepare_submission
 
+    if remote:
+        return _submit_method(_source(result), server, token, task, dry_run=dry_run)
     chosen = replace(config or RunConfig(), skip_oracles=True)
     with open_progress(progress) as callback:
         folder = prepare_submission(_source(result), server, task, chosen, callback)
@@ -62,6 +66,24 @@ def submit(
         return submit_folder(folder, server, token, dry_run=dry_run)
     with UploadBar() as bar:
         return submit_folder(folder, server, token, dry_run=dry_run, progress=bar)
+
+
+def _submit_method(source: str, server: str, token: str | None, task: str | None, *, dry_run: bool) -> Outcome:
+    """Check a method on this machine, and send it alone."""
+    from forgetbench.api.methods import check_method
+    from forgetbench.leaderboard.client.submit import submit_method
+    from forgetbench.method_label import MethodFile, is_method_file
+    from forgetbench.remote.submit import prepare_method
+
+    if dry_run:
+        raise UsageError("--remote has no --dry-run: `forgetbench check-method FILE.py:CLASS` makes the same checks.")
+    code = prepare_method(source, task)
+    if is_method_file(source):
+        report = check_method(MethodFile.parse(source).address, isolated=True)
+        failed = [f"  {check.name}: {check.message}" for check in report.checks if not check.ok]
+        if failed:
+            raise UsageError("\n".join([f"{source} does not pass the checks of the contract:", *failed]))
+    return submit_method(code, server, token)
 
 
 @dataclass(frozen=True)

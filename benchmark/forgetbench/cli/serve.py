@@ -1,4 +1,4 @@
-"""The commands demo, serve, worker and pack: the leaderboard of this machine."""
+"""The commands demo, serve, worker, runner and pack: the leaderboard of this machine."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def add_commands(app: App) -> None:
     app.command(demo)
     app.command(serve)
     app.command(worker)
+    app.command(runner)
     app.command(pack := App(name="pack", help="Reference bundles: what boards score against.", help_format="plaintext"))
     pack.command(build)
     pack.command(install)
@@ -41,9 +42,14 @@ def demo(*, options: RunOptions = RUN) -> None:
 
 
 def serve(
-    *, host: str = "127.0.0.1", port: int = 8000, server: ServerOptions = SERVER, no_worker: Flag = False
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    server: ServerOptions = SERVER,
+    no_worker: Flag = False,
+    no_runner: Flag = False,
 ) -> None:
-    """Serve the leaderboard, with a scoring worker.
+    """Serve the leaderboard, with a scoring worker and, where torch and a sandbox are there, a runner.
 
     Example: forgetbench serve --port 8000
 
@@ -51,6 +57,7 @@ def serve(
         host: Address to listen on.
         port: Port to listen on.
         no_worker: Start no scoring worker; run `forgetbench worker` for that.
+        no_runner: Start no runner, which verifies submissions; run `forgetbench runner` for that.
     """
     from forgetbench.leaderboard.admin import has_boards
     from forgetbench.leaderboard.serve import serve as serve_site
@@ -62,7 +69,7 @@ def serve(
             "adds it, also while the server runs; `forgetbench demo` makes two boards."
         )
     print_text(f"The leaderboard is at http://{host}:{port} (Ctrl-C stops it).")
-    serve_site(settings, host, port, with_worker=not no_worker)
+    serve_site(settings, host, port, with_worker=not no_worker, with_runner=not no_runner)
 
 
 def worker(*, server: ServerOptions = SERVER) -> None:
@@ -73,6 +80,44 @@ def worker(*, server: ServerOptions = SERVER) -> None:
     from forgetbench.leaderboard.serve import run_worker
 
     run_worker(server.settings())
+
+
+def runner(
+    *,
+    trust_code: Flag = False,
+    container: str = "",
+    time_limit: str = "30m",
+    memory: float = 8.0,
+    root: Path | None = None,
+    device: str = "auto",
+    server: ServerOptions = SERVER,
+) -> None:
+    """Verify submissions: run their methods in a sandbox on the boards' public and sealed draws.
+
+    Several runners can share one PostgreSQL database and the server's folder. Submitted code runs in bubblewrap, or in
+    a container; without either, this command refuses.
+
+    Example: forgetbench runner --memory 4
+
+    Args:
+        trust_code: Use no sandbox. Only where you trust every submitter with this machine.
+        container: Image of a container to use as the sandbox; it needs docker or podman.
+        time_limit: Longest time for one call of a method, such as 90s, 30m or 2h.
+        memory: Memory of one call of a method, in GiB.
+        root: Folder of the image sets on disk.
+        device: torch device: cpu, cuda, or auto.
+    """
+    from forgetbench.cli.options import parse_duration
+    from forgetbench.runner.config import RunConfig
+    from forgetbench.verification.limits import GIB, Limits
+    from forgetbench.verification.runner import run_runner
+
+    seconds = parse_duration(time_limit)
+    if not seconds > 0 or not memory > 0:
+        raise UsageError("--time-limit and --memory must be above 0.")
+    limits = Limits(wall_seconds=seconds, cpu_seconds=2 * seconds, memory=int(memory * GIB))
+    config = RunConfig(root=root, device=device)
+    run_runner(server.settings(), trust_code=trust_code, container=container, limits=limits, config=config)
 
 
 def build(

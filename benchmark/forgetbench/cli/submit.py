@@ -1,4 +1,4 @@
-"""The commands submit, withdraw and verify: a leaderboard server as its users see it."""
+"""The commands submit, submission, withdraw and verify: a leaderboard server as its users see it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def add_commands(app: App) -> None:
     """Add this module's commands."""
     app.command(submit)
+    app.command(submission)
     app.command(withdraw)
     app.command(verify)
 
@@ -27,6 +28,7 @@ def submit(
     server: str,
     task: str | None = None,
     dry_run: Flag = False,
+    remote: Flag = False,
     options: RunOptions = RUN,
     json: Json = False,
 ) -> int:
@@ -42,16 +44,40 @@ def submit(
         server: Address of the leaderboard.
         task: The board, for a method file or logits.
         dry_run: Validate without submitting.
+        remote: Send the method alone, whose source becomes public; the board's own runner runs it in a sandbox.
     """
     from forgetbench import submit as submit_run
     from forgetbench.leaderboard.client.submit import REFUSED_STATES
 
-    outcome = submit_run(run, server, task=task, dry_run=dry_run, config=options.config())
+    outcome = submit_run(run, server, task=task, dry_run=dry_run, remote=remote, config=options.config())
     if json:
         print_json(outcome.document.model_dump(mode="json"))
     else:
         print_text("\n".join(filter(None, [f"{outcome.task}: {outcome.detail}", outcome.url])))
     return 1 if outcome.state in REFUSED_STATES else 0
+
+
+def submission(entry: str, *, server: str, json: Json = False) -> int:
+    """Show the state of a submission of yours: score, place in the queue of the board's runner, and reasons.
+
+    Exit status 1 if the server rejected it, or could not verify it.
+
+    Example: forgetbench submission ID --server https://board.example.org
+
+    Args:
+        entry: Id of the entry, as its page's address has it.
+        server: Address of the leaderboard.
+    """
+    from forgetbench.leaderboard.client.submit import REFUSED_STATES, fetch_submission
+
+    outcome = fetch_submission(entry, server)
+    document = outcome.document
+    if json:
+        print_json(document.model_dump(mode="json"))
+    else:
+        print_text(f"{outcome.task}: {outcome.detail}\n{outcome.url}")
+    run = getattr(document, "run", None)
+    return 1 if outcome.state in REFUSED_STATES or (run is not None and run.state == "failed") else 0
 
 
 def withdraw(entry: str, *, server: str, reason: str) -> None:

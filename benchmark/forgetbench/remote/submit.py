@@ -11,12 +11,13 @@ from forgetbench.evidence.run import read_run
 from forgetbench.importers.logits import import_logits, is_logits_folder, read_info
 from forgetbench.leaderboard.client.http import LeaderboardClient
 from forgetbench.leaderboard.client.submit import pull_bundle
-from forgetbench.method_label import is_method_file
+from forgetbench.method_label import MethodFile, is_method_file
 from forgetbench.remote.pull import pull_board
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.results import Results, folder_name
 from forgetbench.runner.run import run
+from forgetbench.store import JsonObject
 from forgetbench.tasks.task import read_task
 
 
@@ -42,6 +43,32 @@ def prepare_submission(
     if is_logits_folder(folder):
         return _import_logits(folder, server, _require_task(task, source), config)
     return folder
+
+
+def prepare_method(source: str, task: str | None) -> JsonObject:
+    """A method alone, for a server that runs it itself.
+
+    Args:
+        source: ``FILE.py:CLASS[:parameter=value,...]``, or a method of this package with hyper-parameters.
+        task: The board.
+
+    Returns:
+        What `leaderboard.client.submit.submit_method` sends: text and hyper-parameters, and no path.
+
+    Raises:
+        UsageError: The task, the file or a hyper-parameter is wrong.
+    """
+    loaded = read_task(_require_task(task, source))
+    is_file = is_method_file(source)
+    specs = parse_methods([] if is_file else [source], [source] if is_file else [], loaded.setting)
+    if len(specs) != 1:
+        raise UsageError(f"{source} is not one method: reference rows are part of every board. Name one method.")
+    spec = specs[0]
+    given = {name: spec.parameters[name] for name in spec.named}
+    if not is_file:
+        return {"task": loaded.name, "name": spec.name, "parameters": given}
+    class_name = MethodFile.parse(str(spec.file)).class_name
+    return {"task": loaded.name, "source": spec.source, "class_name": class_name, "parameters": given}
 
 
 def _require_task(task: str | None, source: str) -> str:

@@ -72,7 +72,6 @@ class SandboxCaller:
         limits: Limits of one call.
         code: The method.
         device: The torch device.
-        alive: Called between messages; raises to abandon the work.
     """
 
     def __init__(
@@ -81,12 +80,10 @@ class SandboxCaller:
         limits: Limits,
         code: MethodCode,
         device: str = "cpu",
-        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.sandbox, self.limits, self.code, self._device = sandbox, limits, code, device
         self.last: Answer | None = None
         """The answer of the last successful call of `unlearn`."""
-        self._alive = alive
         self._spare: Session | None = None
 
     def __enter__(self) -> Self:
@@ -235,7 +232,6 @@ class SandboxCaller:
             session.begin()
             session.send({**job, "device": self._device, "method": asdict(self.code), "limits": confined})
             while True:
-                self._alive()
                 message = session.receive(max_payload)
                 header = message.header
                 if header.get("kind") != "ask":

@@ -20,6 +20,7 @@ from forgetbench.errors import ForgetBenchError, printable, validation_message
 from forgetbench.evidence.arrays import read_arrays
 from forgetbench.evidence.run import CostRecord, MethodRecord, Record, Run, read_run
 from forgetbench.fingerprints import file_fingerprint, method_fingerprint
+from forgetbench.method_label import MethodLabel
 from forgetbench.methods import methods
 from forgetbench.methods._card import TaskFacts
 from forgetbench.methods._foreign_code import MethodCodeError
@@ -153,7 +154,7 @@ class SubmittedMethod(MethodSpec):
                 path.write_text(code.source, encoding="utf-8")
                 fingerprint = file_fingerprint(path)
         spec = cls(
-            label=label or name,
+            label=label or str(MethodLabel(name).extended(code.parameters)),
             name=name,
             parameters=parameters,
             code=replace(code, parameters=parameters),
@@ -231,8 +232,7 @@ def run_method(
         MethodFailedError: The method failed, was stopped, or does not apply to the task.
         ForgetBenchError: The runner's own work failed.
     """
-    caller = SandboxCaller(sandbox, limits, code, config.env().device, lambda: progress(""))
-    with caller:
+    with SandboxCaller(sandbox, limits, code, config.env().device) as caller:
         return _Verification(task, caller, label, config, progress).run()
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from forgetbench.leaderboard.auth.dependencies import AnyToken, DatabaseDep, OptionalToken, SettingsDep
 from forgetbench.leaderboard.boards import directory, entries, queries
 from forgetbench.leaderboard.boards.view import PackHash, View
-from forgetbench.leaderboard.db import queue
+from forgetbench.leaderboard.db import queue, runs
 from forgetbench.leaderboard.db.models import Entry, Token
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import Problem, ProblemDocument
@@ -212,5 +212,7 @@ def submission_document(request: Request, database: DatabaseDep, entry_id: str) 
         owner = session.get_one(Entry, entry_id).token_id
         detail = entries.get_entry(session, entry_id, session.get(Token, owner) if owner else None)
         url = f"{base_url(request)}/entries/{entry_id}"
-        warning = queue.worker_warning(session, request.app.state.settings.lease_seconds)
-        return serializers.submission(detail, url, warning)
+        settings = request.app.state.settings
+        warning = queue.worker_warning(session, settings.lease_seconds)
+        run, runner_warning = runs.run_state(session, entry_id), queue.runner_warning(session, settings.lease_seconds)
+        return serializers.submission(detail, url, warning, run, runner_warning)

@@ -18,13 +18,15 @@ from forgetbench.leaderboard.auth.dependencies import AnyToken, DatabaseDep, Set
 from forgetbench.leaderboard.db.models import Token
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.render.schemas import DryRunDocument, SubmissionDocument, VerificationReceived
-from forgetbench.leaderboard.submissions import moderation, receive, verification
+from forgetbench.leaderboard.submissions import methods, moderation, receive, verification
+from forgetbench.leaderboard.submissions.methods import SubmittedCode
 from forgetbench.leaderboard.submissions.moderation import StateChange
 from forgetbench.leaderboard.submissions.uploads import MEDIA_TYPE, UploadedBody
 from forgetbench.leaderboard.web.routes.api import WRITE_ERRORS, submission_document
 from forgetbench.store import JsonObject
 
 router = APIRouter(prefix="/api/v1")
+JSON_TYPE = "application/json"
 _ZIP_BODY: JsonObject = {
     "requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -39,18 +41,21 @@ IdempotencyKeyHeader = Annotated[
 Result = TypeVar("Result")
 
 
-async def _process_body(request: Request, token: Token, process: Callable[[UploadedBody], Result]) -> Result:
+async def _process_body(
+    request: Request, token: Token, process: Callable[[UploadedBody], Result], *, media_type: str = MEDIA_TYPE
+) -> Result:
     """Write the body of a request to a temporary file, and process the file in a thread."""
     settings = request.app.state.settings
+    most = settings.max_upload_bytes if media_type == MEDIA_TYPE else settings.max_manifest_bytes
     await run_in_threadpool(request.app.state.limits.count_write, _address(request), token.id)
-    if request.headers.get("content-type", "").partition(";")[0].strip() != MEDIA_TYPE:
-        raise Problem(415, f"Send the run as {MEDIA_TYPE}; `forgetbench submit` does so.")
+    if request.headers.get("content-type", "").partition(";")[0].strip() != media_type:
+        raise Problem(415, f"Send the body as {media_type}; `forgetbench submit` does so.")
     settings.incoming.mkdir(parents=True, exist_ok=True)
     path = settings.incoming / secrets.token_hex(16)
     length = request.headers.get("content-length", "")
     announced = int(length) if length.isascii() and length.isdigit() else None
     try:
-        body = await _save_body(request.stream(), path, settings.max_upload_bytes, announced)
+        body = await _save_body(request.stream(), path, most, announced)
         return await run_in_threadpool(process, body)
     finally:
         path.unlink(missing_ok=True)
@@ -128,6 +133,40 @@ async def submit(
         detail = "All checks of the form passed; nothing was stored, scored or compared with oracles."
         return JSONResponse(DryRunDocument(task=receipt.task, accepted=True, detail=detail).model_dump())
     content = await run_in_threadpool(submission_document, request, database, receipt.entry_id)
+    location = {"Location": f"/api/v1/submissions/{receipt.entry_id}"}
+    return JSONResponse(content.model_dump(mode="json"), 200 if receipt.repeated else 202, location)
+
+
+@router.post(
+    "/submissions/method",
+    status_code=202,
+    response_model=SubmissionDocument,
+    responses={
+        200: {"model": SubmissionDocument, "description": "The first response to a repeated request"},
+        **WRITE_ERRORS,
+    },
+    openapi_extra={
+        "requestBody": {"required": True, "content": {JSON_TYPE: {"schema": SubmittedCode.model_json_schema()}}}
+    },
+)
+async def submit_method(
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    token: SubmitToken,
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> Response:
+    """Submit a method alone: the board's own runner runs it on public and sealed draws, in a sandbox.
+
+    The source becomes public with the entry. ``run`` of the response says where it is in the queue.
+    """
+
+    def process(body: UploadedBody) -> receive.Receipt:
+        code = methods.parse_code(body.path.read_bytes())
+        return methods.receive_method(database, settings, token, code, key=idempotency_key)
+
+    receipt = await _process_body(request, token, process, media_type=JSON_TYPE)
+    content = await run_in_threadpool(submission_document, request, database, str(receipt.entry_id))
     location = {"Location": f"/api/v1/submissions/{receipt.entry_id}"}
     return JSONResponse(content.model_dump(mode="json"), 200 if receipt.repeated else 202, location)
 

@@ -1,0 +1,357 @@
+"""The runner's part of the queue, with a fake sandbox: methods are received, verified once, or fail with a reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from support.concurrency import wait_until
+from support.leaderboard import TASK, Site, World
+from support.runner_process import make_up, worlds
+
+from forgetbench.evidence.run import read_run
+from forgetbench.leaderboard.admin import install_bundle
+from forgetbench.leaderboard.db import queue
+from forgetbench.leaderboard.db.models import BoardRun, Entry, Job, Token
+from forgetbench.leaderboard.db.session import open_database
+from forgetbench.leaderboard.settings import Settings
+from forgetbench.leaderboard.submissions import seals
+from forgetbench.leaderboard.submissions.seals import BoardDraws, RoundSeal, install_sealed_board
+from forgetbench.runner.config import RunConfig
+from forgetbench.verification import runner as runner_module
+from forgetbench.verification.limits import Limits
+from forgetbench.verification.rerun import MeasuredCost, MethodFailedError, Rerun
+from forgetbench.verification.runner import Runner
+from forgetbench.verification.sandbox import PACKAGE, TrustedProcess
+
+SOURCE = "class Mine:\n    pass\n"
+PATH = "/api/v1/submissions/method"
+
+
+class FakeRun:
+    """Takes the place of `run_method`: writes the run of a made-up method, or fails."""
+
+    def __init__(self, worlds, folder):
+        self.worlds, self.folder, self.calls = worlds, folder, []
+        self.name, self.cost, self.failure, self.fingerprint = "mine", 0.04, None, "ab" * 32
+
+    def __call__(self, task, code, label, sandbox, limits, config, progress):  # noqa: ARG002 - that of `run_method`
+        progress("model 1 of 6")
+        self.calls.append((task.draws, code))
+        if self.failure is not None:
+            raise self.failure
+        method = {"source": code.source, "fingerprint": self.fingerprint, "needs": ("forget",), "label": label}
+        folder = self.folder / f"{len(self.calls)}"
+        start = 300 + 20 * len(self.calls)
+        run = read_run(self.worlds[task.draws].write_run(folder, self.name, start=start, method=method))
+        measured = MeasuredCost(
+            sandbox="fake",
+            read=("forget",),
+            requested_network=False,
+            flops=self.cost,
+            time=self.cost / 2,
+            seconds=1.5,
+            cpu_seconds=1.0,
+            memory=2**20,
+        )
+        return Rerun(run, measured)
+
+
+@pytest.fixture(scope="module", name="worlds")
+def made_up_worlds():
+    """The made-up task on public and on sealed draws."""
+    return worlds()
+
+
+@pytest.fixture(scope="module")
+def prepared_sealed(worlds, databases, tmp_path_factory):
+    """A server with a sealed board, whose baselines are scored: made once, copied for each test."""
+    folder = tmp_path_factory.mktemp("sealed")
+    makers = {**worlds, "development": World(f"{TASK}/development", seed=13)}
+    packs = {kind: maker.write_pack(folder / kind, kind=kind) for kind, maker in makers.items()}
+    settings = Settings(server_folder=folder / "server", database_url=databases.new_url())
+    with open_database(settings) as database:
+        install_sealed_board(database, settings, packs, RoundSeal(round=1, salt="5a" * 32))
+    site = Site(settings, worlds["public"])
+    site.work()
+    site.database.close()
+    return settings
+
+
+@pytest.fixture
+def sealed(prepared_sealed, worlds, databases, tmp_path, monkeypatch):
+    """A site with a sealed board, and a runner that runs when the test says so."""
+    site = Site(databases.copy(prepared_sealed, tmp_path / "server"), worlds["public"])
+    site.fake = FakeRun(worlds, tmp_path / "runs")
+    bundle = SimpleNamespace(folder=None)
+    draws = {kind: BoardDraws(SimpleNamespace(draws=kind, world=world), bundle) for kind, world in worlds.items()}
+    monkeypatch.setattr(seals, "board_draws", lambda *_: draws)
+    monkeypatch.setattr(runner_module, "import_originals", lambda *_: None)
+    site.runner = make_runner(site)
+    with site.client:
+        yield site
+    site.database.close()
+
+
+def make_runner(site, run=None):
+    """A runner of a site, with a made-up sandbox."""
+    config = RunConfig(device="cpu", home=site.settings.runner)
+    return Runner(site.settings, site.database, TrustedProcess(), Limits(), config, run=run or site.fake)
+
+
+def post(site, headers, **fields):
+    """Submit a method alone."""
+    document = {"task": TASK, "source": SOURCE, "class_name": "Mine", **fields}
+    return site.client.post(PATH, json=document, headers=headers)
+
+
+def submission(site, entry, headers):
+    """State of a submission."""
+    return site.client.get(f"/api/v1/submissions/{entry}", headers=headers).json()
+
+
+def test_method_alone_becomes_a_verified_row(sealed):
+    headers = sealed.token()
+    answer = post(sealed, headers, parameters={"lr": 0.1})
+    assert answer.status_code == 202, answer.text
+    entry = answer.json()["id"]
+    assert answer.json()["state"] == "received"
+    assert (answer.json()["run"]["state"], answer.json()["run"]["place"]) == ("waiting", 1)
+    assert "no runner has started yet" in answer.json()["run"]["waits"]
+    sealed.work()
+    assert submission(sealed, entry, headers)["state"] == "received"  # the scoring worker leaves it to the runner
+    assert sealed.runner.drain() == 1
+    assert [draws for draws, _ in sealed.fake.calls] == ["public", "sealed"]
+    assert sealed.fake.calls[0][1].parameters == {"lr": 0.1}
+    sealed.work()
+    shown = submission(sealed, entry, headers)
+    assert (shown["state"], shown["tier"], shown["run"]["state"]) == ("listed", "verified", "done")
+    assert shown["run"]["cost_class"] == "5 %"
+    assert shown["rank"]["scope"] == "ranked"
+    with sealed.database.read_session() as session:
+        row = session.get_one(Entry, entry)
+        assert (row.method, row.needs_retain, row.cost_class) == ("mine", False, "5 %")
+        assert row.manifest["method"]["needs"] == ["forget"]
+    page = sealed.client.get(f"/entries/{entry}").text
+    assert "5 %" in page
+    assert SOURCE.splitlines()[0] in page
+
+
+def test_claim_with_source_is_verified_without_asking(sealed, world, tmp_path):
+    headers = sealed.token()
+    method = {"source": SOURCE, "fingerprint": sealed.fake.fingerprint}
+    entry = sealed.post(world.write_run(tmp_path / "claim", "mine", method=method), headers).json()["id"]
+    sealed.work()
+    shown = submission(sealed, entry, headers)
+    assert (shown["tier"], shown["run"]["state"]) == ("claimed", "waiting")
+    sealed.runner.drain()
+    sealed.work()
+    assert submission(sealed, entry, headers)["tier"] == "verified"
+
+
+def test_claim_by_other_code_stays_a_claim_and_says_so(sealed, world, tmp_path):
+    headers = sealed.token()
+    method = {"source": SOURCE, "fingerprint": "cd" * 32}
+    entry = sealed.post(world.write_run(tmp_path / "claim", "mine", method=method), headers).json()["id"]
+    sealed.work()
+    sealed.runner.drain()
+    shown = submission(sealed, entry, headers)
+    assert (shown["state"], shown["tier"], shown["run"]["state"]) == ("listed", "claimed", "failed")
+    assert "made by other source" in shown["run"]["reason"]
+
+
+def test_claim_without_source_asks_no_runner(sealed, world, tmp_path):
+    headers = sealed.token()
+    entry = sealed.post(world.write_run(tmp_path / "claim", "mine"), headers).json()["id"]
+    sealed.work()
+    assert submission(sealed, entry, headers)["run"] is None
+
+
+def test_failed_method_is_rejected_with_its_reason(sealed):
+    headers = sealed.token()
+    sealed.fake.failure = MethodFailedError("It used more than 8 GiB of memory and was stopped.")
+    entry = post(sealed, headers).json()["id"]
+    sealed.runner.drain()
+    shown = submission(sealed, entry, headers)
+    assert (shown["state"], shown["run"]["state"]) == ("rejected", "failed")
+    assert shown["note"] == "not verified: It used more than 8 GiB of memory and was stopped."
+    sealed.fake.failure = None
+    second = post(sealed, headers, parameters={"lr": 0.5}).json()["id"]
+    sealed.runner.drain()
+    sealed.work()
+    assert submission(sealed, second, headers)["tier"] == "verified"  # the runner went on
+
+
+def test_name_of_a_method_of_this_package_is_refused(sealed):
+    headers = sealed.token()
+    sealed.fake.name = "ssd"
+    entry = post(sealed, headers).json()["id"]
+    sealed.runner.drain()
+    assert "is a method of this package" in submission(sealed, entry, headers)["note"]
+
+
+def test_method_that_costs_as_much_as_retraining_says_so(sealed):
+    headers = sealed.token()
+    sealed.fake.cost = 0.5
+    entry = post(sealed, headers).json()["id"]
+    sealed.runner.drain()
+    sealed.work()
+    shown = submission(sealed, entry, headers)
+    assert shown["run"]["cost_class"] == "retraining"
+    assert shown["rank"] is not None
+    [row] = sealed.client.get(f"/api/v1/boards/{TASK}").json()["rows"]
+    assert row["cost_class"] == "retraining"
+    assert "retraining</span>" in sealed.client.get(f"/boards/{TASK}").text
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"source": "class Mine(:\n"}, "source", "is not valid Python"),
+        ({"source": "(" * 5000}, "source", "is not valid Python"),
+        ({"class_name": "Yours"}, "class_name", "is no class of the source"),
+        ({"name": "ssd"}, "name", "names its method itself"),
+        ({"source": None, "class_name": "", "name": "sdd"}, "name", "is no method of this package"),
+        ({"source": "x" * 200_001}, "source", "200000"),
+        ({"parameters": {f"p{number}": 1 for number in range(201)}}, "parameters", "200"),
+        ({"parameters": {"lr": [1]}}, "parameters", ""),
+        ({"parameters": {"l r": 1}}, "parameters", ""),
+        ({"unknown": 1}, "unknown", ""),
+    ],
+)
+def test_method_that_cannot_be_run_is_refused(sealed, fields, field, words):
+    answer = post(sealed, sealed.token(), **fields)
+    assert answer.status_code == 422, answer.text
+    errors = answer.json()["errors"]
+    assert any(error["field"].startswith(field) and words in error["message"] for error in errors), errors
+    with sealed.database.read_session() as session:
+        assert session.query(BoardRun).count() == 0
+
+
+def test_method_for_a_board_that_is_not_sealed_is_refused(site, tiny_pack):
+    install_bundle(site.settings, tiny_pack.folder)
+    answer = post(site, site.token())
+    assert answer.status_code == 422
+    assert "not sealed" in answer.text
+
+
+def test_method_needs_a_token_and_counts_as_a_submission(sealed):
+    assert post(sealed, {}).status_code == 401
+    assert post(sealed, sealed.token("verify")).status_code == 403
+    limited = sealed.token(name="Limited")
+    with sealed.database.write_session() as session:
+        token = limited["Authorization"].split("_")[1]
+        session.get_one(Token, token).daily_submissions = 1
+    assert post(sealed, limited).status_code == 202
+    assert post(sealed, limited, parameters={"lr": 1}).status_code == 429
+
+
+def test_repeated_request_is_one_submission(sealed):
+    headers = {**sealed.token(), "Idempotency-Key": "k1"}
+    first, second = post(sealed, headers), post(sealed, headers)
+    assert (first.status_code, second.status_code) == (202, 200)
+    assert first.json()["id"] == second.json()["id"]
+    assert post(sealed, headers, parameters={"lr": 2}).status_code == 409
+
+
+def test_two_runners_verify_each_submission_once(sealed):
+    headers = sealed.token()
+    entries = [post(sealed, headers, parameters={"lr": number}).json()["id"] for number in range(4)]
+    runners = [make_runner(sealed), make_runner(sealed)]
+    threads = [threading.Thread(target=runner.drain) for runner in runners]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sealed.work()
+    assert len(sealed.fake.calls) == 8
+    for entry in entries:
+        shown = submission(sealed, entry, headers)
+        assert shown["tier"] == "verified"
+        assert len([event for event in shown["history"] if "run again" in event["reason"]]) == 1
+
+
+def test_stopped_runner_gives_its_job_back(sealed):
+    headers = sealed.token()
+    entry = post(sealed, headers).json()["id"]
+    sealed.fake.failure = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        sealed.runner.drain()
+    sealed.fake.failure = None
+    assert queue.claim(sealed.database, "w", 60) is None  # it is no job of the scoring worker
+    assert make_runner(sealed).drain() == 1
+    sealed.work()
+    assert submission(sealed, entry, headers)["tier"] == "verified"
+
+
+def test_fault_of_the_machine_is_tried_again(sealed):
+    headers = sealed.token()
+    entry = post(sealed, headers).json()["id"]
+    sealed.fake.failure = OSError("No space left on device")
+    sealed.runner.drain()
+    assert submission(sealed, entry, headers)["run"]["state"] == "running"
+    with sealed.database.write_session() as session:
+        [job] = session.query(Job).filter(Job.kind == "run").all()
+        assert "No space left" in str(job.error)
+        job.attempts = sealed.runner.max_attempts
+        job.lease_until = job.created_at
+    sealed.runner.drain()
+    assert "which is the server's fault" in submission(sealed, entry, headers)["run"]["reason"]
+
+
+def test_withdrawn_submission_is_not_run(sealed):
+    headers = sealed.token()
+    entry = post(sealed, headers).json()["id"]
+    assert sealed.change_state(entry, "withdrawn", headers).status_code == 200
+    sealed.runner.drain()
+    assert sealed.fake.calls == []
+
+
+@pytest.mark.system
+def test_killed_runners_lose_nothing_and_verify_once(sealed, tmp_path):
+    headers, random = sealed.token(), np.random.default_rng(2026)
+    made = tmp_path / "made"
+    made.mkdir()
+    sealed.settings = sealed.settings.model_copy(update={"lease_seconds": 0.5, "poll_seconds": 0.02})
+    message = {"settings": sealed.settings.model_dump(mode="json"), "folder": str(made), "seconds": 0.1}
+    entries = [post(sealed, headers, parameters={"number": number}).json()["id"] for number in range(10)]
+    path = os.pathsep.join([str(PACKAGE.parent), str(Path(__file__).parents[1])])
+    nursery = subprocess.Popen(
+        [sys.executable, "-m", "support.runner_process"],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with nursery:
+        nursery.stdin.write(json.dumps(message) + "\n")
+        for _ in range(20):
+            nursery.stdin.write("runner\n")
+            nursery.stdin.flush()
+            pid = int(nursery.stdout.readline())
+            time.sleep(random.uniform(0.05, 0.6))
+            os.kill(pid, signal.SIGKILL)
+    last = make_runner(sealed, make_up(made, 0.0))
+    wait_until(lambda: last.drain() == 0 and done_runs(sealed) == 10, "the last verification")
+    sealed.work()
+    for entry in entries:
+        shown = submission(sealed, entry, headers)
+        assert (shown["state"], shown["tier"], shown["run"]["state"]) == ("listed", "verified", "done")
+        reasons = [event["reason"] for event in shown["history"]]
+        assert len([reason for reason in reasons if "run again" in reason]) == 1
+        assert len([reason for reason in reasons if "tier: verified" in reason]) == 1
+
+
+def done_runs(site):
+    """Number of runs that are done."""
+    with site.database.read_session() as session:
+        return session.query(BoardRun).filter(BoardRun.state == "done").count()
