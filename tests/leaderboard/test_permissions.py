@@ -77,6 +77,7 @@ def test_every_write_route_requires_its_scope(waiting):
     change = {"state": "quarantined", "reason": "because"}
     posts = {
         "/api/v1/submissions": lambda path, headers: site.client.post(path, content=b"x", headers=headers | zipped),
+        "/api/v1/submissions/method": lambda path, headers: site.client.post(path, json={}, headers=headers),
         "/api/v1/submissions/{entry_id}/verifications": lambda path, headers: site.client.post(
             path, content=b"x", headers=headers | zipped
         ),
@@ -93,6 +94,7 @@ def test_every_write_route_requires_its_scope(waiting):
     denied = {"anonymous": 401, "wrong": 401}
     expected = {
         "submissions": denied | {"owner": 400, "submitter": 400, "verifier": 403, "moderator": 403},
+        "method": denied | {"owner": 422, "submitter": 422, "verifier": 403, "moderator": 403},
         "verifications": denied | {"owner": 403, "submitter": 403, "verifier": 400, "moderator": 403},
         # others cannot see it, its owner may only withdraw it, and an unscored submission cannot be quarantined
         "state": denied | {"owner": 403, "submitter": 404, "verifier": 404, "moderator": 409},
