@@ -41,7 +41,7 @@ class Influence(Method):
     )
 
     damping: float = param(0.03, gt=0, paper_default=1e-4, search=(1e-3, 1.0), help="Added to the Hessian's diagonal.")
-    strength: float = param(10.0, gt=0, paper_default=1.0, search=(1.0, 100.0), help="Factor of the step.")
+    strength: float = param(4.0, gt=0, paper_default=1.0, search=(1.0, 100.0), help="Factor of the step.")
     iterations: int = param(5, ge=1, help="Most iterations of conjugate gradients.")
     hessian_examples: int = param(256, ge=1, help="Retain examples that the Hessian is taken over, drawn at random.")
     batch_size: int = param(128, ge=1, help="Examples per backward; does not shape the result.")

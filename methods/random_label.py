@@ -54,7 +54,7 @@ class RandomLabel(Method):
     epochs: Duration = param(
         "20steps", ge=1, paper_default=10, search=("3steps", "40steps"), help="Passes over the forget set."
     )
-    lr: Rate = param("0.1x", gt=0, paper_default=0.01, search=("0.02x", "2x"), help="Learning rate.")
+    lr: Rate = param("0.05x", gt=0, paper_default=0.01, search=("0.02x", "2x"), help="Learning rate.")
     batch_size: int = param(64, ge=2, paper_default=256, help="Forget examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")

@@ -54,7 +54,7 @@ class SSD(Method):
     )
 
     alpha: float = param(
-        6.0, gt=0, paper_default=10.0, search=(1.0, 50.0), help="How many times more a weight must matter for D_f."
+        8.0, gt=0, paper_default=10.0, search=(1.0, 50.0), help="How many times more a weight must matter for D_f."
     )
     dampening: float = param(1.0, gt=0, search=(0.1, 1.0), help="lambda: strength of the shrinking.")
     importance: str = param(

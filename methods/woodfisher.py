@@ -41,7 +41,7 @@ class WoodFisher(Method):
         known_limitations="Strength: published values of alpha range from 0.2 to 20, and large ones break the network.",
     )
 
-    alpha: float = param(4.0, gt=0, paper_default=0.2, search=(0.5, 50.0), help="Factor of the step.")
+    alpha: float = param(0.4, gt=0, paper_default=0.2, search=(0.2, 50.0), help="Factor of the step.")
     damping: float = param(1.0, gt=0, search=(0.1, 10.0), help="Added to the Fisher matrix's diagonal.")
     fisher_examples: int = param(256, ge=1, paper_default=1002, help="m: retain examples, spread evenly over the set.")
     iterations: int = param(5, ge=1, help="Most iterations of conjugate gradients.")
