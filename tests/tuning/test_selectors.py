@@ -144,8 +144,24 @@ def test_oracle_free_class_task_pools_forgotten_classes_only():
     loss = {name: loss_of(model, labels, name) for name in ("forget", "validation")}
     found = oracle_free([model], [model], [labels], mislabelled=False)
     assert found.parts["auc"] == pytest.approx(auc(-loss["forget"], -loss["validation"][20:]))
-    labels["validation"] = np.array([0] * 22 + [2] * 2 + [3] * 2)
-    with pytest.raises(UsageError, match=r"on class tasks of the forgotten classes; here there are fewer\."):
+
+
+def test_oracle_free_class_task_without_validation_rows():
+    labels, model = few([0] * 22 + [2] * 2 + [3] * 2, [2] * 6 + [3] * 6, [0, 1] * 8)
+    original = {**model, "validation": np.eye(CLASSES)[labels["validation"]][None]}
+    found = oracle_free([model], [original], [labels], mislabelled=False)
+    answers = {name: model[name][0].argmax(axis=1) == labels[name] for name in ("forget", "validation")}
+    left, drop = answers["forget"].mean(), 1 - answers["validation"][:22].mean()
+    assert dict(found.parts) == pytest.approx({"drop": drop, "left": left})
+    assert found.value == pytest.approx(drop + left)
+    note = pooling_note([labels], CLASSES, mislabelled=False)
+    assert "takes the accuracy on the forget set instead of an attack" in note
+    check_labels([labels], CLASSES, mislabelled=False)
+
+
+def test_oracle_free_refuses_fewer_than_five_rows_in_all():
+    labels, _ = few([0, 1, 2, 3], [0] * 6, [0, 1, 2, 3] * 4)
+    with pytest.raises(UsageError, match=r"at least five validation examples; here there are fewer\."):
         check_labels([labels], CLASSES, mislabelled=False)
 
 

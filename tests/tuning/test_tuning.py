@@ -260,11 +260,12 @@ def test_tune_command_prints_json(task: Path, capsys: pytest.CaptureFixture[str]
 
 
 FEW_ROWS = TOML.replace("train = 60, validation = 100", "train = 60, validation = 20").replace(
-    'name = "mislabelled", options = { rate = 0.3, known = 0.5 }', 'name = "class", options = { classes = [2] }'
+    'name = "mislabelled", options = { rate = 0.3, known = 0.5 }', 'name = "random", options = { fraction = 0.2 }'
 )
 
 
-def test_tune_few_validation_rows_refused_before_jobs(tmp_path: Path) -> None:
+def test_tune_few_validation_rows_refused_before_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forgetbench.metrics.population_mia.MINIMUM_CELL", 50)  # digits have no fewer than 10 rows
     path = tmp_path / "few.toml"
     path.write_text(FEW_ROWS)
     with pytest.raises(UsageError, match=r"examples.*here there are fewer\. Use --selector"):
@@ -298,13 +299,17 @@ def test_tune_says_that_it_pooled_and_ended_at_nothing(
     assert "ended at doing nothing" in said
 
 
-def test_tune_tasks_all_checked_before_the_first(tmp_path: Path, task: Path) -> None:
+def test_tune_tasks_all_checked_before_the_first(
+    tmp_path: Path, task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from forgetbench.api.evaluation import tune_tasks
 
+    monkeypatch.setattr("forgetbench.metrics.population_mia.MINIMUM_CELL", 50)
+
     path = tmp_path / "few.toml"
-    path.write_text(FEW_ROWS.replace("test/mlp/mislabelled", "test/mlp/class"))
+    path.write_text(FEW_ROWS.replace("test/mlp/mislabelled", "test/mlp/few"))
     config = RunConfig(home=tmp_path / "home", device="cpu", engine="local")
     tasks = [read_task(str(file)) for file in (task, path)]
-    with pytest.raises(UsageError, match=r"^test/mlp/class: "):
+    with pytest.raises(UsageError, match=r"^test/mlp/few: "):
         tune_tasks(["finetune"], tasks, trials=1, config=config, progress=False)
     assert not (tmp_path / "home").exists()

@@ -18,7 +18,7 @@ from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import IntArray
 from forgetbench.metrics.accuracy_gap import accuracy
 from forgetbench.metrics.board_rules import Arrays, Labels, Population
-from forgetbench.metrics.population_mia import loss_auc, rare_labels
+from forgetbench.metrics.population_mia import MINIMUM_CELL, loss_auc, rare_labels
 from forgetbench.metrics.registry import Track, ranking_metrics
 from forgetbench.scoring.bands import reference_bands
 from forgetbench.scoring.gates import gate_of, pass_gate
@@ -44,7 +44,9 @@ def oracle_free(unlearned: Population, originals: Population, labels: Labels, *,
     pooled (`pooling_note` says so). Two cases are special, without oracles: If the labels of the forget set are wrong,
     an unseen row that resembles a forgotten one has a wrong label too, so each validation row is used once with every
     wrong label. If whole classes are forgotten, validation accuracy counts the remaining classes, the accuracy on the
-    forgotten ones is added to the value, and forgotten rows are compared with validation rows of these only.
+    forgotten ones is added to the value, and forgotten rows are compared with validation rows of these only; where
+    these are fewer than five, the attack is left out and the accuracy on the forget set is added: a model that never
+    saw a class never gives that answer.
 
     Args:
         unlearned: For each draw, subset -> logits (S, n, K): ``forget`` and ``validation``.
@@ -58,16 +60,21 @@ def oracle_free(unlearned: Population, originals: Population, labels: Labels, *,
     aucs, drops, forgotten = [], [], []
     for logits, before, truth in zip(unlearned, originals, labels, strict=True):
         rows = _unseen(logits["validation"], truth, mislabelled=mislabelled)
-        aucs.append(loss_auc((logits["forget"], truth["forget"]), rows).mean())
         remaining = _remaining(truth)
+        attacked = not _forgets_rare_classes(truth, mislabelled=mislabelled)
+        if attacked:
+            aucs.append(loss_auc((logits["forget"], truth["forget"]), rows).mean())
         after = accuracy(logits["validation"][:, remaining], truth["validation"][remaining])
         drops.append((accuracy(before["validation"][:, remaining], truth["validation"][remaining]) - after).mean())
-        if not remaining.all():
+        if not attacked:
+            forgotten.append(accuracy(logits["forget"], truth["forget"]).mean())
+        elif not remaining.all():
             forgotten.append(accuracy(logits["validation"][:, ~remaining], truth["validation"][~remaining]).mean())
-    parts = {"auc": float(np.mean(aucs)), "drop": float(np.mean(drops))}
+    parts = {"auc": float(np.mean(aucs))} if aucs else {}
+    parts["drop"] = float(np.mean(drops))
     if forgotten:
         parts["left"] = float(np.mean(forgotten))
-    value = abs(parts["auc"] - 0.5) + parts["drop"] + parts.get("left", 0.0)
+    value = abs(parts.get("auc", 0.5) - 0.5) + parts["drop"] + parts.get("left", 0.0)
     return Judgment(value, _utility(unlearned, originals, labels), parts)
 
 
@@ -94,15 +101,19 @@ def check_labels(labels: Labels, outputs: int, *, mislabelled: bool) -> None:
     else:
         reason = "there are no validation examples here"
     raise UsageError(
-        "The selector oracle-free compares forgotten examples with at least five validation examples, on class "
-        f"tasks of the forgotten classes; {reason.rstrip('.')}. Use --selector oracle, or a task with more validation "
-        "examples."
+        "The selector oracle-free compares forgotten examples with at least five validation examples; "
+        f"{reason.rstrip('.')}. Use --selector oracle, or a task with more validation examples."
     )
 
 
 def pooling_note(labels: Labels, outputs: int, *, mislabelled: bool) -> str:
     """What to say of labels that `oracle_free` pools; "" where it pools none. Arguments as those of `check_labels`."""
     pooled = forgotten = 0
+    if any(_forgets_rare_classes(truth, mislabelled=mislabelled) for truth in labels):
+        return (
+            "fewer than five validation examples have a forgotten class: the selector oracle-free takes the accuracy "
+            "on the forget set instead of an attack."
+        )
     for truth in labels:
         empty = np.zeros((1, len(truth["validation"]), outputs))
         rare = rare_labels(truth["forget"], _unseen(empty, truth, mislabelled=mislabelled)[1])
@@ -204,12 +215,22 @@ def _remaining(truth: Arrays) -> NDArray[np.bool_]:
     return remaining
 
 
+def _forgets_classes(truth: Arrays) -> bool:
+    """Whether no label of the forget set is retained."""
+    return np.ndim(truth["validation"]) == 1 and not np.isin(truth["forget"], truth["retain"]).any()
+
+
+def _forgets_rare_classes(truth: Arrays, *, mislabelled: bool) -> bool:
+    """Whether whole classes are forgotten that have too few validation rows, all together, for an attack."""
+    return not mislabelled and _forgets_classes(truth) and int((~_remaining(truth)).sum()) < MINIMUM_CELL
+
+
 def _unseen(logits: NDArray[Any], truth: Arrays, *, mislabelled: bool) -> tuple[NDArray[Any], NDArray[Any]]:
     """Logits and labels of the validation rows that a forget set is compared with."""
     rows = np.asarray(truth["validation"])
     if mislabelled:
         return _mislabelled(logits, rows)
-    if rows.ndim == 1 and not np.isin(truth["forget"], truth["retain"]).any():  # whole classes are forgotten
+    if _forgets_classes(truth):
         forgotten = ~_remaining(truth)
         return logits[:, forgotten], rows[forgotten]
     return logits, rows
