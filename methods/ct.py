@@ -41,7 +41,7 @@ class ConvolutionTranspose(Method):
     epochs: Duration = param(
         "0.35x", ge=1, paper_default=3, search=("0.1x", "0.5x"), help="Passes over the retain set."
     )
-    lr: Rate = param("1.5x", gt=0, paper_default=1e-3, search=("0.1x", "4x"), help="Highest learning rate.")
+    lr: Rate = param(0.13, gt=0, paper_default=1e-3, search=(1e-3, 0.4), help="Highest learning rate.")
     batch_size: int = param(64, ge=2, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     weight_decay: float = param(5e-4, ge=0, help="Weight decay of SGD.")

@@ -95,13 +95,15 @@ def test_search_range_is_valid_and_contains_the_default():
     cards = [methods.get(name).card for name in methods.names()]
     assert sorted(tuned) == sorted(card.name for card in cards if not card.sentinel and not card.reference)
     for name in tuned:
+        defaults = [parse_method(name, Setting(network)).to_dict() for network in networks.names()]
         for each in methods.get(name).parameters():
             for value in each.search or ():
                 methods.get(name).from_dict({each.name: value})
             if each.search and each.is_ordered:
-                (least, unit), (largest, _), (default, _) = units = [_number(v) for v in (*each.search, each.default)]
-                assert least <= default <= largest, f"{name}: {each.name}"
-                assert {unit} == {other for _, other in units}, f"{name}: {each.name}"
+                (least, unit), (largest, other) = (_number(end) for end in each.search)
+                assert unit == other, f"{name}: {each.name}"
+                assert least <= _number(each.default)[0] <= largest, f"{name}: {each.name}"
+                assert {_number(values[each.name])[1] for values in defaults} == {unit}, f"{name}: {each.name}"
 
 
 def test_forget_request_without_examples_raises():
