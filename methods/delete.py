@@ -41,9 +41,9 @@ class Delete(Method):
     )
 
     epochs: Duration = param(
-        "10steps", ge=1, paper_default=20, search=("3steps", "40steps"), help="Passes over the forget set."
+        "5steps", ge=1, paper_default=20, search=("3steps", "40steps"), help="Passes over the forget set."
     )
-    lr: Rate = param("0.008x", gt=0, paper_default=1e-4, search=("0.0002x", "0.2x"), help="Learning rate.")
+    lr: Rate = param("0.002x", gt=0, paper_default=1e-4, search=("0.0002x", "0.2x"), help="Learning rate.")
     batch_size: int = param(64, ge=1, paper_default=128, help="Examples per step.")
     momentum: float = param(0.9, ge=0, lt=1, help="Momentum of SGD.")
     augment: bool = augment_option(False, paper_default=True)

@@ -46,7 +46,7 @@ class IAU(Method):
     )
 
     lr: Rate = param(
-        "0.4x", gt=0, paper_default=1e-3, search=("0.005x", "5x"), help="Learning rate: how far each weight moves."
+        "0.35x", gt=0, paper_default=1e-3, search=("0.005x", "5x"), help="Learning rate: how far each weight moves."
     )
     gradient_restriction: bool = param(
         False, paper_default=True, help="Whether the original is trained with small gradients."
