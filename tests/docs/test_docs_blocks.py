@@ -28,7 +28,9 @@ from forgetbench.tasks import task as tasks
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
-PROGRAMS = {"apt", "export", "pip", "make", "source", "docker", "openssl", "seq", "git", "cd", ".venv/bin/pre-commit"}
+PROGRAMS = {"apt", "cd", "docker", "export", "git", "make", "openssl", "pip", "ray", "seq", "source"} | {
+    ".venv/bin/pre-commit",
+}
 """Programs that a block may call besides forgetbench."""
 BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*?) -->\n+)?```(?P<language>\w+)\n(?P<text>.*?)^```", re.S | re.M)
 

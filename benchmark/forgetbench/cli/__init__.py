@@ -22,7 +22,7 @@ def make_app() -> App:
     """The application with all its commands."""
     from cyclopts import App, Parameter
 
-    from forgetbench.cli import admin, data, import_, list, report, reproduce, run, serve, submit, tune
+    from forgetbench.cli import admin, data, engine, import_, list, report, reproduce, run, serve, submit, tune
 
     app = App(
         name="forgetbench",
@@ -32,7 +32,7 @@ def make_app() -> App:
         default_parameter=Parameter(negative=""),
         suppress_keyboard_interrupt=False,  # `main` explains it
     )
-    for module in (list, run, import_, tune, reproduce, report, data, submit, serve, admin):
+    for module in (list, run, import_, tune, reproduce, report, data, engine, submit, serve, admin):
         module.add_commands(app)
     return app
 

@@ -30,8 +30,9 @@ class RunOptions:
     """Folder of the image sets on disk."""
     device: str = "auto"
     """torch device; auto uses all GPUs if there are any, cuda:NUMBER one of them."""
-    engine: Annotated[Literal["auto", "processes", "local"], Parameter(name=("--engine", "--executor"))] = "auto"
-    """Run jobs in parallel processes, or one after another in this process; auto uses one process on one GPU."""
+    engine: Annotated[str, Parameter(name=("--engine", "--executor"))] = "auto"
+    """Where jobs run: processes of this machine, local (this process, one job after another), ray (a cluster on this
+    machine, or RAY_ADDRESS), ray:HOST:PORT, or auto: processes on a CPU or on several GPUs, local on one GPU."""
     workers: int | None = None
     """Number of worker processes (default: one per core, or one per GPU)."""
     jobs_per_gpu: int = 1

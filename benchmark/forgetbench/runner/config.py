@@ -56,7 +56,7 @@ class RunConfig:
     device: str = "auto"
     """torch device, or ``auto``: the GPU if there is one."""
     engine: str = "auto"
-    """``processes``, ``local`` or ``auto``."""
+    """``processes``, ``local``, ``ray``, ``ray:HOST:PORT`` or ``auto``."""
     workers: int | None = None
     """Number of worker processes; None is one per core, or on GPUs one per GPU."""
     jobs_per_gpu: int = 1
@@ -115,4 +115,6 @@ class RunConfig:
         Raises:
             UsageError: The device is not available, or the engine is unknown.
         """
-        return make_engine(self.engine, self.workers, pick_device(self.device), self.jobs_per_gpu)
+        on_cluster = self.engine.partition(":")[0] == "ray"  # its workers have the devices
+        device = self.device if on_cluster else pick_device(self.device)
+        return make_engine(self.engine, self.workers, device, self.jobs_per_gpu)

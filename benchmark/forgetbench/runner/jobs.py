@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
-from forgetbench.errors import describe_error, printable
+from forgetbench.errors import UsageError, describe_error, printable
 from forgetbench.evidence.arrays import Logits, read_arrays, stack
 from forgetbench.runner.artifacts import PREDICTIONS, require_artifact
 from forgetbench.runner.config import NullProgress, ProgressCallback, RunConfig
@@ -44,6 +44,29 @@ class PrepareJob(Job):
     def title(self) -> str:
         """What progress shows."""
         return "images and splits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckMachineJob(Job):
+    """Check that a machine has the images and sees the store."""
+
+    labels: str
+    """The key of an artifact that is in the store."""
+
+    @property
+    def title(self) -> str:
+        """What progress shows."""
+        return "images and store"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineFacts:
+    """What a machine has."""
+
+    images: str
+    """SHA-256 of the image set."""
+    sees_store: bool
+    """Whether it found the artifact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,6 +361,35 @@ class JobRunner:
             limit = TimeLimit(seconds, lambda job: failed_result(job, reason))
         self._engine.map(function, jobs, on_done, limit)
         return [results.get(number) for number in range(len(jobs))]
+
+    def check_machines(self, facts: PreparedTask) -> None:
+        """Check that every other machine has the task's images, and uses the same store.
+
+        Raises:
+            UsageError: One does not; the message names it.
+        """
+        from forgetbench.runner.train import check_machine
+
+        job = CheckMachineJob(task=self.task, env=self.env, labels=facts.labels[0])
+        machines = self._engine.on_each_worker(check_machine, job)
+        if machines and self.config.store.read(facts.labels[0], expected=True) is None:
+            raise UsageError(
+                f"The workers write into {self.env.store} of their machines, which is not the folder of this machine. "
+                "Set FORGETBENCH_HOME to a folder that all machines see under the same path."
+            )
+        for machine, found in machines.items():
+            if isinstance(found, Failure):
+                raise UsageError(f"{machine} cannot work on {self.task.name}: {printable(str(found.error))}")
+            if found.images != facts.image_set["sha256"]:
+                raise UsageError(
+                    f"{machine} has other images of {facts.image_set['name']} than the machine that began. Copy them "
+                    "there, or give a folder that all machines see with --root."
+                )
+            if not found.sees_store:
+                raise UsageError(
+                    f"{machine} does not see the store {self.env.store}. Set FORGETBENCH_HOME to a folder that all "
+                    "machines see under the same path."
+                )
 
     def originals(self, trainer: MethodSpec | None = None) -> list[TrainJob]:
         """The jobs of the originals, by seed: the task's, or those that a method trains for itself."""

@@ -212,6 +212,7 @@ class _TaskRunner:
         [facts] = runner.try_map(prepare_task, [prepare])
         if facts is None:
             raise _TaskStoppedError
+        runner.check_machines(facts)
         originals = runner.originals()
         if present:
             self._import_originals(present)

@@ -28,8 +28,10 @@ from forgetbench.runner.artifacts import (
 from forgetbench.runner.context import TaskContext, load_context
 from forgetbench.runner.engines import machine_fault
 from forgetbench.runner.jobs import (
+    CheckMachineJob,
     CountTrainingJob,
     FlopCount,
+    MachineFacts,
     MethodFailure,
     ModelPresence,
     PreparedTask,
@@ -105,6 +107,13 @@ def task_facts(context: TaskContext) -> TaskFacts:
         attributes=context.data.attributes,
         outputs=len(context.data.partition.train.classes),
     )
+
+
+def check_machine(job: CheckMachineJob) -> MachineFacts:
+    """What this machine has of a task: its images, and the store with the task's labels."""
+    context = load_context(job.task, job.env)
+    found = context.store.read(job.labels, expected=True)
+    return MachineFacts(images=context.data.partition.sha256, sees_store=found is not None)
 
 
 def train_model(job: TrainJob) -> TrainOutcome:

@@ -24,7 +24,7 @@ __all__ = [
     "results_of",
 ]
 
-ENGINES = ("auto", "local", "processes")
+ENGINES = ("auto", "local", "processes", "ray")
 """Names of engines."""
 
 
@@ -34,7 +34,7 @@ def make_engine(name: str, workers: int | None, device: str, jobs_per_gpu: int =
     ``auto`` is processes on a CPU, and on several GPUs or with several jobs per GPU; on one GPU it is local.
 
     Args:
-        name: ``auto``, ``local`` or ``processes``.
+        name: ``auto``, ``local``, ``processes``, ``ray`` or ``ray:ADDRESS``.
         workers: Number of processes; None is one per core, or on GPUs as many as run ``jobs_per_gpu`` jobs on each.
         device: The torch device.
         jobs_per_gpu: Number of jobs that share a GPU.
@@ -42,8 +42,17 @@ def make_engine(name: str, workers: int | None, device: str, jobs_per_gpu: int =
     Raises:
         UsageError: The name is unknown, or the numbers do not fit the engine or the GPUs.
     """
-    if name not in ENGINES:
-        raise UsageError(f"Unknown engine {name!r}. Available: {', '.join(ENGINES)}.")
+    kind, _, address = name.partition(":")
+    if kind not in ENGINES or (address and kind != "ray"):
+        raise UsageError(f"Unknown engine {name!r}. Available: {', '.join(ENGINES)}, ray:HOST:PORT.")
+    if kind == "ray":
+        from forgetbench.runner.engines.ray import RayEngine
+
+        if workers is not None:
+            raise UsageError(
+                "--workers does not apply to --engine ray: the cluster's cores and GPUs are used. Omit it."
+            )
+        return RayEngine(address, device=device, jobs_per_gpu=jobs_per_gpu)
     slots = visible_gpus(device) * jobs_per_gpu
     if jobs_per_gpu > 1 and (not slots or name == "local"):
         reason = "--engine local runs one job at a time" if slots else f"the device is {device}"

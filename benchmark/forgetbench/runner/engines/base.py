@@ -101,6 +101,10 @@ class Engine(Protocol):
         """Results in the order of the jobs. A job that fails does not keep the others from running."""
         ...
 
+    def on_each_worker(self, function: Callable[[JobT], ResultT], job: JobT) -> dict[str, ResultT | Failure]:
+        """Run a job once on each other machine; name of the machine -> its result. Empty if there is none."""
+        ...
+
     def __enter__(self) -> Self:
         """Start what is needed."""
         ...

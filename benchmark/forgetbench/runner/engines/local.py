@@ -56,10 +56,18 @@ class LocalEngine:
                 with output_to_stderr(), no_sudden_exit():
                     answer = attempt(function, jobs[number])
             else:
-                answer = _run_limited(function, jobs[number], limit.seconds, late)
+                answer = run_limited(function, jobs[number], limit.seconds, late)
             for finished in schedule.settle(number, answer, place(), alone=True):
                 on_done(finished, schedule.outcomes[finished])
         return schedule.results()
+
+    def on_each_worker(
+        self,
+        function: Callable[[JobT], ResultT],  # noqa: ARG002 - the protocol's
+        job: JobT,  # noqa: ARG002
+    ) -> dict[str, ResultT | Failure]:
+        """No other machine takes part."""
+        return {}
 
     def __enter__(self) -> Self:
         """Nothing to start."""
@@ -71,7 +79,7 @@ class LocalEngine:
         """Nothing to stop."""
 
 
-def _run_limited(function: Callable[[JobT], ResultT], job: JobT, seconds: float, late: ResultT) -> Answer:
+def run_limited(function: Callable[[JobT], ResultT], job: JobT, seconds: float, late: ResultT) -> Answer:
     """The answer of a job, or ``late`` if it takes longer."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         raise UsageError(

@@ -173,6 +173,14 @@ class ProcessesEngine:
         worker.join(time.monotonic() + _STOP_SECONDS)
         worker.kill()
 
+    def on_each_worker(
+        self,
+        function: Callable[[JobT], ResultT],  # noqa: ARG002 - the protocol's
+        job: JobT,  # noqa: ARG002
+    ) -> dict[str, ResultT | Failure]:
+        """No other machine takes part."""
+        return {}
+
     def __enter__(self) -> Self:
         """Open the engine; its processes start with the first jobs."""
         self._open = True

@@ -1,0 +1,43 @@
+"""The command engine: checks where jobs run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from cyclopts import App
+
+from forgetbench.cli.console import print_json, print_note, print_table
+from forgetbench.cli.options import RUN, Json, RunOptions
+
+
+def add_commands(app: App) -> None:
+    """Add this module's commands."""
+    app.command(engine := App(name="engine", help="Where jobs run.", help_format="plaintext"))
+    engine.command(check)
+
+
+def check(*, options: RunOptions = RUN, json: Json = False) -> int:
+    """Check an engine: two jobs, code and devices of every machine, and a round trip through the store.
+
+    Run this first on a cluster. Exit status 1 if something is wrong.
+
+    Example: forgetbench engine check --engine ray:head:6379
+    """
+    from forgetbench.runner.engine_check import check_engine
+
+    report = check_engine(options.config())
+    if json:
+        print_json({**asdict(report), "ok": report.ok})
+        return 0 if report.ok else 1
+    rows = [
+        (
+            machine.machine,
+            machine.hardware,
+            ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
+            machine.problem or "ok",
+        )
+        for machine in report.machines
+    ]
+    print_table(f"engine {options.engine}, device {report.device}", ("machine", "hardware", "versions", ""), rows)
+    print_note("Two jobs came back." if report.echoed else "Two jobs did not come back: see the messages above.")
+    return 0 if report.ok else 1
