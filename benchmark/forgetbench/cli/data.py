@@ -15,6 +15,7 @@ from forgetbench.errors import UsageError
 if TYPE_CHECKING:
     from forgetbench.datasets.base import LoadReport
     from forgetbench.datasets.types import DatasetCard, Partition
+    from forgetbench.store import Store
 
 
 _SHOWN_OF_A_KIND = 5
@@ -116,23 +117,29 @@ def tidy(*, dry_run: Flag = False, images: Flag = False) -> None:
         dry_run: Only print what would be removed.
         images: Also remove artifacts of image sets; they are made again when needed.
     """
-    from forgetbench.datasets._files import CACHE_ROLE
     from forgetbench.runner.results import Results
-    from forgetbench.store import Store, folder_size, leftovers_below
+    from forgetbench.store import Store, folder_size
+
+    store = Store()
+    unused, leftovers = _unused_artifacts(store, images=images), Results().leftovers()
+    size = sum(map(folder_size, (*unused, *leftovers))) / 2**20
+    for folder in [] if dry_run else (*unused, *leftovers):
+        store.remove(folder)
+    done = "would be removed" if dry_run else "removed"
+    print_text(f"{len(unused)} artifacts and {len(leftovers)} leftovers, {size:.1f} MiB: {done}.")
+
+
+def _unused_artifacts(store: Store, *, images: bool) -> list[Path]:
+    """The artifacts that no task of the catalog uses."""
+    from forgetbench.datasets._files import CACHE_ROLE
     from forgetbench.tasks.task import names, read_task
 
-    keys, store, results = {read_task(name).key for name in names()}, Store(), Results()
-    unused = [
+    keys = {read_task(name).key for name in names()}
+    return [
         folder
         for folder, key in store.artifacts()
         if (images if key.get("role") == CACHE_ROLE else key.get("task") not in keys)
     ]
-    leftovers = [*store.leftovers(), *leftovers_below(results.runs), *leftovers_below(results.packs)]
-    size = sum(map(folder_size, (*unused, *leftovers)))
-    for folder in [] if dry_run else (*unused, *leftovers):
-        store.remove(folder)
-    what = f"{len(unused)} artifacts and {len(leftovers)} leftovers, {size / 2**20:.1f} MiB"
-    print_text(f"{what}: {'would be removed' if dry_run else 'removed'}.")
 
 
 def _options(words: list[str] | None) -> dict[str, object]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 
 from forgetbench.cli.console import print_json, print_note, print_table
 from forgetbench.cli.options import RUN, Json, RunOptions
+
+if TYPE_CHECKING:
+    from forgetbench.runner.engine_check import EngineReport
 
 
 def add_commands(app: App) -> None:
@@ -26,9 +30,11 @@ def check(*, options: RunOptions = RUN, json: Json = False) -> int:
     from forgetbench.runner.engine_check import check_engine
 
     report = check_engine(options.config())
-    if json:
-        print_json({**asdict(report), "ok": report.ok})
-        return 0 if report.ok else 1
+    print_json({**asdict(report), "ok": report.ok}) if json else _print_report(report, options.engine)
+    return 0 if report.ok else 1
+
+
+def _print_report(report: EngineReport, engine: str) -> None:
     rows = [
         (
             machine.machine,
@@ -38,6 +44,5 @@ def check(*, options: RunOptions = RUN, json: Json = False) -> int:
         )
         for machine in report.machines
     ]
-    print_table(f"engine {options.engine}, device {report.device}", ("machine", "hardware", "versions", ""), rows)
+    print_table(f"engine {engine}, device {report.device}", ("machine", "hardware", "versions", ""), rows)
     print_note("Two jobs came back." if report.echoed else "Two jobs did not come back: see the messages above.")
-    return 0 if report.ok else 1

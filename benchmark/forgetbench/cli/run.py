@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +14,9 @@ from forgetbench.cli.report import print_tables
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from forgetbench.api.board import BoardResult
     from forgetbench.auditing.criteria import Audit
+    from forgetbench.runner.run import TaskRun
     from forgetbench.scoring.scorecards import Scorecard
 
 
@@ -72,16 +74,21 @@ def run(
         tasks = [one.with_sealed_draws(parse_salt(salt)) for one in tasks]
     config = options.config(keep_models=keep_models, measure_relearning=measure_relearning, skip_oracles=skip_oracles)
     done = evaluate_finished(methods.names, tasks, preset=preset, tuned=tuned, selector=selector, config=config)
-    boards, runs = [board for board, _ in done], [one for _, one in done]
-    scored = [board for board, one in done if one.reference is not None]
+    failures = _print_boards(done, json=json)
+    check_finished([task_run for _, task_run in done])
+    return 1 if failures else 0
+
+
+def _print_boards(done: Sequence[tuple[BoardResult, TaskRun]], *, json: bool) -> int:
+    """Print boards, the folders of their runs and why rows have failed; returns the number of those rows."""
+    scored = [board for board, task_run in done if task_run.reference is not None]
     if scored:
         print_tables([table for board in scored for table in board.tables], "json" if json else "table")
-    print_note("\n".join(f"evidence: {folder}" for board in boards for folder in board.runs))
-    failures = [f"{board.task}: {row} failed: {reason}" for board in boards for row, reason in board.failures.items()]
+    print_note("\n".join(f"evidence: {folder}" for board, _ in done for folder in board.runs))
+    failures = [f"{board.task}: {row} failed: {reason}" for board, _ in done for row, reason in board.failures.items()]
     for failure in failures:
         print_note(failure)
-    check_finished(runs)
-    return 1 if failures else 0
+    return len(failures)
 
 
 def plan(

@@ -15,7 +15,7 @@ from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.reference import PACK, AuditFitness, ReferenceBundle, ReferenceManifest, read_pack
 from forgetbench.evidence.run import MANIFEST, Manifest, read_run
 from forgetbench.scoring.scorer import Scorer
-from forgetbench.store import canonical_json, digest, home, write_atomically
+from forgetbench.store import Store, canonical_json, digest, home, leftovers_below, write_atomically
 from forgetbench.tasks.task import DEVELOPMENT, Task
 
 
@@ -93,6 +93,11 @@ class Results:
         """Keep the result of an audit; later runs write it into the reference bundle again."""
         path = self.fitness_file(manifest.task, manifest.task_key, manifest.draws, manifest.seeds)
         write_atomically(path, canonical_json(fitness.model_dump(mode="json")))
+
+    def leftovers(self) -> list[Path]:
+        """Folders in the store, of runs and of bundles that were set aside, or whose writers were killed."""
+        store = Store(self.home / "store")
+        return [*store.leftovers(), *leftovers_below(self.runs), *leftovers_below(self.packs)]
 
     def scorer(self, reference: ReferenceBundle) -> Scorer:
         """Scores runs against a reference bundle; bands and scorecards are cached."""
