@@ -24,9 +24,18 @@ from forgetbench.runner.engines.devices import pick_device
 from forgetbench.runner.failures import JobsFailedError
 from forgetbench.tasks.task import read_task
 from forgetbench.training.loop import DivergedError
+from forgetbench.verification.calls import MethodError
+from forgetbench.verification.rerun import MethodFailedError
+from forgetbench.verification.session import SandboxStoppedError
+from forgetbench.verification.weights import WeightsError
 
 ROOT = Path(__file__).parents[2]
-MORE = (DivergedError, ImageSetError, JobsFailedError, ResultError)
+MORE = (DivergedError, ImageSetError, JobsFailedError, ResultError) + (
+    MethodError,
+    MethodFailedError,
+    SandboxStoppedError,
+    WeightsError,
+)
 """Errors of other modules than forgetbench.errors, imported so that they are known."""
 
 
@@ -194,7 +203,7 @@ def test_make_engine_by_name() -> None:
     assert isinstance(make_engine("auto", 1, "cuda"), LocalEngine)
     assert isinstance(make_engine("auto", 1, "cpu"), ProcessesEngine)
     with pytest.raises(UsageError, match="Available: auto, local, processes"):
-        make_engine("ray", None, "cpu")
+        make_engine("dask", None, "cpu")
 
 
 def test_engine_workers_end_with_their_parent(tmp_path: Path) -> None:
