@@ -30,12 +30,10 @@ from forgetbench.verification.session import SandboxStoppedError
 from forgetbench.verification.weights import WeightsError
 
 ROOT = Path(__file__).parents[2]
-MORE = (DivergedError, ImageSetError, JobsFailedError, ResultError) + (
-    MethodError,
-    MethodFailedError,
+MORE = {DivergedError, ImageSetError, JobsFailedError, MethodError, MethodFailedError, ResultError} | {
     SandboxStoppedError,
     WeightsError,
-)
+}
 """Errors of other modules than forgetbench.errors, imported so that they are known."""
 
 

@@ -299,9 +299,7 @@ def test_tune_says_that_it_pooled_and_ended_at_nothing(
     assert "ended at doing nothing" in said
 
 
-def test_tune_tasks_all_checked_before_the_first(
-    tmp_path: Path, task: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tune_tasks_all_checked_before_the_first(tmp_path: Path, task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from forgetbench.api.evaluation import tune_tasks
 
     monkeypatch.setattr("forgetbench.metrics.population_mia.MINIMUM_CELL", 50)
