@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from forgetbench.evidence.run import Manifest
 from forgetbench.leaderboard.boards.queries import Cell, Row, columns_of, summary_of
 from forgetbench.leaderboard.db.models import (
-    SCOPE_OF_TIER,
     Board,
     Entry,
     Event,
@@ -23,6 +22,7 @@ from forgetbench.leaderboard.db.models import (
     ScoringProcess,
     Token,
     Verification,
+    ranking_scope,
 )
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import Problem
@@ -139,13 +139,13 @@ def get_entry(session: Session, entry_id: str, token: Token | None = None) -> En
         select(Verification).where(Verification.entry_id == entry_id).order_by(Verification.received_at)
     ).all()
     values = session.scalars(select(MetricValue).where(MetricValue.entry_id == entry_id)).all()
-    scope = SCOPE_OF_TIER[entry.tier]
+    scope = ranking_scope(entry.tier, changes_training=entry.changes_training)
     ranked = select(func.count()).select_from(Placing).where(Placing.board_id == entry.board_id, Placing.scope == scope)
     return EntryDetail(
         entry=entry,
         board=entry.board,
         score=session.get(Score, entry_id),
-        placing=session.get(Placing, (entry_id, scope)),
+        placing=session.get(Placing, (entry_id, scope)) if scope else None,
         files=sorted(
             files, key=lambda file: ("/" in file.name, [int(number) for number in re.findall(r"\d+", file.name)])
         ),

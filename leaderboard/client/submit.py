@@ -358,7 +358,8 @@ def describe_state(submission: SubmissionDocument) -> str:
         return f"listed, not ranked: {reason}{review}"
     low, high = submission.rank.low, submission.rank.high
     place = f"rank {low}" if low == high else f"rank {low} to {high}"
-    claims = " claimed rows" if submission.rank.scope == "claimed" else ""
+    scopes = {"claimed": " claimed rows", "own originals": " methods with own originals"}
+    claims = scopes.get(submission.rank.scope, "")
     verdict = f"; {submission.verdict}" if submission.verdict else ""
     rank = f"{place} of {submission.ranked}{claims}"
     return f"{submission.tier}: {rank}, distance {submission.distance:.2f}{verdict}{review}"

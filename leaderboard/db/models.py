@@ -36,12 +36,21 @@ RUN_STATES = ("waiting", "running", "done", "failed")
 """States of a run of a method by the board's runner."""
 OUTCOMES = ("received", "reproduced", "not reproduced", "failed")
 """Outcomes of a verification."""
-SCOPE_OF_TIER = {"claimed": "claimed", "verified": "ranked", "reference": "ranked"}
-"""Tier -> the ranking that its entries are part of: claimed rows have places among themselves only."""
-RANKING_SCOPES = ("ranked", "claimed")
-"""The rankings of a board; an entry has a place in one of them."""
+RANKING_SCOPES = ("ranked", "claimed", "own originals")
+"""The rankings of a board; an entry has a place in one of them, see `ranking_scope`."""
 TOKEN_SCOPES = ("submit", "verify", "run", "moderate")
 """Permissions of a token. What a token with ``run`` submits was run by the operator."""
+
+
+def ranking_scope(tier: str, *, changes_training: bool) -> str | None:
+    """The ranking that an entry is part of: claimed rows have places among themselves only.
+
+    A method that trains its own originals has a place among such methods, if the board's runner trained them; claims
+    with own originals have none.
+    """
+    if changes_training:
+        return None if tier == "claimed" else "own originals"
+    return "claimed" if tier == "claimed" else "ranked"
 
 
 def utc_now() -> datetime:

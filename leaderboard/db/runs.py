@@ -32,7 +32,7 @@ class RunState(NamedTuple):
 
 
 def request_run(session: Session, entry: Entry, code: JsonObject) -> None:
-    """Ask the runner to run an entry's method; does nothing if it was asked before.
+    """Ask the runner to run an entry's method; does nothing if that was requested before.
 
     Args:
         session: Session to write with.

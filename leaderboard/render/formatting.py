@@ -86,8 +86,8 @@ class Ranks(Protocol):
 
 
 def place_text(ranks: Ranks) -> str:
-    """The ranks of a row; those of claimed rows, which have places among themselves only, begin with C."""
-    return ("C" if ranks.scope == "claimed" else "") + rank_text(ranks.low, ranks.high)
+    """The ranks of a row; among claimed rows they begin with C, among methods with own originals with O."""
+    return {"claimed": "C", "own originals": "O"}.get(ranks.scope, "") + rank_text(ranks.low, ranks.high)
 
 
 def percent(share: float | None) -> str:

@@ -22,12 +22,12 @@ from forgetbench.leaderboard.boards import distributions
 from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import (
     RANKING_SCOPES,
-    SCOPE_OF_TIER,
     Board,
     Entry,
     MetricValue,
     Placing,
     Score,
+    ranking_scope,
     utc_now,
 )
 from forgetbench.leaderboard.settings import Settings
@@ -260,11 +260,13 @@ def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Rankin
     Scores by an earlier protocol are not ranked.
     """
     current = [row for row in stored.rows if row.brief["protocol"] == PROTOCOL]
-    contestants = [row for row in current if not row.sentinel and not row.changes_training]
+    contestants = [row for row in current if not row.sentinel]
     placings: list[PlacingRow] = []
     unranked: dict[str, str] = {}
     for scope in RANKING_SCOPES:
-        selected = [row for row in contestants if SCOPE_OF_TIER[row.tier] == scope]
+        selected = [
+            row for row in contestants if ranking_scope(row.tier, changes_training=row.changes_training) == scope
+        ]
         for place in rank([_parse_scorecard(row.brief) for row in selected]).rows:
             entry_id = selected[place.index].id
             if place.rank is not None:

@@ -43,6 +43,7 @@ class FakeRun:
     def __init__(self, worlds, folder):
         self.worlds, self.folder, self.calls = worlds, folder, []
         self.name, self.cost, self.failure, self.fingerprint = "mine", 0.04, None, "ab" * 32
+        self.own_originals = False
 
     def __call__(self, task, code, label, sandbox, limits, config, progress):  # noqa: ARG002 - that of `run_method`
         progress("model 1 of 6")
@@ -52,7 +53,8 @@ class FakeRun:
         method = {"source": code.source, "fingerprint": self.fingerprint, "needs": ("forget",), "label": label}
         folder = self.folder / f"{len(self.calls)}"
         start = 300 + 20 * len(self.calls)
-        run = read_run(self.worlds[task.draws].write_run(folder, self.name, start=start, method=method))
+        world, own = self.worlds[task.draws], start + 400 if self.own_originals else None
+        run = read_run(world.write_run(folder, self.name, start=start, method=method, own=own))
         measured = MeasuredCost(
             sandbox="fake",
             read=("forget",),
@@ -211,6 +213,25 @@ def test_method_that_costs_as_much_as_retraining_says_so(sealed):
     [row] = sealed.client.get(f"/api/v1/boards/{TASK}").json()["rows"]
     assert row["cost_class"] == "retraining"
     assert "retraining</span>" in sealed.client.get(f"/boards/{TASK}").text
+
+
+def test_method_with_own_originals_has_a_section_of_its_own(sealed):
+    headers = sealed.token()
+    ordinary = post(sealed, headers).json()["id"]
+    sealed.runner.drain()
+    sealed.fake.own_originals = True
+    own = post(sealed, headers, parameters={"lr": 2}).json()["id"]
+    sealed.runner.drain()
+    sealed.work()
+    shown = [submission(sealed, entry, headers) for entry in (ordinary, own)]
+    assert [(one["tier"], one["rank"]["scope"], one["rank"]["low"]) for one in shown] == [
+        ("verified", "ranked", 1),
+        ("verified", "own originals", 1),
+    ]
+    assert [one["ranked"] for one in shown] == [1, 1]
+    page = sealed.client.get(f"/boards/{TASK}").text
+    assert page.index(f'href="/entries/{ordinary}"') < page.index("Own originals: places") < page.index(own)
+    assert "test accuracy, the board's have" in page[page.index("Own originals") :].replace("&#39;", "'")
 
 
 @pytest.mark.parametrize(

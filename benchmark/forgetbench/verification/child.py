@@ -44,7 +44,7 @@ class Channel:
         write_message(self._target, header, payload)
 
     def receive(self) -> Message:
-        """The next message; ends this process where there is none, because the runner has ended."""
+        """The next message; ends this process if the runner has ended."""
         message = read_message(self._source, _MAX_PAYLOAD)
         if message is None:
             os._exit(1)

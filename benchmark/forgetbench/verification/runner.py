@@ -72,7 +72,7 @@ class Runner(Worker):
         self._handlers = {"run": self._verify_entry}
 
     def _prepare(self) -> None:
-        """Make the runner's own folder, which nobody else reads: it holds originals of sealed draws."""
+        """Make the runner's own folder, private, because it holds originals of sealed draws."""
         self._config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _send_heartbeat(self) -> None:
