@@ -1,7 +1,7 @@
 """A pretended GPU: tensors in the CPU's memory that call themselves cuda:0, refuse others, and count what waits.
 
-It finds operations that mix devices, and copies and reads that block, on machines without a GPU. Streams, graphs and
-memory layouts are not pretended: replace them where a test needs them.
+It finds operations that mix devices, and copies and reads that block, on machines without a GPU. Streams, graphs,
+memory layouts and autocast are not pretended: recipes need `mixed_precision` off.
 """
 
 from __future__ import annotations
@@ -50,6 +50,13 @@ class FakeTensor(torch.Tensor):
     def data_ptr(self) -> int:
         return self.inner.data_ptr()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        copied: torch.Tensor = FakeTensor(self.inner.detach().clone())
+        if getattr(self, "_is_param", False):
+            copied = torch.nn.Parameter(copied)
+        memo[id(self)] = copied.requires_grad_(self.requires_grad)
+        return copied
+
     def __repr__(self) -> str:
         return f"FakeTensor({self.inner})"
 
@@ -95,8 +102,11 @@ class _Mode(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if (function in _device_constructors() or function in COPIES_OF) and _is_cuda(kwargs.get("device")):
             del kwargs["device"]
+            made = function(*args, **kwargs)
+            if isinstance(made, FakeTensor):
+                return made
             COUNTS["copy to the device"] += function in FROM_DATA
-            return FakeTensor(function(*args, **kwargs))
+            return FakeTensor(made)
         if function is torch.Tensor.pin_memory:
             return args[0]
         if function is torch.Tensor.to:
@@ -125,7 +135,7 @@ class _Mode(TorchFunctionMode):
 def fake_gpu() -> Iterator[Counter[str]]:
     """Pretend a GPU inside the block; yields how often the CPU waited for it, by what it waited for.
 
-    The global random state and streams of the GPU are those of nobody; a captured graph calls its function again.
+    The GPU has no random state; a captured graph calls its function again.
     """
 
     def capture(function: Callable[[], None], device: torch.device) -> Callable[[], None]:
@@ -144,7 +154,7 @@ def fake_gpu() -> Iterator[Counter[str]]:
             ("forgetbench.training.graph.capture", capture),
             ("forgetbench.training.graph.on_side_stream", on_side_stream),
             ("forgetbench.training.loop.channels_last", lambda _: contextlib.nullcontext()),
-            ("forgetbench.training.loop.autocast", lambda *_: contextlib.nullcontext()),
+            ("forgetbench.methods._training.channels_last", lambda _: contextlib.nullcontext()),
         ):
             stack.enter_context(mock.patch(name, value))
         overwrites = torch.__future__.get_overwrite_module_params_on_conversion()

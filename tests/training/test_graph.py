@@ -10,6 +10,8 @@ import torch
 from support.fake_gpu import FakeTensor, fake_gpu
 from support.training import make_examples, make_network, make_recipe, same_weights
 
+from forgetbench.methods import methods
+from forgetbench.methods.base import ForgetRequest
 from forgetbench.training import count_flops, fit, graph
 from forgetbench.training.graph import WARM_UP, GraphedStep, is_supported
 
@@ -85,9 +87,25 @@ def test_graphed_step_copies_rows_into_its_buffers(graphs):
     assert float(optimizer.param_groups[0]["lr"]) == 0.25
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("network", ["cnn", "vit"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_fit_on_a_gpu_with_a_graph_is_close(optimizer, network, monkeypatch, caplog):
+    fields = {"optimizer": optimizer, "lr": 0.01, "augment": ("crop", "flip"), "crop_padding": 2, "grad_clip": 1.0}
+    recipe = make_recipe(epochs=3, mixed_precision=False, **fields)
+    examples = make_examples(61).to("cuda")
+    replayed, ordinary = make_network(network).to("cuda"), make_network(network).to("cuda")
+    fit(replayed, examples, recipe, 3)
+    assert not caplog.records
+    monkeypatch.setattr(graph, "is_supported", lambda _: False)
+    fit(ordinary, examples, recipe, 3)
+    for value, expected in zip(replayed.state_dict().values(), ordinary.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
 def test_fit_on_a_gpu_waits_at_most_once_in_five_steps(augment):
-    recipe = make_recipe(epochs=1, augment=augment, crop_padding=2, batch_size=4)
+    recipe = make_recipe(epochs=1, augment=augment, crop_padding=2, batch_size=4, mixed_precision=False)
     steps = 96 // 4
     with fake_gpu() as waits:
         examples = make_examples(96)
@@ -100,3 +118,19 @@ def test_fit_on_a_gpu_waits_at_most_once_in_five_steps(augment):
     assert isinstance(on_gpu.labels, FakeTensor)
     for value, expected in zip(weights, fit(make_network(), examples, recipe, 1).state_dict().values(), strict=True):
         torch.testing.assert_close(value, expected)
+
+
+def test_finetune_on_a_gpu_waits_at_most_once_in_five_steps():
+    recipe = make_recipe(augment=("crop", "flip"), crop_padding=2, mixed_precision=False)
+    with fake_gpu() as waits:
+        examples = make_examples(200)
+        on_gpu = type(examples)(*(value.to("cuda") for value in (examples._images, examples._labels)))
+        forget, retain = (on_gpu.take(torch.arange(*rows).to("cuda")) for rows in ((0, 4), (4, 200)))
+        network = make_network().to("cuda")
+        request = ForgetRequest(
+            forget=forget, retain=retain, validation=retain, seed=0, recipe=recipe, new_network=make_network
+        )
+        method = methods.get("finetune")(epochs=1, batch_size=4, augment=True)
+        waits.clear()
+        method.unlearn(network, request)
+    assert waits.total() <= 0.2 * 196 // 4, dict(waits)

@@ -68,19 +68,29 @@ def _cumulative(network: nn.Module, layers: list[_BatchNorm]) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in network.modules()]
     before = [(layer.momentum, {name: buffer.clone() for name, buffer in layer.named_buffers()}) for layer in layers]
+    calls = dict.fromkeys(layers, 0)
+
+    def average(layer: nn.Module, _: object) -> None:
+        # torch's momentum=None is the same, but reads the number of batches from the device in each layer and batch
+        if layer.training:
+            calls[layer] += 1  # type: ignore[index]
+            layer.momentum = 1.0 / calls[layer]  # type: ignore[index]
+
     network.eval()
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None
         layer.train()
+    hooks = [layer.register_forward_pre_hook(average) for layer in layers]
     complete = False
     try:
         yield
         complete = True
     finally:
+        for hook in hooks:
+            hook.remove()
         for layer, (momentum, buffers) in zip(layers, before, strict=True):
             layer.momentum = momentum
-            if not (complete and layer.num_batches_tracked):
+            if not (complete and calls[layer]):
                 layer.load_state_dict(buffers, strict=False)
         for module, mode in modes:
             module.training = mode
