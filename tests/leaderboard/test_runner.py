@@ -12,20 +12,26 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx2
 import numpy as np
 import pytest
 from support.concurrency import wait_until
 from support.leaderboard import TASK, Site, World
 from support.runner_process import make_up, worlds
 
+from forgetbench import submit
+from forgetbench.api.methods import MethodCheck, MethodReport
+from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.run import read_run
 from forgetbench.leaderboard.admin import install_bundle
+from forgetbench.leaderboard.client.submit import fetch_submission, submit_method
 from forgetbench.leaderboard.db import queue
 from forgetbench.leaderboard.db.models import BoardRun, Entry, Job, Token
 from forgetbench.leaderboard.db.session import open_database
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import seals
 from forgetbench.leaderboard.submissions.seals import BoardDraws, RoundSeal, install_sealed_board
+from forgetbench.remote.submit import prepare_method
 from forgetbench.runner.config import RunConfig
 from forgetbench.verification import runner as runner_module
 from forgetbench.verification.limits import Limits
@@ -34,6 +40,19 @@ from forgetbench.verification.runner import Runner
 from forgetbench.verification.sandbox import PACKAGE, TrustedProcess
 
 SOURCE = "class Mine:\n    pass\n"
+METHOD = """
+from dataclasses import dataclass
+from forgetbench.methods import Method, param
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Method):
+    "A method of a test."
+
+    lr: float = param(0.1, gt=0)
+
+    def unlearn(self, model, request):
+        return model
+"""
 PATH = "/api/v1/submissions/method"
 
 
@@ -376,3 +395,65 @@ def done_runs(site):
     """Number of runs that are done."""
     with site.database.read_session() as session:
         return session.query(BoardRun).filter(BoardRun.state == "done").count()
+
+
+class _Direct(httpx2.BaseTransport):
+    """A network that leads directly into a site."""
+
+    def __init__(self, site):
+        self.site = site
+
+    def handle_request(self, request):
+        return self.site.client._transport.handle_request(request)
+
+
+def test_client_sends_a_method_and_says_where_it_is(sealed):
+    token, server, transport = bearer(sealed), "http://127.0.0.1:8000", _Direct(sealed)
+    first = submit_method({"task": TASK, "source": SOURCE}, server, token, transport=transport)
+    code = {"task": TASK, "source": SOURCE, "parameters": {"lr": 2}}
+    second = submit_method(code, server, token, transport=transport)
+    assert submit_method(code, server, token, transport=transport).document.id == second.document.id
+    warning = "no runner has started yet, and only a runner verifies submissions"
+    assert second.detail == f"received; place 2 in the queue of the board's runner; {warning}"
+    sealed.fake.failure = MethodFailedError("It ran longer than 1800 s and was stopped.")
+    sealed.runner.drain()
+    shown = fetch_submission(first.document.id, server, token, transport=transport)
+    assert (shown.state, shown.detail) == (
+        "rejected",
+        "rejected: not verified: It ran longer than 1800 s and was stopped.",
+    )
+    with pytest.raises(ForgetBenchError, match="is no class of the source"):
+        submit_method({**code, "class_name": "Yours"}, server, token, transport=transport)
+
+
+def bearer(site):
+    """Text of a token."""
+    return site.token()["Authorization"].removeprefix("Bearer ")
+
+
+def test_method_is_prepared_without_its_path(tmp_path):
+    file = tmp_path / "secret-folder" / "my_method.py"
+    file.parent.mkdir()
+    file.write_text(METHOD)
+    code = prepare_method(f"{file}:Mine:lr=0.5", "digits/cnn/class")
+    assert code == {"task": "digits/cnn/class", "source": METHOD, "class_name": "Mine", "parameters": {"lr": 0.5}}
+    assert prepare_method("ssd:alpha=3", "digits/cnn/class") == {
+        "task": "digits/cnn/class",
+        "name": "ssd",
+        "parameters": {"alpha": 3.0},
+    }
+    with pytest.raises(UsageError, match="Name the board with --task"):
+        prepare_method(str(file), None)
+    with pytest.raises(UsageError, match="reference rows are part of every board"):
+        prepare_method("retrain", "digits/cnn/class")
+
+
+def test_remote_submission_of_a_broken_method_is_refused_at_home(tmp_path, monkeypatch):
+    file = tmp_path / "my_method.py"
+    file.write_text(METHOD)
+    report = MethodReport("mine", (MethodCheck("cnn", "the given model is not changed", ok=False, message="head"),))
+    monkeypatch.setattr("forgetbench.api.methods.check_method", lambda *_, **__: report)
+    with pytest.raises(UsageError, match="the given model is not changed: head"):
+        submit(f"{file}:Mine", "http://127.0.0.1:9", "fb_x_y", task="digits/cnn/class", remote=True)
+    with pytest.raises(UsageError, match="check-method"):
+        submit(f"{file}:Mine", "http://127.0.0.1:9", "fb_x_y", task="digits/cnn/class", remote=True, dry_run=True)
