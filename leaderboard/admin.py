@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.leaderboard.auth import tokens
 from forgetbench.leaderboard.boards import queries
-from forgetbench.leaderboard.db import queue, states
+from forgetbench.leaderboard.db import queue, runs, states
 from forgetbench.leaderboard.db.models import Board, Entry, Job, Score, Token, Verification, utc_now
 from forgetbench.leaderboard.db.session import open_database, parse_url
 from forgetbench.leaderboard.errors import Problem
@@ -313,6 +313,8 @@ def _retry_job(session: Session, settings: Settings, job: Job) -> str:
         moderation.score_again(session, settings, session.get_one(Entry, job.subject), OPERATOR, "retried")
     elif job.kind in {"rescore", "score_verified"}:
         queue.enqueue(session, cast("queue.JobKind", job.kind), job.subject)
+    elif job.kind == "run":
+        runs.retry_run(session, job.subject)
     elif job.kind == "rank":
         queue.enqueue(session, "rank", job.subject)
     job.state = "done"

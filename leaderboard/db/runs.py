@@ -93,13 +93,28 @@ def finish_run(session: Session, entry: Entry, manifest: Manifest, cost: JsonObj
     entry.changes_training, entry.cost_class = method.changes_training, str(cost["cost_class"])
 
 
-def fail_run(session: Session, entry_id: str, reason: str, actor: str) -> None:
-    """Record why a method could not be verified: a claim stays listed, a method alone is rejected."""
+def retry_run(session: Session, entry_id: str) -> None:
+    """Let the runner run a method again; finished models are not made again."""
+    run = session.get_one(BoardRun, entry_id, with_for_update=True)
+    run.state, run.reason, run.updated_at = "waiting", "", utc_now()
+    queue.enqueue(session, "run", entry_id)
+
+
+def fail_run(session: Session, entry_id: str, reason: str, actor: str, *, reject: bool = True) -> None:
+    """Record why a method could not be verified: a claim stays listed, a method alone is rejected.
+
+    Args:
+        session: Session to write with.
+        entry_id: The entry.
+        reason: Why, in words.
+        actor: Name in the entry's history.
+        reject: Whether the method is to blame, so that there is nothing to retry.
+    """
     run = session.get_one(BoardRun, entry_id)
     run.state, run.progress, run.reason, run.updated_at = "failed", "", reason[:2000], utc_now()
     entry = session.get_one(Entry, entry_id)
     states.lock_entry(session, entry)
-    if entry.state == "received" and _is_planned(entry):
+    if reject and entry.state == "received" and _is_planned(entry):
         states.transition(session, entry, "rejected", actor, f"not verified: {reason[:1000]}")
     else:
         states.record_event(session, entry, entry.state, actor, f"not verified: {reason[:1000]}")

@@ -23,6 +23,7 @@ from forgetbench import submit
 from forgetbench.api.methods import MethodCheck, MethodReport
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.run import read_run
+from forgetbench.leaderboard import admin
 from forgetbench.leaderboard.admin import install_bundle
 from forgetbench.leaderboard.client.submit import fetch_submission, submit_method
 from forgetbench.leaderboard.db import queue
@@ -345,7 +346,14 @@ def test_fault_of_the_machine_is_tried_again(sealed):
         job.attempts = sealed.runner.max_attempts
         job.lease_until = job.created_at
     sealed.runner.drain()
-    assert "which is the server's fault" in submission(sealed, entry, headers)["run"]["reason"]
+    shown = submission(sealed, entry, headers)
+    assert "which is the server's fault" in shown["run"]["reason"]
+    assert shown["state"] == "received"
+    sealed.fake.failure = None
+    assert len(admin.retry_jobs(sealed.settings, "all")) == 1
+    sealed.runner.drain()
+    sealed.work()
+    assert submission(sealed, entry, headers)["tier"] == "verified"
 
 
 def test_withdrawn_submission_is_not_run(sealed):

@@ -90,8 +90,8 @@ class Runner(Worker):
         """Mark a job as failed for a reason of this machine."""
         with self.database.write_session() as session:
             queue.complete(session, job, error=error)
-            reason = "The runner could not run it, which is the server's fault. A moderator can retry it."
-            runs.fail_run(session, job.subject, reason, ACTOR)
+            reason = "The runner could not run it, which is the server's fault. Its operator can retry it."
+            runs.fail_run(session, job.subject, reason, ACTOR, reject=False)
 
     def _verify_entry(self, job: Job) -> None:
         """Run the method of an entry on public and sealed draws."""
