@@ -17,6 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 from torch.utils._pytree import tree_leaves, tree_map
 
+from forgetbench.training.compute import derive_generator
+
 CUDA = torch.device("cuda:0")
 READS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount", "equal", "is_nonzero"}
 """Operations whose result the CPU waits for."""
@@ -49,6 +51,10 @@ class FakeTensor(torch.Tensor):
 
     def data_ptr(self) -> int:
         return self.inner.data_ptr()
+
+    def tolist(self) -> Any:
+        COUNTS["read"] += 1
+        return self.inner.tolist()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
         copied: torch.Tensor = FakeTensor(self.inner.detach().clone())
@@ -118,8 +124,11 @@ class _Mode(TorchFunctionMode):
 
     @staticmethod
     def _to(function: Any, tensor: torch.Tensor, given: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        like = next((value for value in given if isinstance(value, torch.Tensor)), None)
         rest = [value for value in given if isinstance(value, torch.dtype)]
         device = kwargs.pop("device", next((value for value in given if isinstance(value, torch.device | str)), None))
+        if like is not None:
+            rest, device = [like.dtype], like.device
         kwargs.pop("non_blocking", None)
         change = (lambda value: function(value, *rest, **kwargs)) if rest or kwargs else (lambda value: value)
         if device is None or _is_cuda(device) == isinstance(tensor, FakeTensor):
@@ -144,6 +153,9 @@ def fake_gpu() -> Iterator[Counter[str]]:
     def on_side_stream(function: Callable[[], None], device: torch.device) -> None:
         function()
 
+    def generator(seed: int, *stream: int, device: object = "cpu") -> torch.Generator:
+        return derive_generator(seed, *stream)
+
     COUNTS.clear()
     with contextlib.ExitStack() as stack:
         for name, value in (
@@ -155,6 +167,7 @@ def fake_gpu() -> Iterator[Counter[str]]:
             ("forgetbench.training.graph.on_side_stream", on_side_stream),
             ("forgetbench.training.loop.channels_last", lambda _: contextlib.nullcontext()),
             ("forgetbench.methods._training.channels_last", lambda _: contextlib.nullcontext()),
+            ("forgetbench.methods.base.derive_generator", generator),
         ):
             stack.enter_context(mock.patch(name, value))
         overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
