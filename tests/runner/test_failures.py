@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +15,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
+from support import skip
 
 from forgetbench.cli import main
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.run import read_run
 from forgetbench.methods._foreign_code import MethodCodeError
+from forgetbench.runner import run as run_module
 from forgetbench.runner import train, unlearn
 from forgetbench.runner.config import NullProgress, RunConfig
 from forgetbench.runner.engines.base import RETRIES, Answer, Failure, Schedule, machine_fault
@@ -267,6 +273,20 @@ def test_run_failed_oracle_leaves_all_others(task: Task, tmp_path: Path, monkeyp
     assert again.reference is not None
 
 
+def test_run_bundle_that_cannot_be_written_stops_no_row(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault(errno.ENOSPC)
+
+    monkeypatch.setattr(run_module, "write_reference", fail)
+    done, titles = go(task, tmp_path, names=("finetune:epochs=1",))
+    assert [(job.title, job.failure.kind) for job in done.failed] == [("the reference bundle", "machine")]
+    assert done.reference is None
+    assert [read_run(folder).manifest.status for folder in done.runs] == ["ok"]
+    assert len(titles.computed) == 3 * 3 + 3
+
+
 def test_run_command_one_bad_job_exits_with_1(
     write_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,3 +311,30 @@ def test_run_command_one_bad_job_exits_with_1(
     assert "Traceback" not in output.err
     assert "test/mlp/mislabelled" in output.out
     assert output.err.count("evidence: ") == 2
+
+
+@pytest.mark.system
+def test_run_full_disk_is_no_methods_failure(write_task: Callable[..., Path], tmp_path: Path) -> None:
+    """A real full disk: a tmpfs that only this test sees, filled after the first method."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        skip("a mount namespace needs root")
+    task, home = write_task("random", "fraction = 0.2", seeds=2), tmp_path / "home"
+    home.mkdir()
+    run = f"{sys.executable} -m forgetbench run {task} --engine local --device cpu --method"
+    script = f"""
+        set -u; mount -t tmpfs -o size=16m tmpfs {home}
+        {run} finetune:epochs=1 > {tmp_path}/first 2>&1; echo $?
+        head -c 32M /dev/zero > {home}/filler 2>/dev/null
+        {run} finetune:epochs=1 --method ssd --skip-oracles > {tmp_path}/full 2>&1; echo $?
+        find {home}/runs -name manifest.json | wc -l
+        rm {home}/filler
+        {run} finetune:epochs=1 --method ssd > {tmp_path}/last 2>&1; echo $?
+        grep -l '"status": *"failed"' $(find {home}/runs -name manifest.json) | wc -l
+    """
+    environment = {**os.environ, "FORGETBENCH_HOME": str(home)}
+    words = ["unshare", "-m", "bash", "-c", script]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    texts = {name: (tmp_path / name).read_text() for name in ("first", "full", "last")}
+    assert done.stdout.split() == ["0", "1", "1", "0", "0"], (done, texts)
+    assert re.search(r"ssd, seed 0: .*No space left on device\. Free some space", " ".join(texts["full"].split()))
+    assert "Traceback" not in texts["full"]

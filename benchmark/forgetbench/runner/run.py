@@ -140,8 +140,7 @@ def _run_task(runner: JobRunner, specs: Sequence[MethodSpec]) -> TaskRun:
     except _TaskStoppedError:
         pass
     except (ForgetBenchError, OSError) as error:
-        kind: FailureKind = "machine" if machine_fault(error) else "job"
-        runner.failed.append(FailedJob(runner.task.name, "the results", Failure(kind, error)))
+        _note_failure(runner, "the results", error)
     return TaskRun(runner.task, None, (), runner.jobs, runner.computed, tuple(runner.failed))
 
 
@@ -173,6 +172,12 @@ def _train_alone(runner: JobRunner, title: str, role: Role) -> list[TrainedModel
 
 ModelKey = tuple[Role, int, int, str]
 """Role, draw, seed and, for a method's own original, the hash of what trains it."""
+
+
+def _note_failure(runner: JobRunner, title: str, error: BaseException) -> None:
+    """Note what failed outside of jobs, such as writing the results of several."""
+    kind: FailureKind = "machine" if machine_fault(error) else "job"
+    runner.failed.append(FailedJob(runner.task.name, title, Failure(kind, error)))
 
 
 class _TaskStoppedError(Exception):
@@ -231,7 +236,7 @@ class _TaskRunner:
         finished = None not in outcomes and counts[0] is not None
         reference = None
         if not config.skip_oracles:
-            reference = present or (self._write_reference(facts, counted) if finished else None)
+            reference = present or (self._try_write_reference(facts, counted) if finished else None)
         seconds = [model.seconds for model in trained(outcomes[len(outcomes) - len(oracles) :])] if oracles else []
         timed = runner.exclusive and seconds and not any(outcome is None or outcome.from_cache for outcome in outcomes)
         timed = timed and len(runner.hardware) == 1
@@ -266,6 +271,14 @@ class _TaskRunner:
             seed: ("original", 0, seed, trainer.key if trainer else "") for seed in range(self.task.seeds)
         }
         return {seed: self.models[key] for seed, key in keys.items() if key in self.models}
+
+    def _try_write_reference(self, facts: PreparedTask, retrain_flops: float | None) -> ReferenceBundle | None:
+        """The bundle; None if it cannot be written, which keeps no method from unlearning."""
+        try:
+            return self._write_reference(facts, retrain_flops)
+        except OSError as error:
+            _note_failure(self.runner, "the reference bundle", error)
+            return None
 
     def _write_reference(self, facts: PreparedTask, retrain_flops: float | None) -> ReferenceBundle:
         results, place = self.config.results, (self.task.name, self.task.key, self.task.draws, self.task.seeds)
