@@ -28,11 +28,13 @@ from forgetbench.leaderboard.render.schemas import (
     VerificationDocument,
     VerificationReceived,
 )
-from forgetbench.leaderboard.submissions.uploads import check_headers, parse_manifest
+from forgetbench.leaderboard.submissions.uploads import UploadedBody, check_headers, parse_manifest, unpack
 from forgetbench.store import JsonObject, digest
 
 REFUSED_STATES = ("rejected", "quarantined", "withdrawn")
 """States in which a submission is not on its board."""
+_MAX_MANIFEST_BYTES = 64 * 2**20
+"""Largest manifest that a server may send."""
 OfferedKind = Literal["public", "development"]
 """Bundles that a server offers: the public part of a board's bundle, or the development bundle of a sealed board."""
 _FINAL_STATES = ("listed", "flagged", *REFUSED_STATES)
@@ -190,6 +192,30 @@ def fetch_entry(entry_id: str, server: str, *, transport: httpx2.BaseTransport |
     """
     with LeaderboardClient(server, ANONYMOUS, transport=transport) as client:
         return client.get(_entry_path(entry_id), EntryDocument)
+
+
+def fetch_evidence(entry_id: str, server: str, folder: Path, *, transport: httpx2.BaseTransport | None = None) -> Run:
+    """Fetch the evidence of an entry without a token, with the server's own checks of its form.
+
+    Args:
+        entry_id: The entry.
+        server: Address of the server.
+        folder: Folder to create.
+        transport: Replacement of the network in tests.
+
+    Raises:
+        ForgetBenchError: The entry is unknown, the server cannot be reached, or sent something else.
+    """
+    folder.mkdir(parents=True)
+    with LeaderboardClient(server, ANONYMOUS, transport=transport) as client:
+        path = client.download(f"{_entry_path(entry_id)}/evidence", folder / "evidence.zip")
+    try:
+        run = unpack(UploadedBody(path, "", path.stat().st_size), folder / "run", _MAX_MANIFEST_BYTES)
+    except Problem as problem:
+        raise ForgetBenchError(f"{server} sent unreadable evidence of {entry_id}: {problem.detail}") from problem
+    if run.errors:
+        raise ForgetBenchError(f"{server} sent damaged evidence of {entry_id}: {run.errors[0].message}.")
+    return run
 
 
 def pull_bundle(

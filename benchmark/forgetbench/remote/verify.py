@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 from pydantic import ValidationError
 
 from forgetbench.errors import ForgetBenchError, UsageError, validation_message
-from forgetbench.evidence.run import Manifest, read_run
+from forgetbench.evidence.run import Manifest, Run, read_run
 from forgetbench.fingerprints import method_fingerprint
 from forgetbench.leaderboard.client.http import LeaderboardClient
-from forgetbench.leaderboard.client.submit import fetch_entry, post_verification
+from forgetbench.leaderboard.client.submit import fetch_entry, fetch_evidence, post_verification
 from forgetbench.leaderboard.render.schemas import EntryDocument, VerificationDocument
 from forgetbench.methods import load_method_file, methods
 from forgetbench.methods.base import Method
@@ -81,7 +81,7 @@ def compare_rerun(
     """Run an entry again and compare it with its scorecard on the board; nothing is posted.
 
     If the evidence is equal bit by bit, so is every score. Otherwise oracles are trained here, since a board's oracles
-    stay on its server, and each metric is compared by its scatter.
+    stay on its server; both records are scored against these, and each metric is compared by its scatter.
 
     Returns:
         Whether the bits are equal, and every metric.
@@ -95,7 +95,11 @@ def compare_rerun(
             raise UsageError(f"{entry} has no scorecard yet. Try again when it is listed.")
         row = row_of(rerun.manifest.row, rerun.scorecard, rerun.manifest)
         same = evidence_digest(read_run(rerun.run()).manifest) == row.evidence
-        card = rerun.scorecard if same else rerun.score()
+        card = rerun.scorecard
+        if not same:
+            with TemporaryDirectory(prefix="forgetbench-verify-") as place:
+                listed, card = rerun.score_with(fetch_evidence(entry, server, Path(place) / "listed"))
+            row = row_of(rerun.manifest.row, listed, rerun.manifest)
     return same, compare(row, card, comparisons=len(row.pseudo), changed=False)
 
 
@@ -115,12 +119,13 @@ class _Rerun:
         [done] = run([self.task], lambda _: [self.spec], self.config, self.progress)
         return done.runs[0]
 
-    def score(self) -> Scorecard:
-        """Its scorecard against oracles that are trained here."""
+    def score_with(self, listed: Run) -> tuple[Scorecard, Scorecard]:
+        """The scorecards of the listed evidence and of this run, against oracles that are trained here."""
         config = replace(self.config, skip_oracles=False)
         [done] = run([self.task], lambda _: [self.spec], config, self.progress)
         evidence = read_run(done.runs[0])
-        return config.results.scorer_of(evidence.manifest).score(evidence)
+        scorer = config.results.scorer_of(evidence.manifest)
+        return scorer.score(listed), scorer.score(evidence)
 
 
 @contextmanager
