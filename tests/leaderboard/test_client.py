@@ -14,10 +14,12 @@ from support.concurrency import LIMIT
 from support.leaderboard import edit_manifest
 
 from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.evidence.run import read_run
 from forgetbench.leaderboard.client.http import check_address, find_token
 from forgetbench.leaderboard.client.submit import (
     describe_state,
     fetch_entry,
+    fetch_evidence,
     post_verification,
     pull_bundle,
     submit,
@@ -249,3 +251,12 @@ main(['submit', sys.argv[1], '--server', 'http://127.0.0.1:9'])
         check=False,
     )
     assert "cannot be reached" in " ".join(done.stderr.split()), done.stderr
+
+
+def test_fetch_evidence_gives_the_run_as_submitted(site, world, tmp_path, transport):
+    run = world.write_run(tmp_path / "run", memory=0.1)
+    entry = site.post(run, site.token()).json()["id"]
+    site.work()
+    fetched = fetch_evidence(entry, SERVER, tmp_path / "fetched", transport=transport)
+    assert fetched.manifest == read_run(run).manifest
+    assert (fetched.folder / "d0-s0.npz").read_bytes() == (run / "d0-s0.npz").read_bytes()
