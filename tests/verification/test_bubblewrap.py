@@ -136,7 +136,7 @@ def test_nothing_outside_the_sandbox_can_be_reached(caller):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("while True:\n    try: os.fork()\n    except OSError: pass", ("more than 64 processes",)),
+        ("while True:\n    try: os.fork()\n    except OSError: pass", ("more than 64 processes", "ran longer")),
         ("x = torch.ones(20 * 2**30, dtype=torch.uint8)", ("allocate", "more than 2 GiB of memory")),
         (
             "parts = []\nfor _ in range(99):\n    parts.append(os.memfd_create('x'))\n"
