@@ -52,23 +52,23 @@ CASES = [
         [0.016197255801, 3.9870530725, -0.49906920286, -0.056062946848, -0.15902300733, -0.14218862421],
     ),
     (  # train_vanilla
-        f"finetune:epochs=5,lr=0.04,batch_size=64,schedule=constant,augment=false,{PLAIN}",
+        f"finetune:epochs=5,lr=0.04,batch_size=64,schedule=constant,augment=false,{PLAIN},{TRAIN}",
         [0.076330629383, 2.2132937226, -0.27513517318, -0.034497767634, -0.086224514557, -0.0769767401],
     ),
     (  # if-loops/selective-synaptic-dampening: finetune
-        "finetune:epochs=5,lr=0.02,batch_size=64,schedule=constant,augment=false",
+        f"finetune:epochs=5,lr=0.02,batch_size=64,schedule=constant,augment=false,{TRAIN}",
         [0.10284931525, 2.212871827, -0.27501017338, -0.035365637522, -0.085382495511, -0.076073583299],
     ),
     (  # amnesiac
-        "amnesiac:epochs=3,lr=1e-4,batch_size=128",
+        f"amnesiac:epochs=3,lr=1e-4,batch_size=128,{TRAIN}",
         [0.0038298691905, 1.5704400153, -0.19561245158, -0.022464183077, -0.062593387883, -0.056641593551],
     ),
     (  # shash42/Evaluating-Inexact-Unlearning: fine-tuning, through three restarts
-        f"finetune:{GOEL},clip=10",
+        f"finetune:{GOEL},clip=10,{TRAIN}",
         [0.05833106741, 2.8208381431, -0.3506363454, -0.042539330487, -0.11113040463, -0.099397701053],
     ),
     (  # the same with a clip that works here
-        f"finetune:{GOEL},clip=0.05",
+        f"finetune:{GOEL},clip=0.05,{TRAIN}",
         [0.0073752858441, 2.8253356995, -0.35135506876, -0.040792088671, -0.11286480824, -0.10120679613],
     ),
     (  # CF-k of two layers
@@ -130,11 +130,11 @@ EVEN = [
         [0.016673042686, 0.0, 0.0022147791306, 0.00035221487561, -0.00037887242025, 3.9615699588e-05],
     ),
     (  # NegGrad
-        f"neggrad-plus:epochs=2,lr=0.001,alpha=0,batch_size=64,joint=false,skip_uneven=true,{PLAIN}",
+        f"neggrad-plus:epochs=2,lr=0.001,alpha=0,batch_size=64,joint=false,skip_uneven=true,{PLAIN},{TRAIN}",
         [0.0007714945844, 1.2849879746, -0.16157626523, -0.017456466998, -0.051393497653, -0.0458907199],
     ),
     (  # advanced NegGrad
-        f"neggrad-plus:epochs=2,lr=0.002,alpha=0.5,batch_size=64,joint=false,skip_uneven=true,{PLAIN}",
+        f"neggrad-plus:epochs=2,lr=0.002,alpha=0.5,batch_size=64,joint=false,skip_uneven=true,{PLAIN},{TRAIN}",
         [0.00043455162829, 2.2127814168, -0.28014372402, -0.030020441438, -0.08848949911, -0.078998585377],
     ),
 ]
