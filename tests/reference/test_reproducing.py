@@ -81,9 +81,9 @@ def test_reproduce_equal_bits_until_a_rate_changes(
 
     monkeypatch.setitem(methods._targets, "finetune", Changed)
     changed = reproduce(board, elsewhere, rows=["finetune", "random-label"])
-    assert changed.changed == {"finetune": {"lr": (0.02, 0.2)}}
+    assert changed.changed == {"finetune": {"lr": ("1x", 0.2)}}
     assert {difference.row for difference in changed.exceeding} == {"finetune"}
-    assert "gap.forget" in {difference.metric for difference in changed.exceeding}
+    assert "accuracy.test" in {difference.metric for difference in changed.exceeding}
     with pytest.raises(UsageError, match=r"no reference row scrub.*finetune"):
         reproduce(board, elsewhere, rows=["scrub"])
 

@@ -257,7 +257,7 @@ def test_request_has_the_fine_classes_of_both_sets(task: Task, tmp_path: Path) -
 
 
 def test_run_diverging_method_is_recorded(task: Task, tmp_path: Path) -> None:
-    done = go(task, tmp_path, "finetune:lr=1e30")
+    done = go(task, tmp_path, "finetune:lr=1e30,epochs=5")
     manifest = read_run(done.runs[0]).manifest
     assert manifest.status == "diverged"
     assert "learning rate" in manifest.reason
