@@ -6,7 +6,7 @@ They are slow, so the values of oracles and originals are computed once, with th
 from __future__ import annotations
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray
