@@ -147,15 +147,9 @@ def build(
         audit: With --install, also test the metrics; those that fail do not rank on the board.
     """
     from forgetbench import evaluate
-    from forgetbench.api.progress import ProgressBar
-    from forgetbench.api.tasks import load_task
-    from forgetbench.remote.build import build_sealed_board
 
     if install:
-        loaded = load_task(task, seeds=seeds, draws=draws)
-        with ProgressBar() as progress:
-            board = build_sealed_board(loaded, server.settings(), options.config(), progress, audit=audit)
-        print_text(f"The sealed board of {board.task}, round {board.round}, is installed.")
+        _build_sealed(task, seeds, draws, options, server, audit=audit)
         return
     if audit:
         raise UsageError(
@@ -166,6 +160,19 @@ def build(
         "On the server's machine, `forgetbench pack install FOLDER` makes a board of it that is not sealed; with "
         "--install, this command makes a sealed one."
     )
+
+
+def _build_sealed(
+    task: str, seeds: int | None, draws: int | None, options: RunOptions, server: ServerOptions, *, audit: bool
+) -> None:
+    from forgetbench.api.progress import ProgressBar
+    from forgetbench.api.tasks import load_task
+    from forgetbench.remote.build import build_sealed_board
+
+    loaded = load_task(task, seeds=seeds, draws=draws)
+    with ProgressBar() as progress:
+        board = build_sealed_board(loaded, server.settings(), options.config(), progress, audit=audit)
+    print_text(f"The sealed board of {board.task}, round {board.round}, is installed.")
 
 
 def install(folder: Path, *, server: ServerOptions = SERVER) -> None:
@@ -238,21 +245,25 @@ def pull(
         to: Also keep the bundle's files in this folder: weights of the originals, and row indices of each subset.
         development: Download the development bundle instead.
     """
-    from forgetbench.api.leaderboard import pull_development, pull_originals
+    from forgetbench.api.leaderboard import pull_originals
 
     if development:
         if to is not None:
             raise UsageError("Give either --development or --to: the development bundle has a folder of its own.")
-        bundle = pull_development(task, server, pack=pack, config=options.config())
-        print_text(f"The development bundle of {task} is in {bundle.folder}.")
-        draws = f" --draws {bundle.draws}" if bundle.draws > 1 else ""
-        print_note(f"Score with it: forgetbench run {bundle.task} --seeds {bundle.seeds}{draws} --method NAME")
+        _pull_development(task, server, pack, options)
         return
     done = pull_originals(task, server, pack=pack, folder=to, config=options.config())
     print_text(f"{done.count} originals of {task} are in the store.")
     if done.replaced:
-        print_note(
-            f"They replace the originals of seeds {', '.join(map(str, done.replaced))}. Earlier runs from those are "
-            "kept, and cannot be submitted to this board."
-        )
+        seeds = ", ".join(map(str, done.replaced))
+        print_note(f"They replace the originals of seeds {seeds}. Earlier runs cannot be submitted to this board.")
     print_note(f"Start from them: forgetbench run {task} --seeds {done.count} --skip-oracles --method NAME")
+
+
+def _pull_development(task: str, server: str, pack: str, options: RunOptions) -> None:
+    from forgetbench.api.leaderboard import pull_development
+
+    bundle = pull_development(task, server, pack=pack, config=options.config())
+    print_text(f"The development bundle of {task} is in {bundle.folder}.")
+    draws = f" --draws {bundle.draws}" if bundle.draws > 1 else ""
+    print_note(f"Score with it: forgetbench run {bundle.task} --seeds {bundle.seeds}{draws} --method NAME")
