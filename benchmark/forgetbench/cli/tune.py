@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from forgetbench.tuning.tune import TunedMethod
 
 
+HEADER = ("method", "chosen", "value", "value of the defaults", "of No unlearning", "failed trials")
+
+
 def add_commands(app: App) -> None:
     """Add this module's command."""
     app.command(tune)
@@ -46,9 +49,8 @@ def tune(
         print_json([_record(one.name, each) for one, found in zip(tasks, results, strict=True) for each in found])
         return
     for one, found in zip(tasks, results, strict=True):
-        header = ("method", "chosen", "value", "value of the defaults", "of No unlearning", "failed trials")
         title = f"{one.name}: {trials} trials, selector {selector}"
-        print_table(title, header, [_row(each) for each in found], right=(2, 3, 4, 5))
+        print_table(title, HEADER, [_row(each) for each in found], right=(2, 3, 4, 5))
         for note in dict.fromkeys(note for each in found for note in each.notes):
             print_note(f"{one.name}: {note}")
     chosen = "" if selector == "oracle-free" else f" --selector {selector}"
