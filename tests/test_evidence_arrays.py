@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from forgetbench.errors import ForgetBenchError
-from forgetbench.evidence.arrays import read_arrays, write_arrays
+from forgetbench.evidence.arrays import CLIP, encode, read_arrays, write_arrays
 
 ARRAYS = {"forget": np.zeros((50, 4), np.float16), "test": np.ones((9, 4), np.float16)}
 
@@ -50,3 +50,8 @@ def test_read_arrays_damaged_stream_is_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(ForgetBenchError, match="not a readable evidence file"):
         read_arrays(path)
+
+
+def test_encode_clips_logits_whose_difference_overflows():
+    found = encode(np.array([[3e38, -3e38, 3e38]], np.float32), attributes=False)
+    np.testing.assert_array_equal(found, np.array([[0, -CLIP, 0]], np.float16))

@@ -62,7 +62,8 @@ def encode(logits: Array, *, attributes: bool) -> Array:
     finite = np.isfinite(values).all(axis=1, keepdims=True)
     values = np.where(finite, values, 0)
     if not attributes:
-        values = values - values.max(axis=1, keepdims=True, initial=-np.inf)
+        with np.errstate(over="ignore"):  # of a model that nearly diverged; the result is clipped
+            values = values - values.max(axis=1, keepdims=True, initial=-np.inf)
     return np.where(finite, np.clip(values, -CLIP, CLIP), np.nan).astype(np.float16)
 
 
