@@ -112,12 +112,17 @@ def test_step_clips_the_norm_of_all_gradients(clip):
     assert norm == pytest.approx(0.25, rel=1e-5) if clip else norm > 1
 
 
-@pytest.mark.parametrize("name", ["scrub", "delete", "boundary-expand", "gradient-ascent"])
+@pytest.mark.parametrize("name", ["delete", "boundary-expand", "gradient-ascent"])
 def test_one_example_in_train_mode_names_the_setting(name):
     kind = methods.get(name)
     with pytest.raises(UsageError, match=rf"{name}: one example has no variance. Set batch_norm=eval"):
         kind(epochs=1, batch_norm="train").unlearn(MLP.build(0), request(MLP, forget=1))
     kind(epochs=1, batch_norm="eval").unlearn(MLP.build(0), request(MLP, forget=1))
+
+
+def test_scrub_takes_its_max_step_on_one_example_in_eval_mode():
+    unlearned = methods.get("scrub")(epochs=1, batch_norm="train").unlearn(MLP.build(0), request(MLP, forget=1))
+    assert all(torch.isfinite(parameter).all() for parameter in unlearned.parameters())
 
 
 @pytest.mark.parametrize(

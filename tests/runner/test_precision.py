@@ -48,8 +48,15 @@ def test_fit_in_bfloat16_repeats_its_own_bits():
     assert same_weights(second, third)
     assert not same_weights(first, second)
     assert all(value.dtype == torch.float32 for value in second.parameters())
-    for left, right in zip(first.parameters(), second.parameters(), strict=True):
-        torch.testing.assert_close(left, right, rtol=0.05, atol=0.05)
+
+
+def test_first_step_in_bfloat16_goes_the_way_of_float32():
+    examples, start = make_examples(64), torch.nn.utils.parameters_to_vector(make_network().parameters())
+    recipes = [make_recipe(epochs=1, batch_size=64, precision=precision) for precision in ("by-device", "bfloat16")]
+    trained = [fit(make_network(), examples, recipe, 1).parameters() for recipe in recipes]
+    exact, rounded = (torch.nn.utils.parameters_to_vector(parameters) - start for parameters in trained)
+    assert torch.cosine_similarity(exact, rounded, dim=0) > 0.99
+    assert float(rounded.norm()) == pytest.approx(float(exact.norm()), rel=0.05)
 
 
 def test_predict_in_bfloat16_has_a_float32_head():

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def test_ray_engine_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatc
 
 def test_difference_of_code_names_both_versions() -> None:
     here = code_identity()
-    assert here["forgetbench"].startswith("0.1.0 (code ")
+    assert here["forgetbench"].startswith(f"{metadata.version('forgetbench')} (code ")
     assert difference(here, dict(here), "node1:7") == ""
     other = {**here, "torch": "1.0"}
     assert difference(here, other, "node1:7").startswith(

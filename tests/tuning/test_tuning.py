@@ -17,6 +17,7 @@ from forgetbench.errors import UsageError
 from forgetbench.evidence.reference import AuditFitness
 from forgetbench.evidence.run import read_run
 from forgetbench.fingerprints import scoring_fingerprint
+from forgetbench.options import parse_scaled
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.method_spec import MethodSpec, parse_methods
 from forgetbench.runner.run import run
@@ -79,9 +80,9 @@ def test_tune_equal_budget_first_trial_is_defaults(task: Path, tmp_path: Path) -
     found = go(task, tmp_path / "home", "finetune", "random-label:epochs=2", "gs-lora", trials=4)
     assert [len(one.trials) for one in found] == [4, 4, 0]  # gs-lora does not apply to this network
     finetune, relabelled, _ = found
-    assert finetune.trials[0].parameters == {"epochs": 5, "lr": 0.02}
+    assert finetune.trials[0].parameters == {"epochs": "0.2x", "lr": "1x"}
     assert set(relabelled.trials[0].parameters) == {"lr"}  # what was named is not searched
-    assert all(2 <= trial.parameters["epochs"] <= 10 for trial in finetune.trials)
+    assert all(0.05 <= parse_scaled(trial.parameters["epochs"])[0] <= 0.4 for trial in finetune.trials)
     assert len({str(trial.parameters) for trial in finetune.trials}) == 4
     assert finetune.best is not None
     assert finetune.best.value == min(trial.value for trial in finetune.trials if trial.status == "ok")
