@@ -29,7 +29,7 @@ ARGUMENTS = [
 @pytest.fixture
 def address(site, world, tmp_path):
     """The site on a port, with a few rows."""
-    headers = site.token(name="Vision lab, University of Somewhere")
+    headers = site.token("submit", "run", name="Vision lab, University of Somewhere")
     rows = [
         ("finetune", 1.2, 0.0),
         ("scrub", 0.1, 0.0),
@@ -93,7 +93,7 @@ def test_sort_filter_open_and_share_a_board(scripts, address, open_page, world):
     page.get_by_role("link", name=world.task).click()
     shown = page.locator("tr.ranked th.method a")
     before = shown.all_inner_texts()
-    page.get_by_role("link", name="Method", exact=True).click()
+    page.get_by_role("link", name="Tier and method", exact=True).click()
     assert shown.all_inner_texts() == sorted(before)
     page.get_by_role("searchbox").fill("scrub")
     page.get_by_role("button", name="Apply").click()
@@ -106,7 +106,7 @@ def test_sort_filter_open_and_share_a_board(scripts, address, open_page, world):
     rows = list(csv.DictReader(download.value.path().read_text().splitlines()))
     assert [row["label"] for row in rows] == ["Retrain", "No unlearning", "scrub"]
     page.get_by_role("link", name="scrub", exact=True).click()
-    assert page.locator("h1").inner_text() == "scrub"
+    assert page.locator("h1").inner_text() == "reference scrub"
     page.locator("summary", has_text="as submitted").click()
     assert "class Scrub" in page.locator("pre.source").inner_text()
     page.goto(f"{address}/boards/{world.task}")

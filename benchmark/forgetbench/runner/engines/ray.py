@@ -181,7 +181,8 @@ class RayEngine:
                     "Start one with `ray start --head`, or give its address with --engine ray:HOST:6379."
                 ) from error
         if self._device == "auto":
-            self._device = "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
+            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            self._device = "cuda" if resources.get("GPU", 0) > 0 else "cpu"
         gpus = 1 / self._jobs_per_gpu if self._on_gpu else 0
         self._run = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run_parcel)
         return self
