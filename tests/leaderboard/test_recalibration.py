@@ -27,6 +27,7 @@ def board(world, databases, tmp_path_factory):
     with site.client:
         site.work()
         yield site, pack
+    site.database.close()
 
 
 def submit(site, run):
