@@ -1,4 +1,4 @@
-"""Sandboxes for tests: a process that speaks the runner's protocol without torch, and misbehaves as it is told."""
+"""Sandboxes for tests: a process that speaks the runner's protocol without torch, and misbehaves on request."""
 
 from __future__ import annotations
 

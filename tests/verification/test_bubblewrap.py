@@ -55,7 +55,7 @@ probe("salt", lambda: Path("{home}/salt").read_text())
 probe("server", lambda: os.listdir("{home}"))
 probe("home", lambda: os.listdir("/home"))
 probe("passwd", lambda: Path("/etc/passwd").read_text())
-probe("work", lambda: [name for name in os.listdir("/work/shared")])
+probe("tests", lambda: os.listdir("{tests}"))
 probe("digits", lambda: (sklearn / "datasets/data/digits.csv.gz").read_bytes())
 probe("leaderboard", lambda: os.listdir(package / "leaderboard"))
 probe("faces", lambda: (package / "datasets/cmu_faces.npz").read_bytes())
@@ -90,7 +90,7 @@ def caller(bubblewrap, tmp_path_factory):
 def unlearn(caller, body):
     """The result of a method with this body."""
     context, step, home = caller.test
-    lines = body.format(home=home).strip().replace("\n", "\n        ")
+    lines = body.format(home=home, tests=Path(__file__).parent).strip().replace("\n", "\n        ")
     caller.code = MethodCode("mine", {}, METHOD.replace("BODY", lines))
     return caller.unlearn(context, step)
 
@@ -121,7 +121,7 @@ def test_nothing_outside_the_sandbox_can_be_reached(caller):
     assert found.pop("resolve") == "gaierror"
     assert set(found.pop("environment")) & {"FORGETBENCH_DATA", "OLDPWD", "USER"} == set()
     assert len(found.pop("processes")) < 5
-    unreachable = ("salt", "home", "work", "digits", "passwd", "server", "leaderboard", "faces")
+    unreachable = ("salt", "home", "tests", "digits", "passwd", "server", "leaderboard", "faces")
     assert [
         found.pop(name) for name in unreachable if found[name] not in ("FileNotFoundError", "PermissionError", [])
     ] == []
