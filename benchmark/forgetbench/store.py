@@ -17,7 +17,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeAlias
 import platformdirs
 
 from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.leases import FolderLeases, Leases
 
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON document whose fields are defined elsewhere."""
@@ -169,6 +170,7 @@ class Store:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or home() / "store"
+        self._leases = Leases(FolderLeases(self.root / "leases"))
 
     @staticmethod
     def key(cache_key: Mapping[str, Any]) -> str:
@@ -194,6 +196,10 @@ class Store:
         folder = self.path(key)
         return folder if _settled_state(folder, expected=expected) == "intact" else None
 
+    def has(self, key: str) -> bool:
+        """Whether there is an artifact, intact or not: its card is there."""
+        return (self.path(key) / CARD).is_file()
+
     def write(self, cache_key: Mapping[str, Any], writer: Callable[[Path], None], *, replace: bool = False) -> Path:
         """Let ``writer`` fill a temporary folder, then put it in its place in one step, when all of it is on disk.
 
@@ -207,16 +213,25 @@ class Store:
         Raises:
             OSError: The filesystem failed. Nothing is left behind.
         """
-        folder = self.path(self.key(cache_key))
+
+        def fill(folder: Path) -> bytes:
+            writer(folder)
+            names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+            files = {name: file_digest(folder / name) for name in names}
+            return canonical_json({"key": dict(cache_key), "files": files})
+
+        return self._put(self.key(cache_key), fill, replace=replace)
+
+    def _put(self, key: str, fill: Callable[[Path], bytes], *, replace: bool) -> Path:
+        """Let ``fill`` write an artifact's files and return its card; put all in its place when it is on disk."""
+        folder = self.path(key)
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_owned(TEMPORARY)))
         try:
-            writer(temporary)
-            names = sorted(path.name for path in temporary.iterdir() if not path.name.startswith("."))
-            files = {name: file_digest(temporary / name) for name in names}
-            for name in files:
-                _sync(temporary / name)
-            (temporary / CARD).write_bytes(canonical_json({"key": dict(cache_key), "files": files}))
+            card = fill(temporary)
+            for path in temporary.iterdir():
+                _sync(path)
+            (temporary / CARD).write_bytes(card)
             _sync(temporary / CARD)
             temporary.chmod(0o755)
             _sync(temporary)
@@ -225,6 +240,10 @@ class Store:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return folder
+
+    def lease(self, key: str) -> AbstractContextManager[bool]:
+        """Announce in a block that an artifact is being computed; gives False if another process does it already."""
+        return self._leases.hold(key)
 
     def artifacts(self) -> Iterator[tuple[Path, JsonObject]]:
         """Every artifact's folder with its cache key."""
@@ -235,13 +254,14 @@ class Store:
                 continue
 
     def leftovers(self) -> list[Path]:
-        """Folders that were set aside, and those of writers that were killed."""
-        return _leftovers(self.root.glob("??/.*"))
+        """Folders that were set aside, and folders and leases of processes that were killed."""
+        leases = FolderLeases(self.root / "leases").abandoned(_ABANDONED_SECONDS)
+        return [*_leftovers(self.root.glob("??/.*")), *leases]
 
     def remove(self, folder: Path) -> int:
-        """Remove an artifact; returns the number of bytes that were freed."""
+        """Remove an artifact or a leftover; returns the number of bytes that were freed."""
         size = folder_size(folder)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
         return size
 
 
@@ -252,8 +272,8 @@ def recorded_digest(folder: Path, name: str) -> str:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files below a folder, or of a file."""
+    return sum(path.stat().st_size for path in (folder, *folder.rglob("*")) if path.is_file())
 
 
 def leftovers_below(folder: Path) -> list[Path]:
@@ -321,13 +341,18 @@ def _commit(temporary: Path, folder: Path, *, replace: bool) -> None:
             return
         inode = _inode(folder)
         state = _settled_state(folder)
-        if state == "intact" and not (replace and temporary.is_dir()):
+        if state == "intact" and not (replace and temporary.is_dir() and _differ(temporary, folder)):
             return
         if inode is not None and state != "absent":
             # Named by its inode: if another writer has set it aside already, this name is taken and the folder, which
             # is that writer's new one, stays.
             _move(folder, folder.parent / f"{ASIDE}{folder.name}-{inode}")
     raise ForgetBenchError(f"{folder} cannot be written: other processes keep replacing it. Try again later.")
+
+
+def _differ(one: Path, other: Path) -> bool:
+    """Whether two artifacts have different files: one that is in use is never replaced by its equal."""
+    return (one / CARD).read_bytes() != (other / CARD).read_bytes()
 
 
 def _move(source: Path, target: Path) -> bool:
