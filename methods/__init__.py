@@ -17,23 +17,16 @@ A method in a user's own file needs no more than this::
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
-import inspect
-import sys
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.errors import UsageError
 from forgetbench.method_label import MethodFile, MethodLabel
-from forgetbench.methods._foreign_code import MethodCodeError, output_to_stderr, refused_errors, wrapped_errors
-from forgetbench.methods._imports import check_imports
+from forgetbench.methods._files import load_class, parse_values, refuse_known_name
+from forgetbench.methods._foreign_code import refused_errors
 from forgetbench.methods._presets import preset_values
 from forgetbench.registry import Registry
 
@@ -96,12 +89,7 @@ def check_file_name(kind: type[Method], file: str) -> None:
     Raises:
         UsageError: The name is taken; the message says how to choose another.
     """
-    name = kind.card.name
-    if name in methods and not kind.__module__.startswith(f"{__name__}.") and methods.get(name) is not kind:
-        raise UsageError(
-            f"{kind.__name__} in {file} has the name of a method of this package, {name!r}. Rename the class, or give "
-            f"its card another name, such as {name + '-own'!r}."
-        )
+    refuse_known_name(methods, kind, kind.card.name, file)
 
 
 def network_defaults(method: str, network: str) -> dict[str, Scalar]:
@@ -126,7 +114,7 @@ def parse_method(text: str, setting: Setting | None = None) -> Method:
     """
     label = MethodLabel.parse(text)
     method = methods.get(label.name)
-    values = _parse_values(*label)
+    values = parse_values("method", *label)
     name, preset = method.card.name, values.pop("preset", None)
     if preset is not None:
         defaults = preset_values(name, str(preset), setting)
@@ -144,7 +132,7 @@ def parse_method_file(text: str) -> Method:
     file = MethodFile.parse(text)
     kind = load_method_file(file.address)
     with refused_errors(f"Making {kind.__name__} of {file.path}"):
-        return kind.from_dict(_parse_values(file.class_name, file.values))
+        return kind.from_dict(parse_values("method", file.class_name, file.values))
 
 
 def load_method_file(text: str) -> type[Method]:
@@ -159,80 +147,4 @@ def load_method_file(text: str) -> type[Method]:
     """
     from forgetbench.methods.base import Method
 
-    file, class_name, _ = MethodFile.parse(text)
-    module = _import_file(Path(file))
-    classes = {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, type) and value.__module__ == module.__name__
-    }
-    names = [name for name, value in classes.items() if issubclass(value, Method)]
-    if not class_name and len(names) != 1:
-        defined = ", ".join(names) or "none"
-        raise UsageError(f"{file} defines {len(names)} methods ({defined}). Name one, as {file}:CLASS.")
-    kind = classes.get(class_name or names[0])
-    if kind is None:
-        raise UsageError(f"{file} has no class {class_name!r}. Available: {', '.join(classes) or 'none'}.")
-    if not issubclass(kind, Method):
-        raise UsageError(f"{class_name} in {file} is not a method. Derive it from forgetbench.methods.Method.")
-    _check_class(kind, file)
-    return kind
-
-
-def _check_class(kind: type[Method], file: str) -> None:
-    missing = sorted(getattr(kind, "__abstractmethods__", ()))
-    if missing:
-        raise UsageError(f"{kind.__name__} in {file} lacks {', '.join(missing)}(self, model, request).")
-    if inspect.get_annotations(kind).keys() - {"card"} and "__dataclass_fields__" not in kind.__dict__:
-        raise UsageError(
-            f"{kind.__name__} in {file} needs @dataclass(frozen=True, kw_only=True) above the class, and `from "
-            "dataclasses import dataclass` above that."
-        )
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}. Give the path of a Python file, as my_method.py:MyMethod.")
-    # path and content are part of the module's name, so that an edited file is imported again
-    content = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
-    name = f"forgetbench_method_{path.stem}_{content}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is not a Python file: its name must end in .py.")
-    check_imports(path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look up their module
-    try:
-        with _own_arguments(path), output_to_stderr(), wrapped_errors():
-            spec.loader.exec_module(module)
-    except MethodCodeError as error:
-        del sys.modules[name]
-        guard = " Put what the file runs as a program below `if __name__ == '__main__':`."
-        ends = isinstance(error.__cause__, SystemExit)
-        raise UsageError(f"{path} cannot be imported: {error}.{guard if ends else ''}") from error.__cause__
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-@contextmanager
-def _own_arguments(path: Path) -> Iterator[None]:
-    """Hide our command line from a file that parses arguments when it is imported."""
-    arguments = sys.argv
-    sys.argv = [str(path)]
-    try:
-        yield
-    finally:
-        sys.argv = arguments
-
-
-def _parse_values(method: str, text: str) -> dict[str, Scalar]:
-    from forgetbench.options import parse_assignments
-
-    try:
-        return parse_assignments(text.split(","), f"method {method}")
-    except UsageError as error:
-        raise UsageError(f"{error} A method with values is {method}:PARAMETER=VALUE,...") from None
+    return load_class(text, Method, "unlearn(self, model, request)")  # type: ignore[type-abstract]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
@@ -13,10 +13,50 @@ from forgetbench.evidence.run import MethodName
 from forgetbench.methods._references import Reference, find_reference
 
 
-class MethodCard(BaseModel):
-    """Name and paper of a method, what it needs, where it applies, and its known limitations."""
+class PaperCard(BaseModel):
+    """Base of cards of things with a paper: methods and attacks."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    if TYPE_CHECKING:  # declared by the cards, whose fields are shown in their order
+        papers: tuple[str, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def authors(self) -> str:
+        """Authors of the papers, in order; empty for a thing of this benchmark."""
+        return "; ".join(reference.authors for reference in self._references())
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def year(self) -> int | None:
+        """Year of the main paper."""
+        return self._references()[0].year if self.papers else None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def venue(self) -> str:
+        """Where the main paper was published."""
+        return self._references()[0].venue if self.papers else ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def link(self) -> str:
+        """Address of the main paper, or empty."""
+        return self._references()[0].link if self.papers else ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def bibtex(self) -> str:
+        """BibTeX entries of the papers, or empty."""
+        return "\n\n".join(reference.bibtex for reference in self._references())
+
+    def _references(self) -> list[Reference]:
+        return [find_reference(paper) for paper in self.papers]
+
+
+class MethodCard(PaperCard):
+    """Name and paper of a method, what it needs, where it applies, and its known limitations."""
 
     name: MethodName
     """Name in the registry, such as `random-label`. The first argument, because the registry reads it from the file."""
@@ -50,38 +90,21 @@ class MethodCard(BaseModel):
         """Whether it is neither a sentinel nor a row that every board has."""
         return not (self.sentinel or self.reference)
 
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def authors(self) -> str:
-        """Authors of the papers, in order; empty for a method of this benchmark."""
-        return "; ".join(reference.authors for reference in self._references())
 
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def year(self) -> int | None:
-        """Year of the main paper."""
-        return self._references()[0].year if self.papers else None
+class Applicable(Protocol):
+    """The parts of a card that say where a thing applies."""
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
-    def venue(self) -> str:
-        """Where the main paper was published."""
-        return self._references()[0].venue if self.papers else ""
+    def name(self) -> str: ...
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
-    def link(self) -> str:
-        """Address of the main paper, or empty."""
-        return self._references()[0].link if self.papers else ""
+    def networks(self) -> tuple[str, ...]: ...
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
-    def bibtex(self) -> str:
-        """BibTeX entries of the papers, or empty."""
-        return "\n\n".join(reference.bibtex for reference in self._references())
+    def scenarios(self) -> tuple[str, ...]: ...
 
-    def _references(self) -> list[Reference]:
-        return [find_reference(paper) for paper in self.papers]
+    @property
+    def attributes(self) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +123,33 @@ class TaskFacts:
     """Number of classes or attributes."""
 
 
+def refusal(card: Applicable, facts: TaskFacts) -> str | None:
+    """Why a thing with a card does not apply to a task, in one sentence; None if it applies."""
+    if not {"*", facts.network, facts.like} & set(card.networks):
+        return f"{card.name} applies to the networks {', '.join(card.networks)}, not to {facts.network}"
+    if "*" not in card.scenarios and facts.scenario not in card.scenarios:
+        return f"{card.name} applies to the scenarios {', '.join(card.scenarios)}, not to {facts.scenario}"
+    if facts.attributes and not card.attributes:
+        return f"{card.name} needs one class per image; it does not apply to labels of several attributes"
+    return None
+
+
+def default_name(kind: type) -> str:
+    """The name of a class without a card: `MyMethod` is `my-method`."""
+    return re.sub(r"(?<=[^A-Z])(?=[A-Z])", "-", kind.__name__).lower()
+
+
+def default_title(kind: type) -> str:
+    """The title of a class without a card: the first line of its docstring, or its name."""
+    lines = (inspect.getdoc(kind) or "").strip().splitlines()
+    return lines[0] if lines else kind.__name__
+
+
 def default_card(method: type) -> MethodCard:
     """The card of a class without one, from its name and docstring; such a method is assumed to need all examples."""
-    lines = (inspect.getdoc(method) or "").strip().splitlines()
     return MethodCard(
-        name=re.sub(r"(?<=[^A-Z])(?=[A-Z])", "-", method.__name__).lower(),
-        title=lines[0] if lines else method.__name__,
+        name=default_name(method),
+        title=default_title(method),
         family="own",
         needs=("forget", "retain", "validation"),
         random=None,

@@ -1,4 +1,4 @@
-"""Finds imports that would fail where a method's file is run again, from its source and without running it."""
+"""Finds imports that would fail where a user's file is run again, from its source and without running it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forgetbench.errors import UsageError, describe_error, printable
 
 
 def check_imports(path: Path) -> None:
-    """Refuse a method's file that imports a file or package from its own folder.
+    """Refuse a user's file that imports a file or package from its own folder.
 
     Raises:
         UsageError: It does, or its source is not valid Python.
@@ -27,7 +27,7 @@ def check_imports(path: Path) -> None:
             if not name or _is_neighbor(name, path):
                 line = getattr(node, "lineno", 0)
                 raise UsageError(
-                    f"{path}, line {line}: `{printable(written)}` imports a neighbor of the file. A method is "
+                    f"{path}, line {line}: `{printable(written)}` imports a neighbor of the file, which is "
                     "recorded, submitted and run again as one file: move the code into it, or install it as a package "
                     "of its own."
                 )

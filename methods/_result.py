@@ -1,4 +1,4 @@
-"""What a method must return: a network like the original's, without wrappers, hooks, or parts that it added."""
+"""What a method or an attack must return: a network like the given one, without wrappers, hooks, or added parts."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ SHOWN = 3
 
 
 class ResultError(ForgetBenchError):
-    """A method returned what the contract does not allow; the message says what, and what to return."""
+    """A method or an attack returned what the contract does not allow; the message says what, and what to return."""
 
 
-def check_result(result: object, original: nn.Module) -> nn.Module:
-    """Check that a method returned a network like the original's.
+def check_result(result: object, original: nn.Module, function: str = "unlearn") -> nn.Module:
+    """Check that a method or an attack returned a network like the original's.
 
     Args:
-        result: What `unlearn` returned.
+        result: What the function returned.
         original: A network with the original's architecture, on the device of the request.
+        function: The function, for messages.
 
     Returns:
         The result.
@@ -34,45 +35,47 @@ def check_result(result: object, original: nn.Module) -> nn.Module:
     Raises:
         ResultError: It is no network, is wrapped, or has other tensors, types, shapes or hooks.
     """
-    network = _network(result)
-    before, after = _tensors(original), _tensors(network)
-    _check_names(before.keys(), after.keys())
-    _check_parts(network, original)
+    network = _network(result, function)
+    before, after = _tensors(original, function), _tensors(network, function)
+    _check_names(before.keys(), after.keys(), function)
+    _check_parts(network, original, function)
     outputs = getattr(original, "head", None), getattr(network, "head", None)
     if all(isinstance(head, nn.Linear) for head in outputs):
         wanted, given = (head.out_features for head in outputs)  # type: ignore[union-attr]
         if wanted != given:
             raise ResultError(
-                f"unlearn returned a network with {given} outputs instead of {wanted}. Keep an output for every class, "
-                "also for forgotten ones."
+                f"{function} returned a network with {given} outputs instead of {wanted}. Keep an output for every "
+                "class, also for forgotten ones."
             )
     for name, value in before.items():
-        _check_tensor(name, value, after[name])
+        _check_tensor(name, value, after[name], function)
     return network
 
 
-def _network(result: object) -> nn.Module:
+def _network(result: object, function: str) -> nn.Module:
     kind = type(result).__name__
     if result is None:
-        raise ResultError("unlearn returned None. End it with the unlearned network, as in `return network.eval()`.")
+        raise ResultError(
+            f"{function} returned None. End it with the {function}ed network, as in `return network.eval()`."
+        )
     if isinstance(result, Mapping):
         raise ResultError(
-            f"unlearn returned a state dict ({kind}) instead of a network. Load it into a copy of the given model, and "
-            "return that."
+            f"{function} returned a state dict ({kind}) instead of a network. Load it into a copy of the given model, "
+            "and return that."
         )
     if isinstance(result, tuple | list):
-        raise ResultError(f"unlearn returned a {kind} of {len(result)} values. Return the unlearned network alone.")
+        raise ResultError(f"{function} returned a {kind} of {len(result)} values. Return the network alone.")
     if not isinstance(result, nn.Module):
-        raise ResultError(f"unlearn returned {kind}, which is not a torch.nn.Module. Return the unlearned network.")
+        raise ResultError(f"{function} returned {kind}, which is not a torch.nn.Module. Return the network.")
     if kind in WRAPPERS:
         raise ResultError(
-            f"unlearn returned a network wrapped in {kind}. Return the network itself, its attribute "
+            f"{function} returned a network wrapped in {kind}. Return the network itself, its attribute "
             f"`{WRAPPERS[kind]}`."
         )
     return result
 
 
-def _check_parts(network: nn.Module, original: nn.Module) -> None:
+def _check_parts(network: nn.Module, original: nn.Module, function: str) -> None:
     """Refuse hooks and replaced `forward` functions, which are lost when the weights are stored."""
     known = {name: _attached(part) for name, part in original.named_modules()}
     for name, part in network.named_modules():
@@ -80,8 +83,8 @@ def _check_parts(network: nn.Module, original: nn.Module) -> None:
         place = name or "the network"
         if added:
             raise ResultError(
-                f"unlearn left {' and '.join(sorted(added))} on {place}, which is not part of its weights. Remove it "
-                "before returning, as with handle.remove()."
+                f"{function} left {' and '.join(sorted(added))} on {place}, which is not part of its weights. Remove "
+                "it before returning, as with handle.remove()."
             )
 
 
@@ -91,14 +94,14 @@ def _attached(part: nn.Module) -> frozenset[str]:
     return frozenset(names | ({"a replaced forward function"} if "forward" in vars(part) else set()))
 
 
-def _check_names(before: Collection[str], after: Collection[str]) -> None:
+def _check_names(before: Collection[str], after: Collection[str], function: str) -> None:
     missing, added = [name for name in before if name not in after], [name for name in after if name not in before]
     if not missing and not added:
         return
     found = " and ".join(
         f"{words} {_listed(names)}" for words, names in (("lacks", missing), ("has in addition", added)) if names
     )
-    raise ResultError(f"the network that unlearn returned {found}. {_advice(missing, added)}")
+    raise ResultError(f"the network that {function} returned {found}. {_advice(missing, added)}")
 
 
 def _advice(missing: list[str], added: list[str]) -> str:
@@ -115,34 +118,35 @@ def _advice(missing: list[str], added: list[str]) -> str:
     return "Return a network with the tensors of the given model, such as a changed copy of it."
 
 
-def _check_tensor(name: str, before: Tensor, after: Tensor) -> None:
+def _check_tensor(name: str, before: Tensor, after: Tensor, function: str) -> None:
     if before.shape != after.shape:
         raise ResultError(
-            f"unlearn returned a network in which {name} has the shape {tuple(after.shape)} instead of "
+            f"{function} returned a network in which {name} has the shape {tuple(after.shape)} instead of "
             f"{tuple(before.shape)}. Keep the architecture of the given model."
         )
     if before.dtype != after.dtype:
         fix = "Return it in float32: `.float()`." if after.is_floating_point() else "Keep the types of the given model."
         raise ResultError(
-            f"unlearn returned a network in which {name} is {after.dtype} instead of {before.dtype}. {fix}"
+            f"{function} returned a network in which {name} is {after.dtype} instead of {before.dtype}. {fix}"
         )
     if before.device != after.device:
+        there = "request.device" if function == "unlearn" else f"{str(before.device)!r}"
         raise ResultError(
-            f"unlearn returned a network in which {name} is on {after.device} instead of {before.device}. Move it with "
-            "`.to(request.device)`."
+            f"{function} returned a network in which {name} is on {after.device} instead of {before.device}. Move it "
+            f"with `.to({there})`."
         )
     if after.layout != torch.strided:
-        raise ResultError(f"unlearn returned a network in which {name} is sparse. Make it dense: `.to_dense()`.")
+        raise ResultError(f"{function} returned a network in which {name} is sparse. Make it dense: `.to_dense()`.")
 
 
-def _tensors(network: nn.Module) -> dict[str, Any]:
+def _tensors(network: nn.Module, function: str) -> dict[str, Any]:
     """Name -> tensor of the state dict; quantized modules have entries that are no tensors."""
     state = network.state_dict()
     odd = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if odd:
         raise ResultError(
-            f"the network that unlearn returned has entries in its state dict that are no tensors: {_listed(odd)}. "
-            "Return a network that is not quantized."
+            f"the network that {function} returned has entries in its state dict that are no tensors: "
+            f"{_listed(odd)}. Return a network that is not quantized."
         )
     return state
 

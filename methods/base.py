@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetbench.errors import UsageError
-from forgetbench.methods._card import MethodCard, TaskFacts, default_card
+from forgetbench.methods._card import MethodCard, TaskFacts, default_card, refusal
 from forgetbench.options import Duration, OptionDoc, Options, Rate, Scalar, parse_scaled
 from forgetbench.options import option as param
 from forgetbench.training import Examples, LossFunction, Recipe
@@ -156,14 +156,7 @@ class Method(Options, ABC):
 
     def applies_to(self, facts: TaskFacts) -> str | None:
         """Why the method does not apply to a task, in one sentence; None if it applies."""
-        card = self.card
-        if not {"*", facts.network, facts.like} & set(card.networks):
-            return f"{card.name} applies to the networks {', '.join(card.networks)}, not to {facts.network}"
-        if "*" not in card.scenarios and facts.scenario not in card.scenarios:
-            return f"{card.name} applies to the scenarios {', '.join(card.scenarios)}, not to {facts.scenario}"
-        if facts.attributes and not card.attributes:
-            return f"{card.name} needs one class per image; it does not apply to labels of several attributes"
-        return None
+        return refusal(self.card, facts)
 
     @classmethod
     def parameters(cls) -> list[OptionDoc]:

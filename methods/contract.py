@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,8 @@ from forgetbench.methods._global_state import restored_state
 from forgetbench.methods._result import check_result
 from forgetbench.methods.base import ForgetRequest, Method, TaskFacts
 from forgetbench.networks import NetworkSpec
-from forgetbench.options import OptionSpec, option_specs
-from forgetbench.training import Examples, Recipe, fit
+from forgetbench.options import Options, OptionSpec, option_specs
+from forgetbench.training import Examples, LossFunction, Recipe, fit
 
 SIZE, CLASSES, ATTRIBUTES, BATCH = 8, 4, 3, 8
 CHANNELS = 3
@@ -100,10 +100,11 @@ def check_method(
         ("a last batch of one", suite.last_batch),
         ("labels of several attributes", suite.attributes),
     ]
-    return [_run(name, check) for name, check in checks]
+    return [run_check(name, check) for name, check in checks]
 
 
-def _run(name: str, check: Callable[[], str]) -> CheckResult:
+def run_check(name: str, check: Callable[[], str]) -> CheckResult:
+    """The result of one check, whatever it raises."""
     try:
         with output_to_stderr(), wrapped_errors():
             return CheckResult(name, True, check())
@@ -111,12 +112,15 @@ def _run(name: str, check: Callable[[], str]) -> CheckResult:
         return CheckResult(name, False, str(error))
 
 
-class ContractChecks:
-    """The checks of one method on one network; each returns a remark, or raises an error that says what is wrong."""
+T = TypeVar("T", bound=Options)
+
+
+class TinyTask(Generic[T]):
+    """Tiny random images, a network and its originals, for the checks of a class of options: a method or an attack."""
 
     def __init__(
         self,
-        kind: type[Method],
+        kind: type[T],
         network: str,
         options: dict[str, Any],
         values: dict[str, Any],
@@ -131,8 +135,8 @@ class ContractChecks:
         recipe = {"epochs": 12, "batch_size": BATCH, "optimizer": "adamw", "lr": 0.01, "label_smoothing": 0.1}
         self.recipe = Recipe.model_validate(recipe | {"mixed_precision": mixed_precision})
 
-    def method(self) -> Method:
-        """The method with the given hyper-parameters."""
+    def build(self) -> T:
+        """An object with the given values."""
         return self.kind.from_dict(self.values)
 
     def spec(self, attributes: bool) -> NetworkSpec:
@@ -178,22 +182,24 @@ class ContractChecks:
         if key not in self._originals:
             network = self.spec(request.forget.attributes).build(3).to(self.device)
             data = request.retain.join(request.forget)
-            self._originals[key] = fit(network, data, self.recipe, 3, loss=self.method().training_loss)
+            self._originals[key] = fit(network, data, self.recipe, 3, loss=self.training_loss())
         return copy.deepcopy(self._originals[key])
 
-    def inapplicable(self, *, attributes: bool = False) -> str | None:
-        """Why the method does not apply, or None."""
-        scenario = self.kind.card.scenarios[0].replace("*", "class")
+    def training_loss(self) -> LossFunction | None:
+        """The loss that originals are trained with; None: the ordinary one."""
+        return None
+
+    def facts(self, *, attributes: bool, scenario: str = "class") -> TaskFacts:
+        """The facts of the task."""
         outputs = ATTRIBUTES if attributes else CLASSES
         like = self.spec(attributes).build(0).body.similar_to
-        facts = TaskFacts(network=self.network, like=like, scenario=scenario, attributes=attributes, outputs=outputs)
-        return self.method().applies_to(facts)
+        return TaskFacts(network=self.network, like=like, scenario=scenario, attributes=attributes, outputs=outputs)
 
     def round_trip(self) -> str:
-        """Hyper-parameters survive a round trip through JSON."""
-        method = self.method()
-        reloaded = self.kind.from_dict(json.loads(json.dumps(method.to_dict())))
-        _require(reloaded == method, f"{method} became {reloaded} after JSON")
+        """Values survive a round trip through JSON."""
+        thing = self.build()
+        reloaded = self.kind.from_dict(json.loads(json.dumps(thing.to_dict())))
+        require(reloaded == thing, f"{thing} became {reloaded} after JSON")
         return ""
 
     def wrong_values(self) -> str:
@@ -209,11 +215,28 @@ class ContractChecks:
             try:
                 self.kind.from_dict({name: value})
             except UsageError as error:
-                _require(name in str(error), f"the refusal of {name}={value!r} does not name it: {error}")
-                _require(allowed in str(error), f"the refusal of {name}={value!r} does not say {allowed}: {error}")
+                require(name in str(error), f"the refusal of {name}={value!r} does not name it: {error}")
+                require(allowed in str(error), f"the refusal of {name}={value!r} does not say {allowed}: {error}")
             else:
                 raise ForgetBenchError(f"{name}={value!r} was not refused")
         return ""
+
+
+class ContractChecks(TinyTask[Method]):
+    """The checks of one method on one network; each returns a remark, or raises an error that says what is wrong."""
+
+    def method(self) -> Method:
+        """The method with the given hyper-parameters."""
+        return self.build()
+
+    def training_loss(self) -> LossFunction | None:
+        """The method's own."""
+        return self.method().training_loss
+
+    def inapplicable(self, *, attributes: bool = False) -> str | None:
+        """Why the method does not apply, or None."""
+        scenario = self.kind.card.scenarios[0].replace("*", "class")
+        return self.method().applies_to(self.facts(attributes=attributes, scenario=scenario))
 
     def contract(self) -> str:
         """The result is an equivalent, finite network in eval mode; model, data and random state do not change."""
@@ -223,29 +246,29 @@ class ContractChecks:
         model = self.original(request)
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)  # as an earlier backward pass of the caller may leave them
-        before, modes = _state(model), _modes(model)
+        before, modes = state_of(model), modes_of(model)
         data = (request.forget, request.retain, request.validation)
         copies = [(examples.images.clone(), examples.labels) for examples in data]
         with _checked_layouts(), restored_state(request.seed) as state:
             unlearned = self.method().unlearn(model, request)
-        _require(
+        require(
             not state.changed,
             f"global state was changed: {', '.join(state.changed)}. Restore it, and draw random numbers from "
             "request.generator().",
         )
-        _require(_same(before, _state(model)), "the given model was changed")
-        _require(modes == _modes(model), "the mode or requires_grad of the given model was changed")
-        _require(
+        require(same_state(before, state_of(model)), "the given model was changed")
+        require(modes == modes_of(model), "the mode or requires_grad of the given model was changed")
+        require(
             all(part.grad is not None and bool((part.grad == 1).all()) for part in model.parameters()),
             "the gradients of the given model were changed",
         )
-        _require(unlearned is not model, "the given model was returned instead of a copy")
+        require(unlearned is not model, "the given model was returned instead of a copy")
         check_result(unlearned, self.original(request))
-        _equivalent(before, _state(unlearned))
-        _require(not unlearned.training, "the returned network is in train mode: end with .eval()")
+        _equivalent(before, state_of(unlearned))
+        require(not unlearned.training, "the returned network is in train mode: end with .eval()")
         for examples, (images, labels) in zip(data, copies, strict=True):
-            _require(torch.equal(examples.images, images), "images were changed in place")
-            _require(torch.equal(examples.labels, labels), "labels were changed in place")
+            require(torch.equal(examples.images, images), "images were changed in place")
+            require(torch.equal(examples.labels, labels), "labels were changed in place")
         return ""
 
     def seeds(self) -> str:
@@ -253,13 +276,13 @@ class ContractChecks:
         if reason := self.inapplicable():
             return f"does not apply: {reason}"
         with self._batches_of(4):  # so that the order of examples matters
-            first, second, other = (_state(self._unlearned(self.request(seed=seed))) for seed in (1, 1, 2))
+            first, second, other = (state_of(self._unlearned(self.request(seed=seed))) for seed in (1, 1, 2))
         exact = self.device.type == "cpu"
-        _require(not exact or _same(first, second), "the same seed gave different bits")
+        require(not exact or same_state(first, second), "the same seed gave different bits")
         if self.kind.card.random is True:
-            _require(not _same(first, other), "another seed gave the same bits, although the card says random")
+            require(not same_state(first, other), "another seed gave the same bits, although the card says random")
         elif self.kind.card.random is False and exact:
-            _require(_same(first, other), "another seed gave different bits, although the card says not random")
+            require(same_state(first, other), "another seed gave different bits, although the card says not random")
         return ""
 
     def needs(self) -> str:
@@ -348,7 +371,8 @@ def _strides(tensor: Tensor) -> list[int]:
     return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raise an error with a message unless a condition holds."""
     if not condition:
         raise ForgetBenchError(message)
 
@@ -365,7 +389,7 @@ def _invalid_values(spec: OptionSpec, default: object) -> list[object]:
     return values
 
 
-def _modes(network: nn.Module) -> tuple[list[bool], list[bool]]:
+def modes_of(network: nn.Module) -> tuple[list[bool], list[bool]]:
     """Mode of each module, and requires_grad of each parameter."""
     return (
         [module.training for module in network.modules()],
@@ -373,28 +397,28 @@ def _modes(network: nn.Module) -> tuple[list[bool], list[bool]]:
     )
 
 
-def _state(network: nn.Module) -> dict[str, Tensor]:
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of the tensors of a network."""
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
-def _same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+def same_state(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    """Whether two states are equal, bit by bit."""
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def _equivalent(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
-    _require(
-        before.keys() == after.keys(), f"the state dict has different keys: {sorted(before.keys() ^ after.keys())}"
-    )
+    require(before.keys() == after.keys(), f"the state dict has different keys: {sorted(before.keys() ^ after.keys())}")
     for name, value in before.items():
         result = after[name]
-        _require(
+        require(
             value.shape == result.shape and value.dtype == result.dtype,
             f"{name} is {result.dtype} {tuple(result.shape)}, not {value.dtype} {tuple(value.shape)}",
         )
-        _require(result.is_contiguous(), f"{name} has another memory layout")
-        _require(bool(torch.isfinite(result).all()), f"{name} is not finite")
+        require(result.is_contiguous(), f"{name} has another memory layout")
+        require(bool(torch.isfinite(result).all()), f"{name} is not finite")
 
 
 def _finite(network: nn.Module) -> None:
-    for name, value in _state(network).items():
-        _require(bool(torch.isfinite(value).all()), f"{name} is not finite")
+    for name, value in state_of(network).items():
+        require(bool(torch.isfinite(value).all()), f"{name} is not finite")

@@ -1,9 +1,10 @@
-"""Papers of the methods: entries of references.bib, and entries in a card."""
+"""Papers of methods and attacks: entries of references.bib, and entries in a card."""
 
 from __future__ import annotations
 
 import pytest
 
+from forgetbench.attacks import attacks
 from forgetbench.errors import UsageError
 from forgetbench.methods import methods
 from forgetbench.methods._references import find_reference, parse_entry, read_references
@@ -32,6 +33,7 @@ def test_find_reference_takes_a_key_or_an_entry():
 
 def test_references_are_sorted_and_all_used():
     keys = list(read_references())
-    used = {paper for name in methods.names() for paper in methods.get(name).card.papers}
+    cards = [registry.get(name).card for registry in (methods, attacks) for name in registry.names()]
+    used = {paper for card in cards for paper in card.papers}
     assert keys == sorted(keys)
     assert used == set(keys)

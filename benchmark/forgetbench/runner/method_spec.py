@@ -6,23 +6,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from forgetbench.errors import UsageError, printable
-from forgetbench.fingerprints import method_fingerprint
 from forgetbench.method_label import MethodFile, MethodLabel
 from forgetbench.methods import check_file_name, load_method_file, methods, parse_method, parse_method_file
 from forgetbench.methods._foreign_code import refused_errors
 from forgetbench.methods._presets import find_preset
+from forgetbench.runner.spec import Spec, current_label, file_address
 from forgetbench.store import JsonObject, digest
 
 if TYPE_CHECKING:  # importing it takes torch, which is not needed to submit a finished run
     from forgetbench.methods._card import TaskFacts
     from forgetbench.methods.base import Method
-    from forgetbench.options import Scalar
     from forgetbench.tasks.task import Setting
 
 _log = logging.getLogger(__name__)
@@ -31,48 +30,23 @@ Selector = Literal["none", "oracle-free", "oracle"]
 
 
 @dataclass(frozen=True)
-class MethodSpec:
+class MethodSpec(Spec["Method"]):
     """One row of a board: a method by name or file, with all its hyper-parameters. Picklable; `method` builds it."""
 
-    label: str
-    """The row's name: the method's, followed by the hyper-parameters that were given."""
-    name: str
-    """The method's name."""
-    parameters: Mapping[str, Scalar] = field(hash=False)
-    """All hyper-parameters."""
-    file: str | None = None
-    """``file.py:Class`` of a method that is not part of this package."""
     trials: int = 1
     """Trials spent on the hyper-parameters; 1 means the defaults."""
     selector: Selector = "none"
     """How the trial was chosen."""
 
     @classmethod
-    def of(cls, method: Method, label: str = "", file: str | None = None) -> Self:
-        """The specification of a method object.
-
-        Args:
-            method: The method.
-            label: The row's name; "" is the method's name.
-            file: ``file.py:Class`` of a method that is not part of this package.
-        """
-        return cls(label or method.card.name, method.card.name, method.to_dict(), file)
+    def load(cls, name: str, file: str | None) -> type[Method]:
+        """The class of a method's name or file."""
+        return load_method_file(file) if file else methods.get(name)
 
     @property
     def method(self) -> Method:
-        """The method.
-
-        Raises:
-            UsageError: Its file is gone, or has changed so that it no longer takes these hyper-parameters.
-        """
-        kind = load_method_file(self.file) if self.file else methods.get(self.name)
-        with refused_errors(f"Making {self._place}"):
-            return kind.from_dict(self.parameters)
-
-    @property
-    def kind(self) -> type[Method]:
-        """The method's class."""
-        return type(self.method)
+        """The method; see `build`."""
+        return self.build()
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -81,58 +55,24 @@ class MethodSpec:
         return tuple(self.parameters) if "preset" in given else given
 
     @property
-    def key(self) -> str:
-        """A hash of the row: label, file and hyper-parameters."""
-        return digest([self.label, self.name, self.file, dict(self.parameters)])
-
-    @property
     def trains_originals(self) -> bool:
         """Whether the method's originals are trained with a loss of its own."""
         method = self.method
-        with refused_errors(f"`training_loss` of {self._place}"):
+        with refused_errors(f"`training_loss` of {self.place}"):
             return method.training_loss is not None
 
     def refusal(self, facts: TaskFacts) -> str:
         """Why the method does not apply to a task; "" if it applies."""
         method = self.method
-        with refused_errors(f"`applies_to` of {self._place}"):
+        with refused_errors(f"`applies_to` of {self.place}"):
             return printable(str(method.applies_to(facts) or ""))
-
-    @property
-    def _place(self) -> str:
-        """Where the method comes from, for messages."""
-        return f"{self.name} in {self.file}" if self.file else self.name
-
-    @property
-    def source(self) -> str | None:
-        """The source text of a method that is not part of this package."""
-        if self.file is None:
-            return None
-        return Path(MethodFile.parse(self.file).path).read_text(encoding="utf-8")
-
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the method's behavior."""
-        return method_fingerprint(self.kind)
-
-    def identity(self) -> JsonObject:
-        """What shapes the results: name, hyper-parameters and behavior, but not the label or the file's path."""
-        return {"name": self.name, "parameters": dict(self.parameters), "fingerprint": self.fingerprint}
 
     def training_identity(self) -> JsonObject:
         """What shapes the originals that the method trains for itself: without what only its unlearning reads."""
         method = self.method
-        with refused_errors(f"`training_parameters` of {self._place}"):
+        with refused_errors(f"`training_parameters` of {self.place}"):
             parameters = method.training_parameters()
         return {"name": self.name, "parameters": dict(parameters), "fingerprint": self.fingerprint}
-
-    def with_parameters(self, values: Mapping[str, Scalar]) -> Self:
-        """The same row with other hyper-parameters, checked.
-
-        Raises:
-            UsageError: A name is unknown, or a value out of range.
-        """
-        return replace(self, parameters=self.kind.from_dict({**self.parameters, **values}).to_dict())
 
     def with_label_diff(self, base: MethodSpec) -> Self:
         """This row under the label of another, followed by the hyper-parameters that differ from it."""
@@ -140,11 +80,15 @@ class MethodSpec:
         return replace(self, label=str(MethodLabel.parse(base.label).extended(changed)))
 
     def arguments(self) -> list[str]:
-        """The command-line arguments that name this row."""
+        """The command-line arguments that name this row; its file by its path from the current folder, or its name."""
         if self.file is None:
             return ["--method", self.label]
+        file = MethodFile.parse(self.file)
+        path = Path(file.path)
+        name = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name
+        address = file._replace(path=str(name)).address
         values = MethodLabel.parse(self.label).values
-        return ["--method-file", self.file + (f":{values}" if values else "")]
+        return ["--method-file", f"{address}:{values}" if values else address]
 
 
 def parse_methods(
@@ -174,13 +118,12 @@ def parse_methods(
             if preset is not None and methods.get(label.name).card.is_contestant and "preset" not in label.parameters:
                 label = label._replace(values=",".join(filter(None, [f"preset={preset}", label.values])))
             method = parse_method(str(label), setting)
-            specs.append(MethodSpec.of(method, _label(method, label.values)))
+            specs.append(MethodSpec.of(method, current_label(method, label.values)))
     for text in files:
         method = parse_method_file(text)
         file = MethodFile.parse(text)
         check_file_name(type(method), file.path)
-        address = f"{Path(file.path).resolve()}:{file.class_name or type(method).__name__}"
-        specs.append(MethodSpec.of(method, _label(method, file.values), address))
+        specs.append(MethodSpec.of(method, current_label(method, file.values), file_address(file, type(method))))
     rows = [spec for spec in specs if not spec.kind.card.reference]
     check_distinct(rows)
     return rows
@@ -201,12 +144,6 @@ def check_distinct(rows: Sequence[MethodSpec]) -> None:
         raise UsageError(
             f"Duplicate method: {', '.join(sorted(twice))}. To run a method twice, give different hyper-parameters."
         )
-
-
-def _label(method: Method, values: str) -> str:
-    """The row's label: the method's name and the given hyper-parameters, both by their present names."""
-    parts = [method.current_assignment(part) for part in values.split(",") if part.strip()]
-    return str(MethodLabel(method.card.name, ",".join(parts)))
 
 
 def _with_preset(names: Sequence[str], preset: str, setting: Setting) -> list[str]:

@@ -1,0 +1,167 @@
+"""Attacks through the pipeline: equal budgets on all populations, evidence, and scores from evidence alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forgetbench.api.attacks import AttackResult, attack
+from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.evidence.arrays import encode, read_arrays
+from forgetbench.evidence.attacks import read_attacked
+from forgetbench.runner.attack_spec import parse_attacks
+from forgetbench.runner.config import RunConfig
+from forgetbench.runner.context import TaskContext
+from forgetbench.tasks.task import Task
+from forgetbench.training import predict
+
+FILE = """
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from forgetbench.attacks import Attack, AttackCard, param
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Attack):
+    "Fails on models whose first bias is that of unlearning."
+
+    card: ClassVar[AttackCard] = AttackCard(
+        name="mine", title="Scales the head", holds=("model", "forget"), budget="shots", budgets=(1, 3)
+    )
+
+    shots: int = param(1, ge=1)
+
+    def attack(self, model, knowledge, seed):
+        assert len(knowledge.forget) == self.shots
+        network = copy.deepcopy(model)
+        with torch.no_grad():
+            network.head.bias.add_(knowledge.forget.images.float().mean() / 255)
+        return network
+"""
+
+
+@pytest.fixture(scope="module")
+def task(make_task: Callable[..., Task]) -> Task:
+    return make_task("class", "classes = [3]", train=100, epochs=4)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return RunConfig(home=tmp_path_factory.mktemp("home"), device="cpu", engine="local")
+
+
+@pytest.fixture(scope="module")
+def found(task: Task, config: RunConfig) -> AttackResult:
+    folder = config.home / "code"
+    folder.mkdir()
+    (folder / "mine.py").write_text(FILE)
+    names = ["quantize", "recalibrate", f"{folder / 'mine.py'}:Mine"]
+    return attack(names, ["finetune:epochs=1"], task, config=config, progress=False)
+
+
+def test_attack_runs_all_budgets_on_all_populations(found: AttackResult) -> None:
+    assert [board.label for board in found.boards] == [
+        "quantize:bits=8",
+        "quantize:bits=4",
+        "mine:shots=1",
+        "mine:shots=3",
+    ]
+    assert found.refusals.keys() == {f"recalibrate:batches={count}" for count in (1, 4, 16)}
+    assert "no batch-norm" in found.refusals["recalibrate:batches=1"]
+    for folder in found.folders:
+        places = [*(folder / name for name in ("originals", "references", "controls")), *(folder / "rows").iterdir()]
+        manifests = [read_attacked(place).manifest for place in places]
+        assert [len(one.models) for one in manifests] == [2, 2, 2, 2]
+        assert len({str(one.attack.parameters) for one in manifests}) == 1  # equal budgets
+        assert len({str(one.shots) for one in manifests}) == 1
+    assert set(found.scores) == {"Retrain", "No unlearning", "finetune:epochs=1"}
+
+
+def test_evidence_is_the_answers_of_the_attacked_model(task: Task, config: RunConfig, found: AttackResult) -> None:
+    context = TaskContext(task, config.env())
+    folder = config.store.path(config.store.key(context.keys.model("control", 0, 1)))
+    spec = parse_attacks(["quantize:bits=4"])[0]
+    network = context.load_model(folder)
+    attacked = spec.build().attack(copy.deepcopy(network), None, 0)  # type: ignore[arg-type]
+    rows = context.data.rows(0)
+    expected = {
+        name: encode(
+            predict(attacked, context.data.examples(rows[name].part, 0).take(rows[name].index)), attributes=False
+        )
+        for name in ("forget", "test", "test-forgotten")
+    }
+    stored = read_arrays(found.folders[1] / "controls" / "d0-s1.npz")
+    assert stored.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(stored[name], array)
+
+
+def test_shots_are_nested_and_left_out_of_scores(found: AttackResult) -> None:
+    few, more = (found.boards[number].shots[0] for number in (2, 3))  # type: ignore[index]
+    assert len(few) == 1
+    assert len(more) == 3
+    assert set(few) < set(more)
+    scale = found.bands.scale("mine:shots=3")
+    truth = found.scorer.bundle.labels[0]["forget"]
+    kept = np.setdiff1d(np.arange(len(truth)), more)
+    answers = found.boards[3].originals[0]["forget"][:, kept]
+    assert scale.accuracies["forget"].original == pytest.approx((answers.argmax(2) == truth[kept]).mean())
+
+
+def test_frame_has_the_curves_over_the_budgets(found: AttackResult) -> None:
+    frame = found.to_frame()
+    assert len(frame) == len(found.scores) * len(found.boards)
+    curve = frame[(frame["row"] == "No unlearning") & (frame["attack"] == "quantize")]
+    assert [*curve["budget"]] == [8, 4]
+    for board, value in zip(found.boards, curve["test"], strict=False):
+        answers, truth = board.originals[0]["test"], found.scorer.bundle.labels[0]["test"]
+        assert value == pytest.approx((answers.argmax(2) == truth).mean())
+
+
+def test_flops_count_the_attack_and_not_the_prediction(found: AttackResult) -> None:
+    assert [board.flops for board in found.boards] == [0, 0, 0, 0]  # no matrix product in any of them
+
+
+def test_second_call_computes_nothing_and_adds(task: Task, config: RunConfig, found: AttackResult) -> None:
+    before = {path: path.read_bytes() for path in found.folders[0].rglob("*.npz")}
+    again = attack("quantize:bits=8", ["finetune:epochs=1"], task, config=config, progress=False)
+    assert {path: path.read_bytes() for path in again.folders[0].rglob("*.npz")} == before
+    assert again.bands.scale("quantize:bits=8").accuracies == found.bands.scale("quantize:bits=8").accuracies
+
+
+def test_changed_evidence_is_refused_with_the_command(
+    task: Task, config: RunConfig, found: AttackResult, tmp_path: Path
+) -> None:
+    del found
+    again = attack("quantize:bits=8", ["finetune:epochs=1"], task, config=config, progress=False)
+    path = again.folders[0] / "references" / "d0-s0.npz"
+    path.write_bytes((path.parent / "d0-s1.npz").read_bytes())
+    with pytest.raises(ForgetBenchError, match=r"SHA-256 differs\). Repeat the attack: forgetbench attack test/mlp"):
+        _ = again.boards
+
+
+def test_failing_attack_is_a_failure_of_its_population(task: Task, config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FILE.replace("assert len(knowledge.forget) == self.shots", "knowledge.retain"))
+    result = attack(f"{tmp_path / 'mine.py'}:Mine:shots=1", ["finetune:epochs=1"], task, config=config, progress=False)
+    reasons = result.failures["mine:shots=1"]
+    assert set(reasons) == {"originals", "references", "controls", "finetune:epochs=1"}
+    assert "the attack mine read knowledge.retain, which its card does not name" in reasons["finetune:epochs=1"]
+
+
+def test_wrong_calls_are_refused_before_training(task: Task, config: RunConfig) -> None:
+    for attacks, message in {
+        "prune:ratio=2": "ratio",
+        "prune:share=0.5": "share",
+        "no-such": "Unknown attack 'no-such'",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            attack(attacks, ["finetune"], task, config=config, progress=False)
+    with pytest.raises(UsageError, match=r"Duplicate attack: prune:ratio=0\.5"):
+        attack(["prune", "prune:ratio=0.5"], ["finetune"], task, config=config, progress=False)
+    with pytest.raises(UsageError, match="--skip-oracles"):
+        attack("prune", ["finetune"], task, config=RunConfig(home=config.home, skip_oracles=True), progress=False)
