@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from forgetbench.reproduction.reference_board import read_board, reference_tasks
+from forgetbench.reproduction.reference_file import read_board, reference_tasks
 from forgetbench.scoring.statistics import (
     ALPHA,
     RANK_FLIPS,

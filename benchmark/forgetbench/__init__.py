@@ -15,11 +15,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from forgetbench.api.attacks import attack, check_attack, list_attacks
     from forgetbench.api.board import BoardResult, RunResult, load_results
     from forgetbench.api.evaluation import audit, evaluate, tune
     from forgetbench.api.leaderboard import submit, verify
     from forgetbench.api.methods import check_method, get_method, list_methods
-    from forgetbench.api.planning import plan
+    from forgetbench.api.planning import plan, plan_jobs
     from forgetbench.api.reproduction import reproduce
     from forgetbench.api.scoring import score
     from forgetbench.api.tasks import list_datasets, list_metrics, list_tasks, load_task
@@ -42,10 +43,13 @@ __all__ = [
     "Task",
     "UsageError",
     "__version__",
+    "attack",
     "audit",
+    "check_attack",
     "check_method",
     "evaluate",
     "get_method",
+    "list_attacks",
     "list_datasets",
     "list_methods",
     "list_metrics",
@@ -54,6 +58,7 @@ __all__ = [
     "load_task",
     "param",
     "plan",
+    "plan_jobs",
     "reproduce",
     "score",
     "submit",
@@ -62,11 +67,12 @@ __all__ = [
 ]
 
 _MODULES = {
+    "api.attacks": ("attack", "check_attack", "list_attacks"),
     "api.board": ("BoardResult", "RunResult", "load_results"),
     "api.evaluation": ("audit", "evaluate", "tune"),
     "api.leaderboard": ("submit", "verify"),
     "api.methods": ("check_method", "get_method", "list_methods"),
-    "api.planning": ("plan",),
+    "api.planning": ("plan", "plan_jobs"),
     "api.reproduction": ("reproduce",),
     "api.scoring": ("score",),
     "api.tasks": ("list_datasets", "list_metrics", "list_tasks", "load_task"),

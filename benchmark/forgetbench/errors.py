@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import unicodedata
 from typing import TYPE_CHECKING, Any
@@ -61,12 +62,17 @@ def printable(text: str) -> str:
 
     Line breaks, tabs and spaces of any width stay. Every output and record that contains such a text uses this.
     """
-    return "".join(
-        sign
-        if sign in "\n\t" or sign.isprintable() or unicodedata.category(sign) == "Zs"
-        else sign.encode("unicode_escape").decode("ascii")
-        for sign in text
-    )
+    return "".join(sign if is_printable(sign) else sign.encode("unicode_escape").decode("ascii") for sign in text)
+
+
+def printable_json(text: str) -> str:
+    """JSON whose texts are of unknown origin, safe to print: the same JSON, with such characters as JSON escapes."""
+    return "".join(sign if is_printable(sign) else json.dumps(sign)[1:-1] for sign in text)
+
+
+def is_printable(sign: str) -> bool:
+    """Whether a character changes nothing but the text in a terminal: no control, formatting or lone surrogate."""
+    return sign in "\n\t" or sign.isprintable() or unicodedata.category(sign) == "Zs"
 
 
 def describe_error(error: BaseException) -> str:
@@ -87,7 +93,7 @@ def os_error_message(error: OSError) -> str:
     """What an error of the file system means, and what to do, in one printable line."""
     place = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
     reason = printable(error.strerror or "") or describe_error(error)
-    advice = _OS_ADVICE.get(error.errno or 0, _OTHER_ADVICE)
+    advice = getattr(error, "advice", "") or _OS_ADVICE.get(error.errno or 0, _OTHER_ADVICE)
     return f"{place}{reason}. {advice}"
 
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from forgetbench.attacks import attacks
 from forgetbench.errors import UsageError
 from forgetbench.fingerprints import (
-    METHODS,
     RECORD,
     RecordedComponent,
     class_hash,
     component_paths,
+    plugin_package,
     read_record,
     tree_hash,
 )
@@ -27,11 +28,11 @@ from forgetbench.methods import methods
 
 
 def present() -> dict[str, str]:
-    """Every component, methods included, with the hash of its tree as it is now. Imports all methods, and so torch."""
-    kinds = {name: methods.get(name) for name in methods.names()}
-    own = {name: kind for name, kind in kinds.items() if kind.__module__.startswith(f"{METHODS}.")}
+    """Every component, methods and attacks included, with the hash of its tree as it is now. Imports torch."""
+    kinds = [(name, registry.get(name)) for registry in (methods, attacks) for name in registry.names()]
+    own = {f"{package}.{name}": kind for name, kind in kinds if (package := plugin_package(kind.__module__))}
     return {name: tree_hash(name) for name in component_paths()} | {
-        f"methods.{name}": class_hash(kind) for name, kind in own.items()
+        name: class_hash(kind) for name, kind in own.items()
     }
 
 

@@ -38,9 +38,10 @@ GROUPS = {
 """Component -> files of the package that are one component."""
 SEPARATE = ("metrics/*.py", "networks/*.py")
 """Files that are a component each, so that a new one changes no other; those of a group are left out."""
-METHODS = "forgetbench.methods"
-CONTRACT = {f"{METHODS}{name}" for name in ("", ".base", "._card", "._references")}
-"""Modules that every method imports: they shape how hyper-parameters are checked, and no weights."""
+PLUGINS = {"method": "forgetbench.methods", "attack": "forgetbench.attacks"}
+"""Kinds of classes that are a component each -> the package that defines them, whose classes use each other."""
+CONTRACT = {f"{package}{name}" for package in PLUGINS.values() for name in ("", ".base", "._card", "._references")}
+"""Modules that every method or attack imports: they shape how hyper-parameters are checked, and no weights."""
 NO_COMPONENTS = ("__init__.py", "_docs.py")
 """Files that only re-export, or only write documentation."""
 _SILENT_FIELDS = frozenset(("annotation", "ctx", "kind", "returns", "simple", "type_comment", "type_params"))
@@ -77,17 +78,23 @@ def module_fingerprint(module: str) -> str:
 
 
 def method_fingerprint(kind: type) -> str:
-    """The fingerprint of a method's class: the class with every definition of `forgetbench.methods` that it uses.
+    """The fingerprint of the class of a method or an attack: the class with every definition of `PLUGINS` that it uses.
 
     For a class of this package, see `fingerprint`. For any other class it is the hash of the file that defines it
-    (wherever the file is, and whatever its name), with the definitions of this package's methods that it uses.
+    (wherever the file is, and whatever its name), with the definitions of this package that it uses.
 
     Raises:
         UsageError: The source of the class cannot be read.
     """
-    if kind.__module__.startswith(f"{METHODS}."):
-        return _labeled(f"methods.{kind.card.name}", class_hash(kind))  # type: ignore[attr-defined]
-    return class_hash(kind)
+    if (package := plugin_package(kind.__module__)) is None:
+        return class_hash(kind)
+    return _labeled(f"{package}.{kind.card.name}", class_hash(kind))  # type: ignore[attr-defined]
+
+
+def plugin_package(module: str) -> str | None:
+    """The last part of the package of `PLUGINS` that a module is in: "methods" or "attacks"; None for other modules."""
+    packages = [package for package in PLUGINS.values() if module.startswith(f"{package}.")]
+    return packages[0].rpartition(".")[2] if packages else None
 
 
 @cache
@@ -185,8 +192,8 @@ def _defined(statement: ast.stmt) -> Iterator[str]:
 
 @cache
 def class_hash(kind: type) -> str:
-    """The hash of every definition that a class uses, in its own module and in this package's methods."""
-    own = kind.__module__.startswith(f"{METHODS}.")
+    """The hash of every definition that a class uses, in its own module and in this package's methods and attacks."""
+    own = plugin_package(kind.__module__) is not None
     return _definitions_hash(_file_of(kind.__module__), kind.__name__ if own else "")
 
 
@@ -199,8 +206,48 @@ def file_fingerprint(path: Path) -> str:
     return _definitions_hash(path, "")
 
 
+def recorded_method(name: str) -> str | None:
+    """The fingerprint of a method of this package as it was recorded, without importing it; None if there is none."""
+    record = read_record().get(f"methods.{name}")
+    return None if record is None else str(record.version)
+
+
+def registered_source(value: str) -> str | None:
+    """The method of this package whose file gives a fingerprint when it is used as a file outside, or None.
+
+    Such a copy has no decorator that registers it; names and descriptions in its card do not count.
+    """
+    return _copied_files().get(value)
+
+
+@cache
+def _copied_files() -> dict[str, str]:
+    """Fingerprint of each file of a method as a copy outside this package -> the method."""
+    files = (path for path in _files("methods/*.py") if not path.name.startswith("_"))
+    return {
+        digest(sorted(filter(None, map(_normalized, map(_unregistered, _statements(path, "")))))): name
+        for path in files
+        for name in [path.stem.replace("_", "-")]
+    }
+
+
+def _unregistered(statement: ast.stmt) -> ast.stmt:
+    """A class without the decorator that registers it; any other statement as it is."""
+    if not isinstance(statement, ast.ClassDef):
+        return statement
+    decorators = [
+        item for item in statement.decorator_list if ast.unparse(item).partition("(")[0] != "methods.register"
+    ]
+    return ast.ClassDef(**{**dict(ast.iter_fields(statement)), "decorator_list": decorators})
+
+
 def _definitions_hash(path: Path, name: str) -> str:
     """The hash of what a definition of a file uses, or the whole file if the name is ""."""
+    return digest(sorted(filter(None, map(_normalized, _statements(path, name)))))
+
+
+def _statements(path: Path, name: str) -> list[ast.stmt]:
+    """The statements that a definition of a file uses, or the whole file if the name is ""."""
     root = _read(path)
     names = [name] if name else [name for statement in root.tree.body for name in _defined(statement)]
     todo = [(path, name) for name in names]
@@ -216,7 +263,7 @@ def _definitions_hash(path: Path, name: str) -> str:
         for statement in _read(place[0]).definitions.get(place[1], []):
             statements[id(statement)] = statement
             todo += _uses(place[0], statement)
-    return digest(sorted(filter(None, map(_normalized, statements.values()))))
+    return list(statements.values())
 
 
 def _uses(path: Path, statement: ast.stmt) -> Iterator[tuple[Path, str]]:
@@ -227,12 +274,12 @@ def _uses(path: Path, statement: ast.stmt) -> Iterator[tuple[Path, str]]:
             yield path, node.id
         elif isinstance(node, ast.Name) and node.id in module.imports:
             source, name = module.imports[node.id]
-            if name and source.startswith(METHODS) and source not in CONTRACT:
+            if name and source.startswith(tuple(PLUGINS.values())) and source not in CONTRACT:
                 yield _path_of(source), name
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in module.imports:
             source, name = module.imports[node.value.id]
             target = f"{source}.{name}" if name else source
-            if target.startswith(f"{METHODS}.") and target not in CONTRACT and _path_of(target).is_file():
+            if plugin_package(target) and target not in CONTRACT and _path_of(target).is_file():
                 yield _path_of(target), node.attr
 
 

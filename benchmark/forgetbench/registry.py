@@ -15,7 +15,9 @@ from forgetbench.errors import ForgetBenchError, UsageError
 
 MANY = 20
 """If there are more names than this, a message points to the command that lists them."""
-LISTS = {kind: f"{kind}s" for kind in ("task", "method", "metric", "scenario", "network")} | {"image set": "datasets"}
+LISTS = {kind: f"{kind}s" for kind in ("task", "method", "attack", "metric", "scenario", "network")} | {
+    "image set": "datasets"
+}
 """Kinds of names that `forgetbench list` shows -> the argument of that command."""
 
 T = TypeVar("T")
@@ -63,7 +65,7 @@ class Registry(Generic[T]):
         """
         self.kind = kind
         self._group = entry_points
-        self._package = package
+        self.package = package
         self._targets: dict[str, T | str] = {}
         self._families: dict[str, object] = {}
         self._aliases: dict[str, str] = {}
@@ -153,8 +155,8 @@ class Registry(Generic[T]):
         if self._discovered:
             return
         self._discovered = True
-        if self._package is not None:
-            for decorator, name, address in declarations(self._package):
+        if self.package is not None:
+            for decorator, name, address in declarations(self.package):
                 table = cast("dict[str, object]", self._families if decorator == "family" else self._targets)
                 known = table.setdefault(name, address)
                 if (known if isinstance(known, str) else _address(known)) != address:

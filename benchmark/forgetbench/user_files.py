@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import re
+import shlex
 import tomllib
 import zipfile
 from pathlib import Path
@@ -31,6 +33,21 @@ def user_path(text: str) -> Path:
     if "\0" in text:
         raise UsageError(f"{text!r} cannot be a path: it contains a null character. Correct it.")
     return path
+
+
+def without_paths(command: str) -> str:
+    """A command line in which absolute paths, which name people and machines, are shortened to the last part.
+
+    A line that no shell can read becomes "".
+    """
+    try:
+        return shlex.join(_LOCAL_PATH.sub("", word) for word in shlex.split(command))
+    except ValueError:
+        return ""
+
+
+_LOCAL_PATH = re.compile(r"(?:(?<=^)|(?<==))(?:[A-Za-z]:[\\/]|[\\/]|~)(?:[^:=]*[\\/])?")
+"""All but the last part of an absolute path, at the beginning of a word or of an option's value."""
 
 
 def is_file(path: Path) -> bool:

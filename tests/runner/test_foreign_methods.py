@@ -329,7 +329,7 @@ def test_run_measures_the_method_alone(task: Task, tmp_path: Path, monkeypatch: 
     go(task, tmp_path / "home", write_method(tmp_path, "sys.modules['recorded_calls'].append('unlearn')"))
     start = calls.index("unlearn")
     assert calls[start - 4 : start] == ["load_model", "warm_up", "reset_peak_memory", "clock"]
-    assert calls[start + 1 : start + 6] == ["clock", "peak_memory", "load_model", "load_model", "predict"]
+    assert calls[start + 1 : start + 5] == ["clock", "peak_memory", "load_model", "predict"]
 
 
 def test_run_records_the_precision(task: Task, tmp_path: Path) -> None:

@@ -80,6 +80,11 @@ def test_make_engine_one_process_for_each_place(
     assert engine.find_device("cpu") == ("cuda" if expected else "cpu")
 
 
+def test_one_worker_process_has_the_cpu_for_itself() -> None:
+    assert make_engine("processes", 1, "cpu").exclusive
+    assert not make_engine("processes", 2, "cpu").exclusive
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

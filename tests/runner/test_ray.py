@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support import skip
+from support import s3_server, skip
+from support.ray_process import in_own_network
 
 from forgetbench.errors import UsageError
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.engine_check import check_engine
 from forgetbench.runner.engines import make_engine
+from forgetbench.runner.engines import ray as ray_module
 from forgetbench.runner.engines.code import code_identity, difference
-from forgetbench.runner.engines.ray import RayEngine, _local_copy, _method_files, _with_local_files
+from forgetbench.runner.engines.ray import RayEngine, _local_copy, _method_files, _run_parcel, _with_local_files
 from forgetbench.runner.jobs import PrepareJob
 from forgetbench.runner.method_spec import parse_methods
 from forgetbench.tasks.task import Task
@@ -74,6 +73,68 @@ def test_method_files_travel_by_content(make_task: Callable[..., Task], tmp_path
     assert [spec.label for spec in moved.methods] == [spec.label for spec in specs]
 
 
+class FakeRay:
+    """A cluster of four cores in this process: a task is done when it is submitted."""
+
+    def __init__(self) -> None:
+        self.questions = 0
+        self.most = 0
+        self.exceptions = SimpleNamespace(
+            OutOfMemoryError=type("OutOfMemoryError", (Exception,), {}),
+            RayTaskError=type("RayTaskError", (Exception,), {}),
+            RayError=type("RayError", (Exception,), {}),
+        )
+
+    def cluster_resources(self) -> dict[str, float]:
+        self.questions += 1
+        return {"CPU": 4.0}
+
+    def wait(self, references: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:  # noqa: ARG002
+        self.most = max(self.most, len(references))
+        return references[:num_returns], references[num_returns:]
+
+    def get(self, reference: Any, timeout: float | None = None) -> Any:  # noqa: ARG002
+        return reference()
+
+    def options(self, **_: Any) -> Any:
+        return SimpleNamespace(remote=lambda parcel: lambda: _run_parcel(parcel))
+
+
+def test_ray_engine_asks_the_cluster_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask for the cluster's size takes milliseconds: not for each job."""
+    now = [0.0]
+    monkeypatch.setattr(ray_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(ray_module, "_use_one_thread", lambda: None)  # of this process
+    engine, cluster = RayEngine(device="cpu"), FakeRay()
+    engine._ray, engine._run = cluster, cluster
+    done: list[int] = []
+    assert engine.map(abs, range(-50, 0), lambda number, _: done.append(number)) == [*range(50, 0, -1)]
+    assert sorted(done) == [*range(50)]
+    assert cluster.questions == 1
+    assert cluster.most == 8  # two for each core
+    now[0] = 1.0
+    engine.map(abs, [-1], lambda *_: None)
+    assert cluster.questions == 2
+
+
+def test_ray_job_without_memory_is_run_alone() -> None:
+    """What ran next to others is run again when they are done; only then the job is to blame."""
+    tries: list[int] = []
+
+    def work(job: int) -> int:
+        tries.append(job)
+        if job == 1:
+            raise MemoryError
+        return job
+
+    engine, cluster = RayEngine(device="cpu"), FakeRay()
+    engine._device, engine._ray, engine._run = "cuda", cluster, cluster  # no thread of this process is limited
+    cluster.cluster_resources = lambda: {"CPU": 4.0, "GPU": 2.0}  # type: ignore[method-assign]
+    zero, failure, two = engine.map(work, [0, 1, 2], lambda *_: None)
+    assert (zero, two, sorted(tries[:3]), tries[3:]) == (0, 2, [0, 1, 2], [1])
+    assert (failure.kind, failure.attempts, failure.by_job) == ("machine", 2, True)
+
+
 def test_check_engine_round_trip_in_this_process(tmp_path: Path) -> None:
     report = check_engine(RunConfig(home=tmp_path, engine="local", device="cpu"))
     assert report.ok
@@ -86,26 +147,9 @@ def test_check_engine_round_trip_in_this_process(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, write_task: Callable[..., Path]) -> tuple[Path, dict[str, Any]]:
     """The folder of runs, and what happened on a cluster of two nodes, one of which was killed in the end."""
-    if find_spec("ray") is None:
-        skip("ray is not installed")
-    unshare = ["unshare", "-n", "-p", "-f", "--mount-proc", "--kill-child"]
-    if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], check=False).returncode:
-        skip("network namespaces need root")
     folder = tmp_path_factory.mktemp("ray")
-    environment = {
-        **os.environ,
-        "HOME": str(folder),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_raylet_start_wait_time_s": "300",
-    }
     task = write_task("random", "fraction = 0.2", seeds=2)
-    script = f"ip link set lo up; exec {sys.executable} -m support.ray_cluster {folder} {task}"
-    words = ["timeout", "-s", "KILL", "600", *unshare, "bash", "-c", script]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert (folder / "result.json").is_file(), done.stdout[-3000:] + done.stderr[-6000:]
-    return folder, json.loads((folder / "result.json").read_text())
+    return folder, in_own_network("support.ray_cluster", folder, str(task))
 
 
 @pytest.mark.system
@@ -146,3 +190,32 @@ def test_ray_killed_node_gives_equal_bits(cluster: tuple[Path, dict[str, Any]]) 
     }
     assert len(arrays["local"]) >= 10
     assert arrays["ray"] == arrays["local"]
+
+
+@pytest.fixture(scope="module")
+def bucket_cluster(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What happened on a cluster whose two nodes and driver share no folder, with S3 as the store."""
+    if find_spec("obstore") is None:
+        skip("obstore is not installed")
+    return in_own_network("support.s3_cluster", tmp_path_factory.mktemp("s3"), s3_server.install())
+
+
+@pytest.mark.system
+def test_ray_with_bucket_gives_equal_bits(bucket_cluster: dict[str, Any]) -> None:
+    assert "error" not in bucket_cluster
+    assert bucket_cluster["artifacts"] == 20
+    assert bucket_cluster["differ"] == []
+    assert min(bucket_cluster["nodes"]) > 0  # both nodes have worked, each with a cache of its own
+
+
+@pytest.mark.system
+def test_ray_engine_check_with_bucket(bucket_cluster: dict[str, Any]) -> None:
+    assert bucket_cluster["check"] == [True, ["", ""]]
+    assert bucket_cluster["left"] == []
+
+
+@pytest.mark.system
+def test_check_bucket_absent_on_a_server(bucket_cluster: dict[str, Any]) -> None:
+    assert bucket_cluster["no bucket"].startswith(
+        "The bucket of s3://absent/forgetbench does not exist, or not in this"
+    )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forgetbench.api._main_file import without_main_file
 from forgetbench.api.board import BoardResult
 from forgetbench.api.methods import as_list, resolve_methods
 from forgetbench.api.progress import open_progress
@@ -133,7 +132,7 @@ def evaluate_finished(
         found = resolve_methods(methods, task, chosen.home, preset)
         return load_best(task, found, chosen, selector) if tuned else found
 
-    with open_progress(progress) as callback, _without_main_file():
+    with open_progress(progress) as callback, without_main_file():
         done = run_tasks(tasks, specs, chosen, callback)
     return [
         (
@@ -208,7 +207,7 @@ def tune_tasks(
     specs = [resolve_methods(methods, task, chosen.home) for task in tasks]
     for task in tasks:
         check_tunable(task, chosen, selector)
-    with open_progress(progress) as callback, _without_main_file():
+    with open_progress(progress) as callback, without_main_file():
         return [
             tune_task(task, found, chosen, trials=trials, selector=selector, progress=callback)
             for task, found in zip(tasks, specs, strict=True)
@@ -246,22 +245,5 @@ def audit(
     """
     from forgetbench.auditing.run import audit_task
 
-    with open_progress(progress) as callback, _without_main_file():
+    with open_progress(progress) as callback, without_main_file():
         return audit_task(load_task(task, seeds=seeds), config or RunConfig(), callback)
-
-
-@contextmanager
-def _without_main_file() -> Iterator[None]:
-    """Keep worker processes from importing the main script.
-
-    Spawned processes import the script that started them, which would run a script without an
-    ``if __name__ == "__main__"`` guard once more in each of them. No job refers to anything in that module.
-    """
-    main = sys.modules["__main__"]
-    saved = dict(vars(main))
-    vars(main).pop("__file__", None)
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        vars(main).update({name: saved[name] for name in ("__file__", "__spec__") if name in saved})

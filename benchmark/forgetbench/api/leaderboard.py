@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from forgetbench.reproduction.reference_board import Difference
 
 
-def submit(
+def submit(  # noqa: PLR0913 - one function for all that can be submitted
     result: RunResult | BoardResult | str | Path,
     server: str,
     token: str | None = None,
@@ -27,10 +27,15 @@ def submit(
     task: str | None = None,
     dry_run: bool = False,
     remote: bool = False,
+    source: bool = True,
+    confirm: Callable[[str], None] | None = None,
     config: RunConfig | None = None,
     progress: bool | ProgressCallback = True,
 ) -> Outcome:
     """Check a run, upload it to a leaderboard, and wait for its score.
+
+    A listed submission is public: evidence, hyper-parameters, environment and, for a method of yours, its source, under
+    the server's license. No path of this machine is sent.
 
     Args:
         result: A row of a board, or a board with one run; the folder of a run; ``"my_method.py:MyMethod"``, which is
@@ -41,6 +46,9 @@ def submit(
         task: The board, for a method file or logits.
         dry_run: Validate without submitting.
         remote: Send the method alone, once it passes the checks of the contract; the board's own runner runs it.
+        source: Whether to send the source of a method of yours. Without it, the row is never verified.
+        confirm: Called once, before anything is trained or sent, with a text that says what the submission makes
+            public; an exception that it raises stops the submission.
         config: Device, worker processes and folders, where a method is run.
         progress: Show progress bars, or a progress callback.
 
@@ -55,28 +63,34 @@ def submit(
         >>> submit(board["my-method"], "https://board.example.org", dry_run=True).detail  # doctest: +SKIP
     """
     from forgetbench.leaderboard.client.submit import submit as submit_folder
+    from forgetbench.remote.publication import describe_publication
     from forgetbench.remote.submit import prepare_submission
 
-    if remote:
-        return _submit_method(_source(result), server, token, task, dry_run=dry_run)
+    given = _source(result)
     chosen = replace(config or RunConfig(), skip_oracles=True)
+    if remote and dry_run:
+        raise UsageError("--remote has no --dry-run: `forgetbench check-method FILE.py:CLASS` makes the same checks.")
+    if remote and not source:
+        raise UsageError("--remote sends the method's source, which the board's runner runs; omit --no-source.")
+    if confirm is not None and not dry_run:
+        confirm(describe_publication(given, server, token, task, chosen, remote=remote, with_source=source))
+    if remote:
+        return _submit_method(given, server, token, task)
     with open_progress(progress) as callback:
-        folder = prepare_submission(_source(result), server, task, chosen, callback)
+        folder = prepare_submission(given, server, task, chosen, callback)
     if progress is not True:
-        return submit_folder(folder, server, token, dry_run=dry_run)
+        return submit_folder(folder, server, token, dry_run=dry_run, source=source)
     with UploadBar() as bar:
-        return submit_folder(folder, server, token, dry_run=dry_run, progress=bar)
+        return submit_folder(folder, server, token, dry_run=dry_run, source=source, progress=bar)
 
 
-def _submit_method(source: str, server: str, token: str | None, task: str | None, *, dry_run: bool) -> Outcome:
+def _submit_method(source: str, server: str, token: str | None, task: str | None) -> Outcome:
     """Check a method on this machine, and send it alone."""
     from forgetbench.api.methods import check_method
     from forgetbench.leaderboard.client.submit import submit_method
     from forgetbench.method_label import MethodFile, is_method_file
     from forgetbench.remote.submit import prepare_method
 
-    if dry_run:
-        raise UsageError("--remote has no --dry-run: `forgetbench check-method FILE.py:CLASS` makes the same checks.")
     code = prepare_method(source, task)
     if is_method_file(source):
         report = check_method(MethodFile.parse(source).address, isolated=True)

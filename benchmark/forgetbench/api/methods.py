@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -70,24 +70,24 @@ def get_method(name: str, /, **parameters: Scalar) -> Method:
 
 
 class MethodCheck(NamedTuple):
-    """The result of one check of the method contract."""
+    """The result of one check of the contract of methods or attacks."""
 
     network: str
     """The network it was checked on."""
     name: str
     """What was checked."""
     ok: bool
-    """Whether the method passed."""
+    """Whether it passed."""
     message: str
     """What was seen, or what is wrong."""
 
 
 @dataclass(frozen=True)
 class MethodReport:
-    """The results of all checks of the method contract."""
+    """The results of all checks of the contract of methods or attacks."""
 
     method: str
-    """The method's name."""
+    """The name of the method or attack."""
     checks: tuple[MethodCheck, ...]
     """Results, by network."""
 
@@ -134,19 +134,12 @@ def check_method(
         >>> check_method("finetune", networks=["mlp"]).ok
         True
     """
-    job = _CheckJob(method_text(method, home()), tuple(networks))
-    if not isolated:
-        return _run_checks(job)
-    from forgetbench.runner.engines import ProcessesEngine, results_of
-
-    with ProcessesEngine(1, retries=0) as engine:
-        [report] = results_of(engine.map(_run_checks, [job], lambda *_: None))
-    return report
+    return report_of(run_method_checks, CheckJob(method_text(method, home()), tuple(networks)), isolated=isolated)
 
 
 @dataclass(frozen=True)
-class _CheckJob:
-    """The checks of one method."""
+class CheckJob:
+    """The checks of one method or attack."""
 
     method: str
     """Its name, or ``file.py:Class``."""
@@ -159,7 +152,28 @@ class _CheckJob:
         return f"check of {self.method}"
 
 
-def _run_checks(job: _CheckJob) -> MethodReport:
+def report_of(run_checks: Callable[[CheckJob], MethodReport], job: CheckJob, *, isolated: bool) -> MethodReport:
+    """The report of checks, run here or in a process of their own.
+
+    Args:
+        run_checks: Runs the checks: importable by its name.
+        job: What is checked.
+        isolated: Whether a process of its own runs the checks.
+
+    Raises:
+        ForgetBenchError: The checked code ended that process.
+    """
+    if not isolated:
+        return run_checks(job)
+    from forgetbench.runner.engines import ProcessesEngine, results_of
+
+    with ProcessesEngine(1, retries=0) as engine:
+        [report] = results_of(engine.map(run_checks, [job], lambda *_: None))
+    return report
+
+
+def run_method_checks(job: CheckJob) -> MethodReport:
+    """Check a method in this process."""
     from forgetbench.methods.contract import check_method as run_checks
 
     cls = _class_of(job.method)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from forgetbench.api.methods import MethodLike
     from forgetbench.options import Scalar
     from forgetbench.runner.method_spec import MethodSpec
+    from forgetbench.runner.plan import TaskPlan
     from forgetbench.tasks.task import Setting, Task
 
 
@@ -60,6 +61,40 @@ def plan(
     loaded = load_task(task)
     specs = resolve_methods(as_list(methods), loaded, (config or RunConfig()).home, preset)
     return [_planned(spec, loaded.setting) for spec in specs]
+
+
+def plan_jobs(
+    methods: MethodLike | Iterable[MethodLike],
+    task: str | Path | Task,
+    *,
+    preset: str | None = None,
+    config: RunConfig | None = None,
+) -> TaskPlan:
+    """The jobs of a run on a task, those in the store, and what the others need: operations, hours, disk and memory.
+
+    Trains nothing, but loads the images, and computes one training step of two of them. Hours are those of devices on
+    which models were trained before, by the artifacts of this machine.
+
+    Args:
+        methods: One or several methods (see `evaluate`).
+        task: Name of a task, path of a task file, or a task.
+        preset: The preset of every method that is given by name without one.
+        config: Device, engine and folders.
+
+    Returns:
+        The plan; without the images, only the numbers of jobs.
+
+    Raises:
+        UsageError: A task, method, hyper-parameter or preset is wrong.
+
+    Example:
+        >>> plan_jobs("ssd", "digits/cnn/class").jobs  # doctest: +SKIP
+        42
+    """
+    from forgetbench.runner.plan import plan_task
+
+    loaded, chosen = load_task(task), config or RunConfig()
+    return plan_task(loaded, resolve_methods(as_list(methods), loaded, chosen.home, preset), chosen)
 
 
 def _planned(spec: MethodSpec, setting: Setting) -> PlannedMethod:

@@ -14,20 +14,24 @@ if TYPE_CHECKING:
     from forgetbench.reproduction.reproduce import Reproduction
 
 
-def reproduce(
+def reproduce(  # noqa: PLR0913 - one function for the records of the package and of a leaderboard
     tasks: str | Sequence[str] = (),
     *,
     methods: str | Sequence[str] | None = None,
     quick: bool = False,
     use_cache: bool = True,
     results: str | Path | None = None,
+    salt: str | None = None,
+    server: str | None = None,
+    allow_source: bool = False,
     config: RunConfig | None = None,
     progress: bool | ProgressCallback = True,
 ) -> list[Reproduction]:
     """Run the reference results again, and compare them metric by metric with what was recorded.
 
     On the platform of the record all bits are equal. Elsewhere a difference is measured in units of the scatter that
-    both confidence intervals imply.
+    both confidence intervals imply. With a salt, the records are the verified rows of a leaderboard's retired round:
+    their sealed draws are drawn, trained and scored again.
 
     Args:
         tasks: Names of tasks with reference results; all of them by default.
@@ -35,6 +39,9 @@ def reproduce(
         quick: Run one small task and a few rows, in about a minute, instead of naming tasks and methods.
         use_cache: Use models of earlier calls; False trains all of them again.
         results: Folder of reference results; the package's by default.
+        salt: Salt of the retired round, as the board's page shows it; needs one task and the server.
+        server: Address of that leaderboard.
+        allow_source: With a salt, run submitted source code. Read it first.
         config: Device, worker processes and folders.
         progress: Show progress bars, or a progress callback.
 
@@ -50,13 +57,20 @@ def reproduce(
         >>> one.exceeding  # doctest: +SKIP
         ()
     """
-    from forgetbench.reproduction.reference_board import SHIPPED, read_board, reference_tasks
+    from forgetbench.reproduction.reference_file import read_board, reference_tasks
     from forgetbench.reproduction.reproduce import QUICK, QUICK_ROWS, remove_reproduced
     from forgetbench.reproduction.reproduce import reproduce as reproduce_board
+    from forgetbench.runner.costs import SHIPPED
 
     names, rows = _several(tasks), None if methods is None else _several(methods)
     if quick and (names or rows):
         raise UsageError("A quick check chooses its task and methods itself: give no tasks and no methods with it.")
+    if salt is not None or server is not None:
+        if salt is None or server is None or len(names) != 1 or quick or results is not None:
+            raise UsageError(
+                "Repeating a retired round needs one task, --salt and --server, and takes no --quick and no --results."
+            )
+        return [_reproduce_sealed(names[0], server, salt, rows, config, progress, allow_source=allow_source)]
     folder = Path(results) if results is not None else SHIPPED
     names = [QUICK] if quick else names or reference_tasks(folder)
     if not names:
@@ -69,6 +83,31 @@ def reproduce(
         return [
             reproduce_board(board, chosen, rows=QUICK_ROWS if quick else rows, progress=callback) for board in boards
         ]
+
+
+def _reproduce_sealed(
+    task: str,
+    server: str,
+    salt: str,
+    rows: Sequence[str] | None,
+    config: RunConfig | None,
+    progress: bool | ProgressCallback,
+    *,
+    allow_source: bool,
+) -> Reproduction:
+    from forgetbench.remote.sealed import reproduce_sealed
+    from forgetbench.tasks.seal import parse_salt
+
+    with open_progress(progress) as callback:
+        return reproduce_sealed(
+            task,
+            server,
+            parse_salt(salt),
+            config or RunConfig(),
+            rows=rows,
+            allow_source=allow_source,
+            progress=callback,
+        )
 
 
 def record_references(
@@ -93,8 +132,8 @@ def record_references(
         UsageError: A task or an option is wrong.
         ForgetBenchError: A worker process died, or a file was damaged.
     """
-    from forgetbench.reproduction.reference_board import SHIPPED
     from forgetbench.reproduction.reproduce import TASKS, record_reference
+    from forgetbench.runner.costs import SHIPPED
     from forgetbench.tasks.task import find_tasks
 
     folder = Path(results) if results is not None else SHIPPED

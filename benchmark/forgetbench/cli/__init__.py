@@ -9,7 +9,10 @@ import codecs
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from forgetbench.errors import ForgetBenchError, UsageError, os_error_message
@@ -22,7 +25,21 @@ def make_app() -> App:
     """The application with all its commands."""
     from cyclopts import App, Parameter
 
-    from forgetbench.cli import admin, data, engine, import_, list, report, reproduce, run, serve, submit, tune
+    from forgetbench.cli import (
+        admin,
+        attack,
+        data,
+        engine,
+        import_,
+        list,
+        report,
+        reproduce,
+        run,
+        serve,
+        slurm,
+        submit,
+        tune,
+    )
 
     app = App(
         name="forgetbench",
@@ -32,7 +49,7 @@ def make_app() -> App:
         default_parameter=Parameter(negative=""),
         suppress_keyboard_interrupt=False,  # `main` explains it
     )
-    for module in (list, run, import_, tune, reproduce, report, data, engine, submit, serve, admin):
+    for module in (list, run, attack, import_, tune, reproduce, report, data, engine, slurm, submit, serve, admin):
         module.add_commands(app)
     return app
 
@@ -41,12 +58,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
     try:
         _accept_all_characters()
-        status = _exit_status(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:
+        with _sigterm_as_interrupt():
+            status = _exit_status(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt as interruption:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process without a traceback
         _fail("Interrupted. Finished work is kept; the same command resumes.")
-        status = 130
+        status = 128 + (signal.SIGTERM if isinstance(interruption, _Terminated) else signal.SIGINT)
     sys.exit(status)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, by which schedulers end a command."""
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C: what runs is cancelled, and worker processes end. Commands may set another handler."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(_: int, __: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _exit_status(arguments: Sequence[str]) -> int:

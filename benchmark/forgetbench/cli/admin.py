@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from forgetbench.cli.console import print_note, print_table, print_text
-from forgetbench.cli.options import SERVER, ServerOptions
+from forgetbench.cli.options import SERVER, Flag, ServerOptions
+from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
     from forgetbench.leaderboard.admin import TokenInfo
@@ -22,13 +26,20 @@ def add_commands(app: App) -> None:
     app.command(admin := App(name="admin", help="Operate the leaderboard of this machine.", help_format="plaintext"))
     admin.command(token := App(name="token", help="Tokens of submitters.", help_format="plaintext"))
     token.command(create)
+    token.command(invite)
     token.command(renew)
     token.command(revoke)
     token.command(quota)
     token.command(list_tokens, name="list")
+    admin.command(rounds := App(name="round", help="Rounds of a board.", help_format="plaintext"))
+    rounds.command(schedule)
+    rounds.command(close)
+    rounds.command(evaluate)
+    rounds.command(reveal)
     admin.command(queue)
     admin.command(state)
     admin.command(acknowledge)
+    admin.command(purge)
     admin.command(retry)
     admin.command(rescore)
     admin.command(backup)
@@ -38,27 +49,69 @@ def add_commands(app: App) -> None:
 
 
 def create(
-    name: str,
+    name: str = "",
     *,
+    source: Annotated[Path | None, Parameter(name="--from")] = None,
+    team: str | None = None,
     scope: list[Scope] | None = None,
     days: int | None = None,
     daily: int | None = None,
     server: ServerOptions = SERVER,
 ) -> None:
-    """Create a token. It is printed once; only its hash is stored.
+    """Create a token, or one for each line of a CSV file. Tokens are printed once; only their hashes are stored.
 
     Example: forgetbench admin token create "Ada Lovelace" --scope submit
 
+    Example: forgetbench admin token create --from teams.csv > tokens.csv
+
     Args:
         name: Its owner; boards show this name.
+        source: CSV file with the column name, and optionally team, scopes, days and daily.
+        team: Team of the owner; boards show it as the submitter, and its members share entries and quotas.
         scope: Permission (default: submit). Can be repeated.
         days: Days until it expires (default: never).
         daily: Submissions in 24 hours; 0 is none (default: the server's quota).
     """
-    from forgetbench.leaderboard.admin import create_token
+    from forgetbench.leaderboard.admin import create_token, create_tokens
 
-    print_text(create_token(server.settings(), name, scope or ["submit"], days=days, daily_submissions=daily))
+    if (source is None) == (not name):
+        raise UsageError("Give either the name of an owner, or a file of owners with --from.")
+    if source is not None:
+        if scope or team or daily is not None:
+            raise UsageError("--scope, --team and --daily are columns of the file: scopes, team, daily.")
+        created = create_tokens(server.settings(), source, days=days)
+        lines = csv.writer(sys.stdout, lineterminator="\n")
+        lines.writerows([created[0]._fields, *created] if created else [])
+        print_note(f"{len(created)} tokens. Shown only once; send each to its owner over a private channel.")
+        return
+    scopes = scope or ["submit"]
+    print_text(create_token(server.settings(), name, scopes, days=days, daily_submissions=daily, team=team))
     print_note("Shown only once. Use it as FORGETBENCH_TOKEN, or as the private file `token` in ForgetBench's folder.")
+
+
+def invite(
+    *,
+    team: str | None = None,
+    uses: int = 1,
+    days: int | None = None,
+    token_days: int | None = None,
+    server: ServerOptions = SERVER,
+) -> None:
+    """Create an invitation code, with which people make their own tokens on the site's page /signup.
+
+    Example: forgetbench admin token invite --team "Oracle Seekers" --uses 5 --days 30
+
+    Args:
+        team: The team that its tokens belong to (default: everyone names their own).
+        uses: Tokens that can be made with it.
+        days: Days until it expires (default: never).
+        token_days: Days until its tokens expire (default: never).
+    """
+    from forgetbench.leaderboard.admin import create_invitation
+
+    settings = server.settings()
+    print_text(create_invitation(settings, team=team, uses=uses, days=days, token_days=token_days))
+    print_note("Shown only once; only its hash is stored.")
 
 
 def renew(identity: str, *, days: int | None = None, server: ServerOptions = SERVER) -> None:
@@ -85,14 +138,14 @@ def list_tokens(*, server: ServerOptions = SERVER) -> None:
 
     settings = server.settings()
     rows = [_token_row(token, settings.daily_submissions) for token in tokens(settings)]
-    print_table("", ("id", "name", "scopes", "created", "expires", "last used", "daily quota", ""), rows)
+    print_table("", ("id", "name", "team", "scopes", "created", "expires", "last used", "daily quota", ""), rows)
 
 
 def _token_row(token: TokenInfo, default_quota: int) -> tuple[str, ...]:
     quota = f"{default_quota} (default)" if token.daily_submissions is None else str(token.daily_submissions)
     days = (_day(time) for time in (token.created, token.expires, token.last_used))
     revoked = f"revoked {_day(token.revoked)}" if token.revoked else ""
-    return (token.id, token.name, ", ".join(token.scopes), *days, quota, revoked)
+    return (token.id, token.name, token.team or "", ", ".join(token.scopes), *days, quota, revoked)
 
 
 def revoke(identity: str, *, server: ServerOptions = SERVER) -> None:
@@ -138,7 +191,9 @@ def queue(*, server: ServerOptions = SERVER) -> None:
     if any(item.id.startswith("job ") for item in items):
         print_note("`forgetbench admin retry NUMBER` (or `all`) runs a failed job again.")
     if any(not item.id.startswith("job ") for item in items):
-        print_note('`forgetbench admin acknowledge ID --reason "..."` removes an entry from the queue unchanged.')
+        print_note(
+            '`forgetbench admin acknowledge ID --reason "..."` removes an entry; a suspended row gets its place back.'
+        )
 
 
 def state(entry: str, new: State, *, reason: str, server: ServerOptions = SERVER) -> None:
@@ -158,7 +213,7 @@ def state(entry: str, new: State, *, reason: str, server: ServerOptions = SERVER
 
 
 def acknowledge(entry: str, *, reason: str, server: ServerOptions = SERVER) -> None:
-    """Remove an entry from the moderation queue unchanged. The reason appears in its public history.
+    """Remove an entry from the moderation queue; a suspended row gets its place back. The reason becomes public.
 
     Example: forgetbench admin acknowledge ID --reason "the authors confirm an ensemble"
 
@@ -170,6 +225,116 @@ def acknowledge(entry: str, *, reason: str, server: ServerOptions = SERVER) -> N
 
     done = acknowledge_entry(server.settings(), entry, reason)
     print_text(f"{done.label} of {done.submitter} on {done.task}: acknowledged, stays {done.after}")
+
+
+def purge(entry: str, *, reason: str, server: ServerOptions = SERVER) -> None:
+    """Erase the texts and the evidence of an entry for good. A tombstone with the reason stays.
+
+    Example: forgetbench admin purge ID --reason "at the request of a person"
+
+    Args:
+        entry: Id of the entry.
+        reason: The reason, which everyone can read.
+    """
+    from forgetbench.leaderboard.admin import purge as purge_entry
+
+    done = purge_entry(server.settings(), entry, reason)
+    print_text(f"{done.label} of {done.submitter} on {done.task}: erased")
+    print_note("Earlier backups, dumps and static exports still have it: delete or replace them.")
+
+
+def schedule(
+    task: str,
+    *,
+    opens: str = "",
+    closes: str = "",
+    reveals: str = "",
+    show: Literal["public", "own", "accepted"] = "public",
+    per_team: int | None = None,
+    final_only: Flag = False,
+    server: ServerOptions = SERVER,
+) -> None:
+    """Start a round of a board, or change the present one. Submissions from its opening on belong to it.
+
+    Dates are in ISO 8601, in UTC unless they have an offset: 2027-03-01 or 2027-03-01T12:00+01:00.
+
+    Example: forgetbench admin round schedule TASK --opens 2027-03-01 --closes 2027-04-01 --show own --per-team 5
+
+    Args:
+        task: Task of the board.
+        opens: From then on submissions are accepted (default: now).
+        closes: From then on they are refused (default: never).
+        reveals: When hidden results are revealed (default: by `admin round reveal`).
+        show: What submitters see until then: everything, their own numbers, or only that they were accepted.
+        per_team: Submissions of one team in the round (default: no limit but the daily one).
+        final_only: After the round has closed, the runner runs the last submission of each team, and no other.
+    """
+    from forgetbench.leaderboard.admin import schedule_round
+    from forgetbench.leaderboard.submissions.rounds import Schedule
+
+    planned = Schedule(
+        opens=_date("--opens", opens) or datetime.now(UTC),
+        closes=_date("--closes", closes),
+        reveals=_date("--reveals", reveals),
+        visibility=show,
+        team_submissions=per_team,
+        final_only=final_only,
+    )
+    schedule_round(server.settings(), task, planned)
+    until = f" to {planned.closes:%Y-%m-%d %H:%M}" if planned.closes else ""
+    print_text(f"{task}: open from {planned.opens:%Y-%m-%d %H:%M}{until} UTC")
+
+
+def _date(option: str, text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {text!r} is no date. Write it as 2027-03-01 or 2027-03-01T12:00+01:00.") from error
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+
+
+def close(task: str, *, server: ServerOptions = SERVER) -> None:
+    """Close a board now: it accepts no more submissions. A new schedule opens it again.
+
+    Example: forgetbench admin round close TASK
+
+    Args:
+        task: Task of the board.
+    """
+    from forgetbench.leaderboard.admin import close_round
+
+    print_text(f"{task}: closed since {close_round(server.settings(), task):%Y-%m-%d %H:%M} UTC")
+
+
+def evaluate(task: str, *, server: ServerOptions = SERVER) -> None:
+    """Request the final evaluation of a closed round; a worker does so by itself within a minute of the closing date.
+
+    Example: forgetbench admin round evaluate TASK
+
+    Args:
+        task: Task of the board.
+    """
+    from forgetbench.leaderboard.admin import evaluate_round
+
+    print_text(f"{task}: the runner runs {len(evaluate_round(server.settings(), task))} submissions")
+
+
+def reveal(task: str, *, server: ServerOptions = SERVER) -> None:
+    """List the hidden submissions of a round, and rank them. The salt of a sealed board stays secret.
+
+    Example: forgetbench admin round reveal TASK
+
+    Args:
+        task: Task of the board.
+    """
+    from forgetbench.leaderboard.admin import reveal_round
+
+    done = reveal_round(server.settings(), task)
+    print_text(f"{task}: {done.listed} submissions are listed")
+    if done.unfinished:
+        print_note(f"The runner has not finished {done.unfinished} submissions; each gets its rank when it is done.")
 
 
 def retry(job: str, *, server: ServerOptions = SERVER) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from forgetbench.errors import ForgetBenchError, printable
+from forgetbench.errors import ForgetBenchError, printable, printable_json
 
 WIDTH = 240
 """Width of tables where standard output is no terminal."""
@@ -42,8 +42,8 @@ def print_note(message: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON on standard output."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
+    """Print a value as JSON on standard output, with control characters escaped."""
+    sys.stdout.write(printable_json(json.dumps(value, indent=1, ensure_ascii=False, default=str)) + "\n")
 
 
 def print_table(

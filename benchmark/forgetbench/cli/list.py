@@ -15,8 +15,8 @@ from forgetbench.cli.options import Json
 if TYPE_CHECKING:
     from forgetbench.options import Scalar
 
-Kind = Literal["tasks", "datasets", "methods", "metrics", "scenarios", "networks"]
-Shown = Literal["task", "dataset", "method", "metric", "scenario", "network"]
+Kind = Literal["tasks", "datasets", "methods", "attacks", "metrics", "scenarios", "networks"]
+Shown = Literal["task", "dataset", "method", "attack", "metric", "scenario", "network"]
 
 
 class Option(NamedTuple):
@@ -60,7 +60,7 @@ def add_commands(app: App) -> None:
 
 
 def list_(kind: Kind, pattern: str = "*", *, json: Json = False) -> None:
-    """List the available tasks, image sets, methods, metrics, scenarios or networks.
+    """List the available tasks, image sets, methods, attacks, metrics, scenarios or networks.
 
     Example: forgetbench list tasks "faces/*"
 
@@ -76,7 +76,7 @@ def list_(kind: Kind, pattern: str = "*", *, json: Json = False) -> None:
 
 
 def show(kind: Shown, name: str, *, json: Json = False) -> None:
-    """Show the full definition of a task, image set, method, metric or scenario.
+    """Show the full definition of a task, image set, method, attack, metric or scenario.
 
     Example: forgetbench show method ssd
 
@@ -108,6 +108,12 @@ def _methods(pattern: str) -> list[tuple[str, str]]:
 
     cards = [(name, methods.get(name).card) for name in methods.names(pattern)]
     return [(name, card.title + (" (sentinel)" if card.sentinel else "")) for name, card in cards]
+
+
+def _attacks(pattern: str) -> list[tuple[str, str]]:
+    from forgetbench.attacks import attacks
+
+    return [(name, attacks.get(name).card.title) for name in attacks.names(pattern)]
 
 
 def _metrics(pattern: str) -> list[tuple[str, str]]:
@@ -179,6 +185,13 @@ def _method(name: str) -> Description:
     return Description(fields, {"hyper-parameters": [asdict(each) for each in parameters], "presets": settings})
 
 
+def _attack(name: str) -> Description:
+    from forgetbench.attacks import attacks
+
+    kind = attacks.get(name)
+    return Description(_dump(kind.card), {"options": _options(kind.options())})
+
+
 def _metric(name: str) -> Description:
     from forgetbench.metrics import metrics
 
@@ -213,6 +226,7 @@ _LISTS: dict[Kind, Callable[[str], list[tuple[str, str]]]] = {
     "tasks": _tasks,
     "datasets": _datasets,
     "methods": _methods,
+    "attacks": _attacks,
     "metrics": _metrics,
     "scenarios": _scenarios,
     "networks": _networks,
@@ -221,6 +235,7 @@ _DESCRIPTIONS: dict[Shown, Callable[[str], Description]] = {
     "task": _task,
     "dataset": _dataset,
     "method": _method,
+    "attack": _attack,
     "metric": _metric,
     "scenario": _scenario,
     "network": _network,

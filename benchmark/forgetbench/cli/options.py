@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +13,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from forgetbench.leaderboard.settings import Settings
     from forgetbench.runner.config import RunConfig
+    from forgetbench.tasks.task import Task
 
 Flag = Annotated[bool, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", show_default=False)]
@@ -37,6 +39,9 @@ class RunOptions:
     """Number of worker processes (default: one per core, or one per GPU)."""
     jobs_per_gpu: int = 1
     """Number of jobs that share a GPU."""
+    store: str | None = None
+    """URL of a bucket that keeps the artifacts for machines without a shared folder: s3://BUCKET/PREFIX, gs:// or az://
+    (default: a folder, see `forgetbench store path`)."""
     time_limit: str | None = None
     """Longest time for one job of a method, such as 90s, 30m or 1h30m (default: none). A row that exceeds it fails."""
 
@@ -52,6 +57,7 @@ class RunOptions:
             engine=self.engine,
             workers=self.workers,
             jobs_per_gpu=self.jobs_per_gpu,
+            store_url=self.store,
             time_limit=None if self.time_limit is None else parse_duration(self.time_limit),
             keep_models=keep_models,
             measure_relearning=measure_relearning,
@@ -73,6 +79,62 @@ class MethodOptions:
     def names(self) -> list[str]:
         """All methods in the order given."""
         return [*(self.method or []), *(self.method_file or [])] or ["all"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class BoardOptions:
+    """What is run on tasks."""
+
+    seeds: int | None = None
+    """Number of originals, and of oracles in each of the two sets; ranks need 6."""
+    draws: int | None = None
+    """Number of forget sets."""
+    forget_indices: Path | None = None
+    """Use a custom forget set, listed in a file (.npy, .npz, .json, .txt, .pt); a separate board."""
+    salt: str | None = None
+    """Repeat the sealed draws of a leaderboard's retired round, whose page shows this salt."""
+    preset: str | None = None
+    """Run every method with the values of a publication, such as `paper`; `show method` prints the presets."""
+    tuned: Flag = False
+    """Use the best hyper-parameters that `forgetbench tune` found; the row shows the number of trials."""
+    selector: Selector = "oracle-free"
+    """How a trial was judged: without retrained models, or by the distance to them."""
+    keep_models: Flag = False
+    """Keep the weights of unlearned models in the store."""
+    measure_relearning: Flag = False
+    """On erase boards, measure how fast the forget set is learned again. Keeps the models."""
+    skip_oracles: Flag = False
+    """Train nothing but the method and score nothing; originals come from `forgetbench pack pull`."""
+
+    def tasks(self, patterns: Sequence[str]) -> list[Task]:
+        """The tasks of names, wildcard patterns and task files.
+
+        Raises:
+            UsageError: A name, a number or a file is wrong.
+        """
+        from forgetbench.api.tasks import find_tasks
+        from forgetbench.tasks.seal import parse_salt
+
+        tasks = find_tasks(tuple(patterns), seeds=self.seeds, draws=self.draws, forget_indices=self.forget_indices)
+        return tasks if self.salt is None else [task.with_sealed_draws(parse_salt(self.salt)) for task in tasks]
+
+
+def as_words(options: object) -> list[str]:
+    """The words of a command line that give options again; paths are absolute. Defaults are left out.
+
+    Args:
+        options: A dataclass of options.
+    """
+    words: list[str] = []
+    for item in fields(options):  # type: ignore[arg-type]
+        value = getattr(options, item.name)
+        if value == item.default:
+            continue
+        name = f"--{item.name.replace('_', '-')}"
+        for part in value if isinstance(value, list) else [value]:
+            words += [name] if part is True else [name, str(part.resolve() if isinstance(part, Path) else part)]
+    return words
 
 
 @Parameter(name="*")
@@ -123,4 +185,5 @@ def parse_duration(text: str) -> float:
 
 RUN = RunOptions()
 METHODS = MethodOptions()
+BOARD = BoardOptions()
 SERVER = ServerOptions()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from cyclopts import App
 
 from forgetbench.cli.console import figure, print_json, print_note, print_table, print_text
 from forgetbench.cli.options import RUN, Flag, Json, RunOptions
+from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
     from forgetbench.reproduction.reproduce import Reproduction
@@ -26,6 +28,9 @@ def reproduce(
     no_cache: Flag = False,
     record: Flag = False,
     results: Path | None = None,
+    salt: str | None = None,
+    server: str | None = None,
+    allow_source: Flag = False,
     options: RunOptions = RUN,
     json: Json = False,
 ) -> int:
@@ -43,22 +48,31 @@ def reproduce(
         no_cache: Train all models again, also those of earlier calls.
         record: Record reference results instead: tune all methods, run them, write one file per task (about an hour).
         results: Folder of the reference results (default: the package's).
+        salt: Repeat the verified rows of a leaderboard's retired round instead: the salt on the board's page.
+        server: With --salt, address of the leaderboard.
+        allow_source: With --salt, run submitted source code. Read it first.
     """
     from forgetbench.api import reproduction
 
-    config = options.config()
     if record:
-        written = reproduction.record_references(task, results=results, config=config)
-        print_note("\n".join(f"written: {path}" for path in written))
-        return 0
-    found = reproduction.reproduce(
-        task, methods=method, quick=quick, use_cache=not no_cache, results=results, config=config
-    )
+        return _record_references(task, salt or server, results, options)
+    run = partial(reproduction.reproduce, task, methods=method, results=results, config=options.config())
+    found = run(quick=quick, use_cache=not no_cache, salt=salt, server=server, allow_source=allow_source)
     if json:
         print_json([_record(each) for each in found])
     else:
         _print(found)
     return 1 if any(each.exceeding for each in found) else 0
+
+
+def _record_references(task: tuple[str, ...], round_: str | None, results: Path | None, options: RunOptions) -> int:
+    from forgetbench.api import reproduction
+
+    if round_ is not None:
+        raise UsageError("Give either --record or --salt.")
+    written = reproduction.record_references(task, results=results, config=options.config())
+    print_note("\n".join(f"written: {path}" for path in written))
+    return 0
 
 
 def _print(results: list[Reproduction]) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cyclopts import App
 
 from forgetbench.cli.console import figure, print_json, print_note, print_table, print_text
-from forgetbench.cli.options import METHODS, RUN, Flag, Json, MethodOptions, RunOptions, Selector
+from forgetbench.cli.options import BOARD, METHODS, RUN, BoardOptions, Json, MethodOptions, RunOptions
 from forgetbench.cli.report import print_tables
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
     from forgetbench.api.board import BoardResult
+    from forgetbench.api.planning import PlannedMethod
     from forgetbench.auditing.criteria import Audit
+    from forgetbench.runner.config import RunConfig
+    from forgetbench.runner.plan import TaskPlan
     from forgetbench.runner.run import TaskRun
     from forgetbench.scoring.scorecards import Scorecard
 
@@ -32,16 +36,7 @@ def add_commands(app: App) -> None:
 def run(
     *task: str,
     methods: MethodOptions = METHODS,
-    seeds: int | None = None,
-    draws: int | None = None,
-    forget_indices: Path | None = None,
-    salt: str | None = None,
-    preset: str | None = None,
-    tuned: Flag = False,
-    selector: Selector = "oracle-free",
-    keep_models: Flag = False,
-    measure_relearning: Flag = False,
-    skip_oracles: Flag = False,
+    board: BoardOptions = BOARD,
     options: RunOptions = RUN,
     json: Json = False,
 ) -> int:
@@ -54,29 +49,34 @@ def run(
 
     Args:
         task: Names of tasks (`forgetbench list tasks`), wildcard patterns, or paths of task files.
-        seeds: Number of originals, and of oracles in each of the two sets; ranks need 6.
-        draws: Number of forget sets.
-        forget_indices: Use a custom forget set, listed in a file (.npy, .npz, .json, .txt, .pt); a separate board.
-        salt: Repeat the sealed draws of a leaderboard's retired round, whose page shows this salt.
-        preset: Run every method with the values of a publication, such as `paper`; `show method` prints the presets.
-        tuned: Use the best hyper-parameters that `forgetbench tune` found; the row shows the number of trials.
-        keep_models: Keep the weights of unlearned models in the store.
-        measure_relearning: On erase boards, measure how fast the forget set is learned again. Keeps the models.
-        skip_oracles: Train nothing but the method and score nothing; originals come from `forgetbench pack pull`.
     """
-    from forgetbench.api.evaluation import evaluate_finished
-    from forgetbench.api.tasks import find_tasks
     from forgetbench.runner.run import check_finished
-    from forgetbench.tasks.seal import parse_salt
 
-    tasks = find_tasks(task, seeds=seeds, draws=draws, forget_indices=forget_indices)
-    if salt is not None:
-        tasks = [one.with_sealed_draws(parse_salt(salt)) for one in tasks]
-    config = options.config(keep_models=keep_models, measure_relearning=measure_relearning, skip_oracles=skip_oracles)
-    done = evaluate_finished(methods.names, tasks, preset=preset, tuned=tuned, selector=selector, config=config)
+    done = _evaluate(task, methods, board, options)
     failures = _print_boards(done, json=json)
     check_finished([task_run for _, task_run in done])
     return 1 if failures else 0
+
+
+def _evaluate(
+    task: tuple[str, ...], methods: MethodOptions, board: BoardOptions, options: RunOptions
+) -> list[tuple[BoardResult, TaskRun]]:
+    """Boards and runs of all tasks."""
+    from forgetbench.api.evaluation import evaluate_finished
+
+    config = options.config(
+        keep_models=board.keep_models,
+        measure_relearning=board.measure_relearning,
+        skip_oracles=board.skip_oracles,
+    )
+    return evaluate_finished(
+        methods.names,
+        board.tasks(task),
+        preset=board.preset,
+        tuned=board.tuned,
+        selector=board.selector,
+        config=config,
+    )
 
 
 def _print_boards(done: Sequence[tuple[BoardResult, TaskRun]], *, json: bool) -> int:
@@ -92,31 +92,127 @@ def _print_boards(done: Sequence[tuple[BoardResult, TaskRun]], *, json: bool) ->
 
 
 def plan(
-    task: str,
-    *,
+    *task: str,
     methods: MethodOptions = METHODS,
+    seeds: int | None = None,
+    draws: int | None = None,
     preset: str | None = None,
     options: RunOptions = RUN,
     json: Json = False,
 ) -> None:
-    """Print the exact values that methods would be run with, and where they come from. Runs nothing.
+    """Print what a run would do: values of methods with their sources, jobs, operations, hours, disk and memory.
 
-    Example: forgetbench plan cifar20/resnet18/subclass --preset paper
+    Trains nothing. Hours are those of devices on which this machine has trained models before.
+
+    Example: forgetbench plan cifar20/resnet18/subclass --method ssd --preset paper
 
     Args:
-        task: Name of a task, or path of a task file.
+        task: Names of tasks, wildcard patterns, or paths of task files.
+        seeds: Number of originals, and of oracles in each of the two sets.
+        draws: Number of forget sets.
         preset: The preset of every method that is named without one, such as `paper`.
     """
     from forgetbench import plan as plan_methods
+    from forgetbench import plan_jobs
+    from forgetbench.api.tasks import find_tasks
 
-    rows = plan_methods(methods.names, task, preset=preset, config=options.config())
+    config = options.config()
+    plans = []
+    for one in find_tasks(task, seeds=seeds, draws=draws):
+        rows = plan_methods(methods.names, one, preset=preset, config=config)
+        plans.append((rows, plan_jobs(methods.names, one, preset=preset, config=config)))
+    _print_plans(plans, config, json=json)
+
+
+def _print_plans(plans: Sequence[tuple[Sequence[PlannedMethod], TaskPlan]], config: RunConfig, *, json: bool) -> None:
+    """Print the rows and the jobs of each task, and what all of them need."""
+    from forgetbench.runner.plan import free_bytes, workers_here
+
+    workers, free = workers_here(config), free_bytes(config.home)
     if json:
-        print_json([row._asdict() for row in rows])
+        tasks = [{"rows": [row._asdict() for row in rows], **_plan_record(planned)} for rows, planned in plans]
+        print_json({"workers": workers, "disk_free_bytes": free, "tasks": tasks})
         return
-    for row in rows:
-        print_text(row.label)
-        print_text("  " + ", ".join(f"{name}={value}" for name, value in row.parameters.items()))
-        print_text(f"  {row.source}" + (f" Differs: {row.differs}" if row.differs else ""))
+    for rows, planned in plans:
+        for row in rows:
+            print_text(row.label)
+            print_text("  " + ", ".join(f"{name}={value}" for name, value in row.parameters.items()))
+            print_text(f"  {row.source}" + (f" Differs: {row.differs}" if row.differs else ""))
+        _print_plan(planned)
+    print_note("\n".join(_plan_totals([planned for _, planned in plans], workers, free)))
+
+
+def _plan_record(planned: TaskPlan) -> dict[str, object]:
+    """A plan as JSON."""
+    return {
+        "task": planned.task.name,
+        "jobs": planned.jobs,
+        "stored": planned.stored,
+        "flops": planned.flops,
+        "hours": planned.hours(),
+        "speeds": {name: asdict(speed) for name, speed in planned.speeds.items()},
+        "disk_bytes": planned.disk_bytes,
+        "memory_bytes": planned.memory_bytes,
+        "groups": [asdict(group) for group in planned.groups],
+        "refused": planned.refused,
+        "unknown": planned.unknown,
+    }
+
+
+def _print_plan(planned: TaskPlan) -> None:
+    rows = [
+        (
+            group.name,
+            str(group.jobs),
+            "–" if group.stored is None else str(group.stored),
+            "–" if group.flops is None else f"{group.flops:.3g}",
+            group.source,
+        )
+        for group in planned.groups
+    ]
+    notes = [*planned.refused, *([f"The rest is not known: {planned.unknown}"] if planned.unknown else [])]
+    header = ("jobs", "number", "in the store", "FLOPs of each", "source")
+    print_table(planned.task.name, header, rows, right=range(1, 4), caption="; ".join(notes))
+
+
+def _plan_totals(plans: Sequence[TaskPlan], workers: int | None, free: int) -> Iterator[str]:
+    """The sums over tasks, as far as they are known."""
+    stored = [planned.stored for planned in plans]
+    known = None if None in stored else sum(number or 0 for number in stored)
+    jobs = sum(planned.jobs for planned in plans)
+    yield f"{jobs} jobs" + ("" if known is None else f", {known} of them in the store: {jobs - known} to run.")
+    flops = [planned.flops for planned in plans]
+    if None in flops:
+        yield "The number of operations is not known for all jobs (see the tables)."
+    else:
+        yield f"{sum(value or 0 for value in flops):.3g} FLOPs."
+    yield from _plan_hours(plans, workers)
+    sizes = [planned.disk_bytes for planned in plans if planned.disk_bytes is not None]
+    if sizes:
+        yield f"Disk: up to {_size(sum(sizes))}, {_size(free)} are free."
+    memory = [planned.memory_bytes for planned in plans if planned.memory_bytes is not None]
+    if memory:
+        times = f" for each of {workers} workers" if workers and workers > 1 else ""
+        yield f"Memory: about {_size(max(memory))}{times}, besides Python and torch."
+
+
+def _plan_hours(plans: Sequence[TaskPlan], workers: int | None) -> Iterator[str]:
+    """Hours on each device on which models of every task's scope were trained."""
+    hours = [planned.hours() for planned in plans]
+    devices = [name for name in hours[0] if all(name in one for one in hours)] if hours else []
+    for name in devices:
+        total = sum(one[name] for one in hours)
+        shared = f", {total / workers:.3g} h by {workers} workers" if workers and workers > 1 else ""
+        models = sum(planned.speeds[name].models for planned in plans)
+        scopes = sorted({planned.speeds[name].scope for planned in plans})
+        yield f"{name}: {total:.3g} h one after another{shared} (by {models} models of {', '.join(scopes)})."
+    if not devices and all(planned.flops is not None for planned in plans):
+        yield "Hours are not known: no model was trained on this machine yet. `forgetbench demo` trains some."
+
+
+def _size(number: int) -> str:
+    """Bytes in words."""
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
 
 
 def score(

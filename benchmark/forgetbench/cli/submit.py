@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ from cyclopts import App
 
 from forgetbench.cli.console import figure, print_json, print_note, print_table, print_text
 from forgetbench.cli.options import RUN, Flag, Json, RunOptions
+from forgetbench.errors import ForgetBenchError, UsageError
 
 if TYPE_CHECKING:
     from forgetbench.api.leaderboard import Verification
@@ -29,11 +32,14 @@ def submit(
     task: str | None = None,
     dry_run: Flag = False,
     remote: Flag = False,
+    no_source: Flag = False,
+    yes: Flag = False,
     options: RunOptions = RUN,
     json: Json = False,
 ) -> int:
     """Check a run, upload it, and wait for its score. The token comes from FORGETBENCH_TOKEN or a file.
 
+    First it shows what becomes public (source, hyper-parameters, environment, evidence, license), and asks once.
     Exit status 1 if the server rejects the run.
 
     Example: forgetbench submit my_method.py:MyMethod --task digits/cnn/class --server https://board.example.org
@@ -45,16 +51,35 @@ def submit(
         task: The board, for a method file or logits.
         dry_run: Validate without submitting.
         remote: Send the method alone, whose source becomes public; the board's own runner runs it in a sandbox.
+        no_source: Leave the method's source out. The row stays a claim: without source it is never verified.
+        yes: Do not ask before making it public, for scripts.
     """
     from forgetbench import submit as submit_run
     from forgetbench.leaderboard.client.submit import REFUSED_STATES
 
-    outcome = submit_run(run, server, task=task, dry_run=dry_run, remote=remote, config=options.config())
+    send = partial(submit_run, run, server, task=task, config=options.config())
+    confirm = print_note if yes else _ask
+    outcome = send(dry_run=dry_run, remote=remote, source=not no_source, confirm=confirm)
     if json:
         print_json(outcome.document.model_dump(mode="json"))
     else:
         print_text("\n".join(filter(None, [f"{outcome.task}: {outcome.detail}", outcome.url])))
     return 1 if outcome.state in REFUSED_STATES else 0
+
+
+def _ask(text: str) -> None:
+    """Show what becomes public, and ask for agreement.
+
+    Raises:
+        UsageError: There is no terminal to ask in.
+        ForgetBenchError: The answer is no.
+    """
+    print_note(text)
+    if not sys.stdin.isatty():
+        raise UsageError("No terminal to ask for your agreement; nothing was sent. Add --yes to agree.")
+    print_note("Agree? [y/N]")
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise ForgetBenchError("Cancelled; nothing was sent.")
 
 
 def submission(entry: str, *, server: str, json: Json = False) -> int:

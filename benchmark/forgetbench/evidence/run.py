@@ -7,12 +7,13 @@ those after each request of a stream but the last. Local scoring reads the same 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from forgetbench.errors import ForgetBenchError, UsageError, described_pattern, validation_message
 from forgetbench.evidence.arrays import Array, Logits, array_digest, read_arrays, stack
@@ -43,6 +44,34 @@ MethodName = Annotated[
 ]
 """Letters, digits, - _ +, and a dot before a digit: it is part of addresses, which may end like a file name."""
 Text = Annotated[str, StringConstraints(max_length=20_000)]
+MAX_KEYS = 200
+"""Most hyper-parameters of a method at all depths, and most facts of an environment."""
+MAX_PARAMETERS = 20_000
+"""Longest JSON text of all hyper-parameters."""
+Index = Annotated[int, Field(ge=0, le=9999)]
+"""Number of a draw, a seed or a request; names of files have at most four digits."""
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Flops = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
+
+
+def _check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Limit the number of hyper-parameters, nested ones included, and the length of their text."""
+    if (count := _count_keys(parameters)) > MAX_KEYS:
+        raise ValueError(f"has {count} keys, at most {MAX_KEYS} are allowed")
+    if len(text := json.dumps(parameters, default=str)) > MAX_PARAMETERS:
+        raise ValueError(f"has {len(text)} characters, at most {MAX_PARAMETERS} are allowed")
+    return parameters
+
+
+def _count_keys(value: object) -> int:
+    """Number of keys in a JSON value, at all depths."""
+    if isinstance(value, dict):
+        return len(value) + sum(map(_count_keys, value.values()))
+    return sum(map(_count_keys, value)) if isinstance(value, list) else 0
+
+
+Parameters = Annotated[dict[str, Any], AfterValidator(_check_parameters)]
+Environment = Annotated[dict[Name, Annotated[str, StringConstraints(max_length=2000)]], Field(max_length=MAX_KEYS)]
 
 
 class Record(BaseModel):
@@ -65,9 +94,9 @@ class ArrayRecord(Record):
 class AnswersRecord(Record):
     """One file of predictions."""
 
-    draw: int = Field(ge=0)
+    draw: Index
     """The forget set."""
-    seed: int = Field(ge=0)
+    seed: Index
     """The original."""
     arrays: dict[str, ArrayRecord]
     """Each array of the file."""
@@ -90,9 +119,9 @@ class OriginalRecord(AnswersRecord):
 class WorkRecord(AnswersRecord):
     """The predictions of a model, and what it cost to make."""
 
-    seconds: float | None = Field(default=None, ge=0)
+    seconds: Seconds | None = None
     """Wall time of ``unlearn`` alone, in seconds; for a stream, of this request."""
-    peak_memory: int | None = Field(default=None, ge=0)
+    peak_memory: int | None = Field(default=None, ge=0, le=2**60)
     """Peak memory on a GPU, in bytes."""
     share_changed: float | None = Field(default=None, ge=0, le=1)
     """Share of the parameters whose value differs from the original's."""
@@ -103,7 +132,7 @@ class WorkRecord(AnswersRecord):
 class StepRecord(WorkRecord):
     """A model of a stream after one of its requests; after the last it is a `ModelRecord`."""
 
-    step: int = Field(ge=0)
+    step: Index
     """Position of the request, from 0."""
     file: Annotated[
         str,
@@ -127,7 +156,7 @@ class ModelRecord(WorkRecord):
     """SHA-256 of the original model's weights."""
     weights: Hash | None = None
     """SHA-256 of its own weights, for an imported checkpoint."""
-    measured: dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    measured: dict[Name, Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]] = {}
     """Measurements on the model itself, which cannot be computed from evidence."""
 
 
@@ -144,7 +173,7 @@ class MethodRecord(Record):
     """Its family, as in its card."""
     needs: tuple[str, ...]
     """The data that it reads: forget, retain, validation."""
-    parameters: dict[str, Any]
+    parameters: Parameters
     """All hyper-parameters."""
     changes_training: bool = False
     """Whether it trained its own originals."""
@@ -171,19 +200,19 @@ class MethodRecord(Record):
 class CostRecord(Record):
     """Cost of unlearning, and of retraining in the same run."""
 
-    flops: float | None = Field(default=None, ge=0)
+    flops: Flops | None = None
     """FLOPs of one ``unlearn``, everything included; for a stream, the mean over its requests."""
-    retrain_flops: float | None = Field(default=None, ge=0)
+    retrain_flops: Flops | None = None
     """FLOPs of training one oracle; for a stream, the mean over the oracles after each request."""
-    seconds: float | None = Field(default=None, ge=0)
+    seconds: Seconds | None = None
     """Mean wall time of ``unlearn``, in seconds; for a stream, of one request."""
-    retrain_seconds: float | None = Field(default=None, ge=0)
+    retrain_seconds: Seconds | None = None
     """Mean wall time of training one oracle in the same run, alone on the device; None otherwise."""
-    training_flops: float | None = Field(default=None, ge=0)
+    training_flops: Flops | None = None
     """FLOPs of training one of the method's own originals."""
-    training_seconds: float | None = Field(default=None, ge=0)
+    training_seconds: Seconds | None = None
     """Mean wall time of training one of the method's own originals, in seconds."""
-    tuning_trials: int = Field(default=1, ge=1)
+    tuning_trials: int = Field(default=1, ge=1, le=10**9)
     """Trials spent on the hyper-parameters; 1 means the defaults."""
     tuning_selector: Literal["none", "oracle-free", "oracle"] = "none"
     """How the trial was chosen."""
@@ -194,7 +223,7 @@ class Manifest(Record):
 
     schema_version: Schema = SCHEMA
     """Version of this format."""
-    protocol: int
+    protocol: int = Field(ge=1, le=9999)
     """Version of the protocol when it was written; scores follow the scoring code's version."""
     task: Name
     """Name of the task."""
@@ -206,9 +235,9 @@ class Manifest(Record):
     """``ok`` if there is evidence for every (draw, seed)."""
     reason: Text = ""
     """Why there is no evidence."""
-    draws: int = Field(ge=1)
+    draws: int = Field(ge=1, le=9999)
     """Number of forget sets."""
-    seeds: int = Field(ge=1)
+    seeds: int = Field(ge=1, le=9999)
     """Number of originals."""
     index_hashes: dict[str, dict[str, Hash]]
     """Draw -> subset -> SHA-256 of its row numbers."""
@@ -220,7 +249,7 @@ class Manifest(Record):
     """For a stream: one for each (draw, seed) and each request but the last."""
     cost: CostRecord = CostRecord()
     """The cost."""
-    environment: dict[str, str]
+    environment: Environment
     """Versions, hardware and commit."""
     command: Text = ""
     """The command that repeats the run."""

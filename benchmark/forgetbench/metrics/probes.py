@@ -24,6 +24,9 @@ ROWS_PER_CLASS = 100
 UNDEFINED_BELOW = 0.02
 """The ratio is undefined if the probe's accuracies on originals and oracles differ by less than this."""
 
+LEAST_SCORE = -60_000.0
+"""The lowest log-probability of a class."""
+
 _SUBSETS = ("retain", "forget", "validation", "test-forgotten")
 """Subsets whose features a board's probe reads."""
 
@@ -128,17 +131,47 @@ def linear_probe(train: Rows, validation: Rows, forgotten: Rows) -> Probe:
         raise UsageError("The probe's training rows are all of one class; it needs at least two.")
     if not np.isin(sides[2].labels, known).all():
         raise UsageError("The probe's training rows lack a forgotten class.")
-    varies = np.ptp(sides[0].features, axis=0) > 0
-    if not varies.any():
+    scaling = _scaling(sides[0].features)
+    if scaling is None:
         return Probe(1.0 / len(known), 1.0 / len(known))
-    center, spread = sides[0].features.mean(axis=0), sides[0].features.std(axis=0)
-    spread = np.where(varies & (spread > 0), spread, 1.0)  # of constants, the deviation may be rounding
-    scaled = [Rows((part.features - center) / spread, part.labels) for part in sides]
+    scaled = [Rows(scaling.apply(part.features), part.labels) for part in sides]
     samples = [_sample(scaled[0], seed) for seed in range(SEEDS)]
-    chosen = max(STRENGTHS, key=lambda strength: (_fitted(samples[0], strength).score(*scaled[1]), -strength))
+    chosen = _best_strength(samples[0], scaled[1])
     accuracies = [_fitted(sample, chosen).score(*scaled[2]) for sample in samples]
     floors = [_fitted(_shuffled(sample, seed), chosen).score(*scaled[2]) for seed, sample in enumerate(samples)]
     return Probe(float(np.mean(accuracies)), float(np.mean(floors)))
+
+
+class FittedProbe(NamedTuple):
+    """A probe that was fitted on the features of one model."""
+
+    scaling: _Scaling
+    """Center and spread of the training rows."""
+    model: LogisticRegression
+    """The classifier."""
+
+    def scores(self, features: FloatArray, outputs: int) -> FloatArray:
+        """Log-probabilities (n, outputs) of all classes; the lowest float16 can hold for classes without a row."""
+        scores = np.full((len(features), outputs), LEAST_SCORE)
+        found = self.model.predict_log_proba(self.scaling.apply(floats(features, "features", ndim=2)))
+        scores[:, self.model.classes_] = np.maximum(found, LEAST_SCORE)
+        return scores
+
+
+def fit_probe(train: Rows, validation: Rows, seed: int) -> FittedProbe | None:
+    """Fit the classifier of `linear_probe` once; None if no feature varies on the training rows.
+
+    Args:
+        train: Training rows of all classes, including the forgotten ones.
+        validation: Validation rows.
+        seed: Which at most 100 rows of each class are drawn.
+    """
+    scaling = _scaling(train.features)
+    if scaling is None:
+        return None
+    sample = _sample(Rows(scaling.apply(train.features), train.labels), seed)
+    strength = _best_strength(sample, Rows(scaling.apply(validation.features), validation.labels))
+    return FittedProbe(scaling, _fitted(sample, strength))
 
 
 def _compare_probe(draw: Draw, values: FloatArray) -> Comparison | None:
@@ -193,6 +226,29 @@ def recoverability(unlearned: ArrayLike, oracle: ArrayLike, original: ArrayLike)
     means = [float(side.mean()) for side in sides]
     headroom = means[2] - means[1]
     return None if abs(headroom) < UNDEFINED_BELOW else (means[0] - means[1]) / headroom
+
+
+class _Scaling(NamedTuple):
+    center: FloatArray
+    spread: FloatArray
+
+    def apply(self, features: FloatArray) -> FloatArray:
+        scaled: FloatArray = (features - self.center) / self.spread
+        return scaled
+
+
+def _scaling(features: FloatArray) -> _Scaling | None:
+    """Mean and deviation of features over rows; None if none of them varies."""
+    varies = np.ptp(features, axis=0) > 0
+    if not varies.any():
+        return None
+    center, spread = features.mean(axis=0), features.std(axis=0)
+    return _Scaling(center, np.where(varies & (spread > 0), spread, 1.0))  # of constants, the deviation may be rounding
+
+
+def _best_strength(sample: Rows, validation: Rows) -> float:
+    """The strength with the best accuracy on validation rows; of equal ones the smallest."""
+    return max(STRENGTHS, key=lambda strength: (_fitted(sample, strength).score(*validation), -strength))
 
 
 def _sample(rows: Rows, seed: int) -> Rows:

@@ -14,11 +14,11 @@ from forgetbench.leaderboard.client.submit import pull_bundle
 from forgetbench.method_label import MethodFile, is_method_file
 from forgetbench.remote.pull import pull_board
 from forgetbench.runner.config import ProgressCallback, RunConfig
-from forgetbench.runner.method_spec import parse_methods
+from forgetbench.runner.method_spec import MethodSpec, parse_methods
 from forgetbench.runner.results import Results, folder_name
 from forgetbench.runner.run import run
 from forgetbench.store import JsonObject
-from forgetbench.tasks.task import read_task
+from forgetbench.tasks.task import Task, read_task
 
 
 def prepare_submission(
@@ -39,9 +39,9 @@ def prepare_submission(
     """
     folder = Path(source)
     if is_method_file(source) and not folder.is_dir():
-        return _run_method(source, server, _require_task(task, source), config, progress)
+        return _run_method(source, server, require_task(task, source), config, progress)
     if is_logits_folder(folder):
-        return _import_logits(folder, server, _require_task(task, source), config)
+        return _import_logits(folder, server, require_task(task, source), config)
     return folder
 
 
@@ -58,20 +58,34 @@ def prepare_method(source: str, task: str | None) -> JsonObject:
     Raises:
         UsageError: The task, the file or a hyper-parameter is wrong.
     """
-    loaded = read_task(_require_task(task, source))
-    is_file = is_method_file(source)
-    specs = parse_methods([] if is_file else [source], [source] if is_file else [], loaded.setting)
-    if len(specs) != 1:
-        raise UsageError(f"{source} is not one method: reference rows are part of every board. Name one method.")
-    spec = specs[0]
+    loaded = read_task(require_task(task, source))
+    spec = parse_single(source, loaded)
     given = {name: spec.parameters[name] for name in spec.named}
-    if not is_file:
+    if spec.file is None:
         return {"task": loaded.name, "name": spec.name, "parameters": given}
     class_name = MethodFile.parse(str(spec.file)).class_name
     return {"task": loaded.name, "source": spec.source, "class_name": class_name, "parameters": given}
 
 
-def _require_task(task: str | None, source: str) -> str:
+def parse_single(source: str, task: Task) -> MethodSpec:
+    """The method that a submission names: a class of a file, or a method of this package.
+
+    Raises:
+        UsageError: It names none or several, or a file or hyper-parameter is wrong.
+    """
+    is_file = is_method_file(source)
+    specs = parse_methods([] if is_file else [source], [source] if is_file else [], task.setting)
+    if len(specs) != 1:
+        raise UsageError(f"{source} is not one method: reference rows are part of every board. Name one method.")
+    return specs[0]
+
+
+def require_task(task: str | None, source: str) -> str:
+    """The board that a submission names, where its source names none.
+
+    Raises:
+        UsageError: None is named.
+    """
     if task is None:
         raise UsageError(f"{source} is not a run and names no task. Name the board with --task.")
     return task

@@ -25,6 +25,7 @@ from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.runner.run import run
 from forgetbench.scoring.scorecards import Scorecard
+from forgetbench.store import JsonObject
 from forgetbench.tasks.task import Task
 
 ShowSource = Callable[[str], None]
@@ -40,7 +41,7 @@ def post_rerun(
     *,
     allow_source: bool = False,
 ) -> VerificationDocument:
-    """Run an entry again from the board's originals, and post the evidence as its verification.
+    """Run an entry again from the board's originals, with other seeds, and post the evidence as its verification.
 
     Args:
         entry: The entry's id.
@@ -58,15 +59,18 @@ def post_rerun(
         ForgetBenchError: The recipe cannot be run here, or the server refuses.
     """
     with _open_rerun(entry, server, root, progress, show, allow_source=allow_source) as rerun:
-        _check_scope(server)
-        return post_verification(entry, rerun.run(), server)
+        seeds = f"verify-{entry}-{_verifier(server)}"
+        again = replace(rerun, task=rerun.task.with_method_seeds(seeds))  # the same bits would prove nothing
+        return post_verification(entry, again.run(), server)
 
 
-def _check_scope(server: str) -> None:
-    """Check before anything is trained that the evidence can be posted."""
+def _verifier(server: str) -> str:
+    """Name of the token's owner, after checking that the evidence can be posted, before anything is computed."""
     with LeaderboardClient(server) as client:
-        if "verify" not in client.whoami().scopes:
+        token = client.whoami()
+        if "verify" not in token.scopes:
             raise UsageError(f"This token lacks the scope 'verify' on {server}. Ask its operator for one that has it.")
+        return token.name
 
 
 def compare_rerun(
@@ -133,7 +137,8 @@ def _open_rerun(
     identity: str, server: str, root: Path | None, progress: ProgressCallback, show: ShowSource, *, allow_source: bool
 ) -> Iterator[_Rerun]:
     entry = fetch_entry(identity, server)
-    manifest, scorecard = _read_entry(entry, server)
+    # on this machine, an entry can run on public draws only
+    manifest, scorecard = read_entry(entry, server, entry.public_scorecard or entry.scorecard)
     if manifest.method.observed:
         raise UsageError(f"{manifest.row} was unlearned by other code and cannot be run again here.")
     if manifest.method.source is not None and not allow_source:
@@ -144,12 +149,16 @@ def _open_rerun(
     with TemporaryDirectory(prefix="forgetbench-verify-") as place:
         config = RunConfig(root=root, device="cpu", skip_oracles=True)
         task, config = pull_board(manifest.task, server, config, pack=entry.pack)
-        yield _Rerun(scorecard, manifest, task, _spec(manifest, Path(place)), config, progress)
+        yield _Rerun(scorecard, manifest, task, spec_of(manifest, Path(place)), config, progress)
 
 
-def _read_entry(entry: EntryDocument, server: str) -> tuple[Manifest, Scorecard | None]:
+def read_entry(entry: EntryDocument, server: str, document: JsonObject | None) -> tuple[Manifest, Scorecard | None]:
+    """The manifest of an entry, and one of its scorecards.
+
+    Raises:
+        ForgetBenchError: They are of another version.
+    """
     try:
-        document = entry.public_scorecard or entry.scorecard  # here, it can run on public draws only
         scorecard = Scorecard.model_validate(document) if document else None
         return Manifest.model_validate(entry.manifest), scorecard
     except ValidationError as error:
@@ -159,7 +168,16 @@ def _read_entry(entry: EntryDocument, server: str) -> tuple[Manifest, Scorecard 
         ) from error
 
 
-def _spec(manifest: Manifest, place: Path) -> MethodSpec:
+def spec_of(manifest: Manifest, place: Path) -> MethodSpec:
+    """The method of a manifest, with its hyper-parameters.
+
+    Args:
+        manifest: The manifest.
+        place: Folder for the file of submitted source.
+
+    Raises:
+        ForgetBenchError: The method, or its source, is not the one that made the evidence.
+    """
     method = manifest.method
     if method.source is None:
         kind, address = methods.get(method.name), None

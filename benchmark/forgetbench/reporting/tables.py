@@ -197,7 +197,15 @@ def _notes_on_power(board: Board) -> tuple[str, ...]:
         *notes,
         f"A row is separated from the next one four times in five if that is farther by {least:.2f} (after {first}) to "
         f"{most:.2f} (after {last}); half of the pairs need at most {median(size for size, _ in pairs):.2f}.",
+        *_note_on_noise(board),
     )
+
+
+def _note_on_noise(board: Board) -> tuple[str, ...]:
+    """The rows whose next one no distance would separate."""
+    ranked = [row for row in board.rows if row.rank is not None]
+    noisy = [row.name for row in ranked[:-1] if row.detectable is None]
+    return (f"No distance that this board can show separates the next row from: {', '.join(noisy)}.",) if noisy else ()
 
 
 def _notes_on_state(ranked: RankedRuns) -> tuple[str, ...]:

@@ -13,17 +13,15 @@ from forgetbench.evidence.environment import environment
 from forgetbench.evidence.run import read_run
 from forgetbench.method_label import MethodLabel
 from forgetbench.reproduction.reference_board import (
-    SHIPPED,
     Difference,
-    ReferenceBoard,
-    ReferenceRow,
-    TrialRecord,
     board_of,
     compare,
     evidence_digest,
     write_board,
 )
+from forgetbench.reproduction.reference_file import ReferenceBoard, ReferenceRow, TrialRecord
 from forgetbench.runner.config import ProgressCallback, RunConfig
+from forgetbench.runner.costs import SHIPPED
 from forgetbench.runner.method_spec import MethodSpec, parse_methods
 from forgetbench.runner.run import run
 from forgetbench.scoring.scorer import REFERENCES, RankedRuns, rank_runs
@@ -182,11 +180,14 @@ def remove_reproduced(config: RunConfig) -> None:
     shutil.rmtree(config.home / "reproduced", ignore_errors=True)
 
 
+def platform_of(facts: Mapping[str, str]) -> dict[str, str]:
+    """An environment without the release of the operating system's kernel."""
+    words = facts.get("system", "").split()
+    return {**facts, "system": f"{words[0]} {words[-1]}"} if words else dict(facts)
+
+
 def _environment(config: RunConfig) -> dict[str, str]:
-    """The environment, without the release of the operating system's kernel."""
-    facts = environment(config.env().device)
-    name, _, machine = facts["system"].split(maxsplit=2)
-    return {**facts, "system": f"{name} {machine}"}
+    return platform_of(environment(config.env().device))
 
 
 def _select_rows(board: ReferenceBoard, rows: Sequence[str] | None) -> list[ReferenceRow]:

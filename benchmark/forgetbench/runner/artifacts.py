@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.errors import ForgetBenchError
+from forgetbench.leases import wait_for_other
 from forgetbench.store import JsonObject, Store, canonical_json
 
 if TYPE_CHECKING:
@@ -74,6 +75,34 @@ def wall_time(meta: JsonObject) -> float | None:
 def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
     """Write an artifact's metadata."""
     (folder / META).write_bytes(canonical_json(dict(meta)))
+
+
+def make_once(
+    store: Store, cache_key: JsonObject, writer: Callable[[Path], None], *, replace: bool = False
+) -> tuple[Path, bool]:
+    """Compute an artifact that is not in the store, unless another run on the same store computes it: then wait.
+
+    Args:
+        store: The store.
+        cache_key: Everything that shapes the artifact.
+        writer: Writes its files into the folder that it is given.
+        replace: Whether it is computed although the store has one, with fewer files.
+
+    Returns:
+        Its folder, and whether it was computed here.
+
+    Raises:
+        BusyError: Another run computes it, and the caller is an engine's job, which is tried again later.
+    """
+    key = store.key(cache_key)
+    while True:
+        with store.lease(key) as mine:
+            if mine:
+                folder = None if replace else store.read(key)  # another run may just have finished it
+                return (store.write(cache_key, writer, replace=replace), True) if folder is None else (folder, False)
+        wait_for_other(key)
+        if not replace and (folder := store.read(key)) is not None:
+            return folder, False
 
 
 def require_artifact(store: Store, key: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from forgetbench.errors import UsageError
+from forgetbench.object_store import check_bucket, check_url, open_store
 from forgetbench.runner.data import ExecutionEnv
 from forgetbench.runner.engines import Engine, make_engine
 from forgetbench.runner.engines.devices import pick_device
@@ -72,12 +73,15 @@ class RunConfig:
     """On erase boards, measure how fast the forget set is learned again; keeps the models for it."""
     home: Path = field(default_factory=home)
     """Folder of the store, reference bundles and runs."""
+    store_url: str | None = None
+    """URL of a bucket that has the artifacts, such as ``s3://bucket/prefix``; the store is its cache then, and on a
+    cluster each machine uses its own. None: the store has them."""
 
     def __post_init__(self) -> None:
-        """Check the numbers.
+        """Check the numbers and the form of the URL.
 
         Raises:
-            UsageError: A number is out of range.
+            UsageError: A number is out of range, or the URL is none.
         """
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"The number of worker processes is {self.workers}. Give --workers 1 or more, or omit it.")
@@ -85,11 +89,18 @@ class RunConfig:
             raise UsageError(f"The number of jobs per GPU is {self.jobs_per_gpu}. Give --jobs-per-gpu 1 or more.")
         if self.time_limit is not None and not 0 < self.time_limit < math.inf:
             raise UsageError(f"The time limit is {self.time_limit:g} seconds. Give more than 0, or omit --time-limit.")
+        if self.store_url is not None:
+            check_url(self.store_url)
 
     @property
     def store(self) -> Store:
         """The artifact store."""
-        return Store(self.home / "store")
+        return open_store(self.home / "store", self.store_url)
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether jobs run on other machines, with devices and folders of their own."""
+        return self.engine.partition(":")[0] == "ray"
 
     @property
     def results(self) -> Results:
@@ -107,14 +118,16 @@ class RunConfig:
         """
         root = str(self.root.resolve()) if self.root else None
         device = engine.find_device(self.device) if engine else pick_device(self.device)
-        return ExecutionEnv(str(self.store.root), root, device, engine.exclusive if engine else True)
+        store = "" if self.store_url and engine and self.on_cluster else str(self.store.root)
+        return ExecutionEnv(store, root, device, engine.exclusive if engine else True, self.store_url)
 
     def open_engine(self) -> Engine:
-        """The engine that runs jobs; a context manager.
+        """The engine that runs jobs; a context manager. A bucket is checked before.
 
         Raises:
-            UsageError: The device is not available, or the engine is unknown.
+            UsageError: The device is not available, the engine is unknown, or the bucket cannot be used.
         """
-        on_cluster = self.engine.partition(":")[0] == "ray"  # its workers have the devices
-        device = self.device if on_cluster else pick_device(self.device)
+        if self.store_url is not None:
+            check_bucket(self.store_url)
+        device = self.device if self.on_cluster else pick_device(self.device)
         return make_engine(self.engine, self.workers, device, self.jobs_per_gpu)

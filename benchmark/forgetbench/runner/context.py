@@ -16,7 +16,6 @@ from forgetbench.runner.artifacts import load_model
 from forgetbench.runner.data import ExecutionEnv, TaskData
 from forgetbench.runner.engines.devices import hardware
 from forgetbench.runner.keys import CacheKeys
-from forgetbench.store import Store
 from forgetbench.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class TaskContext:
         self.task, self.env = task, env
         self.data = TaskData(task, env)
         self.keys = CacheKeys(self.data)
-        self.store = Store(Path(env.store))
+        self.store = env.open_store()
 
     @cached_property
     def blank_network(self) -> Network:

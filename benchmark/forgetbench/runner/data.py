@@ -15,6 +15,8 @@ from forgetbench.datasets.scenarios.base import Split
 from forgetbench.datasets.scenarios.stream import split_of_step
 from forgetbench.evidence.arrays import Array, array_digest, index_digest
 from forgetbench.evidence.environment import bfloat16_unit
+from forgetbench.object_store import open_store
+from forgetbench.store import Store
 from forgetbench.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -32,13 +34,23 @@ class ExecutionEnv:
     """Where jobs run. Nothing here shapes a result but the kind of device."""
 
     store: str
-    """Folder of the artifact store."""
+    """Folder of the artifact store, or of its cache; "" is the one of the machine that runs the job."""
     root: str | None = None
     """Folder of the image sets on disk."""
     device: str = "cpu"
     """The torch device."""
     exclusive: bool = True
     """Whether a job has its device for itself, so that wall times count."""
+    url: str | None = None
+    """URL of the bucket that has the artifacts; None if the folder has them."""
+
+    def open_store(self) -> Store:
+        """The artifact store.
+
+        Raises:
+            UsageError: This machine cannot use the bucket.
+        """
+        return open_store(Path(self.store) if self.store else None, self.url)
 
 
 class Rows:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import platform
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetbench.errors import describe_error, printable
+from forgetbench.errors import describe_error, os_error_message, printable
+from forgetbench.object_store import ObjectStore
 from forgetbench.runner.config import RunConfig
+from forgetbench.runner.data import ExecutionEnv
 from forgetbench.runner.engines.base import Failure
 from forgetbench.runner.engines.code import code_identity
 from forgetbench.runner.engines.devices import hardware
+from forgetbench.runner.failures import not_shared
 from forgetbench.store import Store
 
+MACHINES_SECONDS = 120.0
+"""Longest time to wait for machines."""
 TEXT = "hello"
 """What the artifacts of a check contain."""
 
@@ -44,6 +50,8 @@ class EngineReport:
     """Whether two jobs came back."""
     machines: tuple[MachineReport, ...]
     """One for each machine; one worker of this machine if there is no other."""
+    expected: int = 1
+    """Number of machines that should take part."""
 
     @property
     def ok(self) -> bool:
@@ -55,9 +63,8 @@ class EngineReport:
 class _RoundTrip:
     """A job that reads an artifact of the driver and writes one for it."""
 
-    store: str
+    env: ExecutionEnv
     token: str
-    device: str
     title: str = "engine check"
 
 
@@ -72,24 +79,28 @@ class _Answer:
     versions: dict[str, str]
 
 
-def check_engine(config: RunConfig) -> EngineReport:
+def check_engine(config: RunConfig, *, machines: int = 1) -> EngineReport:
     """Run two jobs that only come back, and one on each machine that reads from the store and writes into it.
 
     Args:
         config: The engine, the device and the store.
+        machines: Number of machines to wait for, for two minutes at most.
 
     Raises:
         UsageError: The engine or the device is not available.
         OSError: The store cannot be written on this machine.
     """
-    token = uuid.uuid4().hex
-    keys = [config.store.key(_artifact(token, ""))]
-    config.store.write(_artifact(token, ""), _fill)
+    token, keys = uuid.uuid4().hex, list[str]()
     try:
         with config.open_engine() as engine:
-            device = engine.find_device(config.device)
+            until = time.monotonic() + MACHINES_SECONDS
+            while engine.machines() < machines and time.monotonic() < until:
+                time.sleep(1)
+            env = config.env(engine)
             echoed = engine.map(abs, [-1, -2], lambda *_: None) == [1, 2]
-            job = _RoundTrip(str(config.store.root), token, device)
+            keys = [config.store.key(_artifact(token, ""))]
+            config.store.write(_artifact(token, ""), _fill)
+            job = _RoundTrip(env, token)
             answers: dict[str, Any] = engine.on_each_worker(round_trip, job)
             if not answers:
                 [answer] = engine.map(round_trip, [job], lambda *_: None)
@@ -100,28 +111,29 @@ def check_engine(config: RunConfig) -> EngineReport:
         for key in keys:
             if (folder := config.store.read(key)) is not None:
                 config.store.remove(folder)
-    return EngineReport(device, echoed, reports)
+    return EngineReport(env.device, echoed, reports, machines)
 
 
 def round_trip(job: _RoundTrip) -> _Answer:
     """In a worker: read the driver's artifact, write another one, and say what this machine is."""
-    store = Store(Path(job.store))
+    store = job.env.open_store()
     read = store.read(store.key(_artifact(job.token, "")), expected=True) is not None
     own = _artifact(job.token, uuid.uuid4().hex)
     store.write(own, _fill)
-    return _Answer(platform.node(), read, store.key(own), hardware(job.device), code_identity())
+    if isinstance(store, ObjectStore):
+        for key in (store.key(own), store.key(_artifact(job.token, ""))):
+            store.drop_cached(key)
+    return _Answer(platform.node(), read, store.key(own), hardware(job.env.device), code_identity())
 
 
 def _report(name: str, answer: _Answer | Failure, store: Store) -> MachineReport:
     if isinstance(answer, Failure):
-        problem = str(answer.error) if str(answer.error) else describe_error(answer.error)
+        error = answer.error
+        problem = os_error_message(error) if isinstance(error, OSError) else str(error) or describe_error(error)
         return MachineReport(name, "", {}, printable(problem))
     problem = ""
     if not answer.read or store.read(answer.key, expected=True) is None:
-        problem = (
-            f"It does not share the store {store.root}. Set FORGETBENCH_HOME to a folder that all machines see under "
-            "the same path."
-        )
+        problem = not_shared(store)
     return MachineReport(name, answer.hardware, answer.versions, problem)
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forgetbench.errors import ForgetBenchError, UsageError, describe_error, os_error_message, printable
+from forgetbench.object_store import ObjectStore
 from forgetbench.runner.engines.base import Failure
+from forgetbench.store import Store
 
 _SHOWN = 10
 """Number of failed jobs that a message lists."""
@@ -50,6 +52,16 @@ def summary(failed: Sequence[FailedJob], finished: int) -> str:
         "command again: it repeats only what failed and what depends on it."
     )
     return "\n".join([head, *shown])
+
+
+def not_shared(store: Store) -> str:
+    """What to do if a machine does not find the artifacts of another one."""
+    if isinstance(store, ObjectStore):
+        return f"It does not find in {store.url} what another machine has put there. Give it access to the same bucket."
+    return (
+        f"It does not share the store {store.root}. Set FORGETBENCH_HOME to a folder that all machines see under the "
+        "same path, or give a bucket with --store."
+    )
 
 
 def error_of(failed: Sequence[FailedJob], finished: int) -> BaseException:

@@ -14,10 +14,11 @@ from typing import Any, Literal, Protocol, TypeVar
 from forgetbench.errors import UsageError, describe_error, printable
 from forgetbench.evidence.arrays import Logits, read_arrays, stack
 from forgetbench.runner.artifacts import PREDICTIONS, require_artifact
+from forgetbench.runner.attack_spec import AttackSpec
 from forgetbench.runner.config import NullProgress, ProgressCallback, RunConfig
 from forgetbench.runner.data import ExecutionEnv
 from forgetbench.runner.engines import Engine, Failure, TimeLimit
-from forgetbench.runner.failures import FailedJob, error_of
+from forgetbench.runner.failures import FailedJob, error_of, not_shared
 from forgetbench.runner.keys import Role
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.tasks.task import Task
@@ -158,6 +159,44 @@ class RelearnJob(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackJob(Job):
+    """Attack one model and record its answers."""
+
+    attack: AttackSpec
+    """The attack."""
+    model: str
+    """The model's key in the store."""
+    original: str
+    """The key of the original that it was unlearned from; of an oracle, the original of its seed."""
+    draw: int
+    """The forget set."""
+    seed: int
+    """The original's position."""
+    about: str
+    """What the model is, for progress: the row's name, or its role."""
+
+    @property
+    def title(self) -> str:
+        """What progress shows."""
+        return f"{self.attack.label} on {self.about}, seed {self.seed}" + (f", draw {self.draw}" if self.draw else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountAttackJob(Job):
+    """Count the FLOPs of an attack in a separate run on the first original."""
+
+    attack: AttackSpec
+    """The attack."""
+    original: str
+    """The original's key in the store."""
+
+    @property
+    def title(self) -> str:
+        """What progress shows."""
+        return f"FLOPs of {self.attack.label}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class PreparedTask:
     """Facts of a task that need its images."""
 
@@ -225,7 +264,7 @@ class UnlearnedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodFailure:
-    """A method raised an error: the state of its row."""
+    """A method or an attack raised an error: the state of its row."""
 
     status: Literal["failed", "diverged"]
     """``diverged`` if the weights or predictions became infinite or NaN."""
@@ -260,6 +299,16 @@ class RelearnTime:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackedModel:
+    """The outcome of attacking one model."""
+
+    key: str
+    """The key of its answers in the store."""
+    from_cache: bool
+    """Whether the result was in the store already."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelPresence:
     """Whether a model is in the store."""
 
@@ -283,6 +332,7 @@ JobT = TypeVar("JobT", bound=_Titled)
 ResultT = TypeVar("ResultT", bound=_Result)
 TrainOutcome = TrainedModel | MethodFailure
 UnlearnOutcome = UnlearnedModel | MethodFailure
+AttackOutcome = AttackedModel | MethodFailure
 
 
 class JobRunner:
@@ -373,10 +423,7 @@ class JobRunner:
         job = CheckMachineJob(task=self.task, env=self.env, labels=facts.labels[0])
         machines = self._engine.on_each_worker(check_machine, job)
         if machines and self.config.store.read(facts.labels[0], expected=True) is None:
-            raise UsageError(
-                f"The workers write into {self.env.store} of their machines, which is not the folder of this machine. "
-                "Set FORGETBENCH_HOME to a folder that all machines see under the same path."
-            )
+            raise UsageError(f"This machine: {not_shared(self.config.store)}")
         for machine, found in machines.items():
             if isinstance(found, Failure):
                 raise UsageError(f"{machine} cannot work on {self.task.name}: {printable(str(found.error))}")
@@ -386,10 +433,7 @@ class JobRunner:
                     "there, or give a folder that all machines see with --root."
                 )
             if not found.sees_store:
-                raise UsageError(
-                    f"{machine} does not see the store {self.env.store}. Set FORGETBENCH_HOME to a folder that all "
-                    "machines see under the same path."
-                )
+                raise UsageError(f"{machine}: {not_shared(self.config.store)}")
 
     def originals(self, trainer: MethodSpec | None = None) -> list[TrainJob]:
         """The jobs of the originals, by seed: the task's, or those that a method trains for itself."""
@@ -438,11 +482,11 @@ def failed_result(job: object, reason: str) -> MethodFailure | FlopCount | None:
         reason: Why it has no other result.
     """
     match job:
-        case UnlearnJob():
+        case UnlearnJob() | AttackJob():
             return MethodFailure(status="failed", reason=reason)
         case TrainJob(trainer=MethodSpec()):
             return MethodFailure(status="failed", reason=f"training its own original: {reason}")
-        case CountUnlearningJob() | CountTrainingJob(trainer=MethodSpec()):
+        case CountUnlearningJob() | CountTrainingJob(trainer=MethodSpec()) | CountAttackJob():
             return FlopCount(flops=None, reason=reason)
     return None
 

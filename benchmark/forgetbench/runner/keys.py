@@ -11,6 +11,7 @@ from typing import Any, Literal
 from forgetbench.evidence.arrays import RETESTED, index_digest
 from forgetbench.evidence.reference import PROBED
 from forgetbench.fingerprints import fingerprint, module_fingerprint
+from forgetbench.runner.attack_spec import AttackSpec
 from forgetbench.runner.data import TaskData
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.store import JsonObject
@@ -89,6 +90,8 @@ class CacheKeys:
         data = self._data
         facts: JsonObject = {"original": original, "method": spec.identity(), "draw": draw, "seed": seed}
         requests = len(data.steps(draw))
+        if data.task.method_seeds:
+            facts["method_seeds"] = data.task.method_seeds
         if requests > 1:
             facts["after"] = list(previous)
         if source is not None:
@@ -113,6 +116,22 @@ class CacheKeys:
         facts = {"weights": weights, "original": original, "seed": seed, "rule": dict(rule)}
         facts |= {"forget": self._data.row_hashes(draw)["forget"], "code": fingerprint("relearning")}
         return self._key("relearned", facts)
+
+    def attacked(self, spec: AttackSpec, weights: str, original: str, draw: int, seed: int) -> CacheKey:
+        """The key of a model's answers after an attack.
+
+        Args:
+            spec: The attack.
+            weights: SHA-256 of the model's weights.
+            original: SHA-256 of the weights of the original that it was unlearned from.
+            draw: The forget set.
+            seed: The original's position.
+        """
+        facts: JsonObject = {"attack": spec.identity(), "weights": weights, "seed": seed, "draw": draw}
+        if "original" in spec.kind.card.holds:
+            facts["original"] = original
+        rows, split = self._data.row_hashes(draw), self._data.split(draw)
+        return self._key("attacked", {**facts, "rows": rows, "split": split.sha256})
 
     def study(self) -> CacheKey:
         """What of a task shapes a study of hyper-parameters."""

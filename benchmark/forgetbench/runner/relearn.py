@@ -15,7 +15,7 @@ import numpy as np
 
 from forgetbench.metrics.accuracy_gap import accuracy
 from forgetbench.metrics.erasure import relearn_time
-from forgetbench.runner.artifacts import WEIGHTS, read_meta, require_artifact, write_meta
+from forgetbench.runner.artifacts import WEIGHTS, make_once, read_meta, require_artifact, write_meta
 from forgetbench.runner.context import TaskContext, load_context
 from forgetbench.runner.jobs import RelearnJob, RelearnTime
 from forgetbench.store import file_digest
@@ -45,9 +45,13 @@ def relearn(job: RelearnJob) -> RelearnTime:
     folder = context.store.read(context.store.key(key))
     from_cache = folder is not None
     if folder is None:
-        steps = _steps_back(context, model, original, job.draw, job.seed)
-        meta = {"steps": RULE["limit"] if steps is None else steps, "back": steps is not None}
-        folder = context.store.write(key, lambda folder: write_meta(folder, meta))
+
+        def measure(folder: Path) -> None:
+            steps = _steps_back(context, model, original, job.draw, job.seed)
+            write_meta(folder, {"steps": RULE["limit"] if steps is None else steps, "back": steps is not None})
+
+        folder, made = make_once(context.store, key, measure)
+        from_cache = not made
     return RelearnTime(**read_meta(folder), from_cache=from_cache)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.evidence.attacks import Population
 from forgetbench.evidence.reference import PACK, AuditFitness, ReferenceBundle, ReferenceManifest, read_pack
 from forgetbench.evidence.run import MANIFEST, Manifest, read_run
 from forgetbench.scoring.scorer import Scorer
@@ -66,6 +67,18 @@ class Results:
         if not task.name.endswith(DEVELOPMENT) or not (folder / PACK).is_file():
             return None
         return read_pack(folder)
+
+    def attacks_folder(self, card: ReferenceManifest) -> Path:
+        """The folder of the attacks on a board: one for each definition and each count of draws and seeds."""
+        return self.home / "attacks" / card.task / f"{card.task_key[:12]}-g{card.draws}-s{card.seeds}"
+
+    def attack_folder(self, card: ReferenceManifest, label: str) -> Path:
+        """The folder of one attack with its budget; below it, one for each population."""
+        return self.attacks_folder(card) / folder_name(label)
+
+    def attacked_folder(self, attack: Path, population: Population, row: str) -> Path:
+        """The folder of one attacked population, below that of the attack."""
+        return attack / "rows" / folder_name(row) if population == "row" else attack / population
 
     def fitness_file(self, task: str, key: str, draws: int, seeds: int) -> Path:
         """The file of a task's audit: one for each folder of a reference bundle."""

@@ -25,18 +25,21 @@ from forgetbench.runner.collect import (
     write_run,
 )
 from forgetbench.runner.config import ProgressCallback, RunConfig
+from forgetbench.runner.costs import expected_share
 from forgetbench.runner.engines import Failure, machine_fault
 from forgetbench.runner.engines.base import FailureKind
 from forgetbench.runner.failures import FailedJob, error_of
 from forgetbench.runner.jobs import (
     CountTrainingJob,
     CountUnlearningJob,
+    FlopCount,
     JobRunner,
     MethodFailure,
     PreparedTask,
     PrepareJob,
     RelearnJob,
     TrainedModel,
+    TrainJob,
     TrainOutcome,
     UnlearnedModel,
     UnlearnJob,
@@ -48,6 +51,18 @@ from forgetbench.runner.keys import Role
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.store import digest
 from forgetbench.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class RowModels:
+    """The models of one row in the store."""
+
+    spec: MethodSpec
+    """The row."""
+    outcomes: tuple[tuple[int, int, UnlearnOutcome], ...]
+    """Draw, seed and outcome of each unlearning."""
+    originals: tuple[str, ...]
+    """The key of the original that each started from."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,8 @@ class TaskRun:
     """Number of jobs whose result was not in the store already."""
     failed: tuple[FailedJob, ...] = ()
     """Jobs without a result. Rows that need one of them have no folder, and without an oracle there is no bundle."""
+    rows: tuple[RowModels, ...] = ()
+    """The models of the rows that could be unlearned, in the order of the methods."""
 
 
 def run(
@@ -170,6 +187,14 @@ def _train_alone(runner: JobRunner, title: str, role: Role) -> list[TrainedModel
     return models
 
 
+def own_trainers(methods: Sequence[MethodSpec]) -> dict[str, MethodSpec]:
+    """Row that trains its own originals -> the row that does it for all rows with the same originals."""
+    first: dict[str, MethodSpec] = {}
+    return {
+        spec.key: first.setdefault(digest(spec.training_identity()), spec) for spec in methods if spec.trains_originals
+    }
+
+
 ModelKey = tuple[Role, int, int, str]
 """Role, draw, seed and, for a method's own original, the hash of what trains it."""
 
@@ -190,21 +215,18 @@ class _TaskRunner:
     def __init__(self, runner: JobRunner, methods: Sequence[MethodSpec]) -> None:
         self.runner, self.methods = runner, methods
         self.task, self.config, self.env = runner.task, runner.config, runner.env
-        first: dict[str, MethodSpec] = {}
-        self.trainers = {
-            spec.key: first.setdefault(digest(spec.training_identity()), spec)
-            for spec in methods
-            if spec.trains_originals
-        }
+        self.trainers = own_trainers(methods)
         """Row -> the row whose job trains its originals: parameters that only unlearning reads change no original."""
         self.models: dict[ModelKey, TrainOutcome] = {}
         """The models that could be trained."""
         self.unfinished: set[str] = set()
         """Rows that need a job that failed; they are not written."""
+        self.rows: list[RowModels] = []
+        """The models of the rows that could be unlearned."""
 
     def run(self) -> TaskRun:
         """All jobs, then the reference bundle and one folder for each method."""
-        from forgetbench.runner.train import count_training, prepare_task, train_model
+        from forgetbench.runner.train import prepare_task, train_or_count
 
         runner, config = self.runner, self.config
         own = list({spec.key: spec for spec in self.trainers.values()}.values())
@@ -224,14 +246,16 @@ class _TaskRunner:
         if config.skip_oracles:
             self._require_originals()
         jobs = [*originals, *(job for spec in own for job in runner.originals(spec)), *oracles]
-        outcomes = runner.try_map(train_model, jobs)
+        counting = [CountTrainingJob(task=self.task, env=self.env, trainer=trainer) for trainer in (None, *own)]
+        everything: list[TrainJob | CountTrainingJob] = [*jobs, *counting]  # a count is short: it comes last
+        done = runner.try_map(train_or_count, everything)
+        outcomes = [None if isinstance(result, FlopCount) else result for result in done[: len(jobs)]]
+        counts = [result if isinstance(result, FlopCount) else None for result in done[len(jobs) :]]
         self.models = {
             (job.role, job.draw, job.seed, job.trainer.key if job.trainer else ""): outcome
             for job, outcome in zip(jobs, outcomes, strict=True)
             if outcome is not None
         }
-        counting = [CountTrainingJob(task=self.task, env=self.env, trainer=trainer) for trainer in (None, *own)]
-        counts = runner.try_map(count_training, counting)
         counted, *counted_own = [count.flops if count else None for count in counts]
         finished = None not in outcomes and counts[0] is not None
         reference = None
@@ -257,7 +281,9 @@ class _TaskRunner:
                 "same training differs in bits between them, and so may scores; wall times are not comparable."
             )
         runner.progress.end(self.task.name)
-        return TaskRun(self.task, reference, tuple(runs), runner.jobs, runner.computed, tuple(runner.failed))
+        return TaskRun(
+            self.task, reference, tuple(runs), runner.jobs, runner.computed, tuple(runner.failed), tuple(self.rows)
+        )
 
     def _population(self, role: Role) -> list[list[TrainedModel]]:
         """The models of a set of oracles, by draw and seed."""
@@ -311,7 +337,7 @@ class _TaskRunner:
             )
 
     def _unlearn(self, facts: PreparedTask, cost: CostRecord, training_flops: Mapping[str, float | None]) -> list[Path]:
-        from forgetbench.runner.unlearn import count_unlearning, unlearn
+        from forgetbench.runner.unlearn import unlearn_or_count
 
         relearns = self.config.measure_relearning and facts.track == "erase"
         jobs: list[UnlearnJob] = []
@@ -341,14 +367,17 @@ class _TaskRunner:
                 if seed in keys
             ]
         untrained = set(results)
-        outcomes = self.runner.try_map(unlearn, jobs)
+        first = [job for job in jobs if job.draw == job.seed == 0]
+        counting = [
+            CountUnlearningJob(task=job.task, env=job.env, method=job.method, original=job.original) for job in first
+        ]
+        everything: list[UnlearnJob | CountUnlearningJob] = [*jobs, *counting]
+        ordered = sorted(everything, key=lambda job: -expected_share(job.method.name))  # the longest first
+        done = dict(zip(map(id, ordered), self.runner.try_map(unlearn_or_count, ordered), strict=True))
+        outcomes = [None if isinstance(result := done[id(job)], FlopCount) else result for job in jobs]
+        counts = [result if isinstance(result := done[id(job)], FlopCount) else None for job in counting]
         if relearns:
             outcomes = self._relearn(jobs, outcomes)
-        first = [job for job in jobs if job.draw == job.seed == 0]
-        counts = self.runner.try_map(
-            count_unlearning,
-            [CountUnlearningJob(task=job.task, env=job.env, method=job.method, original=job.original) for job in first],
-        )
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome is not None:
                 results.setdefault(job.method.key, []).append((job.draw, job.seed, outcome))
@@ -357,9 +386,14 @@ class _TaskRunner:
         flops = {job.method.key: count.flops for job, count in zip(first, counts, strict=True) if count is not None}
         self.unfinished |= {job.method.key for job in first if job.method.key not in flops}
         folders = []
+        originals_of = {(job.method.key, job.draw, job.seed): job.original for job in jobs}
         for spec in self.methods:
             if spec.key in self.unfinished:
                 continue
+            if spec.key in results and spec.key not in untrained:
+                outcomes_of = tuple(results[spec.key])
+                keys_of = tuple(originals_of[spec.key, draw, seed] for draw, seed, _ in outcomes_of)
+                self.rows.append(RowModels(spec, outcomes_of, keys_of))
             trainer = self.trainers.get(spec.key)
             row_cost = cost.model_copy(
                 update={

@@ -20,6 +20,7 @@ from forgetbench.runner.artifacts import (
     REQUESTS,
     ROWS,
     WEIGHTS,
+    make_once,
     read_meta,
     wall_time,
     write_meta,
@@ -135,7 +136,8 @@ def train_model_by(job: TrainJob, call: TrainCall) -> TrainOutcome:
     from_cache = folder is not None
     if folder is None:
         try:
-            folder = context.store.write(key, lambda folder: _train(context, job, call, folder))
+            folder, made = make_once(context.store, key, lambda folder: _train(context, job, call, folder))
+            from_cache = not made
         except MethodCodeError as error:
             if job.trainer is None:
                 raise
@@ -195,11 +197,20 @@ def import_original(job: TrainJob, weights: Path, sha256: str) -> bool:
     return folder is not None
 
 
+def train_or_count(job: TrainJob | CountTrainingJob) -> TrainOutcome | FlopCount:
+    """`train_model` or `count_training`, so that both kinds of jobs run side by side."""
+    return train_model(job) if isinstance(job, TrainJob) else count_training(job)
+
+
 def count_training(job: CountTrainingJob) -> FlopCount:
     """Count the FLOPs of training one model in a separate, untimed run; of a stream's oracles, the mean per request."""
     context, trainer = load_context(job.task, job.env), job.trainer
     facts = {"loss": trainer.training_identity() if trainer else None}
     return cached_flops(context, facts, lambda: _count_training(context, trainer))
+
+
+class _NotCountedError(Exception):
+    """What was counted raised an error, which the message describes."""
 
 
 def cached_flops(context: TaskContext, facts: Mapping[str, Any], measure: Callable[[], float]) -> FlopCount:
@@ -216,13 +227,20 @@ def cached_flops(context: TaskContext, facts: Mapping[str, Any], measure: Callab
     key = context.keys.flops(facts)
     folder = context.store.read(context.store.key(key))
     if folder is None:
+
+        def count(place: Path) -> None:
+            try:
+                flops = measure()
+            except Exception as error:
+                if machine_fault(error) is not None:
+                    raise
+                raise _NotCountedError(describe_error(error)) from error
+            write_meta(place, {"flops": flops})
+
         try:
-            flops = measure()
-        except Exception as error:
-            if machine_fault(error) is not None:
-                raise
-            return FlopCount(flops=None, reason=describe_error(error))
-        folder = context.store.write(key, lambda place: write_meta(place, {"flops": flops}))
+            folder, _ = make_once(context.store, key, count)
+        except _NotCountedError as error:
+            return FlopCount(flops=None, reason=str(error))
     return FlopCount(flops=read_meta(folder)["flops"])
 
 

@@ -27,6 +27,7 @@ from forgetbench.methods.base import ForgetRequest, Method
 from forgetbench.runner.artifacts import (
     PREDICTIONS,
     WEIGHTS,
+    make_once,
     read_meta,
     require_artifact,
     write_meta,
@@ -65,6 +66,8 @@ class CallResult:
 
     network: nn.Module
     """The unlearned network, checked by the contract of methods."""
+    original: nn.Module
+    """The original, loaded once the method had returned."""
     seconds: float
     """Wall time of the call."""
     peak_memory: int | None
@@ -117,6 +120,11 @@ def unlearn_by(job: UnlearnJob, call: MethodCall) -> UnlearnOutcome:
     return UnlearnedModel(key=step_keys[-1], steps=tuple(step_keys[:-1]), from_cache=from_cache, hardware=made_on)
 
 
+def unlearn_or_count(job: UnlearnJob | CountUnlearningJob) -> UnlearnOutcome | FlopCount:
+    """`unlearn` or `count_unlearning`, so that both kinds of jobs run side by side."""
+    return unlearn(job) if isinstance(job, UnlearnJob) else count_unlearning(job)
+
+
 def count_unlearning(job: CountUnlearningJob) -> FlopCount:
     """Count the FLOPs of ``unlearn`` in a separate run on the first seed; for a stream, the mean per request."""
     context, method = load_context(job.task, job.env), job.method.method
@@ -166,16 +174,21 @@ def _step_key(context: TaskContext, job: UnlearnJob, previous: list[str], *, rec
 
 def _make_step(context: TaskContext, call: MethodCall, step: StreamStep, key: CacheKey, earlier_key: CacheKey) -> bool:
     """Compute one step of a stream unless it is in the store; returns whether it was computed."""
-    folder = context.store.read(context.store.key(key))
-    if folder is not None and (not step.keep or (folder / WEIGHTS).is_file()):
-        return False
-    replace = folder is not None  # by one with weights
     earlier = context.store.read(context.store.key(earlier_key)) if earlier_key != key else None
-    if earlier is not None and (earlier / WEIGHTS).is_file():
-        context.store.write(key, lambda folder: _predict_again(context, earlier, step, folder), replace=replace)
-    else:
-        context.store.write(key, lambda folder: _unlearn(context, call, step, folder), replace=replace)
-    return True
+    again = earlier is not None and (earlier / WEIGHTS).is_file()
+
+    def write(folder: Path) -> None:
+        if earlier is not None and again:
+            _predict_again(context, earlier, step, folder)
+        else:
+            _unlearn(context, call, step, folder)
+
+    made = False
+    while True:
+        found = context.store.read(context.store.key(key))
+        if found is not None and (not step.keep or (found / WEIGHTS).is_file()):
+            return made
+        _, made = make_once(context.store, key, write, replace=found is not None)  # by one with weights
 
 
 def _predict_again(context: TaskContext, earlier: Path, step: StreamStep, folder: Path) -> None:
@@ -202,14 +215,14 @@ def _call_here(method: Method, context: TaskContext, step: StreamStep) -> CallRe
     original = context.load_model(step.original)
     with wrapped_errors():
         network = check_result(result, original)
-    return CallResult(network, seconds, peak_memory, plain_notes(request.notes, warnings, state.changed))
+    return CallResult(network, original, seconds, peak_memory, plain_notes(request.notes, warnings, state.changed))
 
 
 def _unlearn(context: TaskContext, call: MethodCall, step: StreamStep, folder: Path) -> None:
     from forgetbench.training import DivergedError
 
     result = call(context, step)
-    model, original = result.network, context.load_model(step.original)
+    model = result.network
     with wrapped_errors():
         arrays = context.evidence(model, step.draw) if step.last else context.predict(model, step.draw, features=False)
         if not all(np.isfinite(array).all() for array in arrays.values()):
@@ -220,7 +233,7 @@ def _unlearn(context: TaskContext, call: MethodCall, step: StreamStep, folder: P
     meta = {
         "seconds": result.seconds,
         "peak_memory": result.peak_memory,
-        "share_changed": share_changed(model, original),
+        "share_changed": share_changed(model, result.original),
         "notes": result.notes,
         "arrays": _described(arrays),
         "original": recorded_digest(step.original, WEIGHTS),

@@ -144,7 +144,15 @@ def _row(index: int, card: Scorecard, placing: Placing | None, detectable: float
 
 
 def _detectable(scorecards: Sequence[Scorecard], order: Sequence[int]) -> dict[int, float]:
-    """By position, the detectable difference of each scored row to the next one in an order."""
+    """By position, the detectable difference of each scored row to the next one, where one can be so far."""
     scored = [i for i in order if scorecards[i].status == "ok" and len(_pseudo_values(scorecards[i])) > 1]
     pseudo = {index: np.array(_pseudo_values(scorecards[index])) for index in scored}
-    return {this: detectable_difference(pseudo[this], pseudo[after]) for this, after in pairwise(scored)}
+    found = {this: detectable_difference(pseudo[this], pseudo[after]) for this, after in pairwise(scored)}
+    return {this: size for this, size in found.items() if pseudo[this].mean() + size <= _farthest(scorecards[this])}
+
+
+def _farthest(card: Scorecard) -> float:
+    """No distance on the row's board is larger: all metrics that rank lie in [-1, 1]."""
+    deciding = () if card.distance is None else (card.distance.metric,)
+    bands = [card.metrics[name].band for name in (*card.ranking, *deciding) if name in card.metrics]
+    return max(((1 + abs(band.mean)) / band.width for band in bands if band is not None), default=np.inf)

@@ -53,7 +53,7 @@ def recovery_scale(
     try:
         after = anchors(before.metric, after_originals, after_controls, after_references, labels)
         shares = [
-            _shares_over_split_halves(before.metric, untouched, oracles, retrained, labels)
+            shares_over_split_halves(before.metric, untouched, oracles, retrained, labels)
             for untouched, oracles, retrained in (
                 (originals, references, controls),
                 (after_originals, after_references, after_controls),
@@ -93,7 +93,7 @@ def recovery_of(
     if scale is None or changed_references is None:
         return Recovery(accuracies=accuracies, reason=bands.recalibration_reason)
     after = forgotten_by(changed, changed_references, labels, scale.anchors)
-    recovered = _difference(before, after)
+    recovered = difference(before, after)
     if recovered.value is None or before.value is None:
         return Recovery(accuracies=accuracies, before=before, after=after, reason=recovered.reason)
     p = sign_flip_p(before.pseudo_values) if before.pseudo_values and recovered.low is not None else None
@@ -118,7 +118,7 @@ def _changed(population: Population, prefix: str = RECALIBRATED) -> list[dict[st
     return changed if all(changed) else None
 
 
-def _shares_over_split_halves(
+def shares_over_split_halves(
     metric: str, originals: Population, references: Population, controls: Population, labels: Labels
 ) -> FloatArray:
     """*Forgotten* of one half of the pooled oracles against the other one, which takes the place of Retrain: (2, H).
@@ -144,7 +144,7 @@ def _shares_over_split_halves(
     return over_split_halves(share, seeds)
 
 
-def _difference(before: Effect, after: Effect) -> Effect:
+def difference(before: Effect, after: Effect) -> Effect:
     """What was forgotten before and is not afterwards, paired by seed."""
     if before.value is None or after.value is None:
         return Effect(reason=before.reason or after.reason)

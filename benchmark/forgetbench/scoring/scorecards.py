@@ -402,7 +402,8 @@ class BoardRow(Record):
     high: int | None
     """Worst rank of its rank interval."""
     detectable: float | None
-    """How much farther the next row would have to be to be separated four times in five; None where unknown."""
+    """How much farther the next row would have to be to be separated four times in five; None where unknown, or where
+    no distance on the board is so large."""
     reason: str
     """Why it is not ranked."""
 

@@ -26,6 +26,8 @@ INDICES = "-indices-"
 """Separates a task's name from the hash of the index file that replaces its scenario."""
 DEVELOPMENT = "/development"
 """Ending of the name of a task's development version."""
+METHOD_STREAMS = ("method", "method-init")
+"""Streams of random numbers that methods get."""
 SEALED = "/sealed-"
 """Separates a task's name from the fingerprint of the salt of its sealed draws."""
 NOT_THE_BOARD = "development bundle: not the board"
@@ -114,6 +116,8 @@ class Task(Section):
     """Number of originals, and of oracles in each of the two sets."""
     seal: Seal | None = Field(default=None, repr=False)
     """The secret of a server from which hidden seeds derive; None elsewhere. It is in no hash and no public file."""
+    method_seeds: str = Field(default="", repr=False)
+    """Name of the seeds that methods get; "" for those of the task. Another name is for running a method once more."""
 
     @model_validator(mode="before")
     @classmethod
@@ -147,7 +151,7 @@ class Task(Section):
     @cached_property
     def key(self) -> str:
         """Hash of everything that shapes a model; the counts of seeds and draws, titles, tier and track do not."""
-        silent = {"title", "description", "tier", "track", "draws", "seeds", "seal"}
+        silent = {"title", "description", "tier", "track", "draws", "seeds", "seal", "method_seeds"}
         whole = self.model_dump(mode="json", exclude=silent, exclude_defaults=True)
         return digest({**whole, **self._shaping()})
 
@@ -157,8 +161,8 @@ class Task(Section):
         return Setting(self.network.name, self.image_set.name, self.scenario.name)
 
     def public(self) -> JsonObject:
-        """The task without paths on this machine and without its seal, ready for JSON."""
-        return {**self.model_dump(mode="json", exclude={"seal"}), **self._shaping()}
+        """The task without paths on this machine, its seal, and other seeds of methods, ready for JSON."""
+        return {**self.model_dump(mode="json", exclude={"seal", "method_seeds"}), **self._shaping()}
 
     def _shaping(self) -> JsonObject:
         return {part: getattr(self, part).shaping() for part in ("image_set", "network", "scenario")}
@@ -168,6 +172,8 @@ class Task(Section):
 
         Where a seal covers the stream, the seed derives from its salt instead, which only the server knows.
         """
+        if self.method_seeds and name in METHOD_STREAMS:
+            name = f"{name}-{self.method_seeds}"
         if self.seal is not None and self.seal.covers(name):
             return self.seal.seed(name, *indices)
         return int(digest([self.name, name, *indices])[:16], 16) >> 1
@@ -184,6 +190,10 @@ class Task(Section):
     def with_hidden_oracles(self, salt: str) -> Task:
         """The task with public draws, whose oracles only the server can train: their seeds derive from a salt."""
         return Task.model_validate({**self.model_dump(), "seal": {"salt": salt, "draws": "public"}})
+
+    def with_method_seeds(self, name: str) -> Task:
+        """The same task, on which methods get other seeds: those of this name."""
+        return self.model_copy(update={"method_seeds": name})
 
     def with_sealed_draws(self, salt: str) -> Task:
         """The task under another name, with all seeds derived from a salt.
@@ -308,6 +318,8 @@ def find_tasks(patterns: Iterable[str]) -> list[Task]:
 def _parse(path: Path, content: JsonObject) -> Task:
     if "seal" in content:
         raise UsageError(f"Task file {path} has a seal, which only a server adds to a task. Remove it.")
+    if "method_seeds" in content:
+        raise UsageError(f"Task file {path} has method_seeds, which only `forgetbench verify` sets. Remove it.")
     try:
         return Task.model_validate(content)
     except ValidationError as error:

@@ -132,7 +132,7 @@ class SandboxCaller:
         short = {name[:100]: _short(value) for name, value in list(notes.items())[:_SHOWN_NOTES]}
         gpu = header.get("peak_memory")
         peak = gpu if isinstance(gpu, int) and gpu >= 0 else answer.measured.memory
-        return CallResult(network, answer.measured.seconds, peak, short)
+        return CallResult(network, context.load_model(step.original), answer.measured.seconds, peak, short)
 
     def count(self, context: TaskContext, step: StreamStep) -> tuple[float | None, nn.Module]:
         """The FLOPs that the method's process counted in a separate call, and the network that this call returned.

@@ -58,8 +58,6 @@ class Usage(NamedTuple):
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _SMALL = 2**25
 """Resident memory up to which a process is not looked at more closely."""
-_CLOSELY = 16
-"""Number of large processes up to which the memory that they share is looked at."""
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -80,7 +78,7 @@ def tree_usage(pid: int, most: int = 4096) -> Usage:
         if number > most or threads > most:
             break
     large = [process for process, size in resident.items() if size > _SMALL]
-    if 1 < len(large) <= _CLOSELY:  # forked processes share most pages, and how much takes a while to read
+    if len(large) > 1:  # forked processes share most pages, and how much takes a while to read
         resident |= {process: _shared_memory(process, resident[process]) for process in large}
     return Usage(cpu, sum(resident.values()), threads)
 

@@ -173,7 +173,7 @@ class SubmittedMethod(MethodSpec):
         Args:
             read: The parts of the request that it read, as measured.
         """
-        card: Mapping[str, Any] = self.described["card"]
+        card = {name: _printable(value) for name, value in self.described["card"].items()}
         return MethodRecord(
             name=self.name,
             label=self.label,
@@ -434,6 +434,11 @@ class _Verification:
             folder = self.context.store.write(key, lambda place: write_meta(place, record))
         time: float = read_meta(folder)["time"]
         return time
+
+
+def _printable(value: Any) -> Any:
+    """A value that a method says of itself, without control characters if it is a text."""
+    return printable(value) if isinstance(value, str) else value
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -25,10 +25,10 @@ from forgetbench.leaderboard.db import queue, runs
 from forgetbench.leaderboard.db.models import Board, Entry, Job
 from forgetbench.leaderboard.db.session import Database, open_database
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import seals
+from forgetbench.leaderboard.submissions import names, seals
+from forgetbench.leaderboard.submissions.uploads import text_errors
 from forgetbench.leaderboard.worker.supervisor import UNAVAILABLE
 from forgetbench.leaderboard.worker.worker import Worker
-from forgetbench.methods import methods
 from forgetbench.remote.pull import import_originals
 from forgetbench.runner.config import RunConfig
 from forgetbench.tasks.seal import Draws
@@ -127,7 +127,9 @@ class Runner(Worker):
             actor=ACTOR,
             report=self._report(reruns),
             job=job,
-            record=lambda session, row: runs.finish_run(session, row, manifest, cost),
+            record=lambda session, row: runs.finish_run(
+                session, row, manifest, cost, names.shown_method(manifest, row.submitter)
+            ),
         )
 
     def _run_on_draws(self, job: Job, board: Board, code: dict[str, Any], claimed: Manifest) -> dict[Draws, Rerun]:
@@ -164,17 +166,14 @@ def _shown_cost(measured: MeasuredCost) -> dict[str, Any]:
 
 
 def _check_identity(rerun: Rerun, claimed: Manifest) -> None:
-    """Refuse a name of this package for other source, and a claim whose source was another.
+    """Refuse reserved and deceptive names, which the file chooses when it runs, and a claim whose source was another.
 
     Raises:
         MethodFailedError: It is one of both.
     """
     method = rerun.run.manifest.method
-    if method.source is not None and method.name in methods:
-        raise MethodFailedError(
-            f"The submitted file names its method {method.name!r}, which is a method of this package. Give it another "
-            f"name, such as {method.name + '-own'!r}, and submit it again."
-        )
+    if errors := [*text_errors(method.model_dump(mode="json")), *names.check_names(rerun.run.manifest)]:
+        raise MethodFailedError(f"The submitted file chose a name that is refused: {errors[0].message}.")
     if claimed.models and claimed.method.fingerprint != method.fingerprint:
         raise MethodFailedError(
             "The claimed evidence was made by other source, or by another version of this package's methods, than what "

@@ -156,6 +156,7 @@ class Session:
         """Why the process ended."""
         with contextlib.suppress(Exception):
             self._process.wait(5)
+        self._threads[0].join(5)  # its last words
         if not self._reason and self._group is not None:
             if self._group.killed_for_memory:
                 self._reason = self._too_much_memory()

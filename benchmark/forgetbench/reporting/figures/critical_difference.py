@@ -65,6 +65,18 @@ def mean_ranks(boards: Mapping[str, Sequence[Row]]) -> Ranks | None:
         distances = {row.card.name: _ranked_by(row) for row in rows if row.card.name not in REFERENCES}
         if any(row.place is not None and row.place.rank is not None for row in rows):
             tables.append({name: distance for name, distance in distances.items() if distance is not None})
+    return ranks_across(tables)
+
+
+def ranks_across(tables: Sequence[Mapping[str, float]]) -> Ranks | None:
+    """Rank methods across tasks.
+
+    Args:
+        tables: For each task, method -> distance; infinite for rows that share the last rank.
+
+    Returns:
+        None where fewer than two tasks, or three methods that were run on all of them, are left.
+    """
     if len(tables) < 2:
         return None
     shared = sorted(set.intersection(*(set(table) for table in tables)))

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 from forgetbench.errors import ForgetBenchError, describe_error
+from forgetbench.leases import BusyError, deferrable
 from forgetbench.methods._foreign_code import TimeLimitError
 
 JobT = TypeVar("JobT")
@@ -105,6 +106,10 @@ class Engine(Protocol):
         """Run a job once on each other machine; name of the machine -> its result. Empty if there is none."""
         ...
 
+    def machines(self) -> int:
+        """Number of machines that run jobs at present."""
+        ...
+
     def __enter__(self) -> Self:
         """Start what is needed."""
         ...
@@ -114,6 +119,18 @@ class Engine(Protocol):
     ) -> None:
         """Stop it."""
         ...
+
+
+class OneMachine:
+    """The part of an engine that is the same for all engines of this machine alone."""
+
+    def on_each_worker(self, _function: Callable[[JobT], ResultT], _job: JobT) -> dict[str, ResultT | Failure]:
+        """No other machine takes part."""
+        return {}
+
+    def machines(self) -> int:
+        """This one."""
+        return 1
 
 
 def machine_fault(error: BaseException) -> Fault | None:
@@ -180,8 +197,8 @@ def results_of(outcomes: Sequence[ResultT | Failure]) -> list[ResultT]:
     return [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
 
 
-Answer: TypeAlias = tuple[Literal["done", "job", "storage", "memory", "lost"], Any]
-"""How an attempt ended: with a result, or with an error of one of these kinds."""
+Answer: TypeAlias = tuple[Literal["done", "busy", "job", "storage", "memory", "lost"], Any]
+"""How an attempt ended: with a result, because another run does the same, or with an error of one of these kinds."""
 
 
 def attempt(function: Callable[[JobT], Any], job: JobT) -> Answer:
@@ -192,9 +209,12 @@ def attempt(function: Callable[[JobT], Any], job: JobT) -> Answer:
         TimeLimitError: The job was interrupted because it takes too long.
     """
     try:
-        return "done", function(job)
+        with deferrable():
+            return "done", function(job)
     except (KeyboardInterrupt, TimeLimitError):
         raise
+    except BusyError as error:
+        return "busy", portable(error)
     except BaseException as error:  # noqa: BLE001 - reported by the engine
         return machine_fault(error) or "job", portable(error)
 
@@ -202,9 +222,10 @@ def attempt(function: Callable[[JobT], Any], job: JobT) -> Answer:
 class Schedule:
     """The order in which an engine runs jobs, and which of them it runs again.
 
-    A job whose worker was lost is run again after the others, the last time alone; so is one that ran out of memory
-    while other jobs ran. After a fault of the filesystem a job is run once more. When the filesystem fails again and
-    again, no further job is started, since each would compute in vain.
+    A job that another run is doing is tried again after the others. A job whose worker was lost is run again after the
+    others, the last time alone; so is one that ran out of memory while other jobs ran. After a fault of the filesystem
+    a job is run once more. When the filesystem fails again and again, no further job is started, since each would
+    compute in vain.
 
     Args:
         count: Number of jobs.
@@ -238,6 +259,9 @@ class Schedule:
             The jobs whose outcome is known now: usually this one, or none if it is run again.
         """
         kind, value = answer
+        if kind == "busy":
+            self.waiting.append(number)
+            return []
         self._attempts[number] += 1
         attempts = self._attempts[number]
         self._faults = self._faults + 1 if kind == "storage" else 0 if kind == "done" else self._faults

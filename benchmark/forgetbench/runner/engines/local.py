@@ -15,6 +15,7 @@ from forgetbench.runner.engines.base import (
     Failure,
     JobT,
     OnDone,
+    OneMachine,
     ResultT,
     Schedule,
     TimeLimit,
@@ -27,7 +28,7 @@ _REPEAT_SECONDS = 10.0
 """An exceeded time limit is signaled again after this time, should a method have caught the first signal."""
 
 
-class LocalEngine:
+class LocalEngine(OneMachine):
     """One job after another, in this process: the default on one GPU."""
 
     exclusive = True
@@ -60,14 +61,6 @@ class LocalEngine:
             for finished in schedule.settle(number, answer, place(), alone=True):
                 on_done(finished, schedule.outcomes[finished])
         return schedule.results()
-
-    def on_each_worker(
-        self,
-        function: Callable[[JobT], ResultT],  # noqa: ARG002 - the protocol's
-        job: JobT,  # noqa: ARG002
-    ) -> dict[str, ResultT | Failure]:
-        """No other machine takes part."""
-        return {}
 
     def __enter__(self) -> Self:
         """Nothing to start."""

@@ -26,6 +26,7 @@ from forgetbench.runner.engines.base import (
     Failure,
     JobT,
     OnDone,
+    OneMachine,
     ResultT,
     Schedule,
     TimeLimit,
@@ -42,7 +43,7 @@ _PROBE_SECONDS = 120.0
 """Time that a new worker has for a job that does nothing."""
 
 
-class ProcessesEngine:
+class ProcessesEngine(OneMachine):
     """Spawned processes: the default on a CPU, where each has one thread, and on several GPUs, where each has one GPU.
 
     The processes live as long as the engine, since importing torch costs seconds, and end when their parent does. Each
@@ -58,8 +59,8 @@ class ProcessesEngine:
 
     def __init__(self, workers: int, *, retries: int = RETRIES, slots: Sequence[str] = ()) -> None:
         self.workers, self._retries, self._slots = workers, retries, tuple(slots[:workers])
-        self.exclusive = bool(slots) and len(set(self._slots)) == len(self._slots)
-        """Whether each process has a GPU for itself."""
+        self.exclusive = workers == 1 or (bool(slots) and len(set(self._slots)) == len(self._slots))
+        """Whether each process has a GPU for itself, or there is only one."""
         self._pool: list[_Worker] = []
         self._open = False
 
@@ -172,14 +173,6 @@ class ProcessesEngine:
         worker.ask_to_stop()
         worker.join(time.monotonic() + _STOP_SECONDS)
         worker.kill()
-
-    def on_each_worker(
-        self,
-        function: Callable[[JobT], ResultT],  # noqa: ARG002 - the protocol's
-        job: JobT,  # noqa: ARG002
-    ) -> dict[str, ResultT | Failure]:
-        """No other machine takes part."""
-        return {}
 
     def __enter__(self) -> Self:
         """Open the engine; its processes start with the first jobs."""

@@ -6,10 +6,15 @@ that a worker or its machine was lost; this package's `Schedule` decides what is
 
 from __future__ import annotations
 
+import math
 import os
+import signal
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self
@@ -79,6 +84,7 @@ class RayEngine:
         self.address, self._device, self._jobs_per_gpu, self._retries = address, device, jobs_per_gpu, retries
         self._ray: Any = None
         self._ours = False
+        self._known_places, self._places_time = 1, -math.inf
 
     @property
     def exclusive(self) -> bool:
@@ -122,15 +128,16 @@ class RayEngine:
                 if not flying and schedule.alone:
                     number = schedule.alone.popleft()
                     flying[self._submit(function, jobs[number], limit)] = number
-                shared = {*shared, *flying.values()} if len(flying) > 1 else shared & set(flying.values())
+                if len(flying) > 1:
+                    shared.update(flying.values())
                 ready, _ = ray.wait(list(flying), num_returns=1, timeout=_WAIT_SECONDS)
                 more, _ = ray.wait(list(flying), num_returns=len(flying), timeout=0)
                 for reference in {*ready, *more}:
                     number = flying.pop(reference)
+                    alone = number not in shared
+                    shared.discard(number)
                     where, answer = self._answer(reference, jobs[number])
-                    for finished in schedule.settle(
-                        number, answer, where, alone=number not in shared, healthy=self._is_healthy
-                    ):
+                    for finished in schedule.settle(number, answer, where, alone=alone, healthy=self._is_healthy):
                         on_done(finished, schedule.outcomes[finished])
         finally:  # after Ctrl-C, or an error of the callback
             for reference in flying:
@@ -140,18 +147,21 @@ class RayEngine:
     def on_each_worker(self, function: Callable[[JobT], ResultT], job: JobT) -> dict[str, ResultT | Failure]:
         """Run a job once on every node of the cluster; host name -> its result."""
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
         tasks = {
             f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})": self._run.options(
                 num_gpus=0, scheduling_strategy=strategy(node["NodeID"], soft=False), name="check"
             ).remote(self._parcel(function, job, None))
-            for node in nodes
+            for node in self._nodes()
         }
         outcomes: dict[str, ResultT | Failure] = {}
         for name, reference in tasks.items():
             where, (kind, value) = self._answer(reference, job, seconds=_CHECK_SECONDS)
             outcomes[name] = value if kind == "done" else Failure("job" if kind == "job" else "lost", value, 1, where)
         return outcomes
+
+    def machines(self) -> int:
+        """Number of nodes of the cluster that can run jobs."""
+        return len(self._nodes())
 
     def __enter__(self) -> Self:
         """Connect to the cluster, or start one on this machine.
@@ -172,6 +182,7 @@ class RayEngine:
                 options["address"] = self.address
             elif "RAY_ADDRESS" not in os.environ:
                 options["include_dashboard"] = False
+            on_sigterm = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(**options)
             except (ConnectionError, TimeoutError, RuntimeError, ValueError, AssertionError) as error:
@@ -180,6 +191,8 @@ class RayEngine:
                     f"No Ray cluster answers at {place_} ({str(error).splitlines()[0] if str(error) else error!r}). "
                     "Start one with `ray start --head`, or give its address with --engine ray:HOST:6379."
                 ) from error
+            if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set its own, which ends the process
         if self._device == "auto":
             resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
             self._device = "cuda" if resources.get("GPU", 0) > 0 else "cpu"
@@ -195,11 +208,17 @@ class RayEngine:
             self._ray.shutdown()
         self._ray = None
 
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+
     def _places(self) -> int:
-        """Number of jobs that the cluster can run at the same time, at least 1."""
-        resources = self._ray.cluster_resources()
-        cpus = int(resources.get("CPU", 1))
-        return max(1, min(cpus, int(resources.get("GPU", 0) * self._jobs_per_gpu)) if self._on_gpu else cpus)
+        """Number of jobs that the cluster can run at the same time, at least 1; at most a second old."""
+        if time.monotonic() - self._places_time >= _WAIT_SECONDS:  # a question to the head takes milliseconds
+            resources = self._ray.cluster_resources()
+            cpus = int(resources.get("CPU", 1))
+            places = min(cpus, int(resources.get("GPU", 0) * self._jobs_per_gpu)) if self._on_gpu else cpus
+            self._known_places, self._places_time = max(1, places), time.monotonic()
+        return self._known_places
 
     def _parcel(
         self, function: Callable[[JobT], ResultT], job: JobT, limit: TimeLimit[JobT, ResultT] | None
@@ -292,8 +311,13 @@ def _run_parcel(parcel: Parcel[Any, Any]) -> tuple[str, Answer]:
         return place(), attempt(parcel.function, job)
 
 
+@cache
 def _use_one_thread() -> None:
-    """Use one thread for each job, so that bits repeat. Ray has loaded numpy already, so variables are too late."""
+    """Use one thread in this process, so that bits repeat.
+
+    Ray has loaded numpy already, for which variables are too late; libraries that are loaded later read them. To look
+    for loaded libraries takes milliseconds.
+    """
     for name in _THREADS:
         os.environ[name] = "1"
     from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
