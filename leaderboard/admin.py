@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import sqlite3
 import tarfile
@@ -19,13 +20,22 @@ from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.leaderboard.auth import tokens
 from forgetbench.leaderboard.boards import queries
 from forgetbench.leaderboard.db import queue, runs, states
-from forgetbench.leaderboard.db.models import Board, Entry, Job, Score, Token, Verification, utc_now
+from forgetbench.leaderboard.db.models import Board, Entry, Job, Score, Token, utc_now
 from forgetbench.leaderboard.db.session import open_database, parse_url
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.render import dump, static_site
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import moderation, reference, seals, verification
-from forgetbench.leaderboard.submissions.moderation import StateChange, TargetState
+from forgetbench.leaderboard.submissions import (
+    erasure,
+    moderation,
+    reference,
+    results,
+    rounds,
+    seals,
+    verification,
+)
+from forgetbench.leaderboard.submissions.moderation import QueueItem, StateChange, TargetState, queue_items
+from forgetbench.leaderboard.submissions.rounds import Schedule
 from forgetbench.registry import how_to_list
 
 OPERATOR = "operator"
@@ -45,18 +55,7 @@ class TokenInfo(NamedTuple):
     last_used: datetime | None
     revoked: datetime | None
     daily_submissions: int | None
-
-
-class QueueItem(NamedTuple):
-    """An item of the moderation queue: an entry, or a failed job."""
-
-    id: str
-    """Id of an entry; for a failed job, "job" and its number."""
-    task: str
-    label: str
-    submitter: str
-    state: str
-    reason: str
+    team: str | None = None
 
 
 class StateChangeResult(NamedTuple):
@@ -124,6 +123,7 @@ def create_token(
     *,
     days: int | None = None,
     daily_submissions: int | None = None,
+    team: str | None = None,
 ) -> str:
     """Create a token and return its text, which is not stored.
 
@@ -133,13 +133,16 @@ def create_token(
         scopes: Permissions: submit, verify, moderate.
         days: Days until the token expires; None for never.
         daily_submissions: Submissions in 24 hours; None for the server's quota.
+        team: Team of the owner, which is shown as the submitter and shares entries and quotas.
 
     Raises:
         UsageError: The name, a scope, the days or the quota is invalid.
     """
     expires = _expiry(days)
     with open_database(settings) as database, database.write_session() as session:
-        return tokens.create_token(session, name, scopes, expires_at=expires, daily_submissions=daily_submissions)
+        return tokens.create_token(
+            session, name, scopes, expires_at=expires, daily_submissions=daily_submissions, team=team
+        )
 
 
 def renew_token(settings: Settings, token: str, *, days: int | None = None) -> str:
@@ -182,6 +185,7 @@ def list_tokens(settings: Settings) -> list[TokenInfo]:
                 row.last_used_at,
                 row.revoked_at,
                 row.daily_submissions,
+                row.team,
             )
             for row in session.scalars(select(Token).order_by(Token.created_at.desc()))
         ]
@@ -217,44 +221,183 @@ def set_quota(settings: Settings, token: str, daily_submissions: int | None) -> 
 
 def moderation_queue(settings: Settings) -> list[QueueItem]:
     """List what needs a moderator: entries with alarms, flagged and quarantined entries, and failed jobs."""
-    queued = (
-        select(Entry.id, Board.task, Entry.label, Entry.submitter, Entry.state, Entry.note, Entry.alarms)
-        .join(Board, Board.id == Entry.board_id)
-        .where(Entry.queued)
-        .order_by(Entry.received_at)
-    )
     with open_database(settings) as database, database.read_session() as session:
-        items = [
-            QueueItem(entry_id, task, label, submitter, state, "; ".join(filter(None, [note, *(alarms or ())])))
-            for entry_id, task, label, submitter, state, note, alarms in session.execute(queued)
-        ]
-        failed = session.scalars(select(Job).where(Job.state == "failed").order_by(Job.id))
-        return items + [_failed_job_item(session, job) for job in failed]
+        return queue_items(session)
 
 
-def _failed_job_item(session: Session, job: Job) -> QueueItem:
-    record = session.get(Verification, job.subject) if job.kind == "verify" else None
-    entry = session.get(Entry, record.entry_id if record else job.subject) if job.kind != "rank" else None
-    board = session.get(Board, entry.board_id if entry else int(job.subject)) if entry or job.kind == "rank" else None
-    label, submitter = (entry.label, entry.submitter) if entry else ("", "")
-    task = board.task if board else job.subject
-    return QueueItem(f"job {job.id}", task, label, submitter, f"{job.kind} failed", job.error or "")
+def purge(settings: Settings, entry_id: str, reason: str) -> StateChangeResult:
+    """Erase the texts and the evidence of an entry; a tombstone with the reason stays.
+
+    Raises:
+        UsageError: The entry is unknown or a reference row, or the reason is empty.
+    """
+    reason = _validate_reason(reason)
+    with open_database(settings) as database:
+        with database.read_session() as session:
+            entry = session.get(Entry, entry_id)
+            before = (entry.label, entry.submitter, entry.board.task, entry.state) if entry else ("", "", "", "")
+        try:
+            erasure.purge(database, settings, entry_id, reason, OPERATOR)
+        except Problem as problem:
+            raise UsageError(problem.detail) from problem
+    return StateChangeResult(*before, "purged")
+
+
+def schedule_round(settings: Settings, task: str, planned: Schedule) -> None:
+    """Start a round of a task's board, or change the present one.
+
+    Raises:
+        UsageError: There is no such board, or the schedule is not possible.
+    """
+    with open_database(settings) as database, database.write_session() as session:
+        rounds.schedule(session, task, planned)
+
+
+def close_round(settings: Settings, task: str) -> datetime:
+    """Close a task's board now, unless it is closed; returns when it closed.
+
+    Raises:
+        UsageError: There is no such board.
+    """
+    with open_database(settings) as database, database.write_session() as session:
+        closed = rounds.close(session, task, utc_now()).closes_at
+        return closed or utc_now()
+
+
+def evaluate_round(settings: Settings, task: str) -> list[str]:
+    """Request the final evaluation of a round; returns the entries that the runner runs.
+
+    Raises:
+        UsageError: There is no such board, its round has no final evaluation, or is open.
+    """
+    with open_database(settings) as database, database.write_session() as session:
+        return results.evaluate(session, rounds.current_board(session, task), utc_now())
+
+
+class RevealedResults(NamedTuple):
+    """Results of a round that were revealed."""
+
+    listed: int
+    """Submissions that are listed now."""
+    unfinished: int
+    """Submissions that the runner has not finished."""
+
+
+def reveal_round(settings: Settings, task: str) -> RevealedResults:
+    """List the accepted submissions of a round, and rank them.
+
+    Raises:
+        UsageError: There is no such board.
+    """
+    with open_database(settings) as database, database.write_session() as session:
+        board = rounds.current_board(session, task)
+        unfinished = results.unfinished_runs(session, board)
+        return RevealedResults(results.reveal(session, board, OPERATOR), unfinished)
+
+
+class TeamToken(NamedTuple):
+    """A token that was made from a line of a file."""
+
+    team: str
+    name: str
+    token: str
+    expires: str
+
+
+_TEAM_COLUMNS = {"name", "team", "scopes", "days", "daily"}
+
+
+def create_tokens(settings: Settings, source: Path, *, days: int | None = None) -> list[TeamToken]:
+    """Create a token for each line of a CSV file with the column ``name``, all or none.
+
+    Further columns are ``team``, whose members share entries and quotas, ``scopes`` (separated by spaces), ``days`` and
+    ``daily``; empty cells have the defaults.
+
+    Args:
+        settings: Configuration of the server.
+        source: The file.
+        days: Days until tokens expire whose line has none; None for never.
+
+    Raises:
+        UsageError: The file is not readable, a column is unknown, or a line is invalid or names a name twice.
+    """
+    try:
+        lines = list(csv.DictReader(source.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{source} cannot be read as a CSV file: {error}.") from error
+    columns = {str(name) for line in lines for name in line}
+    if "name" not in columns or not columns <= _TEAM_COLUMNS:
+        have = ", ".join(sorted(columns)) or "none"
+        raise UsageError(
+            f"{source} has the columns {have}. Its first line must be `name`, or `name` with any of team, scopes, days "
+            "and daily, separated by commas."
+        )
+    with open_database(settings) as database, database.write_session() as session:
+        known, created = tokens.taken_names(session), []
+        for number, line in enumerate(lines, start=2):
+            fields = {name: (text or "").strip() for name, text in line.items()}
+            if fields["name"].casefold() in known:
+                raise UsageError(f"{source}, line {number}: the name {fields['name']!r} is taken. No token was made.")
+            known.add(fields["name"].casefold())
+            try:
+                created.append(_create_team_token(session, fields, days))
+            except (UsageError, ValueError) as error:
+                raise UsageError(f"{source}, line {number}: {error} No token was made.") from error
+        return created
+
+
+def _create_team_token(session: Session, fields: dict[str, str], days: int | None) -> TeamToken:
+    daily, valid = fields.get("daily"), fields.get("days")
+    expires = _expiry(int(valid) if valid else days)
+    text = tokens.create_token(
+        session,
+        fields["name"],
+        fields.get("scopes", "").split() or ["submit"],
+        expires_at=expires,
+        daily_submissions=int(daily) if daily else None,
+        team=fields.get("team") or None,
+    )
+    until = expires.isoformat(timespec="seconds") if expires else ""
+    return TeamToken(fields.get("team", ""), fields["name"], text, until)
+
+
+def create_invitation(
+    settings: Settings,
+    *,
+    team: str | None = None,
+    uses: int = 1,
+    days: int | None = None,
+    token_days: int | None = None,
+) -> str:
+    """Create an invitation code, with which people make their own tokens, and return it.
+
+    Args:
+        settings: Configuration of the server.
+        team: The team that its tokens belong to; None if everyone names their own.
+        uses: Tokens that can be made with it.
+        days: Days until it expires; None for never.
+        token_days: Days until its tokens expire; None for never.
+
+    Raises:
+        UsageError: A number or the team's name is invalid.
+    """
+    _expiry(token_days)
+    with open_database(settings) as database, database.write_session() as session:
+        return tokens.create_invitation(session, team=team, uses=uses, expires_at=_expiry(days), token_days=token_days)
 
 
 def acknowledge(settings: Settings, entry_id: str, reason: str) -> StateChangeResult:
-    """Remove an entry from the moderation queue without changing its state.
+    """Remove an entry from the moderation queue without changing its state; a suspended claim gets its place back.
 
     Raises:
         UsageError: The entry is not in the queue, or the reason is empty.
     """
+    found = _validate_reason(reason)
     with open_database(settings) as database, database.write_session() as session:
-        entry = session.get(Entry, entry_id)
-        if entry is not None:
-            states.lock_entry(session, entry)
-        if entry is None or not entry.queued:
-            raise UsageError(f"{entry_id!r} is not in the moderation queue; `forgetbench admin queue` shows the queue.")
-        entry.queued = False
-        states.record_event(session, entry, entry.state, OPERATOR, f"acknowledged: {_validate_reason(reason)}")
+        try:
+            entry = moderation.acknowledge(session, entry_id, found, OPERATOR)
+        except Problem as problem:
+            raise UsageError(problem.detail) from problem
         return StateChangeResult(entry.label, entry.submitter, entry.board.task, entry.state, entry.state)
 
 
@@ -341,7 +484,7 @@ def rescore(settings: Settings, task: str | None = None) -> int:
         if task is not None and task not in tasks:
             raise UsageError(f"No board for task {task!r}. {how_to_list('board', list(tasks))}")
         query = select(Entry.id, Score.software).join(Score).join(Board).order_by(Entry.id)
-        query = query.where(Entry.state.in_((*states.PUBLIC_STATES, "quarantined")))
+        query = query.where(Entry.state.in_((*states.PUBLIC_STATES, "accepted", "quarantined")))
         if task is not None:
             query = query.where(Board.task == task)
         outdated = [row.id for row in session.execute(query) if row.software.get("code") != current_code]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
@@ -9,6 +10,10 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 MEDIA_TYPE = "application/problem+json"
+
+
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of the operating system that say that a disk, or a quota of it, is full."""
 
 
 class FieldError(BaseModel):

@@ -1,4 +1,4 @@
-"""Log format of the server: one JSON object per line, with secrets removed.
+"""Log format of the server: one JSON object per line, with secrets removed and control characters escaped.
 
 Requests are logged by method, path, status and duration; never query, headers, body or client (see
 `web.middleware.AccessLog`). Database errors carry no values, because the engine hides parameters.
@@ -12,6 +12,8 @@ import re
 import sys
 from datetime import UTC, datetime
 from typing import TextIO
+
+from forgetbench.errors import printable_json
 
 _SECRETS = (
     (re.compile(r"fb_[0-9A-Za-z]+_[0-9A-Za-z]+"), "fb_[removed]"),
@@ -37,7 +39,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         clean = {name: remove_secrets(value) if isinstance(value, str) else value for name, value in line.items()}
-        return json.dumps(clean, ensure_ascii=False)
+        return printable_json(json.dumps(clean, ensure_ascii=False))
 
 
 def remove_secrets(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, HttpUrl, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from forgetbench.errors import described_pattern
 from forgetbench.store import home
 
 
@@ -30,7 +31,10 @@ class Settings(BaseSettings):
     site_title: str = Field(default="ForgetBench", min_length=1, max_length=60)
     """Title of the site, shown on every page."""
     public_url: HttpUrl | None = None
-    """Public address of the site, for BibTeX, exports and commands; default: the address of each request."""
+    """Public address of the site, for BibTeX, exports and commands; default: the address of each request. Requests for
+    another host are then refused."""
+    docs_url: HttpUrl | None = None
+    """Address of the documentation as built by ``make docs``, to which pages then link."""
     token_help: str = "Ask the operator of this server for a token."  # noqa: S105 - a sentence, not a secret
     """How to get a token: one line of text on the submit page."""
     data_license: str = Field(
@@ -44,10 +48,12 @@ class Settings(BaseSettings):
     """The runner's own folder; default: ``runner`` in the server's folder. On another machine, a local disk."""
     max_upload_bytes: int = Field(default=512 * 2**20, ge=2**16)
     """Largest submission, in bytes."""
-    max_manifest_bytes: int = Field(default=4 * 2**20, ge=2**10)
+    max_manifest_bytes: int = Field(default=2**20, ge=2**10)
     """Largest manifest of a submission, in bytes."""
     daily_submissions: int = Field(default=50, ge=1)
     """Submissions of one token in 24 hours."""
+    token_evidence_bytes: int = Field(default=16 * 2**30, ge=2**20)
+    """Evidence of all submissions and second records of one token that the server keeps, in bytes."""
     alarm_attempts: int = Field(default=20, ge=1)
     """Submissions of one submitter with one method on one board; more raise an alarm for moderators."""
     reads_per_minute: int = Field(default=1200, ge=1)
@@ -62,6 +68,22 @@ class Settings(BaseSettings):
     """How often an idle worker looks for a job."""
     job_attempts: int = Field(default=3, ge=1)
     """Number of attempts before a job counts as failed."""
+    lock_seconds: float = Field(default=10.0, gt=0)
+    """How long a request waits for another change of an SQLite database; after that it gets 503."""
+    min_free_bytes: int = Field(default=64 * 2**20, ge=0)
+    """Space that uploads leave free on the disk of the server's folder, for the database; below it, /ready fails."""
+    max_entries: int = Field(default=20_000, ge=1)
+    """Submissions of one board, in all states."""
+    webhook_url: HttpUrl | None = Field(default=None, repr=False)
+    """Where the worker posts JSON about new items of the moderation queue; None for nowhere."""
+    smtp_url: str = Field(
+        default="", pattern=described_pattern(r"^(smtps?://.+)?$", "smtp://HOST:587 or smtps://..."), repr=False
+    )
+    """Mail server, ``smtp://USER:PASSWORD@HOST:587`` or ``smtps://...``, for the same in an e-mail; empty for none."""
+    notify_email: str = ""
+    """Comma-separated addresses of moderators."""
+    notify_from: str = ""
+    """Sender of these e-mails; the first of these addresses by default."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level of the log, which is JSON lines on standard error; ``info`` includes every request."""
     page_rows: int = Field(default=100, ge=1, le=1000)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.exc import SQLAlchemyError
 
 from forgetbench.leaderboard.auth import tokens
+from forgetbench.leaderboard.db.failures import failure_kind
 from forgetbench.leaderboard.db.models import Token, utc_now
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.settings import Settings
 
+log = logging.getLogger("forgetbench.server")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="forgetbench"'}
 _bearer = HTTPBearer(auto_error=False, description="A token `fb_<id>_<secret>` of this server.")
 
@@ -52,8 +56,13 @@ def current_token(request: Request, database: DatabaseDep, credentials: Credenti
             raise Problem(401, detail, headers=_CHALLENGE)
         session.expunge(token)
     if tokens.last_use_is_outdated(token):
-        with database.write_session() as session:
-            session.get_one(Token, token.id).last_used_at = utc_now()
+        try:
+            with database.write_session(waits=False) as session:
+                session.get_one(Token, token.id).last_used_at = utc_now()
+        except SQLAlchemyError as error:
+            if failure_kind(error) is None:
+                raise
+            log.warning("the last use of a token was not recorded: %s", error)  # no reason to refuse the request
     return token
 
 
@@ -91,3 +100,4 @@ def require_scope(scope: str) -> Callable[[Token], Token]:
 
 SubmitToken = Annotated[Token, Depends(require_scope("submit"))]
 VerifyToken = Annotated[Token, Depends(require_scope("verify"))]
+ModerateToken = Annotated[Token, Depends(require_scope("moderate"))]

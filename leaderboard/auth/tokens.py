@@ -9,13 +9,18 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from hmac import compare_digest
 
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from forgetbench.errors import UsageError
-from forgetbench.leaderboard.db.models import TOKEN_SCOPES, Token, utc_now
+from forgetbench.leaderboard.db.models import TOKEN_SCOPES, Invitation, Token, utc_now
 
+BASELINE_SUBMITTER = "ForgetBench"
+"""Submitter of a board's reference rows."""
 _TOKEN = re.compile(r"fb_([0-9a-f]{16})_([0-9a-f]{64})")
 _NAME = re.compile(r"[\w .,:()@'&+/-]{1,80}")
+_INVITATION = re.compile(r"fbi_([0-9a-f]{16})_([0-9a-f]{32})")
+_MAX_USES = 10_000
 _LAST_USED_RESOLUTION = timedelta(minutes=1)
 """``last_used_at`` is updated at most this often, because every update takes the write lock of SQLite."""
 
@@ -27,6 +32,7 @@ def create_token(
     *,
     expires_at: datetime | None = None,
     daily_submissions: int | None = None,
+    team: str | None = None,
 ) -> str:
     """Create a token and return its text, which is not stored.
 
@@ -37,15 +43,14 @@ def create_token(
     if not requested or not set(requested) <= set(TOKEN_SCOPES):
         scope_text = ", ".join(requested) or "none"
         raise UsageError(f"Invalid token scopes: {scope_text}. Choose one or more of {', '.join(TOKEN_SCOPES)}.")
-    name = name.strip()
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"Invalid token name {name!r}: use 1 to 80 letters, digits, spaces or . , : ( ) @ ' & + / - _")
+    name, team = _checked_name(name), _checked_name(team) if team else None
     validate_quota(daily_submissions)
     token_id, secret = secrets.token_hex(8), secrets.token_hex(32)
     session.add(
         Token(
             id=token_id,
             name=name,
+            team=team,
             scopes=requested,
             secret_sha256=_hash(secret),
             created_at=utc_now(),
@@ -54,6 +59,101 @@ def create_token(
         )
     )
     return f"fb_{token_id}_{secret}"
+
+
+def _checked_name(name: str) -> str:
+    name = name.strip()
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"Invalid token name {name!r}: use 1 to 80 letters, digits, spaces or . , : ( ) @ ' & + / - _")
+    return name
+
+
+def owner_ids(token: Token) -> Select[str]:
+    """Ids of the tokens that share entries and quotas with a token: those of its team, or it alone."""
+    return select(Token.id).where(Token.id == token.id if token.team is None else Token.team == token.team)
+
+
+def lock_owners(session: Session, token: Token) -> Token:
+    """Lock the rows of a token's team until the transaction ends, so that quotas are counted one after the other."""
+    session.scalars(select(Token).where(Token.id.in_(owner_ids(token))).order_by(Token.id).with_for_update()).all()
+    return session.get_one(Token, token.id)
+
+
+def taken_names(session: Session) -> set[str]:
+    """Names of tokens and teams, and the server's own, casefolded: boards cannot tell another one from them."""
+    owners = (name for row in session.execute(select(Token.name, Token.team)) for name in row if name)
+    return {str(name).casefold() for name in (BASELINE_SUBMITTER, *owners)}
+
+
+def create_invitation(
+    session: Session,
+    *,
+    team: str | None = None,
+    uses: int = 1,
+    expires_at: datetime | None = None,
+    token_days: int | None = None,
+) -> str:
+    """Create an invitation code and return it; only its hash is stored.
+
+    Args:
+        session: Session to write with.
+        team: The team that its tokens belong to; None if everyone names their own.
+        uses: Tokens that can be made with it.
+        expires_at: When it expires; None for never.
+        token_days: Days until its tokens expire; None for never.
+
+    Raises:
+        UsageError: The team's name or the number of uses is invalid.
+    """
+    if not 1 <= uses <= _MAX_USES:
+        raise UsageError(f"Invalid number of uses {uses}: it must be from 1 to {_MAX_USES}.")
+    invitation_id, secret = secrets.token_hex(8), secrets.token_hex(16)
+    session.add(
+        Invitation(
+            id=invitation_id,
+            secret_sha256=_hash(secret),
+            team=_checked_name(team) if team else None,
+            uses=uses,
+            token_days=token_days,
+            created_at=utc_now(),
+            expires_at=expires_at,
+        )
+    )
+    return f"fbi_{invitation_id}_{secret}"
+
+
+def sign_up(session: Session, code: str, name: str, team: str = "") -> str:
+    """Make a token with an invitation code, and return its text.
+
+    Args:
+        session: Session to write with.
+        code: The code.
+        name: Name of the owner, which no other token or team has.
+        team: Team of the owner, if the invitation is not for a team; "" for none.
+
+    Raises:
+        UsageError: The code is wrong, expired or used up, or a name is invalid or taken.
+    """
+    match = _INVITATION.fullmatch(code.strip())
+    invitation = session.get(Invitation, match[1], with_for_update=True) if match else None
+    expected = invitation.secret_sha256 if invitation else "0" * 64
+    right = compare_digest(expected, _hash(match[2] if match else ""))
+    now = utc_now()
+    if (
+        invitation is None
+        or not right
+        or invitation.uses < 1
+        or (invitation.expires_at is not None and invitation.expires_at <= now)
+    ):
+        raise UsageError("The invitation code is wrong, expired or used up; ask the operator for another.")
+    team = invitation.team or team.strip()
+    known = taken_names(session)
+    for text in (name, *([team] if team and not invitation.team else [])):
+        if _checked_name(text).casefold() in known:
+            raise UsageError(f"The name {text.strip()!r} is taken: choose another.")
+    invitation.uses -= 1
+    expires = None if invitation.token_days is None else now + timedelta(days=invitation.token_days)
+    return create_token(session, name, ("submit",), expires_at=expires, team=team or None)
 
 
 def authenticate(session: Session, text: str) -> Token | None:

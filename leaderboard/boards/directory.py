@@ -6,22 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, contains_eager
 
 from forgetbench.datasets import datasets
+from forgetbench.evidence.run import Manifest, MethodRecord
 from forgetbench.leaderboard.boards.queries import current_boards, without_manifest
+from forgetbench.leaderboard.boards.shipped import is_shipped, shipped_boards
 from forgetbench.leaderboard.db.models import Board, Entry, Placing
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import Link, Problem
 from forgetbench.store import JsonObject
-from forgetbench.tasks.task import names, read_task
-
-if TYPE_CHECKING:
-    from forgetbench.store import JsonObject
-from forgetbench.tasks.task import Task
+from forgetbench.tasks.task import Task, names, read_task
 
 
 @dataclass(frozen=True)
@@ -112,28 +109,51 @@ def is_method(session: Session, name: str) -> bool:
     return session.scalar(query) is not None
 
 
-def first_of_method(session: Session, name: str) -> Entry:
-    """The public entry of a method that was listed first: later entries with that name do not describe the method.
+def has_method(session: Session, name: str) -> bool:
+    """Whether an entry or a shipped result of that method exists."""
+    return is_method(session, name) or is_shipped(name)
+
+
+@dataclass(frozen=True)
+class Description:
+    """How a submitter describes a method."""
+
+    submitter: str
+    method: MethodRecord
+
+
+MAX_DESCRIPTIONS = 20
+"""Descriptions that the page of a method shows."""
+
+
+def describe_method(session: Session, name: str) -> list[Description]:
+    """What each submitter says of a method in the newest entry; no one's text is the method's.
+
+    A method of this package needs no description of a submitter: the list is then empty.
 
     Raises:
-        Problem: 404.
+        Problem: 404, no entry of that name is listed.
     """
     query = (
-        select(Entry)
-        .where(Entry.method == name.replace("\0", ""), Entry.state.in_(PUBLIC_STATES))
-        .order_by(Entry.listed_at, Entry.id)
-        .limit(1)
+        select(Entry.submitter, Entry.registered, Entry.manifest)
+        .where(Entry.method == name.replace("\0", ""), Entry.state.in_(PUBLIC_STATES), ~Entry.baseline)
+        .order_by(Entry.received_at, Entry.id)
+        .limit(500)
     )
-    entry = session.scalar(query)
-    if entry is None:
+    if not is_method(session, name):
         detail = f"No entry of a method {name[:100]!r} is listed."
         raise Problem(404, detail, links=[Link("all methods", "/methods")])
-    return entry
+    newest = {row.submitter: row for row in session.execute(query) if not row.registered}
+    return [
+        Description(submitter, Manifest.model_validate(row.manifest).method)
+        for submitter, row in sorted(newest.items())[:MAX_DESCRIPTIONS]
+    ]
 
 
 def is_submitter(session: Session, name: str) -> bool:
     """Whether a submitter of that name exists."""
-    query = select(Entry.id).where(Entry.submitter == name.replace("\0", ""), Entry.token_id.is_not(None)).limit(1)
+    own = (Entry.submitter == name.replace("\0", ""), Entry.token_id.is_not(None), Entry.state != "purged")
+    query = select(Entry.id).where(*own).limit(1)
     return session.scalar(query) is not None
 
 
@@ -155,7 +175,7 @@ def attempts(session: Session, submitter: str) -> list[Attempts]:
     query = (
         select(Board.task, Entry.state, func.count())
         .join(Board, Board.id == Entry.board_id)
-        .where(Entry.submitter == submitter)
+        .where(Entry.submitter == submitter, Entry.state != "purged")
         .group_by(Board.task, Entry.state)
         .order_by(Board.task)
     )
@@ -166,12 +186,29 @@ def attempts(session: Session, submitter: str) -> list[Attempts]:
 
 
 def metric_specs(session: Session) -> dict[str, JsonObject]:
-    """Spec of every metric on a current board, as the worker recorded it."""
+    """Spec of every metric on a current board, as the worker recorded it, and of those of shipped results."""
     specs: dict[str, JsonObject] = {}
     for board in current_boards(session):
         for column in (board.summary or {}).get("columns", []):
             specs.setdefault(column["name"], column)
-    return dict(sorted(specs.items()))
+    return dict(sorted({**shipped_specs(), **specs}.items()))
+
+
+@lru_cache(maxsize=1)
+def shipped_specs() -> dict[str, JsonObject]:
+    """Spec of every metric of the results that ship with the package."""
+    from forgetbench.metrics import metrics  # loads all definitions of metrics, in a second
+
+    names = sorted({name for board in shipped_boards() for name in board.bands})
+    specs = {name: metrics.get(name) for name in names if name in metrics}
+    return {
+        name: {
+            **spec.model_dump(mode="json", exclude={"efficacy", "harm"}),
+            "shown_unit": spec.display.unit,
+            "scale": spec.display.scale,
+        }
+        for name, spec in specs.items()
+    }
 
 
 def boards_of_metric(session: Session, name: str) -> Sequence[tuple[Board, JsonObject]]:

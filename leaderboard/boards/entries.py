@@ -24,7 +24,7 @@ from forgetbench.leaderboard.db.models import (
     Verification,
     ranking_scope,
 )
-from forgetbench.leaderboard.db.states import PUBLIC_STATES
+from forgetbench.leaderboard.db.states import PUBLIC_STATES, is_hidden
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.methods import methods
 from forgetbench.reporting.table_writer import escape_latex
@@ -48,8 +48,12 @@ class EntryDetail:
     cells: dict[str, Cell]
     ranked: int
     """Number of rows in the ranking of its tiers."""
+    baseline_classes: dict[str, JsonObject]
+    """Retrain and No unlearning -> subset -> class -> accuracy, on public draws."""
     code: str | None
     """Hash of the scoring code of this server's newest worker; None before any worker ran."""
+    withheld: bool = False
+    """Whether this reader sees no numbers of it before the results of its round are revealed."""
 
     @property
     def card(self) -> JsonObject | None:
@@ -97,12 +101,14 @@ def template_context(detail: EntryDetail, base: str) -> dict[str, object]:
         base: Address of the server.
     """
     manifest = detail.manifest
+    columns = columns_of(detail.board, detail.entry.tier)
     return {
         "detail": detail,
         "entry": detail.entry,
         "board": detail.board,
         "manifest": manifest,
-        "columns": columns_of(detail.board, detail.entry.tier),
+        "columns": columns,
+        "titles": {column.name: column.title for column in columns},
         "summary": summary_of(detail.board, detail.entry.tier),
         "card": detail.card,
         "public_card": detail.score.public if detail.score else None,
@@ -117,7 +123,14 @@ def can_view(entry: Entry, token: Token | None) -> bool:
     """Whether a reader may see an entry: listed entries are public, others for their submitter and moderators."""
     if entry.state in PUBLIC_STATES:
         return True
-    return token is not None and (token.id == entry.token_id or "moderate" in token.scopes)
+    return token is not None and (is_owner(entry, token) or "moderate" in token.scopes)
+
+
+def is_owner(entry: Entry, token: Token) -> bool:
+    """Whether an entry was submitted with a token, or with one of its team."""
+    if token.id == entry.token_id or token.team is None:
+        return token.id == entry.token_id
+    return entry.token is not None and entry.token.team == token.team
 
 
 def get_entry(session: Session, entry_id: str, token: Token | None = None) -> EntryDetail:
@@ -127,6 +140,8 @@ def get_entry(session: Session, entry_id: str, token: Token | None = None) -> En
         Problem: 404, there is no such entry, or this reader may not see it; 410, it was withdrawn.
     """
     entry = session.get(Entry, entry_id) if len(entry_id) <= 32 and "\0" not in entry_id else None
+    if entry is not None and entry.state == "purged":
+        raise Problem(410, f"This entry was erased: {entry.note}.")
     if entry is not None and not can_view(entry, token):
         if entry.state == "withdrawn" and entry.listed_at is not None:
             raise Problem(410, f"This entry was withdrawn: {entry.note or 'no reason given'}.")
@@ -153,8 +168,26 @@ def get_entry(session: Session, entry_id: str, token: Token | None = None) -> En
         verifications=list(verifications),
         cells={item.metric: Cell(item.value, item.low, item.high, item.z, item.note) for item in values},
         ranked=session.scalar(ranked) or 0,
+        withheld=_is_withheld(entry, token),
+        baseline_classes=_baseline_classes(session, entry.board_id),
         code=session.scalar(select(ScoringProcess.code).order_by(ScoringProcess.seen_at.desc()).limit(1)),
     )
+
+
+def _is_withheld(entry: Entry, token: Token | None) -> bool:
+    hidden = entry.state not in PUBLIC_STATES and is_hidden(entry.board, entry) and entry.board.visibility == "accepted"
+    return hidden and not (token is not None and "moderate" in token.scopes)
+
+
+def _baseline_classes(session: Session, board_id: int) -> dict[str, JsonObject]:
+    """Accuracy by class of a board's reference rows, Retrain first."""
+    query = (
+        select(Entry.label, Score.card["class_accuracy"], Score.public["class_accuracy"])
+        .join(Score, Score.entry_id == Entry.id)
+        .where(Entry.board_id == board_id, Entry.baseline)
+        .order_by(Entry.label.desc())
+    )
+    return {label: public or whole or {} for label, whole, public in session.execute(query)}
 
 
 def bibtex(detail: EntryDetail, base: str) -> str:

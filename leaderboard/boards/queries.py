@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, func, select
@@ -12,8 +13,8 @@ from sqlalchemy.orm import Session, load_only
 from sqlalchemy.orm.interfaces import LoaderOption
 
 from forgetbench.leaderboard.boards.ordering import Order, order_of
-from forgetbench.leaderboard.boards.view import FIXED_KEYS, View
-from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing
+from forgetbench.leaderboard.boards.view import FIXED_KEYS, SUMMARY, View
+from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing, Score
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import FieldError, Link, Problem
 from forgetbench.store import JsonObject
@@ -139,6 +140,8 @@ def _display(item: JsonObject) -> dict[str, object]:
 def shown_columns(board: Board, view: View) -> list[Column]:
     """The columns of a view."""
     columns = columns_of(board)
+    if view.columns == SUMMARY:
+        return []
     if view.columns == "all":
         return columns
     if view.columns == "ranking":
@@ -197,6 +200,16 @@ def current_boards(session: Session) -> Sequence[Board]:
     return session.scalars(select(Board).where(Board.superseded_at.is_(None)).order_by(Board.task)).all()
 
 
+def entry_counts(session: Session) -> dict[int, int]:
+    """Board -> number of its public rows, without the baselines; boards without rows are left out."""
+    query = (
+        select(Entry.board_id, func.count())
+        .where(Entry.state.in_(PUBLIC_STATES), ~Entry.baseline)
+        .group_by(Entry.board_id)
+    )
+    return dict(session.execute(query).all())
+
+
 def all_boards(session: Session) -> Sequence[Board]:
     """All boards by name; of each task the current one first, then the superseded ones, the newest first."""
     order = (Board.task, Board.superseded_at.is_not(None), Board.superseded_at.desc(), Board.id.desc())
@@ -224,19 +237,17 @@ def board_page(session: Session, board: Board, view: View, size: int | None, cur
     columns = shown_columns(board, view)
     _check_sort(board, view)
     conditions = [*_filters(board, view, columns), ~Entry.baseline]
-    total = session.scalar(select(func.count()).select_from(Entry).where(*conditions)) or 0
+    counts, families = overview(session, board)
+    total = sum(counts.values())
+    if view.filtered:
+        total = session.scalar(select(func.count()).select_from(Entry).where(*conditions)) or 0
     order = order_of(board, view)
     if cursor is None:
         ids, next_cursor = _numbered_page(session, order, conditions, size, total), None
     else:
         ids, next_cursor = _cursor_page(session, order, conditions, size or max(total, 1), cursor)
     entries = _entries(session, ids)
-    pinned = session.scalars(
-        select(Entry)
-        .where(Entry.board_id == board.id, Entry.baseline, Entry.state.in_(PUBLIC_STATES))
-        .order_by(Entry.method.desc())
-        .options(without_manifest())
-    ).all()
+    pinned = _baselines(session, board)
     cells = _cells(session, [*pinned, *(entry for entry, _ in entries)], columns)
     return Page(
         board=board,
@@ -245,11 +256,28 @@ def board_page(session: Session, board: Board, view: View, size: int | None, cur
         references=[Row(entry, cells.get(entry.id, {})) for entry in pinned],
         rows=[Row(entry, cells.get(entry.id, {}), placing) for entry, placing in entries],
         total=total,
-        counts=counts(session, board),
-        families=families(session, board),
+        counts=counts,
+        families=families,
         size=size or max(total, 1),
         next_cursor=next_cursor,
     )
+
+
+def _baselines(session: Session, board: Board) -> Sequence[Entry]:
+    """The server's own rows of a board, Retrain first."""
+    return session.scalars(
+        select(Entry)
+        .where(Entry.board_id == board.id, Entry.baseline, Entry.state.in_(PUBLIC_STATES))
+        .order_by(Entry.method.desc())
+        .options(without_manifest())
+    ).all()
+
+
+def reference_rows(session: Session, board: Board, columns: list[Column]) -> list[Row]:
+    """Retrain and No unlearning on a board, with some of its metrics; empty before they are scored."""
+    entries = [entry for entry in _baselines(session, board) if entry.distance is not None]
+    cells = _cells(session, entries, columns)
+    return [Row(entry, cells.get(entry.id, {})) for entry in entries]
 
 
 def _numbered_page(
@@ -292,27 +320,32 @@ def _entries(session: Session, ids: list[str]) -> list[tuple[Entry, Placing | No
     return [rows[entry_id] for entry_id in ids]
 
 
-def counts(session: Session, board: Board) -> dict[str, int]:
-    """Status -> number of public rows of a board, without the baselines."""
-    query = (
-        select(Entry.status, func.count())
-        .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), ~Entry.baseline)
-        .group_by(Entry.status)
-    )
-    return {str(status): number for status, number in session.execute(query)}
+class Overview(NamedTuple):
+    """What a board has, whatever a view filters; without the baselines."""
+
+    counts: dict[str, int]
+    """Status -> number of public rows."""
+    families: list[str]
+    """Families of the methods."""
 
 
-def families(session: Session, board: Board) -> list[str]:
-    """Families of the methods on a board."""
+def overview(session: Session, board: Board) -> Overview:
+    """Statuses and families of the public rows of a board."""
     query = (
-        select(Entry.family)
+        select(Entry.status, Entry.family, func.count())
         .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), ~Entry.baseline)
-        .distinct()
+        .group_by(Entry.status, Entry.family)
         .order_by(Entry.family)
     )
-    return list(session.scalars(query))
+    counts: Counter[str] = Counter()
+    families: dict[str, None] = {}
+    for status, family, number in session.execute(query):
+        counts[str(status)] += number
+        families[family] = None
+    return Overview(dict(counts), list(families))
 
 
+@lru_cache(maxsize=1)
 def without_manifest() -> LoaderOption:
     """Loader option: the columns of `Entry` that tables show; manifests are large."""
     return load_only(
@@ -379,28 +412,53 @@ def _cells(session: Session, entries: Sequence[Entry], columns: list[Column]) ->
 
 
 @dataclass(frozen=True)
-class Summary:
-    """A board on the overview page."""
+class Outcome:
+    """What a scorecard says in addition to an entry's columns."""
 
-    board: Board
-    leaders: list[tuple[Entry, Placing]]
-    rows: int
-    newest: datetime | None
+    decided_by: str = ""
+    """The metric that sets the distance."""
+    tested: bool = False
+    """Whether the models were recalibrated."""
+    recoverable: bool = False
+    """Whether recalibration brings back what was forgotten."""
+    recovered: float | None = None
+    """Share of the way to retraining that recalibration undoes."""
+    reason: str = ""
+    """Why it was not tested."""
+    p: float | None = None
+    """Two-sided p that anything had been forgotten."""
 
 
-def summaries(session: Session) -> list[Summary]:
-    """All current boards with their leading entries."""
-    boards = []
-    for board in current_boards(session):
-        public = (Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), ~Entry.baseline)
-        leaders = session.execute(
-            select(Entry, Placing)
-            .join(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "ranked"))
-            .where(*public, Placing.board_id == board.id)
-            .order_by(Placing.position)
-            .limit(3)
-            .options(without_manifest())
+def outcomes(session: Session, ids: Sequence[str]) -> dict[str, Outcome]:
+    """Entry -> what the stored scorecard says in addition to its columns; entries without a score are left out."""
+    found: dict[str, Outcome] = {}
+    for first in range(0, len(ids), 500):
+        query = select(Score.entry_id, Score.brief["distance"]["metric"], Score.brief["recalibration"]).where(
+            Score.entry_id.in_(ids[first : first + 500])
         )
-        rows, newest = session.execute(select(func.count(), func.max(Entry.listed_at)).where(*public)).one()
-        boards.append(Summary(board, list(leaders), rows, newest))
-    return boards
+        for entry_id, metric, recovery in session.execute(query):
+            found[entry_id] = outcome_of(metric, recovery or {})
+    return found
+
+
+def outcome_of(metric: str | None, recovery: JsonObject) -> Outcome:
+    """The outcome of a stored scorecard: the metric of its distance, and its recalibration."""
+    return Outcome(
+        decided_by=metric or "",
+        tested=recovery.get("recoverable") is not None,
+        recoverable=bool(recovery.get("recoverable")),
+        recovered=(recovery.get("recovered") or {}).get("value"),
+        reason=recovery.get("reason") or "",
+        p=recovery.get("p"),
+    )
+
+
+def verdict_counts(session: Session, board: Board) -> dict[str, int]:
+    """Verdict -> number of ranked rows: verified and reference ones."""
+    query = (
+        select(Entry.verdict, func.count())
+        .join(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "ranked"))
+        .where(Placing.board_id == board.id, Entry.verdict.is_not(None))
+        .group_by(Entry.verdict)
+    )
+    return {str(verdict): number for verdict, number in session.execute(query)}

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from forgetbench.errors import described_pattern
 
 ColumnSet = Literal["ranking", "utility", "privacy", "erasure", "cost", "all"]
+PageColumnSet = Literal["summary", "ranking", "utility", "privacy", "erasure", "cost", "all"]
+SUMMARY = "summary"
+"""The column set of pages without metrics."""
 PackHash = Annotated[
     str,
     Field(pattern=described_pattern("^([0-9a-f]{8,64})?$", "8 to 64 hexadecimal digits of a hash, or empty")),
@@ -92,6 +95,9 @@ class View(BaseModel):
 
 class PageView(View):
     """View of a board's page, with its charts."""
+
+    columns: PageColumnSet = "summary"  # type: ignore[assignment]  # one more than files and the API have
+    """Which metrics are shown; by default none: the summary is in words and in the strip of distances."""
 
     pack: PackHash = ""
     """Start of a pack's hash, for a superseded board."""

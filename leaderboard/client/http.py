@@ -126,8 +126,8 @@ _NO_HOST = "%<>{}|^`\\\"'"
 """Signs that are part of no host's name."""
 _WRITE_ADDRESS = "write it as https://HOST or http://127.0.0.1:8000."
 PAGES = frozenset(
-    {"api", "badges", "boards", "compare", "dump", "entries", "feed", "health", "methods", "metrics", "ready", "static"}
-    | {"submit", "submitters", "tasks"}
+    {"api", "badges", "boards", "compare", "dump", "entries", "feed", "health", "methods", "metrics", "moderate"}
+    | {"ready", "shipped", "significance", "signup", "static", "submit", "submitters", "tasks"}
 )
 """First segments of the paths of a server's pages."""
 

@@ -30,14 +30,15 @@ from forgetbench.leaderboard.render.schemas import (
 )
 from forgetbench.leaderboard.submissions.uploads import UploadedBody, check_headers, parse_manifest, unpack
 from forgetbench.store import JsonObject, digest
+from forgetbench.user_files import without_paths
 
-REFUSED_STATES = ("rejected", "quarantined", "withdrawn")
+REFUSED_STATES = ("rejected", "quarantined", "withdrawn", "purged")
 """States in which a submission is not on its board."""
 _MAX_MANIFEST_BYTES = 64 * 2**20
 """Largest manifest that a server may send."""
 OfferedKind = Literal["public", "development"]
 """Bundles that a server offers: the public part of a board's bundle, or the development bundle of a sealed board."""
-_FINAL_STATES = ("listed", "flagged", *REFUSED_STATES)
+_FINAL_STATES = ("accepted", "listed", "flagged", *REFUSED_STATES)
 
 
 class Outcome(NamedTuple):
@@ -61,6 +62,7 @@ def submit(
     token: str | None = None,
     *,
     dry_run: bool = False,
+    source: bool = True,
     wait_seconds: float = 600.0,
     progress: UploadProgress | None = None,
     transport: httpx2.BaseTransport | None = None,
@@ -72,6 +74,7 @@ def submit(
         server: Address of the server, such as ``https://board.example.org``.
         token: The token; None to read it from the environment or the private file.
         dry_run: Validate without submitting.
+        source: Whether to send the method's source.
         wait_seconds: Longest wait for the score.
         progress: Called with the progress of the upload.
         transport: Replacement of the network in tests.
@@ -84,7 +87,7 @@ def submit(
     with LeaderboardClient(server, token, transport=transport) as client:
         client.whoami()
         with TemporaryDirectory(prefix="forgetbench-") as folder:
-            body = write_body(run, Path(folder) / "run.zip")
+            body = write_body(run, Path(folder) / "run.zip", source=source)
             if dry_run:
                 accepted = client.upload(_SUBMISSIONS, body, DryRunDocument, dry_run=True, progress=progress)
                 return Outcome("accepted", accepted.task, accepted.detail, "", accepted)
@@ -305,15 +308,35 @@ def validate_run(folder: Path) -> Run:
     return run
 
 
-def write_body(run: Run, path: Path) -> Path:
-    """Write a run's files as an uncompressed zip; the same run gives the same bytes."""
+def write_body(run: Run, path: Path, *, source: bool = True) -> Path:
+    """Write a run's files as an uncompressed zip; the same run gives the same bytes.
+
+    Args:
+        run: The run.
+        path: File to write.
+        source: Whether the manifest contains the method's source.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name in (MANIFEST, *sorted(record.file for record in run.manifest.evidence)):
-            member = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            with (run.folder / name).open("rb") as source, archive.open(member, "w", force_zip64=True) as target:
-                while chunk := source.read(CHUNK):
-                    target.write(chunk)
+        with archive.open(_member(MANIFEST), "w", force_zip64=True) as target:
+            target.write(_public_manifest(run, source=source))
+        for name in sorted(record.file for record in run.manifest.evidence):
+            with (run.folder / name).open("rb") as file, archive.open(_member(name), "w", force_zip64=True) as target:
+                shutil.copyfileobj(file, target, CHUNK)
     return path
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+
+
+def _public_manifest(run: Run, *, source: bool) -> bytes:
+    """The bytes of a run's manifest, without absolute paths in its command and, if not wanted, without the source."""
+    manifest = run.manifest
+    method = manifest.method if source else manifest.method.model_copy(update={"source": None})
+    public = manifest.model_copy(update={"method": method, "command": without_paths(manifest.command)})
+    if public == manifest:
+        return (run.folder / MANIFEST).read_bytes()
+    return public.model_dump_json(indent=1).encode()
 
 
 _SUBMISSIONS = "/api/v1/submissions"
@@ -374,6 +397,9 @@ def describe_state(submission: SubmissionDocument) -> str:
     state, note = submission.state, submission.note or "no reason given"
     if state in REFUSED_STATES:
         return f"{state}: {note}"
+    if state == "accepted":
+        number = f"; distance {submission.distance:.3g}" if submission.distance is not None else ""
+        return f"accepted{number}; the ranking is hidden until the results of the round are revealed"
     if state not in {"listed", "flagged"}:
         return f"{state}; {describe_run(submission.run) or submission.waits or 'waiting for the scoring worker'}"
     review = f"; under review: {note}" if state == "flagged" else ""

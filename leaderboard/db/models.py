@@ -1,11 +1,11 @@
 """Typed database models.
 
-No row of a submission is ever deleted, and every change of an entry's state is a row of ``events``.
+The row of a submission is never deleted, and every change of an entry's state is a row of ``events``.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -26,18 +26,26 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from forgetbench.evidence.run import MethodRecord
 from forgetbench.store import JsonObject
 
-STATES = ("received", "scoring", "listed", "rejected", "flagged", "quarantined", "withdrawn")
+STATES = ("received", "scoring", "accepted", "listed", "rejected", "flagged", "quarantined", "withdrawn", "purged")
 """States of an entry; `db.states` has the transitions."""
 TIERS = ("claimed", "verified", "reference")
 """Who ran an entry: its submitter, this board's runner, or this board's operator. Set explicitly, never inferred."""
+ERASED = "erased"
+"""What a purge leaves of a text."""
+MAX_SEARCH_TEXT = 400
+"""Longest text that a search looks at: PostgreSQL limits the rows of an index to 2,700 bytes."""
 RUN_STATES = ("waiting", "running", "done", "failed")
 """States of a run of a method by the board's runner."""
 OUTCOMES = ("received", "reproduced", "not reproduced", "failed")
 """Outcomes of a verification."""
 RANKING_SCOPES = ("ranked", "claimed", "own originals")
 """The rankings of a board; an entry has a place in one of them, see `ranking_scope`."""
+VISIBILITIES = ("public", "own", "accepted")
+"""What submitters see of a round's submissions before its results are revealed: everything, their own numbers, or only
+that a submission was accepted."""
 TOKEN_SCOPES = ("submit", "verify", "run", "moderate")
 """Permissions of a token. What a token with ``run`` submits was run by the operator."""
 
@@ -51,6 +59,11 @@ def ranking_scope(tier: str, *, changes_training: bool) -> str | None:
     if changes_training:
         return None if tier == "claimed" else "own originals"
     return "claimed" if tier == "claimed" else "ranked"
+
+
+def search_text(label: str, method: MethodRecord, submitter: str) -> str:
+    """What a search looks at for an entry, in lower case."""
+    return " ".join([label, method.name, method.family, submitter, method.title]).casefold()[:MAX_SEARCH_TEXT]
 
 
 def utc_now() -> datetime:
@@ -117,6 +130,7 @@ class Board(Base):
             postgresql_where=text("superseded_at IS NULL"),
         ),
         UniqueConstraint("task", "pack_sha256"),
+        CheckConstraint(_one_of("visibility", VISIBILITIES), name="visibility"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -139,6 +153,20 @@ class Board(Base):
     """The salt of a sealed board's round, once it is published; before that it is in the server's folder only."""
     revealed_at: Mapped[datetime | None]
     """When the salt was published, which ends the round: the board accepts no more submissions."""
+    opens_at: Mapped[datetime | None]
+    """Start of the present round of submissions; None if it has none. `submissions.rounds` has the rules."""
+    closes_at: Mapped[datetime | None]
+    """From then on the board accepts no more submissions; None if it stays open."""
+    reveals_at: Mapped[datetime | None]
+    """When a worker reveals the results of the round; None if the operator does."""
+    visibility: Mapped[str] = mapped_column(String(16), default="public", server_default="public")
+    """What submitters see before the results are revealed; ``public`` afterwards."""
+    team_submissions: Mapped[int | None]
+    """Submissions of one team in the round; None for no limit but the daily one."""
+    final_only: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether the runner runs only the last submission of each team, after the round has closed."""
+    finals_at: Mapped[datetime | None]
+    """When the final evaluation of the round was requested; None before."""
     summary: Mapped[JsonObject | None]
     """Columns with their oracle bands, ranking metrics, and why the board does not rank, if so; None before the first
     ranking. `worker.scoring.board_summary` writes it."""
@@ -164,6 +192,8 @@ class Token(Base):
 
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     name: Mapped[str]
+    team: Mapped[str | None]
+    """Team of its owner, which is shown as the submitter; its members share entries and quotas."""
     scopes: Mapped[list[str]]
     secret_sha256: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime]
@@ -172,6 +202,28 @@ class Token(Base):
     revoked_at: Mapped[datetime | None]
     daily_submissions: Mapped[int | None]
     """Submissions in 24 hours; None for the server's quota."""
+
+    @property
+    def submitter(self) -> str:
+        """What boards show as the submitter of its entries."""
+        return self.team or self.name
+
+
+class Invitation(Base):
+    """An invitation code, with which people make their own tokens. The code is shown once and never stored."""
+
+    __tablename__ = "invitations"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    secret_sha256: Mapped[str] = mapped_column(String(64))
+    team: Mapped[str | None]
+    """The team that its tokens belong to; None if everyone names their own."""
+    uses: Mapped[int]
+    """Tokens that can still be made with it."""
+    token_days: Mapped[int | None]
+    """Days until these tokens expire; None for never."""
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
 
 
 class Entry(Base):
@@ -182,7 +234,28 @@ class Entry(Base):
         CheckConstraint(_one_of("state", STATES), name="state"),
         CheckConstraint(_one_of("tier", TIERS), name="tier"),
         CheckConstraint("baseline = (token_id IS NULL) AND (tier = 'reference' OR NOT baseline)", name="owner"),
-        Index("ix_entries_overview", "board_id", "state", "tier", "status", "family"),
+        # all that counting, filtering and searching reads; a scan of the rows themselves takes ten times as long
+        Index(
+            "ix_entries_overview",
+            *(
+                "board_id",
+                "state",
+                "baseline",
+                "tier",
+                "status",
+                "family",
+                "changes_training",
+                "needs_retain",
+                "budget",
+            ),
+            *("id", "search_text"),
+        ),
+        Index(
+            "ix_entries_baseline",
+            "board_id",
+            sqlite_where=text("baseline = 1"),
+            postgresql_where=text("baseline"),
+        ),
         Index("ix_entries_token_id_received_at", "token_id", "received_at"),
         Index("ix_entries_method", "method"),
         Index("ix_entries_queued", "queued", sqlite_where=text("queued = 1"), postgresql_where=text("queued")),
@@ -210,6 +283,10 @@ class Entry(Base):
     needs_retain: Mapped[bool]
     changes_training: Mapped[bool]
     sentinel: Mapped[bool]
+    fingerprint: Mapped[str | None] = mapped_column(String(80))
+    """What identifies the method's behavior, as the manifest says."""
+    registered: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it is a method of this package as this server has it: name and fingerprint agree, without a source."""
     manifest_sha256: Mapped[str] = mapped_column(String(64))
 
     status: Mapped[str | None] = mapped_column(String(32))
@@ -238,14 +315,18 @@ class Entry(Base):
     within_band: Mapped[bool | None]
     """Whether the distance is within the family band: indistinguishable from retraining."""
     alarms: Mapped[list[str] | None]
-    """Sentences for moderators; alarms change no rank. None if a version without alarms scored the entry."""
+    """Sentences for moderators. None if a version without alarms scored the entry."""
+    suspended: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether an alarm that matters took its place, until a moderator has acknowledged it."""
     queued: Mapped[bool] = mapped_column(default=False, server_default=false())
     """Whether it is in the moderation queue, because of an alarm or its state, until acknowledged."""
     search_text: Mapped[str]
+    """What a search looks at: label, method, title, family and submitter, at most `MAX_SEARCH_TEXT` characters."""
     manifest: Mapped[JsonObject]
     """The last column, because it is large: a scan of the other columns does not read it."""
 
     board: Mapped[Board] = relationship()
+    token: Mapped[Token | None] = relationship()
 
 
 class Score(Base):
@@ -266,13 +347,19 @@ class Score(Base):
     """Histogram of phi on the forgotten examples, in the bins of the board; None for scores of older versions."""
     public: Mapped[JsonObject | None]
     """The scorecard on public draws of an entry that is ranked on sealed draws; None for other entries."""
+    sketch: Mapped[bytes | None]
+    """Inner products of its answers on public draws with the board's models, in float64, to find copies; None for
+    baselines, and for scores of older versions (`submissions.likeness.Likeness.sketch`)."""
 
 
 class MetricValue(Base):
     """One value of a scorecard, as a row, so that the database sorts and filters boards."""
 
     __tablename__ = "metric_values"
-    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - a sort by a metric looks up one value per row
+    __table_args__ = (
+        Index("ix_metric_values_sort", "board_id", "metric", "entry_id", "value"),
+        {"sqlite_with_rowid": False},  # a sort by a metric looks up one value per row
+    )
 
     entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"), primary_key=True)
     metric: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -292,6 +379,7 @@ class Placing(Base):
     __table_args__ = (
         CheckConstraint(_one_of("scope", RANKING_SCOPES), name="scope"),
         Index("ix_placings_board_id_scope_position", "board_id", "scope", "position"),
+        Index("ix_placings_entry_id_position", "entry_id", "position"),
     )
 
     entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"), primary_key=True)
@@ -303,6 +391,28 @@ class Placing(Base):
     """Best rank of its rank interval."""
     high: Mapped[int]
     """Worst rank of its rank interval."""
+
+
+class PastPlacing(Base):
+    """Place of an entry at the end of a day on which it changed; the last one before a day holds on that day."""
+
+    __tablename__ = "past_placings"
+    __table_args__ = (
+        CheckConstraint(_one_of("scope", RANKING_SCOPES), name="scope"),
+        Index("ix_past_placings_board_id_day", "board_id", "day"),
+    )
+
+    entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    """Day in UTC."""
+    board_id: Mapped[int] = mapped_column(ForeignKey("boards.id"))
+    scope: Mapped[str] = mapped_column(String(16))
+    position: Mapped[int | None]
+    """Rank by distance, from 1; None if the entry was no longer ranked."""
+    low: Mapped[int | None]
+    high: Mapped[int | None]
+    distance: Mapped[float | None]
+    verdict: Mapped[str | None] = mapped_column(String(32))
 
 
 class EvidenceFile(Base):
@@ -332,7 +442,10 @@ class EvidenceFile(Base):
 
 
 class Event(Base):
-    """A change of an entry's state or tier. Append-only, enforced by a trigger."""
+    """A change of an entry's state or tier. Append-only, enforced by a trigger.
+
+    Only the purge of an entry changes its events: it replaces actor and reason by `ERASED`.
+    """
 
     __tablename__ = "events"
     __table_args__ = (Index("ix_events_entry_id", "entry_id"),)
@@ -445,6 +558,16 @@ class ScoringProcess(Base):
     seen_at: Mapped[datetime]
     runs_methods: Mapped[bool] = mapped_column(default=False, server_default=false())
     """Whether it is a runner, which runs submitted methods and scores nothing."""
+
+
+class SentNotice(Base):
+    """An item of the moderation queue of which moderators were notified; deleted when it leaves the queue."""
+
+    __tablename__ = "sent_notices"
+
+    item: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Id of the entry, or "job" and the job's number."""
+    sent_at: Mapped[datetime]
 
 
 class RateCount(Base):

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import and_, delete, exists, func, or_, select, update
+from sqlalchemy import and_, case, delete, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -28,6 +28,8 @@ _PRIORITY: dict[JobKind, int] = {
 }
 SCORING_KINDS = ("score", "score_verified", "rescore", "verify", "rank")
 """Kinds of jobs of the scoring worker; those of kind ``run`` are the runner's."""
+RANK_DELAY = timedelta(seconds=30)
+"""Age from which a ranking goes before further scores, so that a steady stream of submissions does not delay it."""
 _HEARTBEAT_RETENTION = timedelta(days=7)
 
 
@@ -74,6 +76,7 @@ def claim(database: Database, worker: str, lease: float, kinds: Collection[str] 
     other_job = aliased(Job)
     now = utc_now()
     same_key_is_running = exists().where(other_job.key == Job.key, other_job.state == "running", other_job.id != Job.id)
+    overdue = and_(Job.kind == "rank", Job.created_at < now - RANK_DELAY)
     candidate = (
         select(Job.id)
         .where(
@@ -83,7 +86,7 @@ def claim(database: Database, worker: str, lease: float, kinds: Collection[str] 
                 and_(Job.state == "running", Job.lease_until < now),
             ),
         )
-        .order_by(Job.priority, Job.id)
+        .order_by(case((overdue, 0), else_=Job.priority), Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
@@ -122,6 +125,11 @@ def complete(session: Session, job: Job, *, error: str | None = None) -> None:
 def retry_later(session: Session, job: Job, error: str, delay: float) -> None:
     """Let a job be tried again in ``delay`` seconds, when its lease expires."""
     _update_leased(session, job, error=error, lease_until=utc_now() + timedelta(seconds=delay))
+
+
+def release(session: Session, job: Job) -> None:
+    """Give a job back that was not really tried, because the server's storage failed; the attempt does not count."""
+    _update_leased(session, job, attempts=job.attempts - 1, lease_until=utc_now())
 
 
 def record_heartbeat(database: Database, worker: str, code: str, *, runs_methods: bool = False) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from forgetbench.evidence.run import Manifest
 from forgetbench.leaderboard.db import queue, states
-from forgetbench.leaderboard.db.models import BoardRun, Entry, Job, utc_now
+from forgetbench.leaderboard.db.models import BoardRun, Entry, Job, search_text, utc_now
 from forgetbench.store import JsonObject, digest
 
 
@@ -31,18 +31,25 @@ class RunState(NamedTuple):
     """What was measured (`verification.rerun.MeasuredCost`), with ``cost_class``."""
 
 
-def request_run(session: Session, entry: Entry, code: JsonObject) -> None:
+def request_run(session: Session, entry: Entry, code: JsonObject, *, at_once: bool = True) -> None:
     """Ask the runner to run an entry's method; does nothing if that was requested before.
 
     Args:
         session: Session to write with.
         entry: The entry.
         code: The method (`submissions.methods.SubmittedCode`), ready for JSON.
+        at_once: Whether it is queued now, not at the final evaluation of a round.
     """
     if session.get(BoardRun, entry.id) is None:
         session.add(BoardRun(entry_id=entry.id, state="waiting", code=code, requested_at=utc_now()))
         session.flush()
-        queue.enqueue(session, "run", entry.id)
+        if at_once:
+            queue.enqueue(session, "run", entry.id)
+
+
+def drop_run(session: Session, entry_id: str) -> None:
+    """Forget a run that was not started."""
+    session.execute(delete(BoardRun).where(BoardRun.entry_id == entry_id, BoardRun.state == "waiting"))
 
 
 def run_state(session: Session, entry_id: str) -> RunState | None:
@@ -67,11 +74,23 @@ def start_run(session: Session, entry_id: str, runner: str) -> BoardRun:
 
 def report_progress(session: Session, entry_id: str, text: str) -> None:
     """Write what the runner does now."""
-    run = session.get_one(BoardRun, entry_id)
-    run.progress, run.updated_at = text[:200], utc_now()
+    run = session.get(BoardRun, entry_id)
+    if run is not None:  # else the entry was purged meanwhile
+        run.progress, run.updated_at = text[:200], utc_now()
 
 
-def finish_run(session: Session, entry: Entry, manifest: Manifest, cost: JsonObject) -> None:
+class ShownMethod(NamedTuple):
+    """What boards show of an entry's method."""
+
+    name: str
+    """The method, by which pages group rows."""
+    label: str
+    """The row."""
+    registered: bool
+    """Whether it is a method of this package as this server has it, as far as the manifest says."""
+
+
+def finish_run(session: Session, entry: Entry, manifest: Manifest, cost: JsonObject, shown: ShownMethod) -> None:
     """Mark a run as done, and write what the runner learned of the method in place of any claim.
 
     Args:
@@ -79,17 +98,18 @@ def finish_run(session: Session, entry: Entry, manifest: Manifest, cost: JsonObj
         entry: The entry, locked.
         manifest: The manifest of the run on public draws.
         cost: What was measured.
+        shown: What boards show of the method.
     """
     run = session.get_one(BoardRun, entry.id)
     run.state, run.progress, run.reason, run.cost, run.updated_at = "done", "", "", cost, utc_now()
     method = manifest.method
     if _is_planned(entry):
-        label, content = manifest.row[:120].strip() or "unnamed", manifest.model_dump(mode="json")
-        entry.method, entry.label, entry.family = method.name, label, method.family
+        content = manifest.model_dump(mode="json")
+        entry.method, entry.label, entry.family = shown.name, shown.label, method.family
         entry.sentinel, entry.manifest, entry.manifest_sha256 = method.sentinel, content, digest(content)
-        words = [label, method.name, method.title, method.family, entry.submitter]
-        entry.search_text = " ".join(words).casefold()
-    entry.needs_retain = "retain" in method.needs
+        entry.search_text = search_text(shown.label, method, entry.submitter)
+    entry.registered = shown.registered
+    entry.needs_retain, entry.fingerprint = "retain" in method.needs, method.fingerprint
     entry.changes_training, entry.cost_class = method.changes_training, str(cost["cost_class"])
 
 
@@ -110,7 +130,9 @@ def fail_run(session: Session, entry_id: str, reason: str, actor: str, *, reject
         actor: Name in the entry's history.
         reject: Whether the method is to blame, so that there is nothing to retry.
     """
-    run = session.get_one(BoardRun, entry_id)
+    run = session.get(BoardRun, entry_id)
+    if run is None:
+        return  # the entry was purged meanwhile
     run.state, run.progress, run.reason, run.updated_at = "failed", "", reason[:2000], utc_now()
     entry = session.get_one(Entry, entry_id)
     states.lock_entry(session, entry)

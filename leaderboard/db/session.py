@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 30
 """Longest wait for another writer."""
+MAPPED_BYTES = 2**30
+"""Largest part of an SQLite file that connections read through one mapping, in place of a cache for each."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x466F7267
 """Key of PostgreSQL's advisory lock: processes that start at the same time migrate one after the other."""
@@ -47,12 +49,13 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
+def make_engine(url: str, *, foreign_keys: bool = True, lock_seconds: float = LOCK_SECONDS) -> Engine:
     """Make an engine for a SQLite file or a PostgreSQL server.
 
     Args:
         url: SQLAlchemy URL.
         foreign_keys: Whether SQLite enforces foreign keys; only migrations, which copy tables, turn this off.
+        lock_seconds: Longest wait for another writer of an SQLite file.
 
     Raises:
         UsageError: The URL is malformed, its driver is not installed, or the file is not writable.
@@ -69,7 +72,7 @@ def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
     if parsed.database:
         _create_private_file(Path(parsed.database))
     engine = create_engine(
-        parsed, pool_size=10, max_overflow=40, connect_args={"timeout": LOCK_SECONDS}, hide_parameters=True
+        parsed, pool_size=10, max_overflow=40, connect_args={"timeout": lock_seconds}, hide_parameters=True
     )
 
     @event.listens_for(engine, "connect")
@@ -80,13 +83,24 @@ def make_engine(url: str, *, foreign_keys: bool = True) -> Engine:
             "synchronous=FULL",
             f"foreign_keys={'ON' if foreign_keys else 'OFF'}",
             "cache_size=-2000",
+            f"mmap_size={MAPPED_BYTES}",
         ):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        options = connection.get_execution_options()
+        if not options.get("writes", False):
+            connection.exec_driver_sql("BEGIN")
+            return
+        if options.get("waits", True):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return
+        connection.exec_driver_sql("PRAGMA busy_timeout=0")
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        finally:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={int(lock_seconds * 1000)}")
 
     return engine
 
@@ -126,11 +140,16 @@ def latest_revision() -> str:
 
 
 class Database:
-    """A database: sessions and schema migration."""
+    """A database: sessions and schema migration.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: SQLAlchemy URL.
+        lock_seconds: Longest wait for another writer of an SQLite file.
+    """
+
+    def __init__(self, url: str, lock_seconds: float = LOCK_SECONDS) -> None:
         self.url = url
-        self.engine = make_engine(url)
+        self.engine = make_engine(url, lock_seconds=lock_seconds)
         self._writer = self.engine.execution_options(writes=True)
 
     @contextmanager
@@ -140,10 +159,27 @@ class Database:
             yield session
 
     @contextmanager
-    def write_session(self) -> Iterator[Session]:
-        """Open a session that commits when the block ends, and rolls back on an exception."""
-        with Session(self._writer) as session, session.begin():
+    def write_session(self, *, waits: bool = True) -> Iterator[Session]:
+        """Open a session that commits when the block ends, and rolls back on an exception.
+
+        Args:
+            waits: Whether to wait for another writer of an SQLite file, rather than to fail at once.
+        """
+        with Session(self._writer.execution_options(waits=waits)) as session, session.begin():
             yield session
+
+    @contextmanager
+    def erasing_session(self) -> Iterator[Session]:
+        """Open a write session after which an SQLite file holds nothing of what it deleted or replaced."""
+        is_sqlite = self.engine.dialect.name == "sqlite"
+        with self.write_session() as session:
+            if is_sqlite:
+                session.execute(text("PRAGMA secure_delete=ON"))
+            yield session
+        if is_sqlite:
+            with self.engine.connect() as connection:
+                connection.rollback()  # a checkpoint runs outside of transactions
+                connection.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def upgrade(self, revision: str = "head") -> None:
         """Upgrade the schema to a revision, if necessary.
@@ -153,6 +189,7 @@ class Database:
         """
         if revision == "head" and self.revision() == latest_revision():
             return  # the usual case at a start: importing alembic takes half a second
+        self._check_migratable()
         from alembic import command
         from alembic.util.exc import CommandError
 
@@ -169,6 +206,25 @@ class Database:
                 f"Unknown database schema ({error}); it was probably created by a newer version of forgetbench. "
                 "Upgrade forgetbench."
             ) from error
+
+    def _check_migratable(self) -> None:
+        """Refuse a database whose tables no migration made.
+
+        Raises:
+            ForgetBenchError: It has tables of a leaderboard, and no revision.
+        """
+        if self.revision() is not None:
+            return
+        try:
+            tables = set(inspect(self.engine).get_table_names()) & {"boards", "entries", "tokens"}
+        except DBAPIError:
+            return  # it does not answer, which the migration explains
+        if tables:
+            raise ForgetBenchError(
+                f"The database of this server ({self.engine.url.render_as_string()}) was not made by a release of "
+                f"forgetbench: it has the tables {', '.join(sorted(tables))} and no revision. Start with an empty "
+                "folder, given by --data, and build the boards again with `forgetbench pack build TASK --install`."
+            )
 
     def downgrade(self, revision: str = "base") -> None:
         """Downgrade the schema to a revision."""

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from forgetbench.leaderboard.boards import charts, queries
 from forgetbench.leaderboard.boards.view import PageView
 from forgetbench.leaderboard.db.models import Board
+from forgetbench.leaderboard.render.rows import board_table, headline
 from forgetbench.leaderboard.render.vega import inline_svg
 from forgetbench.reporting.figures.style import PAGE
 
@@ -52,8 +53,13 @@ def board_context(
         size: Rows per page; None for all rows.
         page_charts: Its charts.
     """
+    page = queries.board_page(session, board, view, size)
+    ids = [row.entry.id for row in (*page.references, *page.rows)]
     return {
-        "page": queries.board_page(session, board, view, size),
+        "page": page,
+        "table": board_table(page, queries.outcomes(session, ids)),
+        "headline": headline(queries.verdict_counts(session, board)),
+        "titles": {column.name: column.title for column in queries.columns_of(board)},
         "view": view,
         "board": board,
         "summary": board.summary or {},

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.leaderboard.boards.compare import Comparison
 from forgetbench.leaderboard.boards.directory import Attempts, MethodLine, Placed
 from forgetbench.leaderboard.boards.entries import EntryDetail
-from forgetbench.leaderboard.boards.queries import Column, Page, Row, Summary
+from forgetbench.leaderboard.boards.queries import Column, Page, Row
 from forgetbench.leaderboard.db.models import Board, Entry, Placing
 from forgetbench.leaderboard.render import formatting, serializers
+from forgetbench.leaderboard.render.matrix import Matrix
 from forgetbench.reporting.table_writer import Record, Table, plain_records, to_csv, to_latex, to_markdown
 from forgetbench.store import JsonObject
 
 if TYPE_CHECKING:
-    from forgetbench.reproduction.reference_board import ReferenceBoard
+    from forgetbench.leaderboard.render.significance_page import WinRate
+    from forgetbench.reproduction.reference_file import ReferenceBoard
 
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
@@ -137,21 +139,42 @@ def _record(row: Row, columns: Sequence[Column], base: str) -> Record:
     }
 
 
-def overview(summaries: Iterable[Summary]) -> list[Table]:
-    """Boards, and their leading entries."""
-    boards, leaders = [], []
-    for item in summaries:
-        board = item.board
-        informational = (board.summary or {}).get("informational", "")
-        boards.append([board.task, board.title, board.track, board.scenario, item.rows, item.newest, informational])
-        leaders += [
-            [board.task, entry.id, *_ranks(placing), entry.tier, entry.label, *_distance(entry)]
-            for entry, placing in item.leaders
+def overview(boards: Iterable[Board], counts: Mapping[int, int], *matrices: Matrix | None) -> list[Table]:
+    """Boards, and the cells of the matrices: those of this server's boards, then those that ship with the package."""
+    facts = [
+        [
+            board.task,
+            board.title,
+            board.track,
+            board.scenario,
+            counts.get(board.id, 0),
+            (board.summary or {}).get("informational", ""),
         ]
-    return [
-        Table.of("Boards", ("task", "title", "track", "scenario", "entries", "newest", "why no ranks"), boards),
-        Table.of("Leading entries", ("task", "id", *_RANK, "tier", "entry", *_DISTANCE), leaders),
+        for board in boards
     ]
+    cells = [
+        [
+            *(column.task, line.method, row.tier, row.id, row.label, row.scope, row.place),
+            *(*(row.distance or none), row.verdict, *(row.forgotten or none), *(row.harm or none), row.cost),
+        ]
+        for matrix in matrices
+        if matrix is not None
+        for line in matrix.lines
+        for column, row in zip(matrix.columns, line.cells, strict=True)
+        if row is not None
+        for none in [(None,) * 3]
+    ]
+    head = ("task", "method", "tier", "id", "entry", "ranking", "rank interval", *_DISTANCE, *_EFFECTS, _COST)
+    return [
+        Table.of("Boards", ("task", "title", "track", "scenario", "entries", "why no ranks"), facts),
+        Table.of("Methods by tasks", head, cells),
+    ]
+
+
+def win_rates(rates: Iterable[WinRate]) -> list[Table]:
+    """Win rates across tasks."""
+    rows = [[item.method, *item.rate, item.tasks] for item in rates]
+    return [Table.of("Win rates", ("method", "win rate [share]", "low", "high", "tasks"), rows)]
 
 
 def methods(lines: Iterable[MethodLine]) -> list[Table]:
@@ -174,9 +197,9 @@ def placed(entries: Iterable[Placed]) -> Table:
     return Table.of("Entries", (*head, _COST, "flags", "submitter", "received"), rows)
 
 
-def shipped_tasks(tasks: Iterable[str]) -> list[Table]:
-    """The tasks whose results ship with the package."""
-    return [Table.of("Shipped results", ("task",), [[task] for task in tasks])]
+def shipped_tasks(tasks: Iterable[tuple[str, str]]) -> list[Table]:
+    """The tasks whose results ship with the package, with their titles."""
+    return [Table.of("Shipped results", ("task", "title"), [list(task) for task in tasks])]
 
 
 def shipped(board: ReferenceBoard) -> list[Table]:

@@ -304,6 +304,33 @@ class TokenDocument(Document):
     name: str
     scopes: list[str]
     expires_at: datetime | None
+    license: str = ""
+    """License of listed entries, to which submitters agree."""
+
+
+class QueueItemDocument(Document):
+    """An item of the moderation queue: an entry by its id, or a failed job ("job" and its number)."""
+
+    id: str
+    task: str
+    label: str
+    submitter: str
+    state: str
+    reason: str
+
+
+class SignUp(Document):
+    """A request for a token with an invitation code; ``team`` only if the invitation is not for a team."""
+
+    code: str = Field(max_length=100)
+    name: str = Field(max_length=100)
+    team: str = Field(default="", max_length=100)
+
+
+class NewTokenDocument(Document):
+    """A new token, which is shown once."""
+
+    token: str
 
 
 class Health(Document):

@@ -54,7 +54,7 @@ def row(item: Row) -> RowDocument:
         cost_class=entry.cost_class,
         needs_retain=entry.needs_retain,
         received_at=entry.received_at,
-        values={name: ValueDocument.model_validate(cell) for name, cell in item.cells.items()},
+        values={name: ValueDocument.model_construct(**vars(cell)) for name, cell in item.cells.items()},
     )
 
 
@@ -119,14 +119,19 @@ def _history(events: list[Event]) -> list[EventDocument]:
 
 
 def entry(detail: EntryDetail) -> EntryDocument:
-    """An entry with scorecard, manifest, files and history."""
-    score = detail.score
+    """An entry with scorecard, manifest, files and history.
+
+    Accuracy by class on sealed draws would tell which classes they forget: it is shown once the salt is published.
+    """
+    score, card = detail.score, detail.card
+    if card is not None and score is not None and score.public and detail.board.salt is None:
+        card = card | {"class_accuracy": {}}
     return EntryDocument(
         row=row(detail.row),
         task=detail.board.task,
         pack=detail.board.pack_sha256,
-        scorecard=detail.card,
-        public_scorecard=detail.score.public if detail.score else None,
+        scorecard=card,
+        public_scorecard=score.public if score else None,
         software=score.software if score else None,
         outdated=detail.outdated,
         manifest=detail.entry.manifest,
@@ -150,6 +155,7 @@ def submission(
         runner_warning: Why no runner works at present, or "".
     """
     entry: Entry = detail.entry
+    shown = not detail.withheld
     return SubmissionDocument(
         id=entry.id,
         task=entry.board.task,
@@ -157,15 +163,15 @@ def submission(
         state=entry.state,
         tier=entry.tier,
         note=entry.note,
-        status=entry.status,
-        reasons=entry.reasons or [],
-        flags=entry.flags or [],
+        status=entry.status if shown else None,
+        reasons=(entry.reasons or []) if shown else [],
+        flags=(entry.flags or []) if shown else [],
         rank=_rank(detail.placing),
-        distance=entry.distance,
-        distance_low=entry.distance_low,
-        distance_high=entry.distance_high,
-        within_band=entry.within_band,
-        verdict=entry.verdict,
+        distance=entry.distance if shown else None,
+        distance_low=entry.distance_low if shown else None,
+        distance_high=entry.distance_high if shown else None,
+        within_band=entry.within_band if shown else None,
+        verdict=entry.verdict if shown else None,
         ranked=detail.ranked,
         url=url,
         waits=warning if entry.state in {"received", "scoring"} and (run is None or run.state == "done") else "",

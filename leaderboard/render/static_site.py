@@ -13,11 +13,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from forgetbench.leaderboard.boards import entries, queries
+from forgetbench.leaderboard.boards.matrix import MatrixView
 from forgetbench.leaderboard.boards.view import PageView
 from forgetbench.leaderboard.db.models import Board, Entry
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.render import exports
 from forgetbench.leaderboard.render.board_page import PageChart, board_context, chart_axes, draw_chart
+from forgetbench.leaderboard.render.front_page import front_page
 from forgetbench.leaderboard.render.templates import STATIC, Pages
 from forgetbench.leaderboard.settings import Settings
 
@@ -65,7 +67,7 @@ def export(session: Session, settings: Settings, folder: Path, base: str) -> Seq
             )
             session.expunge_all()
     superseded = [board for board in queries.all_boards(session) if board.superseded_at]
-    overview = pages.render("overview.html", summaries=queries.summaries(session), tasks=(), superseded=superseded)
+    overview = pages.render("overview.html", superseded=superseded, **front_page(session, MatrixView(), ()))
     write(folder / "index.html", overview, "/")
     return written
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
 from forgetbench.leaderboard.boards import strips
-from forgetbench.leaderboard.render import formatting
+from forgetbench.leaderboard.db.states import ORIGIN_FLAGS
+from forgetbench.leaderboard.render import formatting, rows
 from forgetbench.leaderboard.render.vega import inline_svg
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.scoring.vocabulary import FLAGS, RANK_INTERVALS, VERDICTS
@@ -25,7 +27,17 @@ TIER_WORDS = {
     "reference": "run on this board by its operator",
 }
 """Tier -> what it says about a row."""
+TRACK_WORDS = {"erase": "erase: become unable to recognize it", "match-oracle": "match retraining in every answer"}
+"""Track -> what a good method does."""
+NO_PROOF = (
+    "What this does not prove: these are statistical tests on a few models trained for the test. They do not prove "
+    "that a deployed model holds nothing of a person."
+)
 DIRECTION_WORDS = {"up": "higher is better", "down": "lower is better", "band": "closest to the oracles is best"}
+
+
+_ADDRESS = re.compile(rb'(\b(?:href|src|action|data-[a-z]+)=")/(?!/)')
+"""An address on this site; submitted text cannot look like one, because its quotes are escaped."""
 
 
 class Pages:
@@ -37,6 +49,8 @@ class Pages:
     """
 
     def __init__(self, settings: Settings, *, static: bool = False) -> None:
+        path = "" if static or settings.public_url is None else settings.public_url.path or ""
+        self._root = quote(unquote(path.rstrip("/")), safe="/").encode()
         self.environment = Environment(
             loader=FileSystemLoader(TEMPLATES),
             autoescape=select_autoescape(default=True, default_for_string=True),
@@ -62,6 +76,7 @@ class Pages:
                 "site": settings.site_title,
                 "style": self._version("style.css"),
                 "script": self._version("site.js"),
+                "moderate_script": self._version("moderate.js"),
                 "tier_words": TIER_WORDS,
                 "directions": DIRECTIONS,
                 "direction_words": DIRECTION_WORDS,
@@ -77,8 +92,15 @@ class Pages:
                 "phi_chart": strips.phi_chart,
                 "inline_svg": inline_svg,
                 "static": static,
+                "entry_row": rows.entry_row,
+                "shown_row": rows.shown_row,
+                "track_words": TRACK_WORDS,
+                "no_proof": NO_PROOF,
+                "docs": str(settings.docs_url or "").rstrip("/"),
+                "verdict_marks": rows.VERDICT_MARKS,
+                "folded_words": rows.FOLDED_WORDS,
                 "verdict_words": VERDICTS,
-                "flag_words": FLAGS,
+                "flag_words": {**FLAGS, **ORIGIN_FLAGS},
             }
         )
 
@@ -89,8 +111,9 @@ class Pages:
         return digest([[path.name, file_digest(path)] for path in paths])
 
     def render(self, template: str, **values: object) -> bytes:
-        """A page as UTF-8."""
-        return self.environment.get_template(template).render(**values).encode()
+        """A page as UTF-8, whose links begin with the path of the site's public address."""
+        page = self.environment.get_template(template).render(**values).encode()
+        return _ADDRESS.sub(rb"\1" + self._root + b"/", page) if self._root and template.endswith(".html") else page
 
     @staticmethod
     def _version(name: str) -> str:

@@ -13,19 +13,20 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from sqlalchemy.orm import Session
 
 from forgetbench.errors import described_pattern, field_message
-from forgetbench.evidence.run import Manifest, MethodRecord
-from forgetbench.leaderboard.db import runs, states
-from forgetbench.leaderboard.db.models import Board, Entry, IdempotencyKey, Token, utc_now
+from forgetbench.evidence.run import MAX_KEYS, Manifest, MethodRecord
+from forgetbench.leaderboard.auth import tokens
+from forgetbench.leaderboard.db import queue, runs, states
+from forgetbench.leaderboard.db.models import Board, BoardRun, Entry, IdempotencyKey, Token, utc_now
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.errors import FieldError, Problem
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import receive, reference
+from forgetbench.leaderboard.submissions import names, receive, reference
+from forgetbench.leaderboard.submissions.uploads import text_errors
 from forgetbench.methods import methods
 from forgetbench.store import digest
 
 MAX_SOURCE = 200_000
 """Longest source text of a method, in characters."""
-MAX_PARAMETERS = 200
 ParameterName = Annotated[
     str,
     StringConstraints(
@@ -48,7 +49,7 @@ class SubmittedCode(BaseModel):
     """Source text of the method's file; it becomes public with the entry."""
     class_name: Annotated[str, StringConstraints(max_length=200)] = ""
     """The class in the source; "" if it defines one class."""
-    parameters: Annotated[dict[ParameterName, Scalar], Field(max_length=MAX_PARAMETERS)] = {}
+    parameters: Annotated[dict[ParameterName, Scalar], Field(max_length=MAX_KEYS)] = {}
     """Hyper-parameters; the others have their defaults."""
 
 
@@ -88,7 +89,8 @@ def receive_method(
         if key is not None and (earlier := receive.read_receipt(session, token, key, body)) is not None:
             return earlier
         board = receive.find_board(session, code.task)
-    errors = _check_code(code)
+    planned = _planned_manifest(board, code)
+    errors = _check_code(code) or names.check_names(planned)
     if not board.sealed:
         message = (
             "this board is not sealed, so that nothing is verified on it; run the method at home and submit the run"
@@ -97,13 +99,13 @@ def receive_method(
     if errors:
         detail = f"The method was not accepted on {board.task}: {len(errors)} check(s) failed; nothing was stored."
         raise Problem(422, detail, errors)
-    entry = reference.new_entry(board, _planned_manifest(board, code), body, token, "claimed")
+    entry = reference.new_entry(board, planned, body, token, "claimed")
     entry_id = entry.id
     with database.write_session() as session:
-        owner = session.get_one(Token, token.id, with_for_update=True)
+        owner = tokens.lock_owners(session, token)
         if key is not None and (earlier := receive.read_receipt(session, token, key, body)) is not None:
             return earlier
-        receive.check_quota(session, settings, owner)
+        receive.check_quota(session, settings, owner, board)
         session.add(entry)
         session.flush()
         if key is not None:
@@ -112,11 +114,25 @@ def receive_method(
             )
         states.record_event(session, entry, "received", token.name, "the method alone; the board's runner runs it")
         states.bump_revision(session, board.id)
-        runs.request_run(session, entry, code.model_dump(mode="json"))
+        runs.request_run(session, entry, code.model_dump(mode="json"), at_once=not board.final_only)
     return receive.Receipt(entry_id, board.task, repeated=False)
 
 
 def request_for_claim(session: Session, board: Board, entry: Entry) -> None:
+    """Ask the runner to verify a claim that can be run, unless its round has a final evaluation."""
+    if not board.final_only:
+        _request_claim(session, board, entry)
+
+
+def request_final(session: Session, board: Board, entry: Entry) -> None:
+    """Ask the runner for the final evaluation of an entry, if it can be run."""
+    if session.get(BoardRun, entry.id) is not None:
+        queue.enqueue(session, "run", entry.id)
+    else:
+        _request_claim(session, board, entry)
+
+
+def _request_claim(session: Session, board: Board, entry: Entry) -> None:
     """Ask the runner to verify a claim that can be run: it has source, or names a method of this package."""
     method = Manifest.model_validate(entry.manifest).method
     if (
@@ -135,6 +151,11 @@ def request_for_claim(session: Session, board: Board, entry: Entry) -> None:
 
 def _check_code(code: SubmittedCode) -> list[FieldError]:
     """Everything that can be said of a method without running it."""
+    return text_errors({"source": code.source or "", "parameters": code.parameters}) or _check_class(code)
+
+
+def _check_class(code: SubmittedCode) -> list[FieldError]:
+    """What is wrong with the method that a name or a source text gives."""
     if code.source is None:
         known = code.name in methods
         return [] if known else [FieldError(field="name", message=f"{code.name!r} is no method of this package")]

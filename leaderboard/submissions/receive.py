@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from forgetbench.errors import UsageError
 from forgetbench.evidence.reference import check_run
 from forgetbench.evidence.run import MANIFEST, Manifest, ModelRecord, Run
-from forgetbench.leaderboard.boards.entries import can_view
-from forgetbench.leaderboard.db import queue, states
-from forgetbench.leaderboard.db.models import Board, Entry, EvidenceFile, IdempotencyKey, Token, utc_now
+from forgetbench.leaderboard.auth import tokens
+from forgetbench.leaderboard.boards.entries import can_view, is_owner
+from forgetbench.leaderboard.db import failures, queue, states
+from forgetbench.leaderboard.db.models import Board, Entry, EvidenceFile, IdempotencyKey, Token, Verification, utc_now
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.errors import FieldError, Problem
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import reference
+from forgetbench.leaderboard.submissions import names, reference, rounds
 from forgetbench.leaderboard.submissions.uploads import (
     UnpackedRun,
     UploadedBody,
@@ -31,11 +31,8 @@ from forgetbench.leaderboard.submissions.uploads import (
     sync_folder,
     unpack,
 )
-from forgetbench.methods import check_own_name
 from forgetbench.store import file_digest
 from forgetbench.tasks.task import DEVELOPMENT, NOT_THE_BOARD
-
-_RESERVED_NAMES = {name.casefold() for row in reference.BASELINES.values() for name in (row.method, row.title)}
 
 
 class Receipt(NamedTuple):
@@ -81,9 +78,10 @@ def receive_submission(
         run = unpack(body, folder, settings.max_manifest_bytes)
         with database.read_session() as session:
             board = find_board(session, run.manifest.task, run.errors)
-            check_quota(session, settings, token)
+            check_quota(session, settings, token, board)
+            check_space(session, settings, token, _size_of(run))
             errors = [
-                *_check_names(run),
+                *names.check_names(run.manifest),
                 *check_evidence(settings, board, run, form_only=dry_run),
                 *_check_reuse(session, board, run, token),
             ]
@@ -130,22 +128,6 @@ def check_evidence(settings: Settings, board: Board, run: UnpackedRun, *, form_o
     ]
 
 
-def _check_names(run: UnpackedRun) -> list[FieldError]:
-    """Refuse names of the server's own rows, and of methods of this package for models that these did not make."""
-    method = run.manifest.method
-    errors = [
-        FieldError(field=f"method.{field}", message=f"{name!r} is the name of a reference row: choose another")
-        for field, name in (("name", method.name), ("label", method.label))
-        if " ".join(name.split()).casefold() in _RESERVED_NAMES
-    ]
-    if method.observed and not errors:
-        try:
-            check_own_name(method.name)
-        except UsageError as error:
-            errors.append(FieldError(field="method.name", message=str(error)))
-    return errors
-
-
 def _check_reuse(session: Session, board: Board, run: Run, token: Token) -> list[FieldError]:
     """Refuse logits that were submitted to this board before, unless in an entry that its owner has withdrawn."""
     files = {logits_digest(model): model.file for model in run.manifest.models}
@@ -164,12 +146,12 @@ def _check_reuse(session: Session, board: Board, run: Run, token: Token) -> list
 
 def _is_corrected(entry: Entry, token: Token) -> bool:
     """Whether an entry leaves its evidence to a correction: it is withdrawn, and the submitter's own."""
-    return entry.state == "withdrawn" and entry.token_id == token.id
+    return entry.state == "withdrawn" and is_owner(entry, token)
 
 
 def _describe_reuse(entry: Entry, token: Token) -> str:
     message = "was submitted to this board before"
-    if entry.token_id == token.id:
+    if is_owner(entry, token):
         withdraw = f'`forgetbench withdraw {entry.id} --server URL --reason "..."`, then submit again'
         return f"{message}, in your entry {entry.id} ({entry.state}). To correct that entry: {withdraw}"
     if not can_view(entry, token):
@@ -179,7 +161,7 @@ def _describe_reuse(entry: Entry, token: Token) -> str:
 
 def _release_withdrawn(session: Session, board: Board, files: Sequence[EvidenceFile], token: Token) -> None:
     """Let the evidence of the submitter's withdrawn entries count for a correction."""
-    withdrawn = select(Entry.id).where(Entry.state == "withdrawn", Entry.token_id == token.id)
+    withdrawn = select(Entry.id).where(Entry.state == "withdrawn", Entry.token_id.in_(tokens.owner_ids(token)))
     session.execute(
         update(EvidenceFile)
         .where(
@@ -216,8 +198,9 @@ def _store_submission(
             if key is not None and (earlier := read_receipt(session, token, key, body.sha256)) is not None:
                 shutil.rmtree(folder)
                 return earlier
-            # Lock the token's row, so that concurrent requests count one after the other.
-            check_quota(session, settings, session.get_one(Token, token.id, with_for_update=True))
+            owner = tokens.lock_owners(session, token)
+            check_quota(session, settings, owner, board)
+            check_space(session, settings, owner, sum(file.size for file in files))
             session.add(entry)
             session.flush()
             _release_withdrawn(session, board, files, token)
@@ -234,8 +217,9 @@ def _store_submission(
     except IntegrityError as error:  # a concurrent request used the same key or the same evidence first
         shutil.rmtree(folder, ignore_errors=True)
         raise Problem(409, "The same evidence was submitted to this board before.") from error
-    except Problem:
-        shutil.rmtree(folder, ignore_errors=True)
+    except (Problem, SQLAlchemyError) as error:
+        if isinstance(error, Problem) or failures.failure_kind(error) in {"full", "busy"}:
+            shutil.rmtree(folder, ignore_errors=True)  # nothing was committed; a lost connection leaves that open
         raise
     return Receipt(entry_id, board.task, repeated=False)
 
@@ -314,32 +298,81 @@ def find_board(session: Session, task: str, errors: Sequence[FieldError] = ()) -
         hint = f": {NOT_THE_BOARD}; run {task.removesuffix(DEVELOPMENT)} itself" if task.endswith(DEVELOPMENT) else ""
         unknown = FieldError(field="task", message=f"{task!r} is not on this server{hint}")
         raise Problem(422, f"This server has no board of that task. Available: {available}.", [unknown, *errors])
-    if board.retired:
-        over = FieldError(field="task", message=f"round {board.round} of {task!r} is over: its salt is public")
-        raise Problem(422, "This board accepts no submissions until its next round.", [over, *errors])
+    try:
+        rounds.check_open(board, utc_now())
+    except Problem as problem:
+        raise Problem(problem.status, problem.detail, [*problem.errors, *errors]) from problem
     return board
 
 
-def check_quota(session: Session, settings: Settings, token: Token) -> None:
-    """Check that a token may submit once more.
+def check_disk(settings: Settings, announced: int) -> None:
+    """Check that the server's disk has space for an upload, which is there twice while it is unpacked.
 
     Raises:
-        Problem: 403 or 429, it may not.
+        Problem: 507, it has not.
     """
+    if failures.free_bytes(settings.server_folder) < settings.min_free_bytes + 2 * announced:
+        raise failures.disk_full()
+
+
+def check_quota(session: Session, settings: Settings, token: Token, board: Board) -> None:
+    """Check that a token may submit to a board once more.
+
+    Raises:
+        Problem: 403 or 429, it may not; 507, the board has as many submissions as this server stores.
+    """
+    stored = session.scalar(select(func.count()).where(Entry.board_id == board.id)) or 0
+    if stored >= settings.max_entries:
+        raise Problem(507, f"This board has {stored} submissions, the most that this server stores. Ask the operator.")
     quota = settings.daily_submissions if token.daily_submissions is None else token.daily_submissions
     if quota == 0:
         raise Problem(403, "This token cannot submit: its quota is 0. Ask the operator for another.")
     since = utc_now() - timedelta(days=1)
-    times = select(Entry.received_at).where(Entry.token_id == token.id, Entry.received_at > since)
+    times = select(Entry.received_at).where(Entry.token_id.in_(tokens.owner_ids(token)), Entry.received_at > since)
     used = session.scalar(select(func.count()).select_from(times.subquery())) or 0
     if used >= quota:
         oldest = session.scalar(times.order_by(Entry.received_at).limit(1)) or since
         seconds = max(1, int((oldest - since).total_seconds()))
         raise Problem(
             429,
-            f"This token has made {used} of {quota} submissions in 24 hours; try again later.",
+            f"This {_owner(token)} has made {used} of {quota} submissions in 24 hours; try again later.",
             headers={"Retry-After": str(seconds)},
         )
+    rounds.check_team_quota(session, board, token)
+
+
+def _owner(token: Token) -> str:
+    return "token" if token.team is None else "team"
+
+
+def check_space(session: Session, settings: Settings, token: Token, size: int) -> None:
+    """Check that a token may store more evidence.
+
+    Args:
+        session: Session to read with.
+        settings: The limit, and the folder of evidence.
+        token: The token.
+        size: Bytes to store.
+
+    Raises:
+        Problem: 403, all its evidence together would exceed the limit.
+    """
+    submitted = select(func.sum(EvidenceFile.size)).join(Entry, Entry.id == EvidenceFile.entry_id)
+    stored = int(session.scalar(submitted.where(Entry.token_id.in_(tokens.owner_ids(token)))) or 0)
+    for record in session.scalars(select(Verification.id).where(Verification.token_id.in_(tokens.owner_ids(token)))):
+        stored += sum(path.stat().st_size for path in (settings.evidence / record).glob("**/*") if path.is_file())
+    if stored + size > settings.token_evidence_bytes:
+        raise Problem(
+            403,
+            f"This token has {stored} bytes of evidence on this server, and {size} more would exceed its limit of "
+            f"{settings.token_evidence_bytes}. Its operator can raise FORGETBENCH_TOKEN_EVIDENCE_BYTES.",
+        )
+
+
+def _size_of(run: Run) -> int:
+    """Bytes of the evidence files that could be unpacked."""
+    files = [run.folder / record.file for record in run.manifest.evidence]
+    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def _to_field_error(problem: str, run: Run) -> FieldError:

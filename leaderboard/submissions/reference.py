@@ -16,10 +16,13 @@ from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import read_arrays
 from forgetbench.evidence.reference import PACK, ReferenceBundle, read_pack
 from forgetbench.evidence.run import Manifest, MethodRecord, ModelRecord, describe
+from forgetbench.leaderboard.auth.tokens import BASELINE_SUBMITTER
 from forgetbench.leaderboard.db import queue, states
-from forgetbench.leaderboard.db.models import Board, Entry, Token, utc_now
+from forgetbench.leaderboard.db.models import Board, Entry, Token, search_text, utc_now
+from forgetbench.leaderboard.db.runs import ShownMethod
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.settings import Settings
+from forgetbench.leaderboard.submissions import names
 from forgetbench.leaderboard.submissions.uploads import logits_digest
 from forgetbench.scoring.vocabulary import PROTOCOL
 from forgetbench.store import digest, replace_folder, write_atomically
@@ -28,8 +31,6 @@ Role = Literal["originals", "references", "controls"]
 ROLES: tuple[Role, ...] = ("originals", "references", "controls")
 DIGESTS = "answers.json"
 """File next to a bundle: digest of each model's logits -> its role and file."""
-BASELINE_SUBMITTER = "ForgetBench"
-"""Submitter of the baselines."""
 
 
 class Baseline(NamedTuple):
@@ -242,9 +243,12 @@ def _baseline_manifest(bundle: ReferenceBundle, role: Role, row: Baseline, model
 
 def new_entry(board: Board, manifest: Manifest, manifest_sha256: str, token: Token | None, tier: str) -> Entry:
     """Make the row of a received submission, or of a baseline if there is no token."""
-    submitter = token.name if token else BASELINE_SUBMITTER
-    label = manifest.row[:120].strip() or "unnamed"
+    submitter = token.submitter if token else BASELINE_SUBMITTER
     method = manifest.method
+    if token is not None:
+        shown = names.shown_method(manifest, submitter)
+    else:
+        shown = ShownMethod(method.name, manifest.row, registered=False)
     return Entry(
         id=states.new_id(),
         board_id=board.id,
@@ -254,13 +258,15 @@ def new_entry(board: Board, manifest: Manifest, manifest_sha256: str, token: Tok
         tier=tier,
         baseline=token is None,
         received_at=utc_now(),
-        method=method.name,
-        label=label,
+        method=shown.name,
+        label=shown.label,
+        registered=shown.registered,
         family=method.family,
         needs_retain="retain" in method.needs,
         changes_training=method.changes_training,
         sentinel=method.sentinel,
-        search_text=" ".join([label, method.name, method.title, method.family, submitter]).casefold(),
+        fingerprint=method.fingerprint,
+        search_text=search_text(shown.label, method, submitter),
         manifest=manifest.model_dump(mode="json"),
         manifest_sha256=manifest_sha256,
     )

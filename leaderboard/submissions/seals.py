@@ -263,6 +263,9 @@ def receive_verified_runs(
             queue.complete(session, job)
         entry = session.get_one(Entry, entry_id)
         states.lock_entry(session, entry)
+        if entry.state == "purged":
+            shutil.rmtree(settings.verified / entry_id, ignore_errors=True)
+            return
         states.record_event(session, entry, entry.state, actor, "run again on public and sealed draws; being scored")
         if record is not None:
             record(session, entry)

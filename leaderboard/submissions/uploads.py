@@ -14,8 +14,9 @@ import os
 import re
 import shutil
 import struct
+import unicodedata
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +29,7 @@ from pydantic import ValidationError
 from forgetbench.errors import ForgetBenchError, field_message
 from forgetbench.evidence.arrays import RECALIBRATED
 from forgetbench.evidence.run import MANIFEST, AnswersRecord, Manifest, Run
-from forgetbench.leaderboard.errors import FieldError, Problem
+from forgetbench.leaderboard.errors import FULL_ERRNOS, FieldError, Problem
 from forgetbench.store import canonical_json
 
 MEDIA_TYPE = "application/zip"
@@ -41,7 +42,9 @@ _MIN_RECORD_BYTES = 128
 _MAX_ERRORS = 100
 """Errors of one zip that are reported."""
 _NPY_HEADER = 4096
-"""Upper bound of the header of a float16 array, in bytes."""
+"""Upper bound of the header of any array, in bytes."""
+_FLOAT_HEADER = 256
+"""Upper bound of the header of a float16 array, which numpy pads to a multiple of 64 bytes."""
 
 
 class UploadedBody(NamedTuple):
@@ -84,6 +87,8 @@ def unpack(body: UploadedBody, folder: Path, manifest_limit: int) -> UnpackedRun
             valid = {name: member for name, member in members.items() if name not in invalid}
             _extract(archive, valid, folder, body.size)
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in FULL_ERRNOS:
+            raise  # not the submitter's fault
         raise Problem(
             400, f"The body is not a complete zip of a run ({error}); nothing was stored. Use `forgetbench submit`."
         ) from error
@@ -147,11 +152,7 @@ def parse_manifest(data: bytes) -> Manifest:
         fields = [FieldError(field=_join_location(item["loc"]), message=field_message(item)) for item in items]
         raise Problem(422, "The manifest does not follow the schema.", fields) from error
     content = manifest.model_dump(mode="json")
-    errors = [
-        FieldError(field=field, message="contains a NUL character or half a surrogate pair")
-        for field, text in _iter_texts(content)
-        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
-    ]
+    errors = text_errors(content)
     try:
         canonical_json(content)
     except (ValueError, RecursionError):
@@ -167,17 +168,60 @@ def parse_manifest(data: bytes) -> Manifest:
     return manifest
 
 
-def _iter_texts(value: object, location: str = "") -> Iterator[tuple[str, str]]:
+MAX_MARKS = 2
+"""Combining marks in a row after composition; scripts of living languages need no more."""
+_BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def text_errors(value: object) -> list[FieldError]:
+    """Characters in the texts of a JSON value that deceive readers or their terminals, one error for each text.
+
+    In source code, which may contain any string, only control characters and changes of direction are refused.
+    """
+    found = ((field, deceptive_characters(text, code=field.endswith("source"))) for field, text in iter_texts(value))
+    return [FieldError(field=field, message=f"contains {what}: remove it") for field, what in found if what]
+
+
+def deceptive_characters(text: str, *, code: bool = False) -> str:
+    """What in a text deceives its readers or their terminals; "" if nothing does.
+
+    Args:
+        text: The text.
+        code: Whether it is source code, in which invisible characters may be part of a string.
+    """
+    for sign in text:
+        if sign.isascii() and sign.isprintable():
+            continue
+        category = unicodedata.category(sign)
+        if category in {"Cc", "Cs"} and sign not in "\n\r\t\f":
+            return "a control character, such as NUL or a terminal escape, or half a surrogate pair"
+        if sign in _BIDIRECTIONAL:
+            return f"U+{ord(sign):04X}, which changes the direction of text"
+        if category in {"Cf", "Zl", "Zp"} and not code:
+            return f"U+{ord(sign):04X}, which is invisible"
+    return "" if code or text.isascii() else _stacked_marks(text)
+
+
+def _stacked_marks(text: str) -> str:
+    marks = 0
+    for sign in unicodedata.normalize("NFC", text):
+        marks = marks + 1 if unicodedata.category(sign) in {"Mn", "Me"} else 0
+        if marks > MAX_MARKS:
+            return f"more than {MAX_MARKS} combining marks on one letter"
+    return ""
+
+
+def iter_texts(value: object, location: str = "") -> Iterator[tuple[str, str]]:
     """Every text of a JSON value, keys included, with its location."""
     if isinstance(value, str):
         yield location, value
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield f"{location}.{key!r}", str(key)
-            yield from _iter_texts(item, f"{location}.{key}".lstrip("."))
+            yield f"{location}.{key!a}"[:200].lstrip("."), str(key)
+            yield from iter_texts(item, f"{location}.{key}".lstrip("."))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _iter_texts(item, f"{location}.{index}")
+            yield from iter_texts(item, f"{location}.{index}")
 
 
 def _join_location(location: tuple[int | str, ...]) -> str:
@@ -227,22 +271,28 @@ def _check_evidence_file(path: Path, model: AnswersRecord) -> None:
             raise ForgetBenchError("does not contain exactly the arrays that the manifest names")
         for name, record in model.arrays.items():
             member = members[f"{name}.npy"]
-            if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-                raise ForgetBenchError(f"{name} uses a compression that numpy does not write")
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ForgetBenchError(f"{name} is compressed; write the arrays with numpy.savez")
             rows, columns = record.shape
-            if rows < 0 or columns < 1 or not rows * columns * 2 < member.file_size <= rows * columns * 2 + _NPY_HEADER:
+            size = rows * columns * 2
+            if rows < 0 or columns < 1 or not size < member.file_size <= size + _NPY_HEADER:
                 raise ForgetBenchError(f"{name} does not have the size of {rows} x {columns} float16")
             with archive.open(member) as stream:
-                _check_array_header(stream, name, (rows, columns))
+                header = _check_array_header(stream, name, (rows, columns))
+            if header > _FLOAT_HEADER or header + size != member.file_size:
+                rest = member.file_size - size - 128
+                raise ForgetBenchError(f"{name} has {rest} bytes next to its header and values")
 
 
-def _check_array_header(stream: IO[bytes], name: str, expected: tuple[int, int]) -> None:
+def _check_array_header(stream: IO[bytes], name: str, expected: tuple[int, int]) -> int:
+    """Check the header of an array; returns its length."""
     start = io.BytesIO(stream.read(_NPY_HEADER))
     if np.lib.format.read_magic(start) != (1, 0):
         raise ForgetBenchError(f"{name} is not an array in the .npy format 1.0")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(start)
     if tuple(shape) != expected or fortran or dtype != np.dtype("<f2"):
         raise ForgetBenchError(f"{name} is {dtype} {shape}, expected float16 {expected} in C order")
+    return start.tell()
 
 
 def logits_digest(model: AnswersRecord) -> str:
@@ -275,6 +325,12 @@ _LOCATOR = struct.Struct("<4s4xQ4x")
 """Record before it in 64-bit zips: signature, and start of the 64-bit end record."""
 _END_64 = struct.Struct("<4s36xQQ")
 """64-bit end record: signature, size and start of the directory."""
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+"""Header before a member: signature, length of the name, and of additional fields."""
+_MAX_EXTRA = 64
+"""Most bytes of additional fields: 64-bit sizes, and the times that zip programs write."""
+_STREAMED = 8
+"""Flag bit of a member that is followed by a record of its sizes."""
 _CENTRAL_HEADER = b"PK\x01\x02"
 _MAX_ENTRY_BYTES = 256
 """Upper bound of one file's entry in the directory: 46 bytes, its name, and its 64-bit sizes."""
@@ -302,7 +358,44 @@ def open_zip(path: Path, max_files: int) -> Iterator[zipfile.ZipFile]:
         if too_large or file.read(directory.size).count(_CENTRAL_HEADER) > max_files:
             raise zipfile.BadZipFile(f"it lists more than {max_files} files, or names that are too long")
         with zipfile.ZipFile(file) as archive:
+            _check_gaps(file, archive.infolist(), directory)
             yield archive
+
+
+def _check_gaps(file: BinaryIO, members: Sequence[zipfile.ZipInfo], directory: _Directory) -> None:
+    """Refuse a zip that has bytes outside its members and their headers, where data would be stored unseen.
+
+    Members must follow each other from the first byte to the directory, without gap or overlap.
+
+    Raises:
+        zipfile.BadZipFile: It has such bytes.
+    """
+    end = 0
+    for member in sorted(members, key=lambda each: each.header_offset):
+        if member.comment or len(member.extra) > _MAX_EXTRA:
+            raise zipfile.BadZipFile("its directory contains more than names and sizes")
+        _check_no_gap(end, member.header_offset)
+        signature, name, extra = _read_record(file, _LOCAL_HEADER, member.header_offset)
+        if signature != b"PK\x03\x04" or extra > _MAX_EXTRA:
+            raise zipfile.BadZipFile("the header of a file in it contains more than name and sizes")
+        end = member.header_offset + _LOCAL_HEADER.size + name + extra + member.compress_size
+        if member.flag_bits & _STREAMED:
+            end += _descriptor_size(file, end)
+    _check_no_gap(end, directory.start)
+
+
+def _check_no_gap(end: int, start: int) -> None:
+    if end != start:
+        what = f"{start - end} bytes outside its files" if start > end else "files that overlap"
+        raise zipfile.BadZipFile(f"it has {what}")
+
+
+def _descriptor_size(file: BinaryIO, offset: int) -> int:
+    """Length of the record after a member whose size was not known when its header was written."""
+    file.seek(offset)
+    start = file.read(24 + 4)
+    lengths = (24, 16) if start.startswith(b"PK\x07\x08") else (20, 12)
+    return next((length for length in lengths if start[length : length + 2] == b"PK"), 0)
 
 
 def _find_directory(file: BinaryIO) -> _Directory:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from forgetbench.evidence.run import Manifest, Run
 from forgetbench.leaderboard.boards.compare import difference
+from forgetbench.leaderboard.boards.entries import is_owner
 from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import (
     Board,
@@ -62,16 +63,16 @@ def receive_verification(
             entry = session.get(Entry, entry_id)
             if entry is None or entry.state not in states.PUBLIC_STATES or entry.baseline:
                 raise Problem(404, "There is no listed submission with that id.")
-            if entry.token_id == token.id:
+            if is_owner(entry, token) or token.submitter == entry.submitter:
                 raise Problem(403, "You cannot verify your own submission; another person must.")
+            receive.check_space(session, settings, token, body.size)
             same_body = select(Verification.id).where(
                 Verification.entry_id == entry_id, Verification.body_sha256 == body.sha256
             )
             earlier = session.scalars(same_body.limit(1)).first()
             board = session.get_one(Board, entry.board_id)
             errors = _check_method(entry, run) or receive.check_evidence(settings, board, run)
-            digests = {model.file: logits_digest(model) for model in run.manifest.evidence}
-            identical = _logits_digests(session, entry) == digests
+            errors += _check_new_answers(session, entry, run)
         if earlier is not None:
             with database.write_session() as session:
                 retry_verification(session, earlier)
@@ -88,7 +89,6 @@ def receive_verification(
             manifest=run.manifest.model_dump(mode="json"),
             body_sha256=body.sha256,
             outcome="received",
-            identical=identical,
         )
         receive.store_evidence(run, settings.evidence / verification_id)
         with database.write_session() as session:
@@ -99,13 +99,28 @@ def receive_verification(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _logits_digests(session: Session, entry: Entry) -> dict[str, str]:
-    files = select(EvidenceFile.name, EvidenceFile.answers).where(EvidenceFile.entry_id == entry.id)
-    return {row.name: row.answers for row in session.execute(files)}
+def _check_new_answers(session: Session, entry: Entry, run: Run) -> list[FieldError]:
+    """Refuse answers of the first record or of another verification: the same bits prove copying, not a second run."""
+    known = set(session.scalars(select(EvidenceFile.answers).where(EvidenceFile.entry_id == entry.id)))
+    for content in session.scalars(select(Verification.manifest).where(Verification.entry_id == entry.id)):
+        known |= {logits_digest(model) for model in Manifest.model_validate(content).models}
+    message = (
+        "has the answers of an earlier record, bit by bit: they prove no second run. `forgetbench verify --post` runs "
+        "the method with other seeds; if it uses none, its second run cannot be distinguished from a copy"
+    )
+    return [
+        FieldError(field=model.file, message=message) for model in run.manifest.models if logits_digest(model) in known
+    ]
 
 
 def _check_method(entry: Entry, run: Run) -> list[FieldError]:
     first, second = Manifest.model_validate(entry.manifest).method, run.manifest.method
+    if first.source is None and not entry.registered:
+        message = (
+            "has no source in this entry, and is no method of this package with this server's fingerprint: "
+            "others cannot run it again"
+        )
+        return [FieldError(field="method.source", message=message)]
     return [
         FieldError(field=f"method.{field}", message="differs from the submission")
         for field in ("name", "parameters", "fingerprint")
@@ -152,7 +167,13 @@ def compare_scorecards(first: JsonObject, second: JsonObject) -> dict[str, Metri
 
 
 def complete_verification(
-    database: Database, verification_id: str, card: JsonObject, job: Job, first: JsonObject | None = None
+    database: Database,
+    verification_id: str,
+    card: JsonObject,
+    job: Job,
+    first: JsonObject | None = None,
+    *,
+    copied: bool = False,
 ) -> None:
     """Store a scored verification, and update its entry: one more reproduction, flagged, or unchanged.
 
@@ -162,16 +183,19 @@ def complete_verification(
         card: Its scorecard.
         job: The job that scored it.
         first: The entry's scorecard by the current code, if other code computed the stored one.
+        copied: Whether nearly all of what its models changed is what those of the first record changed.
     """
     with database.write_session() as session:
         queue.complete(session, job)
         verification = session.get_one(Verification, verification_id)
         entry = session.get_one(Entry, verification.entry_id)
         states.lock_entry(session, entry)
+        if entry.state == "purged":
+            return
         score = session.get_one(Score, entry.id)
         comparison = compare_scorecards(first or score.public or score.card, card)
         verification.card, verification.comparison = card, dict(comparison)
-        _apply_outcome(session, entry, verification, comparison)
+        _apply_outcome(session, entry, verification, comparison, copied=copied)
         states.bump_revision(session, entry.board_id)
         if first is not None:
             queue.enqueue(session, "rescore", entry.id)
@@ -179,7 +203,12 @@ def complete_verification(
 
 
 def _apply_outcome(
-    session: Session, entry: Entry, verification: Verification, comparison: dict[str, MetricComparison]
+    session: Session,
+    entry: Entry,
+    verification: Verification,
+    comparison: dict[str, MetricComparison],
+    *,
+    copied: bool,
 ) -> None:
     """Set the outcome, with its events, and count the people whose run agreed; the tier of the entry stays."""
     differing = [name for name, item in comparison.items() if item["agrees"] is False]
@@ -196,10 +225,14 @@ def _apply_outcome(
         reason = f"a second run is inconclusive: {missing} is missing in both records"
         verification.note = f"{reason[0].upper()}{reason[1:]}."
         states.record_event(session, entry, entry.state, verifier, reason)
+    elif copied:
+        verification.outcome = "failed"
+        reason = "a second run is not counted: nearly all of its answers are those of the first"
+        verification.note = f"{reason[0].upper()}{reason[1:]}. They were copied, or the method hardly depends on seeds."
+        states.record_event(session, entry, entry.state, verifier, reason)
     else:
         verification.outcome = "reproduced"
-        agreement = "is bit-identical" if verification.identical else "agrees"
-        states.record_event(session, entry, entry.state, verifier, f"reproduced: a second run {agreement}")
+        states.record_event(session, entry, entry.state, verifier, "reproduced: a second run agrees")
         session.flush()
         agreeing = select(func.count(Verification.token_id.distinct())).where(
             Verification.entry_id == entry.id, Verification.outcome == "reproduced", ~Verification.identical

@@ -20,8 +20,8 @@ from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.web import openapi
 from forgetbench.leaderboard.web.caching import Cache, salt_of
 from forgetbench.leaderboard.web.errors import add_error_handlers
-from forgetbench.leaderboard.web.middleware import AccessLog, Head, ReadLimit, SecurityHeaders
-from forgetbench.leaderboard.web.routes import api, assets, boards, entries, feeds, health, pages, submissions
+from forgetbench.leaderboard.web.middleware import AccessLog, Head, ReadLimit, SecurityHeaders, TrustedHost
+from forgetbench.leaderboard.web.routes import api, assets, boards, entries, feeds, health, hosts, pages, submissions
 
 THREADS = 16
 """Requests that run at the same time; more would wait for each other, and each holds a connection."""
@@ -35,7 +35,7 @@ documents (RFC 9457). Cursors and ids are opaque.
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application for one database and one folder."""
     chosen = settings or Settings()
-    database = Database(chosen.database)
+    database = Database(chosen.database, chosen.lock_seconds)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -59,13 +59,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(Head)
     app.add_middleware(ReadLimit, limits=app.state.limits)
+    app.add_middleware(TrustedHost, public_url=str(chosen.public_url) if chosen.public_url else None)
     app.add_middleware(AccessLog)
     app.add_middleware(SecurityHeaders)
     add_error_handlers(app)
     app.include_router(api.router)
     app.include_router(submissions.router)
     app.include_router(health.router)
-    for page in (boards, entries, pages, assets):
+    for page in (boards, entries, pages, hosts, assets):
         app.include_router(page.router, include_in_schema=False)
     app.include_router(feeds.router, include_in_schema=False)
     openapi.describe_errors(app)

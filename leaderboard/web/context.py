@@ -19,3 +19,8 @@ def base_url(request: Request) -> str:
     """Public address of the site."""
     settings = cast("Settings", request.app.state.settings)
     return str(settings.public_url or request.base_url).rstrip("/")
+
+
+def client_address(request: Request) -> str:
+    """Network address of the client."""
+    return request.client.host if request.client else "unknown"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from forgetbench.errors import field_message
+from forgetbench.leaderboard.db import failures
 from forgetbench.leaderboard.errors import MEDIA_TYPE, FieldError, Link, Problem
+
+log = logging.getLogger("forgetbench.server")
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -29,6 +35,15 @@ def add_error_handlers(app: FastAPI) -> None:
             for item in error.errors()
         ]
         return error_response(request, Problem(422, "The request is not valid.", errors))
+
+    @app.exception_handler(OSError)
+    @app.exception_handler(SQLAlchemyError)
+    def _storage(request: Request, error: Exception) -> Response:
+        problem = failures.problem_of(error)
+        if problem is None:
+            raise error
+        log.error("%s %s: %s", request.method, problem.status, error)
+        return error_response(request, problem)
 
 
 def _describe_http_error(request: Request, error: HTTPException) -> Problem:

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from hashlib import sha256
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -31,7 +32,8 @@ HEADERS = {
 }
 
 
-_UNCOUNTED = ("/static/", "/vega.js", "/health", "/ready")
+_PROBES = ("/health", "/ready")
+_UNCOUNTED = ("/static/", "/vega.js", *_PROBES)
 
 
 class ReadLimit:
@@ -51,6 +53,38 @@ class ReadLimit:
                 await problem_response(problem)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+
+class TrustedHost:
+    """Refuses requests that name another host than the public address, which pages and commands would then show.
+
+    The names of this machine are accepted too, and any name for the health checks of load balancers.
+
+    Args:
+        app: The application.
+        public_url: Public address of the site; None accepts every host.
+    """
+
+    def __init__(self, app: ASGIApp, public_url: str | None) -> None:
+        self.app, self.public_url = app, public_url
+        own = urlsplit(public_url).hostname if public_url else None
+        self.hosts = {own, "localhost", "127.0.0.1", "::1"} if own else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check a request's host and pass it on."""
+        checked = scope["type"] == "http" and scope["path"] not in _PROBES
+        if checked and self.hosts is not None and _host_of(scope) not in self.hosts:
+            detail = f"This server is {self.public_url}; the request names another host."
+            await problem_response(Problem(421, detail))(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _host_of(scope: Scope) -> str | None:
+    try:
+        return urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname
+    except ValueError:
+        return None
 
 
 class Head:

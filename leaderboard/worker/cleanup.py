@@ -1,9 +1,11 @@
-"""Remove the files of interrupted uploads."""
+"""Remove the files of interrupted uploads and downloads."""
 
 from __future__ import annotations
 
 import shutil
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from sqlalchemy import select
 
@@ -16,7 +18,7 @@ MIN_AGE_SECONDS = 6 * 3600.0
 
 
 def remove_leftovers(settings: Settings, database: Database, min_age: float = MIN_AGE_SECONDS) -> int:
-    """Remove interrupted uploads, and evidence without a row; returns their number.
+    """Remove interrupted uploads, unfinished downloads, and evidence without a row; returns their number.
 
     Evidence is stored before its row, so a server that dies between the two leaves a folder without a row.
 
@@ -25,17 +27,20 @@ def remove_leftovers(settings: Settings, database: Database, min_age: float = MI
         database: The server's database.
         min_age: Least age of a leftover, in seconds.
     """
-    newest = time.time() - min_age
-    removed = 0
-    for path in settings.incoming.glob("*") if settings.incoming.is_dir() else ():
+    with database.read_session() as session:
+        kept = Entry.state != "purged"
+        second = select(Verification.id).join(Entry, Entry.id == Verification.entry_id).where(kept)
+        known = {*session.scalars(select(Entry.id).where(kept)), *session.scalars(second)}
+    leftovers = [*settings.incoming.glob("*"), *settings.packs.glob("*/.public-*")]
+    for folder in (settings.evidence, settings.verified):
+        leftovers += [path for path in folder.glob("*") if path.name not in known]
+    return sum(_remove(path, time.time() - min_age) for path in leftovers)
+
+
+def _remove(path: Path, newest: float) -> bool:
+    """Remove a file or folder that was not changed since ``newest``; whether it did."""
+    with suppress(FileNotFoundError):  # an upload that ended meanwhile, or another worker
         if path.stat().st_mtime < newest:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            removed += 1
-    if settings.evidence.is_dir():
-        with database.read_session() as session:
-            known = {*session.scalars(select(Entry.id)), *session.scalars(select(Verification.id))}
-        for path in settings.evidence.iterdir():
-            if path.name not in known and path.stat().st_mtime < newest:
-                shutil.rmtree(path, ignore_errors=True)
-                removed += 1
-    return removed
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            return True
+    return False

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+import numpy as np
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
@@ -25,13 +26,15 @@ from forgetbench.leaderboard.db.models import (
     Board,
     Entry,
     MetricValue,
+    PastPlacing,
     Placing,
     Score,
     ranking_scope,
     utc_now,
 )
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import alarms, reference, seals
+from forgetbench.leaderboard.submissions import alarms, likeness, reference, seals
+from forgetbench.leaderboard.submissions.alarms import EvidenceFindings
 from forgetbench.metrics import Cost, metrics
 from forgetbench.scoring.score import rank
 from forgetbench.scoring.scorecards import Bands, Effect, Scorecard, Value
@@ -44,6 +47,8 @@ _ROLE_ORDER = ("efficacy", "harm", None)
 _LIBRARIES = ("forgetbench", "numpy", "scipy", "scikit-learn")
 _BUDGETS = (1, 5, 20, 100)
 _OVER_BUDGET = 101
+_BATCH = 500
+"""Rows of one query of the history."""
 
 
 class ScoringResult(NamedTuple):
@@ -52,8 +57,8 @@ class ScoringResult(NamedTuple):
     card: Scorecard
     phi: list[float]
     """Histogram of phi on the forgotten examples, in the bins of the board."""
-    alarms: list[str]
-    """Alarms for moderators."""
+    findings: EvidenceFindings
+    """What the evidence says of its origin."""
     public: Scorecard | None = None
     """The scorecard on public draws of an entry that is ranked on sealed draws."""
 
@@ -102,6 +107,23 @@ def phi_histograms(bundle: Path) -> JsonObject:
     return distributions.of_board(get_scorer(bundle))
 
 
+@lru_cache(maxsize=8)
+def board_models(bundle: Path) -> list[likeness.BoardModels]:
+    """The originals and oracles of a bundle, as claims are compared with them."""
+    return likeness.board_models(get_scorer(bundle))
+
+
+def is_copy(bundle: Path, board: Board, run: Run, sketch: bytes | None) -> bool:
+    """Whether nearly all of what a run's models changed is what those of an entry with this sketch changed."""
+    if sketch is None:
+        return False
+    boards = board_models(bundle)
+    own = likeness.resemblance(get_scorer(bundle), boards, run.population(board.draws, board.seeds)).sketch
+    first = np.frombuffer(sketch, "<f8").reshape(own.shape)
+    mixture = likeness.find_mixture(boards, own, {"first": first})
+    return mixture is not None and mixture.parts == ("first",)
+
+
 def score_entry(settings: Settings, board: Board, entry: Entry, *, verified: bool | None = None) -> ScoringResult:
     """Compute the scorecard of an entry, its histogram of phi, and its alarms.
 
@@ -126,7 +148,9 @@ def score_entry(settings: Settings, board: Board, entry: Entry, *, verified: boo
     draws: tuple[Draws, Draws] = ("public", "sealed")
     runs = [None if entry.baseline else seals.verified_run(settings, entry, kind) for kind in draws]
     public = _score(reference.bundle_folder(settings, board), board, entry, runs[0])
-    return _score(seals.sealed_folder(settings, board), board, entry, runs[1])._replace(public=public.card)
+    ranking = _score(seals.sealed_folder(settings, board), board, entry, runs[1])
+    findings = ranking.findings._replace(likeness=public.findings.likeness)  # claims are compared on public draws
+    return ranking._replace(public=public.card, findings=findings)
 
 
 def _score(bundle: Path, board: Board, entry: Entry, run: Run | None) -> ScoringResult:
@@ -135,10 +159,11 @@ def _score(bundle: Path, board: Board, entry: Entry, run: Run | None) -> Scoring
     if run is None:
         models = scorer.originals if entry.method == "none" else scorer.bundle.population("controls")
         card = scorer.score_reference(entry.label)
-        return ScoringResult(card, distributions.of_models(scorer, histograms, models), [])
+        return ScoringResult(card, distributions.of_models(scorer, histograms, models), EvidenceFindings())
     card, models = scorer.score(run), run.population(board.draws, board.seeds)
     phi = distributions.of_models(scorer, histograms, models)
-    return ScoringResult(card, phi, alarms.logits_alarms(scorer, models))
+    boards = None if entry.changes_training else board_models(bundle)  # its originals are others
+    return ScoringResult(card, phi, alarms.examine(scorer, boards, models))
 
 
 def write_score(session: Session, entry: Entry, result: ScoringResult, seconds: float) -> None:
@@ -150,7 +175,7 @@ def write_score(session: Session, entry: Entry, result: ScoringResult, seconds: 
         result: What was computed of it.
         seconds: How long that took.
     """
-    card = result.card
+    card, like = result.card, result.findings.likeness
     session.add(
         Score(
             entry_id=entry.id,
@@ -161,6 +186,7 @@ def write_score(session: Session, entry: Entry, result: ScoringResult, seconds: 
             scored_at=utc_now(),
             phi={"shares": result.phi},
             public=result.public.model_dump(mode="json") if result.public else None,
+            sketch=like.sketch.astype("<f8").tobytes() if like else None,
         )
     )
     for name, value in card.metrics.items():
@@ -211,6 +237,8 @@ class RankingRow(NamedTuple):
     tier: str
     sentinel: bool
     changes_training: bool
+    suspended: bool
+    flags: list[str] | None
     brief: JsonObject
 
 
@@ -219,6 +247,8 @@ class RankingInput(NamedTuple):
 
     rows: Sequence[RankingRow]
     """Public entries, without baselines, oldest first."""
+    earlier: frozenset[str]
+    """Entries whose submitter has a later one with the same method: only the last one is ranked."""
     example: JsonObject | None
     """Any scorecard by this protocol of the ranked rows: all have the same metrics and bands. None if there is none."""
     public_example: JsonObject | None
@@ -230,7 +260,15 @@ class RankingInput(NamedTuple):
 def read_ranking_input(session: Session, board: Board) -> RankingInput:
     """Read what `rank_board` needs."""
     rows = session.execute(
-        select(Entry.id, Entry.tier, Entry.sentinel, Entry.changes_training, Score.brief)
+        select(
+            Entry.id,
+            Entry.tier,
+            Entry.sentinel,
+            Entry.changes_training,
+            Entry.suspended,
+            Entry.flags,
+            Score.brief,
+        )
         .join(Score, Score.entry_id == Entry.id)
         .where(Entry.board_id == board.id, Entry.state.in_(states.PUBLIC_STATES), ~Entry.baseline)
         .order_by(Entry.received_at, Entry.id)
@@ -251,7 +289,29 @@ def read_ranking_input(session: Session, board: Board) -> RankingInput:
     )
     rows_read = [RankingRow(*row) for row in rows]
     card, public_card = (example.card, example.public or example.card) if example else (None, None)
-    return RankingInput(rows_read, card, public_card, accuracy)
+    return RankingInput(rows_read, _earlier_attempts(session, board), card, public_card, accuracy)
+
+
+def _earlier_attempts(session: Session, board: Board) -> frozenset[str]:
+    """Entries that a later one of their submitter replaces: the same method, by name or source, in the same ranking.
+
+    Entries that were listed and then withdrawn or quarantined count, because the best of many attempts would remain
+    otherwise. The operator's own rows are not replaced.
+    """
+    query = (
+        select(Entry.id, Entry.tier, Entry.changes_training, Entry.submitter, Entry.method, Entry.fingerprint)
+        .where(Entry.board_id == board.id, ~Entry.baseline, Entry.tier != "reference", Entry.listed_at.is_not(None))
+        .order_by(Entry.received_at.desc(), Entry.id.desc())
+    )
+    later: set[tuple[object, ...]] = set()
+    earlier = set()
+    for row in session.execute(query):
+        ranking = row.submitter, ranking_scope(row.tier, changes_training=row.changes_training)
+        keys = {(*ranking, "name", row.method), (*ranking, "source", row.fingerprint)}
+        if keys & later:
+            earlier.add(row.id)
+        later |= keys
+    return frozenset(earlier)
 
 
 def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Ranking:
@@ -260,7 +320,7 @@ def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Rankin
     Scores by an earlier protocol are not ranked.
     """
     current = [row for row in stored.rows if row.brief["protocol"] == PROTOCOL]
-    contestants = [row for row in current if not row.sentinel]
+    contestants = [row for row in current if not row.sentinel and not _without_place(row, stored)]
     placings: list[PlacingRow] = []
     unranked: dict[str, str] = {}
     for scope in RANKING_SCOPES:
@@ -287,6 +347,8 @@ def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Rankin
             unranked[row.id] = f"protocol {row.brief['protocol']}: not yet scored by protocol {PROTOCOL}"
         elif row.sentinel:
             unranked[row.id] = "sentinel: audits the metrics, does not compete"
+        elif reason := _without_place(row, stored):
+            unranked[row.id] = reason
         elif row.changes_training:
             unranked[row.id] = own_originals_reason(row.brief, stored.original_accuracy)
     if stored.example is None or stored.public_example is None:
@@ -295,6 +357,17 @@ def rank_board(settings: Settings, board: Board, stored: RankingInput) -> Rankin
     if board.sealed:  # claims are compared with the oracles of the public draws
         summary["claimed"] = _summary_of(reference.bundle_folder(settings, board), stored.public_example)
     return Ranking(placings, unranked, summary)
+
+
+def _without_place(row: RankingRow, stored: RankingInput) -> str:
+    """Why an entry has no place whatever its score is; "" if that does not hold."""
+    if states.UNCHANGED in (row.flags or ()):
+        return f"{states.UNCHANGED}: {states.ORIGIN_FLAGS[states.UNCHANGED]}"
+    if row.suspended:
+        return "suspended: its answers raised an alarm; it has no place until a moderator has looked"
+    if row.id in stored.earlier:
+        return "earlier attempt: only the last row of a submitter and method is ranked"
+    return ""
 
 
 def _summary_of(bundle: Path, example: JsonObject) -> JsonObject:
@@ -367,7 +440,7 @@ def enqueue_outdated(session: Session) -> int:
     """
     count = 0
     for board in session.scalars(select(Board).where(Board.protocol < PROTOCOL)):
-        public = Entry.state.in_((*states.PUBLIC_STATES, "quarantined"))
+        public = Entry.state.in_((*states.PUBLIC_STATES, "accepted", "quarantined"))
         ids = session.scalars(select(Entry.id).join(Score).where(Entry.board_id == board.id, public)).all()
         for entry_id in ids:
             queue.enqueue(session, "rescore", entry_id)
@@ -378,10 +451,13 @@ def enqueue_outdated(session: Session) -> int:
 
 
 def write_ranking(session: Session, board_id: int, ranking: Ranking) -> None:
-    """Replace the placings of a board, and update the status of its entries."""
+    """Replace the placings of a board, keep those that changed as history, and update the status of its entries."""
+    columns = (Placing.entry_id, Placing.scope, Placing.position, Placing.low, Placing.high)
+    before = {row[0]: tuple(row) for row in session.execute(select(*columns).where(Placing.board_id == board_id))}
     session.execute(delete(Placing).where(Placing.board_id == board_id))
     if ranking.placings:
         session.execute(insert(Placing), ranking.placings)
+    _keep_history(session, board_id, before, ranking)
     if changes := _status_changes(session, board_id, ranking):
         session.execute(update(Entry), changes)
     session.execute(
@@ -389,6 +465,25 @@ def write_ranking(session: Session, board_id: int, ranking: Ranking) -> None:
         .where(Board.id == board_id)
         .values(summary=ranking.summary, ranked_at=utc_now(), revision=Board.revision + 1)
     )
+
+
+def _keep_history(session: Session, board_id: int, before: dict[str, tuple[object, ...]], ranking: Ranking) -> None:
+    """Write the places that changed as those of today; a place that was lost has no position."""
+    names = ("entry_id", "scope", "position", "low", "high")
+    after = {place["entry_id"]: tuple(place[name] for name in names) for place in ranking.placings}  # type: ignore[literal-required]
+    lost = {entry: (entry, place[1], None, None, None) for entry, place in before.items() if entry not in after}
+    changed = {entry: place for entry, place in (after | lost).items() if before.get(entry) != place}
+    today, ids = utc_now().date(), list(changed)
+    for first in range(0, len(ids), _BATCH):
+        batch = ids[first : first + _BATCH]
+        session.execute(delete(PastPlacing).where(PastPlacing.entry_id.in_(batch), PastPlacing.day == today))
+        rows = session.execute(select(Entry.id, Entry.distance, Entry.verdict).where(Entry.id.in_(batch))).all()
+        lines = [
+            dict(zip(names, changed[entry_id], strict=True))
+            | {"day": today, "board_id": board_id, "distance": distance, "verdict": verdict}
+            for entry_id, distance, verdict in rows
+        ]
+        session.execute(insert(PastPlacing), lines)
 
 
 def _status_changes(session: Session, board_id: int, ranking: Ranking) -> Sequence[dict[str, object]]:

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,18 +19,28 @@ from sqlalchemy.orm import Session
 from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.run import Manifest, Run
 from forgetbench.leaderboard.db import queue, states
-from forgetbench.leaderboard.db.models import Board, Entry, Job, MetricValue, Score, Token, Verification
+from forgetbench.leaderboard.db.failures import failure_kind
+from forgetbench.leaderboard.db.models import Board, Entry, Job, MetricValue, Score, Token, Verification, utc_now
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.render import vega
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import alarms, methods, reference, verification
-from forgetbench.leaderboard.worker import cleanup, scoring
+from forgetbench.leaderboard.submissions import alarms, methods, reference, results, verification
+from forgetbench.leaderboard.worker import cleanup, notices, scoring
 
 log = logging.getLogger("forgetbench.worker")
 MIN_PAUSE, MAX_PAUSE = 1.0, 30.0
 """Seconds before an unreachable database is tried again; the pause doubles each time."""
 MAX_DELAY = 300.0
 """Longest time in seconds before a failed job is tried again."""
+MAINTENANCE_SECONDS = 3600.0
+"""Time between two removals of leftovers."""
+LOOK_SECONDS = 60.0
+"""Time between two looks at the dates of rounds and at the moderation queue."""
+_STORAGE_WORDS = {
+    "full": "the disk is full",
+    "busy": "the database is busy",
+    "unreachable": "the database does not answer",
+}
 
 
 class Worker:
@@ -40,7 +50,7 @@ class Worker:
         self.settings, self.database, self._parent = settings, database, parent
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._stop = threading.Event()
-        self._last_heartbeat = -math.inf
+        self._last_heartbeat = self._last_maintenance = self._last_look = -math.inf
         self._handlers: dict[str, Callable[[Job], None]] = {
             "score": self._score,
             "score_verified": self._score_verified,
@@ -65,14 +75,17 @@ class Worker:
         while not self._stop.is_set() and self._parent in {None, os.getppid()}:
             try:
                 if not prepared:
-                    self._prepare()
+                    self._enqueue_outdated()
                     prepared = True
                 self._send_heartbeat()
+                self._maintain()
+                self._look_around()
                 pause = 0.0 if self.work_once() else self.settings.poll_seconds
                 failures = 0
-            except SQLAlchemyError:
+            except (SQLAlchemyError, OSError) as error:
                 pause, failures = min(MIN_PAUSE * 2**failures, MAX_PAUSE), min(failures + 1, 10)
-                log.exception("the database does not answer; trying again in %.0f s", pause)
+                words = _STORAGE_WORDS[failure_kind(error) or "unreachable"]
+                log.exception("%s; trying again in %.0f s", words, pause)
             self._stop.wait(pause)
         log.info("worker %s stopped", self.name)
 
@@ -83,11 +96,29 @@ class Worker:
         if count:
             log.info("%d entries were scored by an earlier protocol: scoring them again", count)
 
-    def _prepare(self) -> None:
-        """Do what is done once, before the first job."""
-        vega.write_program(self.settings)
-        cleanup.remove_leftovers(self.settings, self.database)
-        self._enqueue_outdated()
+    def _maintain(self) -> None:
+        """Write the program of interactive charts and remove leftovers, once an hour; scoring needs neither."""
+        if time.monotonic() - self._last_maintenance < MAINTENANCE_SECONDS:
+            return
+        self._last_maintenance = time.monotonic()
+        try:
+            if removed := cleanup.remove_leftovers(self.settings, self.database):
+                log.info("%d leftovers of interrupted uploads removed", removed)
+            vega.write_program(self.settings)
+        except Exception:
+            log.exception("maintenance failed, and is tried again in %.0f s", MAINTENANCE_SECONDS)
+
+    def _look_around(self) -> None:
+        """Take the steps of rounds whose dates have come, and notify moderators, once a minute."""
+        if time.monotonic() - self._last_look < LOOK_SECONDS:
+            return
+        self._last_look = time.monotonic()
+        with self.database.read_session() as session:
+            due = results.due(session, utc_now())
+        for board_id in due:
+            with self.database.write_session() as session:
+                results.advance(session, board_id, utc_now())
+        notices.notify(self.settings, self.database)
 
     def _send_heartbeat(self) -> None:
         """Record that this worker is running, at most three times per lease."""
@@ -125,6 +156,10 @@ class Worker:
         except queue.LeaseLostError:
             raise
         except Exception as error:
+            if failure_kind(error) is not None:
+                with suppress(SQLAlchemyError), self.database.write_session() as session:
+                    queue.release(session, job)
+                raise
             log.exception("job %s failed, attempt %d", job.key, job.attempts)
             message = f"{type(error).__name__}: {error}"
             if job.attempts >= self.max_attempts:
@@ -197,10 +232,16 @@ class Worker:
             queue.complete(session, job)
             if (row := _lock_if_scoring(session, entry.id)) is not None:
                 scoring.write_score(session, row, result, time.monotonic() - started)
-                states.transition(session, row, "listed", states.SERVER_ACTOR)
-                alarms.update_alarms(session, self.settings, row, result.alarms)
+                _show(session, row)
+                self._update_alarms(session, board, row, result)
                 methods.request_for_claim(session, board, row)
                 queue.enqueue(session, "rank", str(board.id))
+
+    def _update_alarms(self, session: Session, board: Board, entry: Entry, result: scoring.ScoringResult) -> None:
+        """Set the alarms of an entry; claims are compared with the other entries of their board."""
+        claim = entry.tier == "claimed" and not entry.baseline
+        models = scoring.board_models(reference.bundle_folder(self.settings, board)) if claim else None
+        alarms.update_alarms(session, self.settings, entry, result.findings, models)
 
     def _score_verified(self, job: Job) -> None:
         """Score what the runner recorded, which replaces the score of the claim, and set the tier."""
@@ -214,7 +255,7 @@ class Worker:
             queue.complete(session, job)
             entry = session.get_one(Entry, entry.id)
             states.lock_entry(session, entry)
-            if entry.state in {"withdrawn", "rejected"}:
+            if entry.state in {"withdrawn", "rejected", "purged"}:
                 return
             token = session.get_one(Token, entry.token_id)
             _replace_score(session, entry, result, time.monotonic() - started)
@@ -224,8 +265,8 @@ class Worker:
             if entry.state == "received":
                 states.transition(session, entry, "scoring", states.SERVER_ACTOR)
             if entry.state == "scoring":
-                states.transition(session, entry, "listed", states.SERVER_ACTOR)
-            alarms.update_alarms(session, self.settings, entry, result.alarms)
+                _show(session, entry)
+            self._update_alarms(session, board, entry, result)
             queue.enqueue(session, "rank", str(board.id))
 
     def _rescore(self, job: Job) -> None:
@@ -245,8 +286,10 @@ class Worker:
             queue.complete(session, job)
             entry = session.get_one(Entry, entry.id)
             states.lock_entry(session, entry)
+            if entry.state == "purged":
+                return
             _replace_score(session, entry, result, time.monotonic() - started)
-            alarms.update_alarms(session, self.settings, entry, result.alarms)
+            self._update_alarms(session, board, entry, result)
             code = scoring.software_versions()["code"][:12]
             states.record_event(session, entry, entry.state, states.SERVER_ACTOR, f"scored again, by code {code}")
             queue.enqueue(session, "rank", str(board.id))
@@ -256,14 +299,19 @@ class Worker:
             record = session.get_one(Verification, job.subject)
             entry = session.get_one(Entry, record.entry_id)
             board = session.get_one(Board, entry.board_id)
-            current = scoring.is_current(session.get_one(Score, entry.id))
+            score = session.get_one(Score, entry.id)
+            current = scoring.is_current(score)
             session.expunge_all()
-        scorer = scoring.get_scorer(reference.bundle_folder(self.settings, board))
-        card = scorer.score(Run(self.settings.evidence / record.id, Manifest.model_validate(record.manifest)))
+        bundle = reference.bundle_folder(self.settings, board)
+        run = Run(self.settings.evidence / record.id, Manifest.model_validate(record.manifest))
+        card = scoring.get_scorer(bundle).score(run)
+        copied = not entry.changes_training and scoring.is_copy(bundle, board, run, score.sketch)
         # Scores of different code are not comparable: score the first record again if necessary.
         result = None if current else scoring.score_entry(self.settings, board, entry)
         first = (result.public or result.card).model_dump(mode="json") if result else None
-        verification.complete_verification(self.database, record.id, card.model_dump(mode="json"), job, first)
+        verification.complete_verification(
+            self.database, record.id, card.model_dump(mode="json"), job, first, copied=copied
+        )
 
     def _rank(self, job: Job) -> None:
         with self.database.read_session() as session:
@@ -281,6 +329,12 @@ def _replace_score(session: Session, entry: Entry, result: scoring.ScoringResult
     for table in (Score, MetricValue):
         session.execute(delete(table).where(table.entry_id == entry.id))
     scoring.write_score(session, entry, result, seconds)
+
+
+def _show(session: Session, entry: Entry) -> None:
+    """Put a scored entry on its board, or accept it while the results of its round are hidden."""
+    board = session.get_one(Board, entry.board_id)
+    states.transition(session, entry, states.scored_state(board, entry), states.SERVER_ACTOR)
 
 
 def _lock_if_scoring(session: Session, entry_id: str) -> Entry | None:

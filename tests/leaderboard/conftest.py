@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select
 from support import skip
 from support.databases import POSTGRESQL_PROGRAMS, Databases, PostgresServer
-from support.leaderboard import Site, World, score_everything
+from support.leaderboard import Direct, Site, World, score_everything
 
 from forgetbench.evidence.reference import ReferenceBundle, read_pack
 from forgetbench.evidence.run import CostRecord
@@ -143,13 +143,7 @@ def full(
 @pytest.fixture
 def transport(request: pytest.FixtureRequest) -> httpx2.BaseTransport:
     """A network that leads directly into the application of the test's site."""
-    site: Site = request.getfixturevalue("full_site" if "full_site" in request.fixturenames else "site")
-
-    class Direct(httpx2.BaseTransport):
-        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-            return site.client._transport.handle_request(request)  # type: ignore[return-value, arg-type]
-
-    return Direct()
+    return Direct(request.getfixturevalue("full_site" if "full_site" in request.fixturenames else "site"))
 
 
 @pytest.fixture

@@ -238,7 +238,9 @@ def test_server_image_serves_and_scores(container, world, tmp_path):
         try:
             wait_until(is_healthy, "the health check")
             container.environment["FORGETBENCH_TOKEN"] = token
-            output = container.call(entrypoint, "submit", run, "--server", f"http://127.0.0.1:{port}", "--json")
+            output = container.call(
+                entrypoint, "submit", run, "--server", f"http://127.0.0.1:{port}", "--yes", "--json"
+            )
             assert json.loads(output)["state"] == "listed", output
         finally:
             server.terminate()

@@ -44,7 +44,7 @@ def test_imported_logits_equal_a_run_with_the_same_logits(site, world, tiny_pack
     assert first.status_code == 202, first.text
     site.work()
     there = site.client.get(f"/api/v1/entries/{first.json()['id']}").json()
-    again = site.post(world.write_run(tmp_path / "run"), site.token(name="Grace"))
+    again = site.post(world.write_run(tmp_path / "run", trained=True), site.token(name="Grace"))
     assert again.status_code == 422  # the same answers, to the last bit
     assert "was submitted to this board before" in again.text
     assert there["row"]["cost"] == pytest.approx(4e10 / 1e12)

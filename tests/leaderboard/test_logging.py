@@ -10,9 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from support.concurrency import LIMIT
 
-from forgetbench.leaderboard.boards import queries
 from forgetbench.leaderboard.logging import configure, remove_secrets
-from forgetbench.leaderboard.web.routes import submissions
+from forgetbench.leaderboard.web.routes import pages, submissions
 
 SECRET = "fb_0123456789abcdef_" + "7" * 64
 
@@ -81,7 +80,7 @@ def test_exception_is_logged_under_the_id_of_the_response(site, lines, world, tm
     assert "RuntimeError" in line["error"]
     assert token.rpartition("_")[2] not in log
     assert "hunter2" not in log
-    monkeypatch.setattr(queries, "summaries", broken)
+    monkeypatch.setattr(pages, "front_page", broken)
     page = site.client.get("/", headers={"Accept": "text/html"})
     assert page.status_code == 500
     assert "Internal server error" in page.text
@@ -109,3 +108,10 @@ def test_remove_secrets_replaces_all_forms(secret):
     assert not re.search(r"7{8}|hunter2|aHVudGVyMg", clean)
     assert clean.startswith("before ")
     assert clean.endswith("after")
+
+
+def test_log_has_no_terminal_escape(lines):
+    logging.getLogger("forgetbench.test").info("of %s", "\x1b[2J\x9b31m\u202e")
+    [record], log = lines()
+    assert record["message"] == "of \x1b[2J\x9b31m\u202e"  # the same JSON text
+    assert log.strip().isascii()

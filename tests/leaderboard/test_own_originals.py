@@ -35,7 +35,7 @@ def test_own_originals_are_stored_shown_and_not_ranked(site, world, tmp_path):
     accuracy = expected_accuracy(world, run)
     assert f"{accuracy:.1%} test accuracy" in rows[1]["reasons"][0]
     page = site.client.get(f"/boards/{world.task}").text
-    assert page.index("finetune</a>") < page.index("Claimed, own originals, not ranked") < page.index("iau</a>")
+    assert page.index("finetune</a>") < page.index("Own originals: these methods change") < page.index("iau</a>")
     entry = site.client.get(f"/api/v1/entries/{identity}").json()
     assert entry["scorecard"]["own_originals"] == pytest.approx(accuracy)
     names = [file["name"] for file in entry["files"]]

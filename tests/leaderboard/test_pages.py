@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from fastapi.testclient import TestClient
+from pydantic import HttpUrl
+
+from forgetbench.leaderboard.web.app import create_app
 
 LIVE = "=HYPERLINK(1)|x_$"
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
@@ -12,8 +16,14 @@ ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
 
 def names(page):
     return re.findall(
-        r'<th scope="row" class="method"><span class="tier [^>]+>[^<]+</span> <a href="[^"]+">([^<]+)<', page
+        r'<th scope="row" role="rowheader" class="method"><span class="tier [^>]+>[^<]+</span> <a href="[^"]+">([^<]+)',
+        page,
     )
+
+
+def methods(page):
+    """The rows without the reference rows, which are in the order of the ranked ones."""
+    return [name for name in names(page) if name not in {"Retrain", "No unlearning"}]
 
 
 def board(site, query=""):
@@ -22,11 +32,13 @@ def board(site, query=""):
     return answer.text
 
 
-def test_board_lists_references_first_and_collapsed_last(full):
-    shown = names(board(full))
-    assert shown[:2] == ["Retrain", "No unlearning"]
-    assert shown[-1] == "delta"
-    assert "collapsed: test accuracy" in board(full)
+def test_board_lists_references_first_and_collapsed_folded(full):
+    page = board(full)
+    assert names(page)[:2] == ["Retrain", "No unlearning"]
+    assert names(page.partition("<details")[0])[-1] != "delta"
+    assert names(page)[-1] == "delta"
+    assert "1 row not in this order: 1 collapsed" in page
+    assert "collapsed: test accuracy" in page
 
 
 @pytest.mark.parametrize(
@@ -40,8 +52,8 @@ def test_board_lists_references_first_and_collapsed_last(full):
 )
 def test_sorting_keeps_missing_values_last_both_ways(full, sort, expected):
     page = board(full, f"?sort={sort}")
-    assert names(page)[2:] == expected
-    assert page.count("aria-sort") == 1
+    assert methods(page) == expected
+    assert page.partition("<details")[0].count("aria-sort") == 1
     assert f'aria-sort="{"descending" if sort.startswith("-") else "ascending"}"' in page
 
 
@@ -66,7 +78,7 @@ def test_sorting_by_a_metric_sorts_by_its_value(full):
     ],
 )
 def test_filters_select_rows(full, query, expected):
-    assert set(names(board(full, query))[2:]) == expected
+    assert set(methods(board(full, query))) == expected
 
 
 def test_unknown_sort_or_parameter_gives_an_error_page(full):
@@ -147,7 +159,8 @@ def test_submitted_text_never_becomes_markup(site, world, tmp_path):
         assert "<script>alert" not in page
         assert "<img src=x" not in page
         assert "javascript:" not in page
-        assert "49" not in re.sub(r"\d{3,}|\d\.\d+", "", page) or "{{7*7}}" in page
+        submitted = page.partition('id="shipped"')[0]  # without results that ship with the package
+        assert "49" not in re.sub(r"\d{3,}|\d\.\d+", "", submitted) or "{{7*7}}" in submitted
     chart = site.client.get(f"/boards/{world.task}.svg")
     assert "<script" not in chart.text
     assert "<img" not in chart.text
@@ -256,3 +269,22 @@ def test_board_is_readable_before_anything_is_scored(make_settings, world, tiny_
         for path in ("/", f"/boards/{world.task}"):
             assert "being scored" in client.get(path).text
         assert client.get(f"/api/v1/boards/{world.task}").json()["columns"] == []
+
+
+def test_pages_of_a_site_in_a_folder_link_into_it(full):
+    settings = full.settings.model_copy(update={"public_url": HttpUrl("https://example.org/the board/")})
+    with TestClient(create_app(settings), base_url="https://example.org") as client:
+        row = client.get(f"/api/v1/boards/{full.world.task}").json()["rows"][0]
+        for path in (
+            "/",
+            f"/boards/{full.world.task}",
+            f"/entries/{row['id']}",
+            "/submit",
+            "/api",
+            "/signup",
+            "/moderate",
+        ):
+            page = client.get(path, headers={"Accept": "text/html"}).text
+            addresses = set(re.findall(r'(?:href|src|action)="(/[^"]*)"', page))
+            assert [address for address in addresses if not address.startswith("/the%20board/")] == [], path
+            assert "/the%20board/submit" in addresses

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from fastapi.testclient import TestClient
 from starlette.routing import Route
 from support.leaderboard import ZIP
+
+from forgetbench.leaderboard.web.app import create_app
 
 NAME = "not-yet-listed"
 VIEWERS = {"owner", "moderator"}
@@ -74,7 +77,7 @@ def test_unlisted_submission_is_read_by_owner_and_moderator(waiting, world):
 def test_every_write_route_requires_its_scope(waiting):
     site, identity, roles = waiting
     zipped = {"Content-Type": "application/zip"}
-    change = {"state": "quarantined", "reason": "because"}
+    change, sign_up = {"state": "quarantined", "reason": "because"}, {"code": "x", "name": "y"}
     posts = {
         "/api/v1/submissions": lambda path, headers: site.client.post(path, content=b"x", headers=headers | zipped),
         "/api/v1/submissions/method": lambda path, headers: site.client.post(path, json={}, headers=headers),
@@ -84,20 +87,33 @@ def test_every_write_route_requires_its_scope(waiting):
         "/api/v1/submissions/{entry_id}/state": lambda path, headers: site.client.post(
             path, json=change, headers=headers
         ),
+        "/api/v1/submissions/{entry_id}/acknowledge": lambda path, headers: site.client.post(
+            path, json={"reason": "because"}, headers=headers
+        ),
+        "/api/v1/submissions/{entry_id}/purge": lambda path, headers: site.client.post(
+            path, json={"reason": "because"}, headers=headers
+        ),
+        "/api/v1/signup": lambda path, headers: site.client.post(
+            path, json={"code": "x", "name": "y"}, headers=headers
+        ),
+        "/signup": lambda path, headers: site.client.post(path, data=sign_up, headers=headers),
     }
     assert {path for method, path in routes(site) if method != "GET"} == set(posts)
     answered = {
-        (path.rpartition("/")[2], role): send(filled(path, identity, ""), headers).status_code
+        (path.removeprefix("/api/v1/").rpartition("}/")[2], role): send(filled(path, identity, ""), headers).status_code
         for path, send in posts.items()
         for role, headers in roles.items()
     }
     denied = {"anonymous": 401, "wrong": 401}
     expected = {
         "submissions": denied | {"owner": 400, "submitter": 400, "verifier": 403, "moderator": 403},
-        "method": denied | {"owner": 422, "submitter": 422, "verifier": 403, "moderator": 403},
+        "submissions/method": denied | {"owner": 422, "submitter": 422, "verifier": 403, "moderator": 403},
         "verifications": denied | {"owner": 403, "submitter": 403, "verifier": 400, "moderator": 403},
         # others cannot see it, its owner may only withdraw it, and an unscored submission cannot be quarantined
         "state": denied | {"owner": 403, "submitter": 404, "verifier": 404, "moderator": 409},
+        "acknowledge": denied | {"owner": 403, "submitter": 403, "verifier": 403, "moderator": 409},
+        "purge": denied | {"owner": 403, "submitter": 403, "verifier": 403, "moderator": 204},
+        **dict.fromkeys(("signup", "/signup"), dict.fromkeys(roles, 422)),  # the invitation code is what counts
     }
     assert answered == {(path, role): status for path, roles in expected.items() for role, status in roles.items()}
 
@@ -144,3 +160,23 @@ def test_unlisted_submission_is_hidden_from_other_submitters(site, world, tmp_pa
     assert len([status for status in statuses.values() if status == 200]) == 4
     assert set(statuses.values()) == {200, 404}
     assert site.client.get(f"/entries/{identity}", headers=owner).status_code in {200, 404}
+
+
+def test_request_for_another_host_is_refused(make_settings):
+    app = create_app(make_settings(public_url="https://board.example.org/"))
+    with TestClient(app) as client:
+        status = {
+            host: client.get("/api/v1/boards", headers={"Host": host}).status_code
+            for host in (
+                "board.example.org",
+                "board.example.org:443",
+                "BOARD.example.org",
+                "127.0.0.1:8000",
+                "[::1]:80",
+            )
+        }
+        assert set(status.values()) == {200}, status
+        for host in ("evil.example.org", "board.example.org.evil.org", "[", "", "board.example.org@evil.org:1"):
+            answer = client.get("/api/v1/boards", headers={"Host": host})
+            assert (answer.status_code, "evil" in answer.text) == (421, False), host
+        assert client.get("/health", headers={"Host": "10.0.0.7"}).status_code == 200  # a load balancer

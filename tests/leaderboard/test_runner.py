@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import httpx2
 import numpy as np
 import pytest
-from support.concurrency import wait_until
-from support.leaderboard import TASK, Site, World
-from support.runner_process import make_up, worlds
+from sqlalchemy import select
+from support.board_processes import BoardProcesses, worlds
+from support.concurrency import LIMIT, wait_until
+from support.leaderboard import TASK, ZIP, Direct, Site, World, zip_of
 
 from forgetbench import submit
 from forgetbench.api.methods import MethodCheck, MethodReport
@@ -27,7 +24,7 @@ from forgetbench.leaderboard import admin
 from forgetbench.leaderboard.admin import install_bundle
 from forgetbench.leaderboard.client.submit import fetch_submission, submit_method
 from forgetbench.leaderboard.db import queue
-from forgetbench.leaderboard.db.models import BoardRun, Entry, Job, Token
+from forgetbench.leaderboard.db.models import BoardRun, Entry, Event, Job, Token
 from forgetbench.leaderboard.db.session import open_database
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import seals
@@ -38,7 +35,7 @@ from forgetbench.verification import runner as runner_module
 from forgetbench.verification.limits import Limits
 from forgetbench.verification.rerun import MeasuredCost, MethodFailedError, Rerun
 from forgetbench.verification.runner import Runner
-from forgetbench.verification.sandbox import PACKAGE, TrustedProcess
+from forgetbench.verification.sandbox import TrustedProcess
 
 SOURCE = "class Mine:\n    pass\n"
 METHOD = """
@@ -213,12 +210,22 @@ def test_failed_method_is_rejected_with_its_reason(sealed):
     assert submission(sealed, second, headers)["tier"] == "verified"  # the runner went on
 
 
-def test_name_of_a_method_of_this_package_is_refused(sealed):
-    headers = sealed.token()
+def test_other_source_under_a_registered_name_says_whose(sealed):
+    headers = sealed.token(name="Ada")
     sealed.fake.name = "ssd"
     entry = post(sealed, headers).json()["id"]
     sealed.runner.drain()
-    assert "is a method of this package" in submission(sealed, entry, headers)["note"]
+    sealed.work()
+    row = sealed.entry(entry)["row"]
+    assert (row["method"], row["label"].startswith("ssd (Ada)"), row["tier"]) == ("ssd (Ada)", True, "verified")
+
+
+def test_reserved_name_that_a_file_chooses_is_refused(sealed):
+    headers = sealed.token()
+    sealed.fake.name = "retra1n"
+    entry = post(sealed, headers).json()["id"]
+    sealed.runner.drain()
+    assert "looks like the reserved name" in submission(sealed, entry, headers)["note"]
 
 
 def test_method_that_costs_as_much_as_retraining_says_so(sealed):
@@ -250,7 +257,7 @@ def test_method_with_own_originals_has_a_section_of_its_own(sealed):
     ]
     assert [one["ranked"] for one in shown] == [1, 1]
     page = sealed.client.get(f"/boards/{TASK}").text
-    assert page.index(f'href="/entries/{ordinary}"') < page.index("Own originals: places") < page.index(own)
+    assert page.index(f'href="/entries/{ordinary}"') < page.index("Own originals: these methods") < page.index(own)
     assert "test accuracy, the board's have" in page[page.index("Own originals") :].replace("&#39;", "'")
 
 
@@ -364,59 +371,94 @@ def test_withdrawn_submission_is_not_run(sealed):
     assert sealed.fake.calls == []
 
 
+KILLS, SUBMISSIONS = 20, 10
+
+
+def submit_until_accepted(address, number, body, headers):
+    """Submit until the server answers, as the client does: the same body with the same key; returns the entry."""
+    with httpx2.Client(base_url=address, timeout=LIMIT) as http:
+        kind = ZIP if isinstance(body, bytes) else {"Content-Type": "application/json"}
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        path = "/api/v1/submissions" if isinstance(body, bytes) else PATH
+        while True:
+            try:
+                answer = http.post(path, content=content, headers=headers | kind | {"Idempotency-Key": f"k{number}"})
+            except httpx2.TransportError:  # the server was killed before it answered
+                continue
+            assert answer.status_code in {200, 202}, answer.text
+            return answer.json()["id"]
+
+
 @pytest.mark.system
-def test_killed_runners_lose_nothing_and_verify_once(sealed, tmp_path):
-    headers, random = sealed.token(), np.random.default_rng(2026)
-    made = tmp_path / "made"
-    made.mkdir()
-    sealed.settings = sealed.settings.model_copy(update={"lease_seconds": 0.5, "poll_seconds": 0.02})
-    message = {"settings": sealed.settings.model_dump(mode="json"), "folder": str(made), "seconds": 0.1}
-    entries = [post(sealed, headers, parameters={"number": number}).json()["id"] for number in range(10)]
-    path = os.pathsep.join([str(PACKAGE.parent), str(Path(__file__).parents[1])])
-    nursery = subprocess.Popen(
-        [sys.executable, "-m", "support.runner_process"],
-        env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+def test_kills_of_all_processes_lose_nothing(sealed, worlds, tmp_path):
+    random = np.random.default_rng(2026)
+    settings = sealed.settings.model_copy(
+        update={"lease_seconds": 1.0, "poll_seconds": 0.02, "writes_per_minute": 10_000, "reads_per_minute": 10_000}
     )
-    with nursery:
-        nursery.stdin.write(json.dumps(message) + "\n")
-        for _ in range(20):
-            nursery.stdin.write("runner\n")
-            nursery.stdin.flush()
-            pid = int(nursery.stdout.readline())
-            time.sleep(random.uniform(0.05, 0.6))
-            os.kill(pid, signal.SIGKILL)
-    last = make_runner(sealed, make_up(made, 0.0))
-    wait_until(lambda: last.drain() == 0 and done_runs(sealed) == 10, "the last verification")
-    sealed.work()
-    for entry in entries:
+    headers, bodies = sealed.token(), []
+    for number in range(SUBMISSIONS):
+        parameters = {"number": number}
+        method = {"source": SOURCE, "parameters": parameters}
+        claim = worlds["public"].write_run(
+            tmp_path / f"{number}", f"mine-{number}", start=2000 + 20 * number, method=method
+        )
+        alone = {"task": TASK, "source": SOURCE, "class_name": "Mine", "parameters": parameters}
+        bodies.append(zip_of(claim) if number % 2 else alone)
+    processes = BoardProcesses(settings, tmp_path / "made", 0.1)
+    try:
+        for role in ("server", "worker", "runner"):
+            processes.start(role)
+        with ThreadPoolExecutor(SUBMISSIONS) as pool:
+            calls = [
+                pool.submit(submit_until_accepted, processes.address, number, body, headers)
+                for number, body in enumerate(bodies)
+            ]
+            for _ in range(KILLS):
+                goal = progress_of(sealed) + random.integers(1, 6)
+                wait_until(lambda goal=goal: progress_of(sealed) >= goal or verified(sealed) == SUBMISSIONS, "progress")
+                time.sleep(random.uniform(0.0, 0.3))
+                role = random.choice(["server", "worker", "runner"])
+                processes.kill(role)
+                processes.start(role)
+            entries = [call.result() for call in calls]
+        wait_until(lambda: unfinished_jobs(sealed) == 0, "the end of all jobs")
+    finally:
+        processes.close()
+    assert len(set(entries)) == SUBMISSIONS
+    with sealed.database.read_session() as session:
+        assert set(session.scalars(select(Entry.id).where(~Entry.baseline))) == set(entries)
+        assert list(session.scalars(select(Job.key).where(Job.state == "failed"))) == []
+    for number, entry in enumerate(entries):
         shown = submission(sealed, entry, headers)
-        assert (shown["state"], shown["tier"], shown["run"]["state"]) == ("listed", "verified", "done")
+        assert (shown["tier"], shown["run"]["state"]) == ("verified", "done"), shown
+        assert shown["state"] in {"listed", "flagged"}
         reasons = [event["reason"] for event in shown["history"]]
         assert len([reason for reason in reasons if "run again" in reason]) == 1
         assert len([reason for reason in reasons if "tier: verified" in reason]) == 1
+        assert len(list((settings.evidence / entry).glob("*.npz"))) == (6 if number % 2 else 0)
+        assert all(len(list((settings.verified / entry / draws).glob("*.npz"))) == 6 for draws in worlds)
 
 
-def done_runs(site):
-    """Number of runs that are done."""
+def progress_of(site):
+    """A number that grows with every change of an entry and every finished job."""
     with site.database.read_session() as session:
-        return session.query(BoardRun).filter(BoardRun.state == "done").count()
+        return session.query(Event).count() + session.query(Job).filter(Job.state == "done").count()
 
 
-class _Direct(httpx2.BaseTransport):
-    """A network that leads directly into a site."""
+def verified(site):
+    """Number of verified entries."""
+    with site.database.read_session() as session:
+        return session.query(Entry).filter(Entry.tier == "verified").count()
 
-    def __init__(self, site):
-        self.site = site
 
-    def handle_request(self, request):
-        return self.site.client._transport.handle_request(request)
+def unfinished_jobs(site):
+    """Number of jobs that wait or run."""
+    with site.database.read_session() as session:
+        return session.query(Job).filter(Job.state.in_(("waiting", "running"))).count()
 
 
 def test_client_sends_a_method_and_says_where_it_is(sealed):
-    token, server, transport = bearer(sealed), "http://127.0.0.1:8000", _Direct(sealed)
+    token, server, transport = bearer(sealed), "http://127.0.0.1:8000", Direct(sealed)
     first = submit_method({"task": TASK, "source": SOURCE}, server, token, transport=transport)
     code = {"task": TASK, "source": SOURCE, "parameters": {"lr": 2}}
     second = submit_method(code, server, token, transport=transport)

@@ -6,8 +6,10 @@ import io
 import json
 import stat
 import zipfile
+from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import select
 from support.leaderboard import TASK, Site, World, edit_manifest, score_everything
 
 from forgetbench.errors import ForgetBenchError, UsageError
@@ -16,10 +18,10 @@ from forgetbench.evidence.reference import read_pack
 from forgetbench.evidence.run import describe
 from forgetbench.leaderboard import admin
 from forgetbench.leaderboard.boards import queries
-from forgetbench.leaderboard.db.models import Board
+from forgetbench.leaderboard.db.models import Board, Entry, Job
 from forgetbench.leaderboard.db.session import open_database
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import reference, seals
+from forgetbench.leaderboard.submissions import reference, rounds, seals
 from forgetbench.leaderboard.submissions.seals import (
     RoundSeal,
     install_sealed_board,
@@ -187,6 +189,8 @@ def test_verified_row_ranks_by_its_score_on_sealed_draws(sealed, verified):
     assert [entry["row"]["tier"] for entry in entries] == ["verified"] * 2
     assert [entry["row"]["rank"]["position"] for entry in entries] == [1, 2]
     assert public[1] < ranking[1]
+    assert entries[0]["scorecard"]["class_accuracy"] == {}  # which classes the sealed draws forget
+    assert entries[0]["public_scorecard"]["class_accuracy"]
     page = sealed.client.get(f"/entries/{lucky}").text
     assert ("On public draws" in page, "can be repeated when" in page) == (True, True)
     assert "tier: verified" in json.dumps(entries[0]["history"])
@@ -252,8 +256,8 @@ def test_best_of_many_self_made_oracles_stays_a_claim(sealed, verified, world, t
     sealed.work()
     row = sealed.entry(entry)["row"]
     assert (row["tier"], row["rank"]["scope"]) == ("claimed", "claimed")
-    leaders = sealed.client.get("/boards.json").json()["tables"]["Leading entries"]
-    assert [leader["id"] for leader in leaders] == [far]
+    cells = sealed.client.get("/boards.json").json()["tables"]["Methods by tasks"]
+    assert {cell["id"]: cell["ranking"] for cell in cells if cell["id"]} == {far: "ranked", entry: "claimed"}
 
 
 def test_reveal_retires_the_round_and_shows_the_salt(sealed, world, sealed_packs, tmp_path):
@@ -297,13 +301,17 @@ def test_tier_is_shown_before_the_name_everywhere(sealed, verified, world, tmp_p
     badge = '<span class="tier {0}"'
     for address in (
         f"/boards/{TASK}",
-        "/",
         "/methods/honest",
         f"/compare?ids={entry}&ids={other}",
         f"/entries/{entry}",
     ):
         page = sealed.client.get(address).text
         assert 0 < page.index(badge.format("verified")) < page.rindex("honest"), address
+    front = sealed.client.get("/").text  # a row of methods by tasks has entries of several tiers: each has its own
+    assert front.count(badge.format("verified")) == front.count(badge.format("claimed")) == 1
+    for tier, identity in (("verified", entry), ("claimed", other)):
+        cell = front[front.index(f'href="/entries/{identity}"') :].partition("</td>")[0]
+        assert 0 < cell.index(badge.format(tier)) < cell.index("place"), tier
     chart = sealed.client.get(f"/boards/{TASK}.vega").text
     assert ("[V] honest" in chart, "[C] claim" in chart, '"strokeDash"' in chart) == (True, True, True)
     head = sealed.client.get(f"/boards/{TASK}.csv").text.splitlines()[0].split(",")
@@ -324,3 +332,40 @@ def test_open_board_of_an_earlier_version_is_not_sealed(site):
         assert (board.sealed, board.retired, board.round) == (False, False, None)
     with pytest.raises(ForgetBenchError, match="is not sealed, so that nothing is verified"):
         seals.board_draws(site.settings, board)
+
+
+def test_final_evaluation_runs_the_last_of_each_team(sealed, sealed_world, world, tmp_path):
+    opens, closes = datetime(2020, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)
+    planned = rounds.Schedule(opens=opens, closes=closes, visibility="own", final_only=True)
+    admin.schedule_round(sealed.settings, TASK, planned)
+    ada, mary, grace = (sealed.token(name=name) for name in ("Ada", "Mary", "Grace"))
+    ids = []
+    for number, headers in enumerate((ada, ada, mary)):
+        run = world.write_run(tmp_path / str(number), "ssd", memory=0.1, start=300 + 20 * number)
+        ids.append(sealed.post(run, headers).json()["id"])
+    for parameters in ({"dampening": 2.0}, {}):
+        code = {"task": TASK, "name": "ssd", "parameters": parameters}
+        ids.append(sealed.client.post("/api/v1/submissions/method", json=code, headers=grace).json()["id"])
+    sealed.work()
+    with sealed.database.read_session() as session:
+        assert not session.scalars(select(Job).where(Job.kind == "run")).all()
+    with pytest.raises(UsageError, match="is open: close it"):
+        admin.evaluate_round(sealed.settings, TASK)
+    admin.close_round(sealed.settings, TASK)
+    last = [ids[1], ids[2], ids[4]]
+    assert sorted(admin.evaluate_round(sealed.settings, TASK)) == sorted(last)
+    with sealed.database.read_session() as session:
+        assert sorted(session.scalars(select(Job.subject).where(Job.kind == "run"))) == sorted(last)
+        assert session.get_one(Entry, ids[3]).state == "rejected"
+    runs = {
+        "public": world.write_run(tmp_path / "p", "ssd", memory=0.1, start=340),
+        "sealed": sealed_world.write_run(tmp_path / "s", "ssd", memory=0.1, start=340),
+    }
+    receive_verified_runs(sealed.database, sealed.settings, ids[2], runs, actor="runner 1")
+    sealed.work()
+    assert sealed.client.get(f"/api/v1/boards/{TASK}").json()["rows"] == []
+    assert admin.reveal_round(sealed.settings, TASK) == (3, 3)
+    sealed.work()
+    rows = sealed.client.get(f"/api/v1/boards/{TASK}").json()["rows"]
+    assert (rows[0]["id"], rows[0]["tier"]) == (ids[2], "verified")
+    assert {row["id"] for row in rows} == set(ids[:3])

@@ -103,14 +103,14 @@ def test_evidence_submitted_twice_is_refused(site, world, tmp_path):
 
 
 def test_logits_of_an_oracle_are_refused(site, world, tmp_path):
-    stolen = world.write_run(tmp_path / "run", start=200)  # exactly the control oracles
+    stolen = world.write_run(tmp_path / "run", start=200, trained=True)  # exactly the control oracles
     answer = site.post(stolen, site.token())
     assert answer.status_code == 422
     assert "oracles" in answer.json()["errors"][0]["message"]
 
 
 def test_logits_of_the_originals_are_accepted(site, world, tmp_path):
-    unchanged = world.write_run(tmp_path / "run", start=0, memory=2.0)
+    unchanged = world.write_run(tmp_path / "run", start=0, memory=2.0, trained=True)
     assert site.post(unchanged, site.token()).status_code == 202
 
 

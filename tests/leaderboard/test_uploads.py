@@ -90,7 +90,86 @@ def cut_after_first_file(run):
     return body[: body.index(b"PK\5\6") + 22]
 
 
+def with_gap(body, gap=b"hidden" * 100):
+    """A zip with bytes between its last member and its directory."""
+    start = struct.unpack("<L", body[-6:-2])[0]
+    return body[:start] + gap + body[start:-6] + struct.pack("<LH", start + len(gap), 0)
+
+
+def with_gap_in_front(run):
+    """A zip that begins with other bytes."""
+    body = io.BytesIO(b"hidden" * 100)
+    with zipfile.ZipFile(body, "a") as archive:
+        for path in sorted(run.iterdir()):
+            archive.writestr(path.name, path.read_bytes())
+    return body.getvalue()
+
+
+def overlapping(body):
+    """A zip whose last file is another one's bytes too, which hides as many bytes elsewhere."""
+    last = body.rindex(b"PK\1\2")
+    return body[: last + 42] + struct.pack("<L", 0) + body[last + 46 :]
+
+
+def with_comment(body):
+    """A zip with a comment on its last file."""
+    last, end = body.rindex(b"PK\1\2"), body.rindex(b"PK\5\6")
+    size = struct.unpack("<L", body[end + 12 : end + 16])[0] + 6
+    directory = body[last : last + 32] + struct.pack("<H", 6) + body[last + 34 : end] + b"hidden"
+    return body[:last] + directory + body[end : end + 12] + struct.pack("<L", size) + body[end + 16 :]
+
+
+def with_longer_array(run):
+    """A file with bytes after the values of an array."""
+    with zipfile.ZipFile(run / "d0-s0.npz") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(run / "d0-s0.npz", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content + b"hidden" * 10)
+    return zip_of(run)
+
+
+def compressed_arrays(run):
+    """A file as numpy.savez_compressed writes it, which can hold more than its arrays."""
+    with np.load(run / "d0-s0.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez_compressed(run / "d0-s0.npz", **arrays)
+    return zip_of(run)
+
+
+def with_method(run, **changes):
+    """Body of a submission with changed fields of the method's record."""
+    return zip_of(edit_manifest(run, lambda manifest: manifest["method"].update(changes)))
+
+
 HOSTILE = {
+    "a gap": (lambda run: with_gap(zip_of(run)), 400, "600 bytes outside its files"),
+    "a gap in front": (with_gap_in_front, 400, "600 bytes outside its files"),
+    "a gap in a file": (
+        lambda run: with_file(run, with_gap((run / "d0-s0.npz").read_bytes())),
+        422,
+        "600 bytes outside its files",
+    ),
+    "files that overlap": (lambda run: overlapping(zip_of(run)), 400, "files that overlap"),
+    "a comment on a file": (lambda run: with_comment(zip_of(run)), 400, "more than names and sizes"),
+    "a longer array": (with_longer_array, 422, "60 bytes next to its header and values"),
+    "compressed arrays": (compressed_arrays, 422, "is compressed"),
+    "huge cost": (lambda run: edit(run, cost={"flops": 1e300}), 422, "less than or equal to 1000000000"),
+    "negative time": (lambda run: edit(run, cost={"seconds": -1}), 422, "greater than or equal to 0"),
+    "endless trials": (lambda run: edit(run, cost={"tuning_trials": 10**400}), 422, "tuning_trials"),
+    "many parameters": (
+        lambda run: with_method(run, parameters={"a": [{f"p{i}": 1 for i in range(200)}]}),
+        422,
+        "has 201 keys, at most 200",
+    ),
+    "a long parameter": (lambda run: with_method(run, parameters={"a": "x" * 30_000}), 422, "at most 20000"),
+    "a large environment": (
+        lambda run: edit(run, environment={f"key{i}": "x" for i in range(201)}),
+        422,
+        "at most 200 items",
+    ),
+    "a terminal escape": (lambda run: with_method(run, title="\x1b]0;mine\x07"), 422, "terminal escape"),
+    "an escape of one byte": (lambda run: edit(run, environment={"a\x9b2J": "x"}), 422, "terminal escape"),
     "a crowded zip": (lambda _: crowded(), 400, "it lists more than"),
     "a crowded zip of 64 bits": (lambda _: crowded_64(), 400, "it lists more than"),
     "a crowded file": (lambda run: with_file(run, crowded()), 422, "d0-s0.npz"),
@@ -101,7 +180,7 @@ HOSTILE = {
     "an unknown key": (lambda run: edit(run, score=99.9), 422, "Extra inputs"),
     "a failed run": (lambda run: edit(run, status="failed", reason="boom"), 422, "did not complete"),
     "not json": (lambda run: zip_with(run, files={"manifest.json": b"{"}), 422, "JSON"),
-    "NaN in it": (lambda run: edit(run, cost={"flops": float("inf")}), 422, "not finite"),
+    "infinity in it": (lambda run: edit(run, cost={"flops": float("inf")}), 422, "a finite number"),
     "a NUL in it": (lambda run: edit(run, command="a\0b"), 422, "NUL"),
     "no time": (lambda run: edit(run, created="yesterday"), 422, "ISO 8601"),
     "no zip": (lambda _: b"hello", 400, "not a complete zip"),
@@ -114,7 +193,7 @@ HOSTILE = {
     "objects": (lambda run: damaged_array(run, lambda _: np.array([print], object)), 422, "size"),
     "float64": (lambda run: damaged_array(run, lambda a: a.astype(np.float64)), 422, "expected float16"),
     "fewer rows": (lambda run: damaged_array(run, lambda a: a[:5]), 422, "size"),
-    "a bomb": (zip_bomb, 422, "size"),
+    "a bomb": (zip_bomb, 422, "is compressed"),
     "another shape": (wrong_header, 422, "expected float16"),
 }
 
@@ -171,6 +250,46 @@ def test_hostile_upload_is_refused_and_not_stored(name, site, world, tmp_path, a
     assert answer.headers["content-type"] == "application/problem+json"
     assert words in answer.text
     assert_nothing_stored()
+
+
+class Pipe(io.BytesIO):
+    """A target that cannot seek, so that zipfile writes sizes after each file."""
+
+    def seekable(self):
+        return False
+
+    def seek(self, *_):
+        raise io.UnsupportedOperation
+
+
+def test_zip_that_was_streamed_is_accepted(site, world, tmp_path):
+    run, body = world.write_run(tmp_path / "run"), Pipe()
+    with zipfile.ZipFile(body, "w") as archive:
+        for path in sorted(run.iterdir()):
+            archive.writestr(path.name, path.read_bytes())
+    answer = site.post(body.getvalue(), site.token())
+    assert answer.status_code == 202, answer.text
+
+
+def test_evidence_of_a_token_is_limited(site, world, tmp_path, monkeypatch):
+    headers, run = site.token(), world.write_run(tmp_path / "run")
+    size = sum(path.stat().st_size for path in run.glob("*.npz"))
+    limits = site.settings.model_copy(update={"token_evidence_bytes": int(2.5 * size)})
+    monkeypatch.setattr(site.client.app.state, "settings", limits)
+    assert site.post(run, headers).status_code == 202
+    second = world.write_run(tmp_path / "second", start=400)
+    assert site.post(second, headers).status_code == 202
+    third = world.write_run(tmp_path / "third", start=500)
+    answer = site.post(third, headers)
+    assert (answer.status_code, "FORGETBENCH_TOKEN_EVIDENCE_BYTES" in answer.text) == (403, True)
+    assert site.post(third, site.token(name="Grace")).status_code == 202
+
+
+def test_submitted_method_has_no_terminal_escape(site):
+    document = {"task": site.world.task, "source": "class Mine:\n    '\x1b[2J'\n", "class_name": "Mine"}
+    answer = site.client.post("/api/v1/submissions/method", json=document, headers=site.token())
+    assert answer.status_code == 422
+    assert "terminal escape" in answer.text
 
 
 def test_upload_over_the_limit_is_refused(site, monkeypatch, assert_nothing_stored):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
-from support.leaderboard import ZIP
+from support.leaderboard import SEEDS, ZIP, edit_manifest, write_fake_run
 
 from forgetbench.errors import ForgetBenchError
 from forgetbench.leaderboard import admin
@@ -14,6 +15,7 @@ from forgetbench.leaderboard.submissions import verification
 from forgetbench.leaderboard.submissions.verification import compare_scorecards
 from forgetbench.leaderboard.worker.worker import Worker
 from forgetbench.remote.verify import _class_of
+from forgetbench.tasks.task import read_task
 
 
 @pytest.fixture
@@ -94,18 +96,49 @@ def test_verify_of_own_or_another_method_is_refused(site, world, listed, agreein
     assert site.verify(own, world.write_run(tmp_path / "again", start=950), both).status_code == 403
 
 
-def test_verify_with_the_same_logits_is_marked_identical(site, listed, agreeing, verifier, tmp_path):
-    site.verify(listed, tmp_path / "run", verifier)
-    site.verify(listed, agreeing, site.token("verify", name="Eve"))
+def test_verify_with_known_answers_is_refused(site, world, listed, agreeing, verifier, tmp_path):
+    refused = site.verify(listed, tmp_path / "run", verifier)
+    assert (refused.status_code, refused.text.count("bit by bit")) == (422, SEEDS)
+    assert site.verify(listed, agreeing, verifier).status_code == 202
+    site.work()
+    again = edit_manifest(agreeing, lambda manifest: manifest.update(reason="another body"))
+    refused = site.verify(listed, again, site.token("verify", name="Eve"))  # another verifier's answers
+    assert (refused.status_code, "bit by bit" in refused.text) == (422, True)
+    assert site.entry(listed)["row"]["reproductions"] == 1
+    assert "reproduced by 1 other: Grace" in site.client.get(f"/entries/{listed}").text
+
+
+def test_verify_with_noise_on_the_first_record_is_not_counted(site, world, listed, verifier, tmp_path):
+    generator = np.random.default_rng(0)
+
+    def logits_of(seed, subset):
+        logits = np.float64(world.model(300 + seed, memory=0.1, origin=seed)[subset])
+        return logits + generator.normal(0, 0.02, logits.shape)
+
+    site.verify(listed, write_fake_run(world, tmp_path / "noise", logits_of), verifier)
     site.work()
     entry = site.entry(listed)
-    assert [(item["outcome"], item["identical"]) for item in entry["verifications"]] == [
-        ("reproduced", True),
-        ("reproduced", False),
-    ]
-    assert entry["row"]["reproductions"] == 1  # the same bits prove no second run
-    assert "is bit-identical" in json.dumps(entry["history"])
-    assert "first record" in site.client.get(f"/entries/{listed}").text
+    assert (entry["row"]["reproductions"], entry["verifications"][0]["outcome"]) == (0, "failed")
+    assert "not counted" in entry["verifications"][0]["note"]
+
+
+def test_verify_needs_source_or_a_registered_method(site, world, verifier, tmp_path):
+    entry_id = site.post(world.write_run(tmp_path / "own", "own", memory=0.1), site.token(name="Ada")).json()["id"]
+    site.work()
+    refused = site.verify(entry_id, world.write_run(tmp_path / "again", "own", memory=0.1, start=700), verifier)
+    assert (refused.status_code, "others cannot run it again" in refused.text) == (422, True)
+    namesake = site.token("verify", name="Ada")
+    own = site.verify(entry_id, world.write_run(tmp_path / "third", "own", memory=0.1, start=800), namesake)
+    assert own.status_code == 403
+
+
+def test_verify_runs_a_method_with_other_seeds():
+    task = read_task("digits/cnn/class")
+    again = task.with_method_seeds("verify-x-Grace")
+    assert (again.key, again.public()) == (task.key, task.public())
+    for stream in ("method", "method-init"):
+        assert again.stream(stream, 0, 1) != task.stream(stream, 0, 1)
+    assert again.stream("original-init", 1) == task.stream("original-init", 1)
 
 
 def test_verify_compares_scores_of_the_same_code(site, listed, agreeing, verifier):

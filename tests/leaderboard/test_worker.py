@@ -12,7 +12,7 @@ from support.concurrency import LIMIT, wait_until
 
 from forgetbench.leaderboard.admin import install_bundle
 from forgetbench.leaderboard.db import queue
-from forgetbench.leaderboard.db.models import Board, Entry, Job, Score, ScoringProcess, utc_now
+from forgetbench.leaderboard.db.models import Board, Entry, Job, PastPlacing, Score, ScoringProcess, utc_now
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.worker import cleanup, scoring
@@ -251,3 +251,21 @@ def test_remove_leftovers_keeps_recent_files(site):
     (site.settings.evidence / "no-row").mkdir()
     assert cleanup.remove_leftovers(site.settings, site.database) == 0  # they may belong to an upload in progress
     assert cleanup.remove_leftovers(site.settings, site.database, min_age=-1) == 2
+
+
+def test_places_are_kept_as_history(site, world, tmp_path, owner):
+    def history():
+        with site.database.read_session() as session:
+            rows = session.scalars(select(PastPlacing).order_by(PastPlacing.day)).all()
+            return {row.entry_id: (row.scope, row.position, row.distance) for row in rows}
+
+    first = site.post(world.write_run(tmp_path / "1", "far", memory=1.0), owner).json()["id"]
+    site.work()
+    before = history()
+    assert before == {first: ("claimed", 1, site.entry(first)["row"]["distance"])}
+    second = site.post(world.write_run(tmp_path / "2", "near", memory=0.05, start=700), owner).json()["id"]
+    site.work()
+    assert {entry: place[1] for entry, place in history().items()} == {second: 1, first: 2}
+    site.change_state(first, "withdrawn", owner)
+    site.work()
+    assert {entry: place[1] for entry, place in history().items()} == {second: 1, first: None}

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import TypeAdapter
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from forgetbench.leaderboard.auth.dependencies import AnyToken, DatabaseDep, OptionalToken, SettingsDep
@@ -17,7 +16,6 @@ from forgetbench.leaderboard.boards import directory, entries, queries
 from forgetbench.leaderboard.boards.view import PackHash, View
 from forgetbench.leaderboard.db import queue, runs
 from forgetbench.leaderboard.db.models import Entry, Token
-from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import Problem, ProblemDocument
 from forgetbench.leaderboard.render import serializers
 from forgetbench.leaderboard.render.schemas import (
@@ -46,10 +44,12 @@ WRITE_ERRORS = {
     **_ERRORS,
     400: {"model": ProblemDocument, "description": "Incomplete submission"},
     401: {"model": ProblemDocument, "description": "Missing or invalid token"},
-    403: {"model": ProblemDocument, "description": "Token without the required scope"},
+    403: {"model": ProblemDocument, "description": "Token without the required scope, or a quota that is used up"},
     409: {"model": ProblemDocument, "description": "Conflict with an earlier request or the present state"},
     413: {"model": ProblemDocument, "description": "Too large"},
     415: {"model": ProblemDocument, "description": "Not a zip file"},
+    503: {"model": ProblemDocument, "description": "The database is busy; try again"},
+    507: {"model": ProblemDocument, "description": "The server has no space"},
 }
 
 
@@ -70,12 +70,7 @@ def list_boards(request: Request, database: DatabaseDep, superseded: Superseded 
     with database.read_session() as session:
 
         def make() -> list[BoardBrief]:
-            query = (
-                select(Entry.board_id, func.count())
-                .where(Entry.state.in_(PUBLIC_STATES), ~Entry.baseline)
-                .group_by(Entry.board_id)
-            )
-            counts = dict(session.execute(query).all())
+            counts = queries.entry_counts(session)
             boards = queries.all_boards(session) if superseded else queries.current_boards(session)
             return [serializers.board_brief(board, counts.get(board.id, 0)) for board in boards]
 
@@ -107,6 +102,8 @@ def get_entry(request: Request, database: DatabaseDep, token: OptionalToken, ent
     """One entry with scorecard, manifest, files and history."""
     with database.read_session() as session:
         detail = entries.get_entry(session, entry_id, token)
+        if detail.withheld:
+            raise Problem(403, "The results of this round are hidden until they are revealed.")
         etag = etag_of(request, "entry.json", *entries.entry_version(detail))
         return _json_response(request, etag, EntryDocument, lambda: serializers.entry(detail))
 
@@ -201,9 +198,11 @@ def _json_response(request: Request, etag: str, kind: Any, make: Callable[[], An
 
 
 @router.get("/whoami", responses=WRITE_ERRORS)
-def whoami(token: AnyToken) -> TokenDocument:
-    """Name and scopes of the token; clients check them before an upload."""
-    return TokenDocument(name=token.name, scopes=token.scopes, expires_at=token.expires_at)
+def whoami(settings: SettingsDep, token: AnyToken) -> TokenDocument:
+    """Name and scopes of the token, and the license of entries; clients check them before an upload."""
+    return TokenDocument(
+        name=token.name, scopes=token.scopes, expires_at=token.expires_at, license=settings.data_license
+    )
 
 
 def submission_document(request: Request, database: DatabaseDep, entry_id: str) -> SubmissionDocument:

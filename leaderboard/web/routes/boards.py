@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from forgetbench.leaderboard.auth.dependencies import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.boards import charts, queries
-from forgetbench.leaderboard.boards.view import PageView
+from forgetbench.leaderboard.boards.view import SUMMARY, PageView
 from forgetbench.leaderboard.db.models import Board
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.errors import Problem
@@ -60,6 +60,8 @@ def board(
 
 
 def _export(request: Request, database: Database, task: str, ending: str, view: PageView) -> Response:
+    if view.columns == SUMMARY:
+        view = view.model_copy(update={"columns": "ranking"})
     with database.read_session() as session:
         board, base = queries.get_board(session, task, view.pack or None), base_url(request)
         etag = etag_of(request, "export", ending, board.id, board.revision, view.model_dump(), base)

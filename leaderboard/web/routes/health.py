@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from forgetbench.leaderboard.auth.dependencies import DatabaseDep, SettingsDep
-from forgetbench.leaderboard.db import queue
+from forgetbench.leaderboard.db import failures, queue
 from forgetbench.leaderboard.errors import Problem, ProblemDocument
 from forgetbench.leaderboard.render.schemas import Health
 
@@ -22,7 +22,7 @@ def health() -> Health:
 
 @router.get("/ready", responses={503: {"model": ProblemDocument, "description": "Not ready"}})
 def ready(database: DatabaseDep, settings: SettingsDep, response: Response) -> Health:
-    """The database answers and has the tables of this version.
+    """The database answers and has the tables of this version, and the disk has space.
 
     The site stays ready without a scoring worker, because pages do not need one: see `scoring`.
     """
@@ -32,5 +32,8 @@ def ready(database: DatabaseDep, settings: SettingsDep, response: Response) -> H
             warning = queue.worker_warning(session, settings.lease_seconds)
     except SQLAlchemyError as error:
         raise Problem(503, "The database does not answer.") from error
+    if (free := failures.free_bytes(settings.server_folder)) < settings.min_free_bytes:
+        detail = f"The disk of the server's folder is full: {free / 2**20:.0f} MiB are free."
+        raise Problem(503, detail, headers={"Retry-After": str(failures.FULL_RETRY_SECONDS)})
     response.headers["Cache-Control"] = "no-store"
     return Health(status="ready", scoring=warning or "ok")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from itertools import pairwise
 from types import ModuleType
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Query, Request, Response
@@ -22,19 +22,27 @@ from forgetbench.evidence.run import Manifest
 from forgetbench.leaderboard.auth.dependencies import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.boards import compare as comparison
 from forgetbench.leaderboard.boards import directory, entries, queries, shipped
+from forgetbench.leaderboard.boards.matrix import MatrixView
 from forgetbench.leaderboard.boards.view import PackHash
 from forgetbench.leaderboard.db import queue
 from forgetbench.leaderboard.db.models import Entry
 from forgetbench.leaderboard.errors import Link, Problem
 from forgetbench.leaderboard.render import exports
+from forgetbench.leaderboard.render.front_page import front_page
+from forgetbench.leaderboard.render.method_page import server_profiles, shipped_profiles
+from forgetbench.leaderboard.render.shipped_page import shipped_context
+from forgetbench.leaderboard.render.significance_page import across
 from forgetbench.leaderboard.submissions import reference
 from forgetbench.leaderboard.web import openapi
 from forgetbench.leaderboard.web.caching import conditional, etag_of
 from forgetbench.leaderboard.web.context import base_url, pages_of
 from forgetbench.leaderboard.web.routes.boards import HTML, attachment
+from forgetbench.methods import methods as unlearning_methods
 from forgetbench.reporting.table_writer import Table
 
 router = APIRouter()
+TASK_METRICS = ("accuracy.forget", "accuracy.retain", "accuracy.test", "accuracy.test-forgotten", "lira.forget")
+"""Metrics with which a task's page shows what doing nothing and retraining score."""
 PageNumber = Annotated[int, Query(ge=1, le=100_000)]
 Ids = Annotated[list[str], Query(max_length=6)]
 
@@ -100,16 +108,48 @@ def _split_ending(name: str, exists: Callable[[str], bool]) -> tuple[str, str]:
 
 @router.get("/")
 @router.get("/boards.{ending}")
-def overview(request: Request, database: DatabaseDep, ending: str = "") -> Response:
-    """All boards with their leading entries."""
+def overview(
+    request: Request, database: DatabaseDep, view: Annotated[MatrixView, Query()], ending: str = ""
+) -> Response:
+    """Methods by tasks: this server's boards, and the results that ship with the package."""
     with database.read_session() as session:
 
         def make() -> Content:
-            summaries = queries.summaries(session)
-            tasks = () if summaries else directory.embedded_tasks()
-            return Content({"summaries": summaries, "tasks": tasks}, lambda: exports.overview(summaries))
+            boards = queries.current_boards(session)
+            context = front_page(session, view, shipped.shipped_boards())
+            context["tasks"] = () if boards else directory.embedded_tasks()
+            counts = queries.entry_counts(session)
+            return Content(context, lambda: exports.overview(boards, counts, context["matrix"], context["shipped"]))
 
         return _respond(request, session, "overview.html", ending, make)
+
+
+class SignificanceQuery(MatrixView):
+    """Filters of the front page, and which results are compared."""
+
+    source: Literal["", "server", "shipped"] = ""
+    """This server's boards or the results that ship with the package; those of the server if it has boards."""
+
+
+@router.get("/significance")
+@router.get("/significance.{ending}")
+def significance(
+    request: Request, database: DatabaseDep, view: Annotated[SignificanceQuery, Query()], ending: str = ""
+) -> Response:
+    """Which methods differ across tasks."""
+    with database.read_session() as session:
+
+        def make() -> Content:
+            boards = shipped.shipped_boards()
+            page = front_page(session, MatrixView(**view.model_dump(exclude={"source"})), boards)
+            source = view.source or ("server" if page["matrix"] else "shipped")
+            matrix = page["matrix"] if source == "server" else page["shipped"]
+            if matrix is None:
+                raise Problem(404, "There are no such results on this server.", links=[Link("front page", "/")])
+            found = across(matrix)
+            return Content({"across": found, "source": source}, lambda: exports.win_rates(found.rates))
+
+        return _respond(request, session, "significance.html", ending, make)
 
 
 @router.get("/compare")
@@ -146,14 +186,22 @@ def methods(request: Request, database: DatabaseDep, ending: str = "") -> Respon
 def method(request: Request, database: DatabaseDep, settings: SettingsDep, name: str, page: PageNumber = 1) -> Response:
     """One method on all boards."""
     with database.read_session() as session:
-        name, ending = _split_ending(name, partial(directory.is_method, session))
+        name, ending = _split_ending(name, partial(directory.has_method, session))
 
         def make() -> Content:
-            first = directory.first_of_method(session, name)
+            kept = shipped_profiles(shipped.shipped_boards(), name)
+            listed = not kept or directory.is_method(session, name)
+            descriptions = directory.describe_method(session, name) if listed else []
             size = None if ending else settings.page_rows
             places = directory.placed(session, Entry.method == name, size, page)
-            record = Manifest.model_validate(first.manifest).method
-            context = {"name": name, "places": places, "method": record}
+            context = {
+                "name": name,
+                "places": places,
+                "descriptions": descriptions,
+                "registered": name in unlearning_methods,
+                "profiles": server_profiles(session, name),
+                "shipped": kept,
+            }
             return Content(context, lambda: [exports.placed(places.entries)])
 
         return _respond(request, session, "method.html", ending, make)
@@ -180,6 +228,9 @@ def metric(request: Request, database: DatabaseDep, name: str) -> Response:
 
         def make() -> Content:
             boards = directory.boards_of_metric(session, name)
+            if not boards and name in (specs := directory.metric_specs(session)):
+                spec = specs[name]
+                return Content({"name": name, "spec": spec, "columns": []}, lambda: exports.metric(spec, []))
             if not boards:
                 detail = f"No board shows a metric {name[:100]!r}."
                 raise Problem(404, detail, links=[Link("all metrics", "/metrics")])
@@ -204,7 +255,15 @@ def task(request: Request, database: DatabaseDep, settings: SettingsDep, task: s
             board = queries.get_board(session, task, pack or None)
             others = [other for other in queries.boards_of_task(session, task) if other.id != board.id]
             card = reference.load_bundle(settings, board).card
-            return Content({"board": board, "card": card, "versions": others}, lambda: exports.task(board, card))
+            columns = [column for column in queries.columns_of(board) if column.name in TASK_METRICS]
+            context = {
+                "board": board,
+                "card": card,
+                "versions": others,
+                "columns": columns,
+                "references": queries.reference_rows(session, board, columns),
+            }
+            return Content(context, lambda: exports.task(board, card))
 
         return _respond(request, session, "task.html", ending, make)
 
@@ -216,7 +275,7 @@ def shipped_results(request: Request, database: DatabaseDep, ending: str = "") -
     with database.read_session() as session:
 
         def make() -> Content:
-            tasks = shipped.shipped_tasks()
+            tasks = [(board.task, board.title) for board in shipped.shipped_boards()]
             context = {"board": None, "tasks": tasks, "version": shipped.package_version()}
             return Content(context, lambda: exports.shipped_tasks(tasks))
 
@@ -232,7 +291,7 @@ def shipped_board(request: Request, database: DatabaseDep, task: str) -> Respons
         def make() -> Content:
             board = shipped.shipped_board(task)
             exists = queries.board_exists(session, task)
-            context = {"board": board, "task_exists": exists, "version": shipped.package_version()}
+            context = {**shipped_context(board), "task_exists": exists, "version": shipped.package_version()}
             return Content(context, lambda: exports.shipped(board))
 
         return _respond(request, session, "shipped.html", ending, make)

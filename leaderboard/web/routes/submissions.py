@@ -13,15 +13,31 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from forgetbench.errors import described_pattern
-from forgetbench.leaderboard.auth.dependencies import AnyToken, DatabaseDep, SettingsDep, SubmitToken, VerifyToken
+from forgetbench.errors import UsageError, described_pattern
+from forgetbench.leaderboard.auth import tokens
+from forgetbench.leaderboard.auth.dependencies import (
+    AnyToken,
+    DatabaseDep,
+    ModerateToken,
+    SettingsDep,
+    SubmitToken,
+    VerifyToken,
+)
 from forgetbench.leaderboard.db.models import Token
 from forgetbench.leaderboard.errors import Problem
-from forgetbench.leaderboard.render.schemas import DryRunDocument, SubmissionDocument, VerificationReceived
-from forgetbench.leaderboard.submissions import methods, moderation, receive, verification
+from forgetbench.leaderboard.render.schemas import (
+    DryRunDocument,
+    NewTokenDocument,
+    QueueItemDocument,
+    SignUp,
+    SubmissionDocument,
+    VerificationReceived,
+)
+from forgetbench.leaderboard.submissions import erasure, methods, moderation, receive, verification
 from forgetbench.leaderboard.submissions.methods import SubmittedCode
-from forgetbench.leaderboard.submissions.moderation import StateChange
+from forgetbench.leaderboard.submissions.moderation import Acknowledgment, StateChange
 from forgetbench.leaderboard.submissions.uploads import MEDIA_TYPE, UploadedBody
+from forgetbench.leaderboard.web.context import client_address
 from forgetbench.leaderboard.web.routes.api import WRITE_ERRORS, submission_document
 from forgetbench.store import JsonObject
 
@@ -47,13 +63,14 @@ async def _process_body(
     """Write the body of a request to a temporary file, and process the file in a thread."""
     settings = request.app.state.settings
     most = settings.max_upload_bytes if media_type == MEDIA_TYPE else settings.max_manifest_bytes
-    await run_in_threadpool(request.app.state.limits.count_write, _address(request), token.id)
+    await run_in_threadpool(request.app.state.limits.count_write, client_address(request), token.id)
     if request.headers.get("content-type", "").partition(";")[0].strip() != media_type:
         raise Problem(415, f"Send the body as {media_type}; `forgetbench submit` does so.")
     settings.incoming.mkdir(parents=True, exist_ok=True)
     path = settings.incoming / secrets.token_hex(16)
     length = request.headers.get("content-length", "")
     announced = int(length) if length.isascii() and length.isdigit() else None
+    receive.check_disk(settings, announced or 0)
     try:
         body = await _save_body(request.stream(), path, most, announced)
         return await run_in_threadpool(process, body)
@@ -92,10 +109,6 @@ async def _save_body(stream: AsyncIterator[bytes], path: Path, max_bytes: int, a
     if announced is not None and size != announced:
         raise Problem(400, f"The upload ended after {size} of {announced} bytes; nothing was stored. Submit again.")
     return UploadedBody(path, digest.hexdigest(), size)
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
 
 
 @router.post(
@@ -193,7 +206,54 @@ def change_state(
     requested: StateChange,
 ) -> SubmissionDocument:
     """Withdraw your own submission, or moderate any submission."""
-    request.app.state.limits.count_write(_address(request), token.id)
+    request.app.state.limits.count_write(client_address(request), token.id)
     with database.write_session() as session:
         moderation.change_state(session, settings, entry_id, requested, token.name, token)
     return submission_document(request, database, entry_id)
+
+
+@router.post("/submissions/{entry_id}/acknowledge", responses=WRITE_ERRORS)
+def acknowledge(
+    request: Request, database: DatabaseDep, token: ModerateToken, entry_id: str, found: Acknowledgment
+) -> SubmissionDocument:
+    """Remove a submission from the moderation queue; a suspended claim gets its place back."""
+    request.app.state.limits.count_write(client_address(request), token.id)
+    with database.write_session() as session:
+        moderation.acknowledge(session, entry_id, found.reason, token.name, token)
+    return submission_document(request, database, entry_id)
+
+
+@router.post("/submissions/{entry_id}/purge", responses=WRITE_ERRORS, status_code=204)
+def purge(
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    token: ModerateToken,
+    entry_id: str,
+    requested: Acknowledgment,
+) -> Response:
+    """Erase the texts and the evidence of any submission; a tombstone with the reason stays."""
+    request.app.state.limits.count_write(client_address(request), token.id)
+    erasure.purge(database, settings, entry_id, requested.reason, token.name)
+    return Response(status_code=204)
+
+
+@router.get("/moderation", responses=WRITE_ERRORS)
+def moderation_queue(database: DatabaseDep, _token: ModerateToken, response: Response) -> list[QueueItemDocument]:
+    """What needs a moderator: entries with alarms, flagged and quarantined entries, and failed jobs."""
+    response.headers["Cache-Control"] = "no-store"
+    with database.read_session() as session:
+        return [QueueItemDocument(**item._asdict()) for item in moderation.queue_items(session)]
+
+
+@router.post("/signup", status_code=201, responses=WRITE_ERRORS)
+def sign_up(request: Request, database: DatabaseDep, requested: SignUp, response: Response) -> NewTokenDocument:
+    """Make a token with an invitation code. It is shown once; only its hash is stored."""
+    request.app.state.limits.count_write(client_address(request))
+    response.headers["Cache-Control"] = "no-store"
+    try:
+        with database.write_session() as session:
+            text = tokens.sign_up(session, requested.code, requested.name, requested.team)
+    except UsageError as error:
+        raise Problem(422, str(error)) from error
+    return NewTokenDocument(token=text)

@@ -7,7 +7,7 @@ for (const form of document.querySelectorAll("form.filters:not(.try)")) {
   // Empty fields are left out of the address, so that a copied link is short.
   form.addEventListener("submit", () => {
     for (const field of form.elements) {
-      const standard = { columns: "ranking", tier: "all" }[field.name];
+      const standard = { columns: "summary", tier: "all" }[field.name];
       if (field.value === "" || field.value === standard) field.disabled = true;
     }
     setTimeout(() => { for (const field of form.elements) field.disabled = false; });
