@@ -12,7 +12,7 @@ help:
 	@echo "make serve        open that leaderboard at http://127.0.0.1:8000"
 	@echo "make test-unit    fast tests, under a minute"
 	@echo "make test         all tests except slow and system tests"
-	@echo "make test-system  tests that need a browser, PostgreSQL, a package index or root"
+	@echo "make test-system  tests that need a browser, PostgreSQL, Slurm, a package index or root"
 	@echo "make test-all     every test, slow ones included"
 	@echo "make lint         ruff, typos, mypy, import-linter and deptry; make format fixes what ruff can fix"
 	@echo "make docs         build the documentation into site/"

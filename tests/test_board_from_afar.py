@@ -70,7 +70,7 @@ def address(people):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    words = [sys.executable, "-m", "forgetbench", "serve", "--port", str(port)]
+    words = [sys.executable, "-m", "forgetbench", "serve", "--port", str(port), "--no-runner"]
     environment = {**os.environ, "FORGETBENCH_HOME": str(people["operator"].home)}
     process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
     until = time.monotonic() + 120
@@ -118,13 +118,13 @@ def test_method_file_submitted_verified_forgery_found(people, address, tmp_path)
     weights = {path.read_bytes() for path in (tmp_path / "pack" / "models").iterdir()}
     kept = {path.read_bytes() for path in (ada.home / "store").rglob("*.safetensors")}
     assert weights == kept
-    said = ada.call("submit", f"{METHOD}:NoisyFineTune:epochs=1", "--task", TASK, "--server", address)
+    said = ada.call("submit", f"{METHOD}:NoisyFineTune:epochs=1", "--task", TASK, "--server", address, "--yes")
     honest = entry_of(address, said)
     row = httpx2.get(f"{address}/api/v1/entries/{honest}").json()
     assert (row["row"]["label"], row["row"]["tier"]) == ("noisy-fine-tune:epochs=1", "claimed")
     assert "class NoisyFineTune" in row["manifest"]["method"]["source"]
     run = next((ada.home / "boards").rglob(MANIFEST)).parent
-    forged = entry_of(address, ada.call("submit", forge(run, tmp_path / "forged"), "--server", address))
+    forged = entry_of(address, ada.call("submit", forge(run, tmp_path / "forged"), "--server", address, "--yes"))
 
     assert "class NoisyFineTune" in grace.call("verify", honest, "--server", address, status=2)
     said = grace.call("verify", honest, "--server", address, "--allow-source")
@@ -137,7 +137,7 @@ def test_method_file_submitted_verified_forgery_found(people, address, tmp_path)
     page = httpx2.get(f"{address}/entries/{honest}").text
     assert "reproduced" in page
     assert "Second record minus first" in page
-    assert httpx2.get(f"{address}/api/v1/entries/{honest}").json()["row"]["reproductions"] == 0  # the same bits
+    assert httpx2.get(f"{address}/api/v1/entries/{honest}").json()["row"]["reproductions"] == 1  # with other seeds
 
     said = grace.call("verify", forged, "--server", address, "--allow-source", "--post", status=1)
     assert f"{forged} of {address}: not reproduced" in said

@@ -64,10 +64,10 @@ def test_main_job_photographs_to_a_board(real_data: Path, chromium: str, own_hom
         dry = forgetbench(own_home, "submit", folders[0], "--server", address, "--dry-run", token=token)
         assert dry.returncode == 0, dry.stderr
         for folder in folders:
-            posted = forgetbench(own_home, "submit", folder, "--server", address, token=token)
+            posted = forgetbench(own_home, "submit", folder, "--server", address, "--yes", token=token)
             assert posted.returncode == 0, posted.stderr
             assert "listed" in posted.stdout
-        wrong = forgetbench(own_home, "submit", folders[0], "--server", address, token=token[:-1] + "x")
+        wrong = forgetbench(own_home, "submit", folders[0], "--server", address, "--yes", token=token[:-1] + "x")
         assert wrong.returncode == 2
         assert "token" in wrong.stderr
         with sync_playwright() as driver:

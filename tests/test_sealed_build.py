@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.leaderboard import Direct, Site
 
 from forgetbench import evaluate
+from forgetbench.cli import main
 from forgetbench.evidence.arrays import read_arrays
-from forgetbench.evidence.reference import ReferenceBundle, read_pack
-from forgetbench.evidence.run import read_run
+from forgetbench.evidence.reference import AuditFitness, ReferenceBundle, read_pack
+from forgetbench.evidence.run import Run, read_run
 from forgetbench.leaderboard import admin
+from forgetbench.leaderboard.client import http
 from forgetbench.leaderboard.db.models import Board
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import downloads, reference, seals
@@ -22,24 +29,26 @@ from forgetbench.remote.pull import import_originals, pull_development_bundle
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.run import run
+from forgetbench.tasks import task as tasks
 from forgetbench.tasks.task import NOT_THE_BOARD, Task
 
 METHOD = "gradient-ascent"
 
 
+DEFINITION = """
+title = "A second of training"
+seeds = 3
+image_set = { name = "digits", options = { train = 200, validation = 50 } }
+network = { name = "mlp", options = { hidden = [8] } }
+recipe = { epochs = 3, lr = 0.1 }
+scenario = { name = "random", options = { fraction = 0.2 } }
+"""
+
+
 @pytest.fixture(scope="module")
 def task() -> Task:
     """A task whose forget set is drawn."""
-    content = {
-        "name": "test/mlp/random",
-        "title": "A second of training",
-        "seeds": 3,
-        "image_set": {"name": "digits", "options": {"train": 200, "validation": 50}},
-        "network": {"name": "mlp", "options": {"hidden": [8]}},
-        "recipe": {"epochs": 3, "lr": 0.1},
-        "scenario": {"name": "random", "options": {"fraction": 0.2}},
-    }
-    return Task.model_validate(content)
+    return Task.model_validate({"name": "test/mlp/random", **tomllib.loads(DEFINITION)})
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +106,38 @@ def test_offered_development_bundle_scores_without_oracles(task, settings, board
     assert NOT_THE_BOARD in table.records[0]["flags"]
 
 
-def test_sealed_score_repeats_once_the_salt_is_published(task, settings, board, tmp_path):
-    runs = {}
+@pytest.fixture(scope="module")
+def runs(settings: Settings, board: Board, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """A method's run on public and on sealed draws, as a runner makes them."""
+    made = {}
     for draws, inputs in seals.board_draws(settings, board).items():
-        config = local(tmp_path / "runner" / draws)
+        config = local(tmp_path_factory.mktemp(draws))
         import_originals(inputs.task, inputs.bundle.folder, config)
-        only_method = RunConfig(device="cpu", engine="local", home=config.home, skip_oracles=True)
+        only_method = replace(config, skip_oracles=True)
         [done] = run([inputs.task], lambda one: parse_methods([METHOD], [], one.setting), only_method)
-        runs[draws] = read_run(done.runs[0])
+        made[draws] = read_run(done.runs[0])
+    return made
+
+
+@pytest.fixture(scope="module")
+def entry(settings: Settings, board: Board, runs: dict[str, Run]) -> str:
+    """The verified entry of that method, in a round that is over."""
+    site = Site(settings, None)
+    with site.client:
+        answer = site.post(runs["public"].folder, site.token())
+        assert answer.status_code == 202, answer.text
+        entry = answer.json()["id"]
+        site.work()
+        folders = {draws: one.folder for draws, one in runs.items()}
+        seals.receive_verified_runs(site.database, settings, entry, folders, actor="runner")
+        site.work()
+    site.database.close()
+    admin.reveal_salt(settings, board.task)
+    return entry
+
+
+@pytest.mark.usefixtures("entry")
+def test_sealed_score_repeats_once_the_salt_is_published(task, settings, board, runs, tmp_path):
     ranking = get_scorer(seals.sealed_folder(settings, board)).score(runs["sealed"])
     public = get_scorer(reference.bundle_folder(settings, board)).score(runs["public"])
     assert "--salt SALT" in runs["sealed"].manifest.command
@@ -115,3 +148,64 @@ def test_sealed_score_repeats_once_the_salt_is_published(task, settings, board, 
     first = read_arrays(runs["public"].folder / "d0-s0.npz")["forget"]
     assert first.shape == read_arrays(runs["sealed"].folder / "d0-s0.npz")["forget"].shape
     assert (first != read_arrays(runs["sealed"].folder / "d0-s0.npz")["forget"]).any()
+
+
+@pytest.fixture
+def network(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Lets clients reach the server without a network; its address."""
+    site, original = Site(settings, None), http.open_http
+    transport = Direct(site)
+    monkeypatch.setattr(http, "open_http", lambda server, headers, _: original(server, headers, transport))
+    with site.client:
+        yield "http://127.0.0.1:8000"
+    site.database.close()
+
+
+def test_reproduce_with_salt_repeats_sealed_scores(task, settings, entry, network, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "catalog" / f"{task.name}.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(DEFINITION)
+    monkeypatch.setattr(tasks, "CATALOG", tmp_path / "catalog")
+    monkeypatch.setenv("FORGETBENCH_HOME", str(tmp_path / "home"))
+    salt = admin.reveal_salt(settings, task.name).salt
+
+    def reproduce(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as left:
+            main(["reproduce", task.name, *words, "--engine", "local", "--device", "cpu"])
+        said = capsys.readouterr()
+        return int(left.value.code or 0), said.out + said.err
+
+    status, said = reproduce("--salt", "0" * 64, "--server", network)
+    assert (status, f"Tasks with retired rounds: {task.name}" in " ".join(said.split())) == (2, True)
+    assert "needs one task, --salt and --server" in " ".join(reproduce("--salt", salt)[1].split())
+    unknown = reproduce("--salt", salt, "--server", network, "--method", "ssd")
+    assert (unknown[0], f"Available: {METHOD}" in " ".join(unknown[1].split())) == (2, True)
+    status, said = reproduce("--salt", salt, "--server", network, "--json")
+    assert status == 0, said
+    [found] = json.loads(said[said.index("[\n") : said.rindex("]") + 1])
+    assert found["reproduced"]
+    assert found["same_platform"]
+    assert {difference["row"] for difference in found["differences"]} == {f"{METHOD} ({entry})"}
+    assert len(found["differences"]) > 10
+    assert {difference["z"] for difference in found["differences"]} == {0.0}
+
+
+@pytest.mark.slow
+def test_sealed_build_with_audit_tests_both_draws(tmp_path):
+    task = Task.model_validate({"name": "test/mlp/random", **tomllib.loads(DEFINITION), "seeds": 6})
+    settings = Settings(server_folder=tmp_path / "server", database_url="")
+    board = build_sealed_board(task, settings, RunConfig(device="cpu", engine="local"), audit=True)
+    bundles = (reference.load_bundle(settings, board), seals.load_sealed_bundle(settings, board))
+    records = [
+        AuditFitness.model_validate_json(path.read_bytes()) for path in settings.sealed_home.rglob("audits/**/*.json")
+    ]
+    audited = {record.pack: record.unfit for record in records}
+    assert audited == {bundle.without_audit.digest: bundle.excluded_metrics for bundle in bundles}
+    assert len(audited) == 2
+    site = Site(settings, None)
+    with site.client:
+        site.work()
+        shown = site.client.get(f"/api/v1/boards/{task.name}").json()
+        assert not set(shown["ranking"]) & set(bundles[1].excluded_metrics)
+        assert site.client.get(f"/boards/{task.name}").status_code == 200
+    site.database.close()

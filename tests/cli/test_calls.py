@@ -50,7 +50,7 @@ def modify(task: Path, old: str, new: str) -> Path:
     return task
 
 
-@pytest.mark.parametrize("kind", ["tasks", "datasets", "methods", "metrics", "scenarios", "networks"])
+@pytest.mark.parametrize("kind", ["tasks", "datasets", "methods", "attacks", "metrics", "scenarios", "networks"])
 def test_list_names_can_be_shown(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("list", kind, "--json") == 0
     rows = json.loads(capsys.readouterr().out)

@@ -15,10 +15,12 @@ import shlex
 import shutil
 import tomllib
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from forgetbench.cli import main, make_app
 from forgetbench.runner import config
@@ -28,7 +30,9 @@ from forgetbench.tasks import task as tasks
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
-PROGRAMS = {"apt", "cd", "docker", "export", "git", "make", "openssl", "pip", "ray", "seq", "source"} | {
+PROGRAMS = {
+    *("apt", "cd", "docker", "export", "git", "kubectl", "ls", "make", "openssl", "pip", "ray", "sbatch", "seq", "set"),
+    "source",
     ".venv/bin/pre-commit",
 }
 """Programs that a block may call besides forgetbench."""
@@ -78,13 +82,15 @@ def test_code_blocks_parse(page: Path) -> None:
             case "sh":
                 for words in commands(block.text):
                     if words[0] == "forgetbench":
-                        assert_command_parses(words[1:])
+                        assert_command_parses(list(takewhile(lambda word: word not in {">", "|"}, words[1:])))
                     elif words[0] == "make":
                         assert set(words[1:]) <= targets, words
                     else:
                         assert words[0] in PROGRAMS, words
+            case "yaml":
+                assert_yaml_parses(block.text)
             case other:
-                assert other in {"text", "bibtex"}, other
+                assert other in {"text", "bibtex", "caddy", "nginx"}, other
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
@@ -105,6 +111,35 @@ def test_links_of_repository_files_resolve(page: Path) -> None:
     """Mkdocs checks the links within docs/; these pages are read in the repository."""
     for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def assert_yaml_parses(text: str) -> None:
+    """Check a file of Kubernetes or of Ray's launcher: its kind, its containers, and the commands in it."""
+    document = yaml.safe_load(text)
+    if "apiVersion" in document:
+        assert {"kind", "metadata", "spec"} <= document.keys()
+        pods = list(find(document, "containers"))
+        assert pods
+        for container in [container for pod in pods for container in pod]:
+            assert {"name", "image", "resources"} <= container.keys(), container
+    else:
+        assert document["head_node_type"] in document["available_node_types"]
+    names = {volume["name"] for volumes in find(document, "volumes") for volume in volumes}
+    assert {mount["name"] for mounts in find(document, "volumeMounts") for mount in mounts} <= names
+    for script in [script for scripts in find(document, "args") for script in scripts]:
+        for words in commands(script):
+            if words[0] == "forgetbench":
+                assert_command_parses(words[1:])
+            else:
+                assert words[0] in PROGRAMS, words
+
+
+def find(value: object, name: str) -> Iterator[Any]:
+    """All values under a name, at any depth."""
+    if isinstance(value, dict):
+        yield from ([value[name]] if name in value else [])
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else []:
+        yield from find(inner, name)
 
 
 def assert_command_parses(words: list[str]) -> None:

@@ -55,7 +55,8 @@ def test_epsilons_by_hand():
     left = np.r_[np.zeros(63), 10.0] + np.linspace(0, 0.1, 64)
     right = np.r_[np.full(63, 5.0), -10.0] + np.linspace(0, 0.1, 64)
     assert np.log((1 - 1e-5 - 1 / 64) * 64) == pytest.approx(4.143124, abs=1e-6)
-    assert quality._single(right, left) == pytest.approx(4.143124, abs=1e-6)  # one false positive, one false negative
+    found = quality._single(left[:, None], right[:, None])  # one false positive, one false negative
+    assert found == pytest.approx(4.143124, abs=1e-6)
     apart = np.linspace(0, 1, 16)[:, None]
     assert quality.epsilons(apart, apart + 9) == 50.0
     assert quality.epsilons(apart, np.full((16, 1), 3.0)) == 50.0  # a point mass
@@ -79,8 +80,23 @@ def test_single_threshold_equals_the_plain_grid(seed, scale, digits):
     if low == high:
         return
     thresholds = np.linspace(low, high, int(np.ceil(100 * (high - low))))
-    called = [(side[:, None] >= thresholds).sum(axis=0) for side in (left, right)]
-    assert quality._single(left, right) == quality._best(called[1], len(left) - called[0], len(left))
+    positive, negative = (right, left) if np.median(right) > np.median(left) else (left, right)
+    missed, false = len(left) - called(positive, thresholds), called(negative, thresholds)
+    best = quality._epsilon_of_errors(len(left))[false, missed].max()
+    assert quality._single(left[:, None], right[:, None]) == best
+
+
+def called(values, thresholds):
+    return (values[:, None] >= thresholds).sum(axis=0)
+
+
+def test_epsilons_do_not_depend_on_the_block(monkeypatch):
+    left, right = np.random.default_rng(3).normal(size=(2, 12, 90))
+    whole = quality.epsilons(left, right)
+    monkeypatch.setattr(quality, "GRID_SIZE", 2**15)
+    assert np.array_equal(quality.epsilons(left, right), whole)
+    assert np.array_equal(quality.epsilons(left, right, max_rows=30), whole[::3])
+    assert whole == pytest.approx([plain_epsilon(*pair) for pair in zip(left.T, right.T, strict=True)], abs=1e-6)
 
 
 def test_epsilons_large_range_stays_fast():

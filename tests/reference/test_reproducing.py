@@ -15,16 +15,9 @@ from forgetbench.cli import main
 from forgetbench.errors import UsageError
 from forgetbench.methods import methods
 from forgetbench.methods.base import param
-from forgetbench.reproduction.reference_board import (
-    ReferenceBoard,
-    ReferenceRow,
-    compare,
-    read_board,
-    reference_tasks,
-    row_of,
-    write_board,
-)
-from forgetbench.reproduction.reproduce import record_reference, reproduce
+from forgetbench.reproduction.reference_board import compare, row_of, write_board
+from forgetbench.reproduction.reference_file import ReferenceBoard, ReferenceRow, read_board, reference_tasks
+from forgetbench.reproduction.reproduce import TASKS, record_reference, reproduce
 from forgetbench.runner.config import RunConfig
 from forgetbench.scoring.scorecards import DistanceDifference, Effect, MetricBand, Recovery, Scorecard, Value
 from forgetbench.scoring.vocabulary import Verdict
@@ -77,13 +70,13 @@ def test_reproduce_equal_bits_until_a_rate_changes(
     @dataclass(frozen=True, kw_only=True)
     class Changed(methods.get("finetune")):  # type: ignore[misc]
         card = methods.get("finetune").card
-        lr: float = param(0.2, gt=0)
+        lr: float = param(2.0, gt=0)
 
     monkeypatch.setitem(methods._targets, "finetune", Changed)
     changed = reproduce(board, elsewhere, rows=["finetune", "random-label"])
-    assert changed.changed == {"finetune": {"lr": ("1x", 0.2)}}
+    assert changed.changed == {"finetune": {"lr": ("1x", 2.0)}}
     assert {difference.row for difference in changed.exceeding} == {"finetune"}
-    assert "accuracy.test" in {difference.metric for difference in changed.exceeding}
+    assert "gap.forget" in {difference.metric for difference in changed.exceeding}
     with pytest.raises(UsageError, match=r"no reference row scrub.*finetune"):
         reproduce(board, elsewhere, rows=["scrub"])
 
@@ -246,4 +239,4 @@ def test_reference_shipped_boards_match_the_catalog() -> None:
         assert board.task == name
         assert read_task(name).key == board.task_key, f"forgetbench reproduce {name} --record"
         assert {row.label.partition(":")[0] for row in board.rows[2:]} <= contestants
-        assert board.seeds == 10
+        assert board.seeds == TASKS[name]

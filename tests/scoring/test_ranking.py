@@ -9,7 +9,7 @@ from scipy import stats
 from forgetbench.errors import UsageError
 from forgetbench.scoring.ranking import detectable_difference, differences, reproduced
 from forgetbench.scoring.score import rank
-from forgetbench.scoring.scorecards import Board, Distance, GateResult, Scorecard, Value
+from forgetbench.scoring.scorecards import Board, Distance, GateResult, MetricBand, Scorecard, Value
 from forgetbench.scoring.statistics import log_pseudo_values, pseudo_values
 
 NORMAL = GateResult(collapsed=False, harmed=False, unstable=False, unstable_models=0, models=6, median=0.9)
@@ -114,6 +114,19 @@ def test_rank_detectable_is_of_each_pair_of_neighbors():
     assert rows["b"].detectable == pytest.approx(detectable_difference(pseudo["b"], pseudo["far"]))
     assert rows["b"].detectable > rows["a"].detectable
     assert rows["far"].detectable is rows["bad"].detectable is None
+
+
+def test_rank_detectable_is_none_beyond_what_the_metric_reaches():
+    band = MetricBand(mean=0.0, low=-0.01, high=0.01, sd=0.001, floor=0.005)
+    ranking = {"ranking": ("gap.test",), "metrics": {"gap.test": Value(value=0.0, band=band)}}
+    noisy = [
+        card("a", 150.0, 99 * NOISE, **ranking),
+        card("b", 160.0, -99 * NOISE, **ranking),
+        card("c", 170.0, **ranking),
+    ]
+    first, second, _ = (np.array(one.distance.pseudo_values) for one in noisy)
+    assert first.mean() + detectable_difference(first, second) > 200  # 1 / 0.005 is the largest distance
+    assert [row.detectable is None for row in rank(noisy).rows] == [True, False, True]
 
 
 def test_rank_ten_thousand_rows_takes_seconds():

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 from fastapi.testclient import TestClient
 
@@ -27,6 +28,7 @@ from forgetbench.evidence.run import (
     describe,
     write_manifest,
 )
+from forgetbench.fingerprints import recorded_method
 from forgetbench.leaderboard.admin import create_token
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.settings import Settings
@@ -34,6 +36,8 @@ from forgetbench.leaderboard.web.app import create_app
 from forgetbench.leaderboard.worker.worker import Worker
 from forgetbench.store import digest
 
+TRACE = 0.7
+"""Share of an original's own noise in models that were unlearned from it; the rest, sqrt(1 - TRACE**2), is theirs."""
 SEEDS, CLASSES = 6, 3
 COUNTS = {"forget": 60, "retain": 80, "validation": 40, "test": 90}
 TASK = "tiny/cnn/random-10"
@@ -58,7 +62,13 @@ class World:
         self.ease = {name: generator.normal(1.2, 1.0, count) for name, count in counts.items()}
 
     def model(
-        self, number: int, *, memory: float = 0.0, damage: float = 0.0, after: float | None = None
+        self,
+        number: int,
+        *,
+        memory: float = 0.0,
+        damage: float = 0.0,
+        after: float | None = None,
+        origin: int | None = None,
     ) -> dict[str, np.ndarray]:
         """Evidence of a model.
 
@@ -67,12 +77,16 @@ class World:
             memory: Added to the true logit of forgotten examples.
             damage: Subtracted from the true logit of test and validation examples.
             after: The memory after recalibration; None if there are no answers after it.
+            origin: Number of the original that it was unlearned from; None for a model that was trained.
         """
-        changed = {} if after is None else self.model(number, memory=after, damage=damage)
+        changed = {} if after is None else self.model(number, memory=after, damage=damage, origin=origin)
         generator = np.random.default_rng([self.seed, number])
+        traces = np.random.default_rng([self.seed, origin]) if origin is not None else None
         evidence = {}
         for name, labels in self.labels.items():
             logits = generator.normal(0, 0.7, (len(labels), self.classes))
+            if traces is not None:
+                logits = np.sqrt(1 - TRACE**2) * logits + TRACE * traces.normal(0, 0.7, logits.shape)
             shift = memory if name == "forget" else 2.0 if name == "retain" else -damage
             logits[np.arange(len(labels)), labels] += self.ease[name] + shift
             evidence[name] = encode(logits, attributes=False)
@@ -130,6 +144,7 @@ class World:
         damage: float = 0.0,
         after: float | None = None,
         own: int | None = None,
+        trained: bool = False,
         method: dict[str, Any] | None = None,
         **changes: Any,
     ) -> Path:
@@ -143,13 +158,15 @@ class World:
             damage: See `model`.
             after: See `model`.
             own: Number of the first original that the method trained itself; None if it uses the board's.
+            trained: Whether its models are new ones, and not unlearned from the originals.
             method: Changed fields of the method's record.
             changes: Changed fields of the manifest.
         """
         folder.mkdir(parents=True)
         models = []
         for seed in range(self.seeds):
-            arrays = self.model(start + seed, memory=memory, damage=damage, after=after)
+            origin = None if trained else (own or 0) + seed
+            arrays = self.model(start + seed, memory=memory, damage=damage, after=after, origin=origin)
             write_arrays(folder / f"d0-s{seed}.npz", arrays)
             models.append(
                 ModelRecord(
@@ -175,7 +192,7 @@ class World:
             "family": "teacher",
             "needs": ("forget", "retain"),
             "parameters": {"epochs": 5, "lr": 0.01},
-            "fingerprint": digest({"source": name}),
+            "fingerprint": recorded_method(name) or digest({"source": name}),
             **(method or {}),
         }
         fields: dict[str, Any] = {
@@ -213,6 +230,21 @@ def edit_manifest(folder: Path, edit: Callable[[dict[str, Any]], object]) -> Pat
     return folder
 
 
+def write_fake_run(
+    world: World, folder: Path, logits_of: Callable[[int, str], np.ndarray], name: str = "scrub", **changes: Any
+) -> Path:
+    """Write a run whose models answer ``logits_of(seed, subset)``."""
+    world.write_run(folder, name, **changes)
+
+    def replace_logits(manifest: dict[str, Any]) -> None:
+        for model in manifest["models"]:
+            arrays = {subset: encode(logits_of(model["seed"], subset), attributes=False) for subset in world.labels}
+            write_arrays(folder / model["file"], arrays)
+            model["arrays"] = {subset: record.model_dump(mode="json") for subset, record in describe(arrays).items()}
+
+    return edit_manifest(folder, replace_logits)
+
+
 def zip_of(folder: Path) -> bytes:
     """Body of a submission: all files of a folder, uncompressed."""
     body = io.BytesIO()
@@ -225,7 +257,7 @@ def zip_of(folder: Path) -> bytes:
 class Site:
     """A server in this process, with a worker that runs when the test says so."""
 
-    def __init__(self, settings: Settings, world: World) -> None:
+    def __init__(self, settings: Settings, world: World | None) -> None:
         self.settings, self.world = settings, world
         self.database = Database(settings.database)
         self.worker = Worker(settings, self.database)
@@ -257,6 +289,17 @@ class Site:
     def work(self) -> int:
         """Run all waiting jobs; returns their number."""
         return self.worker.drain()
+
+
+class Direct(httpx2.BaseTransport):
+    """A network that leads directly into a site."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The site's answer."""
+        return self.site.client._transport.handle_request(request)  # type: ignore[return-value, arg-type]
 
 
 def score_everything(settings: Settings, world: World, fill: Callable[[Site], None] | None = None) -> Settings:
