@@ -496,17 +496,20 @@ def rescore(settings: Settings, task: str | None = None) -> int:
 def backup(settings: Settings, target: Path) -> Path:
     """Write the whole server into one tar file: a consistent copy of the database, and all files.
 
+    The database is copied as it is, so that a backup taken before an upgrade can still be opened by the old version.
+
     Raises:
-        UsageError: The database is not SQLite, or the file exists or is not writable.
+        UsageError: There is no database, it is not SQLite, or the file exists or is not writable.
     """
     source = _sqlite_file(settings)
+    if not source.is_file():
+        raise UsageError(f"There is no leaderboard in {settings.server_folder}: {source} does not exist.")
     if target.exists():
         raise UsageError(f"{target} already exists; choose another file.")
     copy = settings.server_folder / ".backup.sqlite"
     partial = target.with_name(f".{target.name}.{os.getpid()}")
-    with open_database(settings):  # before the files, because a submission's files are stored before its row
-        _copy_database(source, copy)
     try:
+        _copy_database(source, copy)  # before the files, because a submission's files are stored before its row
         with _create_private_file(partial) as file:
             with tarfile.open(fileobj=file, mode="w") as archive:
                 archive.add(copy, DATABASE_FILE)

@@ -346,7 +346,7 @@ def _owner(token: Token) -> str:
 
 
 def check_space(session: Session, settings: Settings, token: Token, size: int) -> None:
-    """Check that a token may store more evidence.
+    """Check that a token may store more evidence; what the runner recorded of its entries counts too.
 
     Args:
         session: Session to read with.
@@ -357,10 +357,13 @@ def check_space(session: Session, settings: Settings, token: Token, size: int) -
     Raises:
         Problem: 403, all its evidence together would exceed the limit.
     """
+    owners = tokens.owner_ids(token)
     submitted = select(func.sum(EvidenceFile.size)).join(Entry, Entry.id == EvidenceFile.entry_id)
-    stored = int(session.scalar(submitted.where(Entry.token_id.in_(tokens.owner_ids(token)))) or 0)
-    for record in session.scalars(select(Verification.id).where(Verification.token_id.in_(tokens.owner_ids(token)))):
-        stored += sum(path.stat().st_size for path in (settings.evidence / record).glob("**/*") if path.is_file())
+    stored = int(session.scalar(submitted.where(Entry.token_id.in_(owners))) or 0)
+    verifications = session.scalars(select(Verification.id).where(Verification.token_id.in_(owners)))
+    entries = session.scalars(select(Entry.id).where(Entry.token_id.in_(owners)))
+    folders = [settings.evidence / name for name in verifications] + [settings.verified / name for name in entries]
+    stored += sum(path.stat().st_size for folder in folders for path in folder.glob("**/*") if path.is_file())
     if stored + size > settings.token_evidence_bytes:
         raise Problem(
             403,

@@ -132,6 +132,8 @@ def test_server_files_are_private(make_settings, tmp_path):
     assert mode(file) == 0o600
     file.chmod(0o644)
     settings.evidence.chmod(0o755)
+    with open_database(settings):
+        pass
     target = admin.backup(settings, tmp_path / "all.tar")
     assert (mode(file), mode(settings.evidence), mode(target)) == (0o600, 0o700, 0o600)
     assert [path.name for path in tmp_path.iterdir() if "all.tar" in path.name] == ["all.tar"]
@@ -143,6 +145,10 @@ def test_interrupted_backup_leaves_no_file(make_settings, tmp_path, monkeypatch)
     settings = make_settings()
     if settings.database_url:
         pytest.skip("a server with SQLite")
+    with pytest.raises(UsageError, match="There is no leaderboard in"):
+        admin.backup(settings, tmp_path / "all.tar")
+    with open_database(settings):
+        pass
     monkeypatch.setattr(tarfile.TarFile, "add", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         admin.backup(settings, tmp_path / "all.tar")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import stat
+import tarfile
 
 import pytest
 from support.leaderboard import Site, World
@@ -38,6 +39,17 @@ def earlier(make_settings, world, tmp_path):
     for folder in (settings.server_folder, settings.packs, settings.evidence):
         folder.chmod(0o755)
     return settings, entry, headers
+
+
+def test_backup_before_an_upgrade_keeps_the_earlier_schema(earlier, tmp_path):
+    settings, _, _ = earlier
+    if settings.database_url:
+        pytest.skip("backups are for SQLite")
+    with tarfile.open(admin.backup(settings, tmp_path / "all.tar")) as archive:
+        archive.extract("leaderboard.sqlite", tmp_path, filter="data")
+    with sqlite3.connect(tmp_path / "leaderboard.sqlite") as copy:
+        assert copy.execute("SELECT version_num FROM alembic_version").fetchall() == [(FIRST_REVISION,)]
+    copy.close()
 
 
 def test_folder_of_version_0_1_is_migrated_and_served(earlier, world, tmp_path):

@@ -285,6 +285,19 @@ def test_evidence_of_a_token_is_limited(site, world, tmp_path, monkeypatch):
     assert site.post(third, site.token(name="Grace")).status_code == 202
 
 
+def test_what_the_runner_recorded_counts_as_evidence_of_the_token(site, world, tmp_path, monkeypatch):
+    headers, run = site.token(), world.write_run(tmp_path / "run")
+    size = sum(path.stat().st_size for path in run.glob("*.npz"))
+    limits = site.settings.model_copy(update={"token_evidence_bytes": int(2.5 * size)})
+    monkeypatch.setattr(site.client.app.state, "settings", limits)
+    entry = site.post(run, headers).json()["id"]
+    recorded = limits.verified / entry / "sealed"
+    recorded.mkdir(parents=True)
+    (recorded / "model.npz").write_bytes(bytes(size))
+    answer = site.post(world.write_run(tmp_path / "second", start=400), headers)
+    assert (answer.status_code, "FORGETBENCH_TOKEN_EVIDENCE_BYTES" in answer.text) == (403, True)
+
+
 def test_submitted_method_has_no_terminal_escape(site):
     document = {"task": site.world.task, "source": "class Mine:\n    '\x1b[2J'\n", "class_name": "Mine"}
     answer = site.client.post("/api/v1/submissions/method", json=document, headers=site.token())
