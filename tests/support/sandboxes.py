@@ -23,12 +23,13 @@ class ScriptSandbox:
     """Runs a script after the handshake; it finds the job in ``job``, and the channel in ``source`` and ``target``."""
 
     script: str
+    start: str = _START
     name: str = "script"
     sees_processes: bool = True
 
     def command(self, limits: Limits, device: str) -> list[str]:  # noqa: ARG002 - the signature of sandboxes
         """The command that runs the script."""
-        return [sys.executable, "-P", "-c", _START + self.script]
+        return [sys.executable, "-P", "-c", self.start + self.script]
 
     def environment(self) -> dict[str, str]:
         """The environment that the script needs to import the package."""

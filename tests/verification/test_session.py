@@ -12,7 +12,7 @@ from support.concurrency import wait_until
 from support.sandboxes import ScriptSandbox
 
 from forgetbench.verification.limits import Limits, process_tree, tree_usage
-from forgetbench.verification.session import SandboxStoppedError, Session
+from forgetbench.verification.session import SandboxStoppedError, SandboxUnavailableError, Session
 
 LIMITS = Limits(wall_seconds=60, memory=2**30, processes=20)
 
@@ -53,6 +53,29 @@ def test_session_measures_processor_time_of_all_processes():
 def test_session_stops_a_process_and_says_why(script, limits, words):
     with pytest.raises(SandboxStoppedError, match=words):
         answer(script, dataclasses.replace(LIMITS, **limits))
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        ("import time; time.sleep(3600)", "did not start within 0 s"),
+        ("raise SystemExit('no namespaces here')", r"did not start: its process ended without .* no namespaces here"),
+        ("print('hello')", "broke the protocol|did not start"),
+    ],
+)
+def test_sandbox_that_does_not_start_is_not_the_methods_fault(monkeypatch, start, words):
+    monkeypatch.setattr("forgetbench.verification.session._START_SECONDS", 0.2 if "sleep" in start else 600.0)
+    with (
+        Session(ScriptSandbox("", start), LIMITS, "cpu") as session,
+        pytest.raises(SandboxUnavailableError, match=words),
+    ):
+        session.begin()
+
+
+def test_machine_without_memory_is_not_the_methods_fault(monkeypatch):
+    monkeypatch.setattr("forgetbench.verification.session.available_memory", lambda: 0)
+    with pytest.raises(SandboxUnavailableError, match="the machine was running out of memory"):
+        answer("time.sleep(3600)")
 
 
 def test_session_that_ends_leaves_no_process(tmp_path):

@@ -17,7 +17,7 @@ from forgetbench.methods._foreign_code import MethodCodeError
 from forgetbench.verification.limits import Limits
 from forgetbench.verification.sandbox import Sandbox
 from forgetbench.verification.session import Measured, SandboxStoppedError, Session
-from forgetbench.verification.weights import load_weights, max_bytes
+from forgetbench.verification.weights import WeightsError, load_weights, max_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,7 @@ class SandboxCaller:
             header = answer.header
             changed = [str(name) for name in _list(header.get("changed"))]
             notes = plain_notes(_dict(header.get("notes")), _list(header.get("warnings")), changed)
-        except (MethodError, SandboxStoppedError) as error:
+        except (MethodError, SandboxStoppedError, WeightsError) as error:
             raise MethodCodeError(str(error)) from error
         short = {name[:100]: _short(value) for name, value in list(notes.items())[:_SHOWN_NOTES]}
         gpu = header.get("peak_memory")
@@ -167,7 +167,7 @@ class SandboxCaller:
         try:
             answer = self._call(job, parts, max_bytes(network))
             trained = load_weights(answer.payload, network)
-        except ForgetBenchError as error:
+        except (MethodError, SandboxStoppedError, WeightsError) as error:
             raise MethodCodeError(str(error)) from error
         flops = answer.header.get("flops")
         if count:

@@ -25,12 +25,19 @@ _RESERVE = GIB // 4
 """Memory that stays free for the rest of the machine: below it, the sandbox is killed."""
 _STDERR = 4000
 """Bytes of standard error that are kept."""
-_START_SECONDS = 300.0
+_START_SECONDS = 900.0
 """Longest start: importing torch on a busy machine."""
+
+
+_NO_MEMORY = "It was stopped because the machine was running out of memory."
 
 
 class SandboxStoppedError(ForgetBenchError):
     """The method's process was stopped, died or broke the protocol; the message says why."""
+
+
+class SandboxUnavailableError(ForgetBenchError):
+    """The machine could not run the method, which is not the method's fault; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +100,12 @@ class Session:
         """Wait until the interpreter is ready, confine it further, and start measuring.
 
         Raises:
-            SandboxStoppedError: It did not start.
+            SandboxUnavailableError: It did not start; no submitted code runs before it is ready.
         """
         self._deadline = time.monotonic() + _START_SECONDS
         header = self.receive(0).header
         if header.get("kind") != "ready":
-            raise SandboxStoppedError(f"The sandbox did not start: it said {printable(str(header))[:200]!r}.")
+            raise SandboxUnavailableError(f"The sandbox did not start: it said {printable(str(header))[:200]!r}.")
         if self._sandbox.sees_processes:
             self._group = ControlGroup.create(self._limits)
             if self._group is not None:
@@ -113,6 +120,7 @@ class Session:
 
         Raises:
             SandboxStoppedError: The process is gone.
+            SandboxUnavailableError: It is gone for a reason of this machine.
         """
         try:
             write_message(_stream(self._process.stdin), header, payload)
@@ -127,13 +135,12 @@ class Session:
 
         Raises:
             SandboxStoppedError: The process was stopped, has ended, or wrote something else.
+            SandboxUnavailableError: It has ended for a reason of this machine.
         """
         try:
             message = read_message(_stream(self._process.stdout), max_payload)
         except ChannelError as error:
-            raise SandboxStoppedError(
-                self._reason or f"The method broke the protocol of the sandbox: {error}."
-            ) from error
+            raise self._error(self._reason or f"The method broke the protocol of the sandbox: {error}.") from error
         except (OSError, ValueError) as error:
             raise self._stopped() from error
         if message is None:
@@ -152,7 +159,12 @@ class Session:
         peak = max(self._most_memory, usage.memory, peak_memory(self._process.pid))
         return Measured(seconds, max(0.0, usage.cpu_seconds - before.cpu_seconds), max(0, peak - before.memory))
 
-    def _stopped(self) -> SandboxStoppedError:
+    def _error(self, reason: str) -> ForgetBenchError:
+        """What to raise: before the sandbox is ready, and when memory ran out, the method is not to blame."""
+        by_machine = self._begin is None or reason == _NO_MEMORY
+        return (SandboxUnavailableError if by_machine else SandboxStoppedError)(reason)
+
+    def _stopped(self) -> ForgetBenchError:
         """Why the process ended."""
         with contextlib.suppress(Exception):
             self._process.wait(5)
@@ -163,12 +175,11 @@ class Session:
             elif self._group.refused_processes:
                 self._reason = self._too_many_processes()
         if self._reason:
-            return SandboxStoppedError(self._reason)
+            return self._error(self._reason)
         lines = b"".join(self._tail).decode(errors="replace").strip().splitlines()
         last = f": {printable(lines[-1])[:300]}" if lines else ""
-        return SandboxStoppedError(
-            f"The method's process ended without a result (status {self._process.poll()}){last}."
-        )
+        whose = "The sandbox did not start: its" if self._begin is None else "The method's"
+        return self._error(f"{whose} process ended without a result (status {self._process.poll()}){last}.")
 
     def _too_much_memory(self) -> str:
         return f"It used more than {self._limits.memory / GIB:.3g} GiB of memory and was stopped."
@@ -212,7 +223,7 @@ class Session:
             ),
             self._too_many_processes(): too_many,
             self._too_much_memory(): usage.memory > limits.memory,
-            "It was stopped because the machine was running out of memory.": available_memory() < _RESERVE,
+            _NO_MEMORY: available_memory() < _RESERVE,
         }
         return next((reason for reason, is_exceeded in exceeded.items() if is_exceeded), "")
 
