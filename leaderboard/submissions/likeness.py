@@ -42,6 +42,8 @@ ORIGINALS, ORACLES = "the board's originals", "the board's oracles"
 """What models can be mixtures of, in addition to entries."""
 NOISE_RATIO = 2.0
 """Noise changes all rows alike: a larger ratio of the changes on forgotten and on test rows is no noise."""
+RESOLUTION = 0.01
+"""Change of a logit, as a norm per answer, that does not count as one: float16 is as coarse at logits of 10."""
 _LOGIT_LIMIT = 30.0
 """Logits farther below a row's largest are cut: masked classes would outweigh everything, and float16 is coarse."""
 
@@ -314,6 +316,6 @@ def _distances(first: Floats, second: Floats) -> Floats:
 
 
 def _changes_alike(population: Logits, originals: Logits) -> bool:
-    """Whether forgotten rows changed no more than `NOISE_RATIO` times what test rows did, as a norm per answer."""
+    """Whether forgotten rows changed less than `RESOLUTION` or `NOISE_RATIO` times what test rows did."""
     forget, test = (np.sqrt(np.mean((population[name] - originals[name]) ** 2)) for name in ("forget", "test"))
-    return bool(forget <= NOISE_RATIO * test)
+    return bool(forget <= max(RESOLUTION, NOISE_RATIO * test))
