@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forgetbench.api.attacks import attack, check_attack, list_attacks
+    from forgetbench.api.attacks import attack, audit_attacks, check_attack, list_attacks
     from forgetbench.api.board import BoardResult, RunResult, load_results
     from forgetbench.api.evaluation import audit, evaluate, tune
     from forgetbench.api.leaderboard import submit, verify
@@ -45,6 +45,7 @@ __all__ = [
     "__version__",
     "attack",
     "audit",
+    "audit_attacks",
     "check_attack",
     "check_method",
     "evaluate",
@@ -67,7 +68,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api.attacks": ("attack", "check_attack", "list_attacks"),
+    "api.attacks": ("attack", "audit_attacks", "check_attack", "list_attacks"),
     "api.board": ("BoardResult", "RunResult", "load_results"),
     "api.evaluation": ("audit", "evaluate", "tune"),
     "api.leaderboard": ("submit", "verify"),

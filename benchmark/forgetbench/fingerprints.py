@@ -28,7 +28,6 @@ RECORD = PACKAGE / "fingerprints.toml"
 GROUPS = {
     "training": ("tasks/recipe.py", "training/*.py", "networks/base.py"),
     "prediction": ("evidence/arrays.py",),
-    "relearning": ("runner/relearn.py",),
     "images.decoding": ("datasets/_files.py",),
     "images.cifar10-jpeg": ("datasets/_files.py", "datasets/cifar10_jpeg.py"),
     "images.perceptual-hash": ("datasets/_files.py", "datasets/_perceptual_hash.py"),

@@ -15,8 +15,8 @@ import forgetbench
 
 NAMES = """
 BoardResult ForgetBenchError ForgetRequest Method RunConfig RunResult Scorecard Task UsageError __version__ attack audit
-check_attack check_method evaluate get_method list_attacks list_datasets list_methods list_metrics list_tasks
-load_results load_task param plan plan_jobs reproduce score submit tune verify
+audit_attacks check_attack check_method evaluate get_method list_attacks list_datasets list_methods list_metrics
+list_tasks load_results load_task param plan plan_jobs reproduce score submit tune verify
 """
 FUNCTIONS = [name for name in NAMES.split() if name.islower() and name != "__version__"]
 

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from forgetbench.api import attacks as attacks_api
 from forgetbench.auditing import run as auditing
 from forgetbench.auditing.criteria import Audit, Fitness
 from forgetbench.auditing.expectations import Finding
 from forgetbench.cli import main
+from forgetbench.scoring.attacks import AttackBands, AttackScale
 
 
 def audit_of(**changes):
@@ -33,8 +35,20 @@ def audit_of(**changes):
     )
 
 
-def run_audit(monkeypatch, capsys, audit):
+def attack_bands_of(*fits):
+    scales = tuple(
+        AttackScale(
+            label=f"prune:ratio={place}", name="prune", budget="ratio", value=place, flops=2e6, statistic="recovered",
+            fit=fit, control_z=None if fit is None else 1.5 + place, reason="" if fit is not None else "as in oracles",
+        )
+        for place, fit in enumerate(fits)
+    )  # fmt: skip
+    return AttackBands(scales=scales, family_limit=2.4, false_flags=0.04, split_halves=924)
+
+
+def run_audit(monkeypatch, capsys, audit, attacks=()):
     monkeypatch.setattr(auditing, "audit_task", lambda *_: SimpleNamespace(audit=audit))
+    monkeypatch.setattr(attacks_api, "audit_attacks", lambda *_, **__: attack_bands_of(*attacks))
     with pytest.raises(SystemExit) as exited:
         main(["audit", "digits/cnn/mislabelled-20"])
     captured = capsys.readouterr()
@@ -57,3 +71,13 @@ def test_audit_command_unfit_metric_exits_with_1(monkeypatch, capsys):
     assert "gap.test: shown, and no longer ranking on digits/cnn/mislabelled-20, here and in its pack." in output
     assert "not shown" not in output
     assert "+0.50" in output
+
+
+def test_audit_command_reports_unfit_attacks(monkeypatch, capsys):
+    """An attack that finds recovery in control oracles against reference oracles."""
+    status, output = run_audit(monkeypatch, capsys, audit_of(), attacks=(True, False, None))
+    assert status == 1
+    assert "prune:ratio=0 fit +1.50 2e+06" in output
+    assert "prune:ratio=1 UNFIT +2.50" in output
+    assert "prune:ratio=2 not judged" in output
+    assert "family limit z 2.40 over 3 attacks and budgets" in output

@@ -1,4 +1,4 @@
-"""H-mean, generalization, re-emergence and relearn time by hand."""
+"""H-mean, generalization and re-emergence by hand."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from forgetbench.errors import UsageError
-from forgetbench.metrics import anamnesis_index, forgetting_rate, generalization, h_mean, reemergence, relearn_time
+from forgetbench.metrics import forgetting_rate, generalization, h_mean, reemergence
 
 
 def test_h_mean_by_hand():
@@ -39,38 +38,3 @@ def test_generalization_by_hand():
 def test_reemergence_by_hand():
     assert reemergence([0.1, 0.05, 0.3, 0.2]) == pytest.approx(0.25)
     assert reemergence([0.5, 0.4, 0.1]) == 0.0
-
-
-def test_relearn_time_and_index_by_hand():
-    assert relearn_time([0.2, 0.6, 0.96], 1.0) == 2
-    assert relearn_time([0.95], 1.0) == 0
-    assert relearn_time([0.2, 0.3], 1.0) is None
-    assert anamnesis_index([2], [5]) == 0.5
-    assert anamnesis_index([5], [0]) == 6
-    assert anamnesis_index([None], [5]) is None
-    assert anamnesis_index([None], [4], limit=9) == 2
-
-
-def test_relearn_time_percentages_are_refused():
-    with pytest.raises(UsageError, match="accuracies: 20 in row 0 is not between 0 and 1"):
-        relearn_time([20.0, 60.0], 1.0)
-    with pytest.raises(UsageError, match="original: 100 is not between 0 and 1"):
-        relearn_time([0.2, 0.6], 100.0)
-
-
-def test_anamnesis_index_takes_arrays():
-    assert anamnesis_index(np.array([2, 3]), np.array([5.0])) == 3.5 / 6
-    assert anamnesis_index(np.array([2, None]), np.array([5]), limit=6) == 5 / 6
-    assert anamnesis_index(np.array([2, None]), np.array([5])) is None
-    with pytest.raises(UsageError, match="at least one curve on each side"):
-        anamnesis_index(np.array([]), np.array([5]))
-
-
-def test_anamnesis_index_impossible_steps_are_refused():
-    with pytest.raises(UsageError, match="steps: -1 in row 1 is below 0"):
-        anamnesis_index([2, -1], [5])
-    with pytest.raises(UsageError, match="after more than the limit of 4 steps"):
-        anamnesis_index([None], [5], limit=4)
-    for limit in (-1, 2.5):
-        with pytest.raises(UsageError, match=r"^limit: "):
-            anamnesis_index([None], [5], limit=limit)

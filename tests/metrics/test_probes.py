@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics import Rows, linear_probe, recoverability
+from forgetbench.metrics import Rows, linear_probe, residual_share
 
 
 def features(generator, separable):
@@ -37,9 +37,9 @@ def test_linear_probe_mismatched_rows_are_refused():
         linear_probe(Rows(train.features[1:], train.labels), validation, forgotten)
 
 
-def test_recoverability_by_hand():
-    assert recoverability([0.75], [0.60], [0.90]) == pytest.approx(0.5)
-    assert recoverability([0.75], [0.90], [0.91]) is None
+def test_residual_share_by_hand():
+    assert residual_share([0.75], [0.60], [0.90]) == pytest.approx(0.5)
+    assert residual_share([0.75], [0.90], [0.91]) is None
 
 
 def part(features, labels):
@@ -87,6 +87,6 @@ def test_linear_probe_other_features_or_no_rows_are_refused():
         linear_probe(good, good, part(np.ones((0, 2)), np.zeros(0, dtype=int)))
 
 
-def test_recoverability_percentages_are_refused():
+def test_residual_share_percentages_are_refused():
     with pytest.raises(UsageError, match="probe accuracies: 75 in row 0 is not between 0 and 1"):
-        recoverability([75.0], [60.0], [90.0])
+        residual_share([75.0], [60.0], [90.0])

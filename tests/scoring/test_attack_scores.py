@@ -126,7 +126,12 @@ def test_attack_with_recovery_in_control_oracles_is_unfit() -> None:
     assert attack_bands([one], board).scales[0].fit is True
     # control oracles give way to the attack, reference oracles do not
     uneven = replace(one, references=population(random, 0.0, 0.0), controls=population(random, 0.5, 0.0))
-    assert attack_bands([uneven], board).scales[0].fit is False
+    bands = attack_bands([uneven], board)
+    assert (bands.scales[0].fit, bands.unfit) == (False, ("dig",))
+    assert bands.scales[0].control_z > bands.family_limit
+    found = score_attacks("row", population(random, 0.2), {"dig": population(random, 0.9)}, [uneven], board, bands)
+    assert (found.scores[0].outside, found.recoverable) == (True, None)
+    assert "unfit" in found.scores[0].reason
 
 
 def flagged(board: UntouchedBoard, attacks: Sequence[AttackedBoard], random: np.random.Generator) -> bool:

@@ -8,7 +8,6 @@ from forgetbench.errors import UsageError
 from forgetbench.metrics import (
     ROC,
     accuracy_gap,
-    anamnesis_index,
     classic_mia,
     confidence,
     cost,
@@ -26,8 +25,7 @@ from forgetbench.metrics import (
     population_mia,
     population_rmia,
     published_code,
-    recoverability,
-    relearn_time,
+    residual_share,
     roc,
     shadow_models,
     top_k,
@@ -363,17 +361,8 @@ CASES = {
         erasure.reemergence, "i", share=True, bounded=True, range=(0, 1), rows="", shift=(0,), constant=0.0,
         more=lambda a: [np.r_[a, a.max()]], separated=(lambda a: [np.r_[0 * a, 1]], 1.0), reason="steps have an order",
     ),
-    "erasure.relearn_time": Case(
-        lambda a, b: len(a) if (found := relearn_time(a, b)) is None else found, "i ?", share=True, bounded=True,
-        range=(0, 20), rows="", more=raise_by(None, 0.2), constant=0, separated=(put(0, 1), lambda v: v >= 1),
-        reason="steps have an order",
-    ),
-    "erasure.anamnesis_index": Case(
-        lambda a, b: anamnesis_index(list(a), list(b)), "i j", share=True, range=(0, INF), rows="ij",
-        swap=lambda v: 1 / v, constant=1.0, separated=(put(9, 0), 10.0),
-    ),
-    "probes.recoverability": Case(
-        lambda *a: defined(recoverability(*quarter(*"--+")(*a))), "i j l", share=True, bounded=True, rows="ijl",
+    "probes.residual_share": Case(
+        lambda *a: defined(residual_share(*quarter(*"--+")(*a))), "i j l", share=True, bounded=True, rows="ijl",
         shift=(0, 1, 2), more=add(0.1, None, None), constant=0.0, separated=(put(1.8, 0, 0), 1.0),
     ),
     "probes.linear_probe": Case(

@@ -111,6 +111,48 @@ def attack(
     return AttackResult(chosen.results.scorer(done.reference), done.folders, rows, dict(done.refusals))
 
 
+def audit_attacks(
+    task: str | Path | Task,
+    attacks: str | Sequence[str] = (),
+    *,
+    seeds: int | None = None,
+    config: RunConfig | None = None,
+    progress: bool | ProgressCallback = True,
+) -> AttackBands:
+    """Judge attacks by what they find in retrained models: control oracles against reference oracles.
+
+    An attack that finds more there than the family limit allows is unfit on this task, and flags no row.
+
+    Args:
+        task: Name of a task, path of a task file, or a task.
+        attacks: See `attack`; those that were run on this task before are judged as well.
+        seeds: Number of originals, and of oracles in each of the two sets.
+        config: Device, worker processes and folders.
+        progress: Show a progress bar, or a progress callback.
+
+    Returns:
+        The bands of all attacks; `AttackBands.unfit` lists those that fail.
+
+    Raises:
+        UsageError: The task, an attack or an option is wrong.
+        ForgetBenchError: A job failed.
+    """
+    from forgetbench.runner.attack_run import run_attacks
+    from forgetbench.runner.attack_spec import parse_attacks
+    from forgetbench.runner.failures import error_of
+
+    chosen, loaded = config or RunConfig(), load_task(task, seeds=seeds)
+    specs = parse_attacks([attacks] if isinstance(attacks, str) else attacks)
+    with open_progress(progress) as callback, without_main_file():
+        done = run_attacks(loaded, specs, lambda _: [], chosen, callback)
+    if done.failed:
+        raise error_of(done.failed, done.jobs)
+    recorded = sorted(chosen.results.attacks_folder(done.reference.card).glob("*"))
+    complete = [one for one in recorded if all((one / side / MANIFEST).is_file() for side in REFERENCE_POPULATIONS)]
+    folders = dict.fromkeys((*done.folders, *complete))
+    return AttackResult(chosen.results.scorer(done.reference), tuple(folders), {}, dict(done.refusals)).bands
+
+
 @dataclass(frozen=True, eq=False)
 class AttackResult:
     """What attacks found, computed from evidence: it needs no torch and no model.

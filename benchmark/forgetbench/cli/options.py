@@ -45,9 +45,7 @@ class RunOptions:
     time_limit: str | None = None
     """Longest time for one job of a method, such as 90s, 30m or 1h30m (default: none). A row that exceeds it fails."""
 
-    def config(
-        self, *, keep_models: bool = False, measure_relearning: bool = False, skip_oracles: bool = False
-    ) -> RunConfig:
+    def config(self, *, keep_models: bool = False, skip_oracles: bool = False) -> RunConfig:
         """The configuration of a run."""
         from forgetbench.runner.config import RunConfig
 
@@ -60,7 +58,6 @@ class RunOptions:
             store_url=self.store,
             time_limit=None if self.time_limit is None else parse_duration(self.time_limit),
             keep_models=keep_models,
-            measure_relearning=measure_relearning,
             skip_oracles=skip_oracles,
         )
 
@@ -102,8 +99,6 @@ class BoardOptions:
     """How a trial was judged: without retrained models, or by the distance to them."""
     keep_models: Flag = False
     """Keep the weights of unlearned models in the store."""
-    measure_relearning: Flag = False
-    """On erase boards, measure how fast the forget set is learned again. Keeps the models."""
     skip_oracles: Flag = False
     """Train nothing but the method and score nothing; originals come from `forgetbench pack pull`."""
 

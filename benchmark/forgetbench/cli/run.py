@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from forgetbench.runner.config import RunConfig
     from forgetbench.runner.plan import TaskPlan
     from forgetbench.runner.run import TaskRun
+    from forgetbench.scoring.attacks import AttackBands
     from forgetbench.scoring.scorecards import Scorecard
 
 
@@ -66,7 +67,6 @@ def _evaluate(
 
     config = options.config(
         keep_models=board.keep_models,
-        measure_relearning=board.measure_relearning,
         skip_oracles=board.skip_oracles,
     )
     return evaluate_finished(
@@ -287,24 +287,52 @@ def _notes(card: Scorecard) -> Iterator[str]:
     yield from (flag for flag in card.flags if not card.exclusion_reason.startswith(flag))
 
 
-def audit(task: str, *, seeds: int | None = None, options: RunOptions = RUN, json: Json = False) -> int:
-    """Test the metrics of a task with contestants whose place is known: which are fit to rank?
+def audit(
+    task: str,
+    *,
+    attack: list[str] | None = None,
+    seeds: int | None = None,
+    options: RunOptions = RUN,
+    json: Json = False,
+) -> int:
+    """Test the metrics and attacks of a task with contestants whose place is known: which are fit to rank?
 
-    Exit status 1 if a ranking metric fails.
+    Exit status 1 if a ranking metric fails, or an attack finds more in retrained models than the family limit allows.
 
     Example: forgetbench audit digits/cnn/mislabelled-20
 
     Args:
         task: Name of the task.
+        attack: Attacks to test as well, or all; those that were run on this task are always tested. Can be repeated.
         seeds: Number of originals, and of oracles in each of the three sets.
     """
     from forgetbench import audit as audit_task
     from forgetbench import load_task
+    from forgetbench.api.attacks import audit_attacks
 
-    loaded = load_task(task, seeds=seeds)
-    found = audit_task(loaded, config=options.config()).audit
-    print_json(found.model_dump(mode="json")) if json else _print_audit(found, loaded.name, loaded.title)
-    return 1 if found.excluded_metrics else 0
+    loaded, config = load_task(task, seeds=seeds), options.config()
+    found = audit_task(loaded, config=config).audit
+    attacks = audit_attacks(loaded, attack or (), config=config)
+    if json:
+        print_json(found.model_dump(mode="json") | {"attacks": attacks.model_dump(mode="json")})
+    else:
+        _print_audit(found, loaded.name, loaded.title)
+        _print_audited_attacks(attacks)
+    return 1 if found.excluded_metrics or attacks.unfit else 0
+
+
+def _print_audited_attacks(bands: AttackBands) -> None:
+    """What attacks find in control oracles against reference oracles."""
+    words = {True: "fit", False: "UNFIT", None: "not judged"}
+    rows = [
+        (one.label, words[one.fit], figure(one.control_z, "+.2f"), figure(one.flops, ".3g"), one.reason)
+        for one in bands.scales
+    ]
+    if rows:
+        limit = f"family limit z {figure(bands.family_limit, '.2f')} over {len(rows)} attacks and budgets"
+        print_table(
+            "Attacks on retrained models", ("attack", "", "z", "FLOPs", "reason"), rows, right=(2, 3), caption=limit
+        )
 
 
 def _print_audit(audit: Audit, task: str, title: str) -> None:

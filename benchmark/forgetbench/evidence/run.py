@@ -157,7 +157,7 @@ class ModelRecord(WorkRecord):
     weights: Hash | None = None
     """SHA-256 of its own weights, for an imported checkpoint."""
     measured: dict[Name, Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]] = {}
-    """Measurements on the model itself, which cannot be computed from evidence."""
+    """Relearning times in manifests of earlier versions. Nothing reads them: attacks have taken their place."""
 
 
 class MethodRecord(Record):

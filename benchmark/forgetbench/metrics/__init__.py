@@ -27,12 +27,10 @@ from forgetbench.metrics.classic_mia import (
 from forgetbench.metrics.cost import Cost, amortized, cost_ratio, share_changed
 from forgetbench.metrics.divergence import agreement_pairs, centered_js, distance_pairs, jensen_shannon, js_pairs
 from forgetbench.metrics.erasure import (
-    anamnesis_index,
     forgetting_rate,
     generalization,
     h_mean,
     reemergence,
-    relearn_time,
 )
 from forgetbench.metrics.lira_mia import Lira, lira, lira_auc, shift
 from forgetbench.metrics.literature import (
@@ -52,7 +50,7 @@ from forgetbench.metrics.logit_statistics import confidence, entropy, loss, modi
 from forgetbench.metrics.margin_distances import klom, margin_distance, wasserstein
 from forgetbench.metrics.neurips_quality import epsilons, forgetting_quality, neurips_score
 from forgetbench.metrics.population_mia import loss_auc, mia_population
-from forgetbench.metrics.probes import Probe, Rows, linear_probe, recoverability
+from forgetbench.metrics.probes import Probe, Rows, linear_probe, residual_share
 from forgetbench.metrics.registry import MetricSpec, declarations, metric, metrics, ranking_metrics
 from forgetbench.metrics.rmia_population import population_rmia
 from forgetbench.metrics.roc import ROC, auc, balanced_accuracy, clopper_pearson, rates, tpr_at_fpr
@@ -81,7 +79,6 @@ __all__ = [
     "adaptive_unlearning_score",
     "agreement_pairs",
     "amortized",
-    "anamnesis_index",
     "auc",
     "average_gap",
     "balanced_accuracy",
@@ -128,9 +125,8 @@ __all__ = [
     "population_rmia",
     "ranking_metrics",
     "rates",
-    "recoverability",
     "reemergence",
-    "relearn_time",
+    "residual_share",
     "retention_deviation",
     "rmia",
     "rmia_tie_break",

@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import FloatArray, at_least, share, shares, whole
+from forgetbench.metrics._validation import FloatArray, at_least, share, shares
 from forgetbench.metrics.accuracy_gap import accuracy_by_seed
 from forgetbench.metrics.board_rules import PerSeedRule, Populations
 from forgetbench.metrics.registry import MetricSpec, metric
 
 UNDEFINED_BELOW = 0.02
 """A ratio is undefined if its denominator is smaller than this: it would be noise over noise."""
-MARGIN = 0.05
-"""A model has relearned when its forget accuracy is back at 95 % of the original's."""
 
 
 def _measure_h_mean(populations: Populations) -> FloatArray | None:
@@ -158,86 +156,3 @@ def reemergence(accuracies: Sequence[float]) -> float:
     if not len(values):
         raise UsageError("A stream needs at least one step.")
     return float((values - np.minimum.accumulate(values)).max())
-
-
-@metric(
-    MetricSpec(
-        name="relearn",
-        title="relearn time",
-        group="erasure",
-        unit="steps",
-        range=(0.0, None),
-        requires=("submitter",),
-        meaning="Steps until forget accuracy is back at 95 % of the original's, as the submitter measured.",
-        misses="What other optimizers would do: one optimizer and learning rate for all.",
-        misuse="Counting a curve that never comes back as 0: it is censored.",
-        formula="smallest t with A_f(t) >= 0.95 A_f(o), t = 0 included",
-        example="Original 1.0, curve 0.2, 0.6, 0.96: 2 steps.",
-        source="Tarun et al. 2023; protocol, section 3.",
-    )
-)
-def relearn_time(accuracies: ArrayLike, original: float, margin: float = MARGIN) -> int | None:
-    """Optimizer steps until the forget accuracy is back at (1 - margin) of the original's.
-
-    Args:
-        accuracies: (T + 1,) forget accuracy in [0, 1] before the first step, after it, and so on.
-        original: Forget accuracy of the original, in [0, 1].
-        margin: How much below the original counts as back, as a share of it.
-
-    Returns:
-        The step; 0 if the accuracy never dropped; None if it did not come back in T steps (censored, not 0: code that
-        takes the argmax of a condition that never holds returns 0).
-    """
-    curve = shares(accuracies, "accuracies", ndim=1)
-    if not len(curve):
-        raise UsageError("A relearning curve needs at least its first point.")
-    threshold = (1.0 - share(margin, "margin")) * share(original, "forget accuracy of the original")
-    back = np.flatnonzero(curve >= threshold - 1e-12)
-    return int(back[0]) if len(back) else None
-
-
-@metric(
-    MetricSpec(
-        name="ain",
-        title="anamnesis index",
-        group="erasure",
-        unit="ratio",
-        range=(0.0, None),
-        requires=("submitter",),
-        meaning="Relearn time over the oracle's: 1 as an oracle, below 1 a trace is left, above 1 over-forgotten.",
-        misses="As relearn.",
-        misuse="Dividing by 0 if the oracle relearns at once: hence the + 1.",
-        formula="(rt_u + 1) / (rt_r + 1)",
-        example="2 steps against 5: 0.5.",
-        source="Tarun et al. 2023.",
-    )
-)
-def anamnesis_index(
-    unlearned: Sequence[float | None] | FloatArray,
-    oracle: Sequence[float | None] | FloatArray,
-    limit: int | None = None,
-) -> float | None:
-    """AIN = (rt_u + 1) / (rt_r + 1), of mean steps (after Tarun et al. 2023): 1 as an oracle, below 1 a trace.
-
-    Args:
-        unlearned: Steps of each unlearned model; None if censored.
-        oracle: Steps of each oracle.
-        limit: Steps after which the measurement stopped. A censored curve counts as this many (a lower bound).
-
-    Returns:
-        None if a curve is censored and no limit is given.
-
-    Raises:
-        UsageError: A side has no curve, or a number of steps is negative or above the limit.
-    """
-    if not len(unlearned) or not len(oracle):
-        raise UsageError("The anamnesis index needs at least one curve on each side.")
-    most = None if limit is None else whole(limit, "limit")
-    sides = [[most if steps is None else steps for steps in side] for side in (unlearned, oracle)]
-    known = [at_least([steps for steps in side if steps is not None], "steps", ndim=1) for side in sides]
-    if most is not None and any((side > most).any() for side in known):
-        raise UsageError(f"steps: a curve came back after more than the limit of {most} steps.")
-    if any(len(steps) < len(side) for steps, side in zip(known, sides, strict=True)):
-        return None
-    means = [float(steps.mean()) for steps in known]
-    return (means[0] + 1) / (means[1] + 1)

@@ -180,7 +180,7 @@ def _compare_probe(draw: Draw, values: FloatArray) -> Comparison | None:
         return None
 
     def value(left: IntArray, right: IntArray) -> float:
-        ratio = recoverability(values[left], values[right], original)
+        ratio = residual_share(values[left], values[right], original)
         if ratio is None:
             raise UsageError("undefined: the probe reads the oracles' features as well as the originals'")
         return ratio
@@ -212,7 +212,7 @@ def _compare_probe(draw: Draw, values: FloatArray) -> Comparison | None:
     ),
     board=PerModelRule(_measure_probe, compare=_compare_probe),
 )
-def recoverability(unlearned: ArrayLike, oracle: ArrayLike, original: ArrayLike) -> float | None:
+def residual_share(unlearned: ArrayLike, oracle: ArrayLike, original: ArrayLike) -> float | None:
     """(P_u - P_r) / (P_o - P_r) of mean probe accuracies: 0 as an oracle, 1 as before; None if |P_o - P_r| < 0.02.
 
     Args:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean, median
+from statistics import median
 from typing import NamedTuple
 
 from forgetbench.evidence.reference import ReferenceManifest
-from forgetbench.evidence.run import CHANGED_STATE, ModelRecord
+from forgetbench.evidence.run import CHANGED_STATE
 from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.reporting.table_writer import Record, Table
 from forgetbench.scoring.scorecards import Board, BoardRow, Effect, Scorecard, Value
@@ -181,7 +181,7 @@ def _notes(ranked: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
     else:
         unranked = [(row.name, row.reason) for row in ranked.board.rows if row.rank is None]
     notes += [f"{name}: {reason.rstrip('.')}." for name, reason in unranked]
-    return tuple(notes) + _notes_on_originals(ranked) + _notes_on_relearning(ranked) + _notes_on_state(ranked)
+    return tuple(notes) + _notes_on_originals(ranked) + _notes_on_state(ranked)
 
 
 def _notes_on_power(board: Board) -> tuple[str, ...]:
@@ -235,27 +235,3 @@ def _notes_on_originals(ranked: RankedRuns) -> tuple[str, ...]:
             f"{100 * card.own_originals:.1f} %, the board's {100 * board:.1f} %{cost})."
         )
     return tuple(notes)
-
-
-def _notes_on_relearning(ranked: RankedRuns) -> tuple[str, ...]:
-    """How fast forgotten data is learned again, as the submitter of a run measured it."""
-    notes = []
-    for card, manifest in zip(ranked.scorecards, ranked.manifests, strict=True):
-        ain = card.metrics.get("ain", Value())
-        if not (manifest and manifest.models) or not all(
-            "relearn.oracle" in model.measured for model in manifest.models
-        ):
-            continue
-        method, oracle = (_steps(manifest.models, name) for name in ("relearn", "relearn.oracle"))
-        index = ain.reason if ain.value is None else f"{ain.value:.2f}"
-        notes.append(
-            f"{card.name}: relearns in {method} steps, oracles in {oracle} (anamnesis index {index}), measured by the "
-            "submitter."
-        )
-    return tuple(notes)
-
-
-def _steps(models: Sequence[ModelRecord], name: str) -> str:
-    """The mean, or a lower bound where a model never relearned."""
-    bound = "" if all(model.measured[f"{name}.back"] for model in models) else "at least "
-    return f"{bound}{fmean(model.measured[name] for model in models):.0f}"

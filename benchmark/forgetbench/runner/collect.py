@@ -245,7 +245,7 @@ def _models(store: Store, draw: int, seed: int, result: UnlearnedModel) -> list[
     """The unlearned model; of a stream also those after each request before the last."""
     name = f"d{draw}-s{seed}.npz"
     folder = require_artifact(store, result.key)
-    model = ModelRecord(draw=draw, seed=seed, file=name, **_recorded(folder), measured=result.measured)
+    model = ModelRecord(draw=draw, seed=seed, file=name, **_recorded(folder))
     files: list[_EvidenceFile] = [(model, folder / PREDICTIONS)]
     for step, key in enumerate(result.steps):
         folder = require_artifact(store, key)

@@ -69,8 +69,6 @@ class RunConfig:
     """Keep the weights of unlearned models in the store."""
     skip_oracles: bool = False
     """Train no oracle and no original: only write evidence, from originals that are in the store."""
-    measure_relearning: bool = False
-    """On erase boards, measure how fast the forget set is learned again; keeps the models for it."""
     home: Path = field(default_factory=home)
     """Folder of the store, reference bundles and runs."""
     store_url: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from forgetbench.errors import UsageError, describe_error, printable
@@ -140,25 +140,6 @@ class CountUnlearningJob(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelearnJob(Job):
-    """Measure how many steps a model needs to learn its forget set again."""
-
-    model: str
-    """The model's key in the store."""
-    original: str
-    """The original's key in the store."""
-    draw: int
-    """The forget set."""
-    seed: int
-    """The original's position."""
-
-    @property
-    def title(self) -> str:
-        """What progress shows."""
-        return f"relearning, seed {self.seed}"
-
-
-@dataclass(frozen=True, kw_only=True)
 class AttackJob(Job):
     """Attack one model and record its answers."""
 
@@ -256,8 +237,6 @@ class UnlearnedModel:
     """For a stream, the keys after each request but the last."""
     from_cache: bool = False
     """Whether the result was in the store already."""
-    measured: dict[str, float] = field(default_factory=dict)
-    """Measurements on the model itself, which cannot be computed from evidence."""
     hardware: str = ""
     """The processor or GPU on which it was made; "" if that is not known."""
 
@@ -284,18 +263,6 @@ class FlopCount:
     """Why counting failed."""
     from_cache: bool = True
     """Counting is not reported as work."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelearnTime:
-    """Steps until a model's accuracy on its forget set is back."""
-
-    steps: int
-    """The number of steps; the limit if the accuracy did not come back."""
-    back: bool
-    """Whether the accuracy came back."""
-    from_cache: bool
-    """Whether the result was in the store already."""
 
 
 @dataclass(frozen=True, kw_only=True)

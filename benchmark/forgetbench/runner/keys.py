@@ -111,12 +111,6 @@ class CacheKeys:
         """The key of a count of floating-point operations."""
         return self._key("flops", {**facts, "retain": self._data.row_hashes(0)["retain"]})
 
-    def relearned(self, weights: str, original: str, draw: int, seed: int, rule: Mapping[str, Any]) -> CacheKey:
-        """The key of a measured relearning time."""
-        facts = {"weights": weights, "original": original, "seed": seed, "rule": dict(rule)}
-        facts |= {"forget": self._data.row_hashes(draw)["forget"], "code": fingerprint("relearning")}
-        return self._key("relearned", facts)
-
     def attacked(self, spec: AttackSpec, weights: str, original: str, draw: int, seed: int) -> CacheKey:
         """The key of a model's answers after an attack.
 

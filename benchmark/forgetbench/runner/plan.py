@@ -328,7 +328,7 @@ class _Planner:
             elif group.name == "oracles":
                 size += group.missing * (weights + 2 * answers)
             elif not group.name.startswith(("images", "FLOPs")):
-                kept = requests if self.config.keep_models or self.config.measure_relearning else requests - 1
+                kept = requests if self.config.keep_models else requests - 1
                 size += group.missing * (2 * requests * answers + kept * weights)
         return size
 

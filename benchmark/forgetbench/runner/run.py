@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from forgetbench.errors import ForgetBenchError, UsageError
@@ -37,11 +37,9 @@ from forgetbench.runner.jobs import (
     MethodFailure,
     PreparedTask,
     PrepareJob,
-    RelearnJob,
     TrainedModel,
     TrainJob,
     TrainOutcome,
-    UnlearnedModel,
     UnlearnJob,
     UnlearnOutcome,
     hardware_text,
@@ -137,10 +135,6 @@ def run_tasks(
     Raises:
         UsageError: A name, an option or a file is wrong; raised before anything is trained.
     """
-    if config.measure_relearning and config.skip_oracles:
-        raise UsageError(
-            "--measure-relearning compares with oracles, which --skip-oracles does not train. Omit one of the two."
-        )
     rows = [methods(task) for task in tasks]  # all names are checked before anything is trained
     for specs in rows:
         check_records(specs)
@@ -339,7 +333,6 @@ class _TaskRunner:
     def _unlearn(self, facts: PreparedTask, cost: CostRecord, training_flops: Mapping[str, float | None]) -> list[Path]:
         from forgetbench.runner.unlearn import unlearn_or_count
 
-        relearns = self.config.measure_relearning and facts.track == "erase"
         jobs: list[UnlearnJob] = []
         results: dict[str, list[tuple[int, int, UnlearnOutcome]]] = {}
         for spec in self.methods:
@@ -361,7 +354,7 @@ class _TaskRunner:
                     draw=draw,
                     seed=seed,
                     original=keys[seed],
-                    keep_model=self.config.keep_models or relearns,
+                    keep_model=self.config.keep_models,
                 )
                 for draw, seed in self.runner.places()
                 if seed in keys
@@ -376,8 +369,6 @@ class _TaskRunner:
         done = dict(zip(map(id, ordered), self.runner.try_map(unlearn_or_count, ordered), strict=True))
         outcomes = [None if isinstance(result := done[id(job)], FlopCount) else result for job in jobs]
         counts = [result if isinstance(result := done[id(job)], FlopCount) else None for job in counting]
-        if relearns:
-            outcomes = self._relearn(jobs, outcomes)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome is not None:
                 results.setdefault(job.method.key, []).append((job.draw, job.seed, outcome))
@@ -419,43 +410,3 @@ class _TaskRunner:
                 device=self.env.device,
             )
         return folders
-
-    def _relearn(
-        self, jobs: Sequence[UnlearnJob], outcomes: Sequence[UnlearnOutcome | None]
-    ) -> list[UnlearnOutcome | None]:
-        """The outcomes with the relearning times of the unlearned models and of the reference oracles.
-
-        None takes the place of an outcome whose times are missing, because a job has failed.
-        """
-        from forgetbench.runner.relearn import relearn
-
-        def measure(job: UnlearnJob, model: str) -> RelearnJob:
-            return RelearnJob(
-                task=self.task, env=self.env, model=model, original=job.original, draw=job.draw, seed=job.seed
-            )
-
-        pairs: dict[int, tuple[RelearnJob, RelearnJob]] = {}
-        for number, (job, outcome) in enumerate(zip(jobs, outcomes, strict=True)):
-            oracle = self.models.get(("reference", job.draw, job.seed, ""))
-            if isinstance(outcome, UnlearnedModel) and isinstance(oracle, TrainedModel):
-                pairs[number] = (measure(job, outcome.key), measure(job, oracle.model))
-        places = {(one.model, one.original, one.draw, one.seed): one for pair in pairs.values() for one in pair}
-        times = dict(zip(places, self.runner.try_map(relearn, places.values()), strict=True))
-        measured: list[UnlearnOutcome | None] = [
-            None if isinstance(outcome, UnlearnedModel) and (number in pairs or self.runner.failed) else outcome
-            for number, outcome in enumerate(outcomes)
-        ]
-        for number, pair in pairs.items():
-            mine, theirs = (times[one.model, one.original, one.draw, one.seed] for one in pair)
-            if mine is None or theirs is None:
-                continue
-            figures: dict[str, float] = {
-                "relearn": mine.steps,
-                "relearn.back": mine.back,
-                "relearn.oracle": theirs.steps,
-                "relearn.oracle.back": theirs.back,
-            }
-            unlearned = outcomes[number]
-            if isinstance(unlearned, UnlearnedModel):
-                measured[number] = replace(unlearned, measured=figures)
-        return measured

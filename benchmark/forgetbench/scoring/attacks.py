@@ -41,6 +41,8 @@ Statistic = Literal["recovered", "membership"]
 
 ACCURACY_FLOOR = 0.01
 """Margin of practical indifference of an accuracy after an attack, and of an AUC."""
+UNFIT = "this attack is unfit: it finds as much in control oracles against reference oracles"
+"""Why an attack flags no row of a board."""
 LEAST_LIMIT = 1.96
 """The family limit is at least that of a single normal statistic."""
 
@@ -121,6 +123,8 @@ class AttackScale(Record):
     """Why there is no band."""
     fit: bool | None = None
     """Whether control oracles against reference oracles are inside the family band; None without a band."""
+    control_z: float | None = None
+    """What the attack finds in control oracles against reference oracles, in its band; None without a band."""
     accuracies: dict[str, SubsetBand] = Field(default={})
     """Subset -> accuracies after the attack."""
 
@@ -140,6 +144,11 @@ class AttackBands(Record):
     def scale(self, label: str) -> AttackScale:
         """The scale of an attack with its budget."""
         return next(scale for scale in self.scales if scale.label == label)
+
+    @property
+    def unfit(self) -> tuple[str, ...]:
+        """Labels of the attacks that find more in control oracles than the family limit allows; they flag no row."""
+        return tuple(scale.label for scale in self.scales if scale.fit is False)
 
 
 class AttackedAccuracy(Record):
@@ -173,7 +182,8 @@ class AttackScore(Record):
     outside: bool | None = None
     """Whether the statistic is above the family limit, and beyond its own noise; None if it was not computed."""
     recoverable: bool | None = None
-    """Whether something had been forgotten and the statistic is outside; None if that was not tested."""
+    """Whether something had been forgotten and the statistic is outside; None if that was not tested, or if the attack
+    is unfit on this board."""
     reason: str = ""
     """Why the statistic was not computed; "" if it was."""
 
@@ -227,7 +237,11 @@ def attack_bands(attacked: Sequence[AttackedBoard], board: UntouchedBoard) -> At
     limit = max(LEAST_LIMIT, family_limit(largest, count_models(board.references)))
     # The first halving is that of the board: here, the control oracles against the reference oracles.
     scales = [
-        scale.model_copy(update={"fit": bool(z[scale.label][1, 0] <= limit)}) if scale.label in z else scale
+        scale.model_copy(
+            update={"fit": bool(z[scale.label][1, 0] <= limit), "control_z": _finite(float(z[scale.label][1, 0]))}
+        )
+        if scale.label in z
+        else scale
         for scale in scales
     ]
     return AttackBands(
@@ -294,6 +308,8 @@ def _judged(score: AttackScore, scale: AttackScale, limit: float | None) -> Atta
     # where oracles have no spread the band has none, but a row that forgets only in part varies between seeds
     beyond_own_noise = statistic.low is not None and statistic.low > scale.band.mean
     outside = bool(score.z > limit and beyond_own_noise)
+    if scale.fit is False:
+        return score.model_copy(update={"outside": outside, "reason": UNFIT})
     recoverable = None
     if before.value is not None and before.pseudo_values and statistic.low is not None:
         recoverable = bool(outside and before.value > 0 and sign_flip_p(before.pseudo_values) <= ALPHA)

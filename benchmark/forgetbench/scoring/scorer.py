@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from forgetbench.errors import ForgetBenchError
@@ -19,8 +18,6 @@ from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.metrics import Cost, metrics
 from forgetbench.metrics.accuracy_gap import accuracy_by_seed
 from forgetbench.metrics.cost import cost_ratio
-from forgetbench.metrics.erasure import anamnesis_index
-from forgetbench.scoring.derived import mean_over_seeds
 from forgetbench.scoring.recovery import EARLIER_VERSION, NO_BATCH_NORM, NOT_RECORDED
 from forgetbench.scoring.score import rank, reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
@@ -130,7 +127,7 @@ class Scorer:
         counts = self.bundle.card.draws, self.bundle.card.seeds
         own = run.originals(*counts)
         card = self._score(run.population(*counts), manifest.row, cost, own)
-        values = {**card.metrics, **relearn_values(manifest.models), **_unavailable()}
+        values = {**card.metrics, **_unavailable()}
         card = card.model_copy(update={"metrics": {name: values[name] for name in sorted(values)}})
         if own is None:
             return card
@@ -194,38 +191,6 @@ def _score_or_fail(scorer: Scorer, run: Run) -> Scorecard:
 def competes(manifest: Manifest) -> bool:
     """Whether a row is ranked: it is not a sentinel, and unlearned from the board's own originals."""
     return not manifest.method.sentinel and not manifest.method.changes_training
-
-
-def relearn_values(models: Sequence[ModelRecord]) -> dict[str, Value]:
-    """Relearn time and anamnesis index, as the submitter measured them on all models.
-
-    A model that did not come back by the last step is censored. Then the value is missing, and its reason has a bound.
-    """
-    names = ("relearn", "relearn.back", "relearn.oracle", "relearn.oracle.back")
-    if not all(name in model.measured for model in models for name in names):
-        return dict.fromkeys(
-            ("relearn", "ain"), Value(reason="not measured: `run --measure-relearning` does, on erase boards")
-        )
-    seeds = sorted({model.seed for model in models})
-    steps, oracle_steps = (
-        np.array([np.mean([model.measured[name] for model in models if model.seed == seed]) for seed in seeds])
-        for name in ("relearn", "relearn.oracle")
-    )
-    censored, censored_oracles = (
-        sum(not model.measured[name] for model in models) for name in ("relearn.back", "relearn.oracle.back")
-    )
-    detail = f"{censored} of {len(models)} unlearned models never came back"
-    time = (
-        Value(reason=f"censored: at least {steps.mean():.0f} steps, {detail}") if censored else mean_over_seeds(steps)
-    )
-    index = anamnesis_index([*steps], [*oracle_steps])
-    if not censored and not censored_oracles:
-        return {"relearn": time, "ain": Value(value=index)}
-    oracle_detail = f"{censored_oracles} of {len(models)} oracles never came back"
-    if censored and censored_oracles:
-        return {"relearn": time, "ain": Value(reason=f"censored: {detail}, {oracle_detail}")}
-    bound = f"at least {index:.2f}, {detail}" if censored else f"at most {index:.2f}, {oracle_detail}"
-    return {"relearn": time, "ain": Value(reason=f"censored: {bound}")}
 
 
 def _unavailable() -> dict[str, Value]:
