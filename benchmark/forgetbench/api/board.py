@@ -149,10 +149,12 @@ class BoardResult:
         runs: Recorded runs of the task.
         scorer: Scores them against the task's reference models; None where oracles were skipped, so that the board
             has runs and no scores.
+        repeats: Further runs of the same methods on the same originals, with other seeds of the methods.
     """
 
-    def __init__(self, task: str, runs: Sequence[Run], scorer: Scorer | None) -> None:
+    def __init__(self, task: str, runs: Sequence[Run], scorer: Scorer | None, repeats: Sequence[Run] = ()) -> None:
         self.task = task
+        self._repeats = tuple(repeats)
         self._runs = tuple(runs)
         self._scorer = scorer
 
@@ -334,7 +336,7 @@ class BoardResult:
             known = runs.setdefault(run.manifest.row, run)
             if known.manifest.models != run.manifest.models:
                 raise UsageError(f"Both boards have a row {run.manifest.row!r}, with different evidence.")
-        return BoardResult(self.task, list(runs.values()), self._scorer)
+        return BoardResult(self.task, list(runs.values()), self._scorer, (*self._repeats, *other._repeats))
 
     def __repr__(self) -> str:
         if self._scorer is None:
@@ -354,7 +356,7 @@ class BoardResult:
 
     @cached_property
     def _ranked(self) -> RankedRuns:
-        return rank_runs(self._reference, self._runs)
+        return rank_runs(self._reference, self._runs, self._repeats)
 
     @property
     def _reference(self) -> Scorer:
@@ -390,5 +392,6 @@ def load_results(
         runs = [read_run(folder) for folder in folders]
         chosen = [run for run in runs if any(fnmatch.fnmatch(run.manifest.row, pattern) for pattern in patterns)]
         if chosen:
-            boards.append(BoardResult(chosen[0].manifest.task, chosen, results.scorer(read_pack(pack))))
+            repeats = [again for run in chosen for again in map(read_run, results.repeats(run.manifest))]
+            boards.append(BoardResult(chosen[0].manifest.task, chosen, results.scorer(read_pack(pack)), repeats))
     return boards

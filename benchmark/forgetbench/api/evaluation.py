@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from forgetbench.runner.config import ProgressCallback, RunConfig
 if TYPE_CHECKING:
     from forgetbench.api.methods import MethodLike
     from forgetbench.auditing.run import TaskAudit
+    from forgetbench.runner.failures import FailedJob
     from forgetbench.runner.method_spec import MethodSpec
     from forgetbench.runner.run import TaskRun
     from forgetbench.tasks.task import Task
@@ -70,7 +72,13 @@ def evaluate(
     """
     loaded = load_task(task, seeds=seeds, draws=draws)
     [board] = evaluate_tasks(
-        as_list(methods), [loaded], preset=preset, tuned=tuned, selector=selector, config=config, progress=progress
+        as_list(methods),
+        [loaded],
+        preset=preset,
+        tuned=tuned,
+        selector=selector,
+        config=config,
+        progress=progress,
     )
     return board
 
@@ -97,7 +105,13 @@ def evaluate_tasks(
     from forgetbench.runner.run import check_finished
 
     done = evaluate_finished(
-        methods, tasks, preset=preset, tuned=tuned, selector=selector, config=config, progress=progress
+        methods,
+        tasks,
+        preset=preset,
+        tuned=tuned,
+        selector=selector,
+        config=config,
+        progress=progress,
     )
     check_finished([task_run for _, task_run in done])
     return [board for board, _ in done]
@@ -132,19 +146,35 @@ def evaluate_finished(
         found = resolve_methods(methods, task, chosen.home, preset)
         return load_best(task, found, chosen, selector) if tuned else found
 
+    again: list[list[TaskRun]] = []
     with open_progress(progress) as callback, without_main_file():
         done = run_tasks(tasks, specs, chosen, callback)
+        for number in range(1, chosen.repeats):
+            others = [one.task.with_method_seeds(f"repeat-{number}") for one in done if not one.failed]
+            apart = replace(chosen, repeat=number, skip_oracles=True)  # the originals are there, and oracles the same
+            again.append(run_tasks(others, specs, apart, callback))
     return [
         (
             BoardResult(
                 task_run.task.name,
                 [read_run(folder) for folder in task_run.runs],
                 chosen.results.scorer(task_run.reference) if task_run.reference else None,
+                [read_run(folder) for each in again for one in each for folder in one.runs if _same(one, task_run)],
             ),
-            task_run,
+            replace(task_run, failed=(*task_run.failed, *_failures(again, task_run))),
         )
         for task_run in done
     ]
+
+
+def _same(repeat: TaskRun, first: TaskRun) -> bool:
+    """Whether a repeat is of the same task as a first run."""
+    return repeat.task.name == first.task.name
+
+
+def _failures(again: Sequence[Sequence[TaskRun]], first: TaskRun) -> list[FailedJob]:
+    """The failed jobs of the repeats of a task."""
+    return [job for each in again for one in each if _same(one, first) for job in one.failed]
 
 
 def tune(

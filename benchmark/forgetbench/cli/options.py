@@ -45,7 +45,7 @@ class RunOptions:
     time_limit: str | None = None
     """Longest time for one job of a method, such as 90s, 30m or 1h30m (default: none). A row that exceeds it fails."""
 
-    def config(self, *, keep_models: bool = False, skip_oracles: bool = False) -> RunConfig:
+    def config(self, *, keep_models: bool = False, skip_oracles: bool = False, repeats: int = 1) -> RunConfig:
         """The configuration of a run."""
         from forgetbench.runner.config import RunConfig
 
@@ -59,6 +59,7 @@ class RunOptions:
             time_limit=None if self.time_limit is None else parse_duration(self.time_limit),
             keep_models=keep_models,
             skip_oracles=skip_oracles,
+            repeats=repeats,
         )
 
 
@@ -97,6 +98,9 @@ class BoardOptions:
     """Use the best hyper-parameters that `forgetbench tune` found; the row shows the number of trials."""
     selector: Selector = "oracle-free"
     """How a trial was judged: without retrained models, or by the distance to them."""
+    repeats: int = 1
+    """Runs of each method on each original, with other seeds of the method; from 2 on, the variance of each row is
+    split into that of training and that of unlearning."""
     keep_models: Flag = False
     """Keep the weights of unlearned models in the store."""
     skip_oracles: Flag = False

@@ -68,6 +68,7 @@ def _evaluate(
     config = options.config(
         keep_models=board.keep_models,
         skip_oracles=board.skip_oracles,
+        repeats=board.repeats,
     )
     return evaluate_finished(
         methods.names,

@@ -12,7 +12,7 @@ from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.reporting.table_writer import Record, Table
 from forgetbench.scoring.scorecards import Board, BoardRow, Effect, Scorecard, Value
 from forgetbench.scoring.scorer import NO_UNLEARNING, RankedRuns, competes
-from forgetbench.scoring.vocabulary import RANK_INTERVALS
+from forgetbench.scoring.vocabulary import RANK_INTERVALS, TRAINING_SEEDS_ONLY
 
 EXTRA = ("accuracy.test",)
 """Metrics that a table shows next to the ranking ones; records hold every metric."""
@@ -181,7 +181,7 @@ def _notes(ranked: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
     else:
         unranked = [(row.name, row.reason) for row in ranked.board.rows if row.rank is None]
     notes += [f"{name}: {reason.rstrip('.')}." for name, reason in unranked]
-    return tuple(notes) + _notes_on_originals(ranked) + _notes_on_state(ranked)
+    return tuple(notes) + _notes_on_originals(ranked) + _notes_on_state(ranked) + _notes_on_variance(ranked)
 
 
 def _notes_on_power(board: Board) -> tuple[str, ...]:
@@ -220,6 +220,20 @@ def _notes_on_state(ranked: RankedRuns) -> tuple[str, ...]:
                 "`forgetbench check-method` tests this."
             )
     return tuple(notes)
+
+
+def _notes_on_variance(ranked: RankedRuns) -> tuple[str, ...]:
+    """What intervals hold: the seeds of training, and where methods ran several times also their own."""
+    rows = [card for card, manifest in zip(ranked.scorecards, ranked.manifests, strict=True) if manifest is not None]
+    split = [(card.name, card.variance["distance"]) for card in rows if "distance" in card.variance]
+    if not split:
+        ok = any(card.status == "ok" for card in rows)
+        return (TRAINING_SEEDS_ONLY,) if ok else ()
+    return tuple(
+        f"{name}: the distance has sd {one.training:.2f} between originals (training) and {one.unlearning:.2f} between "
+        f"{one.repeats} runs on one original (unlearning)."
+        for name, one in split
+    )
 
 
 def _notes_on_originals(ranked: RankedRuns) -> tuple[str, ...]:

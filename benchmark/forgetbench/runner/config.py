@@ -71,6 +71,12 @@ class RunConfig:
     """Train no oracle and no original: only write evidence, from originals that are in the store."""
     home: Path = field(default_factory=home)
     """Folder of the store, reference bundles and runs."""
+    repeats: int = 1
+    """Runs of each method on each original, with other seeds of the method. From 2 on, scorecards split the variance
+    into that of training and that of unlearning; with 1, intervals hold the seeds of training only."""
+    repeat: int = 0
+    """Which run of a method on each original: 0 is the board's; others have other seeds of the method, and their
+    results are kept apart."""
     store_url: str | None = None
     """URL of a bucket that has the artifacts, such as ``s3://bucket/prefix``; the store is its cache then, and on a
     cluster each machine uses its own. None: the store has them."""
@@ -83,6 +89,8 @@ class RunConfig:
         """
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"The number of worker processes is {self.workers}. Give --workers 1 or more, or omit it.")
+        if self.repeats < 1:
+            raise UsageError(f"The number of runs on each original is {self.repeats}. Give --repeats 1 or more.")
         if self.jobs_per_gpu < 1:
             raise UsageError(f"The number of jobs per GPU is {self.jobs_per_gpu}. Give --jobs-per-gpu 1 or more.")
         if self.time_limit is not None and not 0 < self.time_limit < math.inf:
@@ -103,7 +111,7 @@ class RunConfig:
     @property
     def results(self) -> Results:
         """Reference bundles and runs."""
-        return Results(self.home)
+        return Results(self.home / "repeats" / str(self.repeat) if self.repeat else self.home)
 
     def env(self, engine: Engine | None = None) -> ExecutionEnv:
         """Where jobs run.

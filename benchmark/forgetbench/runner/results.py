@@ -53,6 +53,24 @@ class Results:
         # a folder system that ignores case may have another row under this name
         return hashed if os.path.lexists(exact) and _row_in(exact) != "" else exact
 
+    def repeats(self, manifest: Manifest) -> list[Path]:
+        """The folders of further runs of a row's method on the same originals, with other seeds of the method."""
+        found = []
+        for place in sorted((self.home / "repeats").glob("*")):
+            folder = Results(place).run_folder(manifest.task, manifest.row)
+            if (folder / MANIFEST).is_file():
+                again = read_run(folder).manifest
+                same = (again.task_key, again.draws, again.seeds, again.method.fingerprint, again.method.parameters)
+                if same == (
+                    manifest.task_key,
+                    manifest.draws,
+                    manifest.seeds,
+                    manifest.method.fingerprint,
+                    manifest.method.parameters,
+                ):
+                    found.append(folder)
+        return found
+
     def reference_folder(self, task: str, key: str, draws: int, seeds: int) -> Path:
         """The folder of a task's reference bundle: one for each definition and each count of draws and seeds."""
         return self.packs / task / f"{key[:12]}-g{draws}-s{seeds}"

@@ -200,6 +200,17 @@ class Value(Record):
     """Why there is no value."""
 
 
+class VarianceSplit(Record):
+    """Standard deviations of one metric of a row, by several runs of its method on each original."""
+
+    training: float
+    """Between originals: other seeds of training."""
+    unlearning: float
+    """Between runs on one original: other seeds of the method."""
+    repeats: int
+    """Runs on each original."""
+
+
 class Effect(Record):
     """How much was forgotten, or how much accuracy was lost."""
 
@@ -323,6 +334,9 @@ class Scorecard(Record):
     """The distance minus No unlearning's; None where there is no distance or there are too few seeds."""
     verdict: Verdict | None = None
     """The verdict; None on boards without ranks, and for rows that were not scored."""
+    variance: dict[str, VarianceSplit] = {}
+    """``distance`` or metric -> its deviations by training and by unlearning; empty where the method ran once on each
+    original: intervals hold the seeds of training only, then."""
     cost: Cost = Cost()
     """What it cost, as it was given."""
     own_originals: float | None = None

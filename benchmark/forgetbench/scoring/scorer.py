@@ -21,6 +21,7 @@ from forgetbench.metrics.cost import cost_ratio
 from forgetbench.scoring.recovery import EARLIER_VERSION, NO_BATCH_NORM, NOT_RECORDED
 from forgetbench.scoring.score import rank, reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
+from forgetbench.scoring.variance import with_variance
 from forgetbench.store import digest, file_digest, write_atomically
 from forgetbench.tasks.task import NOT_THE_BOARD
 
@@ -171,10 +172,19 @@ class RankedRuns:
     """The board's bands."""
 
 
-def rank_runs(scorer: Scorer, runs: Sequence[Run]) -> RankedRuns:
-    """Score runs and rank the contestants among them. A run that does not match the bundle is a failed row."""
+def rank_runs(scorer: Scorer, runs: Sequence[Run], repeats: Sequence[Run] = ()) -> RankedRuns:
+    """Score runs and rank the contestants among them. A run that does not match the bundle is a failed row.
+
+    Args:
+        scorer: The scorer of the board.
+        runs: One run of each row.
+        repeats: Further runs of rows with other seeds of the method, which split the variance of their row.
+    """
     references = [scorer.score_reference(name) for name in REFERENCES]
     cards = [_score_or_fail(scorer, run) for run in runs]
+    if repeats:
+        others = [_score_or_fail(scorer, run) for run in repeats]
+        cards = [with_variance(card, [other for other in others if other.name == card.name]) for card in cards]
     ranked = [card for card, run in zip(cards, runs, strict=True) if competes(run.manifest)]
     manifests = (*(None for _ in references), *(run.manifest for run in runs))
     return RankedRuns((*references, *cards), manifests, rank(ranked), scorer.bands)

@@ -49,3 +49,8 @@ RANK_INTERVALS = (
     "about 1 in 20 rows, and of up to 1 in 5 where noise is strongly skewed and differs a hundredfold between rows."
 )
 """What boards say of their ranks; the rates are those of benchmarks/ranks.py."""
+TRAINING_SEEDS_ONLY = (
+    "Intervals hold the seeds of training only: each method ran once on each original (`run --repeats 3` tells the two "
+    "apart)."
+)
+"""What boards say of their intervals where methods ran once."""
