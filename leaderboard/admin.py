@@ -26,6 +26,7 @@ from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.render import dump, static_site
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import (
+    attacks,
     erasure,
     moderation,
     reference,
@@ -452,6 +453,8 @@ def retry_jobs(settings: Settings, job: str) -> list[str]:
 def _retry_job(session: Session, settings: Settings, job: Job) -> str:
     if job.kind == "verify":
         verification.retry_verification(session, job.subject)
+    elif job.kind == "attack":
+        attacks.retry_attack(session, job.subject)
     elif job.kind == "score":
         moderation.score_again(session, settings, session.get_one(Entry, job.subject), OPERATOR, "retried")
     elif job.kind in {"rescore", "score_verified"}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
@@ -16,6 +17,7 @@ from forgetbench.leaderboard.db.models import (
     Entry,
     Event,
     EvidenceFile,
+    KnownAttack,
     MetricValue,
     Placing,
     Score,
@@ -52,6 +54,8 @@ class EntryDetail:
     """Retrain and No unlearning -> subset -> class -> accuracy, on public draws."""
     code: str | None
     """Hash of the scoring code of this server's newest worker; None before any worker ran."""
+    attacks: Sequence[KnownAttack] = ()
+    """Attacks with their results, the worst first; those of the board's runner before claims."""
     withheld: bool = False
     """Whether this reader sees no numbers of it before the results of its round are revealed."""
 
@@ -90,7 +94,16 @@ class EntryDetail:
 def entry_version(detail: EntryDetail) -> tuple[object, ...]:
     """All that changes the page of an entry: its board's revision, its history, and its verifications."""
     outcomes = [(record.id, record.outcome) for record in detail.verifications]
-    return detail.entry.id, detail.board.id, detail.board.revision, detail.outdated, len(detail.events), outcomes
+    attacks = [(record.id, record.state, record.z) for record in detail.attacks]
+    return (
+        detail.entry.id,
+        detail.board.id,
+        detail.board.revision,
+        detail.outdated,
+        len(detail.events),
+        outcomes,
+        attacks,
+    )
 
 
 def template_context(detail: EntryDetail, base: str) -> dict[str, object]:
@@ -168,10 +181,20 @@ def get_entry(session: Session, entry_id: str, token: Token | None = None) -> En
         verifications=list(verifications),
         cells={item.metric: Cell(item.value, item.low, item.high, item.z, item.note) for item in values},
         ranked=session.scalar(ranked) or 0,
+        attacks=_attacks(session, entry_id),
         withheld=_is_withheld(entry, token),
         baseline_classes=_baseline_classes(session, entry.board_id),
         code=session.scalar(select(ScoringProcess.code).order_by(ScoringProcess.seen_at.desc()).limit(1)),
     )
+
+
+def _attacks(session: Session, entry_id: str) -> list[KnownAttack]:
+    """The attacks on an entry; an attack that the runner has repeated is shown by the runner's last record."""
+    query = select(KnownAttack).where(KnownAttack.entry_id == entry_id).order_by(KnownAttack.received_at)
+    records = session.scalars(query).all()
+    repeated = {record.label: record for record in records if record.state == "repeated"}
+    shown = [record for record in records if repeated.get(record.label, record) is record]
+    return sorted(shown, key=lambda one: (one.state != "repeated", one.z is None, -(one.z or 0.0)))
 
 
 def _is_withheld(entry: Entry, token: Token | None) -> bool:
@@ -218,7 +241,7 @@ def commands(entry: Entry, board: Board, manifest: Manifest, server: str) -> lis
     """
     sealed = board.sealed and entry.tier != "claimed"
     counts = ["--seeds", str(board.seeds), *_draws(board)]
-    label = None if entry.baseline else _method_label(manifest)
+    label = None if entry.baseline else method_label(manifest)
     with_salt = []
     if sealed and board.salt and (entry.baseline or label):
         chosen = ["--method", label or "finetune"]
@@ -239,7 +262,7 @@ def _draws(board: Board) -> list[str]:
     return ["--draws", str(board.draws)] if board.draws > 1 else []
 
 
-def _method_label(manifest: Manifest) -> str | None:
+def method_label(manifest: Manifest) -> str | None:
     """The method as ``run --method`` takes it; None if it is not registered, or a value does not fit into a label."""
     method = manifest.method
     if method.source is not None or method.observed or method.name not in methods:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import aliased
 
 from forgetbench.errors import described_pattern
 from forgetbench.leaderboard.boards.view import View
-from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing
+from forgetbench.leaderboard.db.models import Board, Entry, KnownAttack, MetricValue, Placing
 from forgetbench.leaderboard.errors import FieldError, Problem
 
 TEXTS = ("method", "submitter", "tier", "verdict")
@@ -114,6 +114,7 @@ def order_of(board: Board, view: View) -> Order:
         "tier": cast("ColumnElement[Any]", Entry.tier),
         "submitter": func.lower(Entry.submitter),
         "date": cast("ColumnElement[Any]", Entry.received_at),
+        "attack": _worst_attack(),
     }
     value = aliased(MetricValue)
     key = fixed.get(view.key, cast("ColumnElement[Any]", value.value))
@@ -125,6 +126,12 @@ def order_of(board: Board, view: View) -> Order:
     directed = key.desc() if view.descending else key.asc()
     query = query.order_by(section, missing, directed, unranked, position, Entry.id)
     return Order(view, query, section, key, position)
+
+
+def _worst_attack() -> ColumnElement[Any]:
+    """The largest z of an attack that the board's runner repeated on an entry; claims do not sort."""
+    repeated = (KnownAttack.entry_id == Entry.id) & (KnownAttack.state == "repeated")
+    return select(func.max(KnownAttack.z)).where(repeated).correlate(Entry).scalar_subquery()
 
 
 def _invalid_cursor() -> Problem:

@@ -29,7 +29,19 @@ SortKey = Annotated[
         )
     ),
 ]
-FIXED_KEYS = ("rank", "method", "distance", "verdict", "forgotten", "harm", "cost", "tier", "submitter", "date")
+FIXED_KEYS = (
+    "rank",
+    "method",
+    "distance",
+    "verdict",
+    "forgotten",
+    "harm",
+    "cost",
+    "tier",
+    "submitter",
+    "date",
+    "attack",
+)
 """Sort keys in addition to the names of metrics."""
 
 
@@ -39,8 +51,8 @@ class View(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     sort: SortKey = "rank"
-    """rank, method, distance, verdict, forgotten, harm, cost, tier, submitter, date, or a metric's name; a ``-`` before
-    it reverses the order."""
+    """rank, method, distance, verdict, forgotten, harm, cost, tier, submitter, date, attack (the worst one that the
+    board's runner repeated), or a metric's name; a ``-`` before it reverses the order."""
     q: Annotated[str, Field(max_length=100)] = ""
     """Only rows whose method, title, family or submitter contains this text."""
     tier: Literal["all", "ranked", "claimed"] = "all"

@@ -16,11 +16,14 @@ import httpx2
 
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.arrays import UNREADABLE, first_line
+from forgetbench.evidence.attacks import MANIFEST as ATTACK_MANIFEST
+from forgetbench.evidence.attacks import REFERENCE_POPULATIONS, AttackManifest
 from forgetbench.evidence.reference import BUNDLE_FILES, PACK, PUBLIC_FILES
 from forgetbench.evidence.run import MANIFEST, Run, read_run
 from forgetbench.leaderboard.client.http import ANONYMOUS, CHUNK, LeaderboardClient, UploadProgress
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.render.schemas import (
+    AttackReceived,
     DryRunDocument,
     EntryDocument,
     RunDocument,
@@ -185,6 +188,48 @@ def post_verification(
                 raise ForgetBenchError(f"{server} no longer shows the second run of {submission_id}. Check its page.")
             if record.outcome != "received" or not pause.sleep():
                 return record
+
+
+def post_attack(
+    entry_id: str,
+    folder: Path,
+    row: Path,
+    server: str,
+    token: str | None = None,
+    *,
+    progress: UploadProgress | None = None,
+    transport: httpx2.BaseTransport | None = None,
+) -> str:
+    """Post the evidence of an attack on an entry; returns the id of the record.
+
+    Args:
+        entry_id: The entry.
+        folder: The folder of one attack with one budget, as `forgetbench attack` writes it.
+        row: The folder of the attacked row in it.
+        server: Address of the server.
+        token: Token; by default that of FORGETBENCH_TOKEN or a file.
+        progress: Called while the evidence is sent.
+        transport: Replacement of the network in tests.
+
+    Raises:
+        UsageError: A population is missing.
+        ForgetBenchError: The server cannot be reached, or refuses the evidence.
+    """
+    sources = {name: folder / name for name in REFERENCE_POPULATIONS} | {"row": row}
+    files = {f"{name}/{path.name}": path for name, place in sources.items() for path in sorted(place.glob("*"))}
+    if missing := [name for name in sources if f"{name}/{ATTACK_MANIFEST}" not in files]:
+        raise UsageError(f"{folder} has no {ATTACK_MANIFEST} of {', '.join(missing)}. `forgetbench attack` writes it.")
+    with LeaderboardClient(server, token, transport=transport) as client, TemporaryDirectory() as new:
+        body = Path(new) / "attack.zip"
+        with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as archive:
+            for name, path in files.items():
+                content = path.read_bytes()
+                if path.name == ATTACK_MANIFEST:
+                    manifest = AttackManifest.model_validate_json(content)
+                    public = manifest.model_copy(update={"command": without_paths(manifest.command)})
+                    content = public.model_dump_json(indent=1).encode()
+                archive.writestr(_member(name), content)
+        return client.upload(f"{_submission_path(entry_id)}/attacks", body, AttackReceived, progress=progress).id
 
 
 def fetch_entry(entry_id: str, server: str, *, transport: httpx2.BaseTransport | None = None) -> EntryDocument:

@@ -39,6 +39,7 @@ MAX_SEARCH_TEXT = 400
 """Longest text that a search looks at: PostgreSQL limits the rows of an index to 2,700 bytes."""
 RUN_STATES = ("waiting", "running", "done", "failed")
 """States of a run of a method by the board's runner."""
+ATTACK_STATES = ("received", "claimed", "repeated", "failed")
 OUTCOMES = ("received", "reproduced", "not reproduced", "failed")
 """Outcomes of a verification."""
 RANKING_SCOPES = ("ranked", "claimed", "own originals")
@@ -521,6 +522,44 @@ class Verification(Base):
     """Ranking metric -> difference of the two records (`submissions.verification.MetricComparison`)."""
     identical: Mapped[bool] = mapped_column(default=False, server_default=false())
     """Whether its logits equal those of the first record bit by bit: a deterministic rerun, or a copy."""
+    note: Mapped[str | None]
+    """Reason of a failure."""
+
+
+class KnownAttack(Base):
+    """What an attack with one budget finds in an entry, with the evidence of its author or of the board's runner."""
+
+    __tablename__ = "known_attacks"
+    __table_args__ = (
+        CheckConstraint(_one_of("state", ATTACK_STATES), name="state"),
+        Index("ix_known_attacks_entry_id", "entry_id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id"))
+    token_id: Mapped[str | None] = mapped_column(ForeignKey("tokens.id"))
+    """None for a record of the runner."""
+    author: Mapped[str]
+    received_at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(String(16))
+    """``received`` before it is scored; ``claimed`` as its author found it; ``repeated`` by the board's runner;
+    ``failed`` if it cannot be scored."""
+    runner: Mapped[bool]
+    """Whether it is the runner's record, which sets flags."""
+    label: Mapped[str]
+    """The attack with its budget and options."""
+    flops: Mapped[float | None]
+    """FLOPs of one attack, as the evidence says."""
+    body_sha256: Mapped[str] = mapped_column(String(64))
+    z: Mapped[float | None]
+    """Its statistic in the band of the attacked oracles."""
+    outside: Mapped[bool | None]
+    """Whether it is outside the family band over all attacks that the runner repeated on this board."""
+    recoverable: Mapped[bool | None]
+    """Whether it finds what had been forgotten, and more than in oracles."""
+    card: Mapped[JsonObject | None]
+    """``score`` (`scoring.attacks.AttackScore`), ``scale`` (`scoring.attacks.AttackScale`), ``family_limit``, and
+    ``attacks``, the number of attacks and budgets behind it."""
     note: Mapped[str | None]
     """Reason of a failure."""
 

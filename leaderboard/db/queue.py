@@ -17,16 +17,17 @@ from sqlalchemy.orm import Session, aliased
 from forgetbench.leaderboard.db.models import Job, ScoringProcess, utc_now
 from forgetbench.leaderboard.db.session import Database
 
-JobKind = Literal["score", "score_verified", "rescore", "verify", "rank", "run"]
+JobKind = Literal["score", "score_verified", "rescore", "verify", "attack", "rank", "run"]
 _PRIORITY: dict[JobKind, int] = {
     "score": 10,
     "score_verified": 11,
     "verify": 12,
+    "attack": 13,
     "rescore": 15,
     "rank": 20,
     "run": 30,
 }
-SCORING_KINDS = ("score", "score_verified", "rescore", "verify", "rank")
+SCORING_KINDS = ("score", "score_verified", "rescore", "verify", "attack", "rank")
 """Kinds of jobs of the scoring worker; those of kind ``run`` are the runner's."""
 RANK_DELAY = timedelta(seconds=30)
 """Age from which a ranking goes before further scores, so that a steady stream of submissions does not delay it."""

@@ -239,6 +239,7 @@ class EntryDocument(Document):
     manifest_sha256: str
     files: list[EvidenceFileDocument]
     verifications: list[VerificationDocument]
+    attacks: list[AttackDocument] = []
     history: list[EventDocument]
 
 
@@ -268,6 +269,34 @@ class VerificationReceived(Document):
 
     id: str
     entry: str
+
+
+class AttackReceived(Document):
+    """The evidence of an attack that is being scored."""
+
+    id: str
+    entry: str
+
+
+class AttackDocument(Document):
+    """What an attack with one budget finds in an entry.
+
+    ``state`` is ``claimed`` for evidence of anybody, and ``repeated`` for that of the board's runner, which alone sets
+    flags. ``z`` is its statistic in the band of the attacked oracles, ``outside`` whether it is outside the family band
+    over all attacks that the runner repeated on this board.
+    """
+
+    id: str
+    label: str
+    state: str
+    author: str
+    received_at: datetime
+    flops: float | None
+    z: float | None
+    outside: bool | None
+    recoverable: bool | None
+    card: JsonObject | None
+    note: str | None
 
 
 class MethodDocument(Document):

@@ -7,6 +7,7 @@ from forgetbench.leaderboard.boards.queries import Page, Row, summary_of
 from forgetbench.leaderboard.db.models import Board, Entry, Event, Placing
 from forgetbench.leaderboard.db.runs import RunState
 from forgetbench.leaderboard.render.schemas import (
+    AttackDocument,
     BoardBrief,
     BoardDocument,
     ColumnDocument,
@@ -138,6 +139,7 @@ def entry(detail: EntryDetail) -> EntryDocument:
         manifest_sha256=detail.entry.manifest_sha256,
         files=[EvidenceFileDocument.model_validate(file) for file in detail.files],
         verifications=[VerificationDocument.model_validate(item) for item in detail.verifications],
+        attacks=[AttackDocument.model_validate(record) for record in detail.attacks],
         history=_history(detail.events),
     )
 

@@ -15,6 +15,7 @@ from forgetbench.leaderboard.db.models import (
     EvidenceFile,
     IdempotencyKey,
     Job,
+    KnownAttack,
     MetricValue,
     PastPlacing,
     Placing,
@@ -26,7 +27,7 @@ from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.settings import Settings
 
 _NO_HASH = "0" * 64
-_TABLES = (Score, MetricValue, Placing, PastPlacing, EvidenceFile, BoardRun, IdempotencyKey)
+_TABLES = (Score, MetricValue, Placing, PastPlacing, EvidenceFile, BoardRun, IdempotencyKey, KnownAttack)
 """Tables of which an erased entry has no rows."""
 _CLEARED = (
     *("status", "reasons", "flags", "distance", "distance_low", "distance_high", "verdict", "within_band", "alarms"),
@@ -60,6 +61,7 @@ def purge(database: Database, settings: Settings, entry_id: str, reason: str, ac
         if entry.baseline or entry.state == "purged":
             raise Problem(409, "A reference row cannot be erased." if entry.baseline else "It was erased before.")
         records = list(session.scalars(select(Verification.id).where(Verification.entry_id == entry_id)))
+        attacks = list(session.scalars(select(KnownAttack.id).where(KnownAttack.entry_id == entry_id)))
         for table in _TABLES:
             session.execute(delete(table).where(table.entry_id == entry_id))
         session.execute(
@@ -67,7 +69,7 @@ def purge(database: Database, settings: Settings, entry_id: str, reason: str, ac
             .where(Verification.entry_id == entry_id)
             .values(verifier=ERASED, manifest={}, body_sha256=_NO_HASH, card=None, comparison=None, note=None)
         )
-        subjects = Job.subject.in_([entry_id, *records])
+        subjects = Job.subject.in_([entry_id, *records, *attacks])
         session.execute(update(Job).where(subjects).values(error=None))
         waiting = or_(Job.state == "waiting", Job.state == "failed")
         session.execute(update(Job).where(subjects, waiting).values(state="done"))
@@ -84,5 +86,5 @@ def purge(database: Database, settings: Settings, entry_id: str, reason: str, ac
     # after the commit: a folder that is left here is removed by the worker's next clean-up
     for folder in (settings.evidence / entry_id, settings.verified / entry_id):
         shutil.rmtree(folder, ignore_errors=True)
-    for record in records:
+    for record in (*records, *attacks):
         shutil.rmtree(settings.evidence / record, ignore_errors=True)

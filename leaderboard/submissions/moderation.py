@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from forgetbench.errors import UsageError, described_pattern
 from forgetbench.leaderboard.boards.entries import can_view, is_owner
 from forgetbench.leaderboard.db import queue, states
-from forgetbench.leaderboard.db.models import Board, Entry, Job, Token, Verification
+from forgetbench.leaderboard.db.models import Board, Entry, Job, KnownAttack, Token, Verification
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions.receive import reclaim_evidence
@@ -174,7 +174,8 @@ def queue_items(session: Session) -> list[QueueItem]:
 
 
 def _failed_job_item(session: Session, job: Job) -> QueueItem:
-    record = session.get(Verification, job.subject) if job.kind == "verify" else None
+    tables: dict[str, type[Verification | KnownAttack]] = {"verify": Verification, "attack": KnownAttack}
+    record = session.get(tables[job.kind], job.subject) if job.kind in tables else None
     entry = session.get(Entry, record.entry_id if record else job.subject) if job.kind != "rank" else None
     board = session.get(Board, entry.board_id if entry else int(job.subject)) if entry or job.kind == "rank" else None
     label, submitter = (entry.label, entry.submitter) if entry else ("", "")

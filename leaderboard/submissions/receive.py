@@ -17,7 +17,16 @@ from forgetbench.evidence.run import MANIFEST, Manifest, ModelRecord, Run
 from forgetbench.leaderboard.auth import tokens
 from forgetbench.leaderboard.boards.entries import can_view, is_owner
 from forgetbench.leaderboard.db import failures, queue, states
-from forgetbench.leaderboard.db.models import Board, Entry, EvidenceFile, IdempotencyKey, Token, Verification, utc_now
+from forgetbench.leaderboard.db.models import (
+    Board,
+    Entry,
+    EvidenceFile,
+    IdempotencyKey,
+    KnownAttack,
+    Token,
+    Verification,
+    utc_now,
+)
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.errors import FieldError, Problem
 from forgetbench.leaderboard.settings import Settings
@@ -361,8 +370,10 @@ def check_space(session: Session, settings: Settings, token: Token, size: int) -
     submitted = select(func.sum(EvidenceFile.size)).join(Entry, Entry.id == EvidenceFile.entry_id)
     stored = int(session.scalar(submitted.where(Entry.token_id.in_(owners))) or 0)
     verifications = session.scalars(select(Verification.id).where(Verification.token_id.in_(owners)))
+    attacks = session.scalars(select(KnownAttack.id).where(KnownAttack.token_id.in_(owners)))
     entries = session.scalars(select(Entry.id).where(Entry.token_id.in_(owners)))
-    folders = [settings.evidence / name for name in verifications] + [settings.verified / name for name in entries]
+    folders = [settings.evidence / name for name in (*verifications, *attacks)]
+    folders += [settings.verified / name for name in entries]
     stored += sum(path.stat().st_size for folder in folders for path in folder.glob("**/*") if path.is_file())
     if stored + size > settings.token_evidence_bytes:
         raise Problem(

@@ -16,7 +16,7 @@ import shutil
 import struct
 import unicodedata
 import zipfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -95,6 +95,30 @@ def unpack(body: UploadedBody, folder: Path, manifest_limit: int) -> UnpackedRun
     return UnpackedRun(folder, manifest, tuple(errors[:_MAX_ERRORS]))
 
 
+def unpack_files(body: UploadedBody, folder: Path, pattern: re.Pattern[str], max_files: int) -> list[FieldError]:
+    """Unpack an uploaded zip whose member names have a form; returns the errors of members, which are left out.
+
+    Args:
+        body: The upload.
+        folder: Folder to create.
+        pattern: Form of the whole name of a member; it must not let names lead out of the folder.
+        max_files: Most members.
+
+    Raises:
+        Problem: 400, the body is not a zip of that kind.
+    """
+    try:
+        with open_zip(body.path, max_files) as archive:
+            members, errors = _check_members(archive, pattern)
+            invalid = {error.field for error in errors}
+            _extract(archive, {name: one for name, one in members.items() if name not in invalid}, folder, body.size)
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in FULL_ERRNOS:
+            raise  # not the submitter's fault
+        raise Problem(400, f"The body is not a complete zip ({error}); nothing was stored.") from error
+    return errors[:_MAX_ERRORS]
+
+
 def _extract(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path, limit: int) -> None:
     if sum(member.file_size for member in members.values()) > limit:
         raise zipfile.BadZipFile("its files are longer than the zip")
@@ -105,13 +129,15 @@ def _extract(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], fold
             shutil.copyfileobj(source, target, _CHUNK)
 
 
-def _check_members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[FieldError]]:
+def _check_members(
+    archive: zipfile.ZipFile, pattern: re.Pattern[str] = _MEMBER
+) -> tuple[dict[str, zipfile.ZipInfo], list[FieldError]]:
     """Members that may belong to a run, and the errors of all members."""
     members: dict[str, zipfile.ZipInfo] = {}
     errors = []
     for member in archive.infolist():
         name = member.filename
-        if not _MEMBER.fullmatch(name):
+        if not pattern.fullmatch(name):
             errors.append(FieldError(field=repr(name)[:200], message="is not a file of a run: remove it"))
             continue
         if name in members:
@@ -245,12 +271,15 @@ def check_headers(run: Run, skip: Collection[str] = ()) -> list[FieldError]:
         run: The run.
         skip: Files that are not checked, because their errors are known.
     """
+    return check_files(run.folder, [model for model in run.manifest.evidence if model.file not in skip])
+
+
+def check_files(folder: Path, models: Iterable[AnswersRecord]) -> list[FieldError]:
+    """`check_headers` of some evidence files in a folder."""
     errors = []
-    for model in run.manifest.evidence:
-        if model.file in skip:
-            continue
+    for model in models:
         try:
-            _check_evidence_file(run.folder / model.file, model)
+            _check_evidence_file(folder / model.file, model)
         except (
             ForgetBenchError,
             zipfile.BadZipFile,

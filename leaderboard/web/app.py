@@ -21,7 +21,18 @@ from forgetbench.leaderboard.web import openapi
 from forgetbench.leaderboard.web.caching import Cache, salt_of
 from forgetbench.leaderboard.web.errors import add_error_handlers
 from forgetbench.leaderboard.web.middleware import AccessLog, Head, ReadLimit, SecurityHeaders, TrustedHost
-from forgetbench.leaderboard.web.routes import api, assets, boards, entries, feeds, health, hosts, pages, submissions
+from forgetbench.leaderboard.web.routes import (
+    api,
+    assets,
+    attacks,
+    boards,
+    entries,
+    feeds,
+    health,
+    hosts,
+    pages,
+    submissions,
+)
 
 THREADS = 16
 """Requests that run at the same time; more would wait for each other, and each holds a connection."""
@@ -65,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_error_handlers(app)
     app.include_router(api.router)
     app.include_router(submissions.router)
+    app.include_router(attacks.router)
     app.include_router(health.router)
     for page in (boards, entries, pages, hosts, assets):
         app.include_router(page.router, include_in_schema=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from forgetbench.leaderboard.db.models import Entry, Verification
+from forgetbench.leaderboard.db.models import Entry, KnownAttack, Verification
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.settings import Settings
 
@@ -30,7 +30,9 @@ def remove_leftovers(settings: Settings, database: Database, min_age: float = MI
     with database.read_session() as session:
         kept = Entry.state != "purged"
         second = select(Verification.id).join(Entry, Entry.id == Verification.entry_id).where(kept)
-        known = {*session.scalars(select(Entry.id).where(kept)), *session.scalars(second)}
+        attacks = select(KnownAttack.id).join(Entry, Entry.id == KnownAttack.entry_id).where(kept)
+        ids = (session.scalars(query) for query in (select(Entry.id).where(kept), second, attacks))
+        known = {identity for found in ids for identity in found}
     leftovers = [*settings.incoming.glob("*"), *settings.packs.glob("*/.public-*")]
     for folder in (settings.evidence, settings.verified):
         leftovers += [path for path in folder.glob("*") if path.name not in known]

@@ -33,7 +33,7 @@ from forgetbench.leaderboard.db.models import (
     utc_now,
 )
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions import alarms, likeness, reference, seals
+from forgetbench.leaderboard.submissions import alarms, attacks, likeness, reference, seals
 from forgetbench.leaderboard.submissions.alarms import EvidenceFindings
 from forgetbench.metrics import Cost, metrics
 from forgetbench.scoring.score import rank
@@ -211,6 +211,8 @@ def write_score(session: Session, entry: Entry, result: ScoringResult, seconds: 
     entry.forgotten, entry.forgotten_low, entry.forgotten_high = _estimate(card.forgotten)
     entry.harm, entry.harm_low, entry.harm_high = _estimate(card.harm)
     entry.cost, entry.budget = card.cost.flops, _budget_class(card.cost)
+    session.flush()
+    attacks.mark(session, entry)
 
 
 def _estimate(effect: Effect) -> tuple[float | None, float | None, float | None]:

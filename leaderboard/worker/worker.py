@@ -20,12 +20,23 @@ from forgetbench.errors import ForgetBenchError
 from forgetbench.evidence.run import Manifest, Run
 from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.failures import failure_kind
-from forgetbench.leaderboard.db.models import Board, Entry, Job, MetricValue, Score, Token, Verification, utc_now
+from forgetbench.leaderboard.db.models import (
+    Board,
+    Entry,
+    Job,
+    KnownAttack,
+    MetricValue,
+    Score,
+    Token,
+    Verification,
+    utc_now,
+)
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.render import vega
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import alarms, methods, reference, results, verification
-from forgetbench.leaderboard.worker import cleanup, notices, scoring
+from forgetbench.leaderboard.submissions import attacks as known_attacks
+from forgetbench.leaderboard.worker import attacks, cleanup, notices, scoring
 
 log = logging.getLogger("forgetbench.worker")
 MIN_PAUSE, MAX_PAUSE = 1.0, 30.0
@@ -56,6 +67,7 @@ class Worker:
             "score_verified": self._score_verified,
             "rescore": self._rescore,
             "verify": self._verify,
+            "attack": self._attack,
             "rank": self._rank,
         }
 
@@ -198,6 +210,8 @@ class Worker:
             queue.complete(session, job, error=error)
             if job.kind == "verify":
                 verification.mark_failed(session, job.subject)
+            if job.kind == "attack":
+                known_attacks.mark_failed(session, job.subject, "The server could not score it.")
             entry = session.get(Entry, job.subject) if job.kind in {"score", "score_verified"} else None
             if entry is not None:
                 states.lock_entry(session, entry)
@@ -312,6 +326,22 @@ class Worker:
         verification.complete_verification(
             self.database, record.id, card.model_dump(mode="json"), job, first, copied=copied
         )
+
+    def _attack(self, job: Job) -> None:
+        """Score an attack; with one of the runner's, all of them on its board, since the family limit is over all."""
+        with self.database.read_session() as session:
+            record = session.get(KnownAttack, job.subject)
+            entry = session.get_one(Entry, record.entry_id) if record else None
+            board = session.get_one(Board, entry.board_id) if entry else None
+            repeated = known_attacks.repeated_on(session, board.id) if board else []
+            chosen = repeated if record and record.runner else [record] if record else []
+            records = [(one, session.get_one(Entry, one.entry_id)) for one in chosen]
+            session.expunge_all()
+        found = attacks.score_records(self.settings, board, records, repeated) if board and records else {}
+        with self.database.write_session() as session:
+            queue.complete(session, job)
+            for record_id, result in found.items():
+                known_attacks.write_result(session, record_id, result)
 
     def _rank(self, job: Job) -> None:
         with self.database.read_session() as session:

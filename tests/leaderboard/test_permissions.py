@@ -84,6 +84,9 @@ def test_every_write_route_requires_its_scope(waiting):
         "/api/v1/submissions/{entry_id}/verifications": lambda path, headers: site.client.post(
             path, content=b"x", headers=headers | zipped
         ),
+        "/api/v1/submissions/{entry_id}/attacks": lambda path, headers: site.client.post(
+            path, content=b"x", headers=headers | zipped
+        ),
         "/api/v1/submissions/{entry_id}/state": lambda path, headers: site.client.post(
             path, json=change, headers=headers
         ),
@@ -109,6 +112,7 @@ def test_every_write_route_requires_its_scope(waiting):
         "submissions": denied | {"owner": 400, "submitter": 400, "verifier": 403, "moderator": 403},
         "submissions/method": denied | {"owner": 422, "submitter": 422, "verifier": 403, "moderator": 403},
         "verifications": denied | {"owner": 403, "submitter": 403, "verifier": 400, "moderator": 403},
+        "attacks": denied | {"owner": 404, "submitter": 404, "verifier": 404, "moderator": 404},  # not listed yet
         # others cannot see it, its owner may only withdraw it, and an unscored submission cannot be quarantined
         "state": denied | {"owner": 403, "submitter": 404, "verifier": 404, "moderator": 409},
         "acknowledge": denied | {"owner": 403, "submitter": 403, "verifier": 403, "moderator": 409},

@@ -29,7 +29,9 @@ from forgetbench.scoring.attacks import (
     RowAttacks,
     UntouchedBoard,
     attack_bands,
+    read_board,
     score_attacks,
+    untouched_board,
 )
 from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN, Scorer
 
@@ -182,21 +184,7 @@ class AttackResult:
             failed = next((one for one in populations.values() if one.manifest.status != "ok"), None)
             if failed is not None:
                 continue
-            manifest = populations["originals"].manifest
-            boards.append(
-                AttackedBoard(
-                    label=manifest.attack.label,
-                    name=manifest.attack.name,
-                    budget=manifest.attack.budget,
-                    value=manifest.attack.parameters.get(manifest.attack.budget),
-                    membership=bool(manifest.attack.outcomes),
-                    shots={int(draw): rows for draw, rows in manifest.shots.items()},
-                    flops=manifest.flops,
-                    originals=populations["originals"].answers(),
-                    references=populations["references"].answers(),
-                    controls=populations["controls"].answers(),
-                )
-            )
+            boards.append(read_board(populations))
         return boards
 
     @cached_property
@@ -271,14 +259,7 @@ class AttackResult:
 
     @cached_property
     def _untouched(self) -> UntouchedBoard:
-        scorer = self.scorer
-        return UntouchedBoard(
-            originals=scorer.originals,
-            references=scorer.references,
-            controls=scorer.bundle.population("controls"),
-            labels=scorer.bundle.labels,
-            bands=scorer.bands,
-        )
+        return untouched_board(self.scorer)
 
     def _score(self, name: str, population: Population, attacked: dict[str, Population]) -> RowAttacks:
         return score_attacks(name, population, attacked, self.boards, self._untouched, self.bands)
@@ -294,6 +275,26 @@ class AttackResult:
         """The folder of a row below that of an attack; None if the row was not attacked."""
         found = [path.parent for path in sorted((attack / "rows").glob(f"*/{MANIFEST}"))]
         return next((path for path in found if read_attacked(path).manifest.row == row), None)
+
+
+def attacked_row(folder: Path, row: str | None = None) -> Path:
+    """The folder of an attacked row.
+
+    Args:
+        folder: The folder of one attack with one budget.
+        row: Name of the row; None if there is one only.
+
+    Raises:
+        UsageError: There is no such row, or more than one; the message lists all.
+    """
+    places = [path.parent for path in sorted((folder / "rows").glob(f"*/{MANIFEST}"))]
+    found = {read_attacked(place).manifest.row: place for place in places}
+    if row is None and len(found) == 1:
+        return next(iter(found.values()))
+    if row not in found:
+        what = "Name the attacked row with --row" if row is None else f"There is no row {row!r} in {folder}"
+        raise UsageError(f"{what}. Available: {', '.join(found) or 'none'}.")
+    return found[row]
 
 
 def check_attack(attack: str, *, networks: Sequence[str] = CHECK_NETWORKS, isolated: bool = False) -> MethodReport:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from forgetbench.cli.console import print_note, print_table, print_text
-from forgetbench.cli.options import SERVER, Flag, ServerOptions
+from forgetbench.cli.options import RUN, SERVER, Flag, RunOptions, ServerOptions
 from forgetbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def add_commands(app: App) -> None:
     admin.command(purge)
     admin.command(retry)
     admin.command(rescore)
+    admin.command(repeat_attack, name="repeat-attack")
     admin.command(backup)
     admin.command(restore)
     admin.command(dump)
@@ -362,6 +363,19 @@ def rescore(task: str | None = None, *, server: ServerOptions = SERVER) -> None:
     from forgetbench.leaderboard.admin import rescore as rescore_entries
 
     print_text(f"{rescore_entries(server.settings(), task)} entries will be scored again.")
+
+
+def repeat_attack(record: str, *, server: ServerOptions = SERVER, options: RunOptions = RUN) -> None:
+    """Run a claimed attack again with the board's own models. Only then can it flag its row.
+
+    Example: forgetbench admin repeat-attack 0123456789abcdef
+
+    Args:
+        record: Id of the claimed attack, as the document of its entry has it.
+    """
+    from forgetbench.verification.attacks import repeat_attack as repeat
+
+    print_text(f"attack {repeat(server.settings(), record, options.config())} is being scored")
 
 
 def backup(target: Path, *, server: ServerOptions = SERVER) -> None:

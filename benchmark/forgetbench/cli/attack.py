@@ -94,6 +94,8 @@ def _print_attacks(found: AttackResult) -> None:
     limit = f"family limit z {figure(bands.family_limit, '.2f')} over all attacks and budgets of this call"
     flagged = "" if bands.false_flags is None else f"; {100 * bands.false_flags:.1f} % of oracle halvings are above it"
     print_table("worst attack", ("row", "attack", "recoverable"), verdicts, caption=limit + flagged)
+    if found.folders:
+        print_note(f"Evidence: {found.folders[0].parent}")
     for label, reason in found.refusals.items():
         print_note(f"{label} does not apply: {reason}")
 

@@ -23,6 +23,7 @@ def add_commands(app: App) -> None:
     app.command(submission)
     app.command(withdraw)
     app.command(verify)
+    app.command(post_attack, name="post-attack")
 
 
 def submit(
@@ -80,6 +81,25 @@ def _ask(text: str) -> None:
     print_note("Agree? [y/N]")
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise ForgetBenchError("Cancelled; nothing was sent.")
+
+
+def post_attack(entry: str, attack: Path, *, server: str, row: str | None = None) -> None:
+    """Post the evidence of an attack on an entry of a leaderboard. It is shown as claimed, with your name.
+
+    It sets no flag until the board's runner has repeated it. The token comes from FORGETBENCH_TOKEN or a file.
+
+    Example: forgetbench post-attack ID ~/.cache/forgetbench/attacks/digits/cnn/class/.../prune-ratio-0.5 --server URL
+
+    Args:
+        entry: Id of the entry, as its page's address has it.
+        attack: Folder of one attack with one budget, as `forgetbench attack` prints it.
+        server: Address of the leaderboard.
+        row: Name of the attacked row, where the folder has several.
+    """
+    from forgetbench.api.attacks import attacked_row
+    from forgetbench.leaderboard.client.submit import post_attack as post
+
+    print_text(f"{entry}: attack {post(entry, attack, attacked_row(attack, row), server)} is being scored")
 
 
 def submission(entry: str, *, server: str, json: Json = False) -> int:

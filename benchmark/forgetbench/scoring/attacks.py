@@ -17,6 +17,8 @@ from pydantic import Field
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import RETESTED
+from forgetbench.evidence.attacks import AttackedPopulation
+from forgetbench.evidence.attacks import Population as EvidencePopulation
 from forgetbench.metrics._validation import FloatArray, IntArray
 from forgetbench.metrics.accuracy_gap import accuracy_by_seed
 from forgetbench.metrics.board_rules import Labels, Population, difference_of_means
@@ -28,6 +30,7 @@ from forgetbench.scoring.forgotten import FEASIBLE_Z, anchors, forgotten_by
 from forgetbench.scoring.pairwise import comparison_of, count_models, sides
 from forgetbench.scoring.recovery import difference, shares_over_split_halves
 from forgetbench.scoring.scorecards import Anchors, Bands, Effect, MetricBand, Record
+from forgetbench.scoring.scorer import Scorer
 from forgetbench.scoring.statistics import (
     ALPHA,
     band_of,
@@ -87,6 +90,41 @@ class UntouchedBoard:
     """For each draw, subset -> labels."""
     bands: Bands
     """The board's bands."""
+
+
+def read_board(populations: Mapping[EvidencePopulation, AttackedPopulation]) -> AttackedBoard:
+    """The answers of a board's originals and oracles after one attack, from their evidence.
+
+    Args:
+        populations: ``originals``, ``references`` and ``controls``.
+
+    Raises:
+        ForgetBenchError: A file is missing or damaged.
+    """
+    manifest = populations["originals"].manifest
+    return AttackedBoard(
+        label=manifest.attack.label,
+        name=manifest.attack.name,
+        budget=manifest.attack.budget,
+        value=manifest.attack.parameters.get(manifest.attack.budget),
+        membership=bool(manifest.attack.outcomes),
+        shots={int(draw): rows for draw, rows in manifest.shots.items()},
+        flops=manifest.flops,
+        originals=populations["originals"].answers(),
+        references=populations["references"].answers(),
+        controls=populations["controls"].answers(),
+    )
+
+
+def untouched_board(scorer: Scorer) -> UntouchedBoard:
+    """The board of a scorer as it is before the attacks."""
+    return UntouchedBoard(
+        originals=scorer.originals,
+        references=scorer.references,
+        controls=scorer.bundle.population("controls"),
+        labels=scorer.bundle.labels,
+        bands=scorer.bands,
+    )
 
 
 class SubsetBand(Record):

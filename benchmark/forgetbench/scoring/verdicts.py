@@ -26,6 +26,12 @@ def with_verdict(card: Scorecard, bands: Bands) -> Scorecard:
     return card.model_copy(update=update)
 
 
+def with_recoverable(card: Scorecard) -> Scorecard:
+    """A scored card with the flag of an attack that found what had been forgotten, and the verdict that follows."""
+    flagged = card.model_copy(update={"flags": tuple(sorted({*card.flags, RECOVERABLE}))})
+    return flagged.model_copy(update={"verdict": _verdict(flagged, card.delta_vs_no_unlearning)})
+
+
 def distance_difference(card: Scorecard, bands: Bands) -> DistanceDifference | None:
     """The distance minus No unlearning's, paired by seed; None without distances or with too few seeds."""
     if card.distance is None or bands.no_unlearning is None:

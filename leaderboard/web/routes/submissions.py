@@ -43,7 +43,7 @@ from forgetbench.store import JsonObject
 
 router = APIRouter(prefix="/api/v1")
 JSON_TYPE = "application/json"
-_ZIP_BODY: JsonObject = {
+ZIP_BODY: JsonObject = {
     "requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 }
 IdempotencyKeyHeader = Annotated[
@@ -57,7 +57,7 @@ IdempotencyKeyHeader = Annotated[
 Result = TypeVar("Result")
 
 
-async def _process_body(
+async def process_body(
     request: Request, token: Token, process: Callable[[UploadedBody], Result], *, media_type: str = MEDIA_TYPE
 ) -> Result:
     """Write the body of a request to a temporary file, and process the file in a thread."""
@@ -122,7 +122,7 @@ async def _save_body(stream: AsyncIterator[bytes], path: Path, max_bytes: int, a
         },
         **WRITE_ERRORS,
     },
-    openapi_extra=_ZIP_BODY,
+    openapi_extra=ZIP_BODY,
 )
 async def submit(
     request: Request,
@@ -141,7 +141,7 @@ async def submit(
     def process(body: UploadedBody) -> receive.Receipt:
         return receive.receive_submission(database, settings, token, body, key=idempotency_key, dry_run=dry_run)
 
-    receipt = await _process_body(request, token, process)
+    receipt = await process_body(request, token, process)
     if receipt.entry_id is None:
         detail = "All checks of the form passed; nothing was stored, scored or compared with oracles."
         return JSONResponse(DryRunDocument(task=receipt.task, accepted=True, detail=detail).model_dump())
@@ -178,13 +178,13 @@ async def submit_method(
         code = methods.parse_code(body.path.read_bytes())
         return methods.receive_method(database, settings, token, code, key=idempotency_key)
 
-    receipt = await _process_body(request, token, process, media_type=JSON_TYPE)
+    receipt = await process_body(request, token, process, media_type=JSON_TYPE)
     content = await run_in_threadpool(submission_document, request, database, str(receipt.entry_id))
     location = {"Location": f"/api/v1/submissions/{receipt.entry_id}"}
     return JSONResponse(content.model_dump(mode="json"), 200 if receipt.repeated else 202, location)
 
 
-@router.post("/submissions/{entry_id}/verifications", status_code=202, responses=WRITE_ERRORS, openapi_extra=_ZIP_BODY)
+@router.post("/submissions/{entry_id}/verifications", status_code=202, responses=WRITE_ERRORS, openapi_extra=ZIP_BODY)
 async def verify(
     request: Request, database: DatabaseDep, settings: SettingsDep, token: VerifyToken, entry_id: str
 ) -> VerificationReceived:
@@ -193,7 +193,7 @@ async def verify(
     def process(body: UploadedBody) -> str:
         return verification.receive_verification(database, settings, token, entry_id, body)
 
-    return VerificationReceived(id=await _process_body(request, token, process), entry=entry_id)
+    return VerificationReceived(id=await process_body(request, token, process), entry=entry_id)
 
 
 @router.post("/submissions/{entry_id}/state", responses=WRITE_ERRORS)
