@@ -138,6 +138,10 @@ def audit_attacks(
     Raises:
         UsageError: The task, an attack or an option is wrong.
         ForgetBenchError: A job failed.
+
+    Example:
+        >>> audit_attacks("digits/cnn/class", "all", seeds=6).unfit  # doctest: +SKIP
+        ()
     """
     from forgetbench.runner.attack_run import run_attacks
     from forgetbench.runner.attack_spec import parse_attacks
