@@ -285,7 +285,7 @@ def test_evidence_of_a_token_is_limited(site, world, tmp_path, monkeypatch):
     assert site.post(third, site.token(name="Grace")).status_code == 202
 
 
-def test_what_the_runner_recorded_counts_as_evidence_of_the_token(site, world, tmp_path, monkeypatch):
+def test_what_the_runner_recorded_counts_for_its_token(site, world, tmp_path, monkeypatch):
     headers, run = site.token(), world.write_run(tmp_path / "run")
     size = sum(path.stat().st_size for path in run.glob("*.npz"))
     limits = site.settings.model_copy(update={"token_evidence_bytes": int(2.5 * size)})
