@@ -256,7 +256,7 @@ def mark(session: Session, entry: Entry) -> None:
         return
     card = Scorecard.model_validate_json(json.dumps(score.card))  # by JSON's own rules: lists as tuples
     found = select(KnownAttack.id).where(KnownAttack.entry_id == entry.id, KnownAttack.state == "repeated")
-    recoverable = session.scalar(found.where(KnownAttack.recoverable).limit(1)) is not None
+    recoverable = session.scalar(found.where(KnownAttack.recoverable.is_(True)).limit(1)) is not None
     if recoverable:
         card = with_recoverable(card)
     if (RECOVERABLE in entry.flags) != (RECOVERABLE in card.flags):

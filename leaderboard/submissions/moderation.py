@@ -174,8 +174,11 @@ def queue_items(session: Session) -> list[QueueItem]:
 
 
 def _failed_job_item(session: Session, job: Job) -> QueueItem:
-    tables: dict[str, type[Verification | KnownAttack]] = {"verify": Verification, "attack": KnownAttack}
-    record = session.get(tables[job.kind], job.subject) if job.kind in tables else None
+    record: Verification | KnownAttack | None = None
+    if job.kind == "verify":
+        record = session.get(Verification, job.subject)
+    elif job.kind == "attack":
+        record = session.get(KnownAttack, job.subject)
     entry = session.get(Entry, record.entry_id if record else job.subject) if job.kind != "rank" else None
     board = session.get(Board, entry.board_id if entry else int(job.subject)) if entry or job.kind == "rank" else None
     label, submitter = (entry.label, entry.submitter) if entry else ("", "")

@@ -28,7 +28,8 @@ from pydantic import ValidationError
 
 from forgetbench.errors import ForgetBenchError, field_message
 from forgetbench.evidence.arrays import RECALIBRATED
-from forgetbench.evidence.run import MANIFEST, AnswersRecord, Manifest, Run
+from forgetbench.evidence.attacks import AttackedModelRecord
+from forgetbench.evidence.run import MANIFEST, AnswersRecord, Manifest, ModelRecord, OriginalRecord, Run
 from forgetbench.leaderboard.errors import FULL_ERRNOS, FieldError, Problem
 from forgetbench.store import canonical_json
 
@@ -274,7 +275,7 @@ def check_headers(run: Run, skip: Collection[str] = ()) -> list[FieldError]:
     return check_files(run.folder, [model for model in run.manifest.evidence if model.file not in skip])
 
 
-def check_files(folder: Path, models: Iterable[AnswersRecord]) -> list[FieldError]:
+def check_files(folder: Path, models: Iterable[ModelRecord | OriginalRecord | AttackedModelRecord]) -> list[FieldError]:
     """`check_headers` of some evidence files in a folder."""
     errors = []
     for model in models:
