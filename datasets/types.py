@@ -203,6 +203,9 @@ class Partition:
         unseen: For image sets of people: people who are in no other part. None otherwise.
         card: The card of the image set.
         forget_lists: Name -> rows of ``train`` of a published forget set.
+        triggered: Test images on which harmful training data shows, with their true labels: stamped with the trigger
+            of a poison, or of confused classes. Only scenarios of correction make them. None otherwise.
+        targets: (n,) for each triggered image, the class that the harmful data makes models answer.
         notes: What was passed over while the files were read, one text per problem that is not serious. Not part of the
             hash.
 
@@ -218,12 +221,18 @@ class Partition:
     card: DatasetCard
     forget_lists: Mapping[str, NDArray[np.int64]] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
+    triggered: ImageSet | None = None
+    targets: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         lists = {name: np.array(rows, dtype=np.int64) for name, rows in self.forget_lists.items()}
         for rows in lists.values():
             rows.flags.writeable = False
         object.__setattr__(self, "forget_lists", MappingProxyType(lists))
+        if self.targets is not None:
+            _freeze(self, "targets", np.int64)
+        if (0 if self.triggered is None else len(self.triggered)) != (0 if self.targets is None else len(self.targets)):
+            raise ForgetBenchError(f"{self.name}: every triggered image needs a target")
         for part, images in self.parts():
             if images.classes != self.train.classes or images.attributes != self.train.attributes:
                 raise ForgetBenchError(f"{self.name}: {part} has classes {images.classes}, train {self.train.classes}")
@@ -236,7 +245,7 @@ class Partition:
 
     def parts(self) -> Iterator[tuple[str, ImageSet]]:
         """Yield (name, images) of every part that exists."""
-        for part in ("train", "validation", "test", "unseen"):
+        for part in ("train", "validation", "test", "unseen", "triggered"):
             images = getattr(self, part)
             if images is not None:
                 yield part, images

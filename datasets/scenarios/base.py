@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from forgetbench.datasets.types import ImageSet
 
-Track = Literal["match-oracle", "erase"]
+Track = Literal["match-oracle", "erase", "corrective"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +36,14 @@ class Split:
     Attributes:
         forget: Rows of ``train`` that a method has to forget.
         retain: Rows of ``train`` that remain; the oracle is trained only on these.
-        withheld: Rows of ``train`` that the original was trained on, and that neither method nor oracle receives.
+        withheld: Rows of ``train`` that the original was trained on, and that neither method nor oracle receives. On
+            the corrective track: harmful rows that were not found, which methods receive among the retained ones.
         train_labels: Labels of ``train`` for training; some are wrong if the scenario mislabels images.
         test: Rows of ``test`` that a model should still classify.
         test_forgotten: Rows of ``test`` of forgotten classes; empty if no class is forgotten.
         validation: Rows of ``validation`` that a method receives: those of classes that are not forgotten.
-        track: Whether models are ranked by similarity to the oracle or by how much they erased.
+        track: Whether models are ranked by similarity to the oracle, by how much they erased, or by how well they
+            correct what bad data taught.
         requests: For streams, the rows of every request, in the order of the requests; otherwise empty.
     """
 
@@ -62,6 +64,16 @@ class Split:
         rows = np.concatenate([self.forget, self.retain, self.withheld])
         if not np.array_equal(np.sort(rows), np.arange(len(self.train_labels))):
             raise ForgetBenchError("forget, retain and withheld must be disjoint and cover the training set")
+
+    @cached_property
+    def given(self) -> NDArray[np.int64]:
+        """Rows that a method receives as retained: ``retain``, and harmful rows that were not found.
+
+        Retraining without the found part is training on these.
+        """
+        if self.track != "corrective":
+            return self.retain
+        return _read_only(np.sort(np.concatenate([self.retain, self.withheld])))
 
     @cached_property
     def sha256(self) -> str:
@@ -87,6 +99,11 @@ class Scenario(Options, ABC):
     title: ClassVar[str]
     """One line for lists."""
 
+    @property
+    def corrective(self) -> bool:
+        """Whether splits are on the corrective track: harmful rows that were not found stay in what methods receive."""
+        return False
+
     def __init_subclass__(cls, **keywords: object) -> None:
         super().__init_subclass__(**keywords)
         if "name" in vars(cls):
@@ -101,11 +118,23 @@ class Scenario(Options, ABC):
         """
         return None
 
+    def prepare(self, partition: Partition, rng_seed: int = 0) -> Partition:  # noqa: ARG002 (base: changes nothing)
+        """Return the image set as models see it, which differs from what was loaded if the scenario changes images.
+
+        Args:
+            partition: The image set as it was loaded; it stays unchanged.
+            rng_seed: Seed of the task's splits.
+
+        Raises:
+            UsageError: The scenario does not fit the image set.
+        """
+        return partition
+
     def draw(self, partition: Partition, draw: int = 0, rng_seed: int = 0) -> Split:
         """Draw a forget set.
 
         Args:
-            partition: The image set.
+            partition: The image set, as it was loaded or as `prepare` returned it.
             draw: Number of the draw, from 0; each gives another forget set if the rule leaves a choice.
             rng_seed: Seed of the task's splits.
 
@@ -132,6 +161,7 @@ class Scenario(Options, ABC):
         forgotten_classes: Iterable[int] = (),
         forgotten_fine_classes: Iterable[int] = (),
         requests: tuple[NDArray[np.int64], ...] = (),
+        missed: ArrayLike | None = None,
     ) -> Split:
         """Make the split with these rows to forget; all others are retained.
 
@@ -143,12 +173,14 @@ class Scenario(Options, ABC):
             forgotten_classes: Classes that are forgotten as a whole; they put the split on the erase track.
             forgotten_fine_classes: Fine classes that are forgotten as a whole; likewise.
             requests: For streams, the rows of every request.
+            missed: For correction: harmful rows that were not found, which remain in what methods receive; empty if
+                all were found. They put the split on the corrective track.
 
         Raises:
             UsageError: No image or all images would be forgotten.
         """
         forget_rows = np.unique(np.asarray(forget, dtype=np.int64))
-        withheld_rows = np.unique(np.asarray(withheld, dtype=np.int64))
+        withheld_rows = np.unique(np.asarray(withheld if missed is None else missed, dtype=np.int64))
         total = len(partition.train)
         retain = np.setdiff1d(np.arange(total), np.concatenate([forget_rows, withheld_rows]))
         if not len(forget_rows):
@@ -167,7 +199,7 @@ class Scenario(Options, ABC):
             test=np.flatnonzero(~forgotten["test"]),
             test_forgotten=np.flatnonzero(forgotten["test"]),
             validation=np.flatnonzero(~forgotten["validation"]),
-            track="erase" if classes or fine_classes else "match-oracle",
+            track="corrective" if missed is not None else "erase" if classes or fine_classes else "match-oracle",
             requests=requests,
         )
 

@@ -22,15 +22,26 @@ class Mislabelled(Scenario):
     """Corrective unlearning: some labels are wrong, and only some of the wrong ones are known (Goel et al. 2024).
 
     Wrong labels are drawn once per task, uniformly from the other classes (with attributes, one attribute is flipped).
-    Which of them are known is drawn for every draw. Known ones are to be forgotten, the others are withheld, and the
-    oracle is trained on the correctly labeled rest. Images with the same bytes are treated alike.
+    Which of them are known is drawn for every draw. Known ones are to be forgotten, and the oracle is trained on the
+    correctly labeled rest. The others are withheld; or, on the corrective track, they remain among the retained images
+    that methods receive. Images with the same bytes are treated alike.
     """
 
     rate: float = option(0.2, "Fraction of the training images with a wrong label.", gt=0, lt=1)
     known: float = option(1.0, "Fraction of these that are known, and given to the method.", gt=0, le=1)
+    unknown: str = option(
+        "withheld",
+        "What becomes of the others: given to no one, or left in the training data (corrective track).",
+        choices=("withheld", "retained"),
+    )
 
     name: ClassVar[str] = "mislabelled"
     title: ClassVar[str] = "wrongly labeled images, all or some of them known"
+
+    @property
+    def corrective(self) -> bool:
+        """Whether the unknown wrong labels stay in the training data."""
+        return self.unknown == "retained"
 
     def _draw(self, partition: Partition, draw: int, rng_seed: int) -> Split:
         groups = connected_groups(partition.train.first_copy)
@@ -44,7 +55,10 @@ class Mislabelled(Scenario):
         labels = flip_labels(partition.train, wrong, groups, flip_rng)
         count = max(1, round(self.known * len(wrong)))
         known = wrong[sample_groups(connected_groups(groups[wrong]), count, make_rng("mislabelled", rng_seed, draw))]
-        return self.make_split(partition, known, withheld=np.setdiff1d(wrong, known), train_labels=labels)
+        rest = np.setdiff1d(wrong, known)
+        if self.corrective:
+            return self.make_split(partition, known, missed=rest, train_labels=labels)
+        return self.make_split(partition, known, withheld=rest, train_labels=labels)
 
 
 def flip_labels(images: ImageSet, wrong: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
