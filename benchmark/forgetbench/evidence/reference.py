@@ -33,7 +33,7 @@ from forgetbench.evidence.arrays import (
 )
 from forgetbench.evidence.probabilities import describe_evidence
 from forgetbench.evidence.run import (
-    SCHEMA,
+    EARLIER_SCHEMA,
     AnswersRecord,
     Hash,
     Manifest,
@@ -51,7 +51,8 @@ PUBLIC_FILES = re.compile(r"pack\.json|(originals|models)/[\w.-]+|(rows|index|in
 AUDIT = "audit.json"
 """The result of an audit. It is part of the bundle only if metrics failed, since that makes another board."""
 BUNDLE_FILES = re.compile(
-    r"pack\.json|audit\.json|(originals|references|controls|models)/[\w.-]+|(rows|requests|labels)-d\d+\.npz"
+    r"pack\.json|audit\.json|(originals|references|controls|partials|models)/[\w.-]+"
+    r"|(rows|requests|labels)-d\d+\.npz"
 )
 """All files of a bundle, which a server gives away of a development bundle."""
 BundleKind = Literal["local", "public", "sealed", "development"]
@@ -66,10 +67,19 @@ PROBED = ("forget", "retain", "validation", "test-forgotten")
 """Subsets whose penultimate features are recorded on erase boards, for the linear probe."""
 
 
+TRIGGERED = "test-triggered"
+"""Subset of test images on which harmful training data shows: they bear the trigger of a poison, or are of classes that
+are confused. Only tasks of correction have it."""
+TARGETS = "targets:"
+"""Prefix of the array, next to the labels, with the classes that harmful data makes models answer on a subset."""
+PopulationRole = Literal["originals", "references", "controls", "partials"]
+"""A set of models in a bundle. Partial oracles are trained without the part of harmful rows that was found."""
+
+
 class ReferenceManifest(Record):
     """The manifest of a reference bundle: enough to score any run of its task, without the images."""
 
-    schema_version: Schema = SCHEMA
+    schema_version: Schema = EARLIER_SCHEMA
     """Version of this format."""
     protocol: int
     """Version of the protocol when it was written; scores follow the scoring code's version."""
@@ -83,7 +93,7 @@ class ReferenceManifest(Record):
     """The full definition of the task, as in its TOML file."""
     title: Text
     """The task in words."""
-    track: Literal["match-oracle", "erase"]
+    track: Literal["match-oracle", "erase", "corrective"]
     """What a good method does."""
     scenario: Name
     """Name of the scenario."""
@@ -229,9 +239,14 @@ class ReferenceBundle:
     def retested_shapes(self, draw: int) -> dict[str, tuple[int, int]]:
         """Array -> its shape in evidence of models that also answered after recalibration: all of them, or none."""
         counts, outputs = self.card.counts[str(draw)], len(self.card.classes)
-        return {RECALIBRATED + name: (counts[name], outputs) for name in RETESTED if name in counts}
+        return {RECALIBRATED + name: (counts[name], outputs) for name in (*RETESTED, TRIGGERED) if name in counts}
 
-    def population(self, role: Literal["originals", "references", "controls"]) -> list[Logits]:
+    @property
+    def has_partials(self) -> bool:
+        """Whether there are oracles trained without the found part of harmful rows."""
+        return self.card.track == "corrective"
+
+    def population(self, role: PopulationRole) -> list[Logits]:
         """For each draw, subset -> float64 logits (S, n, K) of the originals or of one set of oracles."""
         return [
             stack([read_arrays(self.folder / role / f"d{draw}-s{seed}.npz") for seed in range(self.card.seeds)])

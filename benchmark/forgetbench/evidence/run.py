@@ -20,9 +20,12 @@ from forgetbench.evidence.arrays import Array, Logits, array_digest, read_arrays
 from forgetbench.store import write_atomically
 
 MANIFEST = "manifest.json"
-SCHEMA: Literal[2] = 2
-"""Version of manifests. Version 2 added the answers after recalibration, which evidence of version 1 lacks."""
-Schema = Literal[1, 2]
+SCHEMA: Literal[3] = 3
+"""Version of manifests. Version 2 added the answers after recalibration, which evidence of version 1 lacks; version 3
+the corrective track: subset ``test-triggered``, and oracles trained without the found part of harmful rows."""
+EARLIER_SCHEMA: Literal[2] = 2
+"""The version that is still written of other tracks, so that bundles which are built again keep their digest."""
+Schema = Literal[1, 2, 3]
 """Versions that are read."""
 CHANGED_STATE = "changed global state"
 """The note of a model whose method changed global state of the process; it was restored afterwards."""
@@ -221,7 +224,7 @@ class CostRecord(Record):
 class Manifest(Record):
     """The manifest of a run. The server takes identities and costs from it, and never a score."""
 
-    schema_version: Schema = SCHEMA
+    schema_version: Schema = EARLIER_SCHEMA
     """Version of this format."""
     protocol: int = Field(ge=1, le=9999)
     """Version of the protocol when it was written; scores follow the scoring code's version."""
@@ -265,6 +268,11 @@ class Manifest(Record):
     def row(self) -> str:
         """The row's name: the method, and the hyper-parameters that were given."""
         return self.method.label or self.method.name
+
+
+def schema_of(track: str) -> Schema:
+    """The version in which evidence and bundles of a track are written."""
+    return SCHEMA if track == "corrective" else EARLIER_SCHEMA
 
 
 def describe(arrays: Mapping[str, Array]) -> dict[str, ArrayRecord]:

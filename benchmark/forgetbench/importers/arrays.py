@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from forgetbench.errors import UsageError
 from forgetbench.evidence.probabilities import describe_probabilities
 from forgetbench.metrics._validation import FloatArray, floats, labels_of, plain_array
-from forgetbench.metrics.board_rules import FEATURES, SUBSETS, Population
+from forgetbench.metrics.board_rules import FEATURES, SUBSETS, TARGETS, Population
 from forgetbench.metrics.registry import Track, metrics
 from forgetbench.scoring.bands import reference_bands
 from forgetbench.scoring.gates import gate_of
@@ -23,6 +23,8 @@ REQUIRED = ("forget", "retain", "test")
 """Subsets that every argument needs."""
 GROUPS = "groups:"
 """Prefix of group numbers next to the labels."""
+BESIDES = (GROUPS, TARGETS)
+"""Prefixes of what is given next to the labels, one number for each row of a subset."""
 
 Labels = Mapping[str, NDArray[Any]]
 """Subset -> labels (n,) or (n, A)."""
@@ -48,7 +50,7 @@ def score_arrays(
         labels: Subset to labels (n,), or (n, A) of binary attributes.
         original: The same as ``unlearned`` of the S models before unlearning; without them it is unknown which metrics
             can tell unlearned from original models.
-        track: match-oracle, or erase (which also needs test-forgotten).
+        track: match-oracle, erase (which also needs test-forgotten), or corrective.
         name: The row's name.
 
     Raises:
@@ -79,14 +81,14 @@ def score_arrays(
 
 
 def check_labels(labels: Mapping[str, ArrayLike], track: Track) -> dict[str, NDArray[Any]]:
-    """The labels (n,) or (n, A) of every subset, and groups (n,) if given.
+    """The labels (n,) or (n, A) of every subset; groups and targets (n,) if given.
 
     Raises:
         UsageError: A subset is unknown, missing or empty, labels are not whole numbers or are one-hot, or groups do not
             fit.
     """
     arrays = {name: plain_array(values, f"labels: {name}") for name, values in labels.items()}
-    known = {*SUBSETS, *(GROUPS + subset for subset in SUBSETS)}
+    known = {*SUBSETS, *(prefix + subset for prefix in BESIDES for subset in SUBSETS)}
     if set(arrays) - known:
         raise UsageError(f"labels: the subsets are {', '.join(SUBSETS)}, not {', '.join(sorted(set(arrays) - known))}.")
     _require_subsets(arrays, "labels", track)
@@ -95,16 +97,16 @@ def check_labels(labels: Mapping[str, ArrayLike], track: Track) -> dict[str, NDA
             whole = array.dtype.kind == "f" and bool((array == np.round(array)).all())
             fix = ": convert with .astype(int)" if whole else ""
             raise UsageError(f"labels: {name}: whole numbers expected, but the type is {array.dtype}{fix}.")
-        if array.ndim != 1 and (array.ndim != 2 or name.startswith(GROUPS)):
+        if array.ndim != 1 and (array.ndim != 2 or name.startswith(BESIDES)):
             raise UsageError(
                 f"labels: {name}: (n,) class numbers or (n, A) attributes, but the shape is {array.shape}."
             )
-    for name in [name for name in arrays if name.startswith(GROUPS)]:
-        subset = name.removeprefix(GROUPS)
+    for name in [name for name in arrays if name.startswith(BESIDES)]:
+        subset = name.partition(":")[2]
         rows = len(arrays[subset]) if subset in arrays else 0
         if len(arrays[name]) != rows:
             raise UsageError(f"labels: {name} has {len(arrays[name])} rows, but {subset} has {rows}.")
-    _check_label_kinds({name: array for name, array in arrays.items() if not name.startswith(GROUPS)})
+    _check_label_kinds({name: array for name, array in arrays.items() if not name.startswith(BESIDES)})
     return arrays
 
 
@@ -124,7 +126,7 @@ def check_logits(values: Mapping[str, ArrayLike], role: str, labels: Labels, tra
         raise UsageError(f"{role}: the subsets are {', '.join(SUBSETS)}, not {', '.join(sorted(extra))}.")
     arrays = {name: _real_numbers(array, f"{role}: {name}") for name, array in values.items()}
     _require_subsets(arrays, role, track)
-    missing = [name for name in labels if not name.startswith(GROUPS) and name not in arrays]
+    missing = [name for name in labels if not name.startswith(BESIDES) and name not in arrays]
     if missing:
         raise UsageError(f"{role}: no logits on {', '.join(missing)}, which have labels: add them, or omit the labels.")
     models, outputs = len(arrays["forget"]), arrays["forget"].shape[2]
@@ -185,7 +187,7 @@ def _check_features(arrays: Logits, name: str, role: str, labels: Labels) -> Non
 
 def _check_zero_based(labels: Labels, outputs: int) -> None:
     """Refuse class numbers that count from 1 in all subsets together, and class numbers in a column."""
-    classes = {name: array for name, array in labels.items() if not name.startswith(GROUPS) and len(array)}
+    classes = {name: array for name, array in labels.items() if not name.startswith(BESIDES) and len(array)}
     for name, array in classes.items():
         if array.ndim == 2 and array.shape[1] == 1 and outputs > 1:
             raise UsageError(f"labels: {name}: class numbers are (n,), but the shape is {array.shape}: labels.ravel().")

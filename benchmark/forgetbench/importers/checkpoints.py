@@ -108,8 +108,8 @@ def export_originals(task: Task, folder: Path, config: RunConfig, progress: Prog
         split = data.split(draw)
         lists: dict[str, Array] = {
             "forget": split.forget,
-            "retain": split.retain,
-            "withheld": split.withheld,
+            "retain": split.given,
+            "withheld": np.setdiff1d(split.withheld, split.given),
             "validation": split.validation,
             "labels": split.train_labels,
         }

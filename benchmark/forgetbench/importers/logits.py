@@ -30,6 +30,7 @@ from forgetbench.evidence.run import (
     Record,
     Text,
     describe,
+    schema_of,
     write_manifest,
 )
 from forgetbench.importers.npz import read_npz
@@ -96,6 +97,7 @@ def import_logits(folder: Path, pack: ReferenceBundle, target: Path) -> Path:
     source = folder / SOURCE
     known = source.is_file()
     manifest = Manifest(
+        schema_version=schema_of(card.track),
         protocol=card.protocol,
         task=card.task,
         task_key=card.task_key,

@@ -36,6 +36,7 @@ from forgetbench.evidence.run import (
     StepRecord,
     describe,
     read_run,
+    schema_of,
     write_manifest,
 )
 from forgetbench.runner.artifacts import (
@@ -76,6 +77,8 @@ class TrainedPopulations:
     """By draw, then by seed."""
     controls: Sequence[Sequence[TrainedModel]]
     """By draw, then by seed."""
+    partials: Sequence[Sequence[TrainedModel]] = ()
+    """The same of oracles trained without the found part of harmful rows; empty but for tasks of correction."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def write_reference(
     """
 
     def fill(place: Path) -> None:
-        for name in ("originals", "references", "controls", "models"):
+        for name in ("originals", "references", "controls", "models", *(["partials"] if trained.partials else [])):
             (place / name).mkdir()
         for seed, model in enumerate(trained.originals):
             shutil.copyfile(require_artifact(store, model.model) / WEIGHTS, place / "models" / f"s{seed}.safetensors")
@@ -144,6 +147,8 @@ def write_reference(
                     "references": trained.references[draw][seed],
                     "controls": trained.controls[draw][seed],
                 }
+                if trained.partials:
+                    models["partials"] = trained.partials[draw][seed]
                 for role, model in models.items():
                     source = require_artifact(store, model.predictions[draw]) / PREDICTIONS
                     shutil.copyfile(source, place / role / name)
@@ -201,6 +206,7 @@ def write_run(
         }
     )
     manifest = Manifest(
+        schema_version=schema_of(facts.track),
         protocol=PROTOCOL,
         task=task.name,
         task_key=task.key,
@@ -294,6 +300,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def _about(task: Task, facts: PreparedTask) -> JsonObject:
     fields = ("track", "features", "requests", "attributes", "classes", "image_set", "counts", "index_hashes")
     return {
+        "schema_version": schema_of(facts.track),
         "protocol": PROTOCOL,
         "kind": kind_of(task),
         "task": task.name,

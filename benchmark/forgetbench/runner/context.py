@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forgetbench.evidence.arrays import FEATURES, RECALIBRATED, RETESTED, Array, encode
+from forgetbench.evidence.arrays import FEATURES, RECALIBRATED, Array, encode
 from forgetbench.evidence.reference import PROBED
 from forgetbench.runner.artifacts import load_model
 from forgetbench.runner.data import ExecutionEnv, TaskData
@@ -89,19 +89,19 @@ class TaskContext:
             prefix: Of the arrays' names.
 
         Returns:
-            Prefix and subset -> float16 (n, K), for the subsets of `RETESTED`. Empty if the network has no statistics
-            of batch-norm, or if the predictions are not finite any more.
+            Prefix and subset -> float16 (n, K), for the subsets of `TaskData.retested`. Empty if the network has no
+            statistics of batch-norm, or if the predictions are not finite any more.
         """
         from forgetbench.training import predict, recalibrate_batch_norm
 
         data = self.data
         if not data.has_batch_norm:
             return {}
-        retained = data.examples("train", draw).take(data.split(draw).retain)
+        retained = data.examples("train", draw).take(data.split(draw).given)
         changed = recalibrate_batch_norm(copy.deepcopy(network), retained, self.task.recipe, batches=batches)
         arrays = {}
         for name, rows in data.rows(draw).items():
-            if name in RETESTED:
+            if name in data.retested(draw):
                 examples = data.examples(rows.part, draw).take(rows.index)
                 logits = predict(changed, examples, bfloat16=self.task.recipe.bfloat16)
                 arrays[prefix + name] = encode(logits, attributes=data.attributes)

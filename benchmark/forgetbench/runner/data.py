@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from forgetbench.datasets import load_partition
-from forgetbench.datasets.scenarios import scenarios
+from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.datasets.scenarios.base import Split
 from forgetbench.datasets.scenarios.stream import split_of_step
-from forgetbench.evidence.arrays import Array, array_digest, index_digest
+from forgetbench.errors import UsageError
+from forgetbench.evidence.arrays import RETESTED, Array, array_digest, index_digest
 from forgetbench.evidence.environment import bfloat16_unit
+from forgetbench.evidence.reference import TARGETS, TRIGGERED
 from forgetbench.object_store import open_store
 from forgetbench.store import Store
 from forgetbench.tasks.task import Task
@@ -74,9 +76,10 @@ class TaskData:
 
     def __init__(self, task: Task, env: ExecutionEnv) -> None:
         self.task, self.env = task, env
-        self._scenario = scenarios.get(task.scenario.name).from_dict(task.scenario.options)
+        self._scenario = make_scenario(task.scenario.name, task.scenario.options)
         root = Path(env.root) if env.root else None
-        self.partition = load_partition(task.image_set.name, task.image_set.options, root)
+        loaded = load_partition(task.image_set.name, task.image_set.options, root)
+        self.partition = self._scenario.prepare(loaded, task.stream("split"))
         self._splits: dict[int, Split] = {}
         self._steps: dict[int, tuple[Split, ...]] = {}
         self._rows: dict[int, dict[str, Rows]] = {}
@@ -125,6 +128,11 @@ class TaskData:
             self._splits[draw] = self._scenario.draw(self.partition, draw, self.task.stream("split"))
         return self._splits[draw]
 
+    def oracle_rows(self, role: str, draw: int) -> Array:
+        """The training rows of a set of oracles; partial ones have harmful rows that were not found."""
+        split = self.split(draw)
+        return split.given if role == "partial" else split.retain
+
     def steps(self, draw: int) -> tuple[Split, ...]:
         """The splits of a stream's requests, in order; for a task that is no stream, its only split."""
         if draw not in self._steps:
@@ -165,10 +173,10 @@ class TaskData:
 
     def _draw_rows(self, draw: int) -> dict[str, Rows]:
         split, retain = self.split(draw), self.split(draw).retain
+        unseen, triggered = self.partition.unseen, self.partition.triggered
         if len(retain) > RETAIN_SAMPLE:
             random = np.random.default_rng(self.task.stream("retain-sample", draw))
             retain = np.sort(random.choice(retain, RETAIN_SAMPLE, replace=False))
-        unseen = self.partition.unseen
         lists = {
             "forget": Rows("train", split.forget),
             "retain": Rows("train", retain),
@@ -177,6 +185,7 @@ class TaskData:
             "test": Rows("test", split.test),
             "test-forgotten": Rows("test", split.test_forgotten),
             "unseen": Rows("unseen", np.arange(0 if unseen is None else len(unseen))),
+            TRIGGERED: Rows("triggered", np.arange(0 if triggered is None else len(triggered))),
         }
         return {name: rows for name, rows in lists.items() if len(rows.index)}
 
@@ -185,8 +194,14 @@ class TaskData:
         return {name: rows.sha256 for name, rows in self.rows(draw).items()}
 
     def labels(self, draw: int) -> dict[str, Array]:
-        """Subset -> labels: those trained on for training rows, the true ones for all others."""
-        return {name: self._labels_of(rows.part, draw)[rows.index] for name, rows in self.rows(draw).items()}
+        """Subset -> labels: those trained on for training rows, the true ones for all others.
+
+        Where test images show harmful data, ``targets:test-triggered`` has the classes that it makes models answer.
+        """
+        labels = {name: self._labels_of(rows.part, draw)[rows.index] for name, rows in self.rows(draw).items()}
+        if self.partition.targets is not None:
+            labels[TARGETS + TRIGGERED] = self.partition.targets
+        return labels
 
     def labels_hash(self, draw: int) -> str:
         """SHA-256 of the labels that are trained on."""
@@ -232,14 +247,27 @@ class TaskData:
             "is slower than float32 here, and results agree with those of other processors within intervals only."
         )
 
+    def retested(self, draw: int) -> list[str]:
+        """Subsets that models answer again after a change of the model, such as recalibration."""
+        return [*RETESTED, *([TRIGGERED] if TRIGGERED in self.rows(draw) else [])]
+
     @property
     def attributes(self) -> bool:
         """Whether labels are several binary attributes rather than one class."""
         return self.partition.train.attributes
 
     @property
-    def track(self) -> Literal["match-oracle", "erase"]:
-        """What a good method does: the track of the task file, or else of the scenario."""
+    def track(self) -> Literal["match-oracle", "erase", "corrective"]:
+        """What a good method does: the track of the task file, or else of the scenario.
+
+        Raises:
+            UsageError: A scenario of correction has another track in the task file.
+        """
+        if self.split(0).track == "corrective" and self.task.track:
+            raise UsageError(
+                f"{self.task.name}: scenario {self.task.scenario.name!r} is ranked on a track of its own. Remove "
+                f'track = "{self.task.track}" from the task file.'
+            )
         return self.task.track or self.split(0).track
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
+from forgetbench.datasets.scenarios import make_scenario
 from forgetbench.errors import UsageError, describe_error, printable
 from forgetbench.evidence.arrays import Logits, read_arrays, stack
 from forgetbench.runner.artifacts import PREDICTIONS, require_artifact
@@ -185,7 +186,7 @@ class PreparedTask:
     """By draw, the key of labels and row numbers in the store."""
     refusals: dict[str, str]
     """`MethodSpec.key` -> why the method does not apply to the task."""
-    track: Literal["match-oracle", "erase"]
+    track: Literal["match-oracle", "erase", "corrective"]
     """What a good method does."""
     features: int
     """Number of penultimate features that are recorded; 0 if none are."""
@@ -439,6 +440,16 @@ class JobRunner:
         places = self.places()
         repeated = [*models] * (len(places) // len(models))
         return self.population([model.predictions[draw] for model, (draw, _) in zip(repeated, places, strict=True)])
+
+
+def oracle_roles(task: Task) -> tuple[Role, ...]:
+    """The sets of oracles of a task's reference bundle: one more where harmful rows were found only in part.
+
+    Raises:
+        UsageError: The scenario is unknown, or its options are wrong.
+    """
+    corrective = make_scenario(task.scenario.name, task.scenario.options).corrective
+    return ("reference", "control", "partial") if corrective else ("reference", "control")
 
 
 def failed_result(job: object, reason: str) -> MethodFailure | FlopCount | None:

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
 
-from forgetbench.evidence.arrays import RETESTED, index_digest
+from forgetbench.evidence.arrays import index_digest
 from forgetbench.evidence.reference import PROBED
 from forgetbench.fingerprints import fingerprint, module_fingerprint
 from forgetbench.runner.attack_spec import AttackSpec
@@ -16,8 +16,12 @@ from forgetbench.runner.data import TaskData
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.store import JsonObject
 
-Role = Literal["original", "reference", "control", "audit"]
-"""What a model is trained for: to unlearn from, or one of three separate sets of oracles."""
+Role = Literal["original", "reference", "control", "partial", "audit"]
+"""What a model is trained for: to unlearn from, or one of separate sets of oracles.
+
+Reference, control and audit oracles are trained on the retain set. Partial ones, which only tasks of correction have,
+are trained without the part of the harmful rows that was found: on what methods receive as retained.
+"""
 CacheKey = JsonObject
 """All that shapes an artifact, ready for JSON."""
 
@@ -49,7 +53,7 @@ class CacheKeys:
             "network": {**asdict(data.network_spec), **data.task.network.shaping()},
         }
         if role != "original":
-            facts |= {"draw": draw, "retain": index_digest(data.split(draw).retain)}
+            facts |= {"draw": draw, "retain": index_digest(data.oracle_rows(role, draw))}
             if (seal := data.task.seal) is not None:
                 facts["seal"] = [seal.draws, seal.fingerprint]
         if trainer is not None:
@@ -146,7 +150,10 @@ class CacheKeys:
         }
         if last and recalibrated and self._data.has_batch_norm:
             # the whole retain set, of which the rows have a sample
-            query["recalibrated"] = {"subsets": list(RETESTED), "on": index_digest(self._data.split(draw).retain)}
+            query["recalibrated"] = {
+                "subsets": self._data.retested(draw),
+                "on": index_digest(self._data.split(draw).given),
+            }
         return query
 
     def _key(self, kind: str, facts: Mapping[str, Any]) -> CacheKey:

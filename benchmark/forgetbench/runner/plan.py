@@ -12,7 +12,6 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from forgetbench.errors import ForgetBenchError, UsageError, printable
-from forgetbench.evidence.arrays import RETESTED
 from forgetbench.evidence.reference import PROBED
 from forgetbench.runner.artifacts import META, read_meta
 from forgetbench.runner.config import RunConfig
@@ -21,6 +20,7 @@ from forgetbench.runner.costs import typical_shares
 from forgetbench.runner.data import ExecutionEnv
 from forgetbench.runner.engines import LocalEngine, ProcessesEngine, make_engine
 from forgetbench.runner.engines.devices import pick_device
+from forgetbench.runner.jobs import oracle_roles
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.store import Store
 from forgetbench.tasks.task import Task
@@ -171,7 +171,7 @@ def _counts(task: Task, methods: Sequence[MethodSpec], config: RunConfig) -> Ite
     yield JobGroup("originals", task.seeds, None)
     yield from (JobGroup(f"originals of {spec.label}", task.seeds, None) for spec in _trainers(methods))
     if not config.skip_oracles:
-        yield JobGroup("oracles", 2 * models, None)
+        yield JobGroup("oracles", len(oracle_roles(task)) * models, None)
     yield JobGroup("FLOPs of training", 1 + len(_trainers(methods)), None)
     for spec in methods:
         yield JobGroup(spec.label, models + 1, None)
@@ -257,10 +257,10 @@ class _Planner:
             return []
         stored = sum(
             self._has(self.keys.model(role, draw, seed))
-            for role in ("reference", "control")
+            for role in oracle_roles(self.task)
             for draw, seed in self.places
         )
-        return [JobGroup("oracles", 2 * len(self.places), stored, flops, source)]
+        return [JobGroup("oracles", len(oracle_roles(self.task)) * len(self.places), stored, flops, source)]
 
     def _unlearning(self, spec: MethodSpec, retraining: float, source: str) -> JobGroup:
         """Unlearning by a row from each original and draw, and the count of its operations."""
@@ -338,7 +338,7 @@ class _Planner:
         rows = {name: len(rows.index) for name, rows in self.data.rows(0).items()}
         values = sum(rows.values()) * outputs
         if self.data.has_batch_norm:
-            values += sum(count for name, count in rows.items() if name in RETESTED) * outputs
+            values += sum(count for name, count in rows.items() if name in self.data.retested(0)) * outputs
         if self.data.probed:
             width = int(self.context.blank_network.head.in_features)
             values += sum(count for name, count in rows.items() if name in PROBED) * width

@@ -43,6 +43,7 @@ from forgetbench.runner.jobs import (
     UnlearnJob,
     UnlearnOutcome,
     hardware_text,
+    oracle_roles,
     trained,
 )
 from forgetbench.runner.keys import Role
@@ -225,7 +226,7 @@ class _TaskRunner:
         runner, config = self.runner, self.config
         own = list({spec.key: spec for spec in self.trainers.values()}.values())
         present = config.results.development_bundle(self.task)
-        oracles = [] if config.skip_oracles or present else runner.oracles("reference", "control")
+        oracles = [] if config.skip_oracles or present else runner.oracles(*oracle_roles(self.task))
         models_each = self.task.seeds * self.task.draws + 1
         total = 2 + len(own) + self.task.seeds * (1 + len(own)) + len(oracles) + models_each * len(self.methods)
         runner.progress.begin(self.task.name, total)
@@ -302,8 +303,9 @@ class _TaskRunner:
 
     def _write_reference(self, facts: PreparedTask, retrain_flops: float | None) -> ReferenceBundle:
         results, place = self.config.results, (self.task.name, self.task.key, self.task.draws, self.task.seeds)
+        partials = self._population("partial") if "partial" in oracle_roles(self.task) else ()
         populations = TrainedPopulations(
-            trained(self._originals().values()), self._population("reference"), self._population("control")
+            trained(self._originals().values()), self._population("reference"), self._population("control"), partials
         )
         folder, fitness = results.reference_folder(*place), results.fitness(*place)
         return write_reference(self.config.store, folder, self.task, facts, populations, retrain_flops, fitness)

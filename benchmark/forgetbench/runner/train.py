@@ -54,6 +54,7 @@ STREAM_OF_ROLE: dict[Role, str] = {
     "original": "original",
     "reference": "reference",
     "control": "control",
+    "partial": "partial",
     "audit": "third",
 }
 """Role -> the name of its random streams. Seeds derive from these names, so they never change."""
@@ -267,7 +268,7 @@ def _train(context: TaskContext, job: TrainJob, call: TrainCall, folder: Path) -
     rows = data.examples("train", job.draw)
     indices: tuple[int, ...] = (job.seed,)
     if job.role != "original":
-        rows = rows.take(data.split(job.draw).retain)
+        rows = rows.take(data.oracle_rows(job.role, job.draw))
         indices = (job.draw, job.seed)
     network = data.network_spec.build(job.task.stream(f"{stream}-init", *indices)).to(data.device)
     trained, seconds = call(context, network, rows, job.task.stream(f"{stream}-order", *indices))

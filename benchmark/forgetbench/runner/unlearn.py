@@ -155,13 +155,13 @@ def make_request(context: TaskContext, draw: int, seed: int, step: int = 0) -> F
     init_seed = task.stream("method-init", *place)
     return ForgetRequest(
         forget=train_rows.take(splits[step].forget),
-        retain=train_rows.take(splits[step].retain),
+        retain=train_rows.take(splits[step].given),
         validation=data.examples("validation", draw).take(splits[step].validation),
         seed=task.stream("method", *place),
         recipe=task.recipe,
         new_network=lambda: data.network_spec.build(init_seed).to(data.device),
         forget_fine_labels=None if fine_labels is None else torch.tensor(fine_labels[splits[step].forget]),
-        retain_fine_labels=None if fine_labels is None else torch.tensor(fine_labels[splits[step].retain]),
+        retain_fine_labels=None if fine_labels is None else torch.tensor(fine_labels[splits[step].given]),
         step=step,
     )
 

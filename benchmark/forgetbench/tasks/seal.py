@@ -20,7 +20,7 @@ SALT = re.compile(r"[0-9a-f]{64}")
 """Form of a salt: 256 bits in hexadecimal digits."""
 Draws = Literal["public", "sealed"]
 """The draws of a sealed board: ``public``, on which submitters run, and ``sealed``, which only its runner sees."""
-ORACLE_STREAMS = ("reference", "control", "third")
+ORACLE_STREAMS = ("reference", "control", "partial", "third")
 """First words of the streams of random numbers that train oracles."""
 
 
