@@ -16,7 +16,7 @@ from forgetbench.evidence.run import Run, read_run
 from forgetbench.registry import unknown
 from forgetbench.runner.results import Results
 from forgetbench.scoring.scorecards import BoardRow, Distance, Effect, MetricBand, Scorecard, Value
-from forgetbench.scoring.scorer import NO_UNLEARNING, RETRAIN, RankedRuns, Scorer, rank_runs
+from forgetbench.scoring.scorer import NO_UNLEARNING, PARTIAL, RETRAIN, RankedRuns, Scorer, rank_runs
 from forgetbench.scoring.vocabulary import Verdict
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from forgetbench.reporting.figures.catalog import ScoredBoard
     from forgetbench.reporting.table_writer import Table
 
-REFERENCE_METHODS = {RETRAIN: "retrain", NO_UNLEARNING: "none"}
+REFERENCE_METHODS = {RETRAIN: "retrain", NO_UNLEARNING: "none", PARTIAL: "retrain"}
 """Label of a reference row -> name of its method."""
 
 

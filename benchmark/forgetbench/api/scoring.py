@@ -21,21 +21,23 @@ def score(
     labels: Arrays,
     *,
     original: Arrays | None = None,
-    track: Literal["match-oracle", "erase"] = "match-oracle",
+    track: Literal["match-oracle", "erase", "corrective"] = "match-oracle",
     name: str | None = None,
 ) -> Scorecard:
     """Score the logits of unlearned models against those of models that never saw the forget set. Needs no torch.
 
     Each argument maps subsets to arrays, or is the path of an ``.npz`` file. Subsets are ``forget``, ``retain`` and
     ``test``; further metrics use ``test-forgotten``, ``withheld``, ``validation``, penultimate features as
-    ``features:SUBSET`` next to the logits, and groups as ``groups:SUBSET`` next to the labels.
+    ``features:SUBSET`` next to the logits, and groups as ``groups:SUBSET`` next to the labels. For correction:
+    ``test-triggered``, and next to its labels ``targets:test-triggered``, the classes that harmful data makes models
+    answer.
 
     Args:
         unlearned: Logits (S, n, K) of S unlearned models, before any softmax; (n, K) of one model.
         oracle: Logits of at least S oracles. 2 S oracles also give the bands in which oracles themselves fall.
         labels: Class numbers (n,), or A binary attributes (n, A).
         original: Logits of the S models before unlearning.
-        track: ``match-oracle``, or ``erase`` (which also needs ``test-forgotten``).
+        track: ``match-oracle``, ``erase`` (which also needs ``test-forgotten``), or ``corrective``.
         name: Name of the scorecard; the file's name for a path.
 
     Returns:

@@ -16,7 +16,7 @@ from forgetbench.scoring.statistics import half_width
 SENTINELS = ("retrain", "third", "none", "no-op", "collapse", "relabelled", "head-mask")
 """Retrain, a third set of oracles, No unlearning, and the sentinel methods; ``line`` is a separate argument."""
 
-FORGOTTEN = frozenset({"forget", "withheld", "test-forgotten"})
+FORGOTTEN = frozenset({"forget", "withheld", "test-forgotten", "test-triggered"})
 """Subsets that originals know better than oracles do: a metric that reads one is about forgetting."""
 FORGETTING_SIDES = ("gap.forget", "shift.forget")
 """Signed metrics that show a sentinel at chance level as over-forgotten."""

@@ -224,7 +224,7 @@ def score(
     oracle: Path | None = None,
     labels: Path | None = None,
     original: Path | None = None,
-    track: Literal["match-oracle", "erase"] | None = None,
+    track: Literal["match-oracle", "erase", "corrective"] | None = None,
     json: Json = False,
 ) -> None:
     """Score recorded evidence, or logits from any source. Needs no torch.
@@ -241,7 +241,7 @@ def score(
         oracle: The same of models that never saw the forget set; 2 S of them also give oracle bands.
         labels: The labels: an .npz with arrays forget, retain and test, (n,) or (n, A).
         original: The same as unlearned, before unlearning.
-        track: What the logits are scored for: match-oracle (default), or erase, which also needs test-forgotten.
+        track: What the logits are scored for: match-oracle (default), corrective, or erase (also needs test-forgotten).
     """
     from forgetbench.api.scoring import score as score_logits
     from forgetbench.api.scoring import score_run

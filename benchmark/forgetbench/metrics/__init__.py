@@ -24,6 +24,7 @@ from forgetbench.metrics.classic_mia import (
     svc_non_members,
     svc_training_privacy,
 )
+from forgetbench.metrics.correction import attack_success
 from forgetbench.metrics.cost import Cost, amortized, cost_ratio, share_changed
 from forgetbench.metrics.divergence import agreement_pairs, centered_js, distance_pairs, jensen_shannon, js_pairs
 from forgetbench.metrics.erasure import (
@@ -79,6 +80,7 @@ __all__ = [
     "adaptive_unlearning_score",
     "agreement_pairs",
     "amortized",
+    "attack_success",
     "auc",
     "average_gap",
     "balanced_accuracy",

@@ -18,7 +18,7 @@ from forgetbench.metrics.board_rules import (
     difference_of_means,
     paired_by_seed,
 )
-from forgetbench.metrics.registry import MetricSpec, metric
+from forgetbench.metrics.registry import MetricSpec, Track, metric
 
 TOW_SUBSETS = ("forget", "retain", "test")
 """The factors of the tug-of-war."""
@@ -29,10 +29,20 @@ _IMAGES = {
     "test": "test images (on erase tasks, those of the remaining classes)",
     "test-forgotten": "test images of the forgotten classes",
     "unseen": "images of people that no model has seen",
-    "withheld": "training rows to be forgotten that no method was given",
+    "withheld": "training rows to be forgotten that no method was given to forget",
     "validation": "validation images",
+    "test-triggered": "test images on which harmful training data shows, against their true labels",
 }
 """Subset to its images, in words."""
+
+
+_EFFICACY: dict[str, tuple[Track, ...]] = {
+    "forget": ("match-oracle", "corrective"),
+    "withheld": ("corrective",),
+    "test-forgotten": ("erase",),
+    "test-triggered": ("corrective",),
+}
+"""Subset -> tracks on which its gap ranks as evidence of forgetting."""
 
 
 def correct(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
@@ -55,7 +65,7 @@ def _accuracy_spec(subset: str, images: str) -> MetricSpec:
         title=f"{subset} accuracy",
         symbol=f"A_{subset}",
         group="utility",
-        direction="up" if subset in {"test", "validation", "retain", "unseen"} else "band",
+        direction="up" if subset in {"test", "validation", "retain", "unseen", "test-triggered"} else "band",
         requires=(subset,),
         meaning=f"Share of correct predictions on {images}; compare it with the oracle's.",
         misses="Confidence: a model may predict as an oracle does and still remember.",
@@ -116,7 +126,7 @@ def _gap_spec(subset: str, images: str) -> MetricSpec:
         name=f"gap.{subset}",
         title=f"{subset} gap",
         symbol=f"Δ_{subset}",
-        group="erasure" if subset == "test-forgotten" else "utility",
+        group="erasure" if subset in {"test-forgotten", "test-triggered"} else "utility",
         signed=True,
         range=(-1.0, 1.0),
         requires=(subset,),
@@ -126,8 +136,8 @@ def _gap_spec(subset: str, images: str) -> MetricSpec:
         formula="mean_s A(u_s) - mean_s A(r_s)",
         example="Unlearned 0.90, 0.92 and oracles 0.88, 0.88 give +0.03.",
         source="Protocol, section 3.",
-        efficacy=("match-oracle",) if subset == "forget" else ("erase",) if subset == "test-forgotten" else (),
-        harm=("match-oracle", "erase") if subset in {"retain", "test"} else (),
+        efficacy=_EFFICACY.get(subset, ()),
+        harm=("match-oracle", "erase", "corrective") if subset in {"retain", "test"} else (),
         floor=0.005,
     )
 

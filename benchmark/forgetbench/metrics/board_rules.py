@@ -27,8 +27,10 @@ Labels = Sequence[Arrays]
 ModelValues = Mapping[str, FloatArray]
 """Metric name -> (G, S) values of single models, G draws of S models."""
 
-SUBSETS = ("forget", "retain", "withheld", "validation", "test", "test-forgotten", "unseen")
+SUBSETS = ("forget", "retain", "withheld", "validation", "test", "test-forgotten", "unseen", "test-triggered")
 """Subsets of the evidence."""
+TARGETS = "targets:"
+"""Prefix of the labels that harmful training data makes models answer on a subset."""
 FEATURES = "features:"
 """Prefix of the arrays of penultimate features."""
 MAX_SPLITS_SLOW = 100

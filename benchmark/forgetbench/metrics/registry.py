@@ -13,7 +13,7 @@ from forgetbench.registry import Registry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-Track = Literal["match-oracle", "erase"]
+Track = Literal["match-oracle", "erase", "corrective"]
 Role = Literal["efficacy", "harm"]
 Group = Literal["utility", "privacy", "erasure", "cost", "literature"]
 Direction = Literal["band", "up", "down"]

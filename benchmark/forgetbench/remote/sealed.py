@@ -26,7 +26,7 @@ from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.method_spec import MethodSpec
 from forgetbench.runner.run import run
 from forgetbench.scoring.scorecards import Scorecard
-from forgetbench.scoring.scorer import REFERENCES, rank_runs
+from forgetbench.scoring.scorer import rank_runs
 from forgetbench.store import digest
 from forgetbench.tasks.task import read_task
 
@@ -94,7 +94,7 @@ def reproduce_sealed(
     if done.reference is None:
         raise ForgetBenchError(f"The oracles of {name} are missing. Run the same command again.")
     ranked = rank_runs(separate.results.scorer(done.reference), [read_run(path) for path in done.runs])
-    made = dict(zip(once, ranked.scorecards[len(REFERENCES) :], strict=True))
+    made = dict(zip(once, ranked.scorecards[ranked.references :], strict=True))
     recorded = [row_of(f"{row.manifest.row} ({row.id})", row.scorecard, row.manifest) for row in chosen]
     comparisons = sum(len(row.pseudo) for row in recorded)
     differences: list[Difference] = []
@@ -188,7 +188,7 @@ def _record(
         task=board.task,
         title=board.title,
         task_key=board.task_key,
-        track=cast("Literal['match-oracle', 'erase']", board.track),
+        track=cast("Literal['match-oracle', 'erase', 'corrective']", board.track),
         seeds=board.seeds,
         draws=board.draws,
         ranking=tuple(board.ranking),

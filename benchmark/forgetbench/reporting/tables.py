@@ -11,10 +11,10 @@ from forgetbench.evidence.run import CHANGED_STATE
 from forgetbench.metrics import metrics, ranking_metrics
 from forgetbench.reporting.table_writer import Record, Table
 from forgetbench.scoring.scorecards import Board, BoardRow, Effect, Scorecard, Value
-from forgetbench.scoring.scorer import NO_UNLEARNING, RankedRuns, competes
+from forgetbench.scoring.scorer import NO_UNLEARNING, PARTIAL, RankedRuns, competes
 from forgetbench.scoring.vocabulary import RANK_INTERVALS, TRAINING_SEEDS_ONLY
 
-EXTRA = ("accuracy.test",)
+EXTRA = ("accuracy.test", "attack-success", "accuracy.test-triggered")
 """Metrics that a table shows next to the ranking ones; records hold every metric."""
 
 
@@ -164,6 +164,11 @@ def _notes(ranked: RankedRuns, card: ReferenceManifest) -> tuple[str, ...]:
         notes.append(
             f"{card.seeds} seeds, track {card.track}. Distance is the largest |z| over {', '.join(bands.ranking)}; "
             f"'in' marks rows inside the family band ({bands.family_limit:.2f}), indistinguishable from retraining."
+        )
+    if card.track == "corrective":
+        notes.append(
+            f"Distances and ranks refer to Retrain, which is trained without any harmful row. {PARTIAL!r} is what "
+            "retraining gives where the harmful rows that were not found stay."
         )
     notes += [f"Not ranking: {name} {bands.references[name].reason}." for name in bands.excluded_metrics]
     infeasible = {

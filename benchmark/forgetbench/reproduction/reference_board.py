@@ -21,7 +21,7 @@ from forgetbench.reproduction.reference_file import (
 from forgetbench.runner.costs import SHIPPED
 from forgetbench.scoring.ranking import differences, rank
 from forgetbench.scoring.scorecards import Effect, MetricBand, Recovery, Scorecard
-from forgetbench.scoring.scorer import NO_UNLEARNING, REFERENCES, RankedRuns
+from forgetbench.scoring.scorer import NO_UNLEARNING, RankedRuns, reference_rows
 from forgetbench.store import digest, write_atomically
 
 DIGITS = 6
@@ -63,10 +63,11 @@ def board_of(
         command: The command that makes the board.
         environment: The environment in which it ran.
     """
-    pairs = list(zip([*REFERENCES, *labels], ranked.scorecards, ranked.manifests, strict=True))
+    references = reference_rows(card.track)
+    pairs = list(zip([*references, *labels], ranked.scorecards, ranked.manifests, strict=True))
     tuned = [scorecard for label, scorecard, _ in pairs if label in tried]
     places = {tuned[row.index].name: row for row in rank(tuned).rows}
-    untouched = ranked.scorecards[REFERENCES.index(NO_UNLEARNING)]
+    untouched = ranked.scorecards[references.index(NO_UNLEARNING)]
     rows = []
     for label, scorecard, manifest in pairs:
         row = row_of(label, scorecard, manifest).model_copy(
@@ -76,7 +77,7 @@ def board_of(
         if place is not None and place.low is not None and place.high is not None:
             row = row.model_copy(update={"rank": (place.low, place.high)})
         rows.append(row)
-    rows[len(REFERENCES) :] = sorted(rows[len(REFERENCES) :], key=_order)
+    rows[len(references) :] = sorted(rows[len(references) :], key=_order)
     bands = ranked.bands
     return ReferenceBoard(
         task=card.task,

@@ -15,7 +15,7 @@ from forgetbench.errors import UsageError, validation_message
 from forgetbench.evidence.run import Record
 from forgetbench.registry import how_to_list
 from forgetbench.runner.costs import SHIPPED
-from forgetbench.scoring.vocabulary import PROTOCOL, Verdict
+from forgetbench.scoring.vocabulary import PROTOCOL, Verdict, reference_rows
 from forgetbench.store import JsonObject
 
 LACKS = (
@@ -134,7 +134,7 @@ class ReferenceBoard(Record):
     """The task in words."""
     task_key: str
     """Hash of all that shapes the task's models."""
-    track: Literal["match-oracle", "erase"]
+    track: Literal["match-oracle", "erase", "corrective"]
     """What a good method does."""
     seeds: int
     """Number of originals, and of oracles in each of the two sets."""
@@ -159,7 +159,12 @@ class ReferenceBoard(Record):
     classes: tuple[str, ...] = ()
     """Names of the classes or attributes; empty in files of protocol 1."""
     rows: tuple[ReferenceRow, ...]
-    """Retrain and No unlearning, then the others by distance."""
+    """The reference rows (Retrain, No unlearning, and on boards of correction a third), then the others by distance."""
+
+    @property
+    def references(self) -> int:
+        """Number of reference rows."""
+        return len(reference_rows(self.track))
 
     @property
     def lacks(self) -> str:

@@ -24,7 +24,7 @@ from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.costs import SHIPPED
 from forgetbench.runner.method_spec import MethodSpec, parse_methods
 from forgetbench.runner.run import run
-from forgetbench.scoring.scorer import REFERENCES, RankedRuns, rank_runs
+from forgetbench.scoring.scorer import RankedRuns, rank_runs, reference_rows
 from forgetbench.tasks.task import Task, read_task
 from forgetbench.tuning.tune import tune
 
@@ -191,7 +191,9 @@ def _environment(config: RunConfig) -> dict[str, str]:
 
 
 def _select_rows(board: ReferenceBoard, rows: Sequence[str] | None) -> list[ReferenceRow]:
-    runnable = [row for row in board.rows if row.label not in REFERENCES and row.status != "not-applicable"]
+    runnable = [
+        row for row in board.rows if row.label not in reference_rows(board.track) and row.status != "not-applicable"
+    ]
     if rows is None:
         return runnable
     labels = {row.label for row in runnable}
@@ -215,7 +217,7 @@ def _compared(
     same_platform: bool,
 ) -> Reproduction:
     recorded = {row.label: row for row in board.rows}
-    pairs = [recorded[name] for name in REFERENCES] + list(selected)
+    pairs = [recorded[name] for name in reference_rows(board.track)] + list(selected)
     changed = {}
     for row, spec in zip(selected, specs, strict=True):
         # a hyper-parameter that is younger than the record has the value that the method then had: its default

@@ -10,6 +10,7 @@ from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray
 from forgetbench.metrics.accuracy_gap import accuracy_by_seed, correct
 from forgetbench.metrics.board_rules import Labels, ModelValues, PerModelRule, PerSeedRule, Population, Populations
+from forgetbench.metrics.correction import attack_success_by_seed
 from forgetbench.metrics.erasure import generalization
 from forgetbench.metrics.lira_mia import lira
 from forgetbench.metrics.logit_statistics import phi
@@ -47,13 +48,20 @@ def derived(populations: Populations, comparisons: Mapping[str, Value], bands: B
 
 
 def accuracies(populations: Populations, gaps: Mapping[str, Value]) -> dict[str, Value]:
-    """Accuracies with t intervals over seeds. Their bands are those of the gaps, moved to the oracles' accuracy."""
+    """Accuracies and attack success, with t intervals over seeds.
+
+    Their bands are those of the gaps, moved to the oracles' value.
+    """
     values = {}
     for metric in [name for name in gaps if name.startswith("gap.") and gaps[name].value is not None]:
         subset = metric.removeprefix("gap.")
-        oracle = accuracy_by_seed(populations.oracles, populations.labels, subset)
-        unlearned = accuracy_by_seed(populations.unlearned, populations.labels, subset)
-        values[f"accuracy.{subset}"] = absolute(unlearned, oracle, gaps[metric])
+        sides = (populations.unlearned, populations.oracles)
+        if subset == "attack-success":
+            unlearned, oracle = (attack_success_by_seed(side, populations.labels) for side in sides)
+        else:
+            unlearned, oracle = (accuracy_by_seed(side, populations.labels, subset) for side in sides)
+        name = subset if subset == "attack-success" else f"accuracy.{subset}"
+        values[name] = absolute(unlearned, oracle, gaps[metric])
     return values
 
 

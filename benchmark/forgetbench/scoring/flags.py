@@ -14,23 +14,33 @@ from forgetbench.scoring.vocabulary import Side
 
 SIDED = ("gap.forget", "shift.forget", "gap.test-forgotten", "probe")
 """Metrics of forgetting with a side: originals are on one side of the oracles."""
+CORRECTIVE_SIDED = ("gap.attack-success", "gap.test-triggered", "gap.withheld")
+"""Metrics with a side on the corrective track only."""
 
 
 def sides_of(values: Mapping[str, Value], bands: Bands) -> dict[str, Side]:
     """The side on which each metric with a side shows a row, for metrics that are outside their own band.
 
     The side of the original is that of No unlearning if it is outside (|z| > 3). Otherwise it is assumed to be above,
-    since originals predict the forget set better and more confidently than oracles.
+    since originals predict the forget set better and more confidently than oracles, and answer what harmful data taught
+    them; they are below on the true labels of affected test images.
     """
     found: dict[str, Side] = {}
-    for name in SIDED:
+    for name in sided(bands):
         value = values.get(name)
         if value is None or value.z is None or value.within_band is not False:
             continue
         original = bands.references[name].original_z
-        side = np.sign(original) if original is not None and abs(original) > FEASIBLE_Z else 1.0
+        side = -1.0 if name == "gap.test-triggered" else 1.0
+        if original is not None and abs(original) > FEASIBLE_Z:
+            side = float(np.sign(original))
         found[name] = "under-forgotten" if np.sign(value.z) == side else "over-forgotten"
     return found
+
+
+def sided(bands: Bands) -> tuple[str, ...]:
+    """The metrics with a side on a board."""
+    return (*SIDED, *CORRECTIVE_SIDED) if bands.track == "corrective" else SIDED
 
 
 def flags_of(
@@ -79,7 +89,7 @@ def _ranking_side(values: Mapping[str, Value], bands: Bands, sides: Mapping[str,
     if not outside:
         return None
     farthest = max(outside)[1]
-    candidates = (farthest,) if farthest in SIDED else ("gap.forget", "shift.forget")
+    candidates = (farthest,) if farthest in sided(bands) else ("gap.forget", "shift.forget")
     return next((sides[name] for name in candidates if name in sides), None)
 
 

@@ -25,6 +25,7 @@ FEASIBLE_Z = 3.0
 FORGETTING: dict[Track, tuple[str, ...]] = {
     "match-oracle": ("gap.forget", "shift.forget"),
     "erase": ("gap.test-forgotten",),
+    "corrective": ("gap.attack-success", "gap.test-triggered", "gap.withheld", "gap.forget"),
 }
 """Metrics with a side that *forgotten* can be computed from, the preferred one first."""
 
@@ -81,7 +82,7 @@ def anchors(
     """A metric with a side on No unlearning and Retrain, all in the same state (as they are, or changed alike).
 
     Args:
-        metric: ``gap.forget``, ``shift.forget``, ``gap.test-forgotten``, ``gap.test`` or ``gap.retain``.
+        metric: One of `FORGETTING` or `UTILITY`.
         originals: The originals: for each draw, subset -> logits (S, n, K). None if only harm is of interest.
         controls: The control oracles, which are Retrain.
         references: The reference oracles.

@@ -25,7 +25,7 @@ from forgetbench.metrics.board_rules import (
 )
 from forgetbench.metrics.registry import Declaration, MetricSpec, Track, declarations, ranking_metrics
 
-TRACKS: tuple[Track, ...] = ("match-oracle", "erase")
+TRACKS: tuple[Track, ...] = ("match-oracle", "erase", "corrective")
 
 
 class PerModelValues(NamedTuple):

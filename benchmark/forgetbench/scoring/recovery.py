@@ -13,6 +13,7 @@ from forgetbench.evidence.arrays import RECALIBRATED, RETESTED, retested
 from forgetbench.metrics._validation import FloatArray, IntArray
 from forgetbench.metrics.accuracy_gap import accuracy_by_seed
 from forgetbench.metrics.board_rules import Labels, Population
+from forgetbench.metrics.correction import TRIGGERED
 from forgetbench.metrics.registry import metrics
 from forgetbench.scoring.forgotten import anchors, forgotten_by
 from forgetbench.scoring.pairwise import comparison_of, count_models
@@ -86,7 +87,7 @@ def recovery_of(
             before=float(accuracy_by_seed(contestant, labels, subset).mean()),
             after=float(accuracy_by_seed(changed, labels, subset).mean()),
         )
-        for subset in RETESTED
+        for subset in (*RETESTED, TRIGGERED)
         if all(subset in answers for answers in changed)
     }
     scale = bands.recalibration

@@ -18,6 +18,7 @@ from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.metrics import Cost, metrics
 from forgetbench.metrics.accuracy_gap import accuracy_by_seed
 from forgetbench.metrics.cost import cost_ratio
+from forgetbench.scoring import vocabulary
 from forgetbench.scoring.recovery import EARLIER_VERSION, NO_BATCH_NORM, NOT_RECORDED
 from forgetbench.scoring.score import rank, reference_bands, score, unscored
 from forgetbench.scoring.scorecards import Bands, Board, Scorecard, Value
@@ -27,10 +28,9 @@ from forgetbench.tasks.task import NOT_THE_BOARD
 
 Document = TypeVar("Document", bound=BaseModel)
 
-NO_UNLEARNING = "No unlearning"
-RETRAIN = "Retrain"
-REFERENCES = (RETRAIN, NO_UNLEARNING)
-"""The two rows of every board: the control oracles, and the unmodified originals."""
+NO_UNLEARNING, RETRAIN, PARTIAL = vocabulary.NO_UNLEARNING, vocabulary.RETRAIN, vocabulary.PARTIAL
+REFERENCES, ALL_REFERENCES = vocabulary.REFERENCES, vocabulary.ALL_REFERENCES
+reference_rows = vocabulary.reference_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +80,17 @@ class Scorer:
             write_atomically(path, bands.model_dump_json().encode())
         return bands
 
+    @property
+    def reference_rows(self) -> tuple[str, ...]:
+        """The names of the rows that come from the bundle."""
+        return reference_rows(self.bundle.card.track)
+
     def score_reference(self, name: str) -> Scorecard:
-        """The scorecard of Retrain or of No unlearning."""
+        """The scorecard of one of the board's `reference_rows`."""
 
         def compute() -> Scorecard:
+            if name == PARTIAL:
+                return self._score(self.bundle.population("partials"), name, Cost(flops=1.0, changed=1.0))
             if name == RETRAIN:
                 return self._score(self.bundle.population("controls"), name, Cost(flops=1.0, changed=1.0))
             return self._score(self.originals, name, Cost(flops=0.0, changed=0.0))
@@ -171,6 +178,11 @@ class RankedRuns:
     bands: Bands
     """The board's bands."""
 
+    @property
+    def references(self) -> int:
+        """Number of reference rows."""
+        return len(reference_rows(self.bands.track))
+
 
 def rank_runs(scorer: Scorer, runs: Sequence[Run], repeats: Sequence[Run] = ()) -> RankedRuns:
     """Score runs and rank the contestants among them. A run that does not match the bundle is a failed row.
@@ -180,7 +192,7 @@ def rank_runs(scorer: Scorer, runs: Sequence[Run], repeats: Sequence[Run] = ()) 
         runs: One run of each row.
         repeats: Further runs of rows with other seeds of the method, which split the variance of their row.
     """
-    references = [scorer.score_reference(name) for name in REFERENCES]
+    references = [scorer.score_reference(name) for name in scorer.reference_rows]
     cards = [_score_or_fail(scorer, run) for run in runs]
     if repeats:
         others = [_score_or_fail(scorer, run) for run in repeats]

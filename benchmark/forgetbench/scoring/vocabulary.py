@@ -8,6 +8,24 @@ from typing import Literal
 PROTOCOL: Literal[2] = 2
 """Version of the protocol that scores follow."""
 
+RETRAIN = "Retrain"
+NO_UNLEARNING = "No unlearning"
+PARTIAL = "Retrain without the found part"
+REFERENCES = (RETRAIN, NO_UNLEARNING)
+"""The two rows of every board: the control oracles, and the unmodified originals.
+
+Boards of correction have a third, `PARTIAL`: what retraining gives in practice, where only a part of the harmful rows
+was found. Their Retrain is the goal: training without any harmful row.
+"""
+ALL_REFERENCES = (*REFERENCES, PARTIAL)
+"""The names of reference rows on boards of any track."""
+
+
+def reference_rows(track: str) -> tuple[str, ...]:
+    """The names of a board's rows that come from its bundle, in their order."""
+    return ALL_REFERENCES if track == "corrective" else REFERENCES
+
+
 Side = Literal["under-forgotten", "over-forgotten"]
 """The side of retraining on which a metric shows a row: towards the original models, or away from them."""
 

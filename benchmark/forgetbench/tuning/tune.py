@@ -51,6 +51,9 @@ SEEDS: dict[Selector, int] = {"oracle-free": 2, "oracle": 4}
 BUDGETS = (1, 10, 50)
 """Tuning budgets, in trials, that a board distinguishes."""
 
+WRONG_LABELS = ("mislabelled", "poisoned", "confused")
+"""Scenarios whose forget set has wrong labels."""
+
 
 @dataclass(frozen=True)
 class TunedMethod:
@@ -126,7 +129,7 @@ def check_tunable(task: Task, config: RunConfig, selector: Selector) -> None:
     labels = [data.labels(draw) for draw in range(development.draws)]
     outputs = len(data.partition.train.classes)
     try:
-        check_labels(labels, outputs, mislabelled=task.scenario.name == "mislabelled")
+        check_labels(labels, outputs, mislabelled=task.scenario.name in WRONG_LABELS)
     except UsageError as error:
         raise UsageError(f"{task.name}: {error}") from error
 
@@ -281,14 +284,14 @@ class _TuningRun:
         data = load_context(self.task, self.runner.env).data
         labels = [data.labels(draw) for draw in range(self.task.draws)]
         return pooling_note(
-            labels, len(data.partition.train.classes), mislabelled=self.task.scenario.name == "mislabelled"
+            labels, len(data.partition.train.classes), mislabelled=self.task.scenario.name in WRONG_LABELS
         )
 
     def _judge(self, facts: PreparedTask, selector: Selector) -> Judge:
         labels = [load_arrays(self.runner.config.store.path(key) / LABELS) for key in facts.labels]
         originals = self._predictions(None)
         if selector == "oracle-free":
-            mislabelled = self.task.scenario.name == "mislabelled"
+            mislabelled = self.task.scenario.name in WRONG_LABELS
             return lambda population: oracle_free(population, originals, labels, mislabelled=mislabelled)
         references, controls = (
             self.runner.predictions_of(self._train_oracles(role)) for role in ("reference", "control")

@@ -24,7 +24,7 @@ from forgetbench.reporting.figures.style import LIGHT, Spec, Theme
 from forgetbench.reporting.streams import StreamCurves, stream_curves
 from forgetbench.reporting.tables import Row, rows_in_order
 from forgetbench.scoring.scorecards import MetricBand, Scorecard, Value
-from forgetbench.scoring.scorer import REFERENCES, RankedRuns, Scorer, rank_runs
+from forgetbench.scoring.scorer import RankedRuns, Scorer, rank_runs, reference_rows
 
 LINES = 40
 """Up to so many rows a chart with a line for each shows all of them."""
@@ -71,7 +71,7 @@ class ScoredBoard:
     def lines(self) -> list[Row]:
         """The rows of a chart with a line for each: where there are many, those without a rank are left out."""
         ranked = [row for row in self.short_rows if row.place is None or row.place.rank is not None]
-        return self.short_rows if len(self.short_rows) <= LINES or len(ranked) <= len(REFERENCES) else ranked
+        return self.short_rows if len(self.short_rows) <= LINES or len(ranked) <= self.ranked.references else ranked
 
     @property
     def lines_note(self) -> str:
@@ -153,7 +153,8 @@ class ScoredBoard:
         pack, curves = self.scorer.bundle, dict[str, StreamCurves]()
         if pack.card.requests:
             curves = {row.name: row for row in stream_curves(pack, self.runs)}
-        order = [*REFERENCES, *(row.card.name for row in self.rows if row.card.name not in REFERENCES)]
+        references = reference_rows(self.ranked.bands.track)
+        order = [*references, *(row.card.name for row in self.rows if row.card.name not in references)]
         drawn = steps.steps([curves[name] for name in order if name in curves], self.theme)
         more = max(0, len(curves) - steps.SHOWN)
         return drawn, (

@@ -22,7 +22,7 @@ from forgetbench.reporting.figures.style import (
 )
 from forgetbench.reporting.significance import friedman_of_ranks, pairwise_holm
 from forgetbench.reporting.tables import Row
-from forgetbench.scoring.scorer import REFERENCES
+from forgetbench.scoring.scorer import ALL_REFERENCES
 from forgetbench.scoring.statistics import ALPHA
 
 AXIS, LINE = 34.0, 12.0
@@ -55,14 +55,17 @@ def mean_ranks(boards: Mapping[str, Sequence[Row]]) -> Ranks | None:
     """Rank the methods on each task by distance; rows without a rank because they collapsed share the last rank.
 
     Args:
-        boards: Task -> its rows. Boards without ranks are ignored.
+        boards: Task -> its rows. Boards without ranks are ignored, and so are those of correction next to others: they
+            have another goal.
 
     Returns:
         None where fewer than two tasks, or three methods that were run on all of them, are left.
     """
     tables = []
-    for rows in boards.values():
-        distances = {row.card.name: _ranked_by(row) for row in rows if row.card.name not in REFERENCES}
+    of_correction = [rows for rows in boards.values() if any(row.card.track == "corrective" for row in rows)]
+    others = [rows for rows in boards.values() if rows not in of_correction]
+    for rows in others or of_correction:
+        distances = {row.card.name: _ranked_by(row) for row in rows if row.card.name not in ALL_REFERENCES}
         if any(row.place is not None and row.place.rank is not None for row in rows):
             tables.append({name: distance for name, distance in distances.items() if distance is not None})
     return ranks_across(tables)

@@ -37,7 +37,8 @@ class Point(NamedTuple):
 
 def forgetting_metric(track: str) -> str:
     """The gap that tells whether something was forgotten."""
-    return "gap.forget" if track == "match-oracle" else "gap.test-forgotten"
+    metrics = {"match-oracle": "gap.forget", "erase": "gap.test-forgotten", "corrective": "gap.attack-success"}
+    return metrics[track]
 
 
 def kind_of(label: str, *, ranked: bool) -> Kind:
