@@ -208,7 +208,7 @@ def _baseline_classes(session: Session, board_id: int) -> dict[str, JsonObject]:
         select(Entry.label, Score.card["class_accuracy"], Score.public["class_accuracy"])
         .join(Score, Score.entry_id == Entry.id)
         .where(Entry.board_id == board_id, Entry.baseline)
-        .order_by(Entry.label.desc())
+        .order_by(Entry.method.desc(), Entry.label)
     )
     return {label: public or whole or {} for label, whole, public in session.execute(query)}
 

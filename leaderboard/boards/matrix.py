@@ -35,8 +35,8 @@ class MatrixView(BaseModel):
     """Only tasks with this image set."""
     network: Short = ""
     """Only tasks with this network."""
-    track: Literal["", "match-oracle", "erase"] = ""
-    """Only tasks of this track."""
+    track: Literal["", "match-oracle", "erase", "corrective"] = ""
+    """Only tasks of this track; by default those of all tracks but correction."""
 
     @property
     def filtered(self) -> bool:
@@ -53,9 +53,13 @@ class MatrixView(BaseModel):
         return "ascending" if self.sort == key else None
 
     def shows(self, task: str, track: str) -> bool:
-        """Whether the filters let a task through. A task is named image set, network, and what is forgotten."""
+        """Whether the filters let a task through. A task is named image set, network, and what is forgotten.
+
+        Tasks of correction have another goal than all others, so that no median includes both: they have to be chosen.
+        """
         images, network = parts_of(task)
-        return self.images in {"", images} and self.network in {"", network} and self.track in {"", track}
+        chosen = track == self.track or (not self.track and track != "corrective")
+        return chosen and self.images in {"", images} and self.network in {"", network}
 
 
 def parts_of(task: str) -> tuple[str, str]:

@@ -268,7 +268,7 @@ def _baselines(session: Session, board: Board) -> Sequence[Entry]:
     return session.scalars(
         select(Entry)
         .where(Entry.board_id == board.id, Entry.baseline, Entry.state.in_(PUBLIC_STATES))
-        .order_by(Entry.method.desc())
+        .order_by(Entry.method.desc(), Entry.label)
         .options(without_manifest())
     ).all()
 

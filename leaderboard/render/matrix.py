@@ -98,15 +98,15 @@ def shipped_matrix(boards: Iterable[ReferenceBoard], view: MatrixView) -> Matrix
     for board in boards:
         if not view.shows(board.task, board.track):
             continue
-        shown = [shipped_row(row, baseline=place < 2) for place, row in enumerate(board.rows)]
+        shown = [shipped_row(row, baseline=place < board.references) for place, row in enumerate(board.rows)]
         rows: dict[str, ShownRow] = {}
-        for row in sorted(shown[2:], key=lambda row: (not row.place, row.distance is None)):
+        for row in sorted(shown[board.references :], key=lambda row: (not row.place, row.distance is None)):
             tuned = bool(row.place) or (row.trials or 1) > 1
             fits = {"best": True, "tuned": tuned, "defaults": row.label == row.method}[view.variant]
             dear = bool(view.budget) and (row.cost is None or row.cost * 100 > int(view.budget))
             if fits and not dear:
                 rows.setdefault(row.method, row)
-        references = {row.label: row for row in shown[:2]}
+        references = {row.label: row for row in shown[: board.references]}
         url = f"/shipped/{quote(board.task)}"
         columns.append(
             _column(

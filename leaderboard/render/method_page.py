@@ -52,12 +52,12 @@ def shipped_profiles(boards: Iterable[ReferenceBoard], method: str) -> list[Prof
     """A method in the results that ship with the package."""
     profiles = []
     for board in boards:
-        shown = [shipped_row(row, baseline=place < 2) for place, row in enumerate(board.rows)]
-        own = [row for row in shown[2:] if row.method == method]
+        shown = [shipped_row(row, baseline=place < board.references) for place, row in enumerate(board.rows)]
+        own = [row for row in shown[board.references :] if row.method == method]
         default = _first(row for row in own if row.label == method)
         tuned = _first(row for row in own if row.label != method)
         if own:
-            axis = axis_of([*shown[:2], *own], board.family_limit)
+            axis = axis_of([*shown[: board.references], *own], board.family_limit)
             url = f"/shipped/{quote(board.task)}"
             profiles.append(Profile(board.task, board.title, url, axis, default, tuned))
     return profiles

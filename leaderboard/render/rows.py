@@ -13,7 +13,7 @@ from forgetbench.leaderboard.boards.view import View
 from forgetbench.leaderboard.db.states import UNCHANGED
 from forgetbench.leaderboard.render.formatting import MISSING, estimate, number, percent, place_text, rank_text
 from forgetbench.reproduction.reference_file import ReferenceBoard, ReferenceRow
-from forgetbench.scoring.vocabulary import Verdict
+from forgetbench.scoring.vocabulary import PARTIAL, Verdict
 
 NO_UNLEARNING = "No unlearning"
 ALPHA = 0.05
@@ -267,6 +267,8 @@ class Axis(NamedTuple):
     """Below this, rows are indistinguishable from retraining."""
     nothing: float | None
     """Distance of No unlearning."""
+    partial: float | None = None
+    """On boards of correction: distance of retraining without the found part of the harmful rows."""
 
     def position(self, distance: float) -> float:
         """Pixels from the left."""
@@ -302,11 +304,12 @@ class Axis(NamedTuple):
 def axis_of(rows: Iterable[ShownRow], limit: float | None) -> Axis:
     """The axis of a board: it ends a little to the right of the farthest row that is ranked, or of doing nothing."""
     rows = list(rows)
-    nothing = next((row.distance.value for row in rows if row.label == NO_UNLEARNING and row.distance), None)
+    distances = {row.label: row.distance.value for row in rows if row.baseline and row.distance}
+    nothing, partial = distances.get(NO_UNLEARNING), distances.get(PARTIAL)
     values = [row.distance.value for row in rows if row.distance and (row.place or row.baseline)]
     values = values or [row.distance.value for row in rows if row.distance]
     largest = max([*filter(math.isfinite, values), 2 * (limit or 0), 3.0])
-    return Axis(largest * 1.15, limit, nothing)
+    return Axis(largest * 1.15, limit, nothing, partial)
 
 
 class BoardTable(NamedTuple):
@@ -354,8 +357,8 @@ def board_table(page: Page, outcomes: Mapping[str, Outcome]) -> BoardTable:
 
 def shipped_table(board: ReferenceBoard) -> BoardTable:
     """The table of results that ship with the package."""
-    shown = [shipped_row(row, baseline=place < 2) for place, row in enumerate(board.rows)]
-    references, rows = shown[:2], shown[2:]
+    shown = [shipped_row(row, baseline=place < board.references) for place, row in enumerate(board.rows)]
+    references, rows = shown[: board.references], shown[board.references :]
     ranked = [row for row in rows if row.place]
     others = [row for row in rows if not row.place]
     axis = axis_of(shown, board.family_limit)

@@ -15,7 +15,7 @@ from forgetbench.leaderboard.db.states import ORIGIN_FLAGS
 from forgetbench.leaderboard.render import formatting, rows
 from forgetbench.leaderboard.render.vega import inline_svg
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.scoring.vocabulary import FLAGS, RANK_INTERVALS, VERDICTS
+from forgetbench.scoring.vocabulary import FLAGS, PARTIAL, RANK_INTERVALS, VERDICTS
 from forgetbench.store import digest, file_digest
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -27,7 +27,11 @@ TIER_WORDS = {
     "reference": "run on this board by its operator",
 }
 """Tier -> what it says about a row."""
-TRACK_WORDS = {"erase": "erase: become unable to recognize it", "match-oracle": "match retraining in every answer"}
+TRACK_WORDS = {
+    "erase": "erase: become unable to recognize it",
+    "match-oracle": "match retraining in every answer",
+    "corrective": "correct what bad data taught, of which only a part was found",
+}
 """Track -> what a good method does."""
 NO_PROOF = (
     "What this does not prove: these are statistical tests on a few models trained for the test. They do not prove "
@@ -95,6 +99,7 @@ class Pages:
                 "entry_row": rows.entry_row,
                 "shown_row": rows.shown_row,
                 "track_words": TRACK_WORDS,
+                "partial": PARTIAL,
                 "no_proof": NO_PROOF,
                 "docs": str(settings.docs_url or "").rstrip("/"),
                 "verdict_marks": rows.VERDICT_MARKS,

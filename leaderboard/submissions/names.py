@@ -12,8 +12,9 @@ from forgetbench.fingerprints import recorded_method, registered_source
 from forgetbench.leaderboard.db.runs import ShownMethod
 from forgetbench.leaderboard.errors import FieldError
 from forgetbench.methods import check_own_name, methods
+from forgetbench.scoring.vocabulary import PARTIAL
 
-REFERENCE_ROWS = ("retrain", "Retrain", "none", "No unlearning")
+REFERENCE_ROWS = ("retrain", "Retrain", "none", "No unlearning", PARTIAL)
 """Names of the server's own rows (`reference.BASELINES`)."""
 _LOOKALIKES = str.maketrans(
     {

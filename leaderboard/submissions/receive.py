@@ -133,7 +133,7 @@ def check_evidence(settings: Settings, board: Board, run: UnpackedRun, *, form_o
     return errors + [
         FieldError(field=model.file, message="holds the answers of one of this board's oracles")
         for model in run.manifest.evidence
-        if known.get(logits_digest(model), "").partition("/")[0] in {"references", "controls"}
+        if known.get(logits_digest(model), "").partition("/")[0] in {"references", "controls", "partials"}
     ]
 
 

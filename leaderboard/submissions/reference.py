@@ -7,15 +7,15 @@ import shutil
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import read_arrays
-from forgetbench.evidence.reference import PACK, ReferenceBundle, read_pack
-from forgetbench.evidence.run import Manifest, MethodRecord, ModelRecord, describe
+from forgetbench.evidence.reference import PACK, PopulationRole, ReferenceBundle, read_pack
+from forgetbench.evidence.run import Manifest, MethodRecord, ModelRecord, describe, schema_of
 from forgetbench.leaderboard.auth.tokens import BASELINE_SUBMITTER
 from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import Board, Entry, Token, search_text, utc_now
@@ -24,11 +24,10 @@ from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import names
 from forgetbench.leaderboard.submissions.uploads import logits_digest
-from forgetbench.scoring.vocabulary import PROTOCOL
+from forgetbench.scoring.vocabulary import PARTIAL, PROTOCOL
 from forgetbench.store import digest, replace_folder, write_atomically
 
-Role = Literal["originals", "references", "controls"]
-ROLES: tuple[Role, ...] = ("originals", "references", "controls")
+ROLES: tuple[PopulationRole, ...] = ("originals", "references", "controls")
 DIGESTS = "answers.json"
 """File next to a bundle: digest of each model's logits -> its role and file."""
 
@@ -43,13 +42,24 @@ class Baseline(NamedTuple):
     """Subsets that the method reads."""
 
 
-BASELINES: dict[Role, Baseline] = {
+BASELINES: dict[PopulationRole, Baseline] = {
     "controls": Baseline(
         "retrain", "Retrain", "Trained from scratch without the forget set: the control oracles.", ("retain",)
     ),
     "originals": Baseline("none", "No unlearning", "The original models, untouched.", ()),
+    "partials": Baseline(
+        "retrain",
+        PARTIAL,
+        "Trained from scratch without the part of the harmful rows that was found: what retraining gives in practice.",
+        ("retain",),
+    ),
 }
-"""Role in the bundle -> its row."""
+"""Role in the bundle -> its row. Only boards of correction have partial oracles."""
+
+
+def roles_of(bundle: ReferenceBundle) -> tuple[PopulationRole, ...]:
+    """The sets of models in a bundle."""
+    return (*ROLES, "partials") if bundle.has_partials else ROLES
 
 
 def board_folder(settings: Settings, board: Board) -> Path:
@@ -92,7 +102,7 @@ def install_bundle(
     number: int | None = None,
     add_files: Callable[[Path], None] | None = None,
 ) -> Board:
-    """Copy a bundle to the server, and create its board with the baselines Retrain and No unlearning.
+    """Copy a bundle to the server, and create its board with its baselines, such as Retrain and No unlearning.
 
     A newer bundle of a task supersedes the older one, whose board stays readable. Installing a bundle again changes
     nothing.
@@ -118,12 +128,12 @@ def install_bundle(
         )
     sha = bundle.digest
     folder = settings.packs / sha
-    models = {role: _model_records(bundle, role) for role in ROLES}
+    models = {role: _model_records(bundle, role) for role in roles_of(bundle)}
     if not (folder / DIGESTS).is_file():
         replace_folder(folder / "pack", lambda new: _copy(bundle, new), marker=PACK)
         if add_files is not None:
             add_files(folder)
-        digests = {logits_digest(model): f"{role}/{model.file}" for role in ROLES for model in models[role]}
+        digests = {logits_digest(model): f"{role}/{model.file}" for role in models for model in models[role]}
         write_atomically(folder / DIGESTS, json.dumps(digests).encode())
     with database.write_session() as session:
         board = session.scalar(select(Board).where(Board.task == bundle.card.task, Board.pack_sha256 == sha))
@@ -185,7 +195,7 @@ def _new_board(session: Session, bundle: ReferenceBundle, sha: str, number: int 
     return board
 
 
-def _model_records(bundle: ReferenceBundle, role: Role) -> tuple[ModelRecord, ...]:
+def _model_records(bundle: ReferenceBundle, role: PopulationRole) -> tuple[ModelRecord, ...]:
     card = bundle.card
     return tuple(
         ModelRecord(
@@ -201,9 +211,11 @@ def _model_records(bundle: ReferenceBundle, role: Role) -> tuple[ModelRecord, ..
 
 
 def _add_baselines(
-    session: Session, board: Board, bundle: ReferenceBundle, models: dict[Role, tuple[ModelRecord, ...]]
+    session: Session, board: Board, bundle: ReferenceBundle, models: dict[PopulationRole, tuple[ModelRecord, ...]]
 ) -> None:
     for role, row in BASELINES.items():
+        if role not in models:
+            continue
         manifest = _baseline_manifest(bundle, role, row, models[role])
         entry = new_entry(board, manifest, digest(manifest.model_dump(mode="json")), None, "reference")
         session.add(entry)
@@ -212,10 +224,13 @@ def _add_baselines(
         queue.enqueue(session, "score", entry.id)
 
 
-def _baseline_manifest(bundle: ReferenceBundle, role: Role, row: Baseline, models: tuple[ModelRecord, ...]) -> Manifest:
+def _baseline_manifest(
+    bundle: ReferenceBundle, role: PopulationRole, row: Baseline, models: tuple[ModelRecord, ...]
+) -> Manifest:
     """Manifest of a baseline, with the fields of a submission."""
     card = bundle.card
     return Manifest(
+        schema_version=schema_of(card.track),
         protocol=card.protocol,
         task=card.task,
         task_key=card.task_key,

@@ -157,7 +157,8 @@ def _score(bundle: Path, board: Board, entry: Entry, run: Run | None) -> Scoring
     """Score a run, or a baseline where there is no run, against a bundle."""
     scorer, histograms = get_scorer(bundle), phi_histograms(bundle)
     if run is None:
-        models = scorer.originals if entry.method == "none" else scorer.bundle.population("controls")
+        role = next(role for role, row in reference.BASELINES.items() if row.title == entry.label)
+        models = scorer.bundle.population(role)
         card = scorer.score_reference(entry.label)
         return ScoringResult(card, distributions.of_models(scorer, histograms, models), EvidenceFindings())
     card, models = scorer.score(run), run.population(board.draws, board.seeds)
