@@ -28,7 +28,7 @@ def check(*, machines: int = 1, options: RunOptions = RUN, json: Json = False) -
     Example: forgetbench engine check --engine ray:head:6379
 
     Args:
-        machines: Number of machines to wait for, for two minutes at most; a note says if some are missing.
+        machines: Number of machines to wait for, for five minutes at most; a note says if some are missing.
     """
     from forgetbench.runner.engine_check import check_engine
 

@@ -20,7 +20,7 @@ from forgetbench.runner.engines.devices import hardware
 from forgetbench.runner.failures import not_shared
 from forgetbench.store import Store
 
-MACHINES_SECONDS = 120.0
+MACHINES_SECONDS = 300.0
 """Longest time to wait for machines."""
 TEXT = "hello"
 """What the artifacts of a check contain."""
@@ -84,7 +84,7 @@ def check_engine(config: RunConfig, *, machines: int = 1) -> EngineReport:
 
     Args:
         config: The engine, the device and the store.
-        machines: Number of machines to wait for, for two minutes at most.
+        machines: Number of machines to wait for, for five minutes at most.
 
     Raises:
         UsageError: The engine or the device is not available.

@@ -14,6 +14,10 @@ from forgetbench.errors import UsageError
 
 _TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}|UNLIMITED", re.IGNORECASE)
 _RESTARTS = 20
+_RAY_SECONDS = 300
+"""Time that each part of Ray waits for another one."""
+_RAY_ATTEMPTS = 3
+"""Number of times that a node of Ray is started, and the check is made."""
 _RESERVED = {
     "array",
     "cpus-per-task",
@@ -47,17 +51,28 @@ _RAY = """\
 export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \\n')
 export RAY_AUTH_TOKEN
+# A busy machine is slow to start: Ray's own settings of how long its parts wait, in seconds or attempts.
+export RAY_raylet_start_wait_time_s={wait} RAY_gcs_server_port_wait_time_s={wait} RAY_NUM_REDIS_GET_RETRIES={wait}
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 # This machine's address, as another one sees it.
 host=$(srun --nodes=1 --ntasks=1 --nodelist="${{nodes[1]}}" printenv SLURM_LAUNCH_NODE_IPADDR)
 port=$((20000 + SLURM_JOB_ID % 10000))  # jobs that share a machine have different ports
+# A node that fails to start, or loses the head while that starts again, is started again.
 start='
-    folder=$(mktemp -d /tmp/forgetbench-XXXXXX) || exit 1  # a short name: Ray has sockets in it
-    trap "rm -rf $folder" EXIT
-    ray start --block --temp-dir="$folder/ray" --num-cpus={cpus} --num-gpus={gpus} \\
-        --object-store-memory=100000000 "$@" &
-    trap "kill $!" TERM
-    while kill -0 $! 2>/dev/null; do wait $!; done'
+    trap "rm -rf \\$folder" EXIT
+    trap "stop=yes; kill \\$node" TERM
+    for attempt in {attempts}; do
+        folder=$(mktemp -d /tmp/forgetbench-XXXXXX) || exit 1  # a short name: Ray has sockets in it
+        ray start --block --temp-dir="$folder/ray" --num-cpus={cpus} --num-gpus={gpus} \\
+            --object-store-memory=100000000 "$@" &
+        node=$!
+        while kill -0 $node 2>/dev/null; do wait $node; done
+        [ -z "$stop" ] || exit 0
+        echo "Ray has ended on $(hostname), attempt $attempt." >&2
+        rm -rf "$folder"
+        sleep 5
+    done
+    exit 1'
 bash -c "$start" bash --head --node-ip-address="$host" --port="$port" --include-dashboard=false &
 head=$!
 until (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; do
@@ -69,8 +84,14 @@ for node in "${{nodes[@]:1}}"; do  # one step for each machine: one that fails d
         bash -c "$start" bash --address="$host:$port" &
 done
 
-# Compare the machines' code, devices and stores before anything is computed.
-forgetbench engine check --engine "ray:$host:$port" --machines {nodes}{check} --device {device} || exit 1
+# Compare the machines' code, devices and stores before anything is computed. The status is 1 if they do not fit; with
+# any other one, the cluster has not started yet.
+for attempt in {attempts}; do
+    forgetbench engine check --engine "ray:$host:$port" --machines {nodes}{check} --device {device}
+    status=$?
+    [ "$status" -gt 1 ] && kill -0 "$head" || break
+done
+[ "$status" -eq 0 ] || exit 1
 """
 
 _RUN = """\
@@ -173,6 +194,7 @@ def write_script(
         filter(None, ["forgetbench run", names, shlex.join([*words, *options]), f"--device {device}", engine])
     )
     numbers = {"cpus": job.cpus_per_node, "gpus": job.gpus_per_node, "nodes": job.nodes, "device": device}
+    numbers |= {"wait": _RAY_SECONDS, "attempts": " ".join(map(str, range(1, _RAY_ATTEMPTS + 1)))}
     check = "".join(f" {shlex.quote(word)}" for word in options)
     parts = [
         _HEAD.format(version=forgetbench.__version__),
