@@ -134,7 +134,7 @@ def test_two_drivers_compute_each_artifact_once(tmp_path: Path, monkeypatch: pyt
     both = threading.Barrier(2)
 
     def drive(name: str) -> None:
-        store, schedule = Store(tmp_path), Schedule(10)
+        store, schedule = Store(tmp_path), Schedule(range(10))
 
         def job(number: int) -> bool:
             def write(folder: Path) -> None:
@@ -147,8 +147,7 @@ def test_two_drivers_compute_each_artifact_once(tmp_path: Path, monkeypatch: pyt
 
             return make_once(store, keys[number], write)[1]
 
-        while schedule.waiting:
-            number = schedule.waiting.popleft()
+        while (number := schedule.take()) is not None:
             schedule.settle(number, attempt(job, number), "here", alone=True)
         assert len(schedule.results()) == 10
 
@@ -180,16 +179,6 @@ def test_make_once_waits_for_other_outside_engines(tmp_path: Path, monkeypatch: 
     with Store(tmp_path).lease(Store.key({"seed": 2})):
         kind, error = attempt(lambda key: make_once(store, key, lambda _: None), {"seed": 2})
     assert (kind, type(error)) == ("busy", BusyError)
-
-
-def test_schedule_busy_job_is_tried_after_others() -> None:
-    schedule = Schedule(3)
-    assert schedule.settle(schedule.waiting.popleft(), ("busy", BusyError()), "here", alone=True) == []
-    assert list(schedule.waiting) == [1, 2, 0]
-    for number in (1, 2, 0):
-        schedule.waiting.popleft()
-        assert schedule.settle(number, ("done", number), "here", alone=True) == [number]
-    assert schedule.results() == [0, 1, 2]
 
 
 def test_store_tidy_knows_leases_of_the_dead(tmp_path: Path) -> None:

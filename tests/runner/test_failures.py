@@ -18,17 +18,17 @@ from safetensors import SafetensorError
 from support import skip
 
 from forgetbench.cli import main
-from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.errors import UsageError
 from forgetbench.evidence.run import read_run
 from forgetbench.methods._foreign_code import MethodCodeError
 from forgetbench.runner import run as run_module
 from forgetbench.runner import train, unlearn
 from forgetbench.runner.config import NullProgress, RunConfig
-from forgetbench.runner.engines.base import RETRIES, Answer, Failure, Schedule, machine_fault
+from forgetbench.runner.engines.base import Failure, machine_fault
 from forgetbench.runner.failures import FailedJob, JobsFailedError, error_of, summary
 from forgetbench.runner.method_spec import parse_methods
 from forgetbench.runner.run import TaskRun, run_tasks
-from forgetbench.tasks.task import Task
+from forgetbench.tasks.task import Task, read_task
 
 
 def fault(number: int) -> OSError:
@@ -69,81 +69,6 @@ def caused(error: BaseException, cause: BaseException, *, explicit: bool = True)
 )
 def test_machine_fault_by_cause(error: BaseException, expected: str | None) -> None:
     assert machine_fault(error) == expected
-
-
-def play(schedule: Schedule, answers: Callable[[int, int, bool], Answer]) -> list[tuple[int, bool]]:
-    """Run a schedule with two jobs at a time: job, attempt and whether it is alone -> answer; returns the attempts."""
-    tries: list[tuple[int, bool]] = []
-    while schedule.waiting or schedule.alone:
-        if schedule.waiting:
-            batch = [schedule.waiting.popleft() for _ in range(min(2, len(schedule.waiting)))]
-        else:
-            batch = [schedule.alone.popleft()]
-        for number in batch:
-            alone = len(batch) == 1
-            tries.append((number, alone))
-            schedule.settle(number, answers(number, [n for n, _ in tries].count(number), alone), "here", alone=alone)
-    return tries
-
-
-def test_schedule_lost_worker_four_times_is_the_job() -> None:
-    schedule = Schedule(4)
-    lost: Answer = ("lost", ForgetBenchError("died"))
-    tries = play(schedule, lambda number, _, __: lost if number == 1 else ("done", number))
-    assert RETRIES == 3
-    assert [number for number, _ in tries].count(1) == 4
-    assert tries[-1] == (1, True)
-    outcome = schedule.outcomes[1]
-    assert (outcome.kind, outcome.attempts, outcome.by_job) == ("lost", 4, True)
-    assert [schedule.outcomes[number] for number in (0, 2, 3)] == [0, 2, 3]
-
-
-def test_schedule_lost_worker_of_a_broken_engine_is_no_job() -> None:
-    schedule = Schedule(1, retries=0)
-    schedule.waiting.popleft()
-    assert schedule.settle(0, ("lost", ForgetBenchError("died")), "here", alone=True, healthy=lambda: False) == [0]
-    assert not schedule.outcomes[0].by_job
-
-
-def test_schedule_lost_worker_once_is_run_again() -> None:
-    schedule = Schedule(3)
-    play(schedule, lambda number, attempt, _: ("lost", OSError()) if (number, attempt) == (0, 1) else ("done", number))
-    assert schedule.results() == [0, 1, 2]
-
-
-def test_schedule_memory_next_to_others_is_run_alone() -> None:
-    schedule = Schedule(4)
-    tries = play(
-        schedule,
-        lambda number, _, alone: (
-            ("memory", MemoryError()) if number == 3 or (number == 0 and not alone) else ("done", 1)
-        ),
-    )
-    assert tries[4:] == [(0, True), (3, True)]
-    assert schedule.results()[:3] == [1, 1, 1]
-    assert (schedule.outcomes[3].kind, schedule.outcomes[3].by_job) == ("machine", True)
-
-
-def test_schedule_storage_fault_is_run_after_the_others() -> None:
-    schedule = Schedule(5)
-    full: Answer = ("storage", fault(errno.ENOSPC))
-    tries = play(schedule, lambda number, attempt, _: full if number < 2 and attempt <= number + 1 else ("done", 1))
-    assert [number for number, _ in tries] == [0, 1, 2, 3, 4, 0, 1]
-    assert [type(outcome) for outcome in schedule.results()] == [int, Failure, int, int, int]
-    assert (schedule.outcomes[1].kind, schedule.outcomes[1].by_job, schedule.outcomes[1].attempts) == (
-        "machine",
-        False,
-        2,
-    )
-
-
-def test_schedule_full_disk_starts_no_further_job() -> None:
-    schedule = Schedule(50, workers=2)
-    tries = play(schedule, lambda *_: ("storage", fault(errno.ENOSPC)))
-    assert len(tries) < 10
-    outcomes = schedule.results()
-    assert all(isinstance(outcome, Failure) and outcome.kind == "machine" for outcome in outcomes)
-    assert "Not started" in str(outcomes[-1].error)
 
 
 def failed(error: BaseException, **facts: Any) -> FailedJob:
@@ -311,6 +236,50 @@ def test_run_command_one_bad_job_exits_with_1(
     assert "Traceback" not in output.err
     assert "test/mlp/mislabelled" in output.out
     assert output.err.count("evidence: ") == 2
+
+
+ONE_BAD = """
+import copy, errno, os, pathlib
+from dataclasses import dataclass
+from forgetbench.methods import Method
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Method):
+    "Meets a full disk with one seed while a file exists."
+
+    def unlearn(self, model, request):
+        if request.seed == {seed} and pathlib.Path({file!r}).exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return copy.deepcopy(model)
+"""
+
+
+@pytest.mark.system
+def test_run_one_bad_job_of_forty(
+    write_task: Callable[..., Path], tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In processes: 39 jobs are done, the bad one is named, and the same command does only that one."""
+    file, flag, method = write_task("random", "fraction = 0.2", seeds=4, draws=2), tmp_path / "full", tmp_path / "m.py"
+    flag.touch()
+    method.write_text(ONE_BAD.format(seed=read_task(str(file)).stream("method", 1, 2), file=str(flag)))
+    words = ["run", str(file), "--method", "finetune:epochs=1", "--method-file", f"{method}:Mine", "--device", "cpu"]
+
+    def command() -> tuple[int, str, set[Path]]:
+        with pytest.raises(SystemExit) as exited:
+            main([*words, "--engine", "processes", "--workers", "2"])
+        cards = set((own_home / "store").rglob("artifact.json"))
+        return int(exited.value.code or 0), " ".join(capsys.readouterr().err.split()), cards
+
+    status, output, before = command()
+    assert status == 1
+    assert "1 of 40 jobs failed; the others are finished and kept." in output
+    assert "test/mlp/random, mine, seed 2, draw 1: No space left on device" in output
+    flag.unlink()
+    stamps = {path: path.stat().st_mtime_ns for path in before}
+    status, _, after = command()
+    assert status == 0
+    assert len(after - before) == 1
+    assert {path: path.stat().st_mtime_ns for path in before} == stamps
 
 
 @pytest.mark.system

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support import s3_server, skip
+from support.engine_board import assert_equal_bits, run_board
 from support.ray_process import in_own_network
 
 from forgetbench.errors import UsageError
@@ -192,30 +193,29 @@ def test_ray_killed_node_gives_equal_bits(cluster: tuple[Path, dict[str, Any]]) 
     assert arrays["ray"] == arrays["local"]
 
 
-@pytest.fixture(scope="module")
-def bucket_cluster(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What happened on a cluster whose two nodes and driver share no folder, with S3 as the store."""
+@pytest.mark.system
+def test_every_engine_gives_equal_bits(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All 20 artifacts of a board by local, processes, and Ray on two nodes; Slurm is in test_slurm.py.
+
+    The nodes of Ray share a folder, or one of them is killed, or they share nothing and keep their artifacts in S3.
+    """
     if find_spec("obstore") is None:
         skip("obstore is not installed")
-    return in_own_network("support.s3_cluster", tmp_path_factory.mktemp("s3"), s3_server.install())
+    found = in_own_network("support.board_cluster", tmp_path, s3_server.install())
+    assert "error" not in found
+    assert found["no bucket"].startswith("The bucket of s3://absent/forgetbench does not exist, or not in this")
+    assert found["check"] == [True, ["", ""]]
+    assert found["left"] == []
+    assert min(found["nodes"]) > 0  # both nodes have worked, each with a cache of its own
+    assert found["killed"]
+    run_board(tmp_path / "processes", "--engine", "processes", "--workers", "2")
+    for name in ("processes", "shared", "killed", "bucket"):
+        assert_equal_bits(tmp_path / name, tmp_path_factory)
 
 
 @pytest.mark.system
-def test_ray_with_bucket_gives_equal_bits(bucket_cluster: dict[str, Any]) -> None:
-    assert "error" not in bucket_cluster
-    assert bucket_cluster["artifacts"] == 20
-    assert bucket_cluster["differ"] == []
-    assert min(bucket_cluster["nodes"]) > 0  # both nodes have worked, each with a cache of its own
-
-
-@pytest.mark.system
-def test_ray_engine_check_with_bucket(bucket_cluster: dict[str, Any]) -> None:
-    assert bucket_cluster["check"] == [True, ["", ""]]
-    assert bucket_cluster["left"] == []
-
-
-@pytest.mark.system
-def test_check_bucket_absent_on_a_server(bucket_cluster: dict[str, Any]) -> None:
-    assert bucket_cluster["no bucket"].startswith(
-        "The bucket of s3://absent/forgetbench does not exist, or not in this"
-    )
+def test_ray_leaves_no_process(tmp_path: Path, write_task: Callable[..., Path]) -> None:
+    """The cluster that the engine starts ends with the command, also if the command is interrupted or killed."""
+    task = write_task("random", "fraction = 0.2", seeds=2)
+    found = in_own_network("support.ray_driver", tmp_path, str(task))
+    assert found == {"end": [0, []], "SIGINT": [130, []], "SIGKILL": [-9, []]}

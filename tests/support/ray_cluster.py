@@ -42,6 +42,19 @@ class Mine(Method):
 """
 
 
+class KillNode(NullProgress):
+    """Kills a node of a cluster when the first model has been trained."""
+
+    def __init__(self, cluster: Cluster, node: object) -> None:
+        self.cluster, self.node, self.killed = cluster, node, False
+
+    def done(self, title: str, *, from_cache: bool) -> None:
+        """Kill it with the first original."""
+        if title.startswith("original") and not from_cache and not self.killed:
+            self.killed = True
+            self.cluster.remove_node(self.node, allow_graceful=False)
+
+
 def main(folder: Path, task_file: str) -> dict[str, Any]:
     """What happened, by name."""
     cluster = Cluster(
@@ -74,18 +87,7 @@ def main(folder: Path, task_file: str) -> dict[str, Any]:
     method = folder / "mine.py"
     method.write_text(METHOD)
     task = read_task(task_file)
-
-    class KillNode(NullProgress):
-        """Kills the second node when the first model has been trained."""
-
-        killed = False
-
-        def done(self, title: str, *, from_cache: bool) -> None:
-            if title.startswith("original") and not from_cache and not self.killed:
-                self.killed = True
-                cluster.remove_node(second, allow_graceful=False)
-
-    for name, progress in (("local", NullProgress()), ("ray", KillNode())):
+    for name, progress in (("local", NullProgress()), ("ray", KillNode(cluster, second))):
         config = RunConfig(home=folder / name, engine="local" if name == "local" else f"ray:{address}", device="cpu")
         run([task], lambda one: parse_methods(["finetune:epochs=1"], [f"{method}:Mine"], one.setting), config, progress)
     cluster.shutdown()

@@ -28,11 +28,13 @@ def in_own_network(module: str, folder: Path, *words: str) -> dict[str, Any]:
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_raylet_start_wait_time_s": "300",
+        "RAY_raylet_start_wait_time_s": "300",  # for a machine that has other work
+        "RAY_gcs_server_port_wait_time_s": "300",
+        "RAY_NUM_REDIS_GET_RETRIES": "300",
     }
     script = f"ip link set lo up; exec {join([sys.executable, '-m', module, str(folder), *words])}"
     done = subprocess.run(
-        ["timeout", "-s", "KILL", "600", *unshare, "bash", "-c", script],
+        ["timeout", "-s", "KILL", "1800", *unshare, "bash", "-c", script],
         env=environment,
         capture_output=True,
         text=True,

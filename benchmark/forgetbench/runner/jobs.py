@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 from forgetbench.datasets.scenarios import make_scenario
@@ -18,7 +18,7 @@ from forgetbench.runner.artifacts import PREDICTIONS, require_artifact
 from forgetbench.runner.attack_spec import AttackSpec
 from forgetbench.runner.config import NullProgress, ProgressCallback, RunConfig
 from forgetbench.runner.data import ExecutionEnv
-from forgetbench.runner.engines import Engine, Failure, TimeLimit
+from forgetbench.runner.engines import Engine, Failure, Step, TimeLimit
 from forgetbench.runner.failures import FailedJob, error_of, not_shared
 from forgetbench.runner.keys import Role
 from forgetbench.runner.method_spec import MethodSpec
@@ -301,6 +301,10 @@ ResultT = TypeVar("ResultT", bound=_Result)
 TrainOutcome = TrainedModel | MethodFailure
 UnlearnOutcome = UnlearnedModel | MethodFailure
 AttackOutcome = AttackedModel | MethodFailure
+BoardJob = TrainJob | CountTrainingJob | UnlearnJob | CountUnlearningJob
+"""The jobs of a board, which depend on each other."""
+BoardResult = TrainedModel | UnlearnedModel | MethodFailure | FlopCount
+"""Their results."""
 
 
 class JobRunner:
@@ -333,11 +337,11 @@ class JobRunner:
         self._engine = engine
 
     def map(self, function: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> list[ResultT]:
-        """The results of jobs that do not depend on each other, in the order of the jobs.
+        """The results of jobs, in the order of the jobs.
 
         Args:
             function: A job function: importable by its name, since other processes call it.
-            jobs: The jobs.
+            jobs: The jobs, which do not depend on each other.
 
         Raises:
             JobsFailedError: Jobs failed, in other ways than a method may fail; the others are finished.
@@ -349,13 +353,23 @@ class JobRunner:
             raise error_of(self.failed[before:], self.jobs)
         return [result for result in results if result is not None]
 
-    def try_map(self, function: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> list[ResultT | None]:
-        """`map`, with None for each job that failed; `failed` lists them."""
-        jobs = list(jobs)
+    def try_map(
+        self, function: Callable[[JobT], ResultT], jobs: Iterable[JobT | Step[JobT, ResultT]]
+    ) -> list[ResultT | None]:
+        """`map`, with None for each job that failed; `failed` lists them.
+
+        Args:
+            function: A job function: importable by its name, since other processes call it.
+            jobs: The jobs. One that needs others is a `Step`; it has no result if it could not be made.
+        """
+        made: dict[int, Any] = {}
+        plan = [_noted(one, number, made) for number, one in enumerate(jobs)]
         results: dict[int, ResultT] = {}
 
         def on_done(number: int, outcome: ResultT | Failure) -> None:
-            job = jobs[number]
+            if isinstance(outcome, Failure) and outcome.kind == "blocked":
+                return
+            job = made[number]
             result: Any = outcome
             if isinstance(outcome, Failure):
                 result = failed_result(job, _blame(outcome)) if outcome.by_job else None
@@ -377,8 +391,8 @@ class JobRunner:
         if seconds is not None:
             reason = f"stopped at the time limit of {seconds:g} s for one job (--time-limit)"
             limit = TimeLimit(seconds, lambda job: failed_result(job, reason))
-        self._engine.map(function, jobs, on_done, limit)
-        return [results.get(number) for number in range(len(jobs))]
+        self._engine.map(function, plan, on_done, limit)
+        return [results.get(number) for number in range(len(plan))]
 
     def check_machines(self, facts: PreparedTask) -> None:
         """Check that every other machine has the task's images, and uses the same store.
@@ -450,6 +464,19 @@ def oracle_roles(task: Task) -> tuple[Role, ...]:
     """
     corrective = make_scenario(task.scenario.name, task.scenario.options).corrective
     return ("reference", "control", "partial") if corrective else ("reference", "control")
+
+
+def _noted(one: Any, number: int, made: dict[int, Any]) -> Step[Any, Any]:
+    """A step that notes its job under its number when it is made."""
+    step = one if isinstance(one, Step) else Step.of(one)
+
+    def make(results: Sequence[Any]) -> Any:
+        job = step.make(results)
+        if job is not None:
+            made[number] = job
+        return job
+
+    return replace(step, make=make)
 
 
 def failed_result(job: object, reason: str) -> MethodFailure | FlopCount | None:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from forgetbench.errors import ForgetBenchError, UsageError
@@ -26,10 +27,12 @@ from forgetbench.runner.collect import (
 )
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.costs import expected_share
-from forgetbench.runner.engines import Failure, machine_fault
+from forgetbench.runner.engines import Failure, Step, machine_fault
 from forgetbench.runner.engines.base import FailureKind
 from forgetbench.runner.failures import FailedJob, error_of
 from forgetbench.runner.jobs import (
+    BoardJob,
+    BoardResult,
     CountTrainingJob,
     CountUnlearningJob,
     FlopCount,
@@ -40,6 +43,7 @@ from forgetbench.runner.jobs import (
     TrainedModel,
     TrainJob,
     TrainOutcome,
+    UnlearnedModel,
     UnlearnJob,
     UnlearnOutcome,
     hardware_text,
@@ -204,14 +208,61 @@ class _TaskStoppedError(Exception):
     """A job failed that all others of its task need; the runner has noted it."""
 
 
+def _model_key(job: TrainJob) -> ModelKey:
+    return job.role, job.draw, job.seed, job.trainer.key if job.trainer else ""
+
+
+def _usable(originals: Sequence[BoardResult | None]) -> TrainedModel | None:
+    """The first of the models that a job needs; None if it is missing, or a method's training has failed."""
+    first = originals[0]
+    if any(isinstance(model, MethodFailure) for model in originals):
+        return None
+    return first if isinstance(first, TrainedModel) else None
+
+
+@dataclass
+class _Unlearned:
+    """What became of the jobs of a row."""
+
+    outcomes: list[tuple[int, int, UnlearnOutcome]] = field(default_factory=list)
+    """Draw, seed and outcome of each unlearning."""
+    originals: list[str] = field(default_factory=list)
+    """The key of the original that each started from; empty if the row's own originals have failed."""
+    flops: float | None = None
+    """FLOPs of unlearning."""
+
+
+@dataclass
+class _Plan:
+    """The jobs of a task, which depend on each other; numbers are positions in `steps`."""
+
+    steps: list[Step[BoardJob, BoardResult]] = field(default_factory=list)
+    """The jobs."""
+    training: dict[ModelKey, int] = field(default_factory=dict)
+    """Model -> the job that trains it."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Row that trains its own originals -> the job that counts a training; "" is an oracle's."""
+    unlearning: dict[str, list[int]] = field(default_factory=dict)
+    """Row -> its jobs, by draw and seed."""
+    unlearning_counts: dict[str, int] = field(default_factory=dict)
+    """Row -> the job that counts its unlearning."""
+
+    def add(self, step: Step[BoardJob, BoardResult]) -> int:
+        """Add a job; returns its number."""
+        self.steps.append(step)
+        return len(self.steps) - 1
+
+
 class _TaskRunner:
-    """One task: its jobs in the order in which they depend on each other."""
+    """One task: its jobs, each as soon as there are the models that it needs, and then what is written of them."""
 
     def __init__(self, runner: JobRunner, methods: Sequence[MethodSpec]) -> None:
         self.runner, self.methods = runner, methods
         self.task, self.config, self.env = runner.task, runner.config, runner.env
         self.trainers = own_trainers(methods)
         """Row -> the row whose job trains its originals: parameters that only unlearning reads change no original."""
+        self.own = list({spec.key: spec for spec in self.trainers.values()}.values())
+        """The rows whose jobs train originals."""
         self.models: dict[ModelKey, TrainOutcome] = {}
         """The models that could be trained."""
         self.unfinished: set[str] = set()
@@ -221,55 +272,42 @@ class _TaskRunner:
 
     def run(self) -> TaskRun:
         """All jobs, then the reference bundle and one folder for each method."""
-        from forgetbench.runner.train import prepare_task, train_or_count
+        from forgetbench.runner.train import prepare_task
+        from forgetbench.runner.unlearn import do_job
 
         runner, config = self.runner, self.config
-        own = list({spec.key: spec for spec in self.trainers.values()}.values())
         present = config.results.development_bundle(self.task)
         oracles = [] if config.skip_oracles or present else runner.oracles(*oracle_roles(self.task))
-        models_each = self.task.seeds * self.task.draws + 1
-        total = 2 + len(own) + self.task.seeds * (1 + len(own)) + len(oracles) + models_each * len(self.methods)
+        own, models_each = len(self.own), self.task.seeds * self.task.draws + 1
+        total = 2 + own + self.task.seeds * (1 + own) + len(oracles) + models_each * len(self.methods)
         runner.progress.begin(self.task.name, total)
         prepare = PrepareJob(task=self.task, env=self.env, methods=tuple(self.methods))
         [facts] = runner.try_map(prepare_task, [prepare])
         if facts is None:
             raise _TaskStoppedError
         runner.check_machines(facts)
-        originals = runner.originals()
         if present:
             self._import_originals(present)
         if config.skip_oracles:
             self._require_originals()
-        jobs = [*originals, *(job for spec in own for job in runner.originals(spec)), *oracles]
-        counting = [CountTrainingJob(task=self.task, env=self.env, trainer=trainer) for trainer in (None, *own)]
-        everything: list[TrainJob | CountTrainingJob] = [*jobs, *counting]  # a count is short: it comes last
-        done = runner.try_map(train_or_count, everything)
-        outcomes = [None if isinstance(result, FlopCount) else result for result in done[: len(jobs)]]
-        counts = [result if isinstance(result, FlopCount) else None for result in done[len(jobs) :]]
+        plan = self._plan(facts, oracles)
+        done = runner.try_map(do_job, plan.steps)
+        outcomes = {key: done[number] for key, number in plan.training.items()}
         self.models = {
-            (job.role, job.draw, job.seed, job.trainer.key if job.trainer else ""): outcome
-            for job, outcome in zip(jobs, outcomes, strict=True)
-            if outcome is not None
+            key: outcome for key, outcome in outcomes.items() if isinstance(outcome, TrainedModel | MethodFailure)
         }
-        counted, *counted_own = [count.flops if count else None for count in counts]
-        finished = None not in outcomes and counts[0] is not None
+        counts = {row: done[number] for row, number in plan.counts.items()}
+        training_flops = {row: count.flops for row, count in counts.items() if isinstance(count, FlopCount)}
+        finished = len(self.models) == len(outcomes) and "" in training_flops
         reference = None
         if not config.skip_oracles:
-            reference = present or (self._try_write_reference(facts, counted) if finished else None)
-        seconds = [model.seconds for model in trained(outcomes[len(outcomes) - len(oracles) :])] if oracles else []
-        timed = runner.exclusive and seconds and not any(outcome is None or outcome.from_cache for outcome in outcomes)
-        timed = timed and len(runner.hardware) == 1
-        retrain_seconds = sum(second or 0.0 for second in seconds) / len(seconds) if timed else None
-        cost = CostRecord(retrain_flops=counted, retrain_seconds=retrain_seconds)
-        if counts[0] is None:
+            reference = present or (self._try_write_reference(facts, training_flops[""]) if finished else None)
+        if "" not in training_flops:
             self.unfinished |= {spec.key for spec in self.methods}
-        self.unfinished |= {
-            row
-            for spec, count in zip(own, counts[1:], strict=True)
-            for row, trainer in self.trainers.items()
-            if count is None and trainer.key == spec.key
-        }
-        runs = self._unlearn(facts, cost, {spec.key: flops for spec, flops in zip(own, counted_own, strict=True)})
+        self.unfinished |= {row for row, trainer in self.trainers.items() if trainer.key not in training_flops}
+        seconds = self._retrain_seconds(outcomes, oracles)
+        cost = CostRecord(retrain_flops=training_flops.get(""), retrain_seconds=seconds)
+        runs = self._write_rows(facts, cost, training_flops, self._unlearned(facts, plan, done))
         if len(runner.hardware) > 1:
             runner.progress.note(
                 f"{self.task.name}: models were made on different hardware ({hardware_text(runner.hardware)}). The "
@@ -280,18 +318,75 @@ class _TaskRunner:
             self.task, reference, tuple(runs), runner.jobs, runner.computed, tuple(runner.failed), tuple(self.rows)
         )
 
+    def _plan(self, facts: PreparedTask, oracles: Sequence[TrainJob]) -> _Plan:
+        """All jobs but those that are measured on finished models. Costs are shares of a retraining."""
+        plan, runner = _Plan(), self.runner
+        trained_by_own = (job for spec in self.own for job in runner.originals(spec))
+        for job in (*runner.originals(), *trained_by_own, *oracles):
+            plan.training[_model_key(job)] = plan.add(Step.of(job, 1.0))
+        for trainer in (None, *self.own):
+            count = CountTrainingJob(task=self.task, env=self.env, trainer=trainer)
+            plan.counts[trainer.key if trainer else ""] = plan.add(Step.of(count, 1 / self.task.recipe.epochs))
+        for spec in self.methods:
+            if spec.key in facts.refusals:
+                continue
+            share, seeds = expected_share(spec.name), range(self.task.seeds)
+            originals = [plan.training[key] for key in self._original_keys(spec)]
+            own = spec.key in self.trainers  # a row whose training fails once has failed: all must have ended
+            needs = [(originals[seed], *(originals if own else ())) for seed in seeds]
+            plan.unlearning[spec.key] = [
+                plan.add(Step(partial(self._unlearn_job, spec, draw, seed), needs[seed], share))
+                for draw, seed in runner.places()
+            ]
+            plan.unlearning_counts[spec.key] = plan.add(Step(partial(self._count_job, spec), needs[0], share))
+        return plan
+
+    def _unlearn_job(
+        self, spec: MethodSpec, draw: int, seed: int, originals: Sequence[BoardResult | None]
+    ) -> UnlearnJob | None:
+        """The job in which a row unlearns from an original, the first of those given."""
+        if (original := _usable(originals)) is None:
+            return None
+        return UnlearnJob(
+            task=self.task,
+            env=self.env,
+            method=spec,
+            draw=draw,
+            seed=seed,
+            original=original.model,
+            keep_model=self.config.keep_models,
+        )
+
+    def _count_job(self, spec: MethodSpec, originals: Sequence[BoardResult | None]) -> CountUnlearningJob | None:
+        """The job that counts a row's unlearning from an original, the first of those given."""
+        if (original := _usable(originals)) is None:
+            return None
+        return CountUnlearningJob(task=self.task, env=self.env, method=spec, original=original.model)
+
+    def _retrain_seconds(
+        self, outcomes: Mapping[ModelKey, BoardResult | None], oracles: Sequence[TrainJob]
+    ) -> float | None:
+        """The mean wall time of training an oracle; None unless all models were trained now, on devices of one kind."""
+        new = not any(outcome is None or outcome.from_cache for outcome in outcomes.values())
+        hardware = {model.hardware for model in trained(self.models.values()) if model.hardware}
+        if not (self.runner.exclusive and oracles and new and len(hardware) == 1):
+            return None
+        seconds = [model.seconds or 0.0 for model in trained(self.models[_model_key(job)] for job in oracles)]
+        return sum(seconds) / len(seconds)
+
     def _population(self, role: Role) -> list[list[TrainedModel]]:
         """The models of a set of oracles, by draw and seed."""
         models = trained(self.models[role, draw, seed, ""] for draw, seed in self.runner.places())
         return [models[start : start + self.task.seeds] for start in range(0, len(models), self.task.seeds)]
 
-    def _originals(self, spec: MethodSpec | None = None) -> dict[int, TrainOutcome]:
-        """Seed -> the original that a row starts from: the board's, or its own. Those that have failed are missing."""
+    def _original_keys(self, spec: MethodSpec | None = None) -> list[ModelKey]:
+        """The originals that a row starts from, by seed: the board's, or its own."""
         trainer = self.trainers.get(spec.key) if spec else None
-        keys: dict[int, ModelKey] = {
-            seed: ("original", 0, seed, trainer.key if trainer else "") for seed in range(self.task.seeds)
-        }
-        return {seed: self.models[key] for seed, key in keys.items() if key in self.models}
+        return [("original", 0, seed, trainer.key if trainer else "") for seed in range(self.task.seeds)]
+
+    def _originals(self, spec: MethodSpec | None = None) -> list[TrainOutcome]:
+        """The originals that a row starts from, without those that have failed."""
+        return [self.models[key] for key in self._original_keys(spec) if key in self.models]
 
     def _try_write_reference(self, facts: PreparedTask, retrain_flops: float | None) -> ReferenceBundle | None:
         """The bundle; None if it cannot be written, which keeps no method from unlearning."""
@@ -305,7 +400,7 @@ class _TaskRunner:
         results, place = self.config.results, (self.task.name, self.task.key, self.task.draws, self.task.seeds)
         partials = self._population("partial") if "partial" in oracle_roles(self.task) else ()
         populations = TrainedPopulations(
-            trained(self._originals().values()), self._population("reference"), self._population("control"), partials
+            trained(self._originals()), self._population("reference"), self._population("control"), partials
         )
         folder, fitness = results.reference_folder(*place), results.fitness(*place)
         return write_reference(self.config.store, folder, self.task, facts, populations, retrain_flops, fitness)
@@ -332,71 +427,66 @@ class _TaskRunner:
                 f"the store. Fetch a board's originals with `forgetbench pack pull {self.task.name} --server URL`."
             )
 
-    def _unlearn(self, facts: PreparedTask, cost: CostRecord, training_flops: Mapping[str, float | None]) -> list[Path]:
-        from forgetbench.runner.unlearn import unlearn_or_count
-
+    def _unlearned(self, facts: PreparedTask, plan: _Plan, done: Sequence[BoardResult | None]) -> dict[str, _Unlearned]:
+        """Row -> what became of its jobs; a row whose own originals failed has one failure. Notes unfinished rows."""
+        rows: dict[str, _Unlearned] = {}
         jobs: list[UnlearnJob] = []
-        results: dict[str, list[tuple[int, int, UnlearnOutcome]]] = {}
+        outcomes: list[UnlearnOutcome | None] = []
         for spec in self.methods:
             if spec.key in facts.refusals:
                 continue
-            originals = self._originals(spec)
-            failure = next((model for model in originals.values() if isinstance(model, MethodFailure)), None)
+            row = rows[spec.key] = _Unlearned()
+            failure = next((model for model in self._originals(spec) if isinstance(model, MethodFailure)), None)
             if failure is not None:
-                results[spec.key] = [(0, 0, failure)]
+                row.outcomes.append((0, 0, failure))
                 continue
-            keys = {seed: model.model for seed, model in originals.items() if isinstance(model, TrainedModel)}
-            if len(keys) < self.task.seeds:
-                self.unfinished.add(spec.key)
-            jobs += [
-                UnlearnJob(
-                    task=self.task,
-                    env=self.env,
-                    method=spec,
-                    draw=draw,
-                    seed=seed,
-                    original=keys[seed],
-                    keep_model=self.config.keep_models,
-                )
-                for draw, seed in self.runner.places()
-                if seed in keys
-            ]
-        untrained = set(results)
-        first = [job for job in jobs if job.draw == job.seed == 0]
-        counting = [
-            CountUnlearningJob(task=job.task, env=job.env, method=job.method, original=job.original) for job in first
-        ]
-        everything: list[UnlearnJob | CountUnlearningJob] = [*jobs, *counting]
-        ordered = sorted(everything, key=lambda job: -expected_share(job.method.name))  # the longest first
-        done = dict(zip(map(id, ordered), self.runner.try_map(unlearn_or_count, ordered), strict=True))
-        outcomes = [None if isinstance(result := done[id(job)], FlopCount) else result for job in jobs]
-        counts = [result if isinstance(result := done[id(job)], FlopCount) else None for job in counting]
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            if outcome is not None:
-                results.setdefault(job.method.key, []).append((job.draw, job.seed, outcome))
+            for number in plan.unlearning[spec.key]:
+                step, outcome = plan.steps[number], done[number]
+                job = step.make([done[need] for need in step.needs])
+                if isinstance(job, UnlearnJob):
+                    jobs.append(job)
+                    outcomes.append(outcome if isinstance(outcome, UnlearnedModel | MethodFailure) else None)
+                else:  # its original has failed
+                    self.unfinished.add(spec.key)
+            count = done[plan.unlearning_counts[spec.key]]
+            if isinstance(count, FlopCount):
+                row.flops = count.flops
             else:
+                self.unfinished.add(spec.key)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if outcome is None:
                 self.unfinished.add(job.method.key)
-        flops = {job.method.key: count.flops for job, count in zip(first, counts, strict=True) if count is not None}
-        self.unfinished |= {job.method.key for job in first if job.method.key not in flops}
+            else:
+                rows[job.method.key].outcomes.append((job.draw, job.seed, outcome))
+                rows[job.method.key].originals.append(job.original)
+        return rows
+
+    def _write_rows(
+        self,
+        facts: PreparedTask,
+        cost: CostRecord,
+        training_flops: Mapping[str, float | None],
+        rows: Mapping[str, _Unlearned],
+    ) -> list[Path]:
+        """Write the folders of the rows that have all they need."""
         folders = []
-        originals_of = {(job.method.key, job.draw, job.seed): job.original for job in jobs}
         for spec in self.methods:
             if spec.key in self.unfinished:
                 continue
-            if spec.key in results and spec.key not in untrained:
-                outcomes_of = tuple(results[spec.key])
-                keys_of = tuple(originals_of[spec.key, draw, seed] for draw, seed, _ in outcomes_of)
-                self.rows.append(RowModels(spec, outcomes_of, keys_of))
+            row = rows.get(spec.key, _Unlearned())
+            if row.originals:
+                self.rows.append(RowModels(spec, tuple(row.outcomes), tuple(row.originals)))
             trainer = self.trainers.get(spec.key)
             row_cost = cost.model_copy(
                 update={
-                    "flops": flops.get(spec.key),
+                    "flops": row.flops,
                     "training_flops": training_flops[trainer.key] if trainer else None,
                     "tuning_trials": spec.trials,
                     "tuning_selector": spec.selector,
                 }
             )
-            own = trained(self._originals(spec).values()) if trainer and spec.key not in untrained else []
+            own = self._originals(spec) if trainer else []
+            untrained = any(isinstance(model, MethodFailure) for model in own)
             folders.append(self.config.results.run_folder(self.task.name, spec.label))
             write_run(
                 self.config.store,
@@ -407,7 +497,7 @@ class _TaskRunner:
                     repeat_command(self.task, spec, self.config.root),
                     facts.refusals.get(spec.key, ""),
                 ),
-                RunOutcome(results.get(spec.key, []), row_cost, own),
+                RunOutcome(row.outcomes, row_cost, [] if untrained else trained(own)),
                 facts=facts,
                 device=self.env.device,
             )

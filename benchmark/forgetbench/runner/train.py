@@ -198,11 +198,6 @@ def import_original(job: TrainJob, weights: Path, sha256: str) -> bool:
     return folder is not None
 
 
-def train_or_count(job: TrainJob | CountTrainingJob) -> TrainOutcome | FlopCount:
-    """`train_model` or `count_training`, so that both kinds of jobs run side by side."""
-    return train_model(job) if isinstance(job, TrainJob) else count_training(job)
-
-
 def count_training(job: CountTrainingJob) -> FlopCount:
     """Count the FLOPs of training one model in a separate, untimed run; of a stream's oracles, the mean per request."""
     context, trainer = load_context(job.task, job.env), job.trainer

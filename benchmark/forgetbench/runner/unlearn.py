@@ -34,9 +34,19 @@ from forgetbench.runner.artifacts import (
     write_weights,
 )
 from forgetbench.runner.context import TaskContext, load_context
-from forgetbench.runner.jobs import CountUnlearningJob, FlopCount, UnlearnedModel, UnlearnJob, UnlearnOutcome
+from forgetbench.runner.jobs import (
+    BoardJob,
+    BoardResult,
+    CountTrainingJob,
+    CountUnlearningJob,
+    FlopCount,
+    TrainJob,
+    UnlearnedModel,
+    UnlearnJob,
+    UnlearnOutcome,
+)
 from forgetbench.runner.keys import CacheKey
-from forgetbench.runner.train import cached_flops, method_failure
+from forgetbench.runner.train import cached_flops, count_training, method_failure, train_model
 from forgetbench.store import JsonObject, recorded_digest
 
 if TYPE_CHECKING:
@@ -120,9 +130,17 @@ def unlearn_by(job: UnlearnJob, call: MethodCall) -> UnlearnOutcome:
     return UnlearnedModel(key=step_keys[-1], steps=tuple(step_keys[:-1]), from_cache=from_cache, hardware=made_on)
 
 
-def unlearn_or_count(job: UnlearnJob | CountUnlearningJob) -> UnlearnOutcome | FlopCount:
-    """`unlearn` or `count_unlearning`, so that both kinds of jobs run side by side."""
-    return unlearn(job) if isinstance(job, UnlearnJob) else count_unlearning(job)
+def do_job(job: BoardJob) -> BoardResult:
+    """Train, unlearn or count: all jobs of a board run side by side."""
+    match job:
+        case TrainJob():
+            return train_model(job)
+        case CountTrainingJob():
+            return count_training(job)
+        case UnlearnJob():
+            return unlearn(job)
+        case CountUnlearningJob():
+            return count_unlearning(job)
 
 
 def count_unlearning(job: CountUnlearningJob) -> FlopCount:

@@ -1,13 +1,14 @@
 """Engines: where jobs run. In this process one after another, or side by side in processes.
 
-An engine maps a function over jobs that do not depend on each other and returns the results in their order. The store
-makes all jobs resumable. What a job prints goes to standard error.
+An engine maps a function over jobs and returns the results in their order. A job may be a `Step`, which is made from
+the results of others; `base.Schedule` is the order of all engines. The store makes all jobs resumable. What a job
+prints goes to standard error.
 """
 
 from __future__ import annotations
 
 from forgetbench.errors import UsageError
-from forgetbench.runner.engines.base import Engine, Failure, OnDone, TimeLimit, machine_fault, results_of
+from forgetbench.runner.engines.base import Engine, Failure, OnDone, Step, TimeLimit, machine_fault, results_of
 from forgetbench.runner.engines.devices import cores, visible_gpus
 from forgetbench.runner.engines.local import LocalEngine
 from forgetbench.runner.engines.processes import ProcessesEngine
@@ -18,6 +19,7 @@ __all__ = [
     "LocalEngine",
     "OnDone",
     "ProcessesEngine",
+    "Step",
     "TimeLimit",
     "machine_fault",
     "make_engine",

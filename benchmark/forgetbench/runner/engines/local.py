@@ -18,6 +18,7 @@ from forgetbench.runner.engines.base import (
     OneMachine,
     ResultT,
     Schedule,
+    Step,
     TimeLimit,
     attempt,
     place,
@@ -40,7 +41,7 @@ class LocalEngine(OneMachine):
     def map(
         self,
         function: Callable[[JobT], ResultT],
-        jobs: Sequence[JobT],
+        jobs: Sequence[JobT | Step[JobT, ResultT]],
         on_done: OnDone[ResultT],
         limit: TimeLimit[JobT, ResultT] | None = None,
     ) -> list[ResultT | Failure]:
@@ -49,15 +50,15 @@ class LocalEngine(OneMachine):
         Raises:
             UsageError: There is a time limit, and this is not the main thread of a process on Linux or macOS.
         """
-        schedule = Schedule(len(jobs))
-        while schedule.waiting:
-            number = schedule.waiting.popleft()
-            late = limit.result_of(jobs[number]) if limit is not None else None
+        schedule = Schedule(jobs)
+        while (number := schedule.take()) is not None:
+            job = schedule.jobs[number]
+            late = limit.result_of(job) if limit is not None else None
             if limit is None or late is None:
                 with output_to_stderr(), no_sudden_exit():
-                    answer = attempt(function, jobs[number])
+                    answer = attempt(function, job)
             else:
-                answer = run_limited(function, jobs[number], limit.seconds, late)
+                answer = run_limited(function, job, limit.seconds, late)
             for finished in schedule.settle(number, answer, place(), alone=True):
                 on_done(finished, schedule.outcomes[finished])
         return schedule.results()

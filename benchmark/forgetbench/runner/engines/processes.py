@@ -29,6 +29,7 @@ from forgetbench.runner.engines.base import (
     OneMachine,
     ResultT,
     Schedule,
+    Step,
     TimeLimit,
     attempt,
     portable,
@@ -71,20 +72,20 @@ class ProcessesEngine(OneMachine):
     def map(
         self,
         function: Callable[[JobT], ResultT],
-        jobs: Sequence[JobT],
+        jobs: Sequence[JobT | Step[JobT, ResultT]],
         on_done: OnDone[ResultT],
         limit: TimeLimit[JobT, ResultT] | None = None,
     ) -> list[ResultT | Failure]:
         """Run the jobs side by side."""
         if not self._open:
             raise ForgetBenchError("The engine is not open: use it in a with statement.")
-        schedule = Schedule(len(jobs), retries=self._retries, workers=self.workers)
-        while schedule.waiting or schedule.alone or self._busy():
-            self._start_jobs(schedule, function, jobs)
+        schedule = Schedule(jobs, retries=self._retries, workers=self.workers)
+        while schedule.pending or self._busy():
+            self._start_jobs(schedule, function, len(jobs))
             busy = self._busy()
             wait_for([worker.connection for worker in busy], timeout=_POLL_SECONDS)
             for worker in busy:
-                answer = self._answer(worker, jobs, limit)
+                answer = self._answer(worker, schedule.jobs, limit)
                 if answer is None:
                     continue
                 where = f"{socket.gethostname()}:{worker.process.pid}"
@@ -95,22 +96,25 @@ class ProcessesEngine(OneMachine):
     def _busy(self) -> list[_Worker]:
         return [worker for worker in self._pool if worker.busy]
 
-    def _start_jobs(self, schedule: Schedule, function: Callable[[JobT], ResultT], jobs: Sequence[JobT]) -> None:
+    def _start_jobs(self, schedule: Schedule, function: Callable[[JobT], ResultT], count: int) -> None:
         """Give jobs to idle workers; a job that must run alone, when all others are done, to the only worker."""
-        while schedule.waiting and (worker := self._idle_worker()) is not None:
-            worker.start_job(schedule.waiting.popleft(), function, jobs)
+        while len(self._busy()) < self.workers and (number := schedule.take()) is not None:
+            worker = self._idle_worker() or self._pool[0]
+            worker.start_job(number, function, schedule.jobs[number], count)
         busy = self._busy()
-        if not busy and schedule.alone:
+        if not busy and (number := schedule.take_alone()) is not None:
             for worker in [*self._pool]:
                 self._discard(worker)  # an idle process also holds images and memory of a GPU
             worker = self._idle_worker() or self._pool[0]
-            worker.start_job(schedule.alone.popleft(), function, jobs)
+            worker.start_job(number, function, schedule.jobs[number], count)
             busy = [worker]
         if len(busy) > 1:
             for worker in busy:
                 worker.alone = False
 
-    def _answer(self, worker: _Worker, jobs: Sequence[JobT], limit: TimeLimit[JobT, ResultT] | None) -> Answer | None:
+    def _answer(
+        self, worker: _Worker, jobs: Mapping[int, JobT], limit: TimeLimit[JobT, ResultT] | None
+    ) -> Answer | None:
         """How a worker's job ended; None if it still runs. A worker that cannot go on is removed."""
         number = worker.job
         try:
@@ -138,7 +142,7 @@ class ProcessesEngine(OneMachine):
         """Whether a new process can do a job that does nothing."""
         worker = _Worker()
         try:
-            worker.start_job(0, abs, [0])
+            worker.start_job(0, abs, 0, 1)
             until = time.monotonic() + _PROBE_SECONDS
             while time.monotonic() < until:
                 wait_for([worker.connection], timeout=_POLL_SECONDS)
@@ -227,13 +231,13 @@ class _Worker:
         """Seconds since its job began."""
         return time.monotonic() - self._started
 
-    def start_job(self, number: int, function: Callable[[JobT], ResultT], jobs: Sequence[JobT]) -> None:
-        """Give it a job."""
+    def start_job(self, number: int, function: Callable[[JobT], ResultT], job: JobT, count: int) -> None:
+        """Give it a job: one of so many."""
         self.job, self.alone, self._idle, self._started = number, True, False, time.monotonic()
-        title = getattr(jobs[number], "title", None)
-        self._title = title if isinstance(title, str) else f"{number + 1} of {len(jobs)}"
+        title = getattr(job, "title", None)
+        self._title = title if isinstance(title, str) else f"{number + 1} of {count}"
         with suppress(BrokenPipeError):  # it has died; `poll` says so
-            self.connection.send((function, jobs[number]))
+            self.connection.send((function, job))
 
     def poll(self) -> Answer | None:
         """How its job ended; None if it still runs.

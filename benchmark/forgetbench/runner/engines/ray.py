@@ -30,6 +30,7 @@ from forgetbench.runner.engines.base import (
     OnDone,
     ResultT,
     Schedule,
+    Step,
     TimeLimit,
     attempt,
     place,
@@ -109,7 +110,7 @@ class RayEngine:
     def map(
         self,
         function: Callable[[JobT], ResultT],
-        jobs: Sequence[JobT],
+        jobs: Sequence[JobT | Step[JobT, ResultT]],
         on_done: OnDone[ResultT],
         limit: TimeLimit[JobT, ResultT] | None = None,
     ) -> list[ResultT | Failure]:
@@ -117,17 +118,15 @@ class RayEngine:
         ray = self._ray
         if ray is None:
             raise ForgetBenchError("The engine is not open: use it in a with statement.")
-        schedule = Schedule(len(jobs), retries=self._retries, workers=self._places())
+        schedule = Schedule(jobs, retries=self._retries, workers=self._places())
         flying: dict[Any, int] = {}
         shared: set[int] = set()
         try:
-            while schedule.waiting or schedule.alone or flying:
-                while schedule.waiting and len(flying) < _WINDOW * self._places():
-                    number = schedule.waiting.popleft()
-                    flying[self._submit(function, jobs[number], limit)] = number
-                if not flying and schedule.alone:
-                    number = schedule.alone.popleft()
-                    flying[self._submit(function, jobs[number], limit)] = number
+            while schedule.pending or flying:
+                while len(flying) < _WINDOW * self._places() and (number := schedule.take()) is not None:
+                    flying[self._submit(function, schedule.jobs[number], limit)] = number
+                if not flying and (number := schedule.take_alone()) is not None:
+                    flying[self._submit(function, schedule.jobs[number], limit)] = number
                 if len(flying) > 1:
                     shared.update(flying.values())
                 ready, _ = ray.wait(list(flying), num_returns=1, timeout=_WAIT_SECONDS)
@@ -136,7 +135,7 @@ class RayEngine:
                     number = flying.pop(reference)
                     alone = number not in shared
                     shared.discard(number)
-                    where, answer = self._answer(reference, jobs[number])
+                    where, answer = self._answer(reference, schedule.jobs[number])
                     for finished in schedule.settle(number, answer, where, alone=alone, healthy=self._is_healthy):
                         on_done(finished, schedule.outcomes[finished])
         finally:  # after Ctrl-C, or an error of the callback
