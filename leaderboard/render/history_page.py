@@ -31,6 +31,14 @@ class PastLine(NamedTuple):
     """Its present place; "" without one."""
 
 
+class _Ranks(NamedTuple):
+    """The ranks of a row that had a place."""
+
+    scope: str
+    low: int
+    high: int
+
+
 class BoardHistory(NamedTuple):
     """What the overview of all boards says of one."""
 
@@ -87,7 +95,7 @@ def _line(item: PastRow) -> PastLine:
         method=entry.method if entry is not None else "",
         tier=tier,
         id=entry.id if entry is not None else "",
-        place=place_text(place),
+        place=place_text(_Ranks(place.scope, place.low or 0, place.high or 0)),
         scope=place.scope,
         verdict=place.verdict,
         distance=Interval.of(place.distance, None, None),
