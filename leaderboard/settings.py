@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote, unquote
 
 from pydantic import AliasChoices, Field, HttpUrl, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -105,6 +106,12 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """URL of the database."""
         return self.database_url or f"sqlite:///{self.server_folder / 'leaderboard.sqlite'}"
+
+    @property
+    def root_path(self) -> str:
+        """Path of the public address, quoted, without a slash at its end; "" at the root of a host."""
+        path = (self.public_url.path or "") if self.public_url else ""
+        return quote(unquote(path.rstrip("/")), safe="/")
 
     @property
     def evidence(self) -> Path:

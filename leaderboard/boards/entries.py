@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from forgetbench.evidence.run import Manifest
+from forgetbench.leaderboard.boards.display import TaskDisplay
 from forgetbench.leaderboard.boards.queries import Cell, Row, columns_of, summary_of
 from forgetbench.leaderboard.db.models import (
     Board,
@@ -106,12 +107,13 @@ def entry_version(detail: EntryDetail) -> tuple[object, ...]:
     )
 
 
-def template_context(detail: EntryDetail, base: str) -> dict[str, object]:
+def template_context(detail: EntryDetail, base: str, display: TaskDisplay | None = None) -> dict[str, object]:
     """Variables of the template of an entry's page.
 
     Args:
         detail: The entry.
         base: Address of the server.
+        display: Pictures and classes of its board's public draws; None to show numbers only.
     """
     manifest = detail.manifest
     columns = columns_of(detail.board, detail.entry.tier)
@@ -129,6 +131,8 @@ def template_context(detail: EntryDetail, base: str) -> dict[str, object]:
         "bibtex": bibtex(detail, base),
         "commands": commands(detail.entry, detail.board, manifest, base),
         "base": base,
+        "leaks": detail.score.leaks if detail.score else None,
+        "display": display,
     }
 
 

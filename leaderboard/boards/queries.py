@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, load_only
@@ -169,6 +170,12 @@ def board_version(session: Session, task: str, pack: str | None = None) -> tuple
     return row[0], row[1]
 
 
+def pack_of(session: Session, start: str) -> str | None:
+    """The hash of the pack of a board that begins so; None if there is none."""
+    query = select(Board.pack_sha256).where(Board.pack_sha256.startswith(start, autoescape=True)).limit(1)
+    return session.scalar(query)
+
+
 def board_exists(session: Session, task: str) -> bool:
     """Whether a task has a current board."""
     query = select(Board.id).where(Board.task == task.replace("\0", ""), Board.superseded_at.is_(None))
@@ -238,14 +245,13 @@ def board_page(session: Session, board: Board, view: View, size: int | None, cur
     _check_sort(board, view)
     conditions = [*_filters(board, view, columns), ~Entry.baseline]
     counts, families = overview(session, board)
-    total = sum(counts.values())
-    if view.filtered:
-        total = session.scalar(select(func.count()).select_from(Entry).where(*conditions)) or 0
+    total = None if view.filtered else sum(counts.values())
     order = order_of(board, view)
     if cursor is None:
-        ids, next_cursor = _numbered_page(session, order, conditions, size, total), None
+        ids, total = _numbered_page(session, order, conditions, size, total)
+        next_cursor = None
     else:
-        ids, next_cursor = _cursor_page(session, order, conditions, size or max(total, 1), cursor)
+        ids, total, next_cursor = _cursor_page(session, order, conditions, size, cursor, total)
     entries = _entries(session, ids)
     pinned = _baselines(session, board)
     cells = _cells(session, [*pinned, *(entry for entry, _ in entries)], columns)
@@ -280,30 +286,55 @@ def reference_rows(session: Session, board: Board, columns: list[Column]) -> lis
     return [Row(entry, cells.get(entry.id, {})) for entry in entries]
 
 
+_ALL = func.count().over()
+"""Rows of a query on all its pages: filters are evaluated once, and not again for a count."""
+
+
+def _count(session: Session, conditions: Sequence[ColumnElement[bool]]) -> int:
+    return session.scalar(select(func.count()).select_from(Entry).where(*conditions)) or 0
+
+
 def _numbered_page(
-    session: Session, order: Order, conditions: list[ColumnElement[bool]], size: int | None, total: int
-) -> list[str]:
-    """Ids on a page given by its number."""
+    session: Session, order: Order, conditions: list[ColumnElement[bool]], size: int | None, total: int | None
+) -> tuple[list[str], int]:
+    """Ids on a page given by its number, and the number of rows on all pages; None if that is not known before."""
     query = order.query.where(*conditions)
-    if size is not None:
-        number, last = order.view.page, max(1, -(-total // size))
-        if number > last:
-            link = Link(f"page {last}", order.view.link(page=last))
-            raise Problem(404, f"There is no page {number}: the last is page {last}.", links=[link])
-        query = query.limit(size).offset((number - 1) * size)
-    return list(session.scalars(query))
+    if size is None:
+        ids = list(session.scalars(query))
+        return ids, len(ids)
+    number = order.view.page
+    query = query.limit(size).offset((number - 1) * size)
+    rows = session.execute(query if total is not None else query.add_columns(_ALL)).all()
+    if total is None:
+        total = rows[0][-1] if rows else _count(session, conditions)
+    last = max(1, -(-total // size))
+    if number > last:
+        link = Link(f"page {last}", order.view.link(page=last))
+        raise Problem(404, f"There is no page {number}: the last is page {last}.", links=[link])
+    return [row[0] for row in rows], total
 
 
 def _cursor_page(
-    session: Session, order: Order, conditions: list[ColumnElement[bool]], size: int, cursor: str
-) -> tuple[list[str], str | None]:
-    """Ids after a cursor, and the cursor of the next page."""
+    session: Session,
+    order: Order,
+    conditions: list[ColumnElement[bool]],
+    size: int | None,
+    cursor: str,
+    total: int | None,
+) -> tuple[list[str], int, str | None]:
+    """Ids after a cursor, the number of rows on all pages, and the cursor of the next page."""
     query = order.query.where(*conditions)
     if cursor:
         query = query.where(order.after(cursor))
-    rows = session.execute(query.limit(size + 1)).all()
-    next_cursor = order.cursor(rows[size - 1]) if len(rows) > size else None
-    return [row[0] for row in rows[:size]], next_cursor
+        total = _count(session, conditions) if total is None else total
+    if total is None:
+        query = query.add_columns(_ALL)
+    rows = session.execute(query.limit(size + 1) if size is not None else query).all()
+    if total is None:
+        total = rows[0][-1] if rows else 0
+    more = size is not None and len(rows) > size
+    next_cursor = order.cursor(rows[size - 1][:4]) if more and size is not None else None
+    return [row[0] for row in rows[:size]], total, next_cursor
 
 
 def _entries(session: Session, ids: list[str]) -> list[tuple[Entry, Placing | None]]:
@@ -329,8 +360,21 @@ class Overview(NamedTuple):
     """Families of the methods."""
 
 
+_overviews: WeakKeyDictionary[object, dict[int, tuple[int, Overview]]] = WeakKeyDictionary()
+"""Database -> board -> its revision, and its overview of that revision."""
+
+
 def overview(session: Session, board: Board) -> Overview:
-    """Statuses and families of the public rows of a board."""
+    """Statuses and families of the public rows of a board; counted once per revision of the board."""
+    known = _overviews.setdefault(session.get_bind(), {})
+    revision, found = known.get(board.id, (None, None))
+    if found is None or revision != board.revision:
+        found = _count_overview(session, board)
+        known[board.id] = (board.revision, found)
+    return found
+
+
+def _count_overview(session: Session, board: Board) -> Overview:
     query = (
         select(Entry.status, Entry.family, func.count())
         .where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES), ~Entry.baseline)

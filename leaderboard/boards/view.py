@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 from urllib.parse import urlencode
 
@@ -48,7 +49,7 @@ FIXED_KEYS = (
 class View(BaseModel):
     """View of a board, with the same parameters for the page, the exports and the API."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
 
     sort: SortKey = "rank"
     """rank, method, distance, verdict, forgotten, harm, cost, tier, submitter, date, attack (the worst one that the
@@ -88,7 +89,9 @@ class View(BaseModel):
     def query(self, **changes: object) -> str:
         """The query string of this view with changes, without parameters at their defaults."""
         changed = type(self).model_validate({**self.model_dump(), **changes})
-        return urlencode({name: _text(value) for name, value in changed.model_dump(exclude_defaults=True).items()})
+        return urlencode(
+            {name: _text(value) for name, value in changed.model_dump(exclude_defaults=True, by_alias=True).items()}
+        )
 
     def link(self, **changes: object) -> str:
         """The query string as a link that starts with ``?``; goes to the first page unless a page is given."""
@@ -113,6 +116,8 @@ class PageView(View):
 
     pack: PackHash = ""
     """Start of a pack's hash, for a superseded board."""
+    as_of: date | None = Field(default=None, alias="as-of")
+    """Shows the places at the end of that day (UTC), such as 2026-11-30; then only ``theme`` applies of the others."""
     x: AxisKey = ""
     """What the first chart shows from left to right: distance, cost, or a metric's name; cost by default."""
     y: AxisKey = ""

@@ -348,6 +348,9 @@ class Score(Base):
     """Histogram of phi on the forgotten examples, in the bins of the board; None for scores of older versions."""
     public: Mapped[JsonObject | None]
     """The scorecard on public draws of an entry that is ranked on sealed draws; None for other entries."""
+    leaks: Mapped[JsonObject | None]
+    """The forgotten examples of public draws that leak most, and the people of the forget sets (`boards.leaks`); None
+    for scores of older versions."""
     sketch: Mapped[bytes | None]
     """Inner products of its answers on public draws with the board's models, in float64, to find copies; None for
     baselines, and for scores of older versions (`submissions.likeness.Likeness.sketch`)."""

@@ -67,3 +67,22 @@ def board_context(
         "axes": charts.axis_keys(board),
         "versions": [other for other in queries.boards_of_task(session, board.task) if other.id != board.id],
     }
+
+
+def embed_context(session: Session, board: Board, size: int) -> dict[str, object]:
+    """Variables of the template of the first rows of a board, which other sites show.
+
+    Args:
+        session: Where to read.
+        board: The board.
+        size: Number of rows in addition to Retrain and No unlearning.
+    """
+    page = queries.board_page(session, board, PageView(), size)
+    table = board_table(page, queries.outcomes(session, [row.entry.id for row in (*page.references, *page.rows)]))
+    return {
+        "board": board,
+        "table": table,
+        "rows": [row for row in table.all if row.place or row.baseline],
+        "more": page.total - len(page.rows),
+        "headline": headline(queries.verdict_counts(session, board)),
+    }

@@ -311,6 +311,19 @@ def compare(comparison: Comparison) -> list[Table]:
     ]
 
 
+def compare_boards(details: Iterable[EntryDetail]) -> Table:
+    """Entries of several boards: what can be compared across boards, and their distances."""
+    rows = [
+        [
+            *(detail.board.task, detail.entry.id, detail.entry.tier, detail.entry.label, *_ranks(detail.placing)),
+            *(detail.ranked, *_distance(detail.entry), *_effects(detail.entry), detail.entry.cost),
+        ]
+        for detail in details
+    ]
+    head = ("task", "id", "tier", "entry", *_RANK, "ranked rows", *_DISTANCE, *_EFFECTS, _COST)
+    return Table.of("Entries of several boards", head, rows)
+
+
 def submit(tables: Iterable[tuple[str, list[tuple[str, str, bool, str]]]]) -> list[Table]:
     """The fields of a manifest."""
     return [Table.of(title, ("field", "type", "required", "meaning"), rows) for title, rows in tables]

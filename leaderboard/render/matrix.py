@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from forgetbench.leaderboard.render.rows import NO_UNLEARNING, ShownRow, count_o
 from forgetbench.reproduction.reference_file import ReferenceBoard
 from forgetbench.scoring.vocabulary import Verdict
 
+MAX_COLUMNS = 8
+"""Tasks next to each other in a window of 1,280 pixels; more are shown in several parts."""
 NEARER = (Verdict.REACHES_RETRAINING, Verdict.BETTER, Verdict.AT_A_PRICE)
 """Verdicts of rows that are nearer to retraining than doing nothing."""
 
@@ -62,6 +65,15 @@ class Matrix(NamedTuple):
     """What the methods achieve, in words."""
     cells: int
     """Cells with a result."""
+
+    @property
+    def blocks(self) -> list[tuple[int, int]]:
+        """First and last column, exclusive, of each part of the matrix that fits a window; parts of equal size."""
+        parts = max(1, math.ceil(len(self.columns) / MAX_COLUMNS))
+        size = math.ceil(len(self.columns) / parts)
+        return [
+            (first, min(first + size, len(self.columns))) for first in range(0, max(len(self.columns), 1), max(size, 1))
+        ]
 
     @property
     def has_results(self) -> bool:

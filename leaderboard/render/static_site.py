@@ -58,7 +58,7 @@ def export(session: Session, settings: Settings, folder: Path, base: str) -> Seq
             written[-1].write_text(writer(table, base), encoding="utf-8")
         drawn = [(x, y, draw_chart(session, board, x, y)) for x, y in chart_axes(board, view)]
         context = board_context(session, board, view, None, [PageChart(*chart) for chart in drawn if chart[2]])
-        write(folder / f"{name}.html", pages.render("board.html", program="", **context), url)
+        write(folder / f"{name}.html", pages.render("board.html", program="", base=base, **context), url)
         query = select(Entry.id).where(Entry.board_id == board.id, Entry.state.in_(PUBLIC_STATES)).order_by(Entry.id)
         for entry_id in session.scalars(query).all():
             context = entries.template_context(entries.get_entry(session, entry_id), base)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
 
 from forgetbench.leaderboard.boards import strips
 from forgetbench.leaderboard.db.states import ORIGIN_FLAGS
-from forgetbench.leaderboard.render import formatting, rows
+from forgetbench.leaderboard.render import formatting, fragments, rows
 from forgetbench.leaderboard.render.vega import inline_svg
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.scoring.vocabulary import FLAGS, PARTIAL, RANK_INTERVALS, VERDICTS
@@ -53,8 +53,7 @@ class Pages:
     """
 
     def __init__(self, settings: Settings, *, static: bool = False) -> None:
-        path = "" if static or settings.public_url is None else settings.public_url.path or ""
-        self._root = quote(unquote(path.rstrip("/")), safe="/").encode()
+        self._root = b"" if static else settings.root_path.encode()
         self.environment = Environment(
             loader=FileSystemLoader(TEMPLATES),
             autoescape=select_autoescape(default=True, default_for_string=True),
@@ -72,7 +71,7 @@ class Pages:
                 "moment": formatting.moment,
                 "path": lambda text: quote(str(text), safe="/"),
                 "safe_link": safe_link,
-                "breakable": breakable,
+                "breakable": fragments.breakable,
             }
         )
         self.environment.globals.update(
@@ -96,6 +95,11 @@ class Pages:
                 "phi_chart": strips.phi_chart,
                 "inline_svg": inline_svg,
                 "static": static,
+                "row_name": fragments.row_name,
+                "verdict_chip": fragments.chip,
+                "tier_mark": lru_cache(lambda name: fragments.labeled(f"tier {name}", name, TIER_WORDS)),
+                "flag_mark": lru_cache(lambda name: fragments.labeled("flag", name, {**FLAGS, **ORIGIN_FLAGS})),
+                "distance_strip": fragments.strip,
                 "entry_row": rows.entry_row,
                 "shown_row": rows.shown_row,
                 "track_words": TRACK_WORDS,
@@ -130,11 +134,3 @@ def safe_link(text: str | None) -> str:
     link = (text or "").strip()
     is_web_page = link.startswith(("https://", "http://")) and not any(c.isspace() or c in "\"'<>" for c in link)
     return link if is_web_page else ""
-
-
-def breakable(text: str) -> Markup:
-    """Escaped text that may be wrapped after commas, colons and slashes."""
-    escaped = str(escape(text))
-    for character in (",", ":", "/"):
-        escaped = escaped.replace(character, character + "<wbr>")
-    return Markup(escaped)  # noqa: S704 - escaped above; only <wbr> is added

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import read_arrays
+from forgetbench.evidence.display import DISPLAY, read_display
 from forgetbench.evidence.reference import PACK, PopulationRole, ReferenceBundle, read_pack
 from forgetbench.evidence.run import Manifest, MethodRecord, ModelRecord, describe, schema_of
 from forgetbench.leaderboard.auth.tokens import BASELINE_SUBMITTER
@@ -135,6 +136,7 @@ def install_bundle(
             add_files(folder)
         digests = {logits_digest(model): f"{role}/{model.file}" for role in models for model in models[role]}
         write_atomically(folder / DIGESTS, json.dumps(digests).encode())
+    _copy_display(source, folder / "pack")
     with database.write_session() as session:
         board = session.scalar(select(Board).where(Board.task == bundle.card.task, Board.pack_sha256 == sha))
         if board is not None and board.superseded_at is None:
@@ -155,6 +157,13 @@ def install_bundle(
         session.refresh(board)
         session.expunge(board)
         return board
+
+
+def _copy_display(source: Path, target: Path) -> None:
+    """Copy what pages show of a bundle, if it has pictures or people and the server has not."""
+    if (source / DISPLAY).is_file() and not (target / DISPLAY).is_file():
+        write_atomically(target / DISPLAY, (source / DISPLAY).read_bytes())
+        read_display.cache_clear()
 
 
 def copy_bundle(source: Path, target: Path) -> None:

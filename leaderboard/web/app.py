@@ -20,7 +20,7 @@ from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.web import openapi
 from forgetbench.leaderboard.web.caching import Cache, salt_of
 from forgetbench.leaderboard.web.errors import add_error_handlers
-from forgetbench.leaderboard.web.middleware import AccessLog, Head, ReadLimit, SecurityHeaders, TrustedHost
+from forgetbench.leaderboard.web.middleware import AccessLog, Head, ReadLimit, RootPath, SecurityHeaders, TrustedHost
 from forgetbench.leaderboard.web.routes import (
     api,
     assets,
@@ -29,6 +29,7 @@ from forgetbench.leaderboard.web.routes import (
     entries,
     feeds,
     health,
+    history,
     hosts,
     pages,
     submissions,
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Head)
     app.add_middleware(ReadLimit, limits=app.state.limits)
     app.add_middleware(TrustedHost, public_url=str(chosen.public_url) if chosen.public_url else None)
+    app.add_middleware(RootPath, root=chosen.root_path)
     app.add_middleware(AccessLog)
     app.add_middleware(SecurityHeaders)
     add_error_handlers(app)
@@ -78,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(submissions.router)
     app.include_router(attacks.router)
     app.include_router(health.router)
-    for page in (boards, entries, pages, hosts, assets):
+    for page in (boards, entries, history, pages, hosts, assets):
         app.include_router(page.router, include_in_schema=False)
     app.include_router(feeds.router, include_in_schema=False)
     openapi.describe_errors(app)

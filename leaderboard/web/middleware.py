@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from hashlib import sha256
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -31,6 +31,14 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 
+EMBEDDED = {"Cross-Origin-Resource-Policy": "cross-origin", "Access-Control-Allow-Origin": "*"}
+"""Headers of what other sites may show or read: charts, badges, files of boards, and everything below /embed/."""
+_EMBED = "/embed/"
+_IN_FRAMES = {
+    **EMBEDDED,
+    "Content-Security-Policy": HEADERS["Content-Security-Policy"].replace("ancestors 'none'", "ancestors *"),
+}
+"""Headers of pages that other sites may show in a frame. They have no cookies, forms or scripts."""
 
 _PROBES = ("/health", "/ready")
 _UNCOUNTED = ("/static/", "/vega.js", *_PROBES)
@@ -113,15 +121,44 @@ class SecurityHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and add the headers to its response."""
+        framed = scope["type"] == "http" and scope["path"].startswith(_EMBED) and scope["method"] in {"GET", "HEAD"}
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                for name, text in (_IN_FRAMES if framed else {}).items():
+                    headers[name] = text
                 for name, text in HEADERS.items():
-                    headers.setdefault(name, text)
+                    if not (framed and name == "X-Frame-Options"):
+                        headers.setdefault(name, text)
             await send(message)
 
         await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+class RootPath:
+    """Adds the path of the public address to the addresses in ``Location`` headers, behind a proxy that strips it.
+
+    Args:
+        app: The application.
+        root: The path; "" at the root of a host.
+    """
+
+    def __init__(self, app: ASGIApp, root: str) -> None:
+        self.app, self.root = app, root
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and change the header of its response."""
+
+        async def send_with_root(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                target = urlsplit(headers.get("location", ""))
+                if target.path.startswith("/"):  # all redirects lead to this site
+                    headers["location"] = urlunsplit(("", "", self.root + target.path, target.query, ""))
+            await send(message)
+
+        await self.app(scope, receive, send_with_root if self.root else send)
 
 
 class AccessLog:

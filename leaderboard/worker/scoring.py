@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from forgetbench.evidence.reference import read_pack
 from forgetbench.evidence.run import Manifest, Run
 from forgetbench.fingerprints import scoring_fingerprint
-from forgetbench.leaderboard.boards import distributions
+from forgetbench.leaderboard.boards import distributions, leaks
 from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import (
     RANKING_SCOPES,
@@ -61,6 +61,8 @@ class ScoringResult(NamedTuple):
     """What the evidence says of its origin."""
     public: Scorecard | None = None
     """The scorecard on public draws of an entry that is ranked on sealed draws."""
+    leaks: JsonObject | None = None
+    """The forgotten examples of public draws that leak most, and the people of the forget sets."""
 
 
 class PlacingRow(TypedDict):
@@ -150,7 +152,7 @@ def score_entry(settings: Settings, board: Board, entry: Entry, *, verified: boo
     public = _score(reference.bundle_folder(settings, board), board, entry, runs[0])
     ranking = _score(seals.sealed_folder(settings, board), board, entry, runs[1])
     findings = ranking.findings._replace(likeness=public.findings.likeness)  # claims are compared on public draws
-    return ranking._replace(public=public.card, findings=findings)
+    return ranking._replace(public=public.card, findings=findings, leaks=public.leaks)
 
 
 def _score(bundle: Path, board: Board, entry: Entry, run: Run | None) -> ScoringResult:
@@ -160,11 +162,12 @@ def _score(bundle: Path, board: Board, entry: Entry, run: Run | None) -> Scoring
         role = next(role for role, row in reference.BASELINES.items() if row.title == entry.label)
         models = scorer.bundle.population(role)
         card = scorer.score_reference(entry.label)
-        return ScoringResult(card, distributions.of_models(scorer, histograms, models), EvidenceFindings())
+        phi = distributions.of_models(scorer, histograms, models)
+        return ScoringResult(card, phi, EvidenceFindings(), leaks=leaks.of_models(scorer, models))
     card, models = scorer.score(run), run.population(board.draws, board.seeds)
     phi = distributions.of_models(scorer, histograms, models)
     boards = None if entry.changes_training else board_models(bundle)  # its originals are others
-    return ScoringResult(card, phi, alarms.examine(scorer, boards, models))
+    return ScoringResult(card, phi, alarms.examine(scorer, boards, models), leaks=leaks.of_models(scorer, models))
 
 
 def write_score(session: Session, entry: Entry, result: ScoringResult, seconds: float) -> None:
@@ -187,6 +190,7 @@ def write_score(session: Session, entry: Entry, result: ScoringResult, seconds: 
             scored_at=utc_now(),
             phi={"shares": result.phi},
             public=result.public.model_dump(mode="json") if result.public else None,
+            leaks=result.leaks,
             sketch=like.sketch.astype("<f8").tobytes() if like else None,
         )
     )

@@ -46,7 +46,7 @@ def routes(site):
 
 
 def filled(path, identity, task):
-    values = {"entry_id": identity, "task": task, "name": NAME, "ending": "csv"}
+    values = {"entry_id": identity, "task": task, "name": NAME, "ending": "csv", "pack": "0" * 12}
     filled_path = re.sub(r"\{(\w+)(?::path)?\}", lambda part: values[part[1]], path)
     return filled_path + (f"?ids={identity},{identity}x" if "/compare" in path else "")
 

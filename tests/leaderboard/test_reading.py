@@ -254,7 +254,7 @@ def test_badge_shows_rank_and_tier(full):
     picture = ET.fromstring(full.client.get(f"/badges/{row['id']}.svg").content)  # noqa: S314 - our own picture
     words = " ".join(picture.itertext())
     low, high = row["rank"]["low"], row["rank"]["high"]
-    assert f"claimed: rank C{low if low == high else f'{low}–{high}'} of 4 claims" in words
+    assert f"claimed: {row['verdict']}, rank C{low if low == high else f'{low}–{high}'} of 4 claims" in words
     assert full.client.get("/badges/none.svg").status_code == 404
 
 

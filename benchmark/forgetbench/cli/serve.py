@@ -146,8 +146,6 @@ def build(
         install: Make a sealed board of it on the leaderboard of this machine.
         audit: With --install, also test the metrics; those that fail do not rank on the board.
     """
-    from forgetbench import evaluate
-
     if install:
         _build_sealed(task, seeds, draws, options, server, audit=audit)
         return
@@ -155,11 +153,22 @@ def build(
         raise UsageError(
             "--audit is part of making a board. Add --install, or run `forgetbench audit TASK` afterwards."
         )
-    print_text(str(evaluate([], task, seeds=seeds, draws=draws, config=options.config()).reference_folder))
+    print_text(_build_local(task, seeds, draws, options))
     print_note(
         "On the server's machine, `forgetbench pack install FOLDER` makes a board of it that is not sealed; with "
         "--install, this command makes a sealed one."
     )
+
+
+def _build_local(task: str, seeds: int | None, draws: int | None, options: RunOptions) -> str:
+    """Build a bundle, with what pages show of it; returns its folder."""
+    from forgetbench import evaluate
+    from forgetbench.api.tasks import load_task
+    from forgetbench.runner.display import write_display
+
+    folder = evaluate([], task, seeds=seeds, draws=draws, config=options.config()).reference_folder
+    write_display(folder, load_task(task, seeds=seeds, draws=draws), options.config())
+    return str(folder)
 
 
 def _build_sealed(

@@ -31,6 +31,7 @@ from forgetbench.evidence.arrays import (
     retested,
     stack,
 )
+from forgetbench.evidence.display import DISPLAY
 from forgetbench.evidence.probabilities import describe_evidence
 from forgetbench.evidence.run import (
     EARLIER_SCHEMA,
@@ -286,7 +287,7 @@ def write_pack(folder: Path, card: Mapping[str, Any]) -> ReferenceManifest:
     files = {
         str(path.relative_to(folder)): file_digest(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != PACK
+        if path.is_file() and path.name not in {PACK, DISPLAY}
     }
     full = ReferenceManifest.model_validate({**card, "files": files})
     write_atomically(folder / PACK, canonical_json(full.model_dump(mode="json")))

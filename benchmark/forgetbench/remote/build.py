@@ -12,6 +12,7 @@ from forgetbench.leaderboard.db.session import open_database
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import seals
 from forgetbench.runner.config import NullProgress, ProgressCallback, RunConfig
+from forgetbench.runner.display import write_display
 from forgetbench.runner.run import run
 from forgetbench.tasks.task import Task
 
@@ -52,4 +53,5 @@ def build_sealed_board(
         bundles = {kind: done.reference.folder for kind, done in zip(versions, runs, strict=True) if done.reference}
         if len(bundles) < len(versions):
             raise ForgetBenchError("A board needs oracles. Build it without skipping them.")
+        write_display(bundles["public"], versions["public"], chosen)
         return seals.install_sealed_board(database, settings, bundles, seal)

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated
+from datetime import date
+from typing import Annotated, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from forgetbench.leaderboard.auth.dependencies import DatabaseDep, SettingsDep
-from forgetbench.leaderboard.boards import charts, queries
+from forgetbench.leaderboard.boards import charts, history, queries
 from forgetbench.leaderboard.boards.view import SUMMARY, PageView
 from forgetbench.leaderboard.db.models import Board
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.errors import Problem
 from forgetbench.leaderboard.render import exports, vega
-from forgetbench.leaderboard.render.board_page import PageChart, board_context, chart_axes, draw_chart
+from forgetbench.leaderboard.render.board_page import PageChart, board_context, chart_axes, draw_chart, embed_context
+from forgetbench.leaderboard.render.history_page import as_of_context, as_of_tables, last_day, levels
 from forgetbench.leaderboard.web.caching import Cache, conditional, etag_of
 from forgetbench.leaderboard.web.context import base_url, pages_of
+from forgetbench.leaderboard.web.middleware import EMBEDDED
 from forgetbench.reporting.figures.style import DARK, LIGHT
 
 router = APIRouter()
 HTML = "text/html; charset=utf-8"
 SVG = "image/svg+xml"
+EmbeddedRows = Annotated[int, Query(ge=1, le=50)]
 
 
 @router.get("/boards/{task:path}")
@@ -40,6 +45,10 @@ def board(
     With ``.svg`` it is the first chart as a picture, with ``.vega`` its Vega-Lite specification.
     """
     name, _, ending = task.rpartition(".")
+    if view.as_of is not None:
+        return _as_of(
+            request, database, *((name, ending) if ending in exports.VIEW_WRITERS else (task, "")), view.as_of
+        )
     if ending in exports.BOARD_WRITERS:
         return _export(request, database, name, ending, view)
     if ending in {"svg", "vega"}:
@@ -54,9 +63,73 @@ def board(
             board = queries.get_board(session, task, view.pack or None)
             page_charts = _charts(request, session, board, view)
             context = board_context(session, board, view, settings.page_rows, page_charts)
-            return pages_of(request).render("board.html", program=program, **context)
+            return pages_of(request).render("board.html", program=program, base=base_url(request), **context)
 
         return conditional(request, etag, make, media_type=HTML)
+
+
+def _as_of(request: Request, database: Database, task: str, ending: str, day: date) -> Response:
+    """The places of a board at the end of a day; with an ending as a file."""
+    with database.read_session() as session:
+        past_board = history.past_board(session, history.board_on(session, task, day), day)
+        versions = queries.board_versions(session, task)
+        etag = etag_of(request, "as of", task, versions, ending, day, base_url(request))
+
+        def page() -> bytes:
+            links = [
+                (text, f"/boards/{quote(task)}.{end}?as-of={day}") for end, text in (("csv", "CSV"), ("json", "JSON"))
+            ]
+            return pages_of(request).render("as_of.html", files=links, **as_of_context(session, past_board))
+
+        def table() -> bytes:
+            url = f"{base_url(request)}/boards/{task}?as-of={day}"
+            return exports.VIEW_WRITERS[ending](exports.View(task, url, as_of_tables(past_board))).encode()
+
+        if not ending:
+            return conditional(request, etag, page, media_type=HTML)
+        headers = attachment(re.sub(r"[^\w-]+", "-", f"{task}-{day}"), ending)
+        return conditional(request, etag, table, media_type=exports.MEDIA_TYPES[ending], headers=headers)
+
+
+@router.get("/embed/boards/{task:path}")
+def embedded_board(request: Request, database: DatabaseDep, task: str, rows: EmbeddedRows = 10) -> Response:
+    """The first rows of a board, for a frame on a page of another site: without cookies, forms and scripts."""
+    with database.read_session() as session:
+        board_id, _ = queries.board_version(session, task)
+        etag = etag_of(request, "embed", rows, board_id, queries.board_versions(session, task), base_url(request))
+
+        def make() -> bytes:
+            board = queries.get_board(session, task)
+            return pages_of(request).render("embed.html", **embed_context(session, board, rows))
+
+        return conditional(request, etag, make, media_type=HTML)
+
+
+@router.get("/embed/charts/{task:path}")
+def embedded_chart(request: Request, database: DatabaseDep, task: str, view: Annotated[PageView, Query()]) -> Response:
+    """The first chart of a board as SVG, as at ``/boards/TASK.svg``."""
+    return _chart_file(request, database, task.removesuffix(".svg"), "svg", view)
+
+
+@router.get("/embed/history/{task:path}")
+def embedded_history(
+    request: Request, database: DatabaseDep, task: str, theme: Literal["light", "dark"] = "light"
+) -> Response:
+    """The best distance of a board over time as SVG."""
+    with database.read_session() as session:
+        board = queries.get_board(session, task.removesuffix(".svg"))
+        last = last_day(board)
+        etag = etag_of(request, "history", board.id, board.revision, last, theme)
+
+        def make() -> bytes:
+            steps = history.best_over_time(session, board)
+            colors = DARK if theme == "dark" else LIGHT
+            specification = history.chart(steps, last, *levels(session, board), colors)
+            if specification is None:
+                raise Problem(404, "This board has no history yet: no verified or reference row has had a place.")
+            return vega.standalone_svg(specification, history.chart_text(steps, board.task))
+
+        return conditional(request, etag, make, media_type=SVG)
 
 
 def _export(request: Request, database: Database, task: str, ending: str, view: PageView) -> Response:
@@ -80,7 +153,7 @@ def _export(request: Request, database: Database, task: str, ending: str, view: 
 
 def attachment(name: str, ending: str) -> dict[str, str]:
     """Headers of a response that is saved as a file."""
-    return {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
+    return {**EMBEDDED, "Content-Disposition": f'attachment; filename="{name}.{ending}"'}
 
 
 def _charts(request: Request, session: Session, board: Board, view: PageView) -> list[PageChart]:
@@ -113,4 +186,5 @@ def _chart_file(request: Request, database: Database, task: str, ending: str, vi
                 return json.dumps(chart.specification).encode()
             return vega.standalone_svg(chart.specification, chart.text)
 
-        return conditional(request, etag, make, media_type=SVG if ending == "svg" else "application/json")
+        media_type = SVG if ending == "svg" else "application/json"
+        return conditional(request, etag, make, media_type=media_type, headers=EMBEDDED)

@@ -17,11 +17,11 @@ from forgetbench.leaderboard.render import dump as dumps
 from forgetbench.leaderboard.render import formatting
 from forgetbench.leaderboard.web.caching import cache_headers, conditional, etag_of, unchanged
 from forgetbench.leaderboard.web.context import base_url, pages_of
+from forgetbench.leaderboard.web.middleware import EMBEDDED
 
 router = APIRouter()
 NEWEST = 50
-_EMBEDDED = {"Cache-Control": "max-age=300", "Cross-Origin-Resource-Policy": "cross-origin"}
-"""Headers of a badge, which pages of other sites show."""
+_BADGE = {**EMBEDDED, "Cache-Control": "max-age=300"}
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -60,12 +60,12 @@ def dump(request: Request, database: DatabaseDep, settings: SettingsDep) -> Resp
 
 @router.get("/badges/{entry_id}.svg")
 def badge(request: Request, database: DatabaseDep, entry_id: str) -> Response:
-    """An entry's rank and tier as a small picture, for a README."""
+    """An entry's tier, verdict and rank as a small picture, for a README."""
     with database.read_session() as session:
         detail = entries.get_entry(session, entry_id)
         placing = detail.placing
         of = "claims" if placing and placing.scope == "claimed" else ""
         rank = f"rank {formatting.place_text(placing)} of {detail.ranked} {of}".rstrip() if placing else "not ranked"
-        text = f"{detail.entry.tier}: {rank}"
+        text = ": ".join([detail.entry.tier, ", ".join(filter(None, [detail.entry.verdict, rank]))])
     body = pages_of(request).render("badge.svg", text=text, width=round(6.4 * len(text)) + 14)
-    return Response(body, media_type="image/svg+xml", headers=_EMBEDDED)
+    return Response(body, media_type="image/svg+xml", headers=_BADGE)

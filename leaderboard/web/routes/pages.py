@@ -21,13 +21,14 @@ from sqlalchemy.orm import Session
 from forgetbench.evidence.run import Manifest
 from forgetbench.leaderboard.auth.dependencies import DatabaseDep, SettingsDep
 from forgetbench.leaderboard.boards import compare as comparison
-from forgetbench.leaderboard.boards import directory, entries, queries, shipped
+from forgetbench.leaderboard.boards import directory, display, entries, queries, shipped
 from forgetbench.leaderboard.boards.matrix import MatrixView
 from forgetbench.leaderboard.boards.view import PackHash
 from forgetbench.leaderboard.db import queue
 from forgetbench.leaderboard.db.models import Entry
 from forgetbench.leaderboard.errors import Link, Problem
 from forgetbench.leaderboard.render import exports
+from forgetbench.leaderboard.render.compare_page import across_context
 from forgetbench.leaderboard.render.front_page import front_page
 from forgetbench.leaderboard.render.method_page import server_profiles, shipped_profiles
 from forgetbench.leaderboard.render.shipped_page import shipped_context
@@ -56,7 +57,7 @@ class Content(NamedTuple):
     """Makes its tables for a file."""
 
 
-def _respond(
+def respond(
     request: Request, session: Session, template: str, ending: str, make: Callable[[], Content], version: str = ""
 ) -> Response:
     """A page, or with an ending its tables as a file.
@@ -100,7 +101,7 @@ def file_links(path: str, query: str) -> list[tuple[str, str]]:
     return [(name, f"{start}.{ending}{suffix}") for ending, name in (("csv", "CSV"), ("json", "JSON"))]
 
 
-def _split_ending(name: str, exists: Callable[[str], bool]) -> tuple[str, str]:
+def split_ending(name: str, exists: Callable[[str], bool]) -> tuple[str, str]:
     """A name, and the ending of a file after it; an existing name is not split, whatever it ends with."""
     start, _, ending = name.rpartition(".")
     return (start, ending) if start and ending in exports.VIEW_WRITERS and not exists(name) else (name, "")
@@ -121,7 +122,7 @@ def overview(
             counts = queries.entry_counts(session)
             return Content(context, lambda: exports.overview(boards, counts, context["matrix"], context["shipped"]))
 
-        return _respond(request, session, "overview.html", ending, make)
+        return respond(request, session, "overview.html", ending, make)
 
 
 class SignificanceQuery(MatrixView):
@@ -149,7 +150,7 @@ def significance(
             found = across(matrix)
             return Content({"across": found, "source": source}, lambda: exports.win_rates(found.rates))
 
-        return _respond(request, session, "significance.html", ending, make)
+        return respond(request, session, "significance.html", ending, make)
 
 
 @router.get("/compare")
@@ -162,11 +163,14 @@ def compare(request: Request, database: DatabaseDep, ids: Ids, ending: str = "")
     with database.read_session() as session:
 
         def make() -> Content:
-            compared = comparison.compare([entries.get_entry(session, entry_id) for entry_id in chosen])
-            context = {"comparison": compared, "board": compared.board}
+            details = [entries.get_entry(session, entry_id) for entry_id in chosen]
+            if len({detail.board.id for detail in details}) > 1:
+                return Content(across_context(details), lambda: [exports.compare_boards(details)])
+            compared = comparison.compare(details)
+            context = {"comparison": compared, "board": compared.board, "columns": None}
             return Content(context, lambda: exports.compare(compared))
 
-        return _respond(request, session, "compare.html", ending, make)
+        return respond(request, session, "compare.html", ending, make)
 
 
 @router.get("/methods")
@@ -179,14 +183,14 @@ def methods(request: Request, database: DatabaseDep, ending: str = "") -> Respon
             lines = directory.methods(session)
             return Content({"methods": lines}, lambda: exports.methods(lines))
 
-        return _respond(request, session, "methods.html", ending, make)
+        return respond(request, session, "methods.html", ending, make)
 
 
 @router.get("/methods/{name:path}")
 def method(request: Request, database: DatabaseDep, settings: SettingsDep, name: str, page: PageNumber = 1) -> Response:
     """One method on all boards."""
     with database.read_session() as session:
-        name, ending = _split_ending(name, partial(directory.has_method, session))
+        name, ending = split_ending(name, partial(directory.has_method, session))
 
         def make() -> Content:
             kept = shipped_profiles(shipped.shipped_boards(), name)
@@ -204,7 +208,7 @@ def method(request: Request, database: DatabaseDep, settings: SettingsDep, name:
             }
             return Content(context, lambda: [exports.placed(places.entries)])
 
-        return _respond(request, session, "method.html", ending, make)
+        return respond(request, session, "method.html", ending, make)
 
 
 @router.get("/metrics")
@@ -217,14 +221,14 @@ def metrics(request: Request, database: DatabaseDep, ending: str = "") -> Respon
             specs = directory.metric_specs(session)
             return Content({"specs": specs}, lambda: exports.metrics(specs))
 
-        return _respond(request, session, "metrics.html", ending, make)
+        return respond(request, session, "metrics.html", ending, make)
 
 
 @router.get("/metrics/{name}")
 def metric(request: Request, database: DatabaseDep, name: str) -> Response:
     """One metric: what it means, what it misses, and the oracle band on each board."""
     with database.read_session() as session:
-        name, ending = _split_ending(name, lambda whole: bool(directory.boards_of_metric(session, whole)))
+        name, ending = split_ending(name, lambda whole: bool(directory.boards_of_metric(session, whole)))
 
         def make() -> Content:
             boards = directory.boards_of_metric(session, name)
@@ -240,32 +244,34 @@ def metric(request: Request, database: DatabaseDep, name: str) -> Response:
             spec = boards[0][1]
             return Content({"name": name, "spec": spec, "columns": columns}, lambda: exports.metric(spec, columns))
 
-        return _respond(request, session, "metric.html", ending, make)
+        return respond(request, session, "metric.html", ending, make)
 
 
 @router.get("/tasks/{task:path}")
 def task(request: Request, database: DatabaseDep, settings: SettingsDep, task: str, pack: PackHash = "") -> Response:
     """One task: images, license, recipe, and the hashes of its evaluation subsets, in any pack."""
     with database.read_session() as session:
-        task, ending = _split_ending(task, partial(queries.board_exists, session))
+        task, ending = split_ending(task, partial(queries.board_exists, session))
         if not ending and not queries.board_exists(session, task) and (planned := directory.catalog_task(task)):
             return HTMLResponse(pages_of(request).render("planned.html", **directory.catalog_task_context(planned)))
 
         def make() -> Content:
             board = queries.get_board(session, task, pack or None)
             others = [other for other in queries.boards_of_task(session, task) if other.id != board.id]
-            card = reference.load_bundle(settings, board).card
+            bundle = reference.load_bundle(settings, board)
+            card = bundle.card
             columns = [column for column in queries.columns_of(board) if column.name in TASK_METRICS]
             context = {
                 "board": board,
                 "card": card,
+                "display": display.display_of(bundle.folder, card.classes),
                 "versions": others,
                 "columns": columns,
                 "references": queries.reference_rows(session, board, columns),
             }
             return Content(context, lambda: exports.task(board, card))
 
-        return _respond(request, session, "task.html", ending, make)
+        return respond(request, session, "task.html", ending, make)
 
 
 @router.get("/shipped")
@@ -279,14 +285,14 @@ def shipped_results(request: Request, database: DatabaseDep, ending: str = "") -
             context = {"board": None, "tasks": tasks, "version": shipped.package_version()}
             return Content(context, lambda: exports.shipped_tasks(tasks))
 
-        return _respond(request, session, "shipped.html", ending, make)
+        return respond(request, session, "shipped.html", ending, make)
 
 
 @router.get("/shipped/{task:path}")
 def shipped_board(request: Request, database: DatabaseDep, task: str) -> Response:
     """The shipped results of a task: a read-only board, apart from this server's board of that task."""
     with database.read_session() as session:
-        task, ending = _split_ending(task, lambda whole: whole in shipped.shipped_tasks())
+        task, ending = split_ending(task, lambda whole: whole in shipped.shipped_tasks())
 
         def make() -> Content:
             board = shipped.shipped_board(task)
@@ -294,7 +300,7 @@ def shipped_board(request: Request, database: DatabaseDep, task: str) -> Respons
             context = {**shipped_context(board), "task_exists": exists, "version": shipped.package_version()}
             return Content(context, lambda: exports.shipped(board))
 
-        return _respond(request, session, "shipped.html", ending, make)
+        return respond(request, session, "shipped.html", ending, make)
 
 
 @router.get("/submitters/{name:path}")
@@ -303,7 +309,7 @@ def submitter(
 ) -> Response:
     """One submitter: attempts by board, and listed entries."""
     with database.read_session() as session:
-        name, ending = _split_ending(name, partial(directory.is_submitter, session))
+        name, ending = split_ending(name, partial(directory.is_submitter, session))
 
         def make() -> Content:
             attempts = directory.attempts(session, name) if "\0" not in name else []
@@ -314,7 +320,7 @@ def submitter(
             context = {"name": name, "places": places, "attempts": attempts}
             return Content(context, lambda: [exports.attempts(attempts), exports.placed(places.entries)])
 
-        return _respond(request, session, "submitter.html", ending, make)
+        return respond(request, session, "submitter.html", ending, make)
 
 
 @router.get("/submit")
@@ -331,7 +337,7 @@ def submit(request: Request, database: DatabaseDep, settings: SettingsDep, endin
             context = {"tasks": tasks, "sealed": sealed, "settings": settings, "tables": tables, "warning": warning}
             return Content(context, lambda: exports.submit(tables))
 
-        return _respond(request, session, "submit.html", ending, make, warning)
+        return respond(request, session, "submit.html", ending, make, warning)
 
 
 @router.get("/api")
