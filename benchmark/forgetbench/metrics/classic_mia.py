@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 SVC_ROWS = 1000
 """Default number of rows a side that the support vector machine is fitted on; more are thinned out evenly."""
 
-BOARD_SVC_ROWS = 250
+BOARD_SVC_ROWS = 500
 """Rows a side that a board's support vector machines are fitted on."""
 
 BOARD_ROWS = 2000
@@ -205,7 +205,7 @@ def _measure_svc_confidence(draw: Draw) -> FloatArray:
         misuse="Maximizing it: calling everything non-member scores 1.0, and an oracle is well below that.",
         formula=(
             "RBF-SVC (C = 3, gamma = auto) on p_y; members = the first |test| retain rows after a seeded shuffle, "
-            "non-members = test; fitted on at most 1,000 rows a side, on boards 250, evenly spaced (published: all); "
+            "non-members = test; fitted on at most 1,000 rows a side, on boards 500, evenly spaced (published: all); "
             "share of D_f called non-member."
         ),
         example="Oracles 0.66, originals 0.29 in one published setting.",

@@ -143,7 +143,8 @@ def _correct(predicted: NDArray[Any], truth: IntArray) -> FloatArray:
     if truth.ndim == 2:
         share: FloatArray = (predicted == (truth == 1)).mean(axis=-1)
         return share
-    return (predicted == truth).astype(np.float64)
+    right: FloatArray = (predicted == truth).astype(np.float64)
+    return right
 
 
 _REDUCED: dict[Column, Callable[[FloatArray, IntArray], NDArray[Any]]] = {

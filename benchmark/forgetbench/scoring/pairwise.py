@@ -110,7 +110,7 @@ def left_out_values(comparison: Comparison, seeds: int) -> tuple[float, ...]:
         UsageError: The metric cannot be computed even with all seeds.
     """
     if seeds not in comparison.left_out:
-        values = (comparison.value(*sides(seeds)),)
+        values: tuple[float, ...] = (comparison.value(*sides(seeds)),)
         if seeds > 1 and comparison.leave_out:
             with suppress(UsageError):  # with too few seeds to leave one out, the value has no interval
                 values += tuple(comparison.value(*sides(seeds, seed)) for seed in range(seeds))
