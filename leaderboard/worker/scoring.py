@@ -36,7 +36,6 @@ from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import alarms, attacks, likeness, reference, seals
 from forgetbench.leaderboard.submissions.alarms import EvidenceFindings
 from forgetbench.metrics import Cost, metrics
-from forgetbench.metrics.board_rules import Population
 from forgetbench.scoring.score import rank
 from forgetbench.scoring.scorecards import Bands, Effect, Scorecard, Value
 from forgetbench.scoring.scorer import Scorer
