@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from forgetbench.evidence.arrays import Logits
+from forgetbench.metrics.board_rules import Population
 from forgetbench.metrics.logit_statistics import phi
 from forgetbench.scoring.scorer import Scorer
 from forgetbench.store import JsonObject
@@ -31,7 +31,7 @@ def of_board(scorer: Scorer) -> JsonObject:
     }
 
 
-def of_models(scorer: Scorer, board: JsonObject, population: list[Logits]) -> list[float]:
+def of_models(scorer: Scorer, board: JsonObject, population: Population) -> list[float]:
     """The shares of a population in the bins of its board; reads only its forget set."""
     return shares(_phi(scorer, population), np.array(board["edges"]))
 
@@ -42,7 +42,7 @@ def shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> list[floa
     return [round(float(count) / len(values), 6) for count in counts]
 
 
-def _phi(scorer: Scorer, population: list[Logits]) -> NDArray[np.float64]:
+def _phi(scorer: Scorer, population: Population) -> NDArray[np.float64]:
     samples = [
         phi(logits["forget"], labels["forget"]).ravel()
         for logits, labels in zip(population, scorer.bundle.labels, strict=True)

@@ -16,12 +16,12 @@ import numpy as np
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from forgetbench.evidence.arrays import Logits
 from forgetbench.leaderboard.db.models import Entry, Score
 from forgetbench.leaderboard.db.states import NO_TRACE, UNCHANGED
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import likeness
 from forgetbench.leaderboard.submissions.likeness import BoardModels, Floats, Likeness
+from forgetbench.metrics.board_rules import Population
 from forgetbench.metrics.logit_statistics import phi
 from forgetbench.scoring.scorer import Scorer
 
@@ -56,7 +56,7 @@ class EvidenceFindings(NamedTuple):
     """What it resembles; None for baselines and for models that come from originals of their own."""
 
 
-def examine(scorer: Scorer, boards: list[BoardModels] | None, population: list[Logits]) -> EvidenceFindings:
+def examine(scorer: Scorer, boards: list[BoardModels] | None, population: Population) -> EvidenceFindings:
     """What the evidence of an entry says of its origin, apart from other entries.
 
     Args:
@@ -192,7 +192,7 @@ def _flag_alarms(entry: Entry) -> list[Alarm]:
     return [Alarm("suspicious: lira.forget or js is below the band of the oracles")]
 
 
-def _spread(scorer: Scorer, population: list[Logits]) -> float:
+def _spread(scorer: Scorer, population: Population) -> float:
     """Standard deviation of phi over the forgotten examples; median over models."""
     deviations = [
         deviation

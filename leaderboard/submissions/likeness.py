@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import beta
 
-from forgetbench.evidence.arrays import Logits
+from forgetbench.metrics.board_rules import Arrays, Population
 from forgetbench.scoring.scorer import Scorer
 
 Floats = NDArray[np.float64]
@@ -182,7 +182,7 @@ def board_models(scorer: Scorer) -> list[BoardModels]:
     return boards
 
 
-def resemblance(scorer: Scorer, boards: list[BoardModels], population: list[Logits]) -> Likeness:
+def resemblance(scorer: Scorer, boards: list[BoardModels], population: Population) -> Likeness:
     """What an entry's evidence resembles.
 
     Args:
@@ -293,7 +293,7 @@ def _pair_residuals(change: Floats, candidates: Floats, oracles: Floats) -> Floa
     return np.asarray(np.sqrt(np.maximum(best, 0) / total))
 
 
-def _answers(logits: Logits, *, attributes: bool) -> Floats:
+def _answers(logits: Arrays, *, attributes: bool) -> Floats:
     """Logits on test rows as vectors (S, d): of classes, those below the largest are cut, and each row is centered."""
     values = np.asarray(logits["test"], np.float64)
     if attributes:
@@ -315,7 +315,8 @@ def _distances(first: Floats, second: Floats) -> Floats:
     return np.stack([np.linalg.norm(second - one, axis=1) for one in first])
 
 
-def _changes_alike(population: Logits, originals: Logits) -> bool:
+def _changes_alike(population: Arrays, originals: Arrays) -> bool:
     """Whether forgotten rows changed less than `RESOLUTION` or `NOISE_RATIO` times what test rows did."""
-    forget, test = (np.sqrt(np.mean((population[name] - originals[name]) ** 2)) for name in ("forget", "test"))
+    pairs = [[np.asarray(side[name], np.float64) for side in (population, originals)] for name in ("forget", "test")]
+    forget, test = (np.sqrt(np.mean((changed - original) ** 2)) for changed, original in pairs)
     return bool(forget <= max(RESOLUTION, NOISE_RATIO * test))

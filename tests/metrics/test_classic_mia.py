@@ -18,6 +18,7 @@ from forgetbench.errors import UsageError
 from forgetbench.metrics import classic_mia as attacks
 from forgetbench.metrics import confidence, entropy, loss, metrics, modified_entropy, softmax
 from forgetbench.metrics.classic_mia import BOARD_ROWS
+from forgetbench.metrics.neurips_quality import BOARD_EXAMPLES
 from forgetbench.metrics.rmia_population import POPULATION_ROWS
 
 
@@ -264,6 +265,8 @@ def test_spec_formula_states_the_row_limit():
         ("rmia", POPULATION_ROWS),
     ):
         assert f"at most {limit:,}" in metrics.get(name).formula
+    assert f"on boards {attacks.BOARD_SVC_ROWS}," in metrics.get("mia.svc-confidence").formula
+    assert f"at most {BOARD_EXAMPLES:,}" in metrics.get("forgetting-quality").formula
 
 
 def test_loss_threshold_by_hand():

@@ -64,6 +64,25 @@ def test_ulira_roc_finds_memory():
         shadow.ulira_roc(phi[:2], forgotten[:2], seen[:2])
 
 
+@pytest.mark.parametrize("models", [9, 90])
+def test_ulira_roc_by_sums_equals_refits(models):
+    generator = np.random.default_rng(models)
+    seen = generator.random((models, 30)) < 0.5
+    forgotten = seen & (generator.random((models, 30)) < 0.9)
+    phi = np.round(generator.normal(size=(models, 30)) + forgotten, 1)  # with ties
+    for members in (forgotten, ~seen):
+        role = shadow._Role(phi, members)
+        for model in range(models):
+            others = np.arange(models) != model
+            usable = members[others].sum(axis=0) >= 2
+            found, expected = (
+                role.fit_without(model, usable),
+                shadow.fit_normal(phi[others][:, usable], members[others][:, usable]),
+            )
+            np.testing.assert_array_equal(found.center, expected.center)
+            np.testing.assert_allclose(found.sd, expected.sd, rtol=1e-12)
+
+
 def test_ulira_roc_does_not_saturate_into_ties():
     phi = np.array([[0.0], [0.1], [0.2], [40.0], [41.0], [42.0]])  # log ratios of hundreds: probabilities of 1 and 0
     forgotten = np.array([[False]] * 3 + [[True]] * 3)

@@ -11,10 +11,11 @@ import torch
 from support.jobs import work
 
 from forgetbench.errors import UsageError
+from forgetbench.evidence.environment import cores
 from forgetbench.runner import engines
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.engines import LocalEngine, ProcessesEngine, make_engine, processes
-from forgetbench.runner.engines.devices import cores, visible_gpus
+from forgetbench.runner.engines.devices import visible_gpus
 
 
 @pytest.mark.parametrize(

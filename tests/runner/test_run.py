@@ -299,6 +299,10 @@ def test_rank_runs_contains_the_reference_rows(task: Task, tmp_path: Path) -> No
     cached = json.loads(next(tmp_path.glob("bands-*.json")).read_bytes())
     assert cached["family_limit"] == standing.bands.family_limit
     assert Scorer(pack_of(done), tmp_path).bands == standing.bands
+    runs = [read_run(folder) for folder in done.runs * 3]
+    parallel, serial = (rank_runs(Scorer(pack_of(done), tmp_path, workers=workers), runs) for workers in (3, 1))
+    assert parallel == serial
+    assert parallel.scorecards[2:] == standing.scorecards[2:] * 3
 
 
 def test_run_skip_oracles_starts_from_a_boards_originals(task: Task, tmp_path: Path) -> None:

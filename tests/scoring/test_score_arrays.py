@@ -12,6 +12,8 @@ import forgetbench
 from forgetbench.errors import UsageError
 from forgetbench.importers.arrays import score_arrays
 from forgetbench.importers.npz import read_npz
+from forgetbench.metrics import confidence, svc_non_members
+from forgetbench.metrics.classic_mia import BOARD_SVC_ROWS
 from forgetbench.scoring.score import reference_bands, score
 
 
@@ -60,6 +62,15 @@ def test_score_arrays_few_oracles_gives_values_without_bands(task):
     for name in ("forgetting-quality", "neurips-score", "w1.forget"):  # raw values would read as something else
         assert found.metrics[name].value is None
         assert found.metrics[name].reason
+
+
+def test_score_arrays_all_rows_reads_what_boards_leave_out(simulate):
+    task = simulate(seeds=1, rows={"forget": 40, "retain": 700, "test": 700})
+    (unlearned,), (oracle,), labels = task.models(memory=1.0), task.models(), task.labels[0]
+    retain, test, forget = (confidence(unlearned[name], labels[name])[0] for name in ("retain", "test", "forget"))
+    for all_rows, limit in ((False, BOARD_SVC_ROWS), (True, None)):
+        card = score_arrays(unlearned, oracle, labels, all_rows=all_rows)
+        assert card["mia.svc-confidence"].value == svc_non_members(retain, test, forget, max_rows=limit)
 
 
 def test_score_arrays_probe_needs_no_bands(simulate):

@@ -23,6 +23,7 @@ def score(
     original: Arrays | None = None,
     track: Literal["match-oracle", "erase", "corrective"] = "match-oracle",
     name: str | None = None,
+    all_rows: bool = False,
 ) -> Scorecard:
     """Score the logits of unlearned models against those of models that never saw the forget set. Needs no torch.
 
@@ -39,6 +40,8 @@ def score(
         original: Logits of the S models before unlearning.
         track: ``match-oracle``, ``erase`` (which also needs ``test-forgotten``), or ``corrective``.
         name: Name of the scorecard; the file's name for a path.
+        all_rows: Compute metrics that never rank, such as the SVC attack and forgetting quality, from all rows as
+            published, and not from a fixed number of them. It is slow.
 
     Returns:
         The scorecard. ``card["lira.forget"].value`` is a metric, ``.low`` and ``.high`` its 95 % interval, ``.z`` its
@@ -73,16 +76,19 @@ def score(
         arrays(labels),
         original=None if original is None else arrays(original),
         track=track,
+        all_rows=all_rows,
         name=name or (Path(unlearned).stem if isinstance(unlearned, str | Path) else "unlearned"),
     )
 
 
-def score_run(folder: str | Path, *, reference: str | Path | None = None) -> Scorecard:
+def score_run(folder: str | Path, *, reference: str | Path | None = None, all_rows: bool = False) -> Scorecard:
     """Score a recorded run again.
 
     Args:
         folder: The run's folder.
         reference: Folder of the reference bundle; the one made on this machine for the run's task by default.
+        all_rows: Compute metrics that never rank, such as the SVC attack and forgetting quality, from all rows as
+            published, and not from a fixed number of them. It is slow.
 
     Raises:
         UsageError: There is no run, or no reference bundle for it.
@@ -92,4 +98,4 @@ def score_run(folder: str | Path, *, reference: str | Path | None = None) -> Sco
     from forgetbench.runner.results import Results
 
     run = read_run(Path(folder))
-    return Results().scorer_of(run.manifest, Path(reference) if reference else None).score(run)
+    return Results().scorer_of(run.manifest, Path(reference) if reference else None, all_rows=all_rows).score(run)

@@ -225,6 +225,7 @@ def score(
     labels: Path | None = None,
     original: Path | None = None,
     track: Literal["match-oracle", "erase", "corrective"] | None = None,
+    all_rows: bool = False,
     json: Json = False,
 ) -> None:
     """Score recorded evidence, or logits from any source. Needs no torch.
@@ -242,6 +243,8 @@ def score(
         labels: The labels: an .npz with arrays forget, retain and test, (n,) or (n, A).
         original: The same as unlearned, before unlearning.
         track: What the logits are scored for: match-oracle (default), corrective, or erase (also needs test-forgotten).
+        all_rows: Compute metrics that never rank (SVC attack, forgetting quality) from all rows, as published. It is
+            slow; otherwise they read a fixed number.
     """
     from forgetbench.api.scoring import score as score_logits
     from forgetbench.api.scoring import score_run
@@ -249,10 +252,10 @@ def score(
     if run_folder is not None:
         if unlearned or oracle or labels or original or track:
             raise UsageError("Give the folder of a run, or --unlearned, --oracle and --labels; not both.")
-        card, title = score_run(run_folder, reference=pack), str(run_folder)
+        card, title = score_run(run_folder, reference=pack, all_rows=all_rows), str(run_folder)
     elif unlearned and oracle and labels:
-        card = score_logits(unlearned, oracle, labels, original=original, track=track or "match-oracle")
-        title = str(unlearned)
+        logits, title = (unlearned, oracle, labels), str(unlearned)
+        card = score_logits(*logits, original=original, track=track or "match-oracle", all_rows=all_rows)
     else:
         raise UsageError("Give the folder of a run, or --unlearned, --oracle and --labels.")
     print_json(card.model_dump(mode="json")) if json else _print_scorecard(card, title)

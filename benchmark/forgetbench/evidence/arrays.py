@@ -167,7 +167,7 @@ def retested(arrays: Mapping[str, Item], prefix: str = RECALIBRATED) -> dict[str
 
 
 def stack(models: Iterable[Mapping[str, Array]]) -> Logits:
-    """Models' arrays as one population, float64 (S, n, K) for each subset that all of them have."""
+    """Models' arrays as one population, (S, n, K) for each subset that all of them have."""
     models = list(models)
     names = set(models[0]).intersection(*models[1:])
-    return {name: np.stack([model[name] for model in models]).astype(np.float64) for name in sorted(names)}
+    return {name: np.stack([model[name] for model in models]) for name in sorted(names)}

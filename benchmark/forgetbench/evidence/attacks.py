@@ -114,7 +114,7 @@ class AttackedPopulation:
     manifest: AttackManifest
 
     def answers(self) -> list[Logits]:
-        """For each draw, subset -> float64 answers (S, n, outputs), each array checked against its hash.
+        """For each draw, subset -> float16 answers (S, n, outputs), each array checked against its hash.
 
         Raises:
             ForgetBenchError: A file is missing, damaged or not what the manifest says.

@@ -13,6 +13,11 @@ CPUINFO = Path("/proc/cpuinfo")
 PACKAGES = ("forgetbench", "numpy", "scikit-learn", "scipy", "timm", "torch", "torchvision")
 
 
+def cores() -> int:
+    """Number of cores that this process may use, which a scheduler may restrict."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment(device: str = "cpu") -> dict[str, str]:
     """Versions of Python and packages, operating system, processor, GPU, and the commit of a source checkout."""
     found = {

@@ -248,7 +248,7 @@ class ReferenceBundle:
         return self.card.track == "corrective"
 
     def population(self, role: PopulationRole) -> list[Logits]:
-        """For each draw, subset -> float64 logits (S, n, K) of the originals or of one set of oracles."""
+        """For each draw, subset -> float16 logits (S, n, K) of the originals or of one set of oracles."""
         return [
             stack([read_arrays(self.folder / role / f"d{draw}-s{seed}.npz") for seed in range(self.card.seeds)])
             for draw in range(self.card.draws)

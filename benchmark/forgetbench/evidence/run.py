@@ -317,7 +317,7 @@ class Run:
         return arrays
 
     def population(self, draws: int, seeds: int) -> list[Logits]:
-        """For each draw, subset -> float64 logits (S, n, K)."""
+        """For each draw, subset -> float16 logits (S, n, K)."""
         return [stack([self.logits(draw, seed) for seed in range(seeds)]) for draw in range(draws)]
 
     def originals(self, draws: int, seeds: int) -> list[Logits] | None:

@@ -40,6 +40,7 @@ def score_arrays(
     original: Mapping[str, ArrayLike] | None = None,
     track: Track = "match-oracle",
     name: str = "unlearned",
+    all_rows: bool = False,
 ) -> Scorecard:
     """The scorecard of unlearned models, from their logits.
 
@@ -52,6 +53,7 @@ def score_arrays(
             can tell unlearned from original models.
         track: match-oracle, erase (which also needs test-forgotten), or corrective.
         name: The row's name.
+        all_rows: Compute metrics that never rank from all rows, and not from a fixed number of them.
 
     Raises:
         UsageError: A subset is missing or empty, shapes or types do not fit (the message names argument and subset), or
@@ -73,9 +75,10 @@ def score_arrays(
     oracles = [sides["oracle"]]
     references = _slice(oracles, slice(0, seeds))
     if available >= 2 * seeds:
-        bands = reference_bands([truth], references, _slice(oracles, slice(seeds, 2 * seeds)), before, track)
+        controls = _slice(oracles, slice(seeds, 2 * seeds))
+        bands = reference_bands([truth], references, controls, before, track, all_rows=all_rows)
     else:
-        bands = _without_bands([truth], references, before, track, seeds, available)
+        bands = _without_bands([truth], references, before, track, (seeds, available), all_rows=all_rows)
     card = score([sides["unlearned"]], name=name, references=references, labels=[truth], bands=bands, originals=before)
     return _with_reasons(card, truth, originals=before is not None)
 
@@ -243,17 +246,20 @@ def _without_bands(
     references: Population,
     originals: Population | None,
     track: Track,
-    seeds: int,
-    available: int,
+    models: tuple[int, int],
+    *,
+    all_rows: bool,
 ) -> Bands:
-    """Bands without any band: values can be computed, and nothing ranks."""
-    of_oracles, _ = per_model_values(references, labels)
-    of_originals, _ = per_model_values(originals, labels) if originals is not None else ({}, {})
+    """Bands without any band: values can be computed, and nothing ranks. Models: unlearned ones, oracles."""
+    seeds, available = models
+    of_oracles, _ = per_model_values(references, labels, all_rows=all_rows)
+    of_originals, _ = per_model_values(originals, labels, all_rows=all_rows) if originals is not None else ({}, {})
     return Bands(
         track=track,
         seeds=seeds,
         draws=1,
         split_halves=0,
+        all_rows=all_rows,
         bands={},
         references={},
         ranking=(),

@@ -18,13 +18,6 @@ def expit(values: FloatArray) -> FloatArray:
     return np.asarray(special.expit(values))
 
 
-def xlogy(x: FloatArray, y: FloatArray) -> FloatArray:
-    """``x * log(y)``, and 0 where x is 0."""
-    from scipy import special
-
-    return np.asarray(special.xlogy(x, y))
-
-
 def softmax(logits: FloatArray) -> FloatArray:
     """Softmax over the last axis, as scipy computes it."""
     from scipy import special

@@ -18,6 +18,7 @@ from forgetbench.metrics.board_rules import (
     difference_of_means,
     paired_by_seed,
 )
+from forgetbench.metrics.columns import Answers
 from forgetbench.metrics.registry import MetricSpec, Track, metric
 
 TOW_SUBSETS = ("forget", "retain", "test")
@@ -51,12 +52,9 @@ def correct(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
     The first of equal logits is the prediction; an attribute is present where its logit is above 0.
     """
     scores = logits_of(logits)
-    truth = labels_of(labels, scores)
-    if truth.ndim == 2:
-        share: FloatArray = ((scores > 0) == (truth == 1)).mean(axis=-1)
-        return share
-    right: FloatArray = (scores.argmax(axis=-1) == truth).astype(np.float64)
-    return right
+    models = Answers({"": scores if scores.ndim == 3 else scores[None]}, {"": labels_of(labels, scores)})
+    right: FloatArray = models.column("correct", "")
+    return right if scores.ndim == 3 else right[0]
 
 
 def _accuracy_spec(subset: str, images: str) -> MetricSpec:
@@ -103,7 +101,10 @@ def accuracy(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
     Raises:
         UsageError: There are no rows.
     """
-    right = correct(logits, labels)
+    return _mean(correct(logits, labels))
+
+
+def _mean(right: FloatArray) -> FloatArray:
     if right.shape[-1] == 0:
         raise UsageError("Accuracy is not defined without rows.")
     return np.asarray(right.mean(axis=-1))
@@ -111,14 +112,17 @@ def accuracy(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
 
 def accuracy_by_seed(population: Population, labels: Labels, subset: str) -> FloatArray:
     """Accuracy of each seed on a subset, the mean over draws, (S,)."""
-    draws = [accuracy(answers[subset], truth[subset]) for answers, truth in zip(population, labels, strict=True)]
+    draws = [
+        _mean(Answers.of(answers, truth).column("correct", subset))
+        for answers, truth in zip(population, labels, strict=True)
+    ]
     mean: FloatArray = np.mean(draws, axis=0)
     return mean
 
 
 def pooled_accuracy(draw: Draw, subset: str) -> FloatArray:
     """Accuracy of each pooled model of a draw on one subset, (M,)."""
-    return draw.cached(("accuracy", subset), lambda: accuracy(draw.logits(subset), draw.labels[subset]))
+    return draw.cached(("accuracy", subset), lambda: _mean(draw.column("correct", subset)))
 
 
 def _gap_spec(subset: str, images: str) -> MetricSpec:

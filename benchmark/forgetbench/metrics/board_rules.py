@@ -8,8 +8,8 @@ models) once for all pooled models, and the metric then only selects among them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray, IntArray, floats
-from forgetbench.metrics.logit_statistics import phi
+from forgetbench.metrics.columns import Answers, Column
 
 Arrays = Mapping[str, NDArray[Any]]
 Population = Sequence[Arrays]
@@ -55,6 +55,19 @@ class Comparison:
     """Upper limit of the splits behind its band; all by default."""
     leave_out: bool = True
     """Whether it has an interval, from leaving out each seed."""
+    left_out: dict[int, tuple[float, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Seeds -> the metric with all seeds, then with each seed left out, once it is known."""
+
+
+def with_columns(population: Population, labels: Labels) -> list[Answers]:
+    """A population whose columns are kept; that of a board's references is shared by all its rows.
+
+    Raises:
+        UsageError: The numbers of draws differ.
+    """
+    if len(population) != len(labels):
+        raise UsageError(f"The numbers of draws differ: {len(population)} of logits, {len(labels)} of labels.")
+    return [Answers.of(answers, truth) for answers, truth in zip(population, labels, strict=True)]
 
 
 class Draw:
@@ -65,6 +78,7 @@ class Draw:
         labels: Subset -> labels.
         values: Per-model metrics that are already known: metric name -> (M,) values of the pooled models.
         originals: The same of the originals, (S,), if there are originals.
+        all_rows: Whether metrics that never rank read all rows, instead of a fixed number of them.
     """
 
     def __init__(
@@ -73,11 +87,14 @@ class Draw:
         labels: Arrays,
         values: Mapping[str, FloatArray] | None = None,
         originals: Mapping[str, FloatArray] | None = None,
+        *,
+        all_rows: bool = False,
     ) -> None:
-        self.sides = sides
+        self.sides = [Answers.of(side, labels) for side in sides]
         self.labels = labels
         self.values = dict(values or {})
         self.originals = dict(originals or {})
+        self.all_rows = all_rows
         self._cache: dict[Hashable, Any] = {}
 
     def has(self, *subsets: str) -> bool:
@@ -95,16 +112,46 @@ class Draw:
             UsageError: The subset is missing, a value is not finite, or the groups of models have different rows or
                 outputs.
         """
-        if not all(subset in side for side in self.sides):
-            raise UsageError(f"The logits of {subset!r} are missing on one side.")
+        self._require_alike(subset)
         sides = [floats(side[subset], f"{subset} logits", ndim=3) for side in self.sides]
-        if len({side.shape[1:] for side in sides}) > 1:
-            raise UsageError(f"{subset}: {sides[0].shape[1:]} rows and outputs against {sides[1].shape[1:]}.")
         return np.concatenate(sides) if len(sides) > 1 else sides[0]
+
+    def blocks(self, subset: str) -> Iterator[FloatArray]:
+        """The same in blocks of rows, (M, b, K), for metrics that need the logits of several models at once."""
+        self._require_alike(subset)
+        models = sum(len(side[subset]) for side in self.sides)
+        for parts in zip(*(side.blocks(subset, models) for side in self.sides), strict=True):
+            yield np.concatenate([block for _, block in parts])
+
+    def column(self, name: Column, subset: str) -> NDArray[Any]:
+        """A column of the pooled models on one subset, (M, n) or (M, n, A).
+
+        Raises:
+            UsageError: As `logits`.
+        """
+
+        def pooled() -> NDArray[Any]:
+            self._require_alike(subset)
+            columns = [side.column(name, subset) for side in self.sides]
+            return np.concatenate(columns) if len(columns) > 1 else columns[0]
+
+        return self.cached((name, subset), pooled)
 
     def phi(self, subset: str) -> FloatArray:
         """Phi of the pooled models on one subset, (M, n)."""
-        return self.cached(("phi", subset), lambda: phi(self.logits(subset), self.labels[subset]))
+        return self.column("phi", subset)
+
+    def at_most(self, rows: int) -> int | None:
+        """The limit of rows of a metric that never ranks; None for all rows."""
+        return None if self.all_rows else rows
+
+    def _require_alike(self, subset: str) -> None:
+        """Require logits of the same rows and outputs on all sides."""
+        if not all(subset in side for side in self.sides):
+            raise UsageError(f"The logits of {subset!r} are missing on one side.")
+        shapes = [np.shape(side[subset])[1:] for side in self.sides]
+        if len(set(shapes)) > 1:
+            raise UsageError(f"{subset}: {shapes[0]} rows and outputs against {shapes[1]}.")
 
     def cached(self, key: Hashable, compute: Callable[[], FloatArray]) -> FloatArray:
         """A derived array, computed at the first call with its key."""

@@ -7,6 +7,7 @@ target is the oracle's value, not 0.5 or 1.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -27,8 +28,9 @@ from forgetbench.metrics._validation import (
     whole,
 )
 from forgetbench.metrics.board_rules import Draw, PerModelRule
+from forgetbench.metrics.columns import Column
 from forgetbench.metrics.divergence import outputs, predictions
-from forgetbench.metrics.logit_statistics import confidence, entropy, loss, modified_entropy, signed_logits
+from forgetbench.metrics.logit_statistics import confidence, entropy, loss, modified_entropy
 from forgetbench.metrics.registry import MetricSpec, metric
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 
 SVC_ROWS = 1000
 """Default number of rows a side that the support vector machine is fitted on; more are thinned out evenly."""
+
+BOARD_SVC_ROWS = 500
+"""Rows a side that a board's support vector machines are fitted on."""
 
 BOARD_ROWS = 2000
 """Rows a side that a board's logistic attacks use; more are thinned out evenly."""
@@ -66,15 +71,13 @@ class ThresholdAttack(NamedTuple):
         return (self.members + self.others) / 2
 
 
-def _scores_by_subset(
-    draw: Draw, subsets: tuple[str, ...], score: Callable[[FloatArray, IntArray], FloatArray]
-) -> list[FloatArray]:
-    """The score of every model on each subset, (M, n, A): A attributes, or one column for classes."""
+def _columns_by_subset(draw: Draw, column: Column, *subsets: str) -> list[FloatArray]:
+    """A column of every model on each subset, (M, n, A): A attributes, or one for classes."""
     scores = []
     for subset in subsets:
         if subset not in draw.sides[0] or not draw.has(subset):
             raise UsageError(f"not computable: no {subset} rows")
-        values = score(draw.logits(subset), np.asarray(draw.labels[subset], dtype=np.int64))
+        values = draw.column(column, subset)
         scores.append(values if values.ndim == 3 else values[..., None])
     return scores
 
@@ -85,18 +88,6 @@ def _attack_each_model(scores: list[FloatArray], attack: Callable[..., float]) -
     values = [[attack(*(side[model, :, a] for side in scores)) for a in range(attributes)] for model in range(models)]
     mean: FloatArray = np.mean(values, axis=1)
     return mean
-
-
-def _losses(logits: FloatArray, labels: IntArray) -> FloatArray:
-    """Cross-entropies (M, n), or (M, n, A) of each attribute."""
-    if labels.ndim == 2:
-        by_attribute: FloatArray = np.logaddexp(0.0, -signed_logits(logits, labels))
-        return by_attribute
-    return loss(logits, labels)
-
-
-def _entropies(logits: FloatArray, labels: IntArray) -> FloatArray:
-    return entropy(logits, attributes=labels.ndim == 2)
 
 
 _SVC_FEATURES: dict[SvcKind, tuple[str, str]] = {
@@ -198,7 +189,9 @@ def svc_features(logits: ArrayLike, labels: ArrayLike, kind: SvcKind) -> list[Fl
 
 
 def _measure_svc_confidence(draw: Draw) -> FloatArray:
-    return _attack_each_model(_scores_by_subset(draw, ("retain", "test", "forget"), confidence), svc_non_members)
+    confidences = _columns_by_subset(draw, "confidence", "retain", "test", "forget")
+    attack = partial(svc_non_members, max_rows=draw.at_most(BOARD_SVC_ROWS))
+    return _attack_each_model(confidences, attack)
 
 
 @metric(
@@ -212,8 +205,8 @@ def _measure_svc_confidence(draw: Draw) -> FloatArray:
         misuse="Maximizing it: calling everything non-member scores 1.0, and an oracle is well below that.",
         formula=(
             "RBF-SVC (C = 3, gamma = auto) on p_y; members = the first |test| retain rows after a seeded shuffle, "
-            "non-members = test; fitted on at most 1,000 rows a side, evenly spaced (published: all); share of D_f "
-            "called non-member."
+            "non-members = test; fitted on at most 1,000 rows a side, on boards 500, evenly spaced (published: all); "
+            "share of D_f called non-member."
         ),
         example="Oracles 0.66, originals 0.29 in one published setting.",
         source="Jia et al. 2023; Fan et al. 2024 (SalUn).",
@@ -293,8 +286,8 @@ def svc_training_privacy(
 
 
 def _measure_loss(draw: Draw) -> FloatArray:
-    losses = _scores_by_subset(draw, ("forget", "test"), _losses)
-    return _attack_each_model(losses, lambda forget, test: loss_attack(forget, test, max_rows=BOARD_ROWS))
+    losses = _columns_by_subset(draw, "loss", "forget", "test")
+    return _attack_each_model(losses, partial(loss_attack, max_rows=draw.at_most(BOARD_ROWS)))
 
 
 @metric(
@@ -394,10 +387,8 @@ def mufac_attack(forget: Answers, unseen: Answers) -> float:
 
 
 def _measure_entropy(draw: Draw) -> FloatArray:
-    entropies = _scores_by_subset(draw, ("retain", "test", "forget"), _entropies)
-    return _attack_each_model(
-        entropies, lambda retain, test, forget: entropy_attack(retain, test, forget, max_rows=BOARD_ROWS)
-    )
+    entropies = _columns_by_subset(draw, "entropy", "retain", "test", "forget")
+    return _attack_each_model(entropies, partial(entropy_attack, max_rows=draw.at_most(BOARD_ROWS)))
 
 
 @metric(

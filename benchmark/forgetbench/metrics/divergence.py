@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import combinations
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._lazy_scipy import expit, xlogy
+from forgetbench.metrics._lazy_scipy import expit
 from forgetbench.metrics._validation import FloatArray, IntArray, logits_of, same_shape
 from forgetbench.metrics.board_rules import Comparison, Draw, PairwiseRule
 from forgetbench.metrics.logit_statistics import softmax
@@ -41,21 +41,23 @@ def js_pairs(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
 
     Each pair costs one entropy of the mixture; the models' own entropies are computed once.
     """
-    scores = _several_models(logits)
+    return mean_over_blocks([_several_models(logits)], _js_of_block, attributes=attributes)
+
+
+def _js_of_block(scores: FloatArray, *, attributes: bool) -> FloatArray:
+    """(M, M) sums over the rows of a block (M, b, K); for attributes the mean over them."""
     probabilities = _probabilities(scores, attributes=attributes)
     own = _entropy(probabilities)
-    models = len(scores)
-    pairs = np.zeros((models, models))
-    for first in range(models):
-        for second in range(first + 1, models):
-            mixture = _entropy((probabilities[first] + probabilities[second]) / 2)
-            value = np.clip(mixture - (own[first] + own[second]) / 2, 0.0, np.log(2.0)).mean()
-            pairs[first, second] = pairs[second, first] = value
-    return pairs
+    sums = np.zeros((len(scores), len(scores)))
+    for first in range(len(scores) - 1):
+        values = _entropy((probabilities[first] + probabilities[first + 1 :]) / 2) - (own[first] + own[first + 1 :]) / 2
+        values = np.clip(values, 0.0, np.log(2.0))
+        sums[first, first + 1 :] = (values.mean(axis=-1) if attributes else values).sum(axis=-1)
+    return sums
 
 
 def _compare_js(draw: Draw, subset: str) -> Comparison:
-    pairs = js_pairs(draw.logits(subset), attributes=draw.has_attributes(subset))
+    pairs = mean_over_blocks(draw.blocks(subset), _js_of_block, attributes=draw.has_attributes(subset))
     return Comparison(lambda left, right: centered(pairs, left, right), "even")
 
 
@@ -112,13 +114,28 @@ def distance_pairs(logits: ArrayLike, *, attributes: bool = False) -> FloatArray
 
     For attributes the outputs are the probabilities of the A attributes.
     """
-    return _matrix(outputs(_several_models(logits), attributes=attributes), distance)
+    return mean_over_blocks([_several_models(logits)], distances_of_block, attributes=attributes)
+
+
+def distances_of_block(scores: FloatArray, *, attributes: bool) -> FloatArray:
+    """(M, M) sums over the rows of a block (M, b, K)."""
+    models = outputs(scores, attributes=attributes)
+    sums = np.zeros((len(models), len(models)))
+    for first in range(len(models) - 1):
+        sums[first, first + 1 :] = np.sqrt(((models[first] - models[first + 1 :]) ** 2).sum(axis=-1)).sum(axis=-1)
+    return sums
 
 
 def agreement_pairs(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
     """Completeness of every pair: share of rows with the same prediction, (M, n, K) to (M, M); 1 on the diagonal."""
-    matrix = _matrix(predictions(_several_models(logits), attributes=attributes), agreement)
-    np.fill_diagonal(matrix, 1.0)
+    return agreements(predictions(_several_models(logits), attributes=attributes))
+
+
+def agreements(models: NDArray[Any]) -> FloatArray:
+    """Share of equal predictions of every pair of models, (M, M), from predictions (M, n) or (M, n, A)."""
+    matrix = np.eye(len(models))
+    for first, second in combinations(range(len(models)), 2):
+        matrix[first, second] = matrix[second, first] = agreement(models[first], models[second])
     return matrix
 
 
@@ -150,7 +167,8 @@ def _probabilities(scores: FloatArray, *, attributes: bool) -> FloatArray:
 
 
 def _entropy(probabilities: FloatArray) -> FloatArray:
-    total: FloatArray = -xlogy(probabilities, probabilities).sum(axis=-1)
+    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))  # p log p is 0 where p is
+    total: FloatArray = -(probabilities * logarithms).sum(axis=-1)
     return total
 
 
@@ -163,8 +181,13 @@ def _several_models(logits: ArrayLike) -> FloatArray:
     return scores
 
 
-def _matrix(models: NDArray[Any], measure: Callable[[NDArray[Any], NDArray[Any]], float]) -> FloatArray:
-    matrix = np.zeros((len(models), len(models)))
-    for first, second in combinations(range(len(models)), 2):
-        matrix[first, second] = matrix[second, first] = measure(models[first], models[second])
-    return matrix
+def mean_over_blocks(
+    blocks: Iterable[FloatArray], sums_of_block: Callable[..., FloatArray], *, attributes: bool
+) -> FloatArray:
+    """The mean over rows of what ``sums_of_block`` adds up above the diagonal, as a symmetric (M, M)."""
+    sums, rows = [], 0
+    for scores in blocks:
+        rows += scores.shape[1]
+        sums.append(sums_of_block(scores, attributes=attributes))
+    upper: FloatArray = np.sum(sums, axis=0) / rows
+    return upper + upper.T

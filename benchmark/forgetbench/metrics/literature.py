@@ -22,10 +22,11 @@ from forgetbench.metrics.board_rules import (
 )
 from forgetbench.metrics.divergence import (
     agreement,
-    agreement_pairs,
+    agreements,
     distance,
-    distance_pairs,
+    distances_of_block,
     jensen_shannon,
+    mean_over_blocks,
     outputs,
     predictions,
 )
@@ -263,7 +264,7 @@ def tow_mia(
 
 
 def _compare_completeness(draw: Draw, subset: str) -> Comparison:
-    return mean_over_pairs(agreement_pairs(draw.logits(subset), attributes=draw.has_attributes(subset)))
+    return mean_over_pairs(agreements(draw.column("predicted", subset)))
 
 
 @metric(
@@ -296,7 +297,8 @@ def completeness(left: ArrayLike, right: ArrayLike, *, attributes: bool = False)
 
 
 def _compare_activation_distance(draw: Draw, subset: str) -> Comparison:
-    return mean_over_pairs(distance_pairs(draw.logits(subset), attributes=draw.has_attributes(subset)))
+    attributes = draw.has_attributes(subset)
+    return mean_over_pairs(mean_over_blocks(draw.blocks(subset), distances_of_block, attributes=attributes))
 
 
 @metric(

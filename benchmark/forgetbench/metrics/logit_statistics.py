@@ -31,11 +31,14 @@ def phi(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
     Returns:
         (..., n) nats: z_y - logsumexp over the other classes; for attributes the sum of the signed logits.
     """
-    scores = logits_of(logits)
-    truth = labels_of(labels, scores)
+    margin = margins(*_checked(logits, labels))
+    return margin.sum(axis=-1) if np.ndim(labels) == 2 else margin
+
+
+def margins(scores: FloatArray, truth: IntArray) -> FloatArray:
+    """Phi (..., n), or (..., n, A) of each attribute, of logits and labels that were checked."""
     if truth.ndim == 2:
-        signed: FloatArray = (signed_logits(scores, truth)).sum(axis=-1)
-        return signed
+        return signed_logits(scores, truth)
     rows = np.arange(len(truth))
     others = scores.copy()
     others[..., rows, truth] = -np.inf
@@ -62,29 +65,19 @@ def softmax(logits: ArrayLike) -> FloatArray:
 
 def loss(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
     """Cross-entropy (..., n) in nats; for attributes the summed binary cross-entropy."""
-    scores = logits_of(logits)
-    truth = labels_of(labels, scores)
-    if truth.ndim == 2:
-        summed: FloatArray = np.logaddexp(0.0, -signed_logits(scores, truth)).sum(axis=-1)
-        return summed
-    return np.logaddexp(0.0, -phi(scores, truth))
+    losses: FloatArray = np.logaddexp(0.0, -margins(*_checked(logits, labels)))
+    return losses.sum(axis=-1) if np.ndim(labels) == 2 else losses
 
 
 def confidence(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
     """Probability of the label, (..., n); for attributes (..., n, A), each attribute's own."""
-    scores = logits_of(logits)
-    truth = labels_of(labels, scores)
-    return expit(signed_logits(scores, truth) if truth.ndim == 2 else phi(scores, truth))
+    return expit(margins(*_checked(logits, labels)))
 
 
 def entropy(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
     """Shannon entropy of the prediction in nats: (..., n), or (..., n, A) of each binary attribute."""
     scores = logits_of(logits)
-    if attributes:
-        return _binary_entropy(scores)
-    log_p = log_softmax(scores)
-    total: FloatArray = -(np.exp(log_p) * log_p).sum(axis=-1)
-    return np.maximum(total, 0.0)
+    return _binary_entropy(scores) if attributes else _entropy(scores - logsumexp(scores)[..., None])
 
 
 def modified_entropy(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
@@ -95,18 +88,18 @@ def modified_entropy(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
     Returns:
         (..., n) nats; for attributes (..., n, A), each attribute's own.
     """
-    scores = logits_of(logits)
-    truth = labels_of(labels, scores)
+    return entropies(*_checked(logits, labels))[1]
+
+
+def entropies(scores: FloatArray, truth: IntArray) -> tuple[FloatArray, FloatArray]:
+    """`entropy` and `modified_entropy`, of logits and labels that were checked."""
+    margin = margins(scores, truth)
     if truth.ndim == 2:
-        margin = signed_logits(scores, truth)
-        return 2.0 * expit(-margin) * np.logaddexp(0.0, -margin)
-    rows = np.arange(len(truth))
-    log_p = log_softmax(scores)
+        return _binary_entropy(scores), 2.0 * expit(-margin) * np.logaddexp(0.0, -margin)
+    log_p = scores - logsumexp(scores)[..., None]
     terms = np.exp(log_p) * log_complement(scores, log_p)
-    terms[..., rows, truth] = 0.0
-    margin = phi(scores, truth)
-    value: FloatArray = expit(-margin) * np.logaddexp(0.0, -margin) - terms.sum(axis=-1)
-    return value
+    terms[..., np.arange(len(truth)), truth] = 0.0
+    return _entropy(log_p), expit(-margin) * np.logaddexp(0.0, -margin) - terms.sum(axis=-1)
 
 
 def log_complement(scores: FloatArray, log_p: FloatArray) -> FloatArray:
@@ -117,6 +110,16 @@ def log_complement(scores: FloatArray, log_p: FloatArray) -> FloatArray:
     complement: FloatArray = np.log1p(-np.minimum(np.exp(log_p), 0.75))
     np.put_along_axis(complement, top, (logsumexp(others) - logsumexp(scores))[..., None], axis=-1)
     return complement
+
+
+def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray]:
+    scores = logits_of(logits)
+    return scores, labels_of(labels, scores)
+
+
+def _entropy(log_p: FloatArray) -> FloatArray:
+    total: FloatArray = -(np.exp(log_p) * log_p).sum(axis=-1)
+    return np.maximum(total, 0.0)
 
 
 def _binary_entropy(scores: FloatArray) -> FloatArray:

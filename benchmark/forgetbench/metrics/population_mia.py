@@ -19,7 +19,7 @@ from forgetbench.metrics._validation import (
     same_shape,
 )
 from forgetbench.metrics.board_rules import Comparison, Draw, PairwiseRule
-from forgetbench.metrics.logit_statistics import confidence, entropy, modified_entropy, phi, signed_logits
+from forgetbench.metrics.columns import Answers
 from forgetbench.metrics.registry import MetricSpec, metric
 from forgetbench.metrics.roc import sorted_auc
 
@@ -50,17 +50,14 @@ def attack_scores(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
         (4, M, n), in the order of ``ATTACKS``; for attributes (4, M, n, A).
     """
     scores = logits_of(logits)
-    truth = labels_of(labels, scores)
-    attributes = truth.ndim == 2
-    margin = signed_logits(scores, truth) if attributes else phi(scores, truth)
-    return np.stack(
-        [
-            -np.logaddexp(0.0, -margin),
-            confidence(scores, truth),
-            -entropy(scores, attributes=attributes),
-            -modified_entropy(scores, truth),
-        ]
+    return _scores(Answers({"": scores}, {"": labels_of(labels, scores)}), "")
+
+
+def _scores(answers: Answers | Draw, subset: str) -> FloatArray:
+    losses, confidences, plain, modified = (
+        answers.column(name, subset) for name in ("loss", "confidence", "entropy", "modified-entropy")
     )
+    return np.stack([-losses, confidences, -plain, -modified])
 
 
 def attack_table(
@@ -94,10 +91,20 @@ def attack_table(
     same_shape(forget.swapaxes(0, 1), test.swapaxes(0, 1), "the same models and columns", after=1)
     truth = labels_of(forget_labels, forget, "forget labels"), labels_of(test_labels, test, "test labels")
     same_kind(*truth)
-    members, others = attack_scores(forget, truth[0]), attack_scores(test, truth[1])
+    return _matched(attack_scores(forget, truth[0]), attack_scores(test, truth[1]), *truth, pool=pool)
+
+
+def _pooled_scores(draw: Draw, subset: str) -> FloatArray:
+    return draw.cached(("attack scores", subset), lambda: _scores(draw, subset))
+
+
+def _matched(
+    members: FloatArray, others: FloatArray, member_labels: IntArray, other_labels: IntArray, *, pool: bool = False
+) -> AttackTable:
+    """The table of scores (4, M, n) or (4, M, n, A) of both sides."""
     cells = [
         _Cell(_by_confidence(members, cell.members), _by_confidence(others, cell.others))
-        for cell in _cells(joint_labels(truth[0]), joint_labels(truth[1]), pool=pool)
+        for cell in _cells(joint_labels(member_labels), joint_labels(other_labels), pool=pool)
     ]
     if not cells:
         raise UsageError(f"No label has forget examples and {MINIMUM_CELL} test examples: nothing can be matched.")
@@ -125,12 +132,12 @@ def population(unlearned: AttackTable, oracle: AttackTable) -> float:
 
 
 def _compare_attack(draw: Draw, members: str, *others: str) -> Comparison:
-    table = attack_table(
-        draw.logits(members),
-        draw.labels[members],
-        np.concatenate([draw.logits(subset) for subset in others], axis=1),
-        np.concatenate([draw.labels[subset] for subset in others]),
+    inside, outside = (
+        np.concatenate([draw.labels[subset] for subset in side]).astype(np.int64) for side in ((members,), others)
     )
+    same_kind(inside, outside)
+    scores = [_pooled_scores(draw, subset) for subset in (members, *others)]
+    table = _matched(scores[0], np.concatenate(scores[1:], axis=2), inside, outside)
 
     def value(left: IntArray, right: IntArray) -> float:
         return population(select(table, left), select(table, right))

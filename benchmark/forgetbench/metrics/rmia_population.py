@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray, IntArray, phi_of, same_shape, spaced
 from forgetbench.metrics.board_rules import MAX_SPLITS_SLOW, Comparison, Draw, PairwiseRule
-from forgetbench.metrics.logit_statistics import confidence
 from forgetbench.metrics.registry import MetricSpec, metric
 from forgetbench.metrics.roc import sorted_auc
 from forgetbench.metrics.shadow_models import rmia_tie_break
@@ -20,12 +19,11 @@ POPULATION_ROWS = 2500
 def _compare_rmia(draw: Draw, forget: str, test: str) -> Comparison:
     if draw.has_attributes(forget):
         raise UsageError("not computable: it is defined for classes, not for attributes")
-    examples = confidence(draw.logits(forget), draw.labels[forget])
-    rows = confidence(draw.logits(test), draw.labels[test])
+    examples, rows = (draw.column("confidence", subset) for subset in (forget, test))
 
     def value(left: IntArray, right: IntArray) -> float:
         sides = [(examples[side], rows[side]) for side in (left, right)]
-        return population_rmia(sides[0], sides[1], max_rows=POPULATION_ROWS)
+        return population_rmia(sides[0], sides[1], max_rows=draw.at_most(POPULATION_ROWS))
 
     return Comparison(value, max_splits=MAX_SPLITS_SLOW)
 

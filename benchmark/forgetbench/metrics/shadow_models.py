@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._lazy_scipy import expit, normal_log_cdf, normal_log_density
@@ -184,24 +184,58 @@ def ulira_roc(phi: ArrayLike, forgotten: ArrayLike, seen: ArrayLike) -> ROC:
     inside, outside = mask_of(forgotten, values.shape, "forgotten"), ~mask_of(seen, values.shape, "seen")
     if (inside & outside).any():
         raise UsageError("A model cannot have forgotten an example that it never saw: check forgotten and seen.")
+    roles = [_Role(values, members) for members in (inside, outside)]
     scores: list[FloatArray] = []
     truth: list[BoolArray] = []
     for model in range(len(values)):
-        others = np.arange(len(values)) != model
-        usable = (
-            (inside[others].sum(axis=0) >= 2) & (outside[others].sum(axis=0) >= 2) & (inside[model] | outside[model])
-        )
+        usable = inside[model] | outside[model]
+        for role in roles:
+            usable = usable & (role.counts - role.members[model] >= 2)
         if usable.any():
-            rest = values[others][:, usable]
-            fits = [fit_normal(rest, role[others][:, usable]) for role in (inside, outside)]
-            scores.append(lira_online(values[model, usable], fits[0], fits[1]))
+            scores.append(lira_online(values[model, usable], *(role.fit_without(model, usable) for role in roles)))
             truth.append(inside[model, usable])
     if not scores:
         raise UsageError(
             "U-LiRA needs examples with two other models in each role: use more halves, or more forget sets."
         )
-    called, roles = np.concatenate(scores), np.concatenate(truth)
-    return ROC.of(called[roles], called[~roles])
+    called, is_inside = np.concatenate(scores), np.concatenate(truth)
+    return ROC.of(called[is_inside], called[~is_inside])
+
+
+class _Role:
+    """The models of one role for each example; the fit of all but one of them follows from sums and one order.
+
+    Args:
+        values: (M, n) phi.
+        members: (M, n) true and false, which models have the role.
+    """
+
+    def __init__(self, values: FloatArray, members: BoolArray) -> None:
+        self.values, self.members = values, members
+        self.counts = members.sum(axis=0)
+        means = np.where(members, values, 0.0).sum(axis=0) / np.maximum(self.counts, 1)
+        self.squares: FloatArray = np.where(members, (values - means) ** 2, 0.0)
+        self.total = self.squares.sum(axis=0)
+        self.ordered: FloatArray = np.sort(np.where(members, values, np.inf), axis=0)
+
+    def fit_without(self, model: int, examples: BoolArray) -> Fit:
+        """`fit_normal` of the other models on some examples, each with at least two of them."""
+        own, left_out = self.values[model, examples], self.members[model, examples]
+        counts, ordered = self.counts[examples], self.ordered[:, examples]
+        rest, columns = counts - left_out, np.arange(len(own))
+
+        def order_statistic(position: NDArray[np.int64]) -> FloatArray:
+            here = ordered[position, columns]
+            return np.where(left_out & (own <= here), ordered[position + 1, columns], here)
+
+        center = (order_statistic((rest - 1) // 2) + order_statistic(rest // 2)) / 2
+        squares = self.total[examples] - self.squares[model, examples] * counts / np.maximum(counts - 1, 1)
+        squares = np.maximum(squares, 0.0)
+        if rest.min() >= POOL_BELOW:
+            sd = np.sqrt(squares / rest)
+        else:
+            sd = np.full(len(rest), np.sqrt(squares.sum() / (rest - 1).sum()))
+        return Fit(center, np.maximum(sd, SMALLEST_SD))
 
 
 @metric(

@@ -8,11 +8,14 @@ from numpy.typing import ArrayLike
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray, labels_of, logits_of, whole
 from forgetbench.metrics.board_rules import Draw, PerModelRule
+from forgetbench.metrics.columns import places
 from forgetbench.metrics.registry import MetricSpec, metric
 
 
 def _measure(draw: Draw) -> FloatArray:
-    return top_accuracy(draw.logits("test"), draw.labels["test"])
+    if draw.has_attributes("test"):
+        raise UsageError("Top-k accuracy is not defined for attributes.")
+    return np.asarray((draw.column("place", "test") < 2).mean(axis=-1))
 
 
 @metric(
@@ -50,7 +53,4 @@ def top_accuracy(logits: ArrayLike, labels: ArrayLike, k: int = 2) -> FloatArray
         raise UsageError("Top-k accuracy is not defined without rows.")
     if whole(k, "k", 1) > scores.shape[-1]:
         raise UsageError(f"k must be at most {scores.shape[-1]}, the number of classes, not {k}.")
-    own = np.take_along_axis(scores, np.broadcast_to(truth[:, None], (*scores.shape[:-1], 1)), axis=-1)
-    earlier = np.arange(scores.shape[-1]) < truth[:, None]
-    preceding = ((scores > own) | ((scores == own) & earlier)).sum(axis=-1)
-    return np.asarray((preceding < k).mean(axis=-1))
+    return np.asarray((places(scores, truth) < k).mean(axis=-1))

@@ -111,7 +111,8 @@ class RunConfig:
     @property
     def results(self) -> Results:
         """Reference bundles and runs."""
-        return Results(self.home / "repeats" / str(self.repeat) if self.repeat else self.home)
+        home = self.home / "repeats" / str(self.repeat) if self.repeat else self.home
+        return Results(home, self.workers)
 
     def env(self, engine: Engine | None = None) -> ExecutionEnv:
         """Where jobs run.

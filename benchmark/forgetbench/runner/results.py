@@ -26,6 +26,8 @@ class Results:
 
     home: Path = field(default_factory=home)
     """ForgetBench's folder."""
+    workers: int | None = None
+    """Rows that are scored at a time; None is one for each core."""
 
     @property
     def runs(self) -> Path:
@@ -130,16 +132,17 @@ class Results:
         store = Store(self.home / "store")
         return [*store.leftovers(), *leftovers_below(self.runs), *leftovers_below(self.packs)]
 
-    def scorer(self, reference: ReferenceBundle) -> Scorer:
+    def scorer(self, reference: ReferenceBundle, *, all_rows: bool = False) -> Scorer:
         """Scores runs against a reference bundle; bands and scorecards are cached."""
-        return Scorer(reference, self.home / "bands", self.home / "scores")
+        return Scorer(reference, self.home / "bands", self.home / "scores", all_rows, self.workers)
 
-    def scorer_of(self, manifest: Manifest, folder: Path | None = None) -> Scorer:
+    def scorer_of(self, manifest: Manifest, folder: Path | None = None, *, all_rows: bool = False) -> Scorer:
         """The scorer of a run's task.
 
         Args:
             manifest: The run's manifest.
             folder: The folder of the reference bundle; None is the one that was made here.
+            all_rows: Compute metrics that never rank from all rows, and not from a fixed number of them.
 
         Raises:
             UsageError: There is no such bundle.
@@ -151,7 +154,7 @@ class Results:
                 f"No reference bundle of {manifest.task} with {counts} here. Make it with `forgetbench run "
                 f"{manifest.task} --seeds {manifest.seeds}`, or give its folder with --pack."
             )
-        return self.scorer(read_pack(folder))
+        return self.scorer(read_pack(folder), all_rows=all_rows)
 
     def finished(self, patterns: Iterable[str]) -> dict[Path, list[Path]]:
         """Every run that was made here: folder of the reference bundle -> folders of its runs, sorted."""

@@ -12,12 +12,12 @@ import numpy as np
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray
-from forgetbench.metrics.board_rules import Comparison, Labels, PerModelRule, Population
+from forgetbench.metrics.board_rules import Comparison, Labels, PerModelRule, Population, with_columns
 from forgetbench.metrics.registry import Track, declarations, metrics, ranking_metrics
 from forgetbench.scoring.distance import distance_of, fallback_metric, value_of, z_in
 from forgetbench.scoring.forgotten import FEASIBLE_Z, UTILITY, anchors, forgetting_metric
 from forgetbench.scoring.gates import gate_of
-from forgetbench.scoring.pairwise import PerModelValues, compare, count_models, sides
+from forgetbench.scoring.pairwise import PerModelValues, compare, count_models, left_out_values
 from forgetbench.scoring.per_model import per_model_values
 from forgetbench.scoring.recovery import recovery_scale
 from forgetbench.scoring.scorecards import Bands, MetricBand, Reference, ReferenceValues
@@ -41,6 +41,7 @@ def reference_bands(
     *,
     excluded_metrics: Mapping[str, str] = MappingProxyType({}),
     ranking_only: bool = False,
+    all_rows: bool = False,
 ) -> Bands:
     """Compute bands, feasibility, family limit and gate of a board.
 
@@ -53,6 +54,8 @@ def reference_bands(
         track: The task's track.
         excluded_metrics: Metric to the reason why it failed the audit of the task: it is shown but does not rank.
         ranking_only: Skip metrics that never rank: for tuning, which needs only the distance.
+        all_rows: Compute metrics that never rank from all rows, as published, and not from a fixed number of them. It
+            also holds for the scorecards by these bands.
 
     Raises:
         UsageError: The populations do not fit each other, or a logit is not finite.
@@ -64,21 +67,24 @@ def reference_bands(
             "A board needs the same number of originals, reference oracles and control oracles; there are "
             f"{seeds} reference oracles, but {' and '.join(map(str, counts))} others."
         )
+    references, controls = with_columns(references, labels), with_columns(controls, labels)
+    originals = with_columns(originals, labels) if originals is not None else None
+    chosen = {"ranking_only": ranking_only, "all_rows": all_rows}
     populations = {"references": references, "controls": controls, "originals": originals}
     measured = {
-        role: per_model_values(side, labels, ranking_only=ranking_only) if side is not None else ({}, {})
+        role: per_model_values(side, labels, **chosen) if side is not None else ({}, {})
         for role, side in populations.items()
     }
     values = {role: of_role for role, (of_role, _) in measured.items()}
     per_model = PerModelValues(values["references"], values["controls"], values["originals"])
-    oracles, missing = compare(references, controls, labels, per_model, ranking_only=ranking_only)
+    oracles, missing = compare(references, controls, labels, per_model, **chosen)
     halves, undefined = _over_split_halves(oracles, seeds)
     missing |= measured["references"][1] | undefined
     bands = {name: _band(name, array) for name, array in halves.items()}
     no_unlearning: dict[str, Comparison] = {}
     if originals is not None:
         pair = PerModelValues(values["originals"], values["references"], values["originals"])
-        no_unlearning, _ = compare(originals, references, labels, pair, ranking_only=ranking_only)
+        no_unlearning, _ = compare(originals, references, labels, pair, **chosen)
     rows = _references(no_unlearning, seeds, bands, missing, track)
     for name, array in values["originals"].items():
         if name in rows and _compared_by_means(name):  # compared by the gap, but shown as the value of one population
@@ -96,6 +102,7 @@ def reference_bands(
         seeds=seeds,
         draws=len(labels),
         split_halves=2 * len(split_halves(seeds)),
+        all_rows=all_rows,
         bands=bands,
         references=rows,
         ranking=ranking,
@@ -186,7 +193,7 @@ def _references(
             rows[name] = Reference(original=None, original_z=None, feasible=None)
             continue
         try:
-            values[name] = no_unlearning[name].value(*sides(seeds))
+            values[name] = left_out_values(no_unlearning[name], seeds)[0]
         except (KeyError, UsageError) as error:
             rows[name] = missing_row(name, str(error))
     for name, value in values.items():

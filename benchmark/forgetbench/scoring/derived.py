@@ -8,12 +8,20 @@ import numpy as np
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray
-from forgetbench.metrics.accuracy_gap import accuracy_by_seed, correct
-from forgetbench.metrics.board_rules import Labels, ModelValues, PerModelRule, PerSeedRule, Population, Populations
+from forgetbench.metrics.accuracy_gap import accuracy_by_seed
+from forgetbench.metrics.board_rules import (
+    Labels,
+    ModelValues,
+    PerModelRule,
+    PerSeedRule,
+    Population,
+    Populations,
+    with_columns,
+)
+from forgetbench.metrics.columns import Answers
 from forgetbench.metrics.correction import attack_success_by_seed
 from forgetbench.metrics.erasure import generalization
 from forgetbench.metrics.lira_mia import lira
-from forgetbench.metrics.logit_statistics import phi
 from forgetbench.metrics.neurips_quality import neurips_score
 from forgetbench.metrics.registry import declarations, metrics
 from forgetbench.metrics.roc import clopper_pearson
@@ -148,11 +156,12 @@ def class_accuracy(population: Population, labels: Labels) -> dict[str, dict[int
             if not len(answers):
                 continue
             by_class = found.setdefault(subset, {})
+            columns = Answers.of(logits, truth)
             if answers.ndim == 2:
-                shares = ((np.asarray(logits[subset]) > 0) == (answers == 1)).mean(axis=(0, 1))
+                shares = (columns.column("predicted", subset) == (answers == 1)).mean(axis=(0, 1))
                 parts = dict(enumerate(shares.tolist()))
             else:
-                right = correct(logits[subset], answers).mean(axis=0)
+                right = columns.column("correct", subset).mean(axis=0)
                 parts = {int(key): float(right[answers == key].mean()) for key in np.unique(answers)}
             for key, share in parts.items():
                 by_class.setdefault(key, []).append(share)
@@ -193,8 +202,10 @@ def lira_statistics(contestant: Population, references: Population, labels: Labe
     """
     try:
         sides = [
-            (phi(unlearned["forget"], truth["forget"]), phi(oracle["forget"], truth["forget"]))
-            for unlearned, oracle, truth in zip(contestant, references, labels, strict=True)
+            (unlearned.column("phi", "forget"), oracle.column("phi", "forget"))
+            for unlearned, oracle in zip(
+                with_columns(contestant, labels), with_columns(references, labels), strict=True
+            )
         ]
         whole = _lira_over_draws(sides)
     except UsageError as error:

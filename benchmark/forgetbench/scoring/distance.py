@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 
 import numpy as np
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics.board_rules import Comparison
 from forgetbench.metrics.registry import metrics
-from forgetbench.scoring.pairwise import sides
+from forgetbench.scoring.pairwise import left_out_values, sides
 from forgetbench.scoring.scorecards import Bands, Distance, MetricBand, Value
 from forgetbench.scoring.statistics import Band, pseudo_interval, pseudo_values, z_score
 
@@ -32,16 +31,15 @@ def value_of(metric: str, comparison: Comparison, bands: Bands) -> Value:
     """A comparison metric with its pseudo-values, interval, band and z."""
     band, seeds = bands.bands.get(metric), bands.seeds
     try:
-        value = comparison.value(*sides(seeds))
+        value, *parts = left_out_values(comparison, seeds)
     except UsageError as error:
         return Value(reason=str(error))
     pseudo: tuple[float, ...] = ()
     low = high = None
-    with suppress(UsageError):  # with too few seeds to leave one out, the value has no interval
-        if seeds > 1 and comparison.leave_out:
-            array = pseudo_values(value, [comparison.value(*sides(seeds, seed)) for seed in range(seeds)])
-            _, low, high = pseudo_interval(value, array)
-            pseudo = tuple(array.tolist())
+    if parts:
+        array = pseudo_values(value, parts)
+        _, low, high = pseudo_interval(value, array)
+        pseudo = tuple(array.tolist())
     by_seed = comparison.by_seed(*sides(seeds)) if comparison.by_seed is not None else np.zeros(0)
     z = z_in(value, band) if band is not None else None
     return Value(
@@ -89,17 +87,16 @@ def distance_of(comparisons: Mapping[str, Comparison], values: Mapping[str, Valu
     if not names or bands.family_limit is None:
         return None
 
-    def farthest(without: int | None) -> tuple[float, str]:
-        return max(
-            (abs(z_in(comparisons[name].value(*sides(bands.seeds, without)), bands.bands[name])), name)
-            for name in names
-        )
+    parts = {name: left_out_values(comparisons[name], bands.seeds) for name in names}
 
-    whole, metric = farthest(None)
+    def farthest(part: int) -> tuple[float, str]:
+        return max((abs(z_in(parts[name][part], bands.bands[name])), name) for name in names)
+
+    whole, metric = farthest(0)
     low = high = None
     pseudo: tuple[float, ...] = ()
     if all(values[name].pseudo_values for name in names):
-        array = pseudo_values(whole, [farthest(seed)[0] for seed in range(bands.seeds)])
+        array = pseudo_values(whole, [farthest(1 + seed)[0] for seed in range(bands.seeds)])
         _, low, high = pseudo_interval(whole, array)
         pseudo = tuple(array.tolist())
     return Distance(

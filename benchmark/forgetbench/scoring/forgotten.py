@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray
-from forgetbench.metrics.board_rules import Comparison, Labels, Population
+from forgetbench.metrics.board_rules import Labels, Population
 from forgetbench.metrics.registry import Track
-from forgetbench.scoring.pairwise import comparison_of, count_models, sides
+from forgetbench.scoring.pairwise import comparison_of, count_models, left_out_values
 from forgetbench.scoring.scorecards import Anchors, Effect, Reference
 from forgetbench.scoring.statistics import pseudo_interval, pseudo_values
 
@@ -59,21 +58,6 @@ def forgetting_metric(
         else:
             return metric, ""
     return None, f"No unlearning is not distinguishable from Retrain ({', '.join(problems)})"
-
-
-def left_out_values(comparison: Comparison, seeds: int) -> tuple[float, ...]:
-    """A metric with all seeds, then with each seed left out of both sides; one value if none can be left out.
-
-    Raises:
-        UsageError: The metric cannot be computed even with all seeds.
-    """
-    whole = comparison.value(*sides(seeds))
-    if seeds < 2:
-        return (whole,)
-    try:
-        return (whole, *(comparison.value(*sides(seeds, seed)) for seed in range(seeds)))
-    except UsageError:
-        return (whole,)
 
 
 def anchors(

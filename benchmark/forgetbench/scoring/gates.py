@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forgetbench.metrics._validation import FloatArray, joint_labels
-from forgetbench.metrics.accuracy_gap import correct
 from forgetbench.metrics.board_rules import Arrays, Labels, Population
+from forgetbench.metrics.columns import Answers
 from forgetbench.scoring.scorecards import ClassFloor, Gate, GateResult
 
 COLLAPSE_SHARE = 0.5
@@ -129,7 +129,7 @@ def accuracy_on_test(population: Population, labels: Labels) -> AccuracyOnTest:
     accuracies = []
     values: dict[tuple[str, int], list[float]] = {}
     for logits, truth in zip(population, labels, strict=True):
-        right = correct(logits["test"], truth["test"])
+        right = Answers.of(logits, truth).column("correct", "test")
         accuracies.append(right.mean(axis=-1))
         for cell, members in _cells(truth).items():
             values.setdefault(cell, []).append(float(right[:, members].mean()))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import FloatArray, IntArray, labels_of
+from forgetbench.metrics._validation import FloatArray, IntArray
 from forgetbench.metrics.board_rules import (
     SUBSETS,
-    Arrays,
     Comparison,
     Draw,
     Labels,
@@ -43,6 +43,7 @@ def compare(
     per_model: PerModelValues | None = None,
     *,
     ranking_only: bool = False,
+    all_rows: bool = False,
 ) -> tuple[dict[str, Comparison], dict[str, str]]:
     """Compute all comparisons of two populations. In the pool, models 0..S-1 are unlearned, S..2S-1 oracles.
 
@@ -52,6 +53,7 @@ def compare(
         labels: The labels of every subset.
         per_model: Per-model metrics, if already computed.
         ranking_only: Skip metrics that never rank: for tuning, which needs only the distance.
+        all_rows: Compute metrics that never rank from all rows, and not from a fixed number of them.
 
     Returns:
         Metric name to comparison, averaged over draws; and metric name to the reason why it cannot be computed.
@@ -66,9 +68,8 @@ def compare(
     by_draw: list[dict[str, Comparison]] = []
     missing: dict[str, str] = {}
     for index, truth in enumerate(labels):
-        sides = (unlearned[index], oracle[index])
-        _require_subsets(sides, truth)
-        draw = Draw(sides, truth, *_values_of(per_model, index))
+        draw = Draw((unlearned[index], oracle[index]), truth, *_values_of(per_model, index), all_rows=all_rows)
+        _require_subsets(draw)
         comparisons: dict[str, Comparison] = {}
         for declaration in board_declarations(ranking_only=ranking_only):
             for spec in declaration.specs:
@@ -100,6 +101,21 @@ def sides(seeds: int, without: int | None = None) -> tuple[IntArray, IntArray]:
     """The two sides of a pool of 2 * seeds models, with one seed left out of both."""
     left = np.array([seed for seed in range(seeds) if seed != without], dtype=np.int64)
     return left, seeds + left
+
+
+def left_out_values(comparison: Comparison, seeds: int) -> tuple[float, ...]:
+    """A metric with all seeds, then with each seed left out of both sides; one value if none can be left out.
+
+    Raises:
+        UsageError: The metric cannot be computed even with all seeds.
+    """
+    if seeds not in comparison.left_out:
+        values: tuple[float, ...] = (comparison.value(*sides(seeds)),)
+        if seeds > 1 and comparison.leave_out:
+            with suppress(UsageError):  # with too few seeds to leave one out, the value has no interval
+                values += tuple(comparison.value(*sides(seeds, seed)) for seed in range(seeds))
+        comparison.left_out[seeds] = values
+    return comparison.left_out[seeds]
 
 
 def comparison_of(metric: str, unlearned: Population, oracle: Population, labels: Labels) -> Comparison:
@@ -171,18 +187,15 @@ def _compare(declaration: Declaration, spec: MetricSpec, draw: Draw) -> Comparis
     return replace(comparison, max_splits=None) if spec.efficacy or spec.harm else comparison
 
 
-def _require_subsets(sides: Sequence[Arrays], truth: Arrays) -> None:
+def _require_subsets(draw: Draw) -> None:
     """Validate the logits and labels of every subset.
 
     Raises:
         UsageError: A subset is missing on one side, a value is not finite, or the shapes differ.
     """
-    pool = Draw(sides, truth)
     for subset in SUBSETS:
-        if pool.has(subset):
-            if any(subset not in side for side in sides):
-                raise UsageError(f"The logits of {subset!r} are missing on one side.")
-            labels_of(truth[subset], pool.logits(subset))
+        if draw.has(subset):
+            draw.column("correct", subset)
 
 
 def _values_of(

@@ -15,7 +15,7 @@ from forgetbench.scoring.pairwise import board_declarations
 
 
 def per_model_values(
-    population: Population, labels: Labels, *, ranking_only: bool = False
+    population: Population, labels: Labels, *, ranking_only: bool = False, all_rows: bool = False
 ) -> tuple[ModelValues, dict[str, str]]:
     """Compute the per-model metrics of a population.
 
@@ -23,6 +23,7 @@ def per_model_values(
         population: For each draw, subset -> logits (S, n, K), and features if recorded.
         labels: For each draw, subset -> labels.
         ranking_only: Only metrics that may rank.
+        all_rows: Whether they read all rows, and not a fixed number of them.
 
     Returns:
         Metric name to (G, S) values; and metric name to the reason why it cannot be computed.
@@ -35,7 +36,7 @@ def per_model_values(
     ]
     values: dict[str, FloatArray] = {}
     missing: dict[str, str] = {}
-    draws = [Draw([answers], truth) for answers, truth in zip(population, labels, strict=True)]
+    draws = [Draw([answers], truth, all_rows=all_rows) for answers, truth in zip(population, labels, strict=True)]
     # One thread: results do not depend on the number of cores, and small fits do not wait for threads.
     with threadpool_limits(limits=1):
         for name, rule in sorted(rules, key=lambda item: bool(item[1].reads)):  # what others read comes first

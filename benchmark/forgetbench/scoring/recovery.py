@@ -12,7 +12,8 @@ from forgetbench.errors import UsageError
 from forgetbench.evidence.arrays import RECALIBRATED, RETESTED, retested
 from forgetbench.metrics._validation import FloatArray, IntArray
 from forgetbench.metrics.accuracy_gap import accuracy_by_seed
-from forgetbench.metrics.board_rules import Labels, Population
+from forgetbench.metrics.board_rules import Labels, Population, with_columns
+from forgetbench.metrics.columns import Answers
 from forgetbench.metrics.correction import TRIGGERED
 from forgetbench.metrics.registry import metrics
 from forgetbench.scoring.forgotten import anchors, forgotten_by
@@ -45,7 +46,7 @@ def recovery_scale(
     Returns:
         The scale and ""; or None and the reason.
     """
-    changed = [_changed(side) if side is not None else None for side in (originals, controls, references)]
+    changed = [_changed(side, labels) if side is not None else None for side in (originals, controls, references)]
     after_originals, after_controls, after_references = changed
     if originals is None or after_originals is None or after_controls is None or after_references is None:
         return None, NOT_RECORDED
@@ -79,7 +80,7 @@ def recovery_of(
         labels: For each draw, subset -> labels.
         bands: The bands of the board.
     """
-    changed, changed_references = _changed(contestant), _changed(references)
+    changed, changed_references = (_changed(side, labels) for side in (contestant, references))
     if changed is None:
         return Recovery(reason=bands.recalibration_reason or ROW_NOT_RECORDED)
     accuracies = {
@@ -113,9 +114,13 @@ def recovery_of(
     )
 
 
-def _changed(population: Population, prefix: str = RECALIBRATED) -> list[dict[str, FloatArray]] | None:
+def _changed(population: Population, labels: Labels, prefix: str = RECALIBRATED) -> list[Answers] | None:
     """The answers of changed models by draw and subset; None if they were not recorded in every draw."""
-    changed = [retested(answers, prefix) for answers in population]
+
+    def of_draw(answers: Answers) -> Answers:
+        return answers.cached(("changed", prefix), lambda: Answers(retested(answers, prefix), answers.labels))
+
+    changed = [of_draw(answers) for answers in with_columns(population, labels)]
     return changed if all(changed) else None
 
 
@@ -127,7 +132,8 @@ def shares_over_split_halves(
     Raises:
         UsageError: The metric cannot be computed, or a half is equal to No unlearning.
     """
-    subsets = set.intersection(*({*answers} for answers in (*references, *controls, *originals)))
+    answered = [{*answers} for answers in (*references, *controls, *originals)]
+    subsets = set(metrics.get(metric).subsets).intersection(*answered)
     pool = [
         {subset: np.concatenate([left[subset], right[subset]]) for subset in subsets}
         for left, right in zip(references, controls, strict=True)

@@ -13,14 +13,14 @@ import numpy as np
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import Cost
-from forgetbench.metrics.board_rules import Comparison, Labels, ModelValues, Population, Populations
+from forgetbench.metrics.board_rules import Comparison, Labels, ModelValues, Population, Populations, with_columns
 from forgetbench.scoring.bands import reference_bands
 from forgetbench.scoring.derived import class_accuracy, derived
 from forgetbench.scoring.distance import distance_of, value_of
 from forgetbench.scoring.flags import flags_of, sides_of
-from forgetbench.scoring.forgotten import forgotten, harm, left_out_values
+from forgetbench.scoring.forgotten import forgotten, harm
 from forgetbench.scoring.gates import pass_gate
-from forgetbench.scoring.pairwise import PerModelValues, compare, count_models
+from forgetbench.scoring.pairwise import PerModelValues, compare, count_models, left_out_values
 from forgetbench.scoring.per_model import per_model_values
 from forgetbench.scoring.ranking import differences, rank, reproduced
 from forgetbench.scoring.recovery import recovery_of
@@ -75,6 +75,8 @@ def score(
             f"The board has {bands.draws} draws and {bands.seeds} seeds; {name} has {len(contestant)} draws and "
             f"{counts[0]} seeds, and there are {counts[1]} reference oracles."
         )
+    contestant, references = with_columns(contestant, labels), with_columns(references, labels)
+    originals = with_columns(originals, labels) if originals is not None else None
     comparisons, values = _measure(contestant, references, labels, bands, originals, ranking_only=ranking_only)
     gate = pass_gate(contestant, labels, bands.gate)
     distance = distance_of(comparisons, values, bands)
@@ -123,10 +125,11 @@ def _measure(
     ranking_only: bool,
 ) -> tuple[dict[str, Comparison], dict[str, Value]]:
     """The comparisons, as the distance needs them, and every metric as it is shown."""
-    unlearned, missing_per_model = per_model_values(contestant, labels, ranking_only=ranking_only)
+    chosen = {"ranking_only": ranking_only, "all_rows": bands.all_rows}
+    unlearned, missing_per_model = per_model_values(contestant, labels, **chosen)
     oracle, original = (_per_model_of(bands, role) for role in ("references", "originals"))
     per_model = PerModelValues(unlearned, oracle, original)
-    comparisons, missing = compare(contestant, references, labels, per_model, ranking_only=ranking_only)
+    comparisons, missing = compare(contestant, references, labels, per_model, **chosen)
     missing |= missing_per_model
     values = {metric: value_of(metric, item, bands) for metric, item in comparisons.items()}
     values |= {metric: Value(reason=reason) for metric, reason in missing.items()}

@@ -147,6 +147,8 @@ class Bands(Record):
     """Forget sets, G."""
     split_halves: int = Field(validation_alias=AliasChoices("split_halves", "halvings"))
     """Splits of the pooled oracles behind each band, mirrored ones included."""
+    all_rows: bool = False
+    """Whether metrics that never rank are computed from all rows, and not from a fixed number of them."""
     bands: dict[str, MetricBand]
     """Metric name to its band."""
     references: dict[str, Reference]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
+from threading import RLock
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from threadpoolctl import threadpool_limits
 
 from forgetbench.errors import ForgetBenchError
-from forgetbench.evidence.arrays import Logits
+from forgetbench.evidence.environment import cores
 from forgetbench.evidence.reference import ReferenceBundle, check_run
 from forgetbench.evidence.run import CostRecord, Manifest, ModelRecord, Run
 from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.metrics import Cost, metrics
 from forgetbench.metrics.accuracy_gap import accuracy_by_seed
+from forgetbench.metrics.board_rules import Population, with_columns
+from forgetbench.metrics.columns import Answers
 from forgetbench.metrics.cost import cost_ratio
 from forgetbench.scoring import vocabulary
 from forgetbench.scoring.recovery import EARLIER_VERSION, NO_BATCH_NORM, NOT_RECORDED
@@ -42,27 +47,33 @@ class Scorer:
         cache: Folder of cached bands; those of this bundle and this scoring code are used.
         scorecard_cache: Folder of cached scorecards. One is used if the bundle, the scoring code and the hashes of all
             files of the run are the same, so that a damaged file is noticed as without a cache.
+        all_rows: Compute metrics that never rank from all rows, as published, and not from a fixed number of them.
+        workers: Rows that are scored at a time, in threads that share the references; None is one for each core.
     """
 
     bundle: ReferenceBundle
     cache: Path | None = None
     scorecard_cache: Path | None = None
+    all_rows: bool = False
+    workers: int | None = None
+    _loading: RLock = field(default_factory=RLock, init=False, repr=False)
 
     @cached_property
-    def references(self) -> list[Logits]:
-        """Logits of the reference oracles."""
-        return self.bundle.population("references")
+    def references(self) -> list[Answers]:
+        """Logits of the reference oracles, with the columns that all rows share."""
+        return with_columns(self.bundle.population("references"), self.bundle.labels)
 
     @cached_property
-    def originals(self) -> list[Logits]:
-        """Logits of the originals."""
-        return self.bundle.population("originals")
+    def originals(self) -> list[Answers]:
+        """Logits of the originals, with the columns that all rows share."""
+        return with_columns(self.bundle.population("originals"), self.bundle.labels)
 
     @cached_property
     def bands(self) -> Bands:
         """Oracle bands, feasibility, family limit and gate of the board."""
         key = f"{self.bundle.digest}-{scoring_fingerprint()}"
-        path = self.cache / f"bands-{key[:16]}-{key[-16:]}.json" if self.cache else None
+        rows = "-all-rows" if self.all_rows else ""
+        path = self.cache / f"bands-{key[:16]}-{key[-16:]}{rows}.json" if self.cache else None
         if path is not None and (cached := _read_cached(Bands, path)) is not None:
             return cached
         bands = reference_bands(
@@ -72,6 +83,7 @@ class Scorer:
             self.originals,
             self.bundle.card.track,
             excluded_metrics=self.bundle.excluded_metrics,
+            all_rows=self.all_rows,
         )
         if bands.recalibration_reason == NOT_RECORDED:
             reason = EARLIER_VERSION if self.bundle.card.schema_version == 1 else NO_BATCH_NORM
@@ -110,7 +122,7 @@ class Scorer:
         """The scorecard of these inputs from the cache, or computed and cached."""
         if self.scorecard_cache is None:
             return self._labelled(compute())
-        key = digest([self.bundle.digest, scoring_fingerprint(), *inputs])
+        key = digest([self.bundle.digest, scoring_fingerprint(), *inputs, *(["all rows"] if self.all_rows else [])])
         path = self.scorecard_cache / f"{key}.json"
         if (cached := _read_cached(Scorecard, path)) is not None:
             return cached
@@ -143,14 +155,14 @@ class Scorer:
             update={"own_originals": float(accuracy_by_seed(own, self.bundle.labels, "test").mean())}
         )
 
-    def _score(
-        self, population: list[Logits], name: str, cost: Cost, originals: list[Logits] | None = None
-    ) -> Scorecard:
+    def _score(self, population: Population, name: str, cost: Cost, originals: Population | None = None) -> Scorecard:
+        with self._loading:  # rows that are scored at the same time share them
+            references, untouched = self.references, self.originals
         return score(
             population,
             name=name,
-            references=self.references,
-            originals=originals or self.originals,
+            references=references,
+            originals=originals or untouched,
             labels=self.bundle.labels,
             bands=self.bands,
             cost=cost,
@@ -187,19 +199,23 @@ class RankedRuns:
 def rank_runs(scorer: Scorer, runs: Sequence[Run], repeats: Sequence[Run] = ()) -> RankedRuns:
     """Score runs and rank the contestants among them. A run that does not match the bundle is a failed row.
 
+    Rows are scored at the same time, in threads: they share the columns of the references, which the two rows of every
+    board have read before. A row does not depend on the others, so their number changes nothing.
+
     Args:
         scorer: The scorer of the board.
         runs: One run of each row.
         repeats: Further runs of rows with other seeds of the method, which split the variance of their row.
     """
-    references = [scorer.score_reference(name) for name in scorer.reference_rows]
-    cards = [_score_or_fail(scorer, run) for run in runs]
+    workers, bands = scorer.workers or cores(), scorer.bands
+    with threadpool_limits(limits=1), ThreadPoolExecutor(workers) as pool:  # limits hold for the whole process
+        references = [scorer.score_reference(name) for name in scorer.reference_rows]
+        cards, others = (list(pool.map(partial(_score_or_fail, scorer), part)) for part in (runs, repeats))
     if repeats:
-        others = [_score_or_fail(scorer, run) for run in repeats]
         cards = [with_variance(card, [other for other in others if other.name == card.name]) for card in cards]
     ranked = [card for card, run in zip(cards, runs, strict=True) if competes(run.manifest)]
     manifests = (*(None for _ in references), *(run.manifest for run in runs))
-    return RankedRuns((*references, *cards), manifests, rank(ranked), scorer.bands)
+    return RankedRuns((*references, *cards), manifests, rank(ranked), bands)
 
 
 def _score_or_fail(scorer: Scorer, run: Run) -> Scorecard:

@@ -8,8 +8,9 @@ prints goes to standard error.
 from __future__ import annotations
 
 from forgetbench.errors import UsageError
+from forgetbench.evidence.environment import cores
 from forgetbench.runner.engines.base import Engine, Failure, OnDone, Step, TimeLimit, machine_fault, results_of
-from forgetbench.runner.engines.devices import cores, visible_gpus
+from forgetbench.runner.engines.devices import visible_gpus
 from forgetbench.runner.engines.local import LocalEngine
 from forgetbench.runner.engines.processes import ProcessesEngine
 

@@ -62,11 +62,6 @@ def visible_gpus(device: str = "cuda") -> tuple[str, ...]:
     return (gpus[int(position)],)
 
 
-def cores() -> int:
-    """Number of cores that this process may use, which a scheduler may restrict."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @cache
 def hardware(device: str) -> str:
     """The name of a GPU, or of the processor with its vector instructions: results of different ones differ in bits."""

@@ -19,6 +19,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from forgetbench.errors import ForgetBenchError
+from forgetbench.evidence.environment import cores
 from forgetbench.methods._foreign_code import no_sudden_exit
 from forgetbench.runner.engines.base import (
     RETRIES,
@@ -34,7 +35,7 @@ from forgetbench.runner.engines.base import (
     attempt,
     portable,
 )
-from forgetbench.runner.engines.devices import cores, pick_device
+from forgetbench.runner.engines.devices import pick_device
 
 _POLL_SECONDS = 0.2
 """Longest time after which a worker's end or an exceeded time limit is noticed."""
