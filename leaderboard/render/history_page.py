@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple, TypedDict
 
@@ -31,7 +32,8 @@ class PastLine(NamedTuple):
     """Its present place; "" without one."""
 
 
-class _Ranks(NamedTuple):
+@dataclass
+class _Ranks:
     """The ranks of a row that had a place."""
 
     scope: str
