@@ -26,7 +26,7 @@ def answers(request, monkeypatch):
     return Answers({"forget": logits}, {"forget": generator.integers(0, 2, shape)})
 
 
-def test_columns_from_float16_blocks_have_the_bits_of_the_definitions(answers):
+def test_columns_in_blocks_equal_the_definitions(answers):
     logits, truth = answers["forget"].astype(np.float64), answers.labels["forget"]
     attributes = truth.ndim == 2
     margin = statistics.signed_logits(logits, truth) if attributes else statistics.phi(logits, truth)
@@ -47,7 +47,7 @@ def test_columns_from_float16_blocks_have_the_bits_of_the_definitions(answers):
         np.testing.assert_array_equal(answers.column("place", "forget") == 0, correct(logits, truth) == 1)
 
 
-def test_columns_logit_that_is_not_finite_names_model_and_row(answers):
+def test_columns_infinite_logit_names_model_and_row(answers):
     answers["forget"][2, 40, 5] = np.nan
     with pytest.raises(UsageError, match="row 40 of model 2"):
         answers.column("correct", "forget")

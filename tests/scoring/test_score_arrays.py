@@ -64,7 +64,7 @@ def test_score_arrays_few_oracles_gives_values_without_bands(task):
         assert found.metrics[name].reason
 
 
-def test_score_arrays_all_rows_reads_what_boards_leave_out(simulate):
+def test_score_arrays_all_rows_are_read(simulate):
     task = simulate(seeds=1, rows={"forget": 40, "retain": 700, "test": 700})
     (unlearned,), (oracle,), labels = task.models(memory=1.0), task.models(), task.labels[0]
     retain, test, forget = (confidence(unlearned[name], labels[name])[0] for name in ("retain", "test", "forget"))
