@@ -25,8 +25,8 @@ class Confused(Scenario):
     """Correct a confusion: a share of the images of two classes bear each other's labels (Goel et al. 2022 and 2024).
 
     Which images are confused is drawn once per task; which of them were found is drawn for every draw. Those are to be
-    forgotten, and the others remain among the retained images. Subset ``test-triggered`` has the test images of the two
-    classes, and ``test`` those of the others.
+    forgotten, and the others remain among the retained images. Subset "test-triggered" has the test images of the two
+    classes, and "test" those of the others.
     """
 
     classes: tuple[str | int, ...] = option((), "The two classes by name or number; none: drawn at random.")

@@ -29,7 +29,7 @@ class Poisoned(Scenario):
     The trigger is a white square in the lower right corner (Gu et al. 2017; Goel et al. 2024), or a fixed pattern of
     noise over the whole image, blended with it (Chen et al. 2017). Poisoned images are drawn once per task, from the
     other classes; which of them were found is drawn for every draw. Those are to be forgotten, and the others remain
-    among the retained images. Subset ``test-triggered`` has the test images of the other classes with the trigger.
+    among the retained images. Subset "test-triggered" has the test images of the other classes with the trigger.
     """
 
     trigger: str = option("patch", "White square, or blended pattern of noise.", choices=("patch", "blend"))

@@ -17,7 +17,7 @@ def list_tasks(pattern: str = "*") -> list[str]:
         Sorted names.
 
     Example:
-        >>> list_tasks("digits/cnn/c*")
+        >>> list_tasks("digits/cnn/cl*")
         ['digits/cnn/class']
     """
     from forgetbench.tasks.task import names
@@ -54,7 +54,7 @@ def list_metrics(pattern: str = "*") -> list[str]:
 
     Example:
         >>> list_metrics("gap.t*")
-        ['gap.test', 'gap.test-forgotten']
+        ['gap.test', 'gap.test-forgotten', 'gap.test-triggered']
     """
     from forgetbench.metrics import metrics
 
