@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -45,9 +45,10 @@ from forgetbench.leaderboard.submissions.uploads import (
     text_errors,
     unpack_files,
 )
-from forgetbench.scoring.attacks import AttackScale, AttackScore
 from forgetbench.scoring.scorecards import Scorecard
-from forgetbench.scoring.verdicts import RECOVERABLE, with_recoverable
+
+if TYPE_CHECKING:
+    from forgetbench.scoring.attacks import AttackScale, AttackScore
 
 POPULATIONS: tuple[Population, ...] = (*REFERENCE_POPULATIONS, "row")
 """The folders of a body."""
@@ -251,6 +252,8 @@ def write_result(session: Session, record_id: str, found: ScoredAttack) -> None:
 
 def mark(session: Session, entry: Entry) -> None:
     """Set the flag and the verdict of an entry by its scorecard and by what the runner's attacks found."""
+    from forgetbench.scoring.verdicts import RECOVERABLE, with_recoverable  # with scipy, which the web process lacks
+
     score = session.get(Score, entry.id)
     if score is None or entry.flags is None:
         return

@@ -90,7 +90,7 @@ def test_code_blocks_parse(page: Path) -> None:
             case "yaml":
                 assert_yaml_parses(block.text)
             case other:
-                assert other in {"text", "bibtex", "caddy", "nginx"}, other
+                assert other in {"text", "bibtex", "caddy", "html", "nginx"}, other
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

@@ -322,7 +322,7 @@ def test_tier_is_shown_before_the_name_everywhere(sealed, verified, world, tmp_p
         ["1", "verified"],
         ["C1", "claimed"],
     ]
-    assert "verified: rank 1 of 1" in sealed.client.get(f"/badges/{entry}.svg").text
+    assert "verified: reaches retraining, rank 1 of 1" in sealed.client.get(f"/badges/{entry}.svg").text
     assert "[claimed] claim on" in sealed.client.get("/feed.atom").text
 
 

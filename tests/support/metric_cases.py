@@ -10,6 +10,7 @@ from forgetbench.metrics import (
     accuracy_gap,
     classic_mia,
     confidence,
+    correction,
     cost,
     divergence,
     entropy,
@@ -134,6 +135,10 @@ CASES = {
     "top_k.top_accuracy": Case(
         top_k.top_accuracy, "ik #i", range=(0, 1), shift=(0,), more=label_up(1), constant=1.0,
         separated=(label_up(99), 1.0)
+    ),
+    "correction.attack_success": Case(
+        correction.attack_success, "ik #i", range=(0, 1), shift=(0,), more=label_up(1),
+        constant=lambda value: 0 <= value <= 1, separated=(label_up(99), 1.0), holds_with_ties=False,
     ),
     "accuracy_gap.gap": Case(
         accuracy_gap.gap, "i j", share=True, bounded=True, range=(-1, 1), rows="ij", shift=(0, 1), swap=odd,

@@ -32,7 +32,7 @@ _IMAGES = {
     "unseen": "images of people that no model has seen",
     "withheld": "training rows to be forgotten that no method was given to forget",
     "validation": "validation images",
-    "test-triggered": "test images on which harmful training data shows, against their true labels",
+    "test-triggered": "test images that show harmful training data",
 }
 """Subset to its images, in words."""
 
