@@ -213,6 +213,7 @@ def test_every_engine_gives_equal_bits(tmp_path: Path, tmp_path_factory: pytest.
         assert_equal_bits(tmp_path / name, tmp_path_factory)
 
 
+@pytest.mark.slow  # three clusters, minutes each on a machine that has other work
 @pytest.mark.system
 def test_ray_leaves_no_process(tmp_path: Path, write_task: Callable[..., Path]) -> None:
     """The cluster that the engine starts ends with the command, also if the command is interrupted or killed."""
