@@ -127,6 +127,13 @@ class ShownRow:
         return f"{self.forgotten.text(100, 0)} %" if self.forgotten else MISSING
 
     @property
+    def caveat(self) -> str:
+        """That a row is nearer to retraining although its share forgotten is not told from 0 %; "" otherwise."""
+        nearer = self.verdict in (Verdict.BETTER, Verdict.AT_A_PRICE)
+        low = self.forgotten.low if self.forgotten else None
+        return "no forgetting seen" if nearer and low is not None and low <= 0 else ""
+
+    @property
     def harm_text(self) -> str:
         """Accuracy lost, in points."""
         return self.harm.text(100, 1) if self.harm else MISSING

@@ -44,6 +44,20 @@ def test_value_at_the_end_of_a_scale_is_a_lower_bound():
     assert inside.distance_text == "0.20"  # not a ceiling
 
 
+@pytest.mark.parametrize(
+    ("verdict", "forgotten", "caveat"),
+    [
+        (Verdict.BETTER, Interval(0.0, 0.0, 0.0), "no forgetting seen"),
+        (Verdict.AT_A_PRICE, Interval(0.1, -0.1, 0.3), "no forgetting seen"),
+        (Verdict.BETTER, Interval(0.1, 0.05, 0.15), ""),
+        (Verdict.AS_NOTHING, Interval(0.0, 0.0, 0.0), ""),
+        (Verdict.BETTER, None, ""),
+    ],
+)
+def test_nearer_rows_that_forgot_nothing_say_so(verdict, forgotten, caveat):
+    assert row("a", 20.0, verdict=verdict, forgotten=forgotten).caveat == caveat
+
+
 def test_axis_has_limit_nothing_and_every_ranked_row():
     axis = axis_of([*REFERENCES, row("a", 120.0, "1"), row("collapsed", 9000.0)], 2.5)
     assert (axis.limit, axis.nothing) == (2.5, 50.0)
