@@ -11,9 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support import skip
 
 from forgetbench import store
+
+settings.register_profile("any-speed", deadline=None)
+settings.load_profile("any-speed")
 
 UNIT = {"cli", "datasets", "evidence", "metrics", "scoring", "tasks"}
 """Folders whose tests are the unit tier."""

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from forgetbench.datasets._sampling import (
@@ -20,7 +20,6 @@ from forgetbench.errors import UsageError
 small = st.lists(st.integers(0, 5), min_size=1, max_size=60)
 
 
-@settings(deadline=None)
 @given(small, st.lists(st.integers(0, 20), min_size=1, max_size=4), st.integers(0, 99))
 def test_stratified_split_is_exact_and_proportional(labels, sizes, seed):
     labels = np.array(labels)
@@ -46,7 +45,6 @@ def test_stratified_split_of_balanced_classes_is_even():
     assert np.abs(np.bincount(labels[second]) - 30).max() <= 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=25))
 def test_connected_groups_are_connected_components(pairs):
     """Against a union of sets by hand."""
@@ -61,7 +59,6 @@ def test_connected_groups_are_connected_components(pairs):
     assert first_seen == list(range(len(first_seen)))
 
 
-@settings(deadline=None)
 @given(small, st.integers(0, 60), st.integers(0, 9))
 def test_sample_groups_takes_whole_groups_up_to_count(column, count, seed):
     groups = connected_groups(np.array(column))
@@ -96,7 +93,6 @@ def test_make_rng_depends_on_names_only():
     assert len(drawn) == 5
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 2), min_size=12, max_size=60), st.integers(0, 9), st.integers(0, 30))
 def test_stratified_split_keeps_groups_together(labels, seed, copies):
     labels = np.array(labels)

@@ -36,7 +36,7 @@ def test_found_share_is_forgotten_and_rest_remains(name, options, share):
     assert np.array_equal(split.given, np.setdiff1d(np.arange(60), split.forget))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.sampled_from(CORRECTIONS), st.integers(0, 50), st.integers(0, 20), st.integers(0, 3))
 def test_copies_are_treated_alike_and_harm_is_of_the_task(request, seed, repeats, draw):
     loaded = make_partition(seed, repeats=repeats)

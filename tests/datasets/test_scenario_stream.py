@@ -17,7 +17,7 @@ from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.tasks.task import read_task
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 30), st.integers(2, 5), st.sampled_from(["random", "identity"]), st.integers(0, 10))
 def test_stream_requests_are_disjoint_and_complete(seed, steps, of, repeats):
     partition = make_fine_partition(seed, repeats=repeats)

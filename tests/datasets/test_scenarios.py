@@ -30,7 +30,7 @@ def draw_or_none(partition, request, draw=0) -> Split | None:
         return None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(class_sets, attribute_sets), requests, st.integers(0, 5))
 def test_split_covers_training_set_and_is_reproducible(partition, request, draw):
     split = draw_or_none(partition, request, draw)
@@ -49,7 +49,7 @@ def test_split_covers_training_set_and_is_reproducible(partition, request, draw)
     assert make_scenario(*request).draw(partition, draw).sha256 == split.sha256
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(class_sets, attribute_sets), requests)
 def test_images_with_equal_bytes_stay_on_one_side(partition, request):
     split = draw_or_none(partition, request)
@@ -60,7 +60,7 @@ def test_images_with_equal_bytes_stay_on_one_side(partition, request):
     assert np.array_equal(side, side[partition.train.first_copy])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(class_sets, st.integers(0, 3), st.integers(1, 4))
 def test_identity_never_divides_a_person(partition, draw, count):
     split = draw_or_none(partition, ("identity", {"count": count}), draw)

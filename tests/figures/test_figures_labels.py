@@ -19,7 +19,7 @@ WORDS = st.text("abcdefghijklmnopqrstuvwxyz-+=:0123456789", min_size=1, max_size
 PLACES = st.tuples(st.floats(0, 300), st.floats(0, 200), WORDS)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(PLACES, max_size=25))
 def test_labels_cover_no_label_point_or_edge(points):
     size = 9.0

@@ -40,9 +40,7 @@ def test_every_operation_conforms_to_its_schema(unlimited):
         operation = result.ok()
         names.append(operation.label)
 
-        @settings(
-            max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
-        )
+        @settings(max_examples=12, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
         @given(case=operation.as_strategy())
         def check(case):
             # reads need no token; and the schema cannot say which zip is a run, or which columns a board has

@@ -227,7 +227,7 @@ def test_importance_of_a_linear_model_equals_closed_form():
 
 
 @given(st.integers(1, 20), st.integers(1, 60), st.integers(0, 100))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_importance_ratio_is_bounded_by_data_ratio(forgotten, retained, seed):
     torch.manual_seed(seed)
     network = Linear()

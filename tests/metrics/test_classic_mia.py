@@ -29,7 +29,7 @@ def losses():
 
 
 @given(st.integers(0, 10**6), st.floats(-3, 3), st.floats(0.1, 5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_logistic_line_equals_scikit_learn(seed, apart, strength):
     generator = np.random.default_rng(seed)
     rows = np.r_[generator.normal(apart, 1, 40), generator.normal(0, 1, 60)]

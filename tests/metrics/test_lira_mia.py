@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import norm
@@ -45,7 +45,6 @@ def test_leave_one_out_median_equals_numpy(values):
 
 
 @given(matrices())
-@settings(deadline=None)
 def test_ratios_equal_the_definition(sides):
     found, expected = ratios(*sides), slow_ratios(*sides)
     scale = 1 + np.abs(expected)
@@ -69,7 +68,6 @@ def test_lira_auc_pools_examples_and_folds():
 
 
 @given(matrices(low=4), st.randoms())
-@settings(deadline=None)
 def test_lira_properties(sides, random):
     value = lira_auc(*sides)
     assert 0 <= value <= 1

@@ -70,7 +70,6 @@ def test_epsilons_identical_models_are_zero():
 
 
 @given(st.integers(0, 10**6), st.floats(-3, 2), st.sampled_from([None, 0, 1, 2]))
-@settings(deadline=None)
 def test_single_threshold_equals_the_plain_grid(seed, scale, digits):
     generator = np.random.default_rng(seed)
     left, right = generator.normal(size=(2, generator.integers(2, 30))) * 10**scale
@@ -120,7 +119,7 @@ def test_forgetting_quality_two_oracle_sets_about_a_fifth(models):
 
 
 @given(st.integers(3, 12), st.integers(0, 10**6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_epsilons_stay_in_range_in_any_order(models, seed):
     generator = np.random.default_rng(seed)
     left, right = generator.normal(size=(2, models, 4)) * 3

@@ -93,7 +93,7 @@ def test_population_choice_of_attack_is_cross_fitted():
 
 
 @given(st.integers(0, 10**6), st.floats(-20, 20))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_population_properties(seed, constant):
     generator = np.random.default_rng(seed)
     members, others = generator.integers(0, 3, 20), np.repeat([0, 1, 2], 8)
@@ -107,7 +107,7 @@ def test_population_properties(seed, constant):
 
 
 @given(st.integers(0, 10**6), st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_mia_population_ignores_the_order_of_rows(seed, tied):
     generator = np.random.default_rng(seed)
     members, others = generator.integers(0, 3, 40), generator.integers(0, 3, 70)

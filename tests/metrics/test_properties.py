@@ -23,7 +23,7 @@ def having(field):
 def over_draws(case, check, *, ties=True):
     """Runs the check on drawn arguments, some of them full of ties."""
 
-    @settings(max_examples=case.examples, deadline=None)
+    @settings(max_examples=case.examples)
     @given(st.integers(0, 10**6), st.integers(0, 8), st.booleans() if ties and case.ties else st.just(value=False))
     def run(seed, more, tied):
         check(draw(case, seed, max(case.min_rows, 1) + more, tied=tied), np.random.default_rng(seed + 1))
@@ -200,7 +200,7 @@ def test_case_exists_for_every_spec():
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_ulira_roc_ignores_the_order_of_examples(seed):
     generator = np.random.default_rng(seed)
     values = generator.normal(size=(12, 7))

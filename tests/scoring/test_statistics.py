@@ -142,7 +142,7 @@ def slow_rank_intervals(pseudo, alpha=0.05):
 
 
 @given(st.integers(0, 10**9), st.integers(1, 6), st.sampled_from([2, 5, 6, 7]), st.sampled_from([0.0, 0.5, 2.0, 9.0]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_rank_intervals_equal_the_definition(seed, contestants, seeds, apart):
     generator = np.random.default_rng(seed)
     pseudo = 8 + generator.normal(size=(contestants, seeds)) * generator.choice([0.1, 1, 10], (contestants, 1))

@@ -52,7 +52,7 @@ def test_batch_sizes_cover_all_and_none_is_one(count, size):
 
 
 @given(count=st.integers(1, 30), size=st.integers(1, 9), seed=st.integers(0, 2**63 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_batches_shuffled_epoch_is_a_permutation(count, size, seed):
     images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 1, 2, 2)
     examples = Examples(images, torch.arange(count))
