@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from forgetbench.api.attacks import AttackResult, attack
+from forgetbench.cli import main
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.arrays import encode, read_arrays
 from forgetbench.evidence.attacks import read_attacked
@@ -153,11 +154,77 @@ def test_failing_attack_is_a_failure_of_its_population(task: Task, config: RunCo
     assert "the attack mine read knowledge.retain, which its card does not name" in reasons["finetune:epochs=1"]
 
 
+REFUSED = {
+    "Head": (
+        "network.head = torch.nn.Linear(network.head.in_features, 7)",
+        "a network with 7 outputs instead of 10. Keep an output for every class",
+    ),
+    "Wide": ("return knowledge.answer(lambda x, y: torch.zeros(len(x), 3))", ", 3) instead of a tensor ("),
+    "Nan": ("network.head.bias.data.fill_(float('nan'))", "weights that are NaN or infinite. Take smaller steps"),
+    "Changes": (
+        "model.head.bias.data.add_(1)",
+        "changed the weights of the model that it was given. Work on a copy: copy.deepcopy(...).",
+    ),
+    "Reads": (
+        "knowledge.original",
+        "read knowledge.original, which its card does not name: it holds model, retain. Add 'original' to `holds`",
+    ),
+}
+HEAD = """
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from forgetbench.attacks import Attack, AttackCard
+"""
+CLASS = """
+@dataclass(frozen=True, kw_only=True)
+class {name}(Attack):
+    "Does what it must not do."
+
+    card: ClassVar[AttackCard] = AttackCard(name="{lower}", title="Breaks the contract", holds=("model", "retain"))
+
+    def attack(self, model, knowledge, seed):
+        network = copy.deepcopy(model)
+        {line}
+        return network
+"""
+
+
+def test_broken_attacks_of_a_file_are_refused_by_name(
+    write_task: Callable[..., Path], config: RunConfig, found: AttackResult, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """The command names the attack, what is wrong and the fix, exits with 1, and leaves no answers behind."""
+    del found  # its models are in the store
+    monkeypatch.setenv("FORGETBENCH_HOME", str(config.home))
+    file = tmp_path / "broken.py"
+    parts = [CLASS.format(name=name, lower=name.lower(), line=line) for name, (line, _) in REFUSED.items()]
+    file.write_text(HEAD + "".join(parts))
+    task = write_task("class", "classes = [3]", train=100, epochs=4)
+    words = ["attack", str(task), "--method", "finetune:epochs=1", "--engine", "local", "--device", "cpu"]
+    with pytest.raises(SystemExit) as exited:
+        main([*words, *(word for name in REFUSED for word in ("--attack", f"{file}:{name}"))])
+    captured = capsys.readouterr()
+    printed = " ".join((captured.out + captured.err).split())
+    assert exited.value.code == 1
+    for name, (_, message) in REFUSED.items():
+        folders = [path.parent for path in config.home.rglob("attack.json")]
+        folders = [place for place in folders if read_attacked(place).manifest.attack.name == name.lower()]
+        assert len(folders) == 4
+        for place in folders:
+            assert read_attacked(place).manifest.status != "ok"
+            assert [path.name for path in place.iterdir()] == ["attack.json"]
+        assert f"{name.lower()} failed on finetune:epochs=1" in printed
+        assert message in printed
+    assert not list(config.home.rglob(".making-*"))
+
+
 def test_wrong_calls_are_refused_before_training(task: Task, config: RunConfig) -> None:
     for attacks, message in {
         "prune:ratio=2": "ratio",
         "prune:share=0.5": "share",
         "no-such": "Unknown attack 'no-such'",
+        "quantise": r"Unknown attack 'quantise'\. Did you mean 'quantize'",
     }.items():
         with pytest.raises(UsageError, match=message):
             attack(attacks, ["finetune"], task, config=config, progress=False)

@@ -12,6 +12,9 @@ from forgetbench.attacks.base import Attack, Knowledge, LabelsOnly
 from forgetbench.methods._result import ResultError, check_result
 from forgetbench.training import DivergedError
 
+FINITE = "Take smaller steps, or a lower learning rate."
+"""The fix of a result that is not finite."""
+
 
 @contextmanager
 def unchanged(name: str, **networks: nn.Module) -> Iterator[None]:
@@ -65,7 +68,7 @@ def check_outcome(
             )
         network = check_result(result, model, "attack")
         if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
-            raise DivergedError(f"{name}: the attacked network has weights that are NaN or infinite")
+            raise DivergedError(f"{name}: the attacked network has weights that are NaN or infinite. {FINITE}")
         return network
     outputs = len(outcomes) or _outputs(model)
     if set(result) != set(knowledge.queries):
@@ -79,10 +82,13 @@ def check_outcome(
         expected = (len(queries), outputs)
         if not isinstance(values, Tensor) or tuple(values.shape) != expected:
             found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ResultError(f"attack answered {subset} with {found} instead of a tensor {expected}.")
+            raise ResultError(
+                f"attack answered {subset} with {found} instead of a tensor {expected}. Return a row for each query, "
+                f"with {'a score for each outcome of the card' if outcomes else 'a logit for each class'}."
+            )
         answers[subset] = values.detach().float().cpu()
         if not bool(torch.isfinite(answers[subset]).all()):
-            raise DivergedError(f"{name}: answers to {subset} are NaN or infinite")
+            raise DivergedError(f"{name}: answers to {subset} are NaN or infinite. {FINITE}")
     return answers
 
 

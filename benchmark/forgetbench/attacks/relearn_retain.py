@@ -31,11 +31,11 @@ class RelearnRetain(Attack):
         papers=("siddiqui2025dormant",),
         holds=("model", "retain"),
         budget="steps",
-        budgets=(10, 50, 200),
+        budgets=(10, 30, 100),
         known_limitations="Knowledge that retained images do not bring back.",
     )
 
-    steps: int = param(200, ge=1, help="Steps of Adam.")
+    steps: int = param(100, ge=1, help="Steps of Adam.")
     lr: float = param(1e-3, gt=0, paper_default=1e-5, help="Learning rate.")
     batch_size: int = param(128, ge=2, help="Examples per step.")
 

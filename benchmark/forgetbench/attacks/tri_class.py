@@ -70,7 +70,9 @@ class TriClass(Attack):
 
         def score(images: Tensor, labels: Tensor) -> Tensor:
             queried = features(images, labels).double().cpu().numpy()
-            return torch.tensor(fitted.predict_log_proba((queried - center) / spread)).clamp(min=-60_000)
+            with np.errstate(divide="ignore"):  # a probability of 0 has the logarithm -inf, which is clamped
+                scores = fitted.predict_log_proba((queried - center) / spread)
+            return torch.tensor(scores).clamp(min=-60_000)
 
         return knowledge.answer(score)
 

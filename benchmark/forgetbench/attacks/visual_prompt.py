@@ -37,7 +37,7 @@ class VisualPrompt(Attack):
 
     shots: int = shots_option()
     border: float = param(0.13, gt=0, lt=0.5, help="Width of the border as a share of the smaller side.")
-    steps: int = param(50, ge=1, help="Steps of Adam.")
+    steps: int = param(30, ge=1, help="Steps of Adam.")
     lr: float = param(0.02, gt=0, help="Learning rate, of pixels in [0, 1].")
     batch_size: int = param(64, ge=2, help="Retained examples per step.")
 

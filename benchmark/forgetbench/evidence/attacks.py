@@ -7,7 +7,7 @@ what those of a row are scored against. Local scoring reads the same files that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,19 @@ MANIFEST = "attack.json"
 Population = Literal["originals", "references", "controls", "row"]
 """Which models were attacked: the reference populations of a board, or a row."""
 REFERENCE_POPULATIONS: tuple[Population, ...] = ("originals", "references", "controls")
+
+
+def judged_subsets(available: Collection[str], *, membership: bool) -> list[str]:
+    """The subsets on which attacked models are judged, in the order of `RETESTED`.
+
+    Args:
+        available: The subsets that the task has.
+        membership: Whether the attack answers with scores of membership: then only forgotten examples are judged, and
+            the unseen ones that they are compared with.
+    """
+    unseen = "test-forgotten" if "test-forgotten" in available else "test"
+    judged = ("forget", unseen) if membership else RETESTED
+    return [name for name in RETESTED if name in available and name in judged]
 
 
 class AttackRecord(Record):
@@ -184,7 +197,8 @@ def check_attacked(attacked: AttackedPopulation, pack: ReferenceBundle) -> list[
     outputs = len(manifest.attack.outcomes) or len(card.classes)
     for record in manifest.models:
         counts: Mapping[str, int] = card.counts.get(str(record.draw), {})
-        expected = {name: (counts[name], outputs) for name in RETESTED if name in counts}
+        judged = judged_subsets(counts, membership=bool(manifest.attack.outcomes))
+        expected = {name: (counts[name], outputs) for name in judged}
         if {name: array.shape for name, array in record.arrays.items()} != expected:
             problems.append(f"{record.file}: the arrays must be {expected}")
     if problems or manifest.status != "ok":

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from forgetbench.evidence.arrays import RETESTED, Array, encode, write_arrays
+from forgetbench.evidence.arrays import Array, encode, write_arrays
+from forgetbench.evidence.attacks import judged_subsets
 from forgetbench.methods._foreign_code import MethodCodeError, capture_warnings, wrapped_errors
 from forgetbench.methods._global_state import restored_state
 from forgetbench.runner.artifacts import PREDICTIONS, WEIGHTS, make_once, require_artifact, write_meta
@@ -86,11 +87,10 @@ def make_knowledge(context: TaskContext, thing: Attack, original: Path, draw: in
         held["validation"] = data.examples("validation", draw).take(split.validation)
     if "original" in holds:
         held["original"] = context.load_model(original)
-    queries = {}
-    for name, rows in data.rows(draw).items():
-        if name in RETESTED:
-            examples = data.examples(rows.part, draw).take(rows.index)
-            queries[name] = examples if thing.card.outcomes else examples.relabel(torch.full_like(examples.labels, -1))
+    queries, listed = {}, data.rows(draw)
+    for name in judged_subsets(listed, membership=bool(thing.card.outcomes)):
+        examples = data.examples(listed[name].part, draw).take(listed[name].index)
+        queries[name] = examples if thing.card.outcomes else examples.relabel(torch.full_like(examples.labels, -1))
     return Knowledge(card=thing.card, recipe=context.task.recipe, queries=queries, held=held)
 
 
