@@ -160,9 +160,18 @@ def _ranking(
     *,
     known: bool,
 ) -> tuple[str, ...]:
-    """Feasible efficacy metrics, then harm metrics; all efficacy metrics if feasibility is unknown."""
+    """Feasible efficacy metrics, then harm metrics; all efficacy metrics if feasibility is unknown.
+
+    A metric that stands in for the purpose of a track ranks only where the purpose itself does not.
+    """
     eligible = [spec for spec in ranking_metrics(track) if spec.name in bands and spec.name not in excluded_metrics]
-    return tuple(spec.name for spec in eligible if spec.role(track) == "harm" or rows[spec.name].feasible or not known)
+    names = [spec.name for spec in eligible if spec.role(track) == "harm" or rows[spec.name].feasible or not known]
+    left_out = STAND_INS if PURPOSE in names else ()
+    return tuple(name for name in names if name not in left_out)
+
+
+PURPOSE, STAND_INS = "gap.attack-success", ("gap.withheld", "gap.forget")
+"""The purpose of correction, and what stands in for it where it cannot be measured: labels of harmful training rows."""
 
 
 def _family(
