@@ -12,7 +12,7 @@ folder=$2
 python3 -m venv --without-pip "$folder"
 case $target in
 server)
-    set -- '.[plot,postgresql]'
+    set -- '.[openid,plot,postgresql]'
     ;;
 runner) set -- '.[all]' ;;
 *)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal
-from urllib.parse import quote, unquote
+from typing import Literal, Self
+from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import AliasChoices, Field, HttpUrl, field_validator
+from pydantic import AliasChoices, Field, HttpUrl, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from forgetbench.errors import described_pattern
@@ -16,6 +16,23 @@ from forgetbench.store import home
 
 def _default_folder() -> Path:
     return home() / "leaderboard"
+
+
+def is_private(address: str) -> bool:
+    """Whether others cannot read what is sent to an address: it is encrypted, or leads to this machine."""
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (
+        parts.scheme == "https" or (parts.scheme == "http" and host in {"localhost", "127.0.0.1", "::1"})
+    )
+
+
+def words_of(text: str) -> list[str]:
+    """Parts of a comma-separated setting."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 class Settings(BaseSettings):
@@ -85,6 +102,24 @@ class Settings(BaseSettings):
     """Comma-separated addresses of moderators."""
     notify_from: str = ""
     """Sender of these e-mails; the first of these addresses by default."""
+    oidc_issuer: str = ""
+    """Address of an OpenID Connect provider, as it names itself; people then make tokens by signing in. Empty: none."""
+    oidc_client_id: str = ""
+    """Id of this site at the provider."""
+    oidc_client_secret: str = Field(default="", repr=False)
+    """Secret of this site at the provider; empty for a public client."""
+    oidc_name: str = Field(default="", max_length=60)
+    """Name of the provider on pages; default: its host."""
+    oidc_scopes: str = "openid profile email"
+    """Scopes that the site requests, separated by spaces."""
+    oidc_domains: str = ""
+    """Comma-separated domains; only people with a verified e-mail address there may sign in. Empty: everyone."""
+    oidc_groups: str = ""
+    """Comma-separated groups; only their members may sign in. Empty: everyone."""
+    oidc_groups_claim: str = Field(default="groups", min_length=1)
+    """Claim of the provider that lists a person's groups."""
+    oidc_token_days: int = Field(default=90, ge=1)
+    """Days until a token expires that was made by signing in; to sign in again renews it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level of the log, which is JSON lines on standard error; ``info`` includes every request."""
     page_rows: int = Field(default=100, ge=1, le=1000)
@@ -101,6 +136,30 @@ class Settings(BaseSettings):
                     f"{address!r} is not an address or network such as 10.0.0.7 or 10.0.0.0/8: {error}"
                 ) from None
         return value
+
+    @model_validator(mode="after")
+    def _check_provider(self) -> Self:
+        if not self.oidc_issuer:
+            return self
+        if not is_private(self.oidc_issuer):
+            raise ValueError(
+                f"FORGETBENCH_OIDC_ISSUER is {self.oidc_issuer!r}: write the provider's address as https://HOST/..."
+            )
+        if not self.oidc_client_id:
+            raise ValueError("FORGETBENCH_OIDC_ISSUER needs FORGETBENCH_OIDC_CLIENT_ID, the site's id at the provider.")
+        if self.public_url is None or not is_private(str(self.public_url)):
+            raise ValueError(
+                "FORGETBENCH_OIDC_ISSUER needs FORGETBENCH_PUBLIC_URL, an address that begins with https://: the "
+                "provider sends people back to it."
+            )
+        if "openid" not in self.oidc_scopes.split():
+            raise ValueError("FORGETBENCH_OIDC_SCOPES must have the scope openid, such as `openid profile email`.")
+        return self
+
+    @property
+    def provider_name(self) -> str:
+        """What pages call the identity provider; "" if people cannot sign in."""
+        return self.oidc_name or urlsplit(self.oidc_issuer).hostname or ""
 
     @property
     def database(self) -> str:

@@ -76,7 +76,8 @@ def require_token(token: OptionalToken) -> Token:
         Problem: 401, the request has no token.
     """
     if token is None:
-        raise Problem(401, "This request needs a token.", headers=_CHALLENGE)
+        detail = "This request needs a token, as `Authorization: Bearer fb_<id>_<secret>`; /submit says how to get one."
+        raise Problem(401, detail, headers=_CHALLENGE)
     return token
 
 
@@ -92,7 +93,9 @@ def require_scope(scope: str) -> Callable[[Token], Token]:
 
     def check_scope(token: AnyToken) -> Token:
         if scope not in token.scopes:
-            raise Problem(403, f"This token lacks the scope {scope!r}.")
+            scopes = ", ".join(token.scopes)
+            detail = f"This token lacks the scope {scope!r}; it has {scopes}. Ask the operator for one that has it."
+            raise Problem(403, detail)
         return token
 
     return check_scope

@@ -33,6 +33,7 @@ def create_token(
     expires_at: datetime | None = None,
     daily_submissions: int | None = None,
     team: str | None = None,
+    identity: str | None = None,
 ) -> str:
     """Create a token and return its text, which is not stored.
 
@@ -56,6 +57,7 @@ def create_token(
             created_at=utc_now(),
             expires_at=expires_at,
             daily_submissions=daily_submissions,
+            identity=identity,
         )
     )
     return f"fb_{token_id}_{secret}"
@@ -134,26 +136,97 @@ def sign_up(session: Session, code: str, name: str, team: str = "") -> str:
     Raises:
         UsageError: The code is wrong, expired or used up, or a name is invalid or taken.
     """
+    invitation = _get_invitation(session, code)
+    text = _create_own_token(session, name, team, invitation, _expiry(invitation.token_days))
+    invitation.uses -= 1
+    return text
+
+
+def sign_in(
+    session: Session, identity: str, name: str = "", team: str = "", code: str = "", *, days: int | None = None
+) -> str:
+    """Make the token of a person who signed in, and return its text; a person has one, which this renews.
+
+    Args:
+        session: Session to write with.
+        identity: Hash of the person's account.
+        name: Name of the owner, which no other token or team has. A token that is renewed keeps its name and team.
+        team: New team of the owner; "" for none.
+        code: Invitation code, with which the owner joins a team; "" for none.
+        days: Days until the token expires; None for never.
+
+    Raises:
+        UsageError: The operator revoked the person's token, the code is wrong, or a name is invalid or taken.
+    """
+    known = owned_token(session, identity)
+    if known is not None:
+        if known.revoked_at is not None:
+            raise UsageError("The operator of this server revoked your token; ask them about it.")
+        return renew_token(session, known.id, expires_at=_expiry(days))
+    invitation = _get_invitation(session, code) if code.strip() else None
+    text = _create_own_token(session, name, team, invitation, _expiry(days), identity)
+    if invitation is not None:
+        invitation.uses -= 1
+    return text
+
+
+def owned_token(session: Session, identity: str) -> Token | None:
+    """The token of a person who signed in before, also one that expired or was revoked."""
+    return session.scalars(select(Token).where(Token.identity == identity)).one_or_none()
+
+
+def suggested_name(session: Session, name: str) -> str:
+    """A valid name for a token that is like a person's and not taken; "" if there is none."""
+    allowed = " ".join("".join(sign for sign in name if _NAME.fullmatch(sign)).split())[:70]
+    known = taken_names(session)
+    numbered = (allowed, *(f"{allowed} {number}" for number in range(2, 100)))
+    return next((text for text in numbered if text and text.casefold() not in known), "") if allowed else ""
+
+
+def _expiry(days: int | None) -> datetime | None:
+    return None if days is None else utc_now() + timedelta(days=days)
+
+
+def _get_invitation(session: Session, code: str) -> Invitation:
+    """Find an invitation that can be used, and lock it.
+
+    Raises:
+        UsageError: The code is wrong, expired or used up.
+    """
     match = _INVITATION.fullmatch(code.strip())
     invitation = session.get(Invitation, match[1], with_for_update=True) if match else None
     expected = invitation.secret_sha256 if invitation else "0" * 64
     right = compare_digest(expected, _hash(match[2] if match else ""))
-    now = utc_now()
     if (
         invitation is None
         or not right
         or invitation.uses < 1
-        or (invitation.expires_at is not None and invitation.expires_at <= now)
+        or (invitation.expires_at is not None and invitation.expires_at <= utc_now())
     ):
         raise UsageError("The invitation code is wrong, expired or used up; ask the operator for another.")
-    team = invitation.team or team.strip()
+    return invitation
+
+
+def _create_own_token(
+    session: Session,
+    name: str,
+    team: str,
+    invitation: Invitation | None,
+    expires_at: datetime | None,
+    identity: str | None = None,
+) -> str:
+    """Make a token for submitting under names that are new on this server; only an invitation leads into a team.
+
+    Raises:
+        UsageError: A name is invalid or taken.
+    """
+    invited = invitation.team if invitation else None
+    team = invited or team.strip()
     known = taken_names(session)
-    for text in (name, *([team] if team and not invitation.team else [])):
+    for text in (name, *([team] if team and not invited else [])):
         if _checked_name(text).casefold() in known:
             raise UsageError(f"The name {text.strip()!r} is taken: choose another.")
-    invitation.uses -= 1
-    expires = None if invitation.token_days is None else now + timedelta(days=invitation.token_days)
-    return create_token(session, name, ("submit",), expires_at=expires, team=team or None)
+    return create_token(session, name, ("submit",), expires_at=expires_at, team=team or None, identity=identity)
 
 
 def authenticate(session: Session, text: str) -> Token | None:

@@ -127,7 +127,7 @@ _NO_HOST = "%<>{}|^`\\\"'"
 _WRITE_ADDRESS = "write it as https://HOST or http://127.0.0.1:8000."
 PAGES = frozenset(
     {"api", "badges", "boards", "compare", "dump", "entries", "feed", "health", "methods", "metrics", "moderate"}
-    | {"ready", "shipped", "significance", "signup", "static", "submit", "submitters", "tasks"}
+    | {"ready", "shipped", "significance", "signin", "signup", "static", "submit", "submitters", "tasks"}
 )
 """First segments of the paths of a server's pages."""
 

@@ -190,6 +190,7 @@ class Token(Base):
     """A bearer token. The secret is shown once and never stored."""
 
     __tablename__ = "tokens"
+    __table_args__ = (Index("uq_tokens_identity", "identity", unique=True),)
 
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     name: Mapped[str]
@@ -203,6 +204,8 @@ class Token(Base):
     revoked_at: Mapped[datetime | None]
     daily_submissions: Mapped[int | None]
     """Submissions in 24 hours; None for the server's quota."""
+    identity: Mapped[str | None] = mapped_column(String(64))
+    """Hash of the account with which its owner signed in; None for a token that was made otherwise."""
 
     @property
     def submitter(self) -> str:
@@ -225,6 +228,26 @@ class Invitation(Base):
     """Days until these tokens expire; None for never."""
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
+
+
+class SignIn(Base):
+    """A sign-in that waits for the provider's answer, or then for the person to make a token; each row is used once."""
+
+    __tablename__ = "sign_ins"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """SHA-256 of a secret that only the person's browser has."""
+    state: Mapped[str] = mapped_column(String(64))
+    """What the provider's answer must repeat; "" once it has answered."""
+    nonce: Mapped[str] = mapped_column(String(64))
+    """What the ID token must repeat; "" once the provider has answered."""
+    verifier: Mapped[str] = mapped_column(String(64))
+    """Proof key for the code exchange (RFC 7636); "" once the provider has answered."""
+    identity: Mapped[str] = mapped_column(String(64))
+    """Hash of the account; "" until the provider has answered."""
+    name: Mapped[str]
+    """What the provider calls the person; "" until it has answered."""
+    expires_at: Mapped[datetime]
 
 
 class Entry(Base):

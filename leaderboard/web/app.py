@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
+from forgetbench.leaderboard.auth.openid import Provider
 from forgetbench.leaderboard.auth.rate_limit import RateLimits
 from forgetbench.leaderboard.db.session import Database, prepare_server
 from forgetbench.leaderboard.render.templates import Pages
@@ -32,6 +33,7 @@ from forgetbench.leaderboard.web.routes import (
     history,
     hosts,
     pages,
+    sign_in,
     submissions,
 )
 
@@ -45,7 +47,11 @@ documents (RFC 9457). Cursors and ids are opaque.
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application for one database and one folder."""
+    """The application for one database and one folder.
+
+    Raises:
+        UsageError: People are to sign in, and the packages for it are not installed.
+    """
     chosen = settings or Settings()
     database = Database(chosen.database, chosen.lock_seconds)
 
@@ -67,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings, app.state.database, app.state.cache = chosen, database, Cache()
     app.state.pages, app.state.limits = Pages(chosen), RateLimits(chosen, database)
+    app.state.provider = Provider(chosen) if chosen.oidc_issuer else None
     app.state.salt = salt_of(app.version, app.state.pages, chosen)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(Head)
@@ -80,7 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(submissions.router)
     app.include_router(attacks.router)
     app.include_router(health.router)
-    for page in (boards, entries, history, pages, hosts, assets):
+    for page in (boards, entries, history, pages, hosts, sign_in, assets):
         app.include_router(page.router, include_in_schema=False)
     app.include_router(feeds.router, include_in_schema=False)
     openapi.describe_errors(app)

@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from hashlib import sha256
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -82,7 +82,10 @@ class TrustedHost:
         """Check a request's host and pass it on."""
         checked = scope["type"] == "http" and scope["path"] not in _PROBES
         if checked and self.hosts is not None and _host_of(scope) not in self.hosts:
-            detail = f"This server is {self.public_url}; the request names another host."
+            detail = (
+                f"This server is {self.public_url}; the request names another host. A reverse proxy must pass the "
+                "header Host on."
+            )
             await problem_response(Problem(421, detail))(scope, receive, send)
             return
         await self.app(scope, receive, send)
@@ -154,7 +157,9 @@ class RootPath:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 target = urlsplit(headers.get("location", ""))
-                if target.path.startswith("/"):  # all redirects lead to this site
+                # an absolute address is the framework's, with or without the slash at the end, or another site's
+                own = not target.netloc or unquote(target.path).rstrip("/") == scope["path"].rstrip("/")
+                if target.path.startswith("/") and own:
                     headers["location"] = urlunsplit(("", "", self.root + target.path, target.query, ""))
             await send(message)
 

@@ -1,4 +1,4 @@
-"""Remove the files of interrupted uploads and downloads."""
+"""Remove the files of interrupted uploads and downloads, and sign-ins that were given up."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from forgetbench.leaderboard.auth import sign_in
 from forgetbench.leaderboard.db.models import Entry, KnownAttack, Verification
 from forgetbench.leaderboard.db.session import Database
 from forgetbench.leaderboard.settings import Settings
@@ -20,6 +21,8 @@ MIN_AGE_SECONDS = 6 * 3600.0
 def remove_leftovers(settings: Settings, database: Database, min_age: float = MIN_AGE_SECONDS) -> int:
     """Remove interrupted uploads, unfinished downloads, and evidence without a row; returns their number.
 
+    Sign-ins that were given up are deleted too.
+
     Evidence is stored before its row, so a server that dies between the two leaves a folder without a row.
 
     Args:
@@ -27,6 +30,8 @@ def remove_leftovers(settings: Settings, database: Database, min_age: float = MI
         database: The server's database.
         min_age: Least age of a leftover, in seconds.
     """
+    with database.write_session() as session:
+        sign_in.forget_expired(session)
     with database.read_session() as session:
         kept = Entry.state != "purged"
         second = select(Verification.id).join(Entry, Entry.id == Verification.entry_id).where(kept)

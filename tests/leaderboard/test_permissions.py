@@ -100,6 +100,7 @@ def test_every_write_route_requires_its_scope(waiting):
             path, json={"code": "x", "name": "y"}, headers=headers
         ),
         "/signup": lambda path, headers: site.client.post(path, data=sign_up, headers=headers),
+        "/signin/token": lambda path, headers: site.client.post(path, data={"ticket": "x"}, headers=headers),
     }
     assert {path for method, path in routes(site) if method != "GET"} == set(posts)
     answered = {
@@ -118,6 +119,7 @@ def test_every_write_route_requires_its_scope(waiting):
         "acknowledge": denied | {"owner": 403, "submitter": 403, "verifier": 403, "moderator": 409},
         "purge": denied | {"owner": 403, "submitter": 403, "verifier": 403, "moderator": 204},
         **dict.fromkeys(("signup", "/signup"), dict.fromkeys(roles, 422)),  # the invitation code is what counts
+        "/signin/token": dict.fromkeys(roles, 404),  # this site has no identity provider
     }
     assert answered == {(path, role): status for path, roles in expected.items() for role, status in roles.items()}
 

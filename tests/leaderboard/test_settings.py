@@ -43,6 +43,17 @@ def test_invalid_setting_is_named_and_explained(monkeypatch, capsys):
     assert "FORGETBENCH_READS_PER_MINUTE: Input should be greater than or equal to 1" in said
 
 
+def test_settings_that_need_each_other_are_explained(monkeypatch, capsys):
+    monkeypatch.setenv("FORGETBENCH_OIDC_ISSUER", "https://login.example.org")
+    monkeypatch.setenv("FORGETBENCH_OIDC_CLIENT_ID", "forgetbench")
+    with pytest.raises(SystemExit) as ended:
+        main(["serve"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert (ended.value.code, "FORGETBENCH_OIDC_ISSUER needs FORGETBENCH_PUBLIC_URL" in said) == (2, True)
+    assert "FORGETBENCH_:" not in said
+    assert ".." not in said.replace("...", "")
+
+
 def test_default_folder_is_in_the_forgetbench_home(own_home: Path):
     assert Settings().server_folder == own_home / "leaderboard"
 

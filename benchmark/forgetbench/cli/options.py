@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -154,18 +154,25 @@ class ServerOptions:
         """
         from pydantic import ValidationError
 
-        from forgetbench.errors import UsageError, field_message
+        from forgetbench.errors import UsageError
         from forgetbench.leaderboard.settings import Settings
 
         given = {"database_url": self.database, "server_folder": self.data}
         try:
             return Settings.model_validate({name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
-            names = [str(item["loc"][0]).upper().removeprefix("FORGETBENCH_") for item in error.errors()]
-            problems = "; ".join(
-                f"FORGETBENCH_{name}: {field_message(item)}" for name, item in zip(names, error.errors(), strict=True)
-            )
-            raise UsageError(f"{problems}. Set or unset the variable; see docs/run-a-leaderboard.md.") from None
+            problems = "; ".join(map(_setting_problem, error.errors()))
+            raise UsageError(
+                f"{problems.rstrip('.')}. Set or unset the variable; see docs/run-a-leaderboard.md."
+            ) from None
+
+
+def _setting_problem(item: Mapping[str, Any]) -> str:
+    """Describe what is wrong with a setting; problems of several settings together name them themselves."""
+    from forgetbench.errors import field_message
+
+    name = str(item["loc"][0]).upper().removeprefix("FORGETBENCH_") if item["loc"] else ""
+    return f"FORGETBENCH_{name}: {field_message(item)}" if name else field_message(item)
 
 
 def parse_duration(text: str) -> float:
