@@ -218,6 +218,31 @@ def measure_reads(settings: Settings, rows: int, seconds: float) -> None:
         print(f"web process: {server.memory_info().rss / 2**20:.0f} MiB")
 
 
+def measure_cpu(settings: Settings, rows: int) -> None:
+    """Measure the processor time of one request: that of the server's process, so that other load does not count."""
+    board, document = f"/boards/{TASK}", f"/api/v1/boards/{TASK}"
+    metrics = ("lira.forget", "gap.test", "gap.retain", "gap.forget")
+    kinds = {
+        "/health": ["/health"] * 200,
+        "a cached page": [board] * 200,
+        "a fresh page": [f"{board}?page={page}&sort=-{metric}" for metric in metrics for page in range(1, 16)],
+        "a fresh page with all metrics": [f"{board}?page={page}&columns=all" for page in range(1, 31)],
+        "a fresh search": [f"{board}?q=method-{number}&sort=cost" for number in range(60)],
+        "a fresh search, as JSON": [f"{document}?q=method-{number}&sort=cost" for number in range(60)],
+        "a search without results": [f"{board}?q=nonesuch-{number}" for number in range(60)],
+    }
+    with running_server(settings) as (base, server), httpx2.Client(base_url=base, timeout=60) as client:
+        for path in (board, document, f"{board}?q=warm", f"{document}?q=warm"):  # templates and plans are made once
+            client.get(path)
+        print(f"processor time of one request, a board of {rows} rows:")
+        for kind, paths in kinds.items():
+            before = sum(server.cpu_times()[:2])
+            if any(client.get(path).status_code != 200 for path in paths):
+                raise SystemExit(f"not all requests of {kind!r} were answered")
+            used = sum(server.cpu_times()[:2]) - before
+            print(f"  {kind}: {1000 * used / len(paths):.1f} ms")
+
+
 def measure_submitters(settings: Settings, world: World, folder: Path, tokens: list[str], runs_each: int) -> None:
     """Several people submit at once; check that every run is listed exactly once afterwards."""
     runs = [
@@ -349,7 +374,7 @@ def count_stored(settings: Settings, accepted: set[str]) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["reads", "submitters", "kills", "scoring"])
+    parser.add_argument("parts", nargs="*", default=["cpu", "reads", "submitters", "kills", "scoring"])
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--kills", type=int, default=20)
@@ -366,8 +391,11 @@ def main() -> None:
             Worker(settings, database).drain()
         if "kills" in options.parts:
             kill_at_random(settings, world, folder, tokens, options.kills)
-        if "reads" in options.parts:
+        if {"cpu", "reads"} & set(options.parts):
             fill(settings, options.rows)
+        if "cpu" in options.parts:
+            measure_cpu(settings, options.rows)
+        if "reads" in options.parts:
             measure_reads(settings, options.rows, options.seconds)
         if "submitters" in options.parts:
             measure_submitters(settings, world, folder, tokens, 2)

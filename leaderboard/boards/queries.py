@@ -244,7 +244,7 @@ def board_page(session: Session, board: Board, view: View, size: int | None, cur
     columns = shown_columns(board, view)
     _check_sort(board, view)
     conditions = [*_filters(board, view, columns), ~Entry.baseline]
-    counts, families = overview(session, board)
+    counts, families, _ = overview(session, board)
     total = None if view.filtered else sum(counts.values())
     order = order_of(board, view)
     if cursor is None:
@@ -358,6 +358,8 @@ class Overview(NamedTuple):
     """Status -> number of public rows."""
     families: list[str]
     """Families of the methods."""
+    verdicts: dict[str, int]
+    """Verdict -> number of ranked rows: verified and reference ones."""
 
 
 _overviews: WeakKeyDictionary[object, dict[int, tuple[int, Overview]]] = WeakKeyDictionary()
@@ -365,7 +367,7 @@ _overviews: WeakKeyDictionary[object, dict[int, tuple[int, Overview]]] = WeakKey
 
 
 def overview(session: Session, board: Board) -> Overview:
-    """Statuses and families of the public rows of a board; counted once per revision of the board."""
+    """Statuses, families and verdicts of the public rows of a board; counted once per revision of the board."""
     known = _overviews.setdefault(session.get_bind(), {})
     revision, found = known.get(board.id, (None, None))
     if found is None or revision != board.revision:
@@ -386,7 +388,14 @@ def _count_overview(session: Session, board: Board) -> Overview:
     for status, family, number in session.execute(query):
         counts[str(status)] += number
         families[family] = None
-    return Overview(dict(counts), list(families))
+    verdicts = (
+        select(Entry.verdict, func.count())
+        .join(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "ranked"))
+        .where(Placing.board_id == board.id, Entry.verdict.is_not(None))
+        .group_by(Entry.verdict)
+    )
+    ranked = {str(verdict): number for verdict, number in session.execute(verdicts)}
+    return Overview(dict(counts), list(families), ranked)
 
 
 @lru_cache(maxsize=1)
@@ -495,14 +504,3 @@ def outcome_of(metric: str | None, recovery: JsonObject) -> Outcome:
         reason=recovery.get("reason") or "",
         p=recovery.get("p"),
     )
-
-
-def verdict_counts(session: Session, board: Board) -> dict[str, int]:
-    """Verdict -> number of ranked rows: verified and reference ones."""
-    query = (
-        select(Entry.verdict, func.count())
-        .join(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "ranked"))
-        .where(Placing.board_id == board.id, Entry.verdict.is_not(None))
-        .group_by(Entry.verdict)
-    )
-    return {str(verdict): number for verdict, number in session.execute(query)}

@@ -58,7 +58,7 @@ def board_context(
     return {
         "page": page,
         "table": board_table(page, queries.outcomes(session, ids)),
-        "headline": headline(queries.verdict_counts(session, board)),
+        "headline": headline(queries.overview(session, board).verdicts),
         "titles": {column.name: column.title for column in queries.columns_of(board)},
         "view": view,
         "board": board,
@@ -84,5 +84,5 @@ def embed_context(session: Session, board: Board, size: int) -> dict[str, object
         "table": table,
         "rows": [row for row in table.all if row.place or row.baseline],
         "more": page.total - len(page.rows),
-        "headline": headline(queries.verdict_counts(session, board)),
+        "headline": headline(queries.overview(session, board).verdicts),
     }
