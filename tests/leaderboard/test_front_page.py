@@ -60,6 +60,17 @@ def test_matrix_sorts_by_any_task():
     ]
 
 
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 16, 17, 30])
+def test_parts_of_a_wide_matrix_have_all_columns_once(count):
+    columns = [column(f"a/cnn/{number}", one=row("one", "1", Verdict.BETTER)) for number in range(count)]
+    found = matrices._matrix(columns, MatrixView())
+    parts = [list(range(first, last)) for first, last in found.blocks]
+    assert [number for part in parts for number in part] == list(range(count))
+    assert len(parts) == max(1, -(-count // matrices.MAX_COLUMNS))
+    assert max(map(len, parts)) <= matrices.MAX_COLUMNS
+    assert max(map(len, parts)) - min(map(len, parts)) < len(parts)  # no part of one column next to one of eight
+
+
 def test_win_rates_count_ties_half_and_have_intervals():
     rates = {rate.method: rate for rate in win_rates({"x": {"a": 1.0, "b": 2.0, "c": 2.0}, "y": {"a": 1.0, "b": 3.0}})}
     assert (rates["a"].rate, rates["a"].tasks) == (Interval(1.0, 1.0, 1.0), 2)
@@ -100,3 +111,22 @@ def test_fresh_server_opens_with_the_shipped_results(make_settings):
             assert client.get(link.replace("&amp;", "&")).status_code == 200, link
         for link in set(re.findall(r'href="(/metrics/[^"]*)"', client.get("/shipped/digits/cnn/class").text)):
             assert client.get(link).status_code == 200, link
+
+
+def test_front_page_shows_a_wide_matrix_in_parts(make_settings, monkeypatch):
+    monkeypatch.setattr(matrices, "MAX_COLUMNS", 3)
+    with TestClient(create_app(make_settings())) as client:
+        page = client.get("/?sort=method").text
+    titles = re.findall(r"<h3>Boards (\d+) to (\d+) of (\d+)</h3>", page)
+    boards = int(titles[0][2])
+    assert [int(first) for first, _, _ in titles] == [1, *(int(last) + 1 for _, last, _ in titles[:-1])]
+    assert int(titles[-1][1]) == boards
+    tables = re.findall(r'<table role="table" class="grid rows.*?</table>', page, re.DOTALL)
+    assert len(tables) == len(titles) == -(-boards // 3)
+    tasks = [
+        re.findall(r'<th scope="col"[^>]*class="board".*?href="/shipped/([^"]+)"', table, re.DOTALL) for table in tables
+    ]
+    assert len({task for part in tasks for task in part}) == boards
+    methods = [re.findall(r'href="/methods/([^"]+)"', table) for table in tables]
+    assert all(part == methods[0] for part in methods)  # each part has the same rows in the same order
+    assert len({table.partition("<caption")[2].partition("</caption>")[0] for table in tables}) == len(tables)
