@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 5.0
 METADATA_SECONDS = 3600.0
 """How long the provider's description and keys are used before they are read again."""
 PAUSE_SECONDS = 10.0
-"""How long a provider that failed is not asked again, so that waiting requests do not fill the server."""
+"""Pause after a failure of the provider, so that requests that wait for it do not fill the server."""
 LEEWAY_SECONDS = 60
 """Difference that the clocks of the two servers may have."""
 ALGORITHMS = frozenset(
@@ -278,7 +278,7 @@ class Provider:
         return found, answer.status_code
 
     def _fail(self, reason: str) -> NoReturn:
-        """Tell the operator why nobody can sign in, and the person what they can do."""
+        """Report to the operator why sign-in fails, and to the person what they can do."""
         log.error("signing in with %s failed: %s", self.settings.oidc_issuer, reason)
         raise Problem(
             503,
@@ -293,7 +293,7 @@ class Provider:
         log.error("an answer of %s was refused: %s", self.settings.oidc_issuer, reason)
         raise Problem(
             502,
-            f"This site does not trust the answer of {self.settings.provider_name}: {reason}. Nobody was signed in. "
+            f"This site does not trust the answer of {self.settings.provider_name}: {reason}. You were not signed in. "
             "Sign in again, and tell the operator if this repeats.",
             links=[Link("sign in again", "/signin")],
         ) from None

@@ -128,7 +128,7 @@ class ShownRow:
 
     @property
     def caveat(self) -> str:
-        """That a row is nearer to retraining although its share forgotten is not told from 0 %; "" otherwise."""
+        """That a row is nearer to retraining although no forgetting is distinguishable from 0 %; "" otherwise."""
         nearer = self.verdict in (Verdict.BETTER, Verdict.AT_A_PRICE)
         low = self.forgotten.low if self.forgotten else None
         return "no forgetting seen" if nearer and low is not None and low <= 0 else ""
