@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 
 from forgetbench.api.attacks import AttackResult, attack
+from forgetbench.api.board import load_results
 from forgetbench.cli import main
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.arrays import encode, read_arrays
 from forgetbench.evidence.attacks import read_attacked
+from forgetbench.reporting.attacks import recovery_table
+from forgetbench.reporting.figures.export import draw_svg
+from forgetbench.reporting.figures.recovery import recovery
 from forgetbench.runner.attack_spec import parse_attacks
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.context import TaskContext
@@ -124,6 +128,36 @@ def test_frame_has_the_curves_over_the_budgets(found: AttackResult) -> None:
         assert value == pytest.approx((answers.argmax(2) == truth).mean())
 
 
+def test_report_shows_the_worst_attack_of_each_row(config: RunConfig, found: AttackResult) -> None:
+    [board] = load_results("test/mlp/class", home=config.home)
+    [table] = board.attack_tables
+    by_row = {record["method"]: record for record in table.records}
+    assert set(by_row) == {"Retrain", "No unlearning", "finetune:epochs=1"}
+    known = {one.label for one in found.boards}
+    for name, record in by_row.items():
+        assert record["worst_attack"] in known | {""}
+        assert record["recoverable"] in ("no", "not tested")  # two seeds
+        assert record["band"] in ("inside", "outside", "not comparable")
+        assert (record["worst_attack"] == "") == (record["z"] is None), name
+    assert "oracle halvings are above it" in table.notes[0] or "no row is flagged" in table.notes[0]
+
+
+def test_tables_and_curves_of_attacks(found: AttackResult) -> None:
+    table = recovery_table("test/mlp/class", found.scores, found.bands)
+    assert [row[0].removesuffix(" (unfit)") for row in table.rows] == [board.label for board in found.boards]
+    assert table.header[3:] == tuple(found.scores)
+    chart = recovery(found.scores, found.bands)
+    assert chart is not None
+    assert [panel["title"]["text"] for panel in chart["concat"]] == ["quantize", "mine"]
+    bars, lines, _ = chart["concat"][0]["layer"]
+    assert [one["budget"] for one in bars["data"]["values"]] == ["8", "4"]
+    after = found["finetune:epochs=1"].scores[1].accuracies["test-forgotten"].after
+    drawn = [one for one in lines["data"]["values"] if one["row"] == "finetune:epochs=1"]
+    assert [one["budget"] for one in drawn] == ["none", "8", "4"]
+    assert drawn[-1]["accuracy"] == pytest.approx(100 * after, abs=1e-3)
+    assert draw_svg(chart).startswith("<svg")
+
+
 def test_flops_count_the_attack_and_not_the_prediction(found: AttackResult) -> None:
     assert [board.flops for board in found.boards] == [0, 0, 0, 0]  # no matrix product in any of them
 
@@ -224,7 +258,7 @@ def test_wrong_calls_are_refused_before_training(task: Task, config: RunConfig) 
         "prune:ratio=2": "ratio",
         "prune:share=0.5": "share",
         "no-such": "Unknown attack 'no-such'",
-        "quantise": r"Unknown attack 'quantise'\. Did you mean 'quantize'",
+        "quantized": r"Unknown attack 'quantized'\. Did you mean 'quantize'",
     }.items():
         with pytest.raises(UsageError, match=message):
             attack(attacks, ["finetune"], task, config=config, progress=False)

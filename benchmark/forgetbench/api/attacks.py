@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from forgetbench.api.methods import MethodLike
+    from forgetbench.evidence.reference import ReferenceBundle
+    from forgetbench.runner.results import Results
     from forgetbench.tasks.task import Task
 
 
@@ -153,10 +155,14 @@ def audit_attacks(
         done = run_attacks(loaded, specs, lambda _: [], chosen, callback)
     if done.failed:
         raise error_of(done.failed, done.jobs)
-    recorded = sorted(chosen.results.attacks_folder(done.reference.card).glob("*"))
-    complete = [one for one in recorded if all((one / side / MANIFEST).is_file() for side in REFERENCE_POPULATIONS)]
-    folders = dict.fromkeys((*done.folders, *complete))
+    folders = dict.fromkeys((*done.folders, *recorded_attacks(chosen.results, done.reference)))
     return AttackResult(chosen.results.scorer(done.reference), tuple(folders), {}, dict(done.refusals)).bands
+
+
+def recorded_attacks(results: Results, reference: ReferenceBundle) -> list[Path]:
+    """The folders of the attacks that were run on a board here, with the evidence of its originals and oracles."""
+    recorded = sorted(results.attacks_folder(reference.card).glob("*"))
+    return [one for one in recorded if all((one / side / MANIFEST).is_file() for side in REFERENCE_POPULATIONS)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from forgetbench.errors import UsageError
+from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.reference import read_pack
 from forgetbench.evidence.run import Run, read_run
 from forgetbench.registry import unknown
@@ -150,10 +150,19 @@ class BoardResult:
         scorer: Scores them against the task's reference models; None where oracles were skipped, so that the board
             has runs and no scores.
         repeats: Further runs of the same methods on the same originals, with other seeds of the methods.
+        attacks: Folders of the attacks that were run on the board, as `forgetbench attack` writes them.
     """
 
-    def __init__(self, task: str, runs: Sequence[Run], scorer: Scorer | None, repeats: Sequence[Run] = ()) -> None:
+    def __init__(
+        self,
+        task: str,
+        runs: Sequence[Run],
+        scorer: Scorer | None,
+        repeats: Sequence[Run] = (),
+        attacks: Sequence[Path] = (),
+    ) -> None:
         self.task = task
+        self._attacks = tuple(attacks)
         self._repeats = tuple(repeats)
         self._runs = tuple(runs)
         self._scorer = scorer
@@ -233,6 +242,21 @@ class BoardResult:
         from forgetbench.reporting.streams import tables_of
 
         return tables_of(self._ranked, self._reference.bundle, self._runs)
+
+    @cached_property
+    def attack_tables(self) -> list[Table]:
+        """The worst known attack on each row, in one table; none where nothing was attacked."""
+        from forgetbench.api.attacks import AttackResult
+        from forgetbench.reporting.attacks import worst_table
+        from forgetbench.reporting.table_writer import Table
+
+        if not self._attacks:
+            return []
+        found = AttackResult(self._reference, self._attacks, {run.manifest.row: run.folder for run in self._runs}, {})
+        try:
+            return [worst_table(self.task, found.scores, found.bands)]
+        except ForgetBenchError as error:  # old or damaged evidence of an attack is no fault of the board
+            return [Table(f"{self.task}: worst known attack", ("Method",), (), (str(error),), ())]
 
     def published_tables(self) -> list[Table]:
         """Published results of the task's setting, each next to this board's first row of the same method."""
@@ -336,7 +360,9 @@ class BoardResult:
             known = runs.setdefault(run.manifest.row, run)
             if known.manifest.models != run.manifest.models:
                 raise UsageError(f"Both boards have a row {run.manifest.row!r}, with different evidence.")
-        return BoardResult(self.task, list(runs.values()), self._scorer, (*self._repeats, *other._repeats))
+        repeats = (*self._repeats, *other._repeats)
+        attacks = dict.fromkeys((*self._attacks, *other._attacks))
+        return BoardResult(self.task, list(runs.values()), self._scorer, repeats, tuple(attacks))
 
     def __repr__(self) -> str:
         if self._scorer is None:
@@ -385,6 +411,8 @@ def load_results(
         >>> load_results("digits/*", methods=["ssd*", "scrub*"])
         []
     """
+    from forgetbench.api.attacks import recorded_attacks
+
     results = Results(Path(home)) if home is not None else Results()
     patterns = [methods] if isinstance(methods, str) else list(methods)
     boards = []
@@ -393,5 +421,7 @@ def load_results(
         chosen = [run for run in runs if any(fnmatch.fnmatch(run.manifest.row, pattern) for pattern in patterns)]
         if chosen:
             repeats = [again for run in chosen for again in map(read_run, results.repeats(run.manifest))]
-            boards.append(BoardResult(chosen[0].manifest.task, chosen, results.scorer(read_pack(pack)), repeats))
+            scorer = results.scorer(read_pack(pack))
+            attacked = recorded_attacks(results, scorer.bundle)
+            boards.append(BoardResult(chosen[0].manifest.task, chosen, scorer, repeats, attacked))
     return boards

@@ -57,7 +57,8 @@ def report(
     elif format_ == "html" and not published:
         write_text(_page(boards), output)
     else:
-        tables = [table for board in boards for table in (_published(board) if published else board.tables)]
+        shown = [_published(board) if published else [*board.tables, *board.attack_tables] for board in boards]
+        tables = [table for tables in shown for table in tables]
         print_tables(tables, format_, output)
 
 
@@ -124,8 +125,9 @@ def _page(boards: Sequence[BoardResult]) -> str:
     tables: list[Table] = []
     figures: list[list[str]] = []
     for board in boards:  # figures follow the last table of each board
-        tables += board.tables
-        figures += [[] for _ in board.tables[1:]]
+        shown = [*board.tables, *board.attack_tables]
+        tables += shown
+        figures += [[] for _ in shown[1:]]
         figures.append([figure_html(picture) for picture in pictures_of(board.figures, NAMES)])
     joined = picture_across({board.task: board.figures.rows for board in boards})
     return to_html(tables, [*figures, [figure_html(joined)] if joined else []])
