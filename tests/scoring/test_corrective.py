@@ -7,7 +7,7 @@ import pytest
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics import attack_success, metrics, ranking_metrics
-from forgetbench.scoring.bands import STAND_INS
+from forgetbench.scoring.bands import IN_ITS_PLACE
 from forgetbench.scoring.score import rank, reference_bands, score
 from forgetbench.scoring.vocabulary import PARTIAL, REFERENCES, reference_rows
 
@@ -80,7 +80,7 @@ def test_goal_oracle_is_inside_and_partial_retraining_is_not(board):
     _, _, bands, cards = board
     assert bands.unranked_reason == ""
     assert bands.ranking == ("gap.attack-success", "gap.test-triggered", "gap.retain", "gap.test")
-    assert all(bands.references[name].feasible for name in STAND_INS)
+    assert all(bands.references[name].feasible for name in IN_ITS_PLACE)
     assert "lira.retain" not in bands.ranking
     assert bands.forgetting.metric == "gap.attack-success"
     assert cards["control"].distance.within_band
@@ -127,15 +127,15 @@ def test_attack_success_refuses_rows_without_targets(board):
     bands = reference_bands([bare], sides["reference"], sides["control"], sides["original"], "corrective")
     assert "targets:test-triggered" in bands.references["gap.attack-success"].reason
     assert bands.forgetting.metric == "gap.test-triggered"
-    assert {*STAND_INS, "gap.test-triggered"} < set(bands.ranking)
+    assert {*IN_ITS_PLACE, "gap.test-triggered"} < set(bands.ranking)
 
 
-def test_labels_of_harmful_rows_rank_where_attack_success_does_not(board):
+def test_labels_of_harmful_rows_rank_without_attack_success(board):
     """Where it failed the audit, or where nothing shows on test images, as of wrong labels at random."""
     labels, sides, _, _ = board
     reference = (sides["reference"], sides["control"], sides["original"])
     unfit = reference_bands([labels], *reference, "corrective", excluded_metrics={"gap.attack-success": "unfit"})
-    assert {*STAND_INS} < set(unfit.ranking)
+    assert {*IN_ITS_PLACE} < set(unfit.ranking)
     hidden = [[{name: array for name, array in draw.items() if "triggered" not in name} for draw in side]
               for side in ([labels], *reference)]  # fmt: skip
-    assert {*STAND_INS} < set(reference_bands(*hidden, "corrective").ranking)
+    assert {*IN_ITS_PLACE} < set(reference_bands(*hidden, "corrective").ranking)

@@ -162,16 +162,16 @@ def _ranking(
 ) -> tuple[str, ...]:
     """Feasible efficacy metrics, then harm metrics; all efficacy metrics if feasibility is unknown.
 
-    A metric that stands in for the purpose of a track ranks only where the purpose itself does not.
+    A metric that takes the place of the purpose of a track ranks only where the purpose itself does not.
     """
     eligible = [spec for spec in ranking_metrics(track) if spec.name in bands and spec.name not in excluded_metrics]
     names = [spec.name for spec in eligible if spec.role(track) == "harm" or rows[spec.name].feasible or not known]
-    left_out = STAND_INS if PURPOSE in names else ()
+    left_out = IN_ITS_PLACE if PURPOSE in names else ()
     return tuple(name for name in names if name not in left_out)
 
 
-PURPOSE, STAND_INS = "gap.attack-success", ("gap.withheld", "gap.forget")
-"""The purpose of correction, and what stands in for it where it cannot be measured: labels of harmful training rows."""
+PURPOSE, IN_ITS_PLACE = "gap.attack-success", ("gap.withheld", "gap.forget")
+"""The purpose of correction, and what takes its place where it cannot be measured: labels of harmful training rows."""
 
 
 def _family(
