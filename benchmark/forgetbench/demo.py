@@ -21,6 +21,7 @@ from forgetbench.errors import ForgetBenchError
 from forgetbench.leaderboard.admin import create_token, install_bundle
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.runner.config import ProgressCallback, RunConfig
+from forgetbench.runner.display import write_display
 from forgetbench.store import home, write_atomically
 
 TASKS = ("cmu-faces/cnn/class", "cmu-faces/vit/class")
@@ -41,7 +42,10 @@ def run_demo(config: RunConfig, progress: ProgressCallback, log: Callable[[str],
         ForgetBenchError: A job or the server failed, or the server's scores differ from the local ones.
     """
     chosen = replace(config, device="cpu") if config.device == "auto" else config
-    boards = evaluate_tasks(METHODS, [load_task(name) for name in TASKS], config=chosen, progress=progress)
+    tasks = [load_task(name) for name in TASKS]
+    boards = evaluate_tasks(METHODS, tasks, config=chosen, progress=progress)
+    for task, board in zip(tasks, boards, strict=True):
+        write_display(board.reference_folder, task, chosen)
     with local_leaderboard(*boards, folder=chosen.home) as server:
         log(f"posting to a local leaderboard at {server.url}")
         for board in boards:
