@@ -16,8 +16,8 @@ from pathlib import Path
 
 from support.engine_board import WORDS
 
-SECONDS = 60
-"""Time that processes have to notice that their parent is gone."""
+SECONDS = 600
+"""Limit for processes to notice that their parent is gone; workers at low priority may take minutes to start."""
 
 
 def processes() -> set[int]:
