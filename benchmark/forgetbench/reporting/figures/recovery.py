@@ -63,12 +63,12 @@ def _panel(
             for budget, value in zip(budgets[1:], values, strict=True)
             if value is not None
         ]
-    scale = {"domain": [0, 102], "nice": False}
+    vertical = {"domain": [0, 102], "nice": False}
     axis = {"grid": False, "labelAngle": 0}
     x = {"field": "budget", "type": "ordinal", "sort": budgets, "title": scales[0].budget or None, "axis": axis}
     y_axis = {"labels": first, "values": [0, 50, 100]}
-    y = quantity("accuracy", title="accuracy, %" if first else None, scale=scale, axis=y_axis)
-    low = quantity("low", title=y["title"], scale=scale, axis=y_axis)
+    y = quantity("accuracy", title="accuracy, %" if first else None, scale=vertical, axis=y_axis)
+    low = quantity("low", title=y["title"], scale=vertical, axis=y_axis)
     layers = [
         layer(areas, "bar", {"x": x, "y": low, "y2": {"field": "high"}}, color=theme.oracle, opacity=0.25, width=14),
         layer(points, "line", {"x": x, "y": y, "color": color}, strokeWidth=1.4),
