@@ -18,6 +18,7 @@ from forgetbench.leaderboard.boards.view import FIXED_KEYS, SUMMARY, View
 from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing, Score
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import FieldError, Link, Problem
+from forgetbench.scoring.vocabulary import caveat
 from forgetbench.store import JsonObject
 
 ALWAYS = ("gap.forget", "gap.test-forgotten", "gap.retain", "gap.test", "lira.forget", "shift.forget")
@@ -244,7 +245,7 @@ def board_page(session: Session, board: Board, view: View, size: int | None, cur
     columns = shown_columns(board, view)
     _check_sort(board, view)
     conditions = [*_filters(board, view, columns), ~Entry.baseline]
-    counts, families, _ = overview(session, board)
+    counts, families, *_ = overview(session, board)
     total = None if view.filtered else sum(counts.values())
     order = order_of(board, view)
     if cursor is None:
@@ -360,6 +361,8 @@ class Overview(NamedTuple):
     """Families of the methods."""
     verdicts: dict[str, int]
     """Verdict -> number of ranked rows: verified and reference ones."""
+    caveats: dict[str, int]
+    """What a verdict alone would hide -> number of ranked rows."""
 
 
 _overviews: WeakKeyDictionary[object, dict[int, tuple[int, Overview]]] = WeakKeyDictionary()
@@ -388,14 +391,16 @@ def _count_overview(session: Session, board: Board) -> Overview:
     for status, family, number in session.execute(query):
         counts[str(status)] += number
         families[family] = None
-    verdicts = (
-        select(Entry.verdict, func.count())
+    ranked = (
+        select(Entry.verdict, Entry.forgotten_low, Entry.flags)
         .join(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "ranked"))
         .where(Placing.board_id == board.id, Entry.verdict.is_not(None))
-        .group_by(Entry.verdict)
     )
-    ranked = {str(verdict): number for verdict, number in session.execute(verdicts)}
-    return Overview(dict(counts), list(families), ranked)
+    verdicts, caveats = Counter[str](), Counter[str]()
+    for verdict, low, flags in session.execute(ranked):
+        verdicts[str(verdict)] += 1
+        caveats[caveat(verdict, low, flags or ())] += 1
+    return Overview(dict(counts), list(families), dict(verdicts), dict(caveats))
 
 
 @lru_cache(maxsize=1)

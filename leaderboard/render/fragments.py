@@ -36,6 +36,15 @@ def chip(verdict: str | None, *, short: bool = False) -> Markup:
     return Markup(f'<span class="chip v-{mark.css}"><span aria-hidden="true">{mark.symbol}</span> {words}</span>')  # noqa: S704 - escaped
 
 
+def row_chip(row: ShownRow, *, short: bool = False) -> Markup:
+    """The verdict of a row: pale, with what it would hide, where a caveat goes with it."""
+    mark = row.mark
+    if mark is None or not row.caveat:
+        return chip(row.verdict, short=short)
+    words = escape(mark.short if short else f"{row.verdict}, {row.caveat}")
+    return Markup(f'<span class="chip v-{mark.css}"><span aria-hidden="true">{mark.symbol}</span> {words}</span>')  # noqa: S704 - escaped
+
+
 def labeled(css: str, name: str, words: Mapping[str, str]) -> Markup:
     """A tier or a flag, with its meaning as a title where it is known."""
     title = f' title="{escape(words[name])}"' if name in words else ""

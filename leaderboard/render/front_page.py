@@ -43,12 +43,14 @@ def front_page(session: Session, view: MatrixView, shipped: Sequence[ReferenceBo
     matrix = server_matrix(matrix_rows(session, view), view) if own else None
     other = shipped_matrix(shipped, view) if shipped and view.tier == "all" else None
     image_sets, networks = choices([*own, *(board.task for board in shipped)])
-    headlines = (found.headline for found in (matrix, other) if found)
+    own_words, shipped_words = (found.headline if found else "" for found in (matrix, other))
+    if own_words and shipped_words:
+        shipped_words = f"On the boards that ship with the package: {shipped_words}"
     return {
         "view": view,
         "matrix": matrix,
         "shipped": other,
-        "summary_line": next(filter(None, headlines), ""),
+        "summary_line": " ".join(filter(None, (own_words, shipped_words))),
         "version": package_version(),
         "image_sets": image_sets,
         "networks": networks,

@@ -11,12 +11,10 @@ from urllib.parse import quote
 from forgetbench.leaderboard.boards.matrix import BoardRows, MatrixView, parts_of
 from forgetbench.leaderboard.render.rows import NO_UNLEARNING, ShownRow, count_of, row_of, shipped_row
 from forgetbench.reproduction.reference_file import ReferenceBoard
-from forgetbench.scoring.vocabulary import Verdict
+from forgetbench.scoring.vocabulary import NEARER, Verdict
 
 MAX_COLUMNS = 8
 """Tasks next to each other in a window of 1,280 pixels; more are shown in several parts."""
-NEARER = (Verdict.REACHES_RETRAINING, Verdict.BETTER, Verdict.AT_A_PRICE)
-"""Verdicts of rows that are nearer to retraining than doing nothing."""
 
 
 class Column(NamedTuple):
@@ -204,7 +202,7 @@ def headline(lines: Sequence[Line], tasks: int) -> str:
     boards, every = ("this board", "it") if tasks == 1 else (f"any of the {tasks} boards", "all of them")
     first = f"{count_of(reach, len(judged))} methods {'reaches' if reach <= 1 else 'reach'} retraining on {boards}."
     verb = "is" if len(everywhere) <= 1 else "are"
-    return f"{first} {len(everywhere) or 'None'} {verb} better than doing nothing on {every}."
+    return f"{first} {len(everywhere) or 'None'} {verb} nearer to it than doing nothing on {every}."
 
 
 def choices(tasks: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from forgetbench.leaderboard.boards.entries import EntryDetail
 from forgetbench.leaderboard.boards.queries import Outcome, Page, Row, outcome_of
 from forgetbench.leaderboard.boards.view import View
 from forgetbench.leaderboard.db.states import UNCHANGED
-from forgetbench.leaderboard.render.formatting import MISSING, estimate, number, percent, place_text, rank_text
+from forgetbench.leaderboard.render.formatting import MISSING, estimate, number, place_text, rank_text
 from forgetbench.reproduction.reference_file import ReferenceBoard, ReferenceRow
-from forgetbench.scoring.vocabulary import PARTIAL, Verdict
+from forgetbench.scoring.vocabulary import COMES_BACK, NEARER, NOTHING_FORGOTTEN, PARTIAL, Verdict, caveat
 
 NO_UNLEARNING = "No unlearning"
 ALPHA = 0.05
@@ -128,10 +129,14 @@ class ShownRow:
 
     @property
     def caveat(self) -> str:
-        """That a row is nearer to retraining although no forgetting is distinguishable from 0 %; "" otherwise."""
-        nearer = self.verdict in (Verdict.BETTER, Verdict.AT_A_PRICE)
-        low = self.forgotten.low if self.forgotten else None
-        return "no forgetting seen" if nearer and low is not None and low <= 0 else ""
+        """What a reader of the verdict alone would miss: nothing was forgotten, or it comes back; "" otherwise."""
+        return caveat(self.verdict, self.forgotten.low if self.forgotten else None, self.flags)
+
+    @property
+    def mark(self) -> VerdictMark | None:
+        """How its verdict looks: pale if a caveat goes with it."""
+        mark = VERDICT_MARKS.get(self.verdict or "")
+        return VerdictMark("nothing", "△", f"nearer, {self.caveat}") if mark and self.caveat else mark
 
     @property
     def harm_text(self) -> str:
@@ -157,8 +162,8 @@ class ShownRow:
         if not outcome.tested:
             return "not tested"
         if outcome.recoverable:
-            return f"{percent(outcome.recovered)} comes back"
-        return "nothing to recover" if outcome.p is None or outcome.p > ALPHA else "stays forgotten"
+            return f"{number(100 * (outcome.recovered or 0), 0)} of {self.forgotten_short} comes back"
+        return "nothing to undo" if outcome.p is None or outcome.p > ALPHA else "not undone"
 
 
 def row_of(row: Row, outcomes: Mapping[str, Outcome]) -> ShownRow:
@@ -448,23 +453,30 @@ FOLDED_WORDS = {
 """Title of a group of folded rows -> why they are folded."""
 
 
-def headline(verdicts: Mapping[str, int]) -> str:
+def headline(verdicts: Mapping[str, int], caveats: Mapping[str, int] = MappingProxyType({})) -> str:
     """What the ranked rows of a board achieve, in words; "" without ranked rows.
 
     Args:
         verdicts: Verdict -> number of ranked rows.
+        caveats: Caveat -> number of ranked rows.
     """
     total = sum(verdicts.values())
     if not total:
         return ""
     reach, price = verdicts.get(Verdict.REACHES_RETRAINING, 0), verdicts.get(Verdict.AT_A_PRICE, 0)
-    nearer = reach + price + verdicts.get(Verdict.BETTER, 0)
+    nearer = sum(verdicts.get(verdict, 0) for verdict in NEARER)
     first = (
         f"{count_of(reach, total)} reaches retraining." if reach <= 1 else f"{count_of(reach, total)} reach retraining."
     )
     verb = "comes" if nearer <= 1 else "come"
-    second = f" {count_of(nearer, total)} {verb} nearer to it than doing nothing"
-    return f"{first}{second}{f', {price} of them at the price of accuracy' if price else ''}."
+    hollow, undone = caveats.get(NOTHING_FORGOTTEN, 0), caveats.get(COMES_BACK, 0)
+    parts = (
+        f"{price} at the price of accuracy" if price else "",
+        f"{hollow} without forgetting anything" if hollow else "",
+        f"{undone} so that it comes back" if undone else "",
+    )
+    known = ", ".join(filter(None, parts))
+    return f"{first} {count_of(nearer, total)} {verb} nearer to it than doing nothing{f': {known}' if known else ''}."
 
 
 def count_of(count: int, total: int) -> str:

@@ -12,10 +12,11 @@ from forgetbench.reproduction.reference_file import ReferenceBoard
 def shipped_context(board: ReferenceBoard) -> dict[str, object]:
     """What the page of a task shows."""
     table = shipped_table(board)
-    verdicts = Counter(row.verdict for row in table.ranked if row.place and row.verdict)
+    ranked = [row for row in table.ranked if row.place and row.verdict]
+    verdicts, caveats = Counter(row.verdict for row in ranked if row.verdict), Counter(row.caveat for row in ranked)
     return {
         "board": board,
         "table": table,
-        "headline": headline(verdicts),
+        "headline": headline(verdicts, caveats),
         "titles": {name: spec["title"] for name, spec in shipped_specs().items()},
     }

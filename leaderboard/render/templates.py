@@ -15,7 +15,7 @@ from forgetbench.leaderboard.db.states import ORIGIN_FLAGS
 from forgetbench.leaderboard.render import formatting, fragments, rows
 from forgetbench.leaderboard.render.vega import inline_svg
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.scoring.vocabulary import FLAGS, PARTIAL, RANK_INTERVALS, VERDICTS
+from forgetbench.scoring.vocabulary import FLAGS, NOTHING_FORGOTTEN, PARTIAL, RANK_INTERVALS, VERDICTS
 from forgetbench.store import digest, file_digest
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -97,6 +97,8 @@ class Pages:
                 "static": static,
                 "row_name": fragments.row_name,
                 "verdict_chip": fragments.chip,
+                "row_chip": fragments.row_chip,
+                "nothing_forgotten": NOTHING_FORGOTTEN,
                 "tier_mark": lru_cache(lambda name: fragments.labeled(f"tier {name}", name, TIER_WORDS)),
                 "flag_mark": lru_cache(lambda name: fragments.labeled("flag", name, {**FLAGS, **ORIGIN_FLAGS})),
                 "distance_strip": fragments.strip,

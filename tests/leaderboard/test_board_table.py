@@ -9,8 +9,9 @@ import pytest
 from forgetbench.leaderboard.boards.queries import Outcome
 from forgetbench.leaderboard.boards.view import View
 from forgetbench.leaderboard.render import rows
+from forgetbench.leaderboard.render.fragments import row_chip
 from forgetbench.leaderboard.render.rows import Interval, ShownRow, axis_of, headline
-from forgetbench.scoring.vocabulary import Verdict
+from forgetbench.scoring.vocabulary import COMES_BACK, NOTHING_FORGOTTEN, Verdict
 
 
 def row(label, distance, place="", **changes):
@@ -47,15 +48,20 @@ def test_value_at_the_end_of_a_scale_is_a_lower_bound():
 @pytest.mark.parametrize(
     ("verdict", "forgotten", "caveat"),
     [
-        (Verdict.BETTER, Interval(0.0, 0.0, 0.0), "no forgetting seen"),
-        (Verdict.AT_A_PRICE, Interval(0.1, -0.1, 0.3), "no forgetting seen"),
+        (Verdict.BETTER, Interval(0.0, 0.0, 0.0), "but nothing forgotten"),
+        (Verdict.AT_A_PRICE, Interval(0.1, -0.1, 0.3), "but nothing forgotten"),
         (Verdict.BETTER, Interval(0.1, 0.05, 0.15), ""),
         (Verdict.AS_NOTHING, Interval(0.0, 0.0, 0.0), ""),
         (Verdict.BETTER, None, ""),
     ],
 )
 def test_nearer_rows_that_forgot_nothing_say_so(verdict, forgotten, caveat):
-    assert row("a", 20.0, verdict=verdict, forgotten=forgotten).caveat == caveat
+    shown = row("a", 20.0, verdict=verdict, forgotten=forgotten)
+    assert shown.caveat == caveat
+    assert shown.mark.symbol == ("△" if caveat else rows.VERDICT_MARKS[verdict].symbol)
+    assert caveat in row_chip(shown)
+    back = row("a", 20.0, verdict=verdict, forgotten=forgotten, flags=("recoverable",))
+    assert back.caveat == ("" if verdict == Verdict.AS_NOTHING else COMES_BACK)
 
 
 def test_axis_has_limit_nothing_and_every_ranked_row():
@@ -71,20 +77,23 @@ def test_axis_has_limit_nothing_and_every_ranked_row():
 @pytest.mark.parametrize(
     ("outcome", "text"),
     [
-        (Outcome(tested=True, recoverable=True, recovered=0.54, p=0.01), "54 % comes back"),
-        (Outcome(tested=True, recovered=0.0, p=0.01), "stays forgotten"),
-        (Outcome(tested=True, recovered=0.0, p=1.0), "nothing to recover"),
+        (Outcome(tested=True, recoverable=True, recovered=0.54, p=0.01), "54 of 60 % comes back"),
+        (Outcome(tested=True, recovered=0.0, p=0.01), "not undone"),
+        (Outcome(tested=True, recovered=0.0, p=1.0), "nothing to undo"),
         (Outcome(reason="no batch-norm"), "not tested"),
     ],
 )
 def test_recalibration_is_shown_in_words(outcome, text):
-    assert row("a", 3.0, outcome=outcome).recovery_text == text
+    assert row("a", 3.0, outcome=outcome, forgotten=Interval(0.6, 0.5, 0.7)).recovery_text == text
 
 
 def test_headline_counts_verdicts_in_words():
     found = {Verdict.BETTER: 3, Verdict.AT_A_PRICE: 1, Verdict.AS_NOTHING: 2}
     assert headline(found) == (
-        "None of 6 reaches retraining. 4 of 6 come nearer to it than doing nothing, 1 of them at the price of accuracy."
+        "None of 6 reaches retraining. 4 of 6 come nearer to it than doing nothing: 1 at the price of accuracy."
+    )
+    assert headline(found, {"": 3, NOTHING_FORGOTTEN: 2, COMES_BACK: 1}).endswith(
+        ": 1 at the price of accuracy, 2 without forgetting anything, 1 so that it comes back."
     )
     assert headline({Verdict.REACHES_RETRAINING: 2}).startswith("2 of 2 reach retraining. 2 of 2 come nearer")
     assert headline({}) == ""

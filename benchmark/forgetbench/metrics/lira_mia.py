@@ -58,6 +58,9 @@ def _compare_lira(draw: Draw, subset: str) -> Comparison:
     return Comparison(value, "even", by_seed)
 
 
+_EXAMPLES = {"forget": "examples to forget", "retain": "examples that are kept"}
+
+
 def _lira_spec(subset: str) -> MetricSpec:
     drift = subset == "retain"
     return MetricSpec(
@@ -67,7 +70,8 @@ def _lira_spec(subset: str) -> MetricSpec:
         group="privacy",
         unit="AUC",
         requires=(subset,),
-        meaning="How well an attacker who knows the example distinguishes an unlearned model from an oracle; 0.5: not.",
+        meaning="How well an attacker who knows the example distinguishes an unlearned model from an oracle by its "
+        f"answer to {_EXAMPLES[subset]}; 0.5: not.",
         misses="The side: remembered and over-forgotten look alike (see shift). Small differences with few models.",
         misuse="Fitting on 0/1 correctness, or with the scored model among the fitted; reading it without its band.",
         formula=(
@@ -206,7 +210,8 @@ def _shift_spec(subset: str) -> MetricSpec:
         signed=True,
         range=(None, None),
         requires=(subset,),
-        meaning="Confidence above the oracles' in their standard deviations: > 0 remembers, < 0 over-forgets.",
+        meaning=f"Confidence in {_EXAMPLES[subset]} above the oracles', in their standard deviations: "
+        + ("> 0 remembers, < 0 over-forgets." if subset == "forget" else "> 0 surer, < 0 less sure."),
         misses="Changes that cancel between examples (lira sees those).",
         misuse="Reading it without lira: half up and half down is 0.",
         formula=(

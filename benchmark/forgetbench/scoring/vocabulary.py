@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Literal
 
@@ -50,6 +51,26 @@ VERDICTS: dict[str, str] = {
     Verdict.AS_NOTHING: "Neither nearer to retraining nor farther from it than doing nothing, as far as seeds show.",
 }
 """Verdict -> its meaning in one sentence."""
+
+NEARER = frozenset({Verdict.REACHES_RETRAINING, Verdict.AT_A_PRICE, Verdict.BETTER})
+"""Verdicts of rows that are nearer to retraining than No unlearning is."""
+NOTHING_FORGOTTEN, COMES_BACK = "but nothing forgotten", "but it comes back"
+
+
+def caveat(verdict: str | None, forgotten_low: float | None, flags: Collection[str]) -> str:
+    """What a reader of the verdict alone would miss; "" if nothing.
+
+    Args:
+        verdict: The verdict of a row.
+        forgotten_low: Lower end of the interval of the share forgotten.
+        flags: The flags of the row.
+    """
+    if verdict not in NEARER:
+        return ""
+    if "recoverable" in flags:
+        return COMES_BACK
+    return NOTHING_FORGOTTEN if forgotten_low is not None and forgotten_low <= 0 else ""
+
 
 FLAGS = {
     "under-forgotten": "The ranking metric of forgetting that is farthest out is on the side of the original models.",
