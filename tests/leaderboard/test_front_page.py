@@ -43,7 +43,8 @@ def test_matrix_counts_without_averaging_over_holes():
     assert lines["two"].cells[1] is None
     assert found.cells == 4
     assert found.headline == (
-        "None of 3 methods reaches retraining on any of the 2 boards. 1 is nearer to it than doing nothing on all of them."
+        "None of 3 methods reaches retraining on any of the 2 boards. "
+        "1 is nearer to it than doing nothing on all of them."
     )
 
 
