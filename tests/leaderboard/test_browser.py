@@ -26,6 +26,12 @@ ARGUMENTS = [
 ]
 
 
+CUT = """width => [...document.querySelectorAll("main *:not(thead *)")]
+    .filter(part => part.getBoundingClientRect().right > width + 1 && !part.closest(".scroll, pre, svg, thead"))
+    .map(part => part.outerHTML.slice(0, 100))"""
+"""Parts of a page that begin or end outside of the window, and not in a box that scrolls."""
+
+
 @pytest.fixture
 def address(site, world, tmp_path):
     """The site on a port, with a few rows."""
@@ -123,9 +129,11 @@ def test_pages_fit_the_window(width, scheme, address, open_page, world, tmp_path
     paths = ["/", f"/boards/{world.task}", f"/boards/{world.task}?columns=all"]
     page.goto(f"{address}{paths[1]}")
     paths.append(page.locator("tr.ranked th.method > a").first.get_attribute("href"))
+    paths += ["/metrics", "/methods", "/submitters/Vision lab, University of Somewhere", f"/tasks/{world.task}"]
     for place, path in enumerate(paths):
         page.goto(f"{address}{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.evaluate(CUT, width) == [], path
         picture = page.screenshot(path=tmp_path / f"{place}.png", full_page=True)
         assert len(picture) > 5000
 
@@ -155,6 +163,25 @@ def test_axe_reports_no_violations(address, open_page, world):
             assert not found, [
                 (path, scheme, item["id"], [node["html"] for node in item["nodes"]][:3]) for item in found
             ]
+
+
+def test_narrow_pages_fold_lists_and_say_what_scrolls(address, open_page, world):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page(f"{address}/boards/{world.task}?columns=all", viewport={"width": 360, "height": 800})
+    entry = page.locator("tr.ranked th.method > a").first.get_attribute("href")
+    box = page.locator(".scroll.wide")
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+    assert box.evaluate("box => parseFloat(getComputedStyle(box, '::before').height)") > 15  # the hint is shown
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.scroll.wide').scrollLeft > 0")
+    for path in (entry, "/metrics", "/methods", f"/boards/{world.task}?columns=all"):
+        page.goto(f"{address}{path}")
+        for table in page.locator(".scroll > .stack:visible").all():
+            assert table.evaluate("table => table.parentElement.scrollWidth <= table.parentElement.clientWidth"), path
+        found = Axe().run(page).response["violations"]
+        assert not found, [(path, item["id"], [node["html"] for node in item["nodes"]][:3]) for item in found]
 
 
 def test_chart_becomes_interactive_under_the_strict_policy(address, site, open_page, world):

@@ -102,6 +102,19 @@ def test_pages_load_nothing_and_set_strict_headers(full):
         assert " onclick" not in answer.text
 
 
+def test_wide_tables_are_reached_by_keyboard_and_name_their_cells(full):
+    entry = re.search(r'href="(/entries/[^"]+)"', board(full))[1]
+    paths = (entry, "/metrics", "/methods", "/submitters/Ada Lovelace", f"/tasks/{full.world.task}", "/api", "/submit")
+    for path in (*paths, f"/boards/{full.world.task}?columns=all"):
+        page = full.client.get(path, headers={"Accept": "text/html"}).text
+        for box in re.findall(r'<div class="scroll[^>]*>', page):
+            assert re.search(r'role="region" aria-label="[^"]+" tabindex="0"', box), (path, box)
+        for table in re.findall(r'<table role="table" class="[^"]*\bstack".*?</table>', page, re.DOTALL):
+            cells = re.findall(r"<td[^>]*>", table.partition("</thead>")[2])
+            assert cells, path
+            assert [cell for cell in cells if "data-label=" not in cell or 'role="cell"' not in cell] == [], path
+
+
 def test_unchanged_page_gives_304(full_site):
     for path in ("/", f"/boards/{full_site.world.task}", f"/api/v1/boards/{full_site.world.task}"):
         etag = full_site.client.get(path).headers["ETag"]
