@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from forgetbench.api.board import BoardResult
+from forgetbench.api.board import BoardResult, RunResult
 from forgetbench.api.evaluation import evaluate_tasks
 from forgetbench.api.leaderboard import submit
 from forgetbench.api.tasks import load_task
 from forgetbench.errors import ForgetBenchError
 from forgetbench.leaderboard.admin import create_token, install_bundle
 from forgetbench.leaderboard.settings import Settings
+from forgetbench.leaderboard.submissions.receive import IN_YOUR_ENTRY
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.display import write_display
 from forgetbench.store import home, write_atomically
@@ -50,9 +51,18 @@ def run_demo(config: RunConfig, progress: ProgressCallback, log: Callable[[str],
         log(f"posting to a local leaderboard at {server.url}")
         for board in boards:
             for run in board.completed_runs:
-                outcome = submit(run, server.url, server.token, progress=False)
-                log(f"  {outcome.task}  {run.name}: {outcome.detail}")
+                log(f"  {board.task}  {run.name}: {_post(run, server)}")
     return boards
+
+
+def _post(run: RunResult, server: LocalServer) -> str:
+    """Post a run; returns what became of it. An earlier version may have posted the same answers."""
+    try:
+        return submit(run, server.url, server.token, progress=False).detail
+    except ForgetBenchError as error:
+        if IN_YOUR_ENTRY not in str(error):
+            raise
+        return "is on the board since an earlier demo"
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ from forgetbench.leaderboard.submissions.uploads import (
 from forgetbench.store import file_digest
 from forgetbench.tasks.task import DEVELOPMENT, NOT_THE_BOARD
 
+IN_YOUR_ENTRY = "was submitted to this board before, in your entry"
+"""What the refusal of evidence says that its own submitter has posted."""
+
 
 class Receipt(NamedTuple):
     """Result of a submission."""
@@ -162,7 +165,7 @@ def _describe_reuse(entry: Entry, token: Token) -> str:
     message = "was submitted to this board before"
     if is_owner(entry, token):
         withdraw = f'`forgetbench withdraw {entry.id} --server URL --reason "..."`, then submit again'
-        return f"{message}, in your entry {entry.id} ({entry.state}). To correct that entry: {withdraw}"
+        return f"{IN_YOUR_ENTRY} {entry.id} ({entry.state}). To correct that entry: {withdraw}"
     if not can_view(entry, token):
         return f"{message}, in an entry of another token. If you lost that token, ask the operator to renew it"
     return f"{message}, in entry {entry.id} of {entry.submitter}"
