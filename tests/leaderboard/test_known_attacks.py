@@ -86,7 +86,7 @@ def section(site: Site, identity: str) -> str:
 def test_claimed_attack_is_shown_and_sets_no_flag(listed, tmp_path: Path) -> None:
     site, identity, run = listed
     before = site.entry(identity)["row"]
-    assert "Nobody has posted a further attack on this row" in section(site, identity)
+    assert "No further attack on this row was posted" in section(site, identity)
     body = zip_of(write_attack(site, tmp_path / "attack", run, found=2.0))
     answer = post(site, identity, body, site.token("verify", name="Grace Hopper"))
     assert answer.status_code == 202, answer.text
