@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
+from pathlib import Path
 
 import pytest
 
 from forgetbench import demo
-from forgetbench.api.board import RunResult
 from forgetbench.errors import ForgetBenchError
 from forgetbench.leaderboard.submissions.receive import IN_YOUR_ENTRY
 
@@ -19,7 +18,7 @@ def test_answers_of_an_earlier_demo_are_no_error(monkeypatch: pytest.MonkeyPatch
         raise ForgetBenchError(next(reasons))
 
     monkeypatch.setattr(demo, "submit", refuse)
-    run, server = cast(RunResult, None), demo.LocalServer("http://127.0.0.1:1", "fb_token")
+    run, server = Path("run"), demo.LocalServer("http://127.0.0.1:1", "fb_token")
     assert demo._post(run, server) == "is on the board since an earlier demo"
     with pytest.raises(ForgetBenchError, match="closed"):
         demo._post(run, server)

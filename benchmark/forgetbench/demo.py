@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from forgetbench.api.board import BoardResult, RunResult
+from forgetbench.api.board import BoardResult
 from forgetbench.api.evaluation import evaluate_tasks
 from forgetbench.api.leaderboard import submit
 from forgetbench.api.tasks import load_task
@@ -55,7 +55,7 @@ def run_demo(config: RunConfig, progress: ProgressCallback, log: Callable[[str],
     return boards
 
 
-def _post(run: RunResult, server: LocalServer) -> str:
+def _post(run: Path, server: LocalServer) -> str:
     """Post a run; returns what became of it. An earlier version may have posted the same answers."""
     try:
         return submit(run, server.url, server.token, progress=False).detail

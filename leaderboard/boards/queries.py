@@ -245,7 +245,7 @@ def board_page(session: Session, board: Board, view: View, size: int | None, cur
     columns = shown_columns(board, view)
     _check_sort(board, view)
     conditions = [*_filters(board, view, columns), ~Entry.baseline]
-    counts, families, *_ = overview(session, board)
+    counts, families, _ = overview(session, board)
     total = None if view.filtered else sum(counts.values())
     order = order_of(board, view)
     if cursor is None:
@@ -359,10 +359,8 @@ class Overview(NamedTuple):
     """Status -> number of public rows."""
     families: list[str]
     """Families of the methods."""
-    verdicts: dict[str, int]
-    """Verdict -> number of ranked rows: verified and reference ones."""
-    caveats: dict[str, int]
-    """What a verdict alone would hide -> number of ranked rows."""
+    verdicts: dict[tuple[str, str], int]
+    """Verdict, with its caveat -> number of ranked rows: verified and reference ones."""
 
 
 _overviews: WeakKeyDictionary[object, dict[int, tuple[int, Overview]]] = WeakKeyDictionary()
@@ -396,11 +394,10 @@ def _count_overview(session: Session, board: Board) -> Overview:
         .join(Placing, (Placing.entry_id == Entry.id) & (Placing.scope == "ranked"))
         .where(Placing.board_id == board.id, Entry.verdict.is_not(None))
     )
-    verdicts, caveats = Counter[str](), Counter[str]()
-    for verdict, low, flags in session.execute(ranked):
-        verdicts[str(verdict)] += 1
-        caveats[caveat(verdict, low, flags or ())] += 1
-    return Overview(dict(counts), list(families), dict(verdicts), dict(caveats))
+    verdicts = Counter(
+        (str(verdict), caveat(verdict, low, flags or ())) for verdict, low, flags in session.execute(ranked)
+    )
+    return Overview(dict(counts), list(families), dict(verdicts))
 
 
 @lru_cache(maxsize=1)

@@ -58,7 +58,7 @@ def board_context(
     return {
         "page": page,
         "table": board_table(page, queries.outcomes(session, ids)),
-        "headline": _headline(session, board),
+        "headline": headline(queries.overview(session, board).verdicts),
         "titles": {column.name: column.title for column in queries.columns_of(board)},
         "view": view,
         "board": board,
@@ -84,10 +84,5 @@ def embed_context(session: Session, board: Board, size: int) -> dict[str, object
         "table": table,
         "rows": [row for row in table.all if row.place or row.baseline],
         "more": page.total - len(page.rows),
-        "headline": _headline(session, board),
+        "headline": headline(queries.overview(session, board).verdicts),
     }
-
-
-def _headline(session: Session, board: Board) -> str:
-    found = queries.overview(session, board)
-    return headline(found.verdicts, found.caveats)

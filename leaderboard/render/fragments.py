@@ -36,6 +36,12 @@ def chip(verdict: str | None, *, short: bool = False) -> Markup:
     return Markup(f'<span class="chip v-{mark.css}"><span aria-hidden="true">{mark.symbol}</span> {words}</span>')  # noqa: S704 - escaped
 
 
+CAVEAT_CHIP = Markup(
+    '<span class="chip v-nothing"><span aria-hidden="true">△</span> nothing forgotten, or it comes back</span>'
+)
+"""What pale verdicts say, for legends."""
+
+
 def row_chip(row: ShownRow, *, short: bool = False) -> Markup:
     """The verdict of a row: pale, with what it would hide, where a caveat goes with it."""
     mark = row.mark

@@ -15,6 +15,8 @@ from forgetbench.scoring.vocabulary import NEARER, Verdict
 
 MAX_COLUMNS = 8
 """Tasks next to each other in a window of 1,280 pixels; more are shown in several parts."""
+MOST_NAMED = 3
+"""Successes that a headline names."""
 
 
 class Column(NamedTuple):
@@ -152,7 +154,7 @@ def _matrix(columns: Sequence[Column], view: MatrixView) -> Matrix:
         lines.sort(key=lambda line: (line.place is None, line.place or 0.0, -line.nearer, -line.ran))
     cells = sum(cell is not None and cell.distance is not None for line in lines for cell in line.cells)
     judged = sum(any(row.verdict for row in column.rows.values()) for column in columns)
-    return Matrix(columns, lines, headline(lines, judged), cells)
+    return Matrix(columns, lines, headline(lines, judged, tasks), cells)
 
 
 def _line(method: str, columns: Sequence[Column]) -> Line:
@@ -192,8 +194,14 @@ def _order_of(row: ShownRow | None) -> tuple[bool, bool, float, bool, float]:
     )
 
 
-def headline(lines: Sequence[Line], tasks: int) -> str:
-    """What the methods achieve, in words; "" where no method has a verdict."""
+def headline(lines: Sequence[Line], tasks: int, names: Sequence[str]) -> str:
+    """What the methods achieve, in words; "" where no method has a verdict.
+
+    Args:
+        lines: The methods.
+        tasks: Number of tasks with verdicts.
+        names: The task of each cell.
+    """
     judged = [line for line in lines if line.judged]
     if not judged:
         return ""
@@ -201,6 +209,14 @@ def headline(lines: Sequence[Line], tasks: int) -> str:
     everywhere = [line for line in judged if line.judged == tasks and line.nearer == tasks]
     boards, every = ("this board", "it") if tasks == 1 else (f"any of the {tasks} boards", "all of them")
     first = f"{count_of(reach, len(judged))} methods {'reaches' if reach <= 1 else 'reach'} retraining on {boards}."
+    where = [
+        f"{line.method} on {name}"
+        for line in judged
+        for name, cell in zip(names, line.cells, strict=True)
+        if cell is not None and cell.verdict == Verdict.REACHES_RETRAINING
+    ]
+    if 0 < len(where) <= MOST_NAMED:
+        first = f"{first[:-1]}: {', '.join(where)}."
     verb = "is" if len(everywhere) <= 1 else "are"
     return f"{first} {len(everywhere) or 'None'} {verb} nearer to it than doing nothing on {every}."
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import NamedTuple
 
 from forgetbench.leaderboard.boards.entries import EntryDetail
@@ -453,30 +453,31 @@ FOLDED_WORDS = {
 """Title of a group of folded rows -> why they are folded."""
 
 
-def headline(verdicts: Mapping[str, int], caveats: Mapping[str, int] = MappingProxyType({})) -> str:
+def headline(verdicts: Mapping[tuple[str, str], int]) -> str:
     """What the ranked rows of a board achieve, in words; "" without ranked rows.
 
     Args:
-        verdicts: Verdict -> number of ranked rows.
-        caveats: Caveat -> number of ranked rows.
+        verdicts: Verdict, with its caveat -> number of ranked rows.
     """
     total = sum(verdicts.values())
     if not total:
         return ""
-    reach, price = verdicts.get(Verdict.REACHES_RETRAINING, 0), verdicts.get(Verdict.AT_A_PRICE, 0)
-    nearer = sum(verdicts.get(verdict, 0) for verdict in NEARER)
+    found, hidden = Counter[str](), Counter[str]()
+    for (verdict, known), rows in verdicts.items():
+        found[verdict] += rows
+        hidden[known or verdict] += rows
+    reach, nearer = found[Verdict.REACHES_RETRAINING], sum(found[verdict] for verdict in NEARER)
     first = (
         f"{count_of(reach, total)} reaches retraining." if reach <= 1 else f"{count_of(reach, total)} reach retraining."
     )
+    ways = {
+        Verdict.AT_A_PRICE: "at the price of accuracy",
+        NOTHING_FORGOTTEN: "without forgetting anything",
+        COMES_BACK: "so that it comes back",
+    }
+    words = ", ".join(f"{hidden[key]} {text}" for key, text in ways.items() if hidden[key])
     verb = "comes" if nearer <= 1 else "come"
-    hollow, undone = caveats.get(NOTHING_FORGOTTEN, 0), caveats.get(COMES_BACK, 0)
-    parts = (
-        f"{price} at the price of accuracy" if price else "",
-        f"{hollow} without forgetting anything" if hollow else "",
-        f"{undone} so that it comes back" if undone else "",
-    )
-    known = ", ".join(filter(None, parts))
-    return f"{first} {count_of(nearer, total)} {verb} nearer to it than doing nothing{f': {known}' if known else ''}."
+    return f"{first} {count_of(nearer, total)} {verb} nearer to it than doing nothing{f': {words}' if words else ''}."
 
 
 def count_of(count: int, total: int) -> str:

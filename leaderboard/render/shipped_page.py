@@ -12,11 +12,10 @@ from forgetbench.reproduction.reference_file import ReferenceBoard
 def shipped_context(board: ReferenceBoard) -> dict[str, object]:
     """What the page of a task shows."""
     table = shipped_table(board)
-    ranked = [row for row in table.ranked if row.place and row.verdict]
-    verdicts, caveats = Counter(row.verdict for row in ranked if row.verdict), Counter(row.caveat for row in ranked)
+    verdicts = Counter((row.verdict, row.caveat) for row in table.ranked if row.place and row.verdict)
     return {
         "board": board,
         "table": table,
-        "headline": headline(verdicts, caveats),
+        "headline": headline(verdicts),
         "titles": {name: spec["title"] for name, spec in shipped_specs().items()},
     }

@@ -98,6 +98,7 @@ class Pages:
                 "row_name": fragments.row_name,
                 "verdict_chip": fragments.chip,
                 "row_chip": fragments.row_chip,
+                "caveat_chip": fragments.CAVEAT_CHIP,
                 "nothing_forgotten": NOTHING_FORGOTTEN,
                 "tier_mark": lru_cache(lambda name: fragments.labeled(f"tier {name}", name, TIER_WORDS)),
                 "flag_mark": lru_cache(lambda name: fragments.labeled("flag", name, {**FLAGS, **ORIGIN_FLAGS})),
