@@ -35,7 +35,7 @@ class RelearnFewShot(Attack):
     )
 
     shots: int = shots_option()
-    steps: int = param(50, ge=1, help="Steps of Adam.")
+    steps: int = param(30, ge=1, help="Steps of Adam.")
     lr: float = param(1e-3, gt=0, help="Learning rate.")
     batch_size: int = param(64, ge=2, help="Retained examples per step.")
 
