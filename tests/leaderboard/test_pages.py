@@ -102,7 +102,7 @@ def test_pages_load_nothing_and_set_strict_headers(full):
         assert " onclick" not in answer.text
 
 
-def test_wide_tables_are_reached_by_keyboard_and_name_their_cells(full):
+def test_wide_tables_work_by_keyboard_and_name_cells(full):
     entry = re.search(r'href="(/entries/[^"]+)"', board(full))[1]
     paths = (entry, "/metrics", "/methods", "/submitters/Ada Lovelace", f"/tasks/{full.world.task}", "/api", "/submit")
     for path in (*paths, f"/boards/{full.world.task}?columns=all"):
