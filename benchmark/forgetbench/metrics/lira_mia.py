@@ -58,7 +58,7 @@ def _compare_lira(draw: Draw, subset: str) -> Comparison:
     return Comparison(value, "even", by_seed)
 
 
-_EXAMPLES = {"forget": "examples to forget", "retain": "examples that are kept"}
+_EXAMPLES = {"forget": "forgotten examples", "retain": "kept examples"}
 
 
 def _lira_spec(subset: str) -> MetricSpec:
@@ -70,8 +70,8 @@ def _lira_spec(subset: str) -> MetricSpec:
         group="privacy",
         unit="AUC",
         requires=(subset,),
-        meaning="How well an attacker who knows the example distinguishes an unlearned model from an oracle by its "
-        f"answer to {_EXAMPLES[subset]}; 0.5: not.",
+        meaning="How well an attacker who knows the example distinguishes unlearned models from oracles by answers to "
+        f"{_EXAMPLES[subset]}; 0.5: not.",
         misses="The side: remembered and over-forgotten look alike (see shift). Small differences with few models.",
         misuse="Fitting on 0/1 correctness, or with the scored model among the fitted; reading it without its band.",
         formula=(
