@@ -10,6 +10,7 @@ import time
 
 import pytest
 import uvicorn
+from support.concurrency import wait_until
 
 from forgetbench.evidence.run import CostRecord
 from forgetbench.leaderboard.render import vega
@@ -175,7 +176,7 @@ def test_narrow_pages_fold_lists_and_say_what_scrolls(address, open_page, world)
     assert box.evaluate("box => parseFloat(getComputedStyle(box, '::before').height)") > 15  # the hint is shown
     box.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('.scroll.wide').scrollLeft > 0")
+    wait_until(lambda: box.evaluate("box => box.scrollLeft > 0"), "scrolling by keyboard")
     for path in (entry, "/metrics", "/methods", f"/boards/{world.task}?columns=all"):
         page.goto(f"{address}{path}")
         for table in page.locator(".scroll > .stack:visible").all():
