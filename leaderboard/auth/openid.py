@@ -117,7 +117,7 @@ class Provider:
         subject = f"{self.settings.oidc_issuer}\n{claims['sub']}"
         return Identity(
             hashlib.sha256(subject.encode()).hexdigest(),
-            str(claims.get("name") or claims.get("preferred_username") or ""),
+            "".join(filter(str.isprintable, str(claims.get("name") or claims.get("preferred_username") or ""))),
             email,
             frozenset(map(str, groups) if isinstance(groups, list) else [str(groups)] if groups else []),
         )

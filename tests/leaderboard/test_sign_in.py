@@ -107,6 +107,7 @@ def words(answer):
 @pytest.fixture
 def visit(site, provider):
     """Makes visits of a site that has the provider; settings can be changed."""
+    made = []
 
     def make(**changes):
         settings = site.settings.model_dump() | {
@@ -116,9 +117,12 @@ def visit(site, provider):
             "oidc_client_secret": CLIENT_SECRET,
             "oidc_name": "Example University",
         }
-        return Visit(Settings(**{**settings, **changes}))
+        made.append(Visit(Settings(**{**settings, **changes})))
+        return made[-1]
 
-    return make
+    yield make
+    for one in made:
+        one.app.state.database.close()
 
 
 def test_sign_in_makes_one_token_with_pkce_state_and_nonce(visit, site, provider):

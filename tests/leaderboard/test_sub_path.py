@@ -71,6 +71,6 @@ def test_root_path_is_that_of_the_public_address(address, root):
 
 def test_slash_at_the_end_of_a_page_is_removed_inside_the_folder(make_settings):
     settings = make_settings(public_url="https://example.org/lab/board")
-    client = TestClient(create_app(settings), base_url="https://example.org", follow_redirects=False)
-    answer = client.get("/metrics/")  # as the proxy passes it on
+    with TestClient(create_app(settings), base_url="https://example.org", follow_redirects=False) as client:
+        answer = client.get("/metrics/")  # as the proxy passes it on
     assert (answer.status_code, answer.headers["location"]) == (307, "/lab/board/metrics")
