@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from markupsafe import Markup, escape
 
-from forgetbench.leaderboard.render.rows import VERDICT_MARKS, Axis, ShownRow
+from forgetbench.leaderboard.render.rows import VERDICT_MARKS, Axis, ShownRow, VerdictMark
 from forgetbench.scoring.vocabulary import PARTIAL
 
 
@@ -32,7 +32,11 @@ def chip(verdict: str | None, *, short: bool = False) -> Markup:
     mark = VERDICT_MARKS.get(verdict or "")
     if mark is None:
         return escape(verdict or "–")
-    words = escape(mark.short if short else verdict)
+    return _marked(mark, mark.short if short else str(verdict))
+
+
+def _marked(mark: VerdictMark, text: str) -> Markup:
+    words = escape(text)
     return Markup(f'<span class="chip v-{mark.css}"><span aria-hidden="true">{mark.symbol}</span> {words}</span>')  # noqa: S704 - escaped
 
 
@@ -47,8 +51,7 @@ def row_chip(row: ShownRow, *, short: bool = False) -> Markup:
     mark = row.mark
     if mark is None or not row.caveat:
         return chip(row.verdict, short=short)
-    words = escape(mark.short if short else f"{row.verdict}, {row.caveat}")
-    return Markup(f'<span class="chip v-{mark.css}"><span aria-hidden="true">{mark.symbol}</span> {words}</span>')  # noqa: S704 - escaped
+    return _marked(mark, mark.short if short else f"{row.verdict}, {row.caveat}")
 
 
 def labeled(css: str, name: str, words: Mapping[str, str]) -> Markup:

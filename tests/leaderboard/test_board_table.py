@@ -52,6 +52,7 @@ def test_value_at_the_end_of_a_scale_is_a_lower_bound():
         (Verdict.AT_A_PRICE, Interval(0.1, -0.1, 0.3), "but nothing forgotten"),
         (Verdict.BETTER, Interval(0.1, 0.05, 0.15), ""),
         (Verdict.AS_NOTHING, Interval(0.0, 0.0, 0.0), ""),
+        (Verdict.REACHES_RETRAINING, Interval(0.4, -0.1, 0.9), ""),
         (Verdict.BETTER, None, ""),
     ],
 )
@@ -61,7 +62,7 @@ def test_nearer_rows_that_forgot_nothing_say_so(verdict, forgotten, caveat):
     assert shown.mark.symbol == ("△" if caveat else rows.VERDICT_MARKS[verdict].symbol)
     assert caveat in row_chip(shown)
     back = row("a", 20.0, verdict=verdict, forgotten=forgotten, flags=("recoverable",))
-    assert back.caveat == ("" if verdict == Verdict.AS_NOTHING else COMES_BACK)
+    assert back.caveat == (COMES_BACK if verdict in (Verdict.BETTER, Verdict.AT_A_PRICE) else "")
 
 
 def test_axis_has_limit_nothing_and_every_ranked_row():

@@ -65,7 +65,7 @@ def caveat(verdict: str | None, forgotten_low: float | None, flags: Collection[s
         forgotten_low: Lower end of the interval of the share forgotten.
         flags: The flags of the row.
     """
-    if verdict not in NEARER:
+    if verdict not in (Verdict.BETTER, Verdict.AT_A_PRICE):  # what reaches retraining is in its band, and stays
         return ""
     if "recoverable" in flags:
         return COMES_BACK
