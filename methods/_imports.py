@@ -10,6 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from forgetbench.errors import UsageError, describe_error, printable
+from forgetbench.user_files import parse_python
 
 
 def check_imports(path: Path) -> None:
@@ -19,7 +20,7 @@ def check_imports(path: Path) -> None:
         UsageError: It does, or its source is not valid Python.
     """
     try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
+        tree = parse_python(path.read_bytes(), filename=str(path))
     except (SyntaxError, ValueError, OSError) as error:
         raise UsageError(f"{path} cannot be imported: {describe_error(error)}.") from error
     for node in ast.walk(tree):

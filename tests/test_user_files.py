@@ -1,9 +1,14 @@
+import gc
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from forgetbench import fingerprints
 from forgetbench.errors import UsageError
-from forgetbench.user_files import describe_content, read_toml
+from forgetbench.user_files import describe_content, parse_python, read_toml
 
 
 @pytest.mark.parametrize("content", [b'\xef\xbb\xbfa = "b"\n', b'a = "b"\r\n', b'a = "b"'])
@@ -41,3 +46,31 @@ def test_describe_content_recognizes_common_files():
     kinds = {b"": "empty", b"\0" * 9: "zeros", b"<html>": "web page", b"PK\x03\x04": "zip", b"\x80\x02}": "pickle"}
     assert all(word in describe_content(content) for content, word in kinds.items())
     assert describe_content(json.dumps({"a": 1}).encode()) == ""
+
+
+def test_threads_parse_python_next_to_garbage_collection():
+    """`ast.parse` itself fails in some of these threads, where a finalizer lets another thread run in its middle."""
+
+    class Cycle:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            for _ in range(200):
+                pass
+
+    def parse(_):
+        for _ in range(200):
+            Cycle()
+        return len(parse_python(source).body)
+
+    source = Path(fingerprints.__file__).read_text(encoding="utf-8")
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(50)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(parse, range(40)))) == 1
+    finally:
+        gc.set_threshold(*thresholds)
+        sys.setswitchinterval(interval)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from forgetbench.errors import UsageError
 from forgetbench.store import digest
+from forgetbench.user_files import parse_python
 
 PACKAGE = Path(__file__).parent
 RECORD = PACKAGE / "fingerprints.toml"
@@ -164,7 +165,7 @@ class _Module:
 @cache
 def _read(path: Path) -> _Module:
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parse_python(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError) as error:
         raise UsageError(f"The source {path} cannot be read: {error}") from error
     module = _Module(tree)

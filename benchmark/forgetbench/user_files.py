@@ -1,10 +1,12 @@
-"""Files that users wrote: TOML in any common encoding, and what a file contains that is not what it should be."""
+"""Files that users wrote: TOML in any common encoding, Python, and what a file contains instead of what it should."""
 
 from __future__ import annotations
 
+import ast
 import codecs
 import re
 import shlex
+import threading
 import tomllib
 import zipfile
 from pathlib import Path
@@ -16,6 +18,21 @@ BOMS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM
     codecs.BOM_UTF16_BE: "UTF-16"
 }
 """Byte order mark -> encoding; the longer marks first, since one of UTF-32 begins with one of UTF-16."""
+_PARSING = threading.Lock()
+
+
+def parse_python(source: str | bytes, filename: str = "<unknown>") -> ast.Module:
+    """The syntax tree of a Python source, one thread at a time.
+
+    Threads of a process share CPython's depth count of `ast.parse`: where the garbage collector lets another thread run
+    in the middle of it, it raises `SystemError` (https://github.com/python/cpython/issues/106905).
+
+    Raises:
+        SyntaxError: The source is not valid Python.
+        ValueError: It contains a null byte.
+    """
+    with _PARSING:
+        return ast.parse(source, filename=filename)
 
 
 def user_path(text: str) -> Path:

@@ -24,6 +24,7 @@ from forgetbench.leaderboard.submissions import names, receive, reference
 from forgetbench.leaderboard.submissions.uploads import text_errors
 from forgetbench.methods import methods
 from forgetbench.store import digest
+from forgetbench.user_files import parse_python
 
 MAX_SOURCE = 200_000
 """Longest source text of a method, in characters."""
@@ -162,7 +163,7 @@ def _check_class(code: SubmittedCode) -> list[FieldError]:
     if code.name:
         return [FieldError(field="name", message="a submitted file names its method itself; omit this field")]
     try:
-        tree = ast.parse(code.source)
+        tree = parse_python(code.source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return [FieldError(field="source", message=f"is not valid Python: {type(error).__name__}")]
     classes = [item.name for item in tree.body if isinstance(item, ast.ClassDef)]

@@ -24,6 +24,7 @@ from typing import Any
 import forgetbench
 from forgetbench.errors import UsageError
 from forgetbench.store import write_atomically
+from forgetbench.user_files import parse_python
 
 _HEADER = "# Collected by ForgetBench from a notebook or script.\n"
 
@@ -159,7 +160,7 @@ def _code_objects(thing: type | FunctionType) -> list[CodeType]:
 def _find_node(source: str, name: str, line: int | None) -> ast.ClassDef | ast.FunctionDef | None:
     """The last top-level definition of a name, or the one that contains a line."""
     try:
-        body = ast.parse(source).body
+        body = parse_python(source).body
     except SyntaxError:
         return None
     found = [node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name]
@@ -225,7 +226,7 @@ def _exporting_module(name: str, value: Any) -> str | None:
 
 def _submodules(source: str, name: str, module: ModuleType) -> Iterator[str]:
     """Modules that a definition reaches as attributes of an imported module, such as ``scipy.stats``."""
-    for chain in ast.walk(ast.parse(source)):
+    for chain in ast.walk(parse_python(source)):
         node, path = chain, list[str]()
         while isinstance(node, ast.Attribute):
             path.append(node.attr)

@@ -27,6 +27,7 @@ from forgetbench.runner.run import run
 from forgetbench.scoring.scorecards import Scorecard
 from forgetbench.store import JsonObject
 from forgetbench.tasks.task import Task
+from forgetbench.user_files import parse_python
 
 ShowSource = Callable[[str], None]
 """Shows submitted source to a person."""
@@ -201,7 +202,7 @@ def spec_of(manifest: Manifest, place: Path) -> MethodSpec:
 def _class_of(path: Path, name: str) -> tuple[type[Method], str]:
     """The class with the method's name in a submitted file, which may define several, and its address."""
     try:
-        items = ast.parse(path.read_text(encoding="utf-8")).body
+        items = parse_python(path.read_text(encoding="utf-8")).body
     except (SyntaxError, ValueError) as error:
         raise ForgetBenchError(f"The submitted source is not valid Python: {error}") from error
     reason = ""

@@ -149,8 +149,9 @@ def _class_called(name: str, path: Path) -> type[Method]:
     import ast
 
     from forgetbench.methods import load_method_file
+    from forgetbench.user_files import parse_python
 
-    names = [item.name for item in ast.parse(path.read_bytes()).body if isinstance(item, ast.ClassDef)]
+    names = [item.name for item in parse_python(path.read_bytes()).body if isinstance(item, ast.ClassDef)]
     found: list[type[Method]] = []
     for one in names:
         with suppress(UsageError):  # a helper class

@@ -40,6 +40,7 @@ from forgetbench.leaderboard.web.context import base_url, pages_of
 from forgetbench.leaderboard.web.routes.boards import HTML, attachment
 from forgetbench.methods import methods as unlearning_methods
 from forgetbench.reporting.table_writer import Table
+from forgetbench.user_files import parse_python
 
 router = APIRouter()
 TASK_METRICS = ("accuracy.forget", "accuracy.retain", "accuracy.test", "accuracy.test-forgotten", "lira.forget")
@@ -378,7 +379,7 @@ def schema_tables(model: type[BaseModel]) -> list[tuple[str, list[tuple[str, str
 def field_docs(module: ModuleType) -> dict[tuple[str, str], str]:
     """(class, field) -> the docstring below the field in the source."""
     docs = {}
-    for node in ast.parse(inspect.getsource(module)).body:
+    for node in parse_python(inspect.getsource(module)).body:
         if isinstance(node, ast.ClassDef):
             for field, text in pairwise(node.body):
                 if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
