@@ -1,4 +1,4 @@
-"""mkdocs hook: generate the pages of the Python API, commands, metrics and methods from the code."""
+"""mkdocs hook: generate the pages of the Python API, commands, metrics, methods and results from code and records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     from forgetbench.methods._docs import page as methods_page
     from forgetbench.metrics._docs import metrics_page
+    from forgetbench.reporting.figures.export import draw_svg
     from forgetbench.reporting.literature import page as published_page
+    from forgetbench.reproduction.results_page import page as results_page
+    from forgetbench.reproduction.results_page import picture
 
     pages = {
         "python-api.md": api_page(),
@@ -37,6 +40,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "methods.md": methods_page(),
         "metrics.md": metrics_page(),
         "published-results.md": published_page(),
+        "results.md": results_page(),
+        "pictures/verdicts.svg": draw_svg(picture().specification),
     }
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))

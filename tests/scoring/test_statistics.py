@@ -17,6 +17,7 @@ from forgetbench.scoring import statistics
 from forgetbench.scoring.statistics import (
     Band,
     band_of,
+    distinguished,
     family_limit,
     log_pseudo_values,
     over_split_halves,
@@ -113,7 +114,7 @@ def test_pseudo_values_of_a_mean_are_the_values():
         pseudo_interval(1.0, np.array([1.0]))
 
 
-def slow_rank_intervals(pseudo, alpha=0.05):
+def slow_separated(pseudo, alpha=0.05):
     """Protocol section 4, sentence by sentence: closed over all step-down sets, every flip of every sign."""
     count, seeds = pseudo.shape
     logs = log_pseudo_values(pseudo)
@@ -124,7 +125,7 @@ def slow_rank_intervals(pseudo, alpha=0.05):
         size = np.sqrt((difference**2).sum())
         return abs((flip * difference).sum()) / size if size > 0 else 0.0
 
-    spans = []
+    found = []
     for row in range(count):
         rest = [other for other in range(count) if other != row]
         separated = []
@@ -136,8 +137,15 @@ def slow_rank_intervals(pseudo, alpha=0.05):
                 break
             separated.append(farthest)
             rest.remove(farthest)
-        better = sum(pseudo[other].mean() < pseudo[row].mean() for other in separated)
-        spans.append((1 + better, count - (len(separated) - better)))
+        found.append(separated)
+    return found
+
+
+def slow_rank_intervals(pseudo, separated):
+    spans = []
+    for row, others in enumerate(separated):
+        better = sum(pseudo[other].mean() < pseudo[row].mean() for other in others)
+        spans.append((1 + better, len(pseudo) - (len(others) - better)))
     return spans
 
 
@@ -147,8 +155,10 @@ def test_rank_intervals_equal_the_definition(seed, contestants, seeds, apart):
     generator = np.random.default_rng(seed)
     pseudo = 8 + generator.normal(size=(contestants, seeds)) * generator.choice([0.1, 1, 10], (contestants, 1))
     pseudo = generator.permutation(pseudo + apart * np.arange(contestants)[:, None]) + generator.normal(size=(1, seeds))
-    found = rank_intervals(pseudo)
-    assert [(placing.low, placing.high) for placing in found] == slow_rank_intervals(pseudo)
+    found, separated = rank_intervals(pseudo), slow_separated(pseudo)
+    assert [(placing.low, placing.high) for placing in found] == slow_rank_intervals(pseudo, separated)
+    expected = [[j in separated[i] and i in separated[j] for j in range(contestants)] for i in range(contestants)]
+    assert distinguished(pseudo).tolist() == expected
     assert sorted(placing.rank for placing in found) == list(range(1, contestants + 1))
     best = sorted(range(contestants), key=lambda k: pseudo[k].mean())
     assert [found[k].rank for k in best] == list(range(1, contestants + 1))

@@ -239,17 +239,41 @@ def intervals_on_scale(distances: FloatArray, values: FloatArray, *, alpha: floa
     Raises:
         UsageError: Alpha is not in (0, 1).
     """
-    alpha = open_share(alpha, "alpha")
-    contestants, seeds = values.shape
+    contestants, _ = values.shape
     order = np.argsort(distances, kind="stable")
-    flips = sign_flips(seeds, int(np.clip(PAIR_FLIPS // max(contestants, 1) ** 2, *RANK_FLIPS)))
-    tests = _PairTests(values[order], flips, alpha)
+    separated = _pair_tests(values[order], alpha).separated
     placings: list[Placing | None] = [None] * contestants
     for place, index in enumerate(order):
-        others = tests.separated(place)
+        others = separated(place)
         better = int(others[:place].sum())
         placings[int(index)] = Placing(place + 1, 1 + better, contestants - int(others[place:].sum()))
     return [placing for placing in placings if placing is not None]
+
+
+def distinguished(pseudo: FloatArray, *, alpha: float = ALPHA) -> NDArray[np.bool_]:
+    """Which pairs of contestants differ, by the tests of `rank_intervals`: those of both rows must separate them.
+
+    Args:
+        pseudo: (K, S) pseudo-values of the distance.
+        alpha: Level of the tests of each row.
+
+    Returns:
+        (K, K), symmetric, false on the diagonal.
+
+    Raises:
+        UsageError: Alpha is not in (0, 1).
+    """
+    tests = _pair_tests(log_pseudo_values(pseudo), alpha)
+    by_row = np.array([tests.separated(row) for row in range(len(pseudo))])
+    both: NDArray[np.bool_] = by_row & by_row.T
+    return both
+
+
+def _pair_tests(values: FloatArray, alpha: float) -> _PairTests:
+    """The tests of each row of values (K, S) against all others, with as many flips as are affordable."""
+    contestants, seeds = values.shape
+    flips = sign_flips(seeds, int(np.clip(PAIR_FLIPS // max(contestants, 1) ** 2, *RANK_FLIPS)))
+    return _PairTests(values, flips, open_share(alpha, "alpha"))
 
 
 def log_pseudo_values(pseudo: FloatArray) -> FloatArray:

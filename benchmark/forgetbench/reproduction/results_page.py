@@ -1,0 +1,274 @@
+"""The page "Results": what works on what among the shipped boards, and how far published claims hold on them."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+
+from forgetbench.methods import methods
+from forgetbench.metrics._validation import IntArray
+from forgetbench.reporting.figures.catalog import Picture
+from forgetbench.reporting.figures.verdicts import ABSENT, PALE, Cell, verdicts
+from forgetbench.reporting.literature import sources
+from forgetbench.reproduction.reference_file import ReferenceBoard, ReferenceRow, read_board, reference_tasks
+from forgetbench.scoring.statistics import distinguished
+from forgetbench.scoring.vocabulary import NEARER, Verdict, caveat
+
+HEAD = """# Results
+
+This page is generated from the results that ship with the package. Every board was recorded by
+`forgetbench reproduce TASK --record` and can be computed again by `forgetbench reproduce TASK`. Rows have default
+hyper-parameters, which were chosen on other models than those of the boards. A [board](read-a-board.md) has more: tuned
+rows, every metric with its band, cost, and what each class lost.
+
+## What works on what
+"""
+CAPTION = (
+    "Verdicts of all methods with default hyper-parameters. Numbers: how much of the way from doing nothing to "
+    "retraining was forgotten, in percent. Methods are in the order of the boards on which they are nearer to "
+    "retraining than doing nothing, keep their accuracy, and stay so; among equals, of their median place. White: the "
+    "method does not apply."
+)
+CLAIMS = """
+## Published claims
+
+How far does what papers found hold on these boards? Cells are distances to retraining with their 95 % intervals, in
+standard deviations of the oracles. A pair of methods is *distinguished* where the test behind the rank intervals finds
+a difference (joint sign flips of the seeds, 5 %). Papers used larger networks and other images: an order that does not
+hold here is no error there, but it is not general.
+"""
+
+
+class Order(NamedTuple):
+    """A published order of methods, and the boards of the same kind."""
+
+    title: str
+    """The claim."""
+    source: str
+    """A file of reference/published, without its ending."""
+    table: str
+    """Number of the table in it."""
+    column: str
+    """The column that orders the methods."""
+    best: str
+    """``least`` or ``most``: the end of the column that is best."""
+    boards: tuple[str, ...]
+    """Patterns of tasks."""
+
+
+ORDERS = (
+    Order("SalUn's order on random rows", "salun", "table 1, 10 %", "AvgGap", "least", ("*/random-*",)),
+    Order(
+        "Unlearn-Sparse's order on random rows",
+        "unlearn-sparse",
+        "main table, random 10 %, dense",
+        "Disparity",
+        "least",
+        ("*/random-*",),
+    ),
+    Order(
+        "Unlearn-Sparse's order on a class",
+        "unlearn-sparse",
+        "main table, class-wise, dense",
+        "Disparity",
+        "least",
+        ("*/class",),
+    ),
+    Order("MUFAC's order on people", "mufac", "MUFAC", "NoMUS", "most", ("*/identity", "*/person", "*/clean")),
+)
+
+
+def page() -> str:
+    """The page as Markdown; its picture is that of `picture`."""
+    boards = [board for board in map(read_board, reference_tasks()) if not board.lacks]
+    parts = [HEAD, f"![{CAPTION}](pictures/verdicts.svg)\n", CAPTION + "\n", _summary(boards), CLAIMS]
+    for order in ORDERS:
+        chosen = _like(boards, order.boards)
+        if chosen:
+            parts += [f"### {order.title}\n", _order_table(order, chosen)]
+    parts += [
+        '### "Fine-tuning is enough"\n',
+        "Fine-tuning on retained data is a baseline of nearly every paper, and often a strong one in its tables.\n",
+        _against_nothing("finetune", boards),
+        '### "MSG and CT lead"\n',
+        "Cadet et al. 2024 find these two methods of the NeurIPS 2023 challenge to be the most reliable of eighteen. "
+        "The other methods of each board, by where they are:\n",
+        _against_others(("msg", "ct"), boards),
+    ]
+    return "\n".join(parts)
+
+
+def picture() -> Picture:
+    """The matrix of verdicts."""
+    boards = [board for board in map(read_board, reference_tasks()) if not board.lacks]
+    cells = [_cell(name, board) for name in _in_order(boards) for board in boards]
+    return Picture("verdicts", verdicts(cells), CAPTION)
+
+
+def _default(name: str, board: ReferenceBoard) -> ReferenceRow | None:
+    """The row of a method with default hyper-parameters that has a distance."""
+    return next((row for row in board.rows if row.label == name and row.distance is not None), None)
+
+
+def _says(row: ReferenceRow | None) -> str:
+    """A key of the picture's colors."""
+    if row is None or row.verdict is None:
+        return ABSENT
+    low = row.forgotten[1] if row.forgotten else None
+    return PALE if caveat(row.verdict, low, row.flags) else row.verdict
+
+
+def _cell(name: str, board: ReferenceBoard) -> Cell:
+    row = _default(name, board)
+    share = row.forgotten[0] if row is not None and row.forgotten else None
+    return Cell(name, board.task, _says(row), "" if share is None else f"{round(100 * share)}")
+
+
+def _in_order(boards: Sequence[ReferenceBoard]) -> list[str]:
+    """The methods with a default row on some board, the most successful first."""
+    names = [name for name in methods.names() if not (card := methods.get(name).card).sentinel and not card.reference]
+    places: dict[str, list[int]] = {name: [] for name in names}
+    for board in boards:
+        found = [(row.distance[0], name) for name in names if (row := _default(name, board)) and row.distance]
+        for place, (_, name) in enumerate(sorted(found, key=lambda pair: (pair[0] is None, pair[0]))):
+            places[name].append(place)
+    succeeded = Counter(
+        name
+        for name in names
+        for board in boards
+        if _says(_default(name, board)) in (Verdict.REACHES_RETRAINING, Verdict.BETTER)
+    )
+    return sorted(filter(places.get, names), key=lambda name: (-succeeded[name], median(places[name]), name))
+
+
+def _summary(boards: Sequence[ReferenceBoard]) -> str:
+    """For each board: seeds, how near doing nothing and retraining are, and how many methods have which verdict."""
+    lines = [
+        "| board | seeds | limit | Retrain | No unlearning | nearer, and stays | at a price | in name only "
+        "| as doing nothing | worse | collapsed |",
+        "| --- " * 11 + "|",
+    ]
+    for board in boards:
+        counts = Counter(_says(_default(name, board)) for name in _in_order(boards))
+        retrain, nothing = (row.distance[0] if row.distance else None for row in board.rows[:2])
+        good = counts[Verdict.REACHES_RETRAINING] + counts[Verdict.BETTER]
+        reach = counts[Verdict.REACHES_RETRAINING]
+        numbers = [
+            board.seeds,
+            _number(board.family_limit),
+            _number(retrain),
+            _number(nothing),
+            f"{good}, of which {reach} {'reaches' if reach == 1 else 'reach'} retraining" if reach else good,
+            *(counts[says] for says in (Verdict.AT_A_PRICE, PALE, Verdict.AS_NOTHING, Verdict.WORSE)),
+            counts[Verdict.COLLAPSED],
+        ]
+        lines.append(f"| `{board.task}` | " + " | ".join(map(str, numbers)) + " |")
+    outside = [f"`{board.task}`" for board in boards if board.rows[0].verdict != Verdict.REACHES_RETRAINING]
+    note = (
+        "Distances are in standard deviations of the oracles; retrained models are below the limit in 19 of 20 cases"
+        + (f" (not on {' and '.join(outside)})" if outside else "")
+        + ". *In name only*: significantly nearer than doing nothing, but nothing was forgotten, or it comes back."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def _number(value: float | None) -> str:
+    """A distance with three digits."""
+    return "–" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _interval(row: ReferenceRow | None) -> str:
+    if row is None or row.distance is None:
+        return "–"
+    value, low, high, _ = row.distance
+    return f"{_number(value)} ({_number(max(0.0, low or 0.0))} to {_number(high)})"
+
+
+def _like(boards: Sequence[ReferenceBoard], patterns: tuple[str, ...]) -> list[ReferenceBoard]:
+    return [board for board in boards if any(fnmatch.fnmatch(board.task, pattern) for pattern in patterns)]
+
+
+def _order_table(order: Order, boards: Sequence[ReferenceBoard]) -> str:
+    """The methods in their published order with their distances here, and how many pairs are in the same order."""
+    source = sources()[order.source]
+    table = next(table for table in source.tables if table.number == order.table)
+    values = {name: table.mean(name, order.column) for name in table.rows if name in methods and name != "retrain"}
+    names = sorted(values, key=lambda name: values[name] if order.best == "least" else -values[name])
+    lines = [
+        f"{source.short}, {table.setting}; the best of {order.column} first.\n",
+        f"| method | published {order.column} | " + " | ".join(f"`{board.task}`" for board in boards) + " |",
+        "| --- " * (2 + len(boards)) + "|",
+    ]
+    for name in names:
+        cells = [_interval(_row(name, board)) for board in boards]
+        lines.append(f"| {'No unlearning' if name == 'none' else name} | {values[name]:g} | {' | '.join(cells)} |")
+    lines.append("| **pairs as published** | | " + " | ".join(_agreement(names, board) for board in boards) + " |\n")
+    return "\n".join(lines)
+
+
+def _row(name: str, board: ReferenceBoard) -> ReferenceRow | None:
+    return board.rows[1] if name == "none" else _default(name, board)
+
+
+def _agreement(names: Sequence[str], board: ReferenceBoard) -> str:
+    """How many pairs of a published order, best first, are in this order, in the opposite one, or not distinguished."""
+    rows = [row for name in names if (row := _row(name, board)) is not None]
+    signs = _compare(rows)
+    counts = Counter(signs[one, other] for one, other in combinations(range(len(rows)), 2))
+    return f"{counts[-1]}; opposite {counts[1]}; not distinguished {counts[0]}"
+
+
+def _compare(rows: Sequence[ReferenceRow]) -> IntArray:
+    """(K, K): -1 where a row is nearer to retraining than a column, 1 where it is farther, 0 if not distinguished."""
+    pseudo = np.array([row.pseudo["distance"] for row in rows])
+    means = pseudo.mean(axis=1)
+    signs: IntArray = (np.sign(means[:, None] - means) * distinguished(pseudo)).astype(np.int64)
+    return signs
+
+
+def _against_nothing(name: str, boards: Sequence[ReferenceBoard]) -> str:
+    """A method next to No unlearning on each board."""
+    lines = [
+        "| board | No unlearning | " + name + " | p | forgotten, % | verdict |",
+        "| --- " * 6 + "|",
+    ]
+    for board in boards:
+        row = _default(name, board)
+        if row is None or row.p_vs_no_unlearning is None or row.forgotten is None:
+            continue
+        value, low, high = (100 * (number or 0.0) for number in row.forgotten[:3])
+        again = caveat(row.verdict, row.forgotten[1], row.flags)
+        lines.append(
+            f"| `{board.task}` | {_interval(board.rows[1])} | {_interval(row)} | {row.p_vs_no_unlearning:.2g} | "
+            f"{round(value)} ({round(low)} to {round(high)}) | {row.verdict}{', ' if again else ''}{again} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _against_others(names: Sequence[str], boards: Sequence[ReferenceBoard]) -> str:
+    """How many other methods are nearer to retraining than each of some, farther, or not distinguished from it."""
+    lines = [
+        "| board | method | distance | others farther | not distinguished | others nearer | verdict |",
+        "| --- " * 7 + "|",
+    ]
+    for board in boards:
+        for name in names:
+            row = _default(name, board)
+            if row is None:
+                continue
+            rows = [row, *(other for each in _in_order([board]) if each != name and (other := _default(each, board)))]
+            counts = Counter(_compare(rows)[0, 1:].tolist())
+            lines.append(
+                f"| `{board.task}` | {name} | {_interval(row)} | {counts[-1]} | {counts[0]} | {counts[1]} | "
+                f"{row.verdict} |"
+            )
+    counted = sum(row.verdict in NEARER for board in boards for name in names if (row := _default(name, board)))
+    total = sum(_default(name, board) is not None for board in boards for name in names)
+    lines.append(f"\nNearer to retraining than doing nothing in {counted} of {total} cases.\n")
+    return "\n".join(lines)
