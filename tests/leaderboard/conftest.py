@@ -19,6 +19,7 @@ from forgetbench.evidence.run import CostRecord
 from forgetbench.leaderboard.admin import install_bundle
 from forgetbench.leaderboard.db.models import Entry
 from forgetbench.leaderboard.settings import Settings
+from forgetbench.tasks import task as tasks
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +111,26 @@ def make_settings(tmp_path: Path, databases: Databases) -> Callable[..., Setting
         return Settings(server_folder=tmp_path / "server", database_url=databases.new_url(), **changes)
 
     return make
+
+
+@pytest.fixture
+def install_task(
+    make_settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str], Settings]:
+    """Adds a task, given as TOML, to the catalog; commands use a home and an empty server of the test's own."""
+
+    def install(name: str, text: str) -> Settings:
+        path = tmp_path / "catalog" / f"{name}.toml"
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
+        settings = make_settings()
+        monkeypatch.setattr(tasks, "CATALOG", tmp_path / "catalog")
+        monkeypatch.setenv("FORGETBENCH_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("FORGETBENCH_SERVER_FOLDER", str(settings.server_folder))
+        monkeypatch.setenv("FORGETBENCH_DATABASE_URL", settings.database_url)
+        return settings
+
+    return install
 
 
 def run_site(settings: Settings, world: World) -> Iterator[Site]:

@@ -11,7 +11,6 @@ from support.leaderboard import Site
 from forgetbench.cli import main
 from forgetbench.leaderboard.admin import install_bundle
 from forgetbench.scoring.vocabulary import PARTIAL
-from forgetbench.tasks import task as tasks
 
 TASK = "test/mlp/poisoned-found-50"
 SMALL = """
@@ -28,14 +27,8 @@ WORDS = ("--engine", "local", "--device", "cpu")
 
 
 @pytest.mark.slow
-def test_commands_on_a_task_of_correction(make_settings, tmp_path: Path, monkeypatch, capsys) -> None:
-    (tmp_path / "catalog/test/mlp").mkdir(parents=True)
-    (tmp_path / "catalog" / f"{TASK}.toml").write_text(SMALL)
-    monkeypatch.setattr(tasks, "CATALOG", tmp_path / "catalog")
-    monkeypatch.setenv("FORGETBENCH_HOME", str(tmp_path / "home"))
-    settings = make_settings()
-    monkeypatch.setenv("FORGETBENCH_SERVER_FOLDER", str(settings.server_folder))
-    monkeypatch.setenv("FORGETBENCH_DATABASE_URL", settings.database_url)
+def test_commands_on_a_task_of_correction(install_task, tmp_path: Path, capsys) -> None:
+    settings = install_task(TASK, SMALL)
 
     def call(*words: object) -> tuple[int, str]:
         with pytest.raises(SystemExit) as left:
@@ -65,7 +58,7 @@ def test_commands_on_a_task_of_correction(make_settings, tmp_path: Path, monkeyp
         status, said = call("tune", TASK, "--method", "random-label", "--trials", 1, "--selector", selector, *WORDS)
         assert status == 0, said
     status, said = call("audit", TASK, *WORDS)
-    assert status in (0, 1), said  # 1: a metric is unfit at this size
+    assert status == 0, said  # the ranking metrics are far inside of what is fit
     assert "gap.attack-success" in said
     assert re.search(r"third", said)
     status, said = call("reproduce", TASK, *WORDS)
