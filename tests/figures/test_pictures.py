@@ -11,7 +11,7 @@ from scipy import stats
 from forgetbench.errors import UsageError
 from forgetbench.reporting.figures import critical_difference as across
 from forgetbench.reporting.figures import export as files
-from forgetbench.reporting.figures.catalog import NAMES, Picture, chosen, picture_across
+from forgetbench.reporting.figures.catalog import NAMES, Picture, chosen, pictures_across
 from forgetbench.reporting.figures.distributions import confidence
 from forgetbench.reporting.figures.points import Interval, Point, kind_of, short_names
 from forgetbench.reporting.figures.scatter import pareto, utility
@@ -19,7 +19,7 @@ from forgetbench.reporting.figures.steps import steps
 from forgetbench.reporting.figures.strips import ranks, seeds
 from forgetbench.reporting.streams import StreamCurves
 from forgetbench.reporting.tables import Row
-from forgetbench.scoring.scorecards import BoardRow, Distance, MetricBand, Scorecard, Value
+from forgetbench.scoring.scorecards import BoardRow, Distance, Effect, MetricBand, Scorecard, Value
 from forgetbench.scoring.scorer import REFERENCES
 
 
@@ -75,6 +75,11 @@ def test_mean_ranks_agree_with_scipy_and_demsar():
     assert found.critical == pytest.approx(2.728 * np.sqrt(5 * 6 / (6 * 4)), rel=1e-3)  # q of five methods: Demsar 2006
 
 
+def across_picture(boards, name="critical-difference"):
+    [picture] = pictures_across(boards, [name])
+    return picture
+
+
 def test_pairs_are_separated_by_wilcoxon_and_holm():
     boards = {
         f"task{place}": [row("a", 1.0, 1), row("b", 2.0 + 0.1 * place, 2), row("c", 9.0 + place, 3)]
@@ -86,8 +91,8 @@ def test_pairs_are_separated_by_wilcoxon_and_holm():
     assert found.separated == (("a", "b"), ("a", "c"), ("b", "c"))
     few = across.mean_ranks(dict(list(boards.items())[:6]))
     assert few.separated == ()  # 3 pairs at 2^-5 each
-    assert "corrected by Holm: a before b, a before c, b before c." in picture_across(boards).caption
-    assert "corrected by Holm: none." in picture_across(dict(list(boards.items())[:6])).caption
+    assert "corrected by Holm: a before b, a before c, b before c." in across_picture(boards).caption
+    assert "corrected by Holm: none." in across_picture(dict(list(boards.items())[:6])).caption
 
 
 def test_mean_ranks_put_collapsed_last_and_omit_missing():
@@ -98,7 +103,35 @@ def test_mean_ranks_put_collapsed_last_and_omit_missing():
     assert found.left_out == ("d",)
     assert found.separated == ()  # two tasks are too few for the test
     assert across.mean_ranks({"one": first}) is None
-    assert picture_across({"one": first, "two": [row("x", 1.0)]}) is None
+    assert pictures_across({"one": first, "two": [row("x", 1.0)]}, ["critical-difference"]) == []
+
+
+def judged(name, distance, verdict, forgotten=1.0, low=0.9, flags=()):
+    board_row = row(name, distance, 1)
+    effect = Effect(value=forgotten, low=low, high=forgotten)
+    return Row(board_row.card.model_copy(update={"verdict": verdict, "forgotten": effect, "flags": flags}), None)
+
+
+def test_verdicts_order_by_success_and_pale_what_comes_back():
+    one = [judged("a", 9.0, "better than doing nothing"), judged("b:lr=0.1", 1.0, "collapsed", 0.333)]
+    two = [
+        judged("a", 3.0, "better than doing nothing", flags=("recoverable",)),
+        judged("c", 4.0, "forgets at a price", 0.0, -0.1),
+        judged("Retrain", 0.5, "reaches retraining"),
+        row("failed", 2.0),
+    ]
+    cells = across_picture({"one": one, "two": two}, "verdicts").specification["layer"][0]["data"]["values"]
+    found = [(cell["method"], cell["board"], cell["says"], cell["text"]) for cell in cells]
+    pale, white = "nearer, but nothing forgotten or it comes back", "not applicable, or not run"
+    assert found == [
+        ("a", "one", "better than doing nothing", "100"),
+        ("a", "two", pale, "100"),
+        ("b:…", "one", "collapsed", "33"),
+        ("b:…", "two", white, ""),
+        ("c", "one", white, ""),
+        ("c", "two", pale, "0"),
+    ]
+    assert pictures_across({"one": one}, ["verdicts"]) == []
 
 
 @pytest.mark.parametrize(

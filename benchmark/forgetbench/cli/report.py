@@ -40,8 +40,8 @@ def report(
         task: Names or wildcard patterns of tasks (default: all that were run).
         format_: Output format; html is one file with tables and figures.
         method: Names or wildcard patterns of rows to rank among each other (default: all). Can be repeated.
-        figure: Draw instead: pareto, utility, ranks, seeds, confidence, steps (streams), critical-difference (several
-            tasks), or all. Can be repeated.
+        figure: Draw instead: pareto, utility, ranks, seeds, confidence, steps (streams), critical-difference and
+            verdicts (several tasks), or all. Can be repeated.
         published: Compare with published results of the same settings.
         output: Write to this file instead of the terminal. For figures the file name ends in svg, png, pdf, html, or
             json (Vega-Lite); a folder gets all formats.
@@ -98,16 +98,15 @@ def _published(board: BoardResult) -> list[Table]:
 
 
 def _draw(boards: Sequence[BoardResult], figures: Sequence[str], output: Path) -> None:
-    from forgetbench.reporting.figures.catalog import ACROSS, picture_across, pictures_of
+    from forgetbench.reporting.figures.catalog import pictures_across, pictures_of
     from forgetbench.reporting.figures.export import write
 
     pictures = [picture for board in boards for picture in pictures_of(board.figures, figures)]
-    joined = picture_across({board.task: board.figures.rows for board in boards}) if ACROSS in figures else None
-    pictures += [joined] if joined else []
+    pictures += pictures_across({board.task: board.figures.rows for board in boards}, figures)
     if not pictures:
         raise UsageError(
             "Nothing to draw: these boards lack what the figure shows (critical-difference needs two ranked boards "
-            "with three methods in common, pareto a cost)."
+            "with three methods in common, verdicts two boards, pareto a cost)."
         )
     with output_errors(output):
         written = write(pictures, output)
@@ -118,7 +117,7 @@ def _draw(boards: Sequence[BoardResult], figures: Sequence[str], output: Path) -
 
 
 def _page(boards: Sequence[BoardResult]) -> str:
-    from forgetbench.reporting.figures.catalog import NAMES, picture_across, pictures_of
+    from forgetbench.reporting.figures.catalog import NAMES, pictures_across, pictures_of
     from forgetbench.reporting.figures.export import figure_html
     from forgetbench.reporting.html_report import to_html
 
@@ -129,5 +128,5 @@ def _page(boards: Sequence[BoardResult]) -> str:
         tables += shown
         figures += [[] for _ in shown[1:]]
         figures.append([figure_html(picture) for picture in pictures_of(board.figures, NAMES)])
-    joined = picture_across({board.task: board.figures.rows for board in boards})
-    return to_html(tables, [*figures, [figure_html(joined)] if joined else []])
+    joined = pictures_across({board.task: board.figures.rows for board in boards}, NAMES)
+    return to_html(tables, [*figures, [figure_html(picture) for picture in joined]])

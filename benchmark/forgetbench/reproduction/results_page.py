@@ -6,15 +6,16 @@ import fnmatch
 from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
-from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 
+from forgetbench.errors import ForgetBenchError
 from forgetbench.methods import methods
 from forgetbench.metrics._validation import IntArray
+from forgetbench.reporting.figures import verdicts
 from forgetbench.reporting.figures.catalog import Picture
-from forgetbench.reporting.figures.verdicts import ABSENT, PALE, Cell, verdicts
+from forgetbench.reporting.figures.verdicts import PALE
 from forgetbench.reporting.literature import sources
 from forgetbench.reproduction.reference_file import ReferenceBoard, ReferenceRow, read_board, reference_tasks
 from forgetbench.scoring.statistics import distinguished
@@ -29,12 +30,7 @@ rows, every metric with its band, cost, and what each class lost.
 
 ## What works on what
 """
-CAPTION = (
-    "Verdicts of all methods with default hyper-parameters. Numbers: how much of the way from doing nothing to "
-    "retraining was forgotten, in percent. Methods are in the order of the boards on which they are nearer to "
-    "retraining than doing nothing, keep their accuracy, and stay so; among equals, of their median place. White: the "
-    "method does not apply."
-)
+CAPTION = f"Verdicts of all methods with default hyper-parameters. {verdicts.CAPTION}"
 CLAIMS = """
 ## Published claims
 
@@ -86,10 +82,10 @@ ORDERS = (
 
 def page() -> str:
     """The page as Markdown; its picture is that of `picture`."""
-    boards = [board for board in map(read_board, reference_tasks()) if not board.lacks]
+    boards = _boards()
     parts = [HEAD, f"![{CAPTION}](pictures/verdicts.svg)\n", CAPTION + "\n", _summary(boards), CLAIMS]
     for order in ORDERS:
-        chosen = _like(boards, order.boards)
+        chosen = [board for board in boards if any(fnmatch.fnmatch(board.task, pattern) for pattern in order.boards)]
         if chosen:
             parts += [f"### {order.title}\n", _order_table(order, chosen)]
     parts += [
@@ -106,45 +102,29 @@ def page() -> str:
 
 def picture() -> Picture:
     """The matrix of verdicts."""
-    boards = [board for board in map(read_board, reference_tasks()) if not board.lacks]
-    cells = [_cell(name, board) for name in _in_order(boards) for board in boards]
-    return Picture("verdicts", verdicts(cells), CAPTION)
+    drawn = verdicts.verdicts({board.task: _results(board) for board in _boards()})
+    if drawn is None:
+        raise ForgetBenchError("No shipped board has verdicts.")
+    return Picture("verdicts", drawn, CAPTION)
 
 
-def _default(name: str, board: ReferenceBoard) -> ReferenceRow | None:
-    """The row of a method with default hyper-parameters that has a distance."""
-    return next((row for row in board.rows if row.label == name and row.distance is not None), None)
+def _boards() -> list[ReferenceBoard]:
+    """The shipped boards of the present protocol."""
+    return [board for board in map(read_board, reference_tasks()) if not board.lacks]
 
 
-def _says(row: ReferenceRow | None) -> str:
-    """A key of the picture's colors."""
-    if row is None or row.verdict is None:
-        return ABSENT
-    low = row.forgotten[1] if row.forgotten else None
-    return PALE if caveat(row.verdict, low, row.flags) else row.verdict
+def _defaults(board: ReferenceBoard) -> dict[str, ReferenceRow]:
+    """Method -> its row with default hyper-parameters, where it has a distance."""
+    rows = board.rows[board.references :]
+    return {row.label: row for row in rows if row.label in methods and row.distance is not None}
 
 
-def _cell(name: str, board: ReferenceBoard) -> Cell:
-    row = _default(name, board)
-    share = row.forgotten[0] if row is not None and row.forgotten else None
-    return Cell(name, board.task, _says(row), "" if share is None else f"{round(100 * share)}")
-
-
-def _in_order(boards: Sequence[ReferenceBoard]) -> list[str]:
-    """The methods with a default row on some board, the most successful first."""
-    names = [name for name in methods.names() if not (card := methods.get(name).card).sentinel and not card.reference]
-    places: dict[str, list[int]] = {name: [] for name in names}
-    for board in boards:
-        found = [(row.distance[0], name) for name in names if (row := _default(name, board)) and row.distance]
-        for place, (_, name) in enumerate(sorted(found, key=lambda pair: (pair[0] is None, pair[0]))):
-            places[name].append(place)
-    succeeded = Counter(
-        name
-        for name in names
-        for board in boards
-        if _says(_default(name, board)) in (Verdict.REACHES_RETRAINING, Verdict.BETTER)
-    )
-    return sorted(filter(places.get, names), key=lambda name: (-succeeded[name], median(places[name]), name))
+def _results(board: ReferenceBoard) -> dict[str, verdicts.Result]:
+    nothing = (None, None, None, None)
+    return {
+        name: verdicts.Result(row.verdict, *(row.forgotten or nothing)[:2], row.flags, (row.distance or nothing)[0])
+        for name, row in _defaults(board).items()
+    }
 
 
 def _summary(boards: Sequence[ReferenceBoard]) -> str:
@@ -155,7 +135,7 @@ def _summary(boards: Sequence[ReferenceBoard]) -> str:
         "| --- " * 11 + "|",
     ]
     for board in boards:
-        counts = Counter(_says(_default(name, board)) for name in _in_order(boards))
+        counts = Counter(result.says for result in _results(board).values())
         retrain, nothing = (row.distance[0] if row.distance else None for row in board.rows[:2])
         good = counts[Verdict.REACHES_RETRAINING] + counts[Verdict.BETTER]
         reach = counts[Verdict.REACHES_RETRAINING]
@@ -190,10 +170,6 @@ def _interval(row: ReferenceRow | None) -> str:
     return f"{_number(value)} ({_number(max(0.0, low or 0.0))} to {_number(high)})"
 
 
-def _like(boards: Sequence[ReferenceBoard], patterns: tuple[str, ...]) -> list[ReferenceBoard]:
-    return [board for board in boards if any(fnmatch.fnmatch(board.task, pattern) for pattern in patterns)]
-
-
 def _order_table(order: Order, boards: Sequence[ReferenceBoard]) -> str:
     """The methods in their published order with their distances here, and how many pairs are in the same order."""
     source = sources()[order.source]
@@ -213,7 +189,7 @@ def _order_table(order: Order, boards: Sequence[ReferenceBoard]) -> str:
 
 
 def _row(name: str, board: ReferenceBoard) -> ReferenceRow | None:
-    return board.rows[1] if name == "none" else _default(name, board)
+    return board.rows[1] if name == "none" else _defaults(board).get(name)
 
 
 def _agreement(names: Sequence[str], board: ReferenceBoard) -> str:
@@ -239,7 +215,7 @@ def _against_nothing(name: str, boards: Sequence[ReferenceBoard]) -> str:
         "| --- " * 6 + "|",
     ]
     for board in boards:
-        row = _default(name, board)
+        row = _defaults(board).get(name)
         if row is None or row.p_vs_no_unlearning is None or row.forgotten is None:
             continue
         value, low, high = (100 * (number or 0.0) for number in row.forgotten[:3])
@@ -259,16 +235,16 @@ def _against_others(names: Sequence[str], boards: Sequence[ReferenceBoard]) -> s
     ]
     for board in boards:
         for name in names:
-            row = _default(name, board)
+            row = _defaults(board).get(name)
             if row is None:
                 continue
-            rows = [row, *(other for each in _in_order([board]) if each != name and (other := _default(each, board)))]
+            rows = [row, *(other for each, other in _defaults(board).items() if each != name)]
             counts = Counter(_compare(rows)[0, 1:].tolist())
             lines.append(
                 f"| `{board.task}` | {name} | {_interval(row)} | {counts[-1]} | {counts[0]} | {counts[1]} | "
                 f"{row.verdict} |"
             )
-    counted = sum(row.verdict in NEARER for board in boards for name in names if (row := _default(name, board)))
-    total = sum(_default(name, board) is not None for board in boards for name in names)
-    lines.append(f"\nNearer to retraining than doing nothing in {counted} of {total} cases.\n")
+    found = [row for board in boards for name, row in _defaults(board).items() if name in names]
+    nearer = sum(row.verdict in NEARER for row in found)
+    lines.append(f"\nNearer to retraining than doing nothing in {nearer} of {len(found)} cases.\n")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from forgetbench.errors import UsageError
 from forgetbench.evidence.run import Run
 from forgetbench.reporting.figures import critical_difference as across
-from forgetbench.reporting.figures import distributions, scatter, steps, strips
+from forgetbench.reporting.figures import distributions, scatter, steps, strips, verdicts
 from forgetbench.reporting.figures.points import (
     MORE,
     Interval,
@@ -24,7 +24,7 @@ from forgetbench.reporting.figures.style import LIGHT, Spec, Theme
 from forgetbench.reporting.streams import StreamCurves, stream_curves
 from forgetbench.reporting.tables import Row, rows_in_order
 from forgetbench.scoring.scorecards import MetricBand, Scorecard, Value
-from forgetbench.scoring.scorer import RankedRuns, Scorer, rank_runs, reference_rows
+from forgetbench.scoring.scorer import ALL_REFERENCES, RankedRuns, Scorer, rank_runs, reference_rows
 
 LINES = 40
 """Up to so many rows a chart with a line for each shows all of them."""
@@ -189,9 +189,52 @@ BOARD: dict[str, Callable[[ScoredBoard], Drawing]] = {
     "steps": ScoredBoard.steps,
 }
 """Charts of one board."""
-ACROSS = "critical-difference"
-"""The chart of all boards together."""
-NAMES = (*BOARD, ACROSS)
+
+
+@dataclass(frozen=True)
+class SeveralBoards:
+    """Scored boards with what the charts of all of them are made of."""
+
+    boards: Mapping[str, Sequence[Row]]
+    """Task -> its rows."""
+    theme: Theme = LIGHT
+
+    def critical_difference(self) -> Drawing:
+        """Mean ranks across tasks."""
+        ranks = across.mean_ranks(self.boards)
+        if ranks is None:
+            return None, ""
+        pairs = ", ".join(f"{better} before {worse}" for better, worse in ranks.separated) or "none"
+        left_out = f" Not run on every task: {', '.join(ranks.left_out)}." if ranks.left_out else ""
+        return across.critical_difference(ranks, self.theme), (
+            f"Mean ranks of {len(ranks.names)} methods by distance over {ranks.tasks} tasks (1 is best; collapsed rows "
+            f"share the last rank). Methods under one bar are statistically tied (Nemenyi, 5 %); that all are alike "
+            f"has p = {ranks.p:.2g} (Iman and Davenport). Pairs distinguished by Wilcoxon's test on the ranks, "
+            f"corrected by Holm: {pairs}. Tasks on one image set are not independent.{left_out}"
+        )
+
+    def verdicts(self) -> Drawing:
+        """Verdicts of all rows on all tasks."""
+        labels = {row.card.name for rows in self.boards.values() for row in rows} - set(ALL_REFERENCES)
+        names = short_names(sorted(labels))
+        boards = {
+            task: {names[row.card.name]: _result(row.card) for row in rows if row.card.name in names}
+            for task, rows in self.boards.items()
+        }
+        return verdicts.verdicts(boards, self.theme), f"Verdicts on {len(boards)} tasks. {verdicts.CAPTION}"
+
+
+def _result(card: Scorecard) -> verdicts.Result:
+    distance = card.distance.value if card.distance is not None else None
+    return verdicts.Result(card.verdict, card.forgotten.value, card.forgotten.low, card.flags, distance)
+
+
+ACROSS: dict[str, Callable[[SeveralBoards], Drawing]] = {
+    "critical-difference": SeveralBoards.critical_difference,
+    "verdicts": SeveralBoards.verdicts,
+}
+"""Charts of all boards together."""
+NAMES = (*BOARD, *ACROSS)
 
 
 def pictures_of(board: ScoredBoard, names: Sequence[str]) -> list[Picture]:
@@ -206,21 +249,16 @@ def pictures_of(board: ScoredBoard, names: Sequence[str]) -> list[Picture]:
     return pictures
 
 
-def picture_across(boards: Mapping[str, Sequence[Row]], theme: Theme = LIGHT) -> Picture | None:
-    """The critical-difference diagram of several boards; None where they share too few methods."""
-    ranks = across.mean_ranks(boards)
-    if ranks is None:
-        return None
-    pairs = ", ".join(f"{better} before {worse}" for better, worse in ranks.separated) or "none"
-    left_out = f" Not run on every task: {', '.join(ranks.left_out)}." if ranks.left_out else ""
-    return Picture(
-        ACROSS,
-        across.critical_difference(ranks, theme),
-        f"Mean ranks of {len(ranks.names)} methods by distance over {ranks.tasks} tasks (1 is best; collapsed rows "
-        f"share the last rank). Methods under one bar are statistically tied (Nemenyi, 5 %); that all are alike has p "
-        f"= {ranks.p:.2g} (Iman and Davenport). Pairs distinguished by Wilcoxon's test on the ranks, corrected by "
-        f"Holm: {pairs}. Tasks on one image set are not independent.{left_out}",
-    )
+def pictures_across(boards: Mapping[str, Sequence[Row]], names: Sequence[str], theme: Theme = LIGHT) -> list[Picture]:
+    """The charts of several boards together, where there are several; those that they have no numbers for are left out.
+
+    Args:
+        boards: Task -> its rows.
+        names: Names of figures.
+        theme: Colors.
+    """
+    drawn = [(name, ACROSS[name](SeveralBoards(boards, theme))) for name in names if name in ACROSS]
+    return [Picture(name, chart, caption) for name, (chart, caption) in drawn if chart is not None and len(boards) > 1]
 
 
 def chosen(names: Sequence[str]) -> tuple[str, ...]:
