@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -43,9 +44,9 @@ def default_axes(board: Board) -> tuple[tuple[str, str], ...]:
     return (("cost", "distance"), *((((forgetting, "gap.test"),)) if {forgetting, "gap.test"} <= names else ()))
 
 
-def axis_keys(board: Board) -> list[str]:
-    """Everything that an axis may show."""
-    return ["distance", "cost", *(column.name for column in columns_of(board))]
+def axis_keys(columns: Iterable[Column]) -> list[str]:
+    """Everything that an axis may show, of a board with these columns."""
+    return ["distance", "cost", *(column.name for column in columns)]
 
 
 def draw(session: Session, board: Board, x: str, y: str, theme: Theme) -> Chart | None:
@@ -81,9 +82,10 @@ def _dimension(board: Board, key: str, field: str) -> Dimension:
         return replace(DISTANCE, band=None if limit is None else (0.0, limit))
     if key == "cost":
         return COST
-    column = next((column for column in columns_of(board) if column.name == key), None)
+    columns = columns_of(board)
+    column = next((column for column in columns if column.name == key), None)
     if column is None:
-        message = f"Unknown axis {key!r}. Available: {', '.join(axis_keys(board))}."
+        message = f"Unknown axis {key!r}. Available: {', '.join(axis_keys(columns))}."
         raise Problem(422, "The chart cannot show that.", [FieldError(field=field, message=message)])
     return _metric_dimension(column)
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, contains_eager
 
 from forgetbench.datasets import datasets
 from forgetbench.evidence.run import Manifest, MethodRecord
-from forgetbench.leaderboard.boards.queries import current_boards, without_manifest
+from forgetbench.leaderboard.boards.queries import current_boards, row_columns
 from forgetbench.leaderboard.boards.shipped import is_shipped, shipped_boards
 from forgetbench.leaderboard.db.models import Board, Entry, Placing
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
@@ -96,7 +96,7 @@ def placed(session: Session, condition: ColumnElement[bool], size: int | None, p
             *(Board.superseded_at.is_not(None), Board.task, Board.id.desc()),
             *(Entry.tier == "claimed", Placing.position.is_(None), Placing.position, Entry.id),
         )
-        .options(contains_eager(Entry.board), without_manifest())
+        .options(contains_eager(Entry.board), row_columns())
     )
     if size is not None:
         query = query.limit(size).offset((page - 1) * size)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from forgetbench.leaderboard.boards.queries import boards_of_task, without_manifest
+from forgetbench.leaderboard.boards.queries import boards_of_task, row_columns
 from forgetbench.leaderboard.db.models import Board, Entry, Event, PastPlacing, Placing
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import Link, Problem
@@ -122,7 +122,7 @@ def past_board(session: Session, board: Board, day: date) -> PastBoard:
         .outerjoin(Placing, (Placing.entry_id == PastPlacing.entry_id) & (Placing.scope == PastPlacing.scope))
         .where(PastPlacing.position.is_not(None))
         .order_by(PastPlacing.position, PastPlacing.entry_id)
-        .options(without_manifest())
+        .options(row_columns())
     )
     rows: dict[str, list[PastRow]] = {}
     for place, entry, now in session.execute(query):
@@ -240,7 +240,7 @@ def log(session: Session, page: int, board_ids: Sequence[int] | None = None) -> 
         .where(~Entry.baseline, Entry.listed_at.is_not(None))
         .where((Event.after == "listed") | (Event.at >= Entry.listed_at))
         .order_by(Event.id.desc())
-        .options(without_manifest())
+        .options(row_columns())
         .limit(PAGE + 1)
         .offset((page - 1) * PAGE)
     )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from forgetbench.leaderboard.boards.queries import Row, current_boards, without_manifest
+from forgetbench.leaderboard.boards.queries import Row, current_boards, row_columns
 from forgetbench.leaderboard.db.models import Board, Entry, Placing
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 
@@ -111,7 +111,7 @@ def matrix_rows(session: Session, view: MatrixView, method: str = "") -> list[Bo
             Entry.id.in_(select(first.c.id).where(first.c.number == 1))
             | (Entry.baseline & Entry.board_id.in_(boards) & Entry.state.in_(PUBLIC_STATES))
         )
-        .options(without_manifest())
+        .options(row_columns())
     )
     references: dict[int, list[Row]] = {board_id: [] for board_id in boards}
     rows: dict[int, list[Row]] = {board_id: [] for board_id in boards}

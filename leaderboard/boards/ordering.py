@@ -10,12 +10,12 @@ from datetime import datetime
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, or_, select
 from sqlalchemy.orm import aliased
 
 from forgetbench.errors import described_pattern
 from forgetbench.leaderboard.boards.view import View
-from forgetbench.leaderboard.db.models import Board, Entry, KnownAttack, MetricValue, Placing
+from forgetbench.leaderboard.db.models import Entry, KnownAttack, MetricValue, Placing
 from forgetbench.leaderboard.errors import FieldError, Problem
 
 TEXTS = ("method", "submitter", "tier", "verdict")
@@ -48,9 +48,10 @@ class Order:
     In each section rows are sorted by the view's key, missing values last: no sort shows a claim above a verified row.
     """
 
-    view: View
+    sort: str
+    """Sort key of the view."""
     query: Select[Any]
-    """Ids in that order, each followed by the values of its cursor."""
+    """Ids in that order, each followed by the values of its cursor; has the parameter ``board``, a board's id."""
     section: ColumnElement[int]
     key: ColumnElement[Any]
     position: ColumnElement[Any]
@@ -59,7 +60,7 @@ class Order:
         """The cursor after a row of the query."""
         entry_id, section, key, position = row
         value = key.isoformat() if isinstance(key, datetime) else key
-        cursor = _Cursor(sort=self.view.sort, section=section, key=value, position=position, id=entry_id)
+        cursor = _Cursor(sort=self.sort, section=section, key=value, position=position, id=entry_id)
         return base64.urlsafe_b64encode(cursor.model_dump_json().encode()).decode().rstrip("=")
 
     def after(self, cursor: str) -> ColumnElement[bool]:
@@ -74,15 +75,16 @@ class Order:
             key = self._typed(last.key)
         except (ValueError, binascii.Error, ValidationError) as error:
             raise _invalid_cursor() from error
-        if last.sort != self.view.sort:
+        if last.sort != self.sort:
             raise _invalid_cursor()
         same_key = self._after(self.position, last.position, Entry.id > last.id)
-        in_section = self._after(self.key, key, same_key, descending=self.view.descending)
+        in_section = self._after(self.key, key, same_key, descending=View(sort=self.sort).descending)
         return or_(self.section > last.section, and_(self.section == last.section, in_section))
 
     def _typed(self, key: float | str | None) -> float | str | datetime | None:
-        if key is None or isinstance(key, str) == (self.view.key in {*TEXTS, "date"}):
-            return datetime.fromisoformat(str(key)) if key is not None and self.view.key == "date" else key
+        if key is None or isinstance(key, str) == (View(sort=self.sort).key in {*TEXTS, "date"}):
+            is_date = key is not None and View(sort=self.sort).key == "date"
+            return datetime.fromisoformat(str(key)) if is_date else key
         raise ValueError("the sort value has the wrong type")
 
     @staticmethod
@@ -96,8 +98,9 @@ class Order:
         return or_(beyond, column.is_(None), and_(column == value, equal))
 
 
-def order_of(board: Board, view: View) -> Order:
-    """The order of a board's rows in a view."""
+def order_of(sort: str) -> Order:
+    """The order of a board's rows by the sort key of a view."""
+    view = View(sort=sort)
     placing = aliased(Placing, name="place")
     on_placing = placing.entry_id == Entry.id  # an entry has a place in the ranking of its tiers only
     position = cast("ColumnElement[Any]", placing.position)
@@ -120,12 +123,12 @@ def order_of(board: Board, view: View) -> Order:
     key = fixed.get(view.key, cast("ColumnElement[Any]", value.value))
     query = select(Entry.id, section, key, position).outerjoin(placing, on_placing)
     if view.key not in fixed:
-        on = (value.entry_id == Entry.id) & (value.metric == view.key) & (value.board_id == board.id)
+        on = (value.entry_id == Entry.id) & (value.metric == view.key) & (value.board_id == bindparam("board"))
         query = query.outerjoin(value, on)
     missing, unranked = (case((column.is_(None), 1), else_=0) for column in (key, position))
     directed = key.desc() if view.descending else key.asc()
     query = query.order_by(section, missing, directed, unranked, position, Entry.id)
-    return Order(view, query, section, key, position)
+    return Order(sort, query, section, key, position)
 
 
 def _worst_attack() -> ColumnElement[Any]:

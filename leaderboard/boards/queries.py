@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Integer, String, bindparam, func, select
 from sqlalchemy.orm import Session, load_only
 from sqlalchemy.orm.interfaces import LoaderOption
 
@@ -89,10 +90,13 @@ class Page:
     board: Board
     view: View
     columns: list[Column]
+    """Those that the view shows."""
     references: list[Row]
     rows: list[Row]
     total: int
     """Rows of the view on all pages."""
+    all_columns: list[Column] = field(default_factory=list)
+    """All columns of the board."""
     counts: dict[str, int] = field(default_factory=dict)
     """Status -> number of rows of the board, whatever the view filters."""
     families: list[str] = field(default_factory=list)
@@ -139,9 +143,8 @@ def _display(item: JsonObject) -> dict[str, object]:
     return {"shown_unit": display.unit, "scale": display.scale, "signed": display.signed}
 
 
-def shown_columns(board: Board, view: View) -> list[Column]:
-    """The columns of a view."""
-    columns = columns_of(board)
+def shown_columns(columns: list[Column], view: View) -> list[Column]:
+    """Those of a board's columns that a view shows."""
     if view.columns == SUMMARY:
         return []
     if view.columns == "all":
@@ -150,6 +153,10 @@ def shown_columns(board: Board, view: View) -> list[Column]:
         ranking = [column for column in columns if column.role]
         return ranking + [column for column in columns if column.name in ALWAYS and column not in ranking]
     return [column for column in columns if column.group == view.columns]
+
+
+_VERSIONS = select(Board.id, Board.revision).where(Board.task == bindparam("task"))
+_CURRENT_VERSION = _VERSIONS.where(Board.superseded_at.is_(None)).limit(1)
 
 
 def board_version(session: Session, task: str, pack: str | None = None) -> tuple[int, int]:
@@ -163,9 +170,10 @@ def board_version(session: Session, task: str, pack: str | None = None) -> tuple
     Raises:
         Problem: 404.
     """
-    query = select(Board.id, Board.revision).where(Board.task == task)
-    query = query.where(Board.pack_sha256.startswith(pack, autoescape=True) if pack else Board.superseded_at.is_(None))
-    row = session.execute(query.limit(1)).first() if "\0" not in task else None
+    query = _CURRENT_VERSION
+    if pack:
+        query = _VERSIONS.where(Board.pack_sha256.startswith(pack, autoescape=True)).limit(1)
+    row = session.execute(query, {"task": task}).first() if "\0" not in task else None
     if row is None:
         raise Problem(404, f"There is no board {task!r} on this server.")
     return row[0], row[1]
@@ -197,10 +205,8 @@ def board_versions(session: Session, task: str | None = None) -> list[tuple[int,
 
     Superseded boards are included, because pages across boards show their rows.
     """
-    query = select(Board.id, Board.revision).order_by(Board.id)
-    if task is not None:
-        query = query.where(Board.task == task)
-    return [(row[0], row[1]) for row in session.execute(query)]
+    query = select(Board.id, Board.revision) if task is None else _VERSIONS
+    return [(row[0], row[1]) for row in session.execute(query.order_by(Board.id), {"task": task})]
 
 
 def current_boards(session: Session) -> Sequence[Board]:
@@ -220,13 +226,61 @@ def entry_counts(session: Session) -> dict[int, int]:
 
 def all_boards(session: Session) -> Sequence[Board]:
     """All boards by name; of each task the current one first, then the superseded ones, the newest first."""
-    order = (Board.task, Board.superseded_at.is_not(None), Board.superseded_at.desc(), Board.id.desc())
-    return session.scalars(select(Board).order_by(*order)).all()
+    return session.scalars(_ALL_BOARDS).all()
 
 
-def boards_of_task(session: Session, task: str) -> list[Board]:
+def boards_of_task(session: Session, task: str) -> Sequence[Board]:
     """The boards of one task, in the order of `all_boards`."""
-    return [board for board in all_boards(session) if board.task == task]
+    return session.scalars(_BOARDS_OF_TASK, {"task": task}).all()
+
+
+_ALL_BOARDS = select(Board).order_by(
+    Board.task, Board.superseded_at.is_not(None), Board.superseded_at.desc(), Board.id.desc()
+)
+_BOARDS_OF_TASK = _ALL_BOARDS.where(Board.task == bindparam("task"))
+
+
+_NOT_IN_ROWS = {
+    *("manifest", "manifest_sha256", "search_text", "fingerprint", "registered", "budget"),
+    *("alarms", "suspended", "queued"),
+}
+"""Columns of `Entry` that no table shows; manifests are large, and each column costs time in every row."""
+
+
+@lru_cache(maxsize=1)
+def row_columns() -> LoaderOption:
+    """Loader option: the columns of `Entry` that tables show; others are loaded row by row when they are read."""
+    shown = (getattr(Entry, column.key) for column in Entry.__table__.columns if column.key not in _NOT_IN_ROWS)
+    return load_only(*shown)
+
+
+_PLACED = (
+    select(Entry, Placing)
+    .outerjoin(Placing, Placing.entry_id == Entry.id)
+    .where(Entry.id.in_(bindparam("ids", expanding=True)))
+    .options(row_columns())
+)
+_BASELINES = (
+    select(Entry)
+    .where(Entry.board_id == bindparam("board"), Entry.baseline, Entry.state.in_(PUBLIC_STATES))
+    .order_by(Entry.method.desc(), Entry.label)
+    .options(row_columns())
+)
+_VALUES = select(
+    MetricValue.entry_id,
+    MetricValue.metric,
+    MetricValue.value,
+    MetricValue.low,
+    MetricValue.high,
+    MetricValue.z,
+    MetricValue.note,
+).where(
+    MetricValue.entry_id.in_(bindparam("ids", expanding=True)),
+    MetricValue.metric.in_(bindparam("names", expanding=True)),
+)
+_OUTCOMES = select(Score.entry_id, Score.brief["distance", "metric"], Score.brief["recalibration"]).where(
+    Score.entry_id.in_(bindparam("ids", expanding=True))
+)
 
 
 def board_page(session: Session, board: Board, view: View, size: int | None, cursor: str | None = None) -> Page:
@@ -242,17 +296,19 @@ def board_page(session: Session, board: Board, view: View, size: int | None, cur
     Raises:
         Problem: 422, the board has no such sort key, or the cursor is not valid; 404, there is no such page.
     """
-    columns = shown_columns(board, view)
-    _check_sort(board, view)
-    conditions = [*_filters(board, view, columns), ~Entry.baseline]
+    all_columns = columns_of(board)
+    columns = shown_columns(all_columns, view)
+    _check_sort(all_columns, view)
     counts, families, _ = overview(session, board)
     total = None if view.filtered else sum(counts.values())
-    order = order_of(board, view)
+    filters = _filters(view, columns)
+    arguments = {"board": board.id, **filters}
+    order = _listing(view.sort, frozenset(filters), limited=size is not None, counted=total is None)
     if cursor is None:
-        ids, total = _numbered_page(session, order, conditions, size, total)
+        ids, total = _numbered_page(session, view, order, arguments, size, total)
         next_cursor = None
     else:
-        ids, total, next_cursor = _cursor_page(session, order, conditions, size, cursor, total)
+        ids, total, next_cursor = _cursor_page(session, order, arguments, size, cursor, total)
     entries = _entries(session, ids)
     pinned = _baselines(session, board)
     cells = _cells(session, [*pinned, *(entry for entry, _ in entries)], columns)
@@ -263,6 +319,7 @@ def board_page(session: Session, board: Board, view: View, size: int | None, cur
         references=[Row(entry, cells.get(entry.id, {})) for entry in pinned],
         rows=[Row(entry, cells.get(entry.id, {}), placing) for entry, placing in entries],
         total=total,
+        all_columns=all_columns,
         counts=counts,
         families=families,
         size=size or max(total, 1),
@@ -272,12 +329,7 @@ def board_page(session: Session, board: Board, view: View, size: int | None, cur
 
 def _baselines(session: Session, board: Board) -> Sequence[Entry]:
     """The server's own rows of a board, Retrain first."""
-    return session.scalars(
-        select(Entry)
-        .where(Entry.board_id == board.id, Entry.baseline, Entry.state.in_(PUBLIC_STATES))
-        .order_by(Entry.method.desc(), Entry.label)
-        .options(without_manifest())
-    ).all()
+    return session.scalars(_BASELINES, {"board": board.id}).all()
 
 
 def reference_rows(session: Session, board: Board, columns: list[Column]) -> list[Row]:
@@ -287,30 +339,69 @@ def reference_rows(session: Session, board: Board, columns: list[Column]) -> lis
     return [Row(entry, cells.get(entry.id, {})) for entry in entries]
 
 
-_ALL = func.count().over()
-"""Rows of a query on all its pages: filters are evaluated once, and not again for a count."""
+_PRESENT = (
+    select(func.count())
+    .select_from(MetricValue)
+    .where(
+        MetricValue.entry_id == Entry.id,
+        MetricValue.metric.in_(bindparam("complete", expanding=True)),
+        MetricValue.value.is_not(None),
+    )
+    .scalar_subquery()
+)
+_FILTERS: dict[str, ColumnElement[bool]] = {
+    "ranked": Entry.tier != bindparam("ranked"),
+    "claimed": Entry.tier == bindparam("claimed"),
+    "q": Entry.search_text.contains(bindparam("q", String), escape="/"),
+    "family": Entry.family == bindparam("family"),
+    "retain": Entry.needs_retain == bindparam("retain"),
+    "budget": Entry.budget <= bindparam("budget"),
+    "complete": bindparam("columns") == _PRESENT,
+}
+"""Filter of a view -> its condition, which has a parameter of the same name."""
 
 
-def _count(session: Session, conditions: Sequence[ColumnElement[bool]]) -> int:
-    return session.scalar(select(func.count()).select_from(Entry).where(*conditions)) or 0
+@lru_cache(maxsize=256)
+def _listing(sort: str, filters: frozenset[str], *, limited: bool, counted: bool) -> Order:
+    """The order of a view with its filters: made once, because to make a query takes longer than to run it.
+
+    Args:
+        sort: Sort key.
+        filters: Names in `_FILTERS`; others are parameters only.
+        limited: Whether the query has the parameters ``size`` and ``offset``.
+        counted: Whether rows end with the number of rows on all pages, so that filters are not evaluated again for it.
+    """
+    order = order_of(sort)
+    query = order.query.where(*_conditions(filters))
+    if limited:
+        query = query.limit(bindparam("size", type_=Integer)).offset(bindparam("offset", type_=Integer))
+    return replace(order, query=query.add_columns(func.count().over()) if counted else query)
+
+
+def _conditions(filters: Iterable[str]) -> list[ColumnElement[bool]]:
+    """The public rows of the board ``board`` that pass some filters, without baselines."""
+    rows = [Entry.board_id == bindparam("board"), Entry.state.in_(PUBLIC_STATES), ~Entry.baseline]
+    return [*rows, *(_FILTERS[name] for name in sorted(filters) if name in _FILTERS)]
+
+
+def _count(session: Session, arguments: Mapping[str, object]) -> int:
+    return session.scalar(select(func.count()).select_from(Entry).where(*_conditions(arguments)), arguments) or 0
 
 
 def _numbered_page(
-    session: Session, order: Order, conditions: list[ColumnElement[bool]], size: int | None, total: int | None
+    session: Session, view: View, order: Order, arguments: Mapping[str, object], size: int | None, total: int | None
 ) -> tuple[list[str], int]:
     """Ids on a page given by its number, and the number of rows on all pages; None if that is not known before."""
-    query = order.query.where(*conditions)
     if size is None:
-        ids = list(session.scalars(query))
+        ids = list(session.scalars(order.query, arguments))
         return ids, len(ids)
-    number = order.view.page
-    query = query.limit(size).offset((number - 1) * size)
-    rows = session.execute(query if total is not None else query.add_columns(_ALL)).all()
+    number = view.page
+    rows = session.execute(order.query, {**arguments, "size": size, "offset": (number - 1) * size}).all()
     if total is None:
-        total = rows[0][-1] if rows else _count(session, conditions)
+        total = rows[0][-1] if rows else _count(session, arguments)
     last = max(1, -(-total // size))
     if number > last:
-        link = Link(f"page {last}", order.view.link(page=last))
+        link = Link(f"page {last}", view.link(page=last))
         raise Problem(404, f"There is no page {number}: the last is page {last}.", links=[link])
     return [row[0] for row in rows], total
 
@@ -318,19 +409,17 @@ def _numbered_page(
 def _cursor_page(
     session: Session,
     order: Order,
-    conditions: list[ColumnElement[bool]],
+    arguments: Mapping[str, object],
     size: int | None,
     cursor: str,
     total: int | None,
 ) -> tuple[list[str], int, str | None]:
     """Ids after a cursor, the number of rows on all pages, and the cursor of the next page."""
-    query = order.query.where(*conditions)
+    query = order.query
     if cursor:
         query = query.where(order.after(cursor))
-        total = _count(session, conditions) if total is None else total
-    if total is None:
-        query = query.add_columns(_ALL)
-    rows = session.execute(query.limit(size + 1) if size is not None else query).all()
+        total = _count(session, arguments) if total is None else total
+    rows = session.execute(query, {**arguments, "size": (size or 0) + 1, "offset": 0}).all()
     if total is None:
         total = rows[0][-1] if rows else 0
     more = size is not None and len(rows) > size
@@ -342,13 +431,8 @@ def _entries(session: Session, ids: list[str]) -> list[tuple[Entry, Placing | No
     """The rows of a page. Ids are sorted before, because a sort of complete rows takes five times as long."""
     rows: dict[str, tuple[Entry, Placing | None]] = {}
     for first in range(0, len(ids), 500):
-        query = (
-            select(Entry, Placing)
-            .outerjoin(Placing, Placing.entry_id == Entry.id)
-            .where(Entry.id.in_(ids[first : first + 500]))
-            .options(without_manifest())
-        )
-        rows |= {row[0].id: (row[0], row[1]) for row in session.execute(query)}
+        found = session.execute(_PLACED, {"ids": ids[first : first + 500]})
+        rows |= {entry.id: (entry, placing) for entry, placing in found}
     return [rows[entry_id] for entry_id in ids]
 
 
@@ -400,44 +484,27 @@ def _count_overview(session: Session, board: Board) -> Overview:
     return Overview(dict(counts), list(families), dict(verdicts))
 
 
-@lru_cache(maxsize=1)
-def without_manifest() -> LoaderOption:
-    """Loader option: the columns of `Entry` that tables show; manifests are large."""
-    return load_only(
-        *(
-            getattr(Entry, column.key)
-            for column in Entry.__table__.columns
-            if column.key not in {"manifest", "search_text"}
-        )
-    )
-
-
-def _filters(board: Board, view: View, columns: list[Column]) -> Iterator[ColumnElement[bool]]:
-    yield Entry.board_id == board.id
-    yield Entry.state.in_(PUBLIC_STATES)
+def _filters(view: View, columns: list[Column]) -> dict[str, object]:
+    """The filters of a view: name of a parameter of its query -> value."""
+    filters: dict[str, object] = {}
     if view.tier != "all":
-        yield (Entry.tier == "claimed") == (view.tier == "claimed")
+        filters[view.tier] = "claimed"
     if view.q:
-        yield Entry.search_text.contains(view.q.casefold().replace("\0", ""), autoescape=True)
+        escaped = re.sub("[/%_]", r"/\g<0>", view.q.casefold().replace("\0", ""))
+        filters["q"] = escaped
     if view.family:
-        yield Entry.family == view.family.replace("\0", "")
+        filters["family"] = view.family.replace("\0", "")
     if view.retain:
-        yield Entry.needs_retain == (view.retain == "yes")
+        filters["retain"] = view.retain == "yes"
     if view.budget:
-        yield Entry.budget <= int(view.budget)
+        filters["budget"] = int(view.budget)
     if view.complete and columns:
-        names = [column.name for column in columns]
-        present = (
-            select(func.count())
-            .select_from(MetricValue)
-            .where(MetricValue.entry_id == Entry.id, MetricValue.metric.in_(names), MetricValue.value.is_not(None))
-            .scalar_subquery()
-        )
-        yield present == len(names)
+        filters |= {"complete": [column.name for column in columns], "columns": len(columns)}
+    return filters
 
 
-def _check_sort(board: Board, view: View) -> None:
-    known = {*FIXED_KEYS, *(column.name for column in columns_of(board))}
+def _check_sort(columns: list[Column], view: View) -> None:
+    known = {*FIXED_KEYS, *(column.name for column in columns)}
     if view.key not in known:
         message = f"Unknown column {view.key!r}. Available: {', '.join(sorted(known))}."
         raise Problem(422, "The board cannot be sorted by that.", [FieldError(field="sort", message=message)])
@@ -449,19 +516,8 @@ def _cells(session: Session, entries: Sequence[Entry], columns: list[Column]) ->
     cells: dict[str, dict[str, Cell]] = {}
     names = [column.name for column in columns]
     for start in range(0, len(entries), 500):
-        query = select(
-            MetricValue.entry_id,
-            MetricValue.metric,
-            MetricValue.value,
-            MetricValue.low,
-            MetricValue.high,
-            MetricValue.z,
-            MetricValue.note,
-        ).where(
-            MetricValue.entry_id.in_([entry.id for entry in entries[start : start + 500]]),
-            MetricValue.metric.in_(names),
-        )
-        for entry_id, metric, value, low, high, z, note in session.execute(query):
+        arguments = {"ids": [entry.id for entry in entries[start : start + 500]], "names": names}
+        for entry_id, metric, value, low, high, z, note in session.execute(_VALUES, arguments):
             cells.setdefault(entry_id, {})[metric] = Cell(value, low, high, z, note)
     return cells
 
@@ -488,10 +544,7 @@ def outcomes(session: Session, ids: Sequence[str]) -> dict[str, Outcome]:
     """Entry -> what the stored scorecard says in addition to its columns; entries without a score are left out."""
     found: dict[str, Outcome] = {}
     for first in range(0, len(ids), 500):
-        query = select(Score.entry_id, Score.brief["distance"]["metric"], Score.brief["recalibration"]).where(
-            Score.entry_id.in_(ids[first : first + 500])
-        )
-        for entry_id, metric, recovery in session.execute(query):
+        for entry_id, metric, recovery in session.execute(_OUTCOMES, {"ids": ids[first : first + 500]}):
             found[entry_id] = outcome_of(metric, recovery or {})
     return found
 

@@ -10,9 +10,11 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
@@ -61,9 +63,11 @@ def make_engine(url: str, *, foreign_keys: bool = True, lock_seconds: float = LO
         UsageError: The URL is malformed, its driver is not installed, or the file is not writable.
     """
     parsed = parse_url(url)
+    # pages read many small JSON columns, on which json.loads spends six times as long
+    create = partial(create_engine, parsed, pool_size=10, hide_parameters=True, json_deserializer=from_json)
     if parsed.get_backend_name() != "sqlite":
         try:
-            return create_engine(parsed, pool_size=10, max_overflow=20, pool_pre_ping=True, hide_parameters=True)
+            return create(max_overflow=20, pool_pre_ping=True)
         except (ImportError, NoSuchModuleError) as error:
             raise UsageError(
                 f"The driver of {parsed.drivername} is not installed ({error}): "
@@ -71,9 +75,7 @@ def make_engine(url: str, *, foreign_keys: bool = True, lock_seconds: float = LO
             ) from error
     if parsed.database:
         _create_private_file(Path(parsed.database))
-    engine = create_engine(
-        parsed, pool_size=10, max_overflow=40, connect_args={"timeout": lock_seconds}, hide_parameters=True
-    )
+    engine = create(max_overflow=40, connect_args={"timeout": lock_seconds})
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: object) -> None:

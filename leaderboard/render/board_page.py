@@ -59,12 +59,12 @@ def board_context(
         "page": page,
         "table": board_table(page, queries.outcomes(session, ids)),
         "headline": headline(queries.overview(session, board).verdicts),
-        "titles": {column.name: column.title for column in queries.columns_of(board)},
+        "titles": {column.name: column.title for column in page.all_columns},
         "view": view,
         "board": board,
         "summary": board.summary or {},
         "charts": page_charts,
-        "axes": charts.axis_keys(board),
+        "axes": charts.axis_keys(page.all_columns),
         "versions": [other for other in queries.boards_of_task(session, board.task) if other.id != board.id],
     }
 

@@ -37,7 +37,7 @@ def feed(request: Request, database: DatabaseDep) -> Response:
                 .join(Entry.board)
                 .where(Entry.state.in_(PUBLIC_STATES), ~Entry.baseline, Board.superseded_at.is_(None))
                 .order_by(Entry.listed_at.desc(), Entry.id)
-                .options(contains_eager(Entry.board), queries.without_manifest())
+                .options(contains_eager(Entry.board), queries.row_columns())
                 .limit(NEWEST)
             )
             newest = session.scalars(query).all()
