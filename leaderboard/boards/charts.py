@@ -10,7 +10,7 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session, aliased
 
-from forgetbench.leaderboard.boards.queries import Column, columns_of
+from forgetbench.leaderboard.boards.queries import Column, columns_of, summary_of
 from forgetbench.leaderboard.db.models import Board, Entry, MetricValue
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import FieldError, Problem
@@ -40,7 +40,7 @@ class Chart:
 def default_axes(board: Board) -> tuple[tuple[str, str], ...]:
     """The two charts of a board: distance against cost, and forgetting against utility."""
     forgetting = forgetting_metric(board.track)
-    names = {column.name for column in columns_of(board)}
+    names = {item["name"] for item in summary_of(board).get("columns", [])}
     return (("cost", "distance"), *((((forgetting, "gap.test"),)) if {forgetting, "gap.test"} <= names else ()))
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import ColumnElement, Integer, String, bindparam, func, select
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy.orm import Session, defer, load_only
 from sqlalchemy.orm.interfaces import LoaderOption
 
 from forgetbench.leaderboard.boards.ordering import Order, order_of
@@ -155,7 +155,8 @@ def shown_columns(columns: list[Column], view: View) -> list[Column]:
     return [column for column in columns if column.group == view.columns]
 
 
-_VERSIONS = select(Board.id, Board.revision).where(Board.task == bindparam("task"))
+_ALL_VERSIONS = select(Board.id, Board.revision).order_by(Board.id)
+_VERSIONS = _ALL_VERSIONS.where(Board.task == bindparam("task"))
 _CURRENT_VERSION = _VERSIONS.where(Board.superseded_at.is_(None)).limit(1)
 
 
@@ -205,8 +206,8 @@ def board_versions(session: Session, task: str | None = None) -> list[tuple[int,
 
     Superseded boards are included, because pages across boards show their rows.
     """
-    query = select(Board.id, Board.revision) if task is None else _VERSIONS
-    return [(row[0], row[1]) for row in session.execute(query.order_by(Board.id), {"task": task})]
+    query = _ALL_VERSIONS if task is None else _VERSIONS
+    return [(row[0], row[1]) for row in session.execute(query, {"task": task})]
 
 
 def current_boards(session: Session) -> Sequence[Board]:
@@ -230,14 +231,16 @@ def all_boards(session: Session) -> Sequence[Board]:
 
 
 def boards_of_task(session: Session, task: str) -> Sequence[Board]:
-    """The boards of one task, in the order of `all_boards`."""
+    """The boards of one task, in the order of `all_boards`; their large columns are loaded when they are read."""
     return session.scalars(_BOARDS_OF_TASK, {"task": task}).all()
 
 
 _ALL_BOARDS = select(Board).order_by(
     Board.task, Board.superseded_at.is_not(None), Board.superseded_at.desc(), Board.id.desc()
 )
-_BOARDS_OF_TASK = _ALL_BOARDS.where(Board.task == bindparam("task"))
+_BOARDS_OF_TASK = _ALL_BOARDS.where(Board.task == bindparam("task")).options(
+    defer(Board.summary), defer(Board.definition), defer(Board.image_set)
+)
 
 
 _NOT_IN_ROWS = {
@@ -398,7 +401,7 @@ def _numbered_page(
     number = view.page
     rows = session.execute(order.query, {**arguments, "size": size, "offset": (number - 1) * size}).all()
     if total is None:
-        total = rows[0][-1] if rows else _count(session, arguments)
+        total = rows[0][-1] if rows else _count(session, arguments) if number > 1 else 0
     last = max(1, -(-total // size))
     if number > last:
         link = Link(f"page {last}", view.link(page=last))

@@ -88,9 +88,13 @@ class View(BaseModel):
 
     def query(self, **changes: object) -> str:
         """The query string of this view with changes, without parameters at their defaults."""
-        changed = type(self).model_validate({**self.model_dump(), **changes})
+        values = {**vars(self), **changes}
         return urlencode(
-            {name: _text(value) for name, value in changed.model_dump(exclude_defaults=True, by_alias=True).items()}
+            {
+                field.alias or name: _text(values[name])
+                for name, field in type(self).model_fields.items()
+                if values[name] != field.default
+            }
         )
 
     def link(self, **changes: object) -> str:

@@ -7,8 +7,16 @@ from functools import lru_cache
 
 from markupsafe import Markup, escape
 
+from forgetbench.leaderboard.db.states import ORIGIN_FLAGS
 from forgetbench.leaderboard.render.rows import VERDICT_MARKS, Axis, ShownRow, VerdictMark
-from forgetbench.scoring.vocabulary import PARTIAL
+from forgetbench.scoring.vocabulary import FLAGS, PARTIAL
+
+TIER_WORDS = {
+    "claimed": "scored from what the submitter uploaded; not verified",
+    "verified": "run again by this board's own runner",
+    "reference": "run on this board by its operator",
+}
+"""Tier -> what it says about a row."""
 
 
 def breakable(text: str) -> Markup:
@@ -54,8 +62,19 @@ def row_chip(row: ShownRow, *, short: bool = False) -> Markup:
     return _marked(mark, mark.short if short else f"{row.verdict}, {row.caveat}")
 
 
-def labeled(css: str, name: str, words: Mapping[str, str]) -> Markup:
-    """A tier or a flag, with its meaning as a title where it is known."""
+@lru_cache(maxsize=64)
+def tier_mark(name: str) -> Markup:
+    """A tier, with its meaning as a title."""
+    return _labeled(f"tier {name}", name, TIER_WORDS)
+
+
+@lru_cache(maxsize=64)
+def flag_mark(name: str) -> Markup:
+    """A flag, with its meaning as a title."""
+    return _labeled("flag", name, {**FLAGS, **ORIGIN_FLAGS})
+
+
+def _labeled(css: str, name: str, words: Mapping[str, str]) -> Markup:
     title = f' title="{escape(words[name])}"' if name in words else ""
     return Markup(f'<span class="{css}"{title}>{escape(name)}</span>')  # noqa: S704 - escaped
 

@@ -18,7 +18,6 @@ from forgetbench.leaderboard.render.schemas import (
     RowDocument,
     RunDocument,
     SubmissionDocument,
-    ValueDocument,
     VerificationDocument,
 )
 
@@ -39,7 +38,7 @@ def row(item: Row) -> RowDocument:
         status=entry.status,
         reasons=entry.reasons or [],
         flags=entry.flags or [],
-        rank=_rank(item.placing),
+        rank=item.placing,  # type: ignore[arg-type]  # documents are read from attributes
         distance=entry.distance,
         distance_low=entry.distance_low,
         distance_high=entry.distance_high,
@@ -55,7 +54,7 @@ def row(item: Row) -> RowDocument:
         cost_class=entry.cost_class,
         needs_retain=entry.needs_retain,
         received_at=entry.received_at,
-        values={name: ValueDocument.model_construct(**vars(cell)) for name, cell in item.cells.items()},
+        values=item.cells,  # type: ignore[arg-type]
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from forgetbench.leaderboard.boards import strips
 from forgetbench.leaderboard.db.states import ORIGIN_FLAGS
-from forgetbench.leaderboard.render import formatting, fragments, rows
+from forgetbench.leaderboard.render import formatting, fragments, rows, table_row
 from forgetbench.leaderboard.render.vega import inline_svg
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.scoring.vocabulary import FLAGS, NOTHING_FORGOTTEN, PARTIAL, RANK_INTERVALS, VERDICTS
@@ -21,12 +20,6 @@ from forgetbench.store import digest, file_digest
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parents[1] / "web" / "static"
 DIRECTIONS = {"up": "↑", "down": "↓", "band": "→ oracle"}
-TIER_WORDS = {
-    "claimed": "scored from what the submitter uploaded; not verified",
-    "verified": "run again by this board's own runner",
-    "reference": "run on this board by its operator",
-}
-"""Tier -> what it says about a row."""
 TRACK_WORDS = {
     "erase": "erase: become unable to recognize it",
     "match-oracle": "match retraining in every answer",
@@ -80,7 +73,7 @@ class Pages:
                 "style": self._version("style.css"),
                 "script": self._version("site.js"),
                 "moderate_script": self._version("moderate.js"),
-                "tier_words": TIER_WORDS,
+                "tier_words": fragments.TIER_WORDS,
                 "directions": DIRECTIONS,
                 "direction_words": DIRECTION_WORDS,
                 "estimate": formatting.estimate,
@@ -100,9 +93,13 @@ class Pages:
                 "row_chip": fragments.row_chip,
                 "caveat_chip": fragments.CAVEAT_CHIP,
                 "nothing_forgotten": NOTHING_FORGOTTEN,
-                "tier_mark": lru_cache(lambda name: fragments.labeled(f"tier {name}", name, TIER_WORDS)),
-                "flag_mark": lru_cache(lambda name: fragments.labeled("flag", name, {**FLAGS, **ORIGIN_FLAGS})),
+                "tier_mark": fragments.tier_mark,
+                "flag_mark": fragments.flag_mark,
                 "distance_strip": fragments.strip,
+                "table_row": table_row.table_row,
+                "place_mark": table_row.place_mark,
+                "cost_mark": table_row.cost_mark,
+                "reproductions_text": table_row.reproductions_text,
                 "entry_row": rows.entry_row,
                 "shown_row": rows.shown_row,
                 "track_words": TRACK_WORDS,

@@ -8,6 +8,7 @@ pages' security policy forbids to make code of text.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -51,7 +52,13 @@ def standalone_svg(specification: Spec, text: str) -> bytes:
 
 def program_path(settings: Settings) -> Path:
     """The program's file."""
-    return settings.server_folder / f"vega-{version('vl-convert-python')}.js"
+    return settings.server_folder / f"vega-{_version()}.js"
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    """Version of the package that carries the program; to read it takes a millisecond."""
+    return version("vl-convert-python")
 
 
 def program_address(settings: Settings) -> str:

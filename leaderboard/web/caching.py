@@ -94,7 +94,7 @@ def conditional(
     if body is None:
         body = make()
         if compressed:
-            body = gzip.compress(body, compresslevel=5, mtime=0)
+            body = gzip.compress(body, compresslevel=3, mtime=0)  # 5 takes twice the time for 10 % less
         cache.put(key, body)
     all_headers["Vary"] = "Accept-Encoding"
     if compressed:
