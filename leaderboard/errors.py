@@ -10,7 +10,8 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 MEDIA_TYPE = "application/problem+json"
-
+IN_YOUR_ENTRY = "urn:forgetbench:problem:in-your-entry"
+"""Type of the refusal of evidence that is in an entry of the same submitter already."""
 
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Errors of the operating system that say that a disk, or a quota of it, is full."""
@@ -33,7 +34,7 @@ class ProblemDocument(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     type: str = "about:blank"
-    """URI of the problem type."""
+    """URI of the problem type, for programs; most problems are of no type but their status."""
     title: str
     """Phrase of the HTTP status."""
     status: int
@@ -63,12 +64,14 @@ class Problem(Exception):  # noqa: N818 - the term of RFC 9457
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
         links: Sequence[Link] = (),
+        kind: str = "about:blank",
     ) -> None:
         super().__init__(detail)
+        self.kind = kind
         self.status, self.detail, self.errors = status, detail, list(errors)
         self.headers, self.links = dict(headers or {}), list(links)
 
     def document(self) -> ProblemDocument:
         """The problem as an RFC 9457 document."""
         title = HTTPStatus(self.status).phrase
-        return ProblemDocument(title=title, status=self.status, detail=self.detail, errors=self.errors)
+        return ProblemDocument(type=self.kind, title=title, status=self.status, detail=self.detail, errors=self.errors)

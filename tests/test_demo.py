@@ -8,14 +8,14 @@ import pytest
 
 from forgetbench import demo
 from forgetbench.errors import ForgetBenchError
-from forgetbench.leaderboard.submissions.receive import IN_YOUR_ENTRY
+from forgetbench.leaderboard.client.http import InYourEntryError
 
 
 def test_answers_of_an_earlier_demo_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    reasons = iter([f"refused the request:\n  d0-s0.npz: {IN_YOUR_ENTRY} abc (listed).", "The board is closed."])
+    refusals = iter([InYourEntryError("in your entry abc"), ForgetBenchError("The board is closed.")])
 
     def refuse(*_: object, **__: object) -> None:
-        raise ForgetBenchError(next(reasons))
+        raise next(refusals)
 
     monkeypatch.setattr(demo, "submit", refuse)
     run, server = Path("run"), demo.LocalServer("http://127.0.0.1:1", "fb_token")

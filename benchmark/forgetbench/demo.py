@@ -19,8 +19,8 @@ from forgetbench.api.leaderboard import submit
 from forgetbench.api.tasks import load_task
 from forgetbench.errors import ForgetBenchError
 from forgetbench.leaderboard.admin import create_token, install_bundle
+from forgetbench.leaderboard.client.http import InYourEntryError
 from forgetbench.leaderboard.settings import Settings
-from forgetbench.leaderboard.submissions.receive import IN_YOUR_ENTRY
 from forgetbench.runner.config import ProgressCallback, RunConfig
 from forgetbench.runner.display import write_display
 from forgetbench.store import home, write_atomically
@@ -59,9 +59,7 @@ def _post(run: Path, server: LocalServer) -> str:
     """Post a run; returns what became of it. An earlier version may have posted the same answers."""
     try:
         return submit(run, server.url, server.token, progress=False).detail
-    except ForgetBenchError as error:
-        if IN_YOUR_ENTRY not in str(error):
-            raise
+    except InYourEntryError:
         return "is on the board since an earlier demo"
 
 

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 _PATTERN_WORDS: dict[str, str] = {}
 """Regular expression of a field -> what it allows, in words."""
 
+_TYPE_WORDS = {
+    "bool_parsing": "true or false",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
+    "date_from_datetime_parsing": "a date such as 2026-11-30",
+    "model_attributes_type": "a JSON object, sent as application/json",
+}
+"""Type of a field error of pydantic -> what the field allows, in words."""
+
 LONGEST_MESSAGE = 2000
 """Characters of an error's message that are shown and recorded."""
 
@@ -47,6 +56,10 @@ def field_message(item: Mapping[str, Any]) -> str:
     if item["type"] == "string_pattern_mismatch":
         words = _PATTERN_WORDS.get(item.get("ctx", {}).get("pattern", ""), "text of another form")
         return f"Input should be {words}"
+    if item["type"] in _TYPE_WORDS:
+        return f"Input should be {_TYPE_WORDS[item['type']]}"
+    if item["type"] == "too_short" and item["ctx"]["min_length"] == 1:
+        return "Input should not be empty"
     fixes = {"missing": ": add it", "extra_forbidden": ": remove it"}
     return f"{str(item['msg']).removeprefix('Value error, ')}{fixes.get(item['type'], '')}"
 

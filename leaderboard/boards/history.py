@@ -232,6 +232,9 @@ def log(session: Session, page: int, board_ids: Sequence[int] | None = None) -> 
         session: Where to read.
         page: Number of the page, from 1.
         board_ids: Boards; None for all.
+
+    Raises:
+        Problem: 404, there is no such page.
     """
     query = (
         select(Event, Entry, Board.task)
@@ -247,6 +250,8 @@ def log(session: Session, page: int, board_ids: Sequence[int] | None = None) -> 
     if board_ids is not None:
         query = query.where(Entry.board_id.in_(board_ids))
     rows = session.execute(query).all()
+    if page > 1 and not rows:
+        raise Problem(404, f"There is no page {page} of changes.", links=[Link("the newest changes", "?page=1")])
     changes = [_change(event, entry, task) for event, entry, task in rows[:PAGE]]
     return Log(changes, page, len(rows) > PAGE)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import ColumnElement, Integer, String, bindparam, func, select
@@ -176,7 +177,14 @@ def board_version(session: Session, task: str, pack: str | None = None) -> tuple
         query = _VERSIONS.where(Board.pack_sha256.startswith(pack, autoescape=True)).limit(1)
     row = session.execute(query, {"task": task}).first() if "\0" not in task else None
     if row is None:
-        raise Problem(404, f"There is no board {task!r} on this server.")
+        if pack and board_exists(session, task):
+            detail = f"The board {task!r} never had a pack whose hash begins with {pack}."
+            raise Problem(
+                404,
+                f"{detail} Leave `pack` out for its current one.",
+                links=[Link("the current board", f"/boards/{quote(task)}")],
+            )
+        raise Problem(404, f"There is no board {task!r} on this server. The front page and /api/v1/boards list all.")
     return row[0], row[1]
 
 

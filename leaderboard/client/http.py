@@ -22,6 +22,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from forgetbench.errors import ForgetBenchError, UsageError
+from forgetbench.leaderboard.errors import IN_YOUR_ENTRY
 from forgetbench.leaderboard.render.schemas import TokenDocument
 from forgetbench.store import JsonObject, home
 
@@ -35,6 +36,10 @@ ANONYMOUS = ""
 UploadProgress = Callable[[int, int], None]
 """Called with the bytes sent so far, and the total."""
 Document = TypeVar("Document", bound=BaseModel)
+
+
+class InYourEntryError(ForgetBenchError):
+    """The server refused evidence that is in an entry of the same submitter already."""
 
 
 def find_token() -> str:
@@ -341,6 +346,8 @@ class LeaderboardClient:
         if response.status_code == 404 and urlsplit(self.server).path:
             lines.append(f"  If the address has a path too many, use --server {self._origin}.")
         error_type = UsageError if response.status_code in {401, 403} else ForgetBenchError
+        if problem.get("type") == IN_YOUR_ENTRY:
+            error_type = InYourEntryError
         return error_type(f"{self.server} refused the request: " + "\n".join(lines))
 
     @property

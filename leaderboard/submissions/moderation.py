@@ -80,7 +80,12 @@ def change_state(
     if entry is None or (token is not None and not can_view(entry, token)):
         raise Problem(404, "There is no submission with that id, or it is not listed and not yours.")
     if token is not None and not _may_change(token, entry, requested.state):
-        raise Problem(403, f"This token may not change the state of this submission to {requested.state!r}.")
+        withdraw = "; this one is of another submitter" if requested.state == "withdrawn" else ""
+        raise Problem(
+            403,
+            f"This token may not change the state of this submission to {requested.state!r}. Submitters can withdraw "
+            f"their own submissions{withdraw}; all else needs the scope 'moderate'.",
+        )
     if entry.baseline:
         raise Problem(409, "The state of a reference row cannot be changed.")
     before = entry.state

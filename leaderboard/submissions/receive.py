@@ -28,7 +28,7 @@ from forgetbench.leaderboard.db.models import (
     utc_now,
 )
 from forgetbench.leaderboard.db.session import Database
-from forgetbench.leaderboard.errors import FieldError, Problem
+from forgetbench.leaderboard.errors import IN_YOUR_ENTRY, FieldError, Problem
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.submissions import names, reference, rounds
 from forgetbench.leaderboard.submissions.uploads import (
@@ -42,9 +42,6 @@ from forgetbench.leaderboard.submissions.uploads import (
 )
 from forgetbench.store import file_digest
 from forgetbench.tasks.task import DEVELOPMENT, NOT_THE_BOARD
-
-IN_YOUR_ENTRY = "was submitted to this board before, in your entry"
-"""What the refusal of evidence says that its own submitter has posted."""
 
 
 class Receipt(NamedTuple):
@@ -92,12 +89,14 @@ def receive_submission(
             board = find_board(session, run.manifest.task, run.errors)
             check_quota(session, settings, token, board)
             check_space(session, settings, token, _size_of(run))
+            reused = _find_reused(session, board, run, token)
             errors = [
                 *names.check_names(run.manifest),
                 *check_evidence(settings, board, run, form_only=dry_run),
-                *_check_reuse(session, board, run, token),
+                *_describe_reused(reused, token),
             ]
-        _raise_errors(board, errors)
+            own = any(is_owner(entry, token) for _, entry in reused)
+        _raise_errors(board, errors, IN_YOUR_ENTRY if own else "about:blank")
         if dry_run:
             return Receipt(None, board.task, repeated=False)
         return _store_submission(database, settings, token, board, run, body, key)
@@ -110,10 +109,10 @@ def receive_submission(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _raise_errors(board: Board, errors: list[FieldError]) -> None:
+def _raise_errors(board: Board, errors: list[FieldError], kind: str) -> None:
     if errors:
         detail = f"The run was not accepted on {board.task}: {len(errors)} check(s) failed; nothing was stored."
-        raise Problem(422, detail, errors)
+        raise Problem(422, detail, errors, kind=kind)
 
 
 def check_evidence(settings: Settings, board: Board, run: UnpackedRun, *, form_only: bool = False) -> list[FieldError]:
@@ -140,19 +139,19 @@ def check_evidence(settings: Settings, board: Board, run: UnpackedRun, *, form_o
     ]
 
 
-def _check_reuse(session: Session, board: Board, run: Run, token: Token) -> list[FieldError]:
-    """Refuse logits that were submitted to this board before, unless in an entry that its owner has withdrawn."""
+def _find_reused(session: Session, board: Board, run: Run, token: Token) -> list[tuple[str, Entry]]:
+    """Files whose logits were submitted to this board before, and in which entry; not those of corrected entries."""
     files = {logits_digest(model): model.file for model in run.manifest.models}
     used = session.execute(
         select(EvidenceFile.answers, Entry)
         .join(Entry, Entry.id == EvidenceFile.entry_id)
         .where(EvidenceFile.board_id == board.id, EvidenceFile.counted, EvidenceFile.answers.in_(files))
     )
-    errors = [
-        FieldError(field=files[digest], message=_describe_reuse(entry, token))
-        for digest, entry in used
-        if not _is_corrected(entry, token)
-    ]
+    return [(files[digest], entry) for digest, entry in used if not _is_corrected(entry, token)]
+
+
+def _describe_reused(reused: Sequence[tuple[str, Entry]], token: Token) -> list[FieldError]:
+    errors = [FieldError(field=file, message=_describe_reuse(entry, token)) for file, entry in reused]
     return sorted(errors, key=lambda error: error.field)
 
 
@@ -165,7 +164,7 @@ def _describe_reuse(entry: Entry, token: Token) -> str:
     message = "was submitted to this board before"
     if is_owner(entry, token):
         withdraw = f'`forgetbench withdraw {entry.id} --server URL --reason "..."`, then submit again'
-        return f"{IN_YOUR_ENTRY} {entry.id} ({entry.state}). To correct that entry: {withdraw}"
+        return f"{message}, in your entry {entry.id} ({entry.state}). To correct that entry: {withdraw}"
     if not can_view(entry, token):
         return f"{message}, in an entry of another token. If you lost that token, ask the operator to renew it"
     return f"{message}, in entry {entry.id} of {entry.submitter}"

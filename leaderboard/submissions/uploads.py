@@ -433,7 +433,7 @@ def _find_directory(file: BinaryIO) -> _Directory:
     length = file.seek(0, 2)
     signature, size, start, comment = _read_record(file, _END, length - _END.size)
     if signature != b"PK\x05\x06" or comment:
-        raise zipfile.BadZipFile("it does not end like a zip without a comment")
+        raise zipfile.BadZipFile("it does not end like a zip without a comment" if length else "it is empty")
     end = length - _END.size
     signature, start_64 = _read_record(file, _LOCATOR, end - _LOCATOR.size)
     if signature == b"PK\x06\x07":

@@ -52,7 +52,8 @@ def _describe_http_error(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 404:
         detail = f"There is nothing at {path} on this server."
     elif error.status_code == 405:
-        detail = f"{request.method} is not supported at {path}."
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{request.method} is not supported at {path}{f'; use {allowed}' if allowed else ''}."
     if path.startswith("/api/"):
         detail += " /api/v1/openapi.json lists every route of the API."
     links = [Link("boards", "/"), Link("methods", "/methods"), Link("metrics", "/metrics"), Link("API", "/api")]

@@ -8,6 +8,7 @@ from support.leaderboard import edit_manifest
 from forgetbench.cli import main
 from forgetbench.errors import UsageError
 from forgetbench.leaderboard.admin import create_token, list_tokens, renew_token, revoke_token
+from forgetbench.leaderboard.errors import IN_YOUR_ENTRY
 
 
 def test_withdrawn_evidence_can_be_corrected_by_its_owner(site, world, tmp_path):
@@ -17,7 +18,7 @@ def test_withdrawn_evidence_can_be_corrected_by_its_owner(site, world, tmp_path)
         world.write_run(tmp_path / "b"), lambda manifest: manifest["method"].update(title="The right title")
     )
     refused = site.post(corrected, ada)
-    assert refused.status_code == 422
+    assert (refused.status_code, refused.json()["type"]) == (422, IN_YOUR_ENTRY)
     assert (
         f"was submitted to this board before, in your entry {first} (received). To correct that entry" in refused.text
     )

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from forgetbench.leaderboard.boards.compare import difference, student_975
+from forgetbench.leaderboard.db.models import Entry
 from forgetbench.reporting.table_writer import escape_formula, escape_latex
+from forgetbench.scoring.vocabulary import COMES_BACK, Verdict
 
 
 def export(site, ending, query=""):
@@ -256,6 +258,32 @@ def test_badge_shows_rank_and_tier(full):
     low, high = row["rank"]["low"], row["rank"]["high"]
     assert f"claimed: {row['verdict']}, rank C{low if low == high else f'{low}–{high}'} of 4 claims" in words
     assert full.client.get("/badges/none.svg").status_code == 404
+
+
+def test_badge_says_what_the_verdict_hides(full_site):
+    entry_id = full_site.client.get(f"/api/v1/boards/{full_site.world.task}").json()["rows"][0]["id"]
+    with full_site.database.write_session() as session:
+        entry = session.get_one(Entry, entry_id)
+        entry.verdict, entry.flags = Verdict.BETTER, ["recoverable"]
+    assert f"{Verdict.BETTER}, {COMES_BACK}, rank" in full_site.client.get(f"/badges/{entry_id}.svg").text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "message"),
+    [
+        ("GET", "/api/v1/boards/nope", "/api/v1/boards list all"),
+        ("GET", "/api/v1/boards/{task}?pack=deadbeef", "never had a pack whose hash begins with deadbeef"),
+        ("GET", "/api/v1/boards/{task}?complete=maybe", "Input should be true or false"),
+        ("GET", "/api/v1/boards/{task}?limit=ten", "Input should be a whole number"),
+        ("GET", "/boards/{task}?as-of=yesterday", "Input should be a date such as 2026-11-30"),
+        ("GET", "/history?page=999", "There is no page 999"),
+        ("DELETE", "/api/v1/boards/{task}", "is not supported at /api/v1/boards/tiny/cnn/random-10; use GET"),
+    ],
+)
+def test_refusals_say_how_to_ask_rightly(full, method, path, message):
+    answer = full.client.request(method, path.format(task=full.world.task))
+    assert 400 <= answer.status_code < 500
+    assert message in answer.text
 
 
 def test_badge_may_be_shown_on_other_sites(full):
