@@ -1,4 +1,4 @@
-"""What attacks recover on a task, as Markdown and pictures: the tables of the page "Is it really gone?".
+"""What attacks recover on a task, as Markdown and pictures: the page "What attacks find".
 
     python benchmarks/attacks.py digits/cnn/class cmu-faces/cnn/class --output attacks.md --pictures docs/pictures
     python benchmarks/attacks.py cmu-faces/vit/class --method gs-lora --method finetune --seeds 6
@@ -36,7 +36,7 @@ def report(task: str, methods: list[str], attacks: list[str], seeds: int | None,
     seconds, now = time.perf_counter() - start, os.times()
     processor = sum(now[:4]) - sum(spent[:4])
     rows, bands = found.scores, found.bands
-    parts = [f"### {task}\n", to_markdown([recovery_table(task, rows, bands), worst_table(task, rows, bands)])]
+    parts = [f"## {task}\n", to_markdown([recovery_table(task, rows, bands), worst_table(task, rows, bands)])]
     flagged = [f"`{name}` by `{row.worst}`" for name, row in rows.items() if row.recoverable]
     parts.append(f"Recoverable: {', '.join(flagged) or 'none'}. {family_note(bands)}")
     if bands.unfit:

@@ -15,12 +15,13 @@ from forgetbench.cli import main
 from forgetbench.errors import ForgetBenchError, UsageError
 from forgetbench.evidence.arrays import encode, read_arrays
 from forgetbench.evidence.attacks import read_attacked
-from forgetbench.reporting.attacks import recovery_table
+from forgetbench.reporting.attacks import recovery_table, worst_table
 from forgetbench.reporting.figures.export import draw_svg
 from forgetbench.reporting.figures.recovery import recovery
 from forgetbench.runner.attack_spec import parse_attacks
 from forgetbench.runner.config import RunConfig
 from forgetbench.runner.context import TaskContext
+from forgetbench.scoring.attacks import AttackScore, RowAttacks
 from forgetbench.tasks.task import Task
 from forgetbench.training import predict
 
@@ -137,9 +138,20 @@ def test_report_shows_the_worst_attack_of_each_row(config: RunConfig, found: Att
     for name, record in by_row.items():
         assert record["worst_attack"] in known | {""}
         assert record["recoverable"] in ("no", "not tested")  # two seeds
-        assert record["band"] in ("inside", "outside", "not comparable")
+        assert record["band"] in ("inside", "outside", "within its noise", "not comparable")
         assert (record["worst_attack"] == "") == (record["z"] is None), name
     assert "oracle halvings are above it" in table.notes[0] or "no row is flagged" in table.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("z", "outside", "place"),
+    [(0.4, False, "inside"), (9.0, True, "outside"), (9.0, False, "within its noise"), (None, None, "not comparable")],
+)
+def test_worst_table_distinguishes_the_noise_of_a_row(found: AttackResult, z, outside, place) -> None:
+    score = AttackScore(label=found.bands.scales[0].label, z=z, outside=outside)
+    rows = {"mine": RowAttacks(name="mine", scores=(score,), worst=score.label)}
+    table = worst_table("test/mlp/class", rows, found.bands.model_copy(update={"family_limit": 0.5}))
+    assert table.records[0]["band"] == table.rows[0][5] == place
 
 
 def test_tables_and_curves_of_attacks(found: AttackResult) -> None:

@@ -29,7 +29,7 @@ def worst_table(task: str, rows: Mapping[str, RowAttacks], bands: AttackBands) -
                 "flops": bands.scale(worst.label).flops if worst else None,
                 "statistic": worst.statistic.value if worst else None,
                 "z": worst.z if worst else None,
-                "band": OUTSIDE[worst.outside if worst else None],
+                "band": _place(worst, bands.family_limit),
                 "recoverable": RECOVERABLE[row.recoverable],
             }
         )
@@ -93,6 +93,13 @@ def family_note(bands: AttackBands) -> str:
 def _record(scale: AttackScale) -> dict[str, object]:
     low, high = (scale.band.low, scale.band.high) if scale.band else (None, None)
     return {"attack": scale.label, "flops": scale.flops, "band_low": low, "band_high": high, "fit": scale.fit}
+
+
+def _place(score: AttackScore | None, limit: float | None) -> str:
+    """Whether an attack is outside the family band; a z above the limit may be within the noise of its row."""
+    if score is None or score.outside is not False:
+        return OUTSIDE[score.outside if score else None]
+    return "within its noise" if limit is not None and score.z is not None and score.z > limit else OUTSIDE[False]
 
 
 def _cell(score: AttackScore) -> str:
