@@ -108,6 +108,7 @@ def test_fresh_server_opens_with_the_shipped_results(make_settings):
         page = client.get("/").text
         assert "Results that ship with the package" in page
         assert re.search(r"<p class=.headline.>\w+ of \d+ methods", page)
+        assert "scrub: </span>results on 5 boards</label>" in page  # narrow screens fold them
         for link in set(re.findall(r'href="(/(?:shipped|methods|significance)[^"]*)"', page)):
             assert client.get(link.replace("&amp;", "&")).status_code == 200, link
         for link in set(re.findall(r'href="(/metrics/[^"]*)"', client.get("/shipped/digits/cnn/class").text)):
