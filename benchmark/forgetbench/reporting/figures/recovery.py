@@ -9,8 +9,8 @@ from forgetbench.scoring.attacks import AttackBands, AttackScale, RowAttacks
 from forgetbench.scoring.vocabulary import NO_UNLEARNING, RETRAIN
 
 COLUMNS, WIDTH, HEIGHT = 3, 150, 100
-METHODS = ("#0060a8", "#b06fa8", "#a08200", "#5b6570", "#3aa6b9", "#7a4a1e")
-"""Colors of the methods in turn."""
+METHODS = ("#0060a8", "#b06fa8", "#a08200", "#5b6570", "#3aa6b9", "#7a4a1e", "#d0417e", "#6a9a1f", "#8c6bd1", "#1c2024")
+"""Colors of the methods in turn; those after the last have dashed lines."""
 
 
 def recovery(rows: Mapping[str, RowAttacks], bands: AttackBands, theme: Theme = LIGHT) -> Spec | None:
@@ -36,15 +36,24 @@ def recovery(rows: Mapping[str, RowAttacks], bands: AttackBands, theme: Theme = 
     symbol = {"symbolOpacity": 1, "symbolStrokeWidth": 2, "symbolType": "stroke"}
     legend = {"columns": 5, "offset": 4, "orient": "top", "title": None, **symbol}
     color = category("row", scale={"domain": names, "range": colors}, legend=legend)
+    dashes = [[1, 0] if place < len(METHODS) + 2 else [4, 2] for place in range(len(names))]
+    dash = category("row", scale={"domain": names, "range": dashes}, legend=None)
     panels = [
-        _panel(name, scales, rows, color, theme, first=place % COLUMNS == 0)
+        _panel(name, scales, rows, color, dash, theme, first=place % COLUMNS == 0)
         for place, (name, scales) in enumerate(attacks.items())
     ]
     return finish({"columns": COLUMNS, "concat": panels, "spacing": 14}, theme)
 
 
 def _panel(
-    name: str, scales: list[AttackScale], rows: Mapping[str, RowAttacks], color: Spec, theme: Theme, *, first: bool
+    name: str,
+    scales: list[AttackScale],
+    rows: Mapping[str, RowAttacks],
+    color: Spec,
+    dash: Spec,
+    theme: Theme,
+    *,
+    first: bool,
 ) -> Spec:
     subset = "test-forgotten" if "test-forgotten" in scales[0].accuracies else "forget"
     budgets = ["none", *(str(scale.value) if scale.budget else "all" for scale in scales)]
@@ -71,7 +80,7 @@ def _panel(
     low = quantity("low", title=y["title"], scale=vertical, axis=y_axis)
     layers = [
         layer(areas, "bar", {"x": x, "y": low, "y2": {"field": "high"}}, color=theme.oracle, opacity=0.25, width=14),
-        layer(points, "line", {"x": x, "y": y, "color": color}, strokeWidth=1.4),
+        layer(points, "line", {"x": x, "y": y, "color": color, "strokeDash": dash}, strokeWidth=1.4),
         layer(points, "circle", {"x": x, "y": y, "color": color}, opacity=1, size=16),
     ]
     head = {"anchor": "start", "fontSize": LETTER + 1, "frame": "group", "offset": 3, "text": name}

@@ -151,7 +151,9 @@ def _panel(rows: Sequence[Row], name: str, width: int, theme: Theme, *, titled: 
         for row in rows
         if (value := row.card.metrics[name].value if name in row.card.metrics else None) is not None
     ]
-    x = quantity("value", title=f"{name}{unit}", scale={"nice": True, "zero": False}, axis={"labelSeparation": 4, "tickCount": 4})
+    x = quantity(
+        "value", title=f"{name}{unit}", scale={"nice": True, "zero": False}, axis={"labelSeparation": 4, "tickCount": 4}
+    )
     encoding = {"x": x, "y": _rows_axis(rows, titled=titled), "color": color_by_kind(theme, legend=False)}
     layers: list[Spec] = []
     band = next((b for row in rows if (b := _band(row, name)) is not None), None)
