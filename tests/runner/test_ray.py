@@ -46,6 +46,28 @@ def test_ray_engine_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatc
         pass
 
 
+@pytest.mark.parametrize("given", [{}, {"RAY_ADDRESS": "10.0.0.1:6379"}])
+def test_ray_engine_without_address_starts_a_cluster(monkeypatch: pytest.MonkeyPatch, given: dict[str, str]) -> None:
+    """It connects to no cluster that happens to be on the machine: Ray's file may name one that is long dead."""
+    if find_spec("ray") is None:
+        skip("ray is not installed")
+    import ray
+
+    options: dict[str, Any] = {}
+
+    def init(**chosen: Any) -> None:
+        options.update(chosen)
+        raise ConnectionError("unreachable")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UsageError, match="No Ray cluster answers at"):
+        make_engine("ray", None, "cpu", 1).__enter__()
+    assert options.get("address") == (None if given else "local")
+
+
 def test_difference_of_code_names_both_versions() -> None:
     here = code_identity()
     assert here["forgetbench"].startswith(f"{metadata.version('forgetbench')} (code ")
@@ -213,7 +235,6 @@ def test_every_engine_gives_equal_bits(tmp_path: Path, tmp_path_factory: pytest.
         assert_equal_bits(tmp_path / name, tmp_path_factory)
 
 
-@pytest.mark.slow  # three clusters, minutes each on a machine that has other work
 @pytest.mark.system
 def test_ray_leaves_no_process(tmp_path: Path, write_task: Callable[..., Path]) -> None:
     """The cluster that the engine starts ends with the command, also if the command is interrupted or killed."""

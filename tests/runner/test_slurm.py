@@ -198,7 +198,6 @@ ps -eo args > {folder}/processes.txt
 """
 
 
-@pytest.mark.slow  # minutes on a machine that has other work
 @pytest.mark.system
 def test_slurm_requeued_job_gives_equal_bits(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Ray on two nodes of a real Slurm; the job is put back into the queue after its first models, and goes on."""
@@ -212,6 +211,7 @@ def test_slurm_requeued_job_gives_equal_bits(tmp_path: Path, tmp_path_factory: p
         "FORGETBENCH_HOME": str(home),
         "HOME": str(tmp_path),
         "OMP_NUM_THREADS": "1",
+        "RAY_worker_niceness": "0",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
     }
     words = [sys.executable, "-m", "forgetbench", "slurm-script", *WORDS, "--cpus-per-node", "1", "--nodes", "2"]

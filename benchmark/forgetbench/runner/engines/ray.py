@@ -179,8 +179,10 @@ class RayEngine:
             options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
             if self.address:
                 options["address"] = self.address
-            elif "RAY_ADDRESS" not in os.environ:
-                options["include_dashboard"] = False
+            elif (
+                "RAY_ADDRESS" not in os.environ
+            ):  # not the last cluster of this machine, which may be another's, or dead
+                options |= {"address": "local", "include_dashboard": False}
             on_sigterm = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(**options)
