@@ -63,7 +63,7 @@ def make_engine(url: str, *, foreign_keys: bool = True, lock_seconds: float = LO
         UsageError: The URL is malformed, its driver is not installed, or the file is not writable.
     """
     parsed = parse_url(url)
-    # pages read many small JSON columns, on which json.loads spends six times as long
+    # pages read many small JSON columns, on which json.loads spends twice as long
     create = partial(create_engine, parsed, pool_size=10, hide_parameters=True, json_deserializer=from_json)
     if parsed.get_backend_name() != "sqlite":
         try:
