@@ -151,8 +151,9 @@ def _summary(boards: Sequence[ReferenceBoard]) -> str:
     note = (
         "Distances are in standard deviations of the oracles; retrained models are below the limit in 19 of 20 cases"
         + (f" (not on {' and '.join(outside)})" if outside else "")
-        + ". *Nearer* methods keep their accuracy, and what they forgot stays forgotten. *In name only*: significantly "
-        "nearer than doing nothing, but nothing was forgotten, or it comes back."
+        + ". *Nearer* methods keep their accuracy, and recalibration does not undo their forgetting; "
+        "[other attacks](what-attacks-find.md) undo that of many. *In name only*: significantly nearer than doing "
+        "nothing, but nothing was forgotten, or recalibration brings it back."
     )
     return "\n".join([*lines, "", note, ""])
 

@@ -28,8 +28,8 @@ COLORS = {
 
 CAPTION = (
     "Numbers: how much of the way from doing nothing to retraining was forgotten, in percent. Methods are in the order "
-    "of the number of boards on which they are nearer to retraining than doing nothing, keep their accuracy, and stay "
-    "so; among equals, of their median place. White: no row."
+    "of the number of boards on which they are nearer to retraining than doing nothing, keep their accuracy, and are "
+    "not undone by recalibration; among equals, of their median place. White: no row."
 )
 """How to read the matrix."""
 
@@ -57,7 +57,7 @@ class Result(NamedTuple):
 
     @property
     def succeeds(self) -> bool:
-        """Nearer to retraining than doing nothing, with its accuracy, and for good."""
+        """Nearer to retraining than doing nothing, with its accuracy, and not undone by recalibration."""
         return self.says in (Verdict.REACHES_RETRAINING, Verdict.BETTER)
 
 
