@@ -152,6 +152,11 @@ class BoardProcesses:
         """Kill the process of a role (SIGKILL)."""
         os.kill(self._running.pop(role), signal.SIGKILL)
 
+    def check_running(self) -> None:
+        """Raise ``ProcessLookupError`` if a process ended by itself."""
+        for pid in self._running.values():
+            os.kill(pid, 0)
+
     def close(self) -> None:
         """Kill everything."""
         for role in list(self._running):
