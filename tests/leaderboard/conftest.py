@@ -46,6 +46,13 @@ def databases() -> Iterator[Databases]:
     server.remove()
 
 
+@pytest.fixture(autouse=True)
+def _few_databases(databases: Databases) -> Iterator[None]:
+    """The databases of a test go with it; those of fixtures with a wider scope are older, and stay."""
+    with databases.dropped_after():
+        yield
+
+
 @pytest.fixture
 def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL server for one test, whatever database the others use."""

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -23,6 +25,7 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self.user = "postgres" if os.geteuid() == 0 else None
+        self.created: list[str] = []
         memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes the folder private, and a socket's path must be short
         self.folder = Path(tempfile.mkdtemp(prefix="forgetbench-pg-", dir=memory if memory.is_dir() else None))
         if self.user:
@@ -51,9 +54,18 @@ class PostgresServer:
     def create(self, template: str = "template1") -> str:
         """Create a database as a copy of another; returns its URL."""
         name = f"t{uuid.uuid4().hex[:12]}"
-        with psycopg.connect(f"host={self.folder} user=tester dbname=postgres", autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE {name} TEMPLATE "{template}"')
+        self._execute(f'CREATE DATABASE {name} TEMPLATE "{template}"')
+        self.created.append(name)
         return f"postgresql+psycopg://tester@/{name}?host={self.folder}"
+
+    def drop_since(self, count: int) -> None:
+        """Drop all databases but the first ``count``."""
+        while len(self.created) > count:
+            self._execute(f"DROP DATABASE {self.created.pop()} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(f"host={self.folder} user=tester dbname=postgres", autocommit=True) as connection:
+            connection.execute(statement)
 
     def _call(self, program: str, *arguments: str) -> None:
         assert POSTGRESQL_PROGRAMS is not None
@@ -66,6 +78,14 @@ class Databases:
 
     def __init__(self, server: PostgresServer | None) -> None:
         self.server = server
+
+    @contextmanager
+    def dropped_after(self) -> Iterator[None]:
+        """Drop what is created in the block: hundreds of databases would fill the memory that holds them."""
+        count = len(self.server.created) if self.server else 0
+        yield
+        if self.server:
+            self.server.drop_since(count)
 
     def new_url(self) -> str:
         """URL of a new database; "" for a SQLite file in the server's folder."""
