@@ -52,6 +52,24 @@ def made(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[R
     return board, RunConfig(home=tmp_path / "elsewhere", device="cpu", engine="local")
 
 
+def test_record_of_defaults_alone_ranks_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "learned.toml"
+    path.write_text(TOML.replace("hidden = [8]", "hidden = [64]").replace("epochs = 3", "epochs = 30"))
+    task = read_task(str(path))
+    options = RunConfig(home=tmp_path / "home", device="cpu", engine="local")
+    names = ["finetune:epochs=2", "random-label", "ssd"]
+    record_reference(task, options, methods=names, seeds=6, trials=1, folder=tmp_path)
+    board = read_board(task.name, tmp_path)
+    options_of_the_record = "--method finetune:epochs=2 --method random-label --method ssd --seeds 6 --trials 1"
+    assert board.command == f"forgetbench reproduce {task.name} --record {options_of_the_record}"
+    assert not any(row.tried for row in board.rows)
+    placed = {row.label for row in board.rows if row.rank is not None}
+    assert placed == {row.label for row in board.rows[2:] if row.status == "ok" and row.distance is not None}
+    assert placed
+    monkeypatch.setattr("forgetbench.reproduction.reproduce.read_task", lambda _: task)
+    assert reproduce(board, options).exceeding == ()
+
+
 def test_reproduce_equal_bits_until_a_rate_changes(
     made: tuple[ReferenceBoard, RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

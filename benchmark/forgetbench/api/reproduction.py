@@ -113,6 +113,9 @@ def _reproduce_sealed(
 def record_references(
     tasks: str | Sequence[str] = (),
     *,
+    methods: str | Sequence[str] | None = None,
+    seeds: int | None = None,
+    trials: int | None = None,
     results: str | Path | None = None,
     config: RunConfig | None = None,
     progress: bool | ProgressCallback = True,
@@ -121,6 +124,9 @@ def record_references(
 
     Args:
         tasks: Names or wildcard patterns of tasks; those of the package's reference results by default.
+        methods: Labels of the methods; all of them by default.
+        seeds: Number of originals, and of oracles in each of the two sets; by default that of the package's record.
+        trials: Trials of each method, 10 by default; 1 means its defaults, so that nothing is tuned.
         results: Folder for the files; the package's by default.
         config: Device, worker processes and folders.
         progress: Show progress bars, or a progress callback.
@@ -132,14 +138,22 @@ def record_references(
         UsageError: A task or an option is wrong.
         ForgetBenchError: A worker process died, or a file was damaged.
     """
-    from forgetbench.reproduction.reproduce import TASKS, record_reference
+    from forgetbench.reproduction.reproduce import TASKS, TRIALS, record_reference
     from forgetbench.runner.costs import SHIPPED
     from forgetbench.tasks.task import find_tasks
 
     folder = Path(results) if results is not None else SHIPPED
     with open_progress(progress) as callback:
         return [
-            record_reference(task, config or RunConfig(), progress=callback, folder=folder)
+            record_reference(
+                task,
+                config or RunConfig(),
+                methods=_several(methods or "all"),
+                seeds=seeds,
+                trials=TRIALS if trials is None else trials,
+                progress=callback,
+                folder=folder,
+            )
             for task in find_tasks(_several(tasks) or list(TASKS))
         ]
 

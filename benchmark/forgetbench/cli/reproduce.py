@@ -27,6 +27,8 @@ def reproduce(
     quick: Flag = False,
     no_cache: Flag = False,
     record: Flag = False,
+    seeds: int | None = None,
+    trials: int | None = None,
     results: Path | None = None,
     salt: str | None = None,
     server: str | None = None,
@@ -43,10 +45,13 @@ def reproduce(
 
     Args:
         task: Names of tasks with reference results (default: all of them).
-        method: Rows to run: labels, or names of methods for all their rows (default: all rows). Can be repeated.
+        method: Rows to run: labels, or names of methods for all their rows (default: all rows); with --record, labels
+            of methods. Can be repeated.
         quick: Run one small task and a few rows, in about a minute.
         no_cache: Train all models again, also those of earlier calls.
         record: Record reference results instead: tune all methods, run them, write one file per task (about an hour).
+        seeds: With --record, number of originals, and of oracles in each of the two sets.
+        trials: With --record, trials of each method (default: 10); 1 means its defaults, so that nothing is tuned.
         results: Folder of the reference results (default: the package's).
         salt: Repeat the verified rows of a leaderboard's retired round instead: the salt on the board's page.
         server: With --salt, address of the leaderboard.
@@ -55,7 +60,9 @@ def reproduce(
     from forgetbench.api import reproduction
 
     if record:
-        return _record_references(task, salt or server, results, options)
+        return _record_references(task, method, seeds, trials, salt or server, results, options)
+    if seeds is not None or trials is not None:
+        raise UsageError("--seeds and --trials go with --record: a record that is run again has its own numbers.")
     run = partial(reproduction.reproduce, task, methods=method, results=results, config=options.config())
     found = run(quick=quick, use_cache=not no_cache, salt=salt, server=server, allow_source=allow_source)
     if json:
@@ -65,12 +72,22 @@ def reproduce(
     return 1 if any(each.exceeding for each in found) else 0
 
 
-def _record_references(task: tuple[str, ...], round_: str | None, results: Path | None, options: RunOptions) -> int:
+def _record_references(
+    task: tuple[str, ...],
+    method: list[str] | None,
+    seeds: int | None,
+    trials: int | None,
+    round_: str | None,
+    results: Path | None,
+    options: RunOptions,
+) -> int:
     from forgetbench.api import reproduction
 
     if round_ is not None:
         raise UsageError("Give either --record or --salt.")
-    written = reproduction.record_references(task, results=results, config=options.config())
+    written = reproduction.record_references(
+        task, methods=method, seeds=seeds, trials=trials, results=results, config=options.config()
+    )
     print_note("\n".join(f"written: {path}" for path in written))
     return 0
 

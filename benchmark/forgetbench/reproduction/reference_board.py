@@ -53,7 +53,7 @@ def board_of(
     command: str,
     environment: Mapping[str, str],
 ) -> ReferenceBoard:
-    """A ranked board as a reference board. Ranks are among the rows that were tuned, since their budgets are equal.
+    """A ranked board as a reference board. Ranks are among rows with the same budget: those that were tuned, if any.
 
     Args:
         ranked: The board.
@@ -65,15 +65,16 @@ def board_of(
     """
     references = reference_rows(card.track)
     pairs = list(zip([*references, *labels], ranked.scorecards, ranked.manifests, strict=True))
-    tuned = [scorecard for label, scorecard, _ in pairs if label in tried]
-    places = {tuned[row.index].name: row for row in rank(tuned).rows}
+    ranked_labels = set(tried) or set(labels)
+    equal = [scorecard for label, scorecard, _ in pairs if label in ranked_labels]
+    places = {equal[row.index].name: row for row in rank(equal).rows}
     untouched = ranked.scorecards[references.index(NO_UNLEARNING)]
     rows = []
     for label, scorecard, manifest in pairs:
         row = row_of(label, scorecard, manifest).model_copy(
             update={"tried": tuple(tried.get(label, ())), "delta_vs_no_unlearning": _delta(scorecard, untouched)}
         )
-        place = places.get(scorecard.name) if label in tried else None
+        place = places.get(scorecard.name) if label in ranked_labels else None
         if place is not None and place.low is not None and place.high is not None:
             row = row.model_copy(update={"rank": (place.low, place.high)})
         rows.append(row)

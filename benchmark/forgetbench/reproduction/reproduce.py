@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -82,7 +83,7 @@ def record_reference(
     progress: ProgressCallback | None = None,
     folder: Path = SHIPPED,
 ) -> Path:
-    """Tune all methods of a task, run them with their defaults and tuned, and write the task's reference file.
+    """Tune methods on a task, run them with their defaults and tuned, and write the task's reference file.
 
     Nothing that is in the home already is computed again, so an interrupted call resumes.
 
@@ -91,7 +92,7 @@ def record_reference(
         config: Where and how.
         methods: Labels of the methods.
         seeds: Number of originals, and of oracles in each of the two sets; by default that of `TASKS`, or 10.
-        trials: Trials of each method, on development seeds.
+        trials: Trials of each method, on development seeds; 1 means its defaults, so that nothing is tuned.
         progress: Progress callback.
         folder: The folder of reference files.
 
@@ -100,7 +101,7 @@ def record_reference(
     """
     task = task.with_counts(seeds=seeds or TASKS.get(task.name, SEEDS))
     defaults = parse_methods(methods, [], task.setting)
-    outcomes = tune(task, defaults, config, trials=trials, progress=progress)
+    outcomes = tune(task, defaults, config, trials=trials, progress=progress) if trials > 1 else []
     tuned = [outcome.spec for outcome in outcomes]
     labels = {spec.label for spec in tuned}
     rows = tuned + [spec for spec in defaults if spec.label not in labels]
@@ -120,10 +121,22 @@ def record_reference(
         done.reference.card,
         [row.label for row in rows],
         tried,
-        command=f"forgetbench reproduce {task.name} --record",
+        command=_command(task, methods, trials),
         environment=_environment(config),
     )
     return write_board(board, folder)
+
+
+def _command(task: Task, methods: Sequence[str], trials: int) -> str:
+    """The command that records a board."""
+    words = ["forgetbench", "reproduce", task.name, "--record"]
+    if tuple(methods) != ("all",):
+        words += [word for name in methods for word in ("--method", name)]
+    if task.seeds != TASKS.get(task.name, SEEDS):
+        words += ["--seeds", str(task.seeds)]
+    if trials != TRIALS:
+        words += ["--trials", str(trials)]
+    return shlex.join(words)
 
 
 def reproduce(
