@@ -76,6 +76,9 @@ def error_response(request: Request, problem: Problem) -> Response:
     """A problem as an HTML page for browsers that read pages, as JSON otherwise."""
     if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
         return problem_response(problem)
-    body = request.app.state.pages.render("error.html", problem=problem.document(), links=problem.links)
+    document = problem.document()
+    route = getattr(request.scope.get("route"), "path", "")
+    heading = "You are not signed in" if route.startswith("/signin/") else document.title
+    body = request.app.state.pages.render("error.html", heading=heading, problem=document, links=problem.links)
     headers = {"Cache-Control": "no-store", **problem.headers}
     return Response(body, problem.status, media_type="text/html; charset=utf-8", headers=headers)

@@ -205,6 +205,7 @@ def test_answer_belongs_to_one_sign_in_of_one_browser(visit, site):
     refused = browser.site.get(wrong)
     assert (refused.status_code, "did not begin this sign-in" in words(refused)) == (400, True)
     assert f'href="{ROOT}/signin"' in refused.text
+    assert "<h1>You are not signed in</h1>" in refused.text
     assert visit().site.get(answer).status_code == 400  # another browser, with the link of this one
     cookies = dict(browser.site.cookies)
     assert browser.site.get(answer).status_code == 200
