@@ -17,7 +17,7 @@ from forgetbench.methods import methods
 from forgetbench.methods.base import param
 from forgetbench.reproduction.reference_board import compare, row_of, write_board
 from forgetbench.reproduction.reference_file import ReferenceBoard, ReferenceRow, read_board, reference_tasks
-from forgetbench.reproduction.reproduce import TASKS, record_reference, reproduce
+from forgetbench.reproduction.reproduce import TASKS, included, record_reference, reproduce
 from forgetbench.runner.config import RunConfig
 from forgetbench.scoring.scorecards import DistanceDifference, Effect, MetricBand, Recovery, Scorecard, Value
 from forgetbench.scoring.vocabulary import Verdict
@@ -248,6 +248,10 @@ def _as_protocol_1(row: ReferenceRow) -> ReferenceRow:
     return row.model_copy(update=blank)
 
 
+def test_reference_boards_that_need_files_are_named_to_run() -> None:
+    assert set(TASKS) - set(included(TASKS)) == {"orl/cnn/identity"}
+
+
 def test_reference_shipped_boards_match_the_catalog() -> None:
     contestants = {
         name for name in methods.names() if not (methods.get(name).card.sentinel or methods.get(name).card.reference)
@@ -257,4 +261,4 @@ def test_reference_shipped_boards_match_the_catalog() -> None:
         assert board.task == name
         assert read_task(name).key == board.task_key, f"forgetbench reproduce {name} --record"
         assert {row.label.partition(":")[0] for row in board.rows[2:]} <= contestants
-        assert board.seeds == TASKS[name]
+        assert board.seeds == TASKS[name].seeds

@@ -34,7 +34,7 @@ def reproduce(  # noqa: PLR0913 - one function for the records of the package an
     their sealed draws are drawn, trained and scored again.
 
     Args:
-        tasks: Names of tasks with reference results; all of them by default.
+        tasks: Names of tasks with reference results; by default all whose images are part of the package.
         methods: Rows to run: labels, or names of methods for all their rows; all rows by default.
         quick: Run one small task and a few rows, in about a minute, instead of naming tasks and methods.
         use_cache: Use models of earlier calls; False trains all of them again.
@@ -58,7 +58,7 @@ def reproduce(  # noqa: PLR0913 - one function for the records of the package an
         ()
     """
     from forgetbench.reproduction.reference_file import read_board, reference_tasks
-    from forgetbench.reproduction.reproduce import QUICK, QUICK_ROWS, remove_reproduced
+    from forgetbench.reproduction.reproduce import QUICK, QUICK_ROWS, included, remove_reproduced
     from forgetbench.reproduction.reproduce import reproduce as reproduce_board
     from forgetbench.runner.costs import SHIPPED
 
@@ -72,7 +72,7 @@ def reproduce(  # noqa: PLR0913 - one function for the records of the package an
             )
         return [_reproduce_sealed(names[0], server, salt, rows, config, progress, allow_source=allow_source)]
     folder = Path(results) if results is not None else SHIPPED
-    names = [QUICK] if quick else names or reference_tasks(folder)
+    names = [QUICK] if quick else names or included(reference_tasks(folder))
     if not names:
         raise UsageError(f"No reference results in {folder}. `forgetbench reproduce --record` writes some.")
     chosen = config or RunConfig()
@@ -123,10 +123,12 @@ def record_references(
     """Record reference results: tune all methods of each task, run them, and write one file per task. Resumable.
 
     Args:
-        tasks: Names or wildcard patterns of tasks; those of the package's reference results by default.
+        tasks: Names or wildcard patterns of tasks; by default those of the package's reference results whose images are
+            part of the package.
         methods: Labels of the methods; all of them by default.
         seeds: Number of originals, and of oracles in each of the two sets; by default that of the package's record.
-        trials: Trials of each method, 10 by default; 1 means its defaults, so that nothing is tuned.
+        trials: Trials of each method, by default as in the package's record; 1 means its defaults, so that nothing is
+            tuned.
         results: Folder for the files; the package's by default.
         config: Device, worker processes and folders.
         progress: Show progress bars, or a progress callback.
@@ -138,7 +140,7 @@ def record_references(
         UsageError: A task or an option is wrong.
         ForgetBenchError: A worker process died, or a file was damaged.
     """
-    from forgetbench.reproduction.reproduce import TASKS, TRIALS, record_reference
+    from forgetbench.reproduction.reproduce import TASKS, included, record_reference
     from forgetbench.runner.costs import SHIPPED
     from forgetbench.tasks.task import find_tasks
 
@@ -150,11 +152,11 @@ def record_references(
                 config or RunConfig(),
                 methods=_several(methods or "all"),
                 seeds=seeds,
-                trials=TRIALS if trials is None else trials,
+                trials=trials,
                 progress=callback,
                 folder=folder,
             )
-            for task in find_tasks(_several(tasks) or list(TASKS))
+            for task in find_tasks(_several(tasks) or included(TASKS))
         ]
 
 

@@ -44,7 +44,7 @@ def reproduce(
     Example: forgetbench reproduce digits/cnn/mislabelled-20 --method finetune --method ssd
 
     Args:
-        task: Names of tasks with reference results (default: all of them).
+        task: Names of tasks with reference results (default: all whose images are part of the package).
         method: Rows to run: labels, or names of methods for all their rows (default: all rows); with --record, labels
             of methods. Can be repeated.
         quick: Run one small task and a few rows, in about a minute.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from forgetbench.datasets import datasets
 from forgetbench.errors import UsageError
 from forgetbench.evidence.environment import environment
 from forgetbench.evidence.run import read_run
@@ -30,19 +31,31 @@ from forgetbench.tasks.task import Task, read_task
 from forgetbench.tuning.tune import tune
 
 SEEDS, TRIALS = 10, 10
+
+
+class Counts(NamedTuple):
+    """How much of a task is recorded."""
+
+    seeds: int = SEEDS
+    """Number of originals, and of oracles in each of the two sets."""
+    trials: int = TRIALS
+    """Trials of each method; 1 means its defaults."""
+
+
 TASKS = {
-    "cmu-faces/cnn/class": 20,
-    "cmu-faces/cnn/identity": 20,
-    "cmu-faces/cnn/mislabelled-20": 20,
-    "cmu-faces/cnn/random-10": 20,
-    "cmu-faces/vit/class": 20,
-    "cmu-faces/vit/stream-3": 20,
-    "digits/cnn/class": SEEDS,
-    "digits/cnn/mislabelled-20": SEEDS,
-    "digits/vit/class": SEEDS,
-    "faces/cnn/identity": SEEDS,
+    "cmu-faces/cnn/class": Counts(20),
+    "cmu-faces/cnn/identity": Counts(20),
+    "cmu-faces/cnn/mislabelled-20": Counts(20),
+    "cmu-faces/cnn/random-10": Counts(20),
+    "cmu-faces/vit/class": Counts(20),
+    "cmu-faces/vit/stream-3": Counts(20),
+    "digits/cnn/class": Counts(),
+    "digits/cnn/mislabelled-20": Counts(),
+    "digits/vit/class": Counts(),
+    "faces/cnn/identity": Counts(),
+    "orl/cnn/identity": Counts(6, 1),
 }
-"""The tasks whose reference results are recorded by default, with their numbers of seeds."""
+"""The tasks whose reference results ship with the package."""
 QUICK = "digits/cnn/mislabelled-20"
 QUICK_ROWS = ("finetune", "neggrad-plus", "random-label", "ssd")
 """The rows of a quick check: defaults, each seconds long."""
@@ -79,7 +92,7 @@ def record_reference(
     *,
     methods: Sequence[str] = ("all",),
     seeds: int | None = None,
-    trials: int = TRIALS,
+    trials: int | None = None,
     progress: ProgressCallback | None = None,
     folder: Path = SHIPPED,
 ) -> Path:
@@ -92,14 +105,17 @@ def record_reference(
         config: Where and how.
         methods: Labels of the methods.
         seeds: Number of originals, and of oracles in each of the two sets; by default that of `TASKS`, or 10.
-        trials: Trials of each method, on development seeds; 1 means its defaults, so that nothing is tuned.
+        trials: Trials of each method, on development seeds; by default that of `TASKS`, or 10; 1 means its defaults,
+            so that nothing is tuned.
         progress: Progress callback.
         folder: The folder of reference files.
 
     Returns:
         The file.
     """
-    task = task.with_counts(seeds=seeds or TASKS.get(task.name, SEEDS))
+    usual = TASKS.get(task.name, Counts())
+    trials = trials or usual.trials
+    task = task.with_counts(seeds=seeds or usual.seeds)
     defaults = parse_methods(methods, [], task.setting)
     outcomes = tune(task, defaults, config, trials=trials, progress=progress) if trials > 1 else []
     tuned = [outcome.spec for outcome in outcomes]
@@ -132,9 +148,10 @@ def _command(task: Task, methods: Sequence[str], trials: int) -> str:
     words = ["forgetbench", "reproduce", task.name, "--record"]
     if tuple(methods) != ("all",):
         words += [word for name in methods for word in ("--method", name)]
-    if task.seeds != TASKS.get(task.name, SEEDS):
+    usual = TASKS.get(task.name, Counts())
+    if task.seeds != usual.seeds:
         words += ["--seeds", str(task.seeds)]
-    if trials != TRIALS:
+    if trials != usual.trials:
         words += ["--trials", str(trials)]
     return shlex.join(words)
 
@@ -186,6 +203,11 @@ def is_same_platform(task: Task, first: Mapping[str, str], second: Mapping[str, 
     """Whether models of a task are expected to have equal bits in two environments."""
     facts = (*PLATFORM, "bfloat16") if task.recipe.bfloat16 else PLATFORM
     return all(first.get(name) == second.get(name) for name in facts)
+
+
+def included(tasks: Iterable[str]) -> list[str]:
+    """Those tasks whose images are part of the package."""
+    return [name for name in tasks if datasets.get(read_task(name).image_set.name).card.embedded]
 
 
 def remove_reproduced(config: RunConfig) -> None:
