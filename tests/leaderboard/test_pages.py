@@ -233,7 +233,7 @@ def test_empty_server_explains_how_to_add_boards(make_settings):
         assert "forgetbench pack build" in page
         assert "cmu-faces/cnn/class" in page
         assert "no pack yet" in page
-        assert "orl/" not in page  # it needs files
+        assert "cifar10/" not in page  # it needs files
         task = client.get("/tasks/digits/cnn/class").text
         assert "forgetbench pack build digits/cnn/class --install" in task
         assert "--install --root DATA" in client.get("/tasks/orl/cnn/identity").text
