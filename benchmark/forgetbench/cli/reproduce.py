@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import App
 
@@ -28,7 +28,7 @@ def reproduce(
     no_cache: Flag = False,
     record: Flag = False,
     seeds: int | None = None,
-    trials: int | None = None,
+    trials: Literal[1, 10, 50] | None = None,
     results: Path | None = None,
     salt: str | None = None,
     server: str | None = None,

@@ -115,10 +115,10 @@ def record_reference(
         The file.
     """
     usual = TASKS.get(task.name, Counts())
-    trials = trials or usual.trials
-    task = task.with_counts(seeds=seeds or usual.seeds)
+    trials = usual.trials if trials is None else trials
+    task = task.with_counts(seeds=usual.seeds if seeds is None else seeds)
     defaults = parse_methods(methods, [], task.setting)
-    outcomes = tune(task, defaults, config, trials=trials, progress=progress) if trials > 1 else []
+    outcomes = tune(task, defaults, config, trials=trials, progress=progress) if trials != 1 else []
     tuned = [outcome.spec for outcome in outcomes]
     labels = {spec.label for spec in tuned}
     rows = tuned + [spec for spec in defaults if spec.label not in labels]
