@@ -34,7 +34,8 @@ def reproduce(  # noqa: PLR0913 - one function for the records of the package an
     their sealed draws are drawn, trained and scored again.
 
     Args:
-        tasks: Names of tasks with reference results; by default all whose images are part of the package.
+        tasks: Names of tasks with reference results; by default all of ``results``, or all of the package whose images
+            are part of it.
         methods: Rows to run: labels, or names of methods for all their rows; all rows by default.
         quick: Run one small task and a few rows, in about a minute, instead of naming tasks and methods.
         use_cache: Use models of earlier calls; False trains all of them again.
@@ -72,7 +73,8 @@ def reproduce(  # noqa: PLR0913 - one function for the records of the package an
             )
         return [_reproduce_sealed(names[0], server, salt, rows, config, progress, allow_source=allow_source)]
     folder = Path(results) if results is not None else SHIPPED
-    names = [QUICK] if quick else names or included(reference_tasks(folder))
+    known = reference_tasks(folder)
+    names = [QUICK] if quick else names or (included(known) if results is None else known)
     if not names:
         raise UsageError(f"No reference results in {folder}. `forgetbench reproduce --record` writes some.")
     chosen = config or RunConfig()

@@ -44,14 +44,16 @@ def reproduce(
     Example: forgetbench reproduce digits/cnn/mislabelled-20 --method finetune --method ssd
 
     Args:
-        task: Names of tasks with reference results (default: all whose images are part of the package).
+        task: Names of tasks with reference results (default: all of --results, or all of the package whose
+            images are part of it).
         method: Rows to run: labels, or names of methods for all their rows (default: all rows); with --record, labels
             of methods. Can be repeated.
         quick: Run one small task and a few rows, in about a minute.
         no_cache: Train all models again, also those of earlier calls.
         record: Record reference results instead: tune all methods, run them, write one file per task (about an hour).
         seeds: With --record, number of originals, and of oracles in each of the two sets.
-        trials: With --record, trials of each method (default: 10); 1 means its defaults, so that nothing is tuned.
+        trials: With --record, trials of each method (default: as in the package's record, else 10); 1 means its
+            defaults, so that nothing is tuned.
         results: Folder of the reference results (default: the package's).
         salt: Repeat the verified rows of a leaderboard's retired round instead: the salt on the board's page.
         server: With --salt, address of the leaderboard.

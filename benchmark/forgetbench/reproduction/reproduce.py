@@ -56,7 +56,7 @@ TASKS = {
     "faces/cnn/identity": Counts(),
     "orl/cnn/identity": Counts(6, 1),
 }
-"""The tasks whose reference results ship with the package."""
+"""The tasks of the package's reference results, and how much of each is recorded."""
 QUICK = "digits/cnn/mislabelled-20"
 QUICK_ROWS = ("finetune", "neggrad-plus", "random-label", "ssd")
 """The rows of a quick check: defaults, each seconds long."""
