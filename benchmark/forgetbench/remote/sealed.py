@@ -102,7 +102,7 @@ def reproduce_sealed(
         differences += compare(row, made[spec], comparisons=comparisons, changed=False)
     command = f"forgetbench reproduce {name} --salt {salt} --server {server}"
     here = platform_of(environment(config.env().device))
-    same = all(is_same_platform(task, here, platform_of(row.manifest.environment)) for row in chosen)
+    same = all(is_same_platform(here, platform_of(row.manifest.environment)) for row in chosen)
     record = _record(board, recorded, command, platform_of(chosen[0].manifest.environment))
     return Reproduction(record, tuple(differences), {}, (), (), same)
 
