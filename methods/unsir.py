@@ -66,7 +66,7 @@ class UNSIR(Method):
         papers=("tarun2023fast",),
         family="noise",
         needs=("forget", "retain"),
-        scenarios=("class", "identity"),
+        scenarios=("class", "identity", "published"),
         known_limitations="Identities in tasks with other labels: the noise holds no information on a person.",
     )
 
