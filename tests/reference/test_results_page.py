@@ -9,7 +9,7 @@ import numpy as np
 
 from forgetbench.reporting.figures.verdicts import ABSENT, PALE
 from forgetbench.reproduction.reference_file import read_board, reference_tasks
-from forgetbench.reproduction.results_page import _agreement, page, picture
+from forgetbench.reproduction.results_page import ORDERS, _agreement, _own_scores, page, picture
 from forgetbench.scoring.vocabulary import Verdict
 
 
@@ -59,3 +59,24 @@ def test_agreement_counts_pairs_of_a_published_order() -> None:
     made = board.model_copy(update={"rows": (*board.rows[:2], *rows)})
     text = _agreement(["salun", "finetune", "random-label", "absent"], made)
     assert text == "1; opposite 1; not distinguished 1"
+
+
+def test_own_scores_stand_next_to_the_published_ones() -> None:
+    board = read_board("digits/cnn/class")
+
+    def row(label: str, score: float):
+        whole = {"nomus": (score, score - 0.01, score + 0.01, None)}
+        return board.rows[2].model_copy(update={"label": label, "metrics": whole})
+
+    # published: Retrain .6995, neggrad-plus .6863, scrub .6577, finetune .5898, No unlearning .5839
+    rows = (row("scrub", 0.7), row("finetune", 0.61), row("neggrad-plus", 0.68), row("finetune:preset=choi2023", 0.59))
+    made = board.model_copy(
+        update={"task": "mufac/cnn/legacy", "rows": (row("Retrain", 0.71), row("No unlearning", 0.6), *rows)}
+    )
+    text = _own_scores(ORDERS[-1], [made])
+    assert re.search(
+        r"^\| finetune \| 0\.590 \| 0\.610 \(0\.600 to 0\.620\) \| 0\.590 \(0\.580 to 0\.600\) \|$", text, re.M
+    )
+    assert re.search(r"^\| unsir \| 0\.597 \| – \| – \|$", text, re.M)
+    # one of ten pairs is swapped by defaults, one of three by the authors' values
+    assert re.search(r"^\| \*\*Kendall.* \| \| 0\.80 \| 0\.33 \|$", text, re.M)
