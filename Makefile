@@ -4,6 +4,9 @@ BIN := .venv/bin
 export PYTHONSAFEPATH := 1
 SHELL := /bin/bash
 
+# Tests start hundreds of processes. Where this is set, each compiles every module that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo serve test test-unit test-system test-all lint format docs clean wheel-without-faces
 
 help:
