@@ -129,6 +129,11 @@ class PageView(View):
     theme: Literal["light", "dark"] = "light"
     """Colors of the chart as a file."""
 
+    @property
+    def has_charts(self) -> bool:
+        """Whether the page has the charts. They show all rows, so that filtered and later pages link to them."""
+        return bool(self.x or self.y) or not (self.filtered or self.page > 1)
+
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -31,6 +31,16 @@ def test_board_page_has_two_charts_linked_to_entries(full):
     assert "The table above has the same values" in page
 
 
+def test_filtered_and_later_pages_link_to_the_charts(full):
+    address = f"/boards/{full.world.task}"
+    filtered = full.client.get(f"{address}?q=finetune").text
+    assert '<svg class="chart"' not in filtered
+    assert f'<a href="{address}#charts">Charts of all rows</a>' in filtered
+    assert '<h2 id="charts">' in full.client.get(address).text  # where that link leads to
+    assert '<svg class="chart"' in full.client.get(f"{address}?sort=-cost").text
+    assert '<svg class="chart"' in full.client.get(f"{address}?q=finetune&x=cost").text  # axes were chosen
+
+
 def test_any_two_numbers_can_be_axes_and_stay_in_the_query(full):
     page = full.client.get(f"/boards/{full.world.task}?x=gap.retain&y=lira.forget&sort=cost").text
     assert re.search(r'aria-label="[^"]*\(lira\.forget\)[^"]* against [^"]*\(gap\.retain\)', page)

@@ -61,7 +61,7 @@ def board(
 
         def make() -> bytes:
             board = queries.get_board(session, task, view.pack or None)
-            page_charts = _charts(request, session, board, view)
+            page_charts = _charts(request, session, board, view) if view.has_charts else []
             context = board_context(session, board, view, settings.page_rows, page_charts)
             return pages_of(request).render("board.html", program=program, base=base_url(request), **context)
 
