@@ -252,7 +252,7 @@ def test_notebook_class_is_run_from_its_collected_source(
     assert "def shrink(weight)" in source
     assert "import torch.nn.functional as F" in source
     assert "network = object()" not in source
-    assert len(list((config.home / "methods").iterdir())) == 1
+    assert len(list((config.home / "methods").glob("*.py"))) == 1
     assert "shrink" in fb.evaluate([shrink], task_file, config=config, progress=False).labels
 
 
