@@ -150,19 +150,31 @@ def _swap(fresh: Path, folder: Path) -> None:
 
 
 def _check_replaceable(folder: Path, marker: str) -> None:
-    advice = "Nothing was replaced. Move it to another place and repeat the command."
     for _ in range(_ATTEMPTS):
-        if not os.path.lexists(folder):
+        try:
+            before = folder.lstat()
+        except FileNotFoundError:
             return
-        with suppress(FileNotFoundError):  # another process replaces it: look at its contents
-            if not folder.is_dir():
-                raise ForgetBenchError(f"{folder} is in the way: it is no folder. {advice}")
-            if any(folder.iterdir()) and not (folder / marker).is_file() and folder.exists():
-                raise ForgetBenchError(f"{folder} is in the way: it has other files and no {marker}. {advice}")
-            inner = next((path.parent for path in folder.rglob(marker) if path.parent != folder), None)
-            if inner is not None:
-                raise ForgetBenchError(f"{folder} is in the way: it also contains {inner}. {advice}")
+        try:
+            obstacle = _obstacle(folder, marker)
+            replaced = not os.path.samestat(before, folder.lstat())
+        except FileNotFoundError:  # another process replaces it: look at its contents
+            continue
+        if obstacle is None:
             return
+        if not replaced:
+            advice = "Nothing was replaced. Move it to another place and repeat the command."
+            raise ForgetBenchError(f"{folder} is in the way: {obstacle}. {advice}")
+
+
+def _obstacle(folder: Path, marker: str) -> str | None:
+    """Why a path is not a folder that may be replaced; None if it is one."""
+    if not folder.is_dir():
+        return "it is no folder"
+    if any(folder.iterdir()) and not (folder / marker).is_file():
+        return f"it has other files and no {marker}"
+    inner = next((path.parent for path in folder.rglob(marker) if path.parent != folder), None)
+    return None if inner is None else f"it also contains {inner}"
 
 
 class Store:
