@@ -54,6 +54,7 @@ TASKS = {
     "digits/cnn/mislabelled-20": Counts(),
     "digits/vit/class": Counts(),
     "faces/cnn/identity": Counts(),
+    "mufac/cnn/person": Counts(6, 1),
     "orl/cnn/identity": Counts(6, 1),
 }
 """The tasks of the package's reference results, and how much of each is recorded."""
