@@ -83,7 +83,12 @@ ORDERS = (
 )
 
 OWN = "MUFAC's own score on MUFAC"
-OWN_BOARDS = ("mufac/cnn/legacy", "mufac/cnn/clean", "mufac/cnn/person")
+OWN_BOARDS = {
+    "mufac/cnn/legacy": "the published parts",
+    "mufac/cnn/clean": "these without the pictures that leak",
+    "mufac/cnn/person": "parts of whole people",
+}
+"""Board on MUFAC's pictures -> what its parts are."""
 AUTHORS_ROWS = {
     **{name: f"{name}:preset=choi2023" for name in ("finetune", "unsir", "scrub", "neggrad-plus")},
     "gradient-ascent": "neggrad-plus:preset=choi2023-neggrad",
@@ -209,6 +214,7 @@ def _own_scores(order: Order, boards: Sequence[ReferenceBoard]) -> str:
     metric = str(source.columns[order.column].metric)
     names = [name for name in table.rows if name in methods or name == "retrain"]
     published = {name: table.mean(name, order.column) for name in names}
+    parts = "; ".join(f"{OWN_BOARDS[board.task]} (`{board.task}`)" for board in boards)
     columns: dict[str, dict[str, ReferenceRow]] = {}
     for board in boards:
         rows = {"retrain": board.rows[0], "none": board.rows[1]}
@@ -218,10 +224,9 @@ def _own_scores(order: Order, boards: Sequence[ReferenceBoard]) -> str:
         if theirs:
             columns[f"`{board.task}`, authors' values"] = rows | theirs
     lines = [
-        f"{order.column} as {source.short} printed it, and measured here with 95 % intervals: on the pictures of their "
-        "table at 32 pixels, from a small network (`legacy`), without the pictures that leak (`clean`), and for whole "
-        "people (`person`). It is the mean of test accuracy and of 1 minus twice the forgetting score, so that it "
-        "needs no retrained model to compare with.\n",
+        f"{order.column} as {source.short} printed it, and measured here with 95 % intervals, at 32 pixels from a "
+        f"small network: {parts}. It is the mean of test accuracy and of 1 minus twice the forgetting score, so that "
+        "it needs no retrained model to compare with.\n",
         f"| method | published | {' | '.join(columns)} |",
         "| --- " * (2 + len(columns)) + "|",
     ]
