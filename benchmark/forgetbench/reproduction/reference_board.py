@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t as student
 
 from forgetbench.evidence.reference import ReferenceManifest
 from forgetbench.evidence.run import Manifest, Record
@@ -22,6 +21,7 @@ from forgetbench.runner.costs import SHIPPED
 from forgetbench.scoring.ranking import differences, rank
 from forgetbench.scoring.scorecards import Effect, MetricBand, Recovery, Scorecard
 from forgetbench.scoring.scorer import NO_UNLEARNING, RankedRuns, reference_rows
+from forgetbench.scoring.statistics import student_quantile
 from forgetbench.store import digest, write_atomically
 
 DIGITS = 6
@@ -129,7 +129,7 @@ def compare(row: ReferenceRow, card: Scorecard, *, comparisons: int, changed: bo
         return [
             Difference(row=row.label, metric="status", recorded=None, measured=None, z=None, exceeds_tolerance=True)
         ]
-    limit = float(student.ppf(1 - 0.025 / max(comparisons, 1), max(card.seeds - 1, 1)))
+    limit = student_quantile(1 - 0.025 / max(comparisons, 1), max(card.seeds - 1, 1))
     values = _figures(card)
     recorded = dict(row.metrics) | ({"distance": row.distance} if row.distance else {})
     result = []
@@ -257,7 +257,7 @@ def _z(row: ReferenceRow, card: Scorecard, name: str, then: Figures, now: Figure
         scatter = float(np.std(np.subtract(pseudo, before), ddof=1) / np.sqrt(len(before)))
     else:
         halves = [(high - low) / 2 for _, low, high, _ in (then, now) if low is not None and high is not None]
-        scatter = float(np.sqrt(sum(half**2 for half in halves)) / student.ppf(0.975, max(card.seeds - 1, 1)))
+        scatter = float(np.sqrt(sum(half**2 for half in halves)) / student_quantile(0.975, max(card.seeds - 1, 1)))
         if not halves and band is not None:
             scatter = band.sd * float(np.sqrt(2))
     floor = band.floor if band is not None else 1.0 if name == "distance" else 0.0

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from scipy.stats import t as student
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray, open_share
@@ -19,6 +18,7 @@ from forgetbench.scoring.statistics import (
     half_width,
     log_pseudo_values,
     rank_intervals,
+    student_quantile,
 )
 
 _ORDER = ("ok", "diverged", "failed", "not-applicable")
@@ -77,8 +77,8 @@ def detectable_difference(first: FloatArray, second: FloatArray, *, alpha: float
         )
     seeds = len(first)
     better, worse = log_pseudo_values(np.stack([first, second]))
-    quantiles = student.ppf(1 - open_share(alpha, "alpha") / 2, seeds - 1)
-    quantiles = quantiles + student.ppf(open_share(power, "power"), seeds - 1)
+    quantiles = student_quantile(1 - open_share(alpha, "alpha") / 2, seeds - 1)
+    quantiles = quantiles + student_quantile(open_share(power, "power"), seeds - 1)
     step = quantiles * (worse - better).std(ddof=1) / np.sqrt(seeds)
     return float((1 + max(first.mean(), 0.0)) * np.expm1(step))
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from forgetbench.errors import UsageError
 from forgetbench.metrics._validation import FloatArray, IntArray, open_share, whole
@@ -171,6 +170,16 @@ def z_score(value: float, band: Band, floor: float) -> float:
     return difference / width
 
 
+def student_quantile(share: float, degrees: int) -> float:
+    """Quantile of Student's t distribution.
+
+    scipy is imported here: it takes seconds, which workers that train models would wait for, too.
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, share))
+
+
 def family_limit(largest: FloatArray, size: int) -> float:
     """The family limit: 95 % point of the largest |z| over splits, times t(2S - 1, .995) / 2.576 (section 2).
 
@@ -178,7 +187,7 @@ def family_limit(largest: FloatArray, size: int) -> float:
         largest: Largest |z| over the ranking metrics, one per split (mirrors included).
         size: Models on each side, S.
     """
-    widening = float(student.ppf(0.995, 2 * size - 1)) / 2.576
+    widening = student_quantile(0.995, 2 * size - 1) / 2.576
     return float(np.quantile(largest, 0.95)) * widening
 
 
@@ -207,7 +216,7 @@ def half_width(values: FloatArray, *, confidence: float = CONFIDENCE) -> float:
     if count < 2:
         raise UsageError("An interval needs at least two seeds.")
     quantile = (1 + open_share(confidence, "confidence")) / 2
-    return float(student.ppf(quantile, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    return float(student_quantile(quantile, count - 1) * values.std(ddof=1) / np.sqrt(count))
 
 
 def rank_intervals(pseudo: FloatArray, *, alpha: float = ALPHA) -> list[Placing]:
