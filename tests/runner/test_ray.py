@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -167,77 +169,48 @@ def test_check_engine_round_trip_in_this_process(tmp_path: Path) -> None:
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, write_task: Callable[..., Path]) -> tuple[Path, dict[str, Any]]:
-    """The folder of runs, and what happened on a cluster of two nodes, one of which was killed in the end."""
-    folder = tmp_path_factory.mktemp("ray")
-    task = write_task("random", "fraction = 0.2", seeds=2)
-    return folder, in_own_network("support.ray_cluster", folder, str(task))
-
-
 @pytest.mark.system
-def test_ray_faults_are_sorted_and_others_go_on(cluster: tuple[Path, dict[str, Any]]) -> None:
-    folder, found = cluster
-    assert "error" not in found
-    assert found["done"] == [0, 1, 2, 3, 4]
-    died = f"die-once:{folder / 'died'}"
-    assert found["faults"] == ["quick", ["lost", 2, True], died, ["machine", 2, False], "quick"]
+def test_ray_on_two_nodes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All that needs a cluster is tried on one, which takes a minute to start.
 
-
-@pytest.mark.system
-def test_ray_interrupt_cancels_and_cluster_works_on(cluster: tuple[Path, dict[str, Any]]) -> None:
-    assert cluster[1]["after interrupt"] == ["quick"]
-
-
-@pytest.mark.system
-def test_ray_worker_with_other_code_refuses(cluster: tuple[Path, dict[str, Any]]) -> None:
-    assert "instead of 0.1. Install the same versions on all machines" in cluster[1]["refused"]
-
-
-@pytest.mark.system
-def test_ray_engine_check_reports_each_machine(cluster: tuple[Path, dict[str, Any]]) -> None:
-    assert cluster[1]["machines"] == 2
-    assert cluster[1]["check"] == [True, 2, ["", ""]]
-
-
-@pytest.mark.system
-def test_ray_killed_node_gives_equal_bits(cluster: tuple[Path, dict[str, Any]]) -> None:
-    folder, _ = cluster
-    arrays = {
-        name: {
-            str(path.relative_to(folder / name)): path.read_bytes()
-            for part in ("packs", "runs")
-            for path in (folder / name / part).rglob("*.npz")
-        }
-        for name in ("local", "ray")
-    }
-    assert len(arrays["local"]) >= 10
-    assert arrays["ray"] == arrays["local"]
-
-
-@pytest.mark.system
-def test_every_engine_gives_equal_bits(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """All 20 artifacts of a board by local, processes, and Ray on two nodes; Slurm is in test_slurm.py.
-
-    The nodes of Ray share a folder, or one of them is killed, or they share nothing and keep their artifacts in S3.
+    In the end come all 20 artifacts of a board by local, processes, and Ray; Slurm is in test_slurm.py. Ray's nodes
+    share nothing and keep their artifacts in S3, or share a folder until one of them is killed.
     """
     if find_spec("obstore") is None:
         skip("obstore is not installed")
-    found = in_own_network("support.board_cluster", tmp_path, s3_server.install())
+    found = in_own_network("support.ray_cluster", tmp_path, s3_server.install())
     assert "error" not in found
-    assert found["no bucket"].startswith("The bucket of s3://absent/forgetbench does not exist, or not in this")
+    # a job's fault is sorted, and the others go on
+    assert found["done"] == [0, 1, 2, 3, 4]
+    died = f"die-once:{tmp_path / 'died'}"
+    assert found["faults"] == ["quick", ["lost", 2, True], died, ["machine", 2, False], "quick"]
+    # an interrupt cancels jobs that never end, and the cluster works on
+    assert found["after interrupt"] == ["quick"]
+    assert "instead of 0.1. Install the same versions on all machines" in found["refused"]
+    # the check reports each machine, and leaves nothing
+    assert found["machines"] == 2
     assert found["check"] == [True, ["", ""]]
     assert found["left"] == []
+    assert found["no bucket"].startswith("The bucket of s3://absent/forgetbench does not exist, or not in this")
+    # boards
     assert min(found["nodes"]) > 0  # both nodes have worked, each with a cache of its own
     assert found["killed"]
     run_board(tmp_path / "processes", "--engine", "processes", "--workers", "2")
-    for name in ("processes", "shared", "killed", "bucket"):
+    for name in ("processes", "bucket", "killed"):
         assert_equal_bits(tmp_path / name, tmp_path_factory)
 
 
+ENDS = {"end": 0, "SIGINT": 130, "SIGKILL": -signal.SIGKILL}
+"""How a command ends -> its exit status."""
+
+
 @pytest.mark.system
-def test_ray_leaves_no_process(tmp_path: Path, write_task: Callable[..., Path]) -> None:
+def test_ray_leaves_no_process(tmp_path: Path) -> None:
     """The cluster that the engine starts ends with the command, also if the command is interrupted or killed."""
-    task = write_task("random", "fraction = 0.2", seeds=2)
-    found = in_own_network("support.ray_driver", tmp_path, str(task))
-    assert found == {"end": [0, []], "SIGINT": [130, []], "SIGKILL": [-9, []]}
+
+    def left(how: str) -> Any:
+        (tmp_path / how).mkdir()
+        return in_own_network("support.ray_driver", tmp_path / how, how)
+
+    with ThreadPoolExecutor(len(ENDS)) as pool:
+        assert dict(zip(ENDS, pool.map(left, ENDS), strict=True)) == {how: [status, []] for how, status in ENDS.items()}

@@ -189,7 +189,7 @@ def test_sigterm_ends_a_command_like_ctrl_c(
 DRIVE = """
 cd {folder}
 sbatch {folder}/job.sbatch
-until [ -n "$(find {home}/store -name weights.safetensors 2>/dev/null)" ]; do sleep 0.5; done
+until [ -n "$(find {home}/store -name weights.safetensors 2>/dev/null)" ]; do sleep 0.1; done
 scancel --signal=USR1 --batch 1  # what Slurm does before the time limit
 while [ -n "$(squeue -h -t PD,R,CG)" ]; do sleep 1; done
 scontrol show job 1 > {folder}/job.txt

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-TASK, SEEDS, METHODS = "digits/cnn/class", 2, ["finetune", "ssd"]
-WORDS = [TASK, "--seeds", str(SEEDS), *(word for method in METHODS for word in ("--method", method))]
+TASK, SEEDS, METHOD = str(Path(__file__).with_suffix(".toml")), 2, "ssd"
+METHOD_FILE = f"{Path(__file__).with_name('engine_method.py')}:Mine"
+WORDS = [TASK, "--seeds", str(SEEDS), "--method", METHOD, "--method-file", METHOD_FILE]
 """The words of `forgetbench run` after its name: ten models, in 20 artifacts."""
 MEASURED = {"seconds", "exclusive", "peak_memory"}
 """Facts about an artifact that depend on how it was made; `hardware` need not: all engines run on this machine."""

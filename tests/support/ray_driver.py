@@ -1,7 +1,7 @@
-"""Commands that start a Ray cluster of their own and end, are interrupted, or killed: what is left, printed as JSON.
+"""A command that starts a Ray cluster of its own and ends, is interrupted, or killed: what is left, printed as JSON.
 
-Run in a process namespace of its own, where all other processes are the commands': ``python -m support.ray_driver
-FOLDER TASK``.
+Run in a process namespace of its own, where all other processes are the command's: ``python -m support.ray_driver
+FOLDER HOW``; HOW is ``end`` or the name of a signal.
 """
 
 from __future__ import annotations
@@ -44,27 +44,21 @@ def names(numbers: set[int]) -> list[str]:
     return found
 
 
-def main(folder: Path, task: str) -> dict[str, list[object]]:
-    """How the command ended -> its exit status, and the processes that it left."""
-    found = dict[str, list[object]]()
-    for how in ("end", "SIGINT", "SIGKILL"):
-        home, before = folder / how, processes()
-        board = WORDS if how != "end" else [task, "--method", "finetune:epochs=1"]
-        words = [sys.executable, "-m", "forgetbench", "run", *board, "--engine", "ray", "--device", "cpu"]
-        with (folder / f"{how}.txt").open("w") as output:
-            command = subprocess.Popen(words, env={**os.environ, "FORGETBENCH_HOME": str(home)}, stderr=output)
-        while how != "end" and command.poll() is None and not any(home.rglob("weights.safetensors")):
+def main(folder: Path, how: str) -> list[object]:
+    """The exit status of the command, and the processes that it left."""
+    home, before = folder / "home", processes()
+    words = [sys.executable, "-m", "forgetbench", "run", *WORDS, "--engine", "ray", "--device", "cpu"]
+    with (folder / "output.txt").open("w") as output:
+        command = subprocess.Popen(words, env={**os.environ, "FORGETBENCH_HOME": str(home)}, stderr=output)
+    if how != "end":
+        while command.poll() is None and not any(home.rglob("weights.safetensors")):
             time.sleep(0.1)
-        if how != "end":
-            command.send_signal(getattr(signal, how))
-        status = command.wait()
-        until = time.monotonic() + SECONDS
-        while (left := processes() - before) and time.monotonic() < until:
-            time.sleep(0.2)
-        found[how] = [status, names(left)]
-        for number in left:
-            os.kill(number, signal.SIGKILL)
-    return found
+        command.send_signal(getattr(signal, how))
+    status = command.wait()
+    until = time.monotonic() + SECONDS
+    while (left := processes() - before) and time.monotonic() < until:
+        time.sleep(0.2)
+    return [status, names(left)]
 
 
 if __name__ == "__main__":

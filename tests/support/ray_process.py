@@ -15,7 +15,7 @@ from typing import Any
 from support import skip
 
 
-def in_own_network(module: str, folder: Path, *words: str) -> dict[str, Any]:
+def in_own_network(module: str, folder: Path, *words: str) -> Any:
     """Run ``python -m MODULE FOLDER WORDS...`` and return what it wrote into result.json in the folder."""
     if find_spec("ray") is None:
         skip("ray is not installed")
@@ -43,5 +43,4 @@ def in_own_network(module: str, folder: Path, *words: str) -> dict[str, Any]:
     )
     result = folder / "result.json"
     assert result.is_file(), done.stdout[-3000:] + done.stderr[-6000:]
-    found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-    return found
+    return json.loads(result.read_text(encoding="utf-8"))
