@@ -94,7 +94,7 @@ def _origin(row: ShownRow, entry: Entry | None, axis: Axis) -> str:
         operator = "the operator, as " if entry.tier == "reference" else ""
         link = f'<a href="/submitters/{quote(entry.submitter, safe="/")}">{escape(entry.submitter)}</a>'
         repeated = f"; {reproductions_text(entry.reproductions)}" if entry.reproductions else ""
-        return f"by {operator}{link}, {date(entry.received_at)}{repeated}"
+        return f'by {operator}{link}, <span class="nowrap">{date(entry.received_at)}</span>{repeated}'
     if row.label == "Retrain":
         return f"trained again without the {'forgotten' if axis.partial is None else 'harmful'} data"
     if row.label == PARTIAL:
