@@ -48,13 +48,14 @@ __all__ = [
     "TaskFacts",
     "check_file_name",
     "check_own_name",
+    "defaults_by_setting",
     "load_method_file",
     "methods",
-    "network_defaults",
     "param",
     "parse_method",
     "parse_method_file",
     "register",
+    "setting_defaults",
 ]
 
 methods: Registry[type[Method]] = Registry("method", entry_points="forgetbench.methods", package=__name__)
@@ -92,9 +93,18 @@ def check_file_name(kind: type[Method], file: str) -> None:
     refuse_known_name(methods, kind, kind.card.name, file)
 
 
-def network_defaults(method: str, network: str) -> dict[str, Scalar]:
-    """The hyper-parameters of a method whose defaults for a network differ from those in its file."""
-    return dict(_defaults().get(network, {}).get(method, {}))
+def defaults_by_setting(method: str) -> dict[str, dict[str, Scalar]]:
+    """Network, or ``network/scenario`` -> the hyper-parameters of a method whose defaults there are not its file's."""
+    return {setting: dict(tables[method]) for setting, tables in _defaults().items() if method in tables}
+
+
+def setting_defaults(method: str, setting: Setting) -> dict[str, Scalar]:
+    """The hyper-parameters of a method whose defaults in a setting differ from those in its file.
+
+    They are those of the network, with those of the scenario on that network over them.
+    """
+    tables = defaults_by_setting(method)
+    return tables.get(setting.network, {}) | tables.get(f"{setting.network}/{setting.scenario}", {})
 
 
 @lru_cache(maxsize=1)
@@ -119,7 +129,7 @@ def parse_method(text: str, setting: Setting | None = None) -> Method:
     if preset is not None:
         defaults = preset_values(name, str(preset), setting)
     else:
-        defaults = network_defaults(name, setting.network) if setting is not None else {}
+        defaults = setting_defaults(name, setting) if setting is not None else {}
     return method.from_dict({**defaults, **method.current_names(values)})
 
 

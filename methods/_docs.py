@@ -16,7 +16,7 @@ HEAD = """# Methods
 This page is generated from the methods' cards; `forgetbench show method NAME` prints the same. Each method is one file
 in `methods/`; its docstring has the equation, and the deviations from the paper and from the authors' code. Tables list
 ForgetBench's defaults, those of the paper where they differ, and what `forgetbench tune` searches. Defaults for one
-network are in `methods/defaults.toml`; `forgetbench show method NAME` prints them.
+network, or for one scenario on it, are in `methods/defaults.toml`; `forgetbench show method NAME` prints them.
 
 A learning rate is a number, or a multiple of the rate of the task's recipe: `0.1x` is a tenth of it; where one of
 method and recipe uses SGD and the other Adam, 30 of SGD count as 1 of Adam. A duration is a

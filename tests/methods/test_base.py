@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import forgetbench.methods as methods_package
+from forgetbench.datasets.scenarios import scenarios
 from forgetbench.errors import UsageError
-from forgetbench.methods import load_method_file, methods, network_defaults, parse_method, parse_method_file
+from forgetbench.methods import load_method_file, methods, parse_method, parse_method_file, setting_defaults
 from forgetbench.methods.base import ForgetRequest, Method, TaskFacts, param
 from forgetbench.methods.contract import check_method
 from forgetbench.networks import networks
@@ -75,19 +76,32 @@ def test_parse_method_wrong_value_names_parameter_and_range(text, words):
 
 
 def test_parse_method_value_overrides_network_default():
-    known = network_defaults("ssd", "vit")["alpha"]
+    known = setting_defaults("ssd", Setting("vit"))["alpha"]
     assert known != parse_method("ssd").to_dict()["alpha"]
     assert parse_method("ssd", Setting("vit")).to_dict()["alpha"] == known
     assert parse_method("ssd:alpha=7", Setting("vit")).to_dict()["alpha"] == 7
     assert parse_method("ssd", Setting("mlp")) == parse_method("ssd")
 
 
-def test_network_defaults_name_known_networks_and_methods():
+def test_parse_method_scenario_default_goes_before_network_default():
+    vit, stream = (setting_defaults("delete", Setting("vit", scenario=scenario)) for scenario in ("class", "stream"))
+    assert vit != stream
+    assert parse_method("delete", Setting("vit", scenario="stream")).to_dict() == {
+        **parse_method("delete", Setting("vit", scenario="class")).to_dict(),
+        **stream,
+    }
+
+
+def test_setting_defaults_name_known_settings_and_methods():
     tables = tomllib.loads((Path(str(methods_package.__file__)).parent / "defaults.toml").read_text())
-    for network, table in tables.items():
+    for setting, table in tables.items():
+        network, _, scenario = setting.partition("/")
         assert network in networks.names()
+        assert scenario in ("", *scenarios.names())
         for name, values in table.items():
-            assert parse_method(name, Setting(network)) == methods.get(name).from_dict(values) != parse_method(name)
+            elsewhere = parse_method(name, Setting(network, scenario="another") if scenario else None)
+            found = parse_method(name, Setting(network, scenario=scenario))
+            assert found == methods.get(name).from_dict({**elsewhere.to_dict(), **values}) != elsewhere
 
 
 def test_search_range_is_valid_and_contains_the_default():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from forgetbench.methods.base import Method
     from forgetbench.options import Scalar
     from forgetbench.runner.method_spec import MethodSpec
-    from forgetbench.tasks.task import Task
+    from forgetbench.tasks.task import Setting, Task
 
     MethodLike = str | Method | type[Method] | MethodSpec
     """What names a method: ``"ssd"``, ``"ssd:alpha=3"``, ``"my_method.py:MyMethod"``, an instance or a class."""
@@ -207,25 +207,25 @@ def resolve_methods(
     from forgetbench.runner.method_spec import MethodSpec, check_distinct, parse_methods
 
     specs = [method for method in methods if isinstance(method, MethodSpec)]
-    texts = [method_text(method, folder, task.network.name) for method in methods if not isinstance(method, MethodSpec)]
+    texts = [method_text(method, folder, task.setting) for method in methods if not isinstance(method, MethodSpec)]
     files = [text for text in texts if is_method_file(text)]
     found = specs + parse_methods([text for text in texts if text not in files], files, task.setting, preset)
     check_distinct(found)
     return found
 
 
-def method_text(method: str | Method | type[Method], folder: Path, network: str | None = None) -> str:
+def method_text(method: str | Method | type[Method], folder: Path, setting: Setting | None = None) -> str:
     """The text of a method in the label grammar: ``name:parameter=value,...`` or ``file.py:Class:parameter=value,...``.
 
     Args:
         method: A text as it is, a class, or an instance.
         folder: ForgetBench's folder.
-        network: The network whose defaults apply to a bare name; other hyper-parameters are written out.
+        setting: The task's, whose defaults apply to a bare name; other hyper-parameters are written out.
 
     Raises:
         UsageError: It is no method, or the source of its class cannot be found.
     """
-    from forgetbench.methods import network_defaults
+    from forgetbench.methods import setting_defaults
     from forgetbench.methods.base import Method
 
     if isinstance(method, str):
@@ -236,7 +236,7 @@ def method_text(method: str | Method | type[Method], folder: Path, network: str 
     address = _address(cls, folder)
     if isinstance(method, type):
         return address
-    known = network_defaults(address, network) if network and not is_method_file(address) else {}
+    known = setting_defaults(address, setting) if setting and not is_method_file(address) else {}
     defaults = cls.from_dict(known).to_dict()
     changed = {name: value for name, value in method.to_dict().items() if value != defaults[name]}
     return str(MethodLabel(address).extended(changed))

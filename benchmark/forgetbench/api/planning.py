@@ -98,7 +98,7 @@ def plan_jobs(
 
 
 def _planned(spec: MethodSpec, setting: Setting) -> PlannedMethod:
-    from forgetbench.methods import network_defaults
+    from forgetbench.methods import defaults_by_setting
     from forgetbench.methods._presets import find_preset
 
     given = MethodLabel.parse(spec.label).assignments
@@ -106,9 +106,9 @@ def _planned(spec: MethodSpec, setting: Setting) -> PlannedMethod:
     preset = find_preset(spec.name, name, setting) if name is not None and spec.file is None else None
     if preset is not None:
         base = f"preset {preset.name}: {preset.source}"
-    elif spec.file is None and network_defaults(spec.name, setting.network):
-        base = f"defaults for {setting.network}"
     else:
-        base = "defaults"
+        own = {} if spec.file is not None else defaults_by_setting(spec.name)
+        where = [each for each in (f"{setting.network}/{setting.scenario}", setting.network) if each in own]
+        base = f"defaults for {where[0]}" if where else "defaults"
     source = f"{', '.join(given)} as given; otherwise {base}" if given else base
     return PlannedMethod(spec.label, spec.parameters, source, preset.differs if preset else "")

@@ -160,18 +160,16 @@ def _dataset(name: str) -> Description:
 
 
 def _method(name: str) -> Description:
-    from forgetbench.methods import methods, network_defaults
+    from forgetbench.methods import defaults_by_setting, methods
     from forgetbench.methods._docs import searched
     from forgetbench.methods._presets import presets
-    from forgetbench.networks import networks
 
     cls = methods.get(name)
-    defaults = {network: values for network in networks.names() if (values := network_defaults(name, network))}
     parameters = [
         HyperParameter(each.name, each.default, each.range, each.paper_default, searched(each), each.help)
         for each in cls.parameters()
     ]
-    fields = {**_dump(cls.card), "network_defaults": defaults}
+    fields = {**_dump(cls.card), "other_defaults": defaults_by_setting(cls.card.name)}
     settings = [
         {
             "preset": each.name,
