@@ -46,7 +46,7 @@ def percents(folder: Path, labels: dict[str, np.ndarray]) -> list[float]:
 
 
 def table(task: Task, specs: list[MethodSpec], config: RunConfig) -> list[str]:
-    """The lines of the table; the model of seed 0 stands for each row."""
+    """The lines of the table; each row is the model of seed 0."""
     with config.open_engine() as engine:
         runner = JobRunner(task, config, engine, Lines())
         env = runner.env

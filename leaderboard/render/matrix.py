@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
@@ -47,7 +48,7 @@ class Line(NamedTuple):
     reaches: int
     """Tasks on which it reaches retraining."""
     nearer: int
-    """Tasks on which it is nearer to retraining than doing nothing."""
+    """Tasks on which it is nearer to retraining than doing nothing, and what it forgot stays forgotten."""
     judged: int
     """Tasks on which it has a verdict."""
     ran: int
@@ -166,7 +167,7 @@ def _line(method: str, columns: Sequence[Column]) -> Line:
         method=method,
         cells=cells,
         reaches=sum(verdict == Verdict.REACHES_RETRAINING for verdict in verdicts),
-        nearer=sum(verdict in NEARER for verdict in verdicts),
+        nearer=sum(cell is not None and cell.verdict in NEARER and not cell.caveat for cell in cells),
         judged=len(verdicts),
         ran=sum(cell is not None for cell in cells),
         place=median(places) if complete else None,
@@ -195,26 +196,31 @@ def _order_of(row: ShownRow | None) -> tuple[bool, bool, float, bool, float]:
 
 
 def headline(lines: Sequence[Line], tasks: int, names: Sequence[str]) -> str:
-    """What the methods achieve, in words; "" where no method has a verdict.
+    """What the methods achieve, in words; "" where no method has a verdict. What is only claimed does not count.
 
     Args:
         lines: The methods.
         tasks: Number of tasks with verdicts.
         names: The task of each cell.
     """
-    judged = [line for line in lines if line.judged]
+    judged = [
+        (line.method, name, cell.verdict)
+        for line in lines
+        for name, cell in zip(names, line.cells, strict=True)
+        if cell is not None and cell.verdict and cell.tier != "claimed"
+    ]
     if not judged:
         return ""
-    reach = sum(line.reaches > 0 for line in judged)
-    everywhere = [line for line in judged if line.judged == tasks and line.nearer == tasks]
-    boards, every = ("this board", "it") if tasks == 1 else (f"any of the {tasks} boards", "all of them")
-    first = f"{count_of(reach, len(judged))} methods {'reaches' if reach <= 1 else 'reach'} retraining on {boards}."
-    where = [
-        f"{line.method} on {name}"
-        for line in judged
-        for name, cell in zip(names, line.cells, strict=True)
-        if cell is not None and cell.verdict == Verdict.REACHES_RETRAINING
-    ]
+    counts = Counter(method for method, _, _ in judged)
+    reached = [(method, name) for method, name, verdict in judged if verdict == Verdict.REACHES_RETRAINING]
+    reach = len({method for method, _ in reached})
+    everywhere = [line for line in lines if counts[line.method] == line.nearer == tasks]
+    boards, every = "this board", "it"
+    if tasks > 1:
+        boards = f"{'at least one' if reach else 'any'} of the {tasks} boards"
+        every = "both" if tasks == 2 else f"all {tasks}"
+    first = f"{count_of(reach, len(counts))} methods {'reaches' if reach <= 1 else 'reach'} retraining on {boards}."
+    where = [f"{method} on {name}" for method, name in reached]
     if 0 < len(where) <= MOST_NAMED:
         first = f"{first[:-1]}: {', '.join(where)}."
     verb = "is" if len(everywhere) <= 1 else "are"

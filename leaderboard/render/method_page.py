@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -10,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from forgetbench.leaderboard.boards.matrix import MatrixView, matrix_rows
 from forgetbench.leaderboard.render.rows import Axis, ShownRow, axis_of, row_of, shipped_row
+from forgetbench.registry import declarations
 from forgetbench.reproduction.reference_file import ReferenceBoard
 
 
@@ -31,6 +37,23 @@ class Profile(NamedTuple):
     def rows(self) -> list[ShownRow]:
         """The rows that there are."""
         return [row for row in (self.default, self.tuned) if row is not None]
+
+
+@cache
+def summaries() -> dict[str, str]:
+    """Method of the package -> the first line of its file, which says what it does.
+
+    Methods are not imported, because they load torch. Files that define several methods are left out.
+    """
+    modules = {name: address.partition(":")[0] for _, name, address in declarations("forgetbench.methods")}
+    counts = Counter(modules.values())
+    found = {}
+    for name, module in modules.items():
+        spec = find_spec(module) if counts[module] == 1 else None
+        if spec is not None and spec.origin is not None:
+            text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+            found[name] = (text or "").partition("\n")[0]
+    return found
 
 
 def server_profiles(session: Session, method: str) -> list[Profile]:

@@ -91,10 +91,10 @@ def _method(row: ShownRow, entry: Entry | None, axis: Axis) -> str:
 def _origin(row: ShownRow, entry: Entry | None, axis: Axis) -> str:
     """Who ran a row, or how it was made."""
     if entry and not row.baseline:
-        operator = "the operator, as " if entry.tier == "reference" else ""
+        operator = ", the operator of this board" if entry.tier == "reference" else ""
         link = f'<a href="/submitters/{quote(entry.submitter, safe="/")}">{escape(entry.submitter)}</a>'
         repeated = f"; {reproductions_text(entry.reproductions)}" if entry.reproductions else ""
-        return f'by {operator}{link}, <span class="nowrap">{date(entry.received_at)}</span>{repeated}'
+        return f'by {link}{operator}, <span class="nowrap">{date(entry.received_at)}</span>{repeated}'
     if row.label == "Retrain":
         return f"trained again without the {'forgotten' if axis.partial is None else 'harmful'} data"
     if row.label == PARTIAL:
@@ -102,7 +102,8 @@ def _origin(row: ShownRow, entry: Entry | None, axis: Axis) -> str:
     if row.baseline:
         return "the original models, unchanged"
     if row.trials and row.trials > 1:
-        return f"{'defaults, the best of ' if row.label == row.method else 'tuned: the best of '}{row.trials} trials"
+        best = "the defaults were the best" if row.label == row.method else "the best"
+        return f"tuned: {best} of {row.trials} trials"
     return "defaults" if row.label == row.method else ""
 
 

@@ -27,8 +27,8 @@ TRACK_WORDS = {
 }
 """Track -> what a good method does."""
 NO_PROOF = (
-    "What this does not prove: these are statistical tests on a few models trained for the test. They do not prove "
-    "that a deployed model holds nothing of a person."
+    "What this does not prove: these are statistical tests on a few models trained for the test. Not even a green row "
+    "proves that a deployed model holds nothing of a person."
 )
 DIRECTION_WORDS = {"up": "higher is better", "down": "lower is better", "band": "closest to the oracles is best"}
 

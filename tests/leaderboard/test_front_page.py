@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -44,9 +45,18 @@ def test_matrix_counts_without_averaging_over_holes():
     assert lines["two"].cells[1] is None
     assert found.cells == 4
     assert found.headline == (
-        "None of 3 methods reaches retraining on any of the 2 boards. "
-        "1 is nearer to it than doing nothing on all of them."
+        "None of 3 methods reaches retraining on any of the 2 boards. 1 is nearer to it than doing nothing on both."
     )
+
+
+def test_headline_counts_no_claims_and_nearer_no_pale_verdicts():
+    claimed = replace(row("four", "C1", Verdict.REACHES_RETRAINING), tier="claimed")
+    undone = replace(row("one", "1", Verdict.BETTER), flags=("recoverable",))
+    found = matrices._matrix([column("a/cnn/x", four=claimed, one=undone)], MatrixView())
+    lines = {line.method: line for line in found.lines}
+    assert (lines["four"].reaches, lines["one"].nearer, lines["one"].judged) == (1, 0, 1)
+    words = "None of 1 methods reaches retraining on this board. None is nearer to it than doing nothing on it."
+    assert found.headline == words
 
 
 def test_matrix_sorts_by_any_task():

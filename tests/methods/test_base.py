@@ -83,7 +83,7 @@ def test_parse_method_value_overrides_network_default():
     assert parse_method("ssd", Setting("mlp")) == parse_method("ssd")
 
 
-def test_parse_method_scenario_default_goes_before_network_default():
+def test_parse_method_scenario_default_before_network_default():
     vit, stream = (setting_defaults("delete", Setting("vit", scenario=scenario)) for scenario in ("class", "stream"))
     assert vit != stream
     assert parse_method("delete", Setting("vit", scenario="stream")).to_dict() == {

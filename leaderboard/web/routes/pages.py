@@ -30,7 +30,7 @@ from forgetbench.leaderboard.errors import Link, Problem
 from forgetbench.leaderboard.render import exports
 from forgetbench.leaderboard.render.compare_page import across_context
 from forgetbench.leaderboard.render.front_page import front_page
-from forgetbench.leaderboard.render.method_page import server_profiles, shipped_profiles
+from forgetbench.leaderboard.render.method_page import server_profiles, shipped_profiles, summaries
 from forgetbench.leaderboard.render.shipped_page import shipped_context
 from forgetbench.leaderboard.render.significance_page import across
 from forgetbench.leaderboard.submissions import reference
@@ -204,6 +204,7 @@ def method(request: Request, database: DatabaseDep, settings: SettingsDep, name:
                 "places": places,
                 "descriptions": descriptions,
                 "registered": name in unlearning_methods,
+                "summary": summaries().get(name, ""),
                 "profiles": server_profiles(session, name),
                 "shipped": kept,
             }
