@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forgetbench.evidence.arrays import read_arrays
+from forgetbench.evidence.arrays import load_arrays, read_arrays
 from forgetbench.runner.artifacts import LABELS, PREDICTIONS, require_artifact
 from forgetbench.runner.config import NullProgress, RunConfig
 from forgetbench.runner.engines import Step
@@ -59,7 +59,7 @@ def table(task: Task, specs: list[MethodSpec], config: RunConfig) -> list[str]:
             for spec in applicable
         ]
         outcomes = runner.try_map(do_job, unlearning)
-    labels = read_arrays(require_artifact(config.store, facts.labels[0]) / LABELS)
+    labels = load_arrays(require_artifact(config.store, facts.labels[0]) / LABELS)
     lines = ["| model | test | forget |", "| --- | --- | --- |"]
     keys = [("No unlearning", original.predictions[0]), ("Retrain", oracle.predictions[0])]
     keys += [
