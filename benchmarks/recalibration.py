@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from forgetbench.evidence.arrays import load_arrays, read_arrays
+from forgetbench.evidence.arrays import RECALIBRATED, load_arrays, read_arrays
 from forgetbench.runner.artifacts import LABELS, PREDICTIONS, require_artifact
 from forgetbench.runner.config import NullProgress, RunConfig
 from forgetbench.runner.engines import Step
-from forgetbench.runner.jobs import JobRunner, MethodFailure, PrepareJob, UnlearnJob, trained
+from forgetbench.runner.jobs import JobRunner, MethodFailure, PrepareJob, UnlearnedModel, UnlearnJob, trained
 from forgetbench.runner.method_spec import MethodSpec, parse_methods
 from forgetbench.runner.train import prepare_task, train_model
 from forgetbench.runner.unlearn import do_job
@@ -38,10 +38,12 @@ class Lines(NullProgress):
 def percents(folder: Path, labels: dict[str, np.ndarray]) -> list[float]:
     """Test and forget accuracy in percent, as the model is and after recalibration."""
     answers = read_arrays(folder / PREDICTIONS)
+    if f"{RECALIBRATED}test" not in answers:
+        raise SystemExit("The network of this task has no batch-norm: there is nothing to estimate again.")
     return [
         100 * float((answers[prefix + subset].argmax(1) == labels[subset]).mean())
         for subset in ("test", "forget")
-        for prefix in ("", "recalibrate:")
+        for prefix in ("", RECALIBRATED)
     ]
 
 
@@ -63,7 +65,9 @@ def table(task: Task, specs: list[MethodSpec], config: RunConfig) -> list[str]:
     lines = ["| model | test | forget |", "| --- | --- | --- |"]
     keys = [("No unlearning", original.predictions[0]), ("Retrain", oracle.predictions[0])]
     keys += [
-        (spec.label, outcome.key) for spec, outcome in zip(applicable, outcomes, strict=True) if hasattr(outcome, "key")
+        (spec.label, outcome.key)
+        for spec, outcome in zip(applicable, outcomes, strict=True)
+        if isinstance(outcome, UnlearnedModel)
     ]
     for name, key in keys:
         test, test_again, forget, forget_again = percents(require_artifact(config.store, key), labels)

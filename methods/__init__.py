@@ -103,8 +103,8 @@ def setting_defaults(method: str, setting: Setting) -> dict[str, Scalar]:
 
     They are those of the network, with those of the scenario on that network over them.
     """
-    tables = defaults_by_setting(method)
-    return tables.get(setting.network, {}) | tables.get(f"{setting.network}/{setting.scenario}", {})
+    known = defaults_by_setting(method)
+    return {name: value for table in setting.tables for name, value in known.get(table, {}).items()}
 
 
 @lru_cache(maxsize=1)

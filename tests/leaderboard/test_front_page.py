@@ -109,6 +109,7 @@ def test_front_page_has_cells_references_and_filters(full):
 def test_method_page_joins_defaults_and_tuned(make_settings):
     with TestClient(create_app(make_settings())) as client:
         page = client.get("/methods/ssd").text
+        assert "Selective Synaptic Dampening: shrink the weights" in page
         assert "In the results that ship with the package" in page
         assert re.search(r'aria-label="defaults: distance [^"]+tuned: distance', page)
         assert client.get("/methods/nonesuch").status_code == 404

@@ -108,7 +108,7 @@ def _planned(spec: MethodSpec, setting: Setting) -> PlannedMethod:
         base = f"preset {preset.name}: {preset.source}"
     else:
         own = {} if spec.file is not None else defaults_by_setting(spec.name)
-        where = [each for each in (f"{setting.network}/{setting.scenario}", setting.network) if each in own]
-        base = f"defaults for {where[0]}" if where else "defaults"
+        where = [table for table in setting.tables if table in own]
+        base = f"defaults for {where[-1]}" if where else "defaults"
     source = f"{', '.join(given)} as given; otherwise {base}" if given else base
     return PlannedMethod(spec.label, spec.parameters, source, preset.differs if preset else "")

@@ -83,6 +83,11 @@ class Setting(NamedTuple):
     scenario: str = ""
     """Name of the scenario."""
 
+    @property
+    def tables(self) -> tuple[str, str]:
+        """The tables of defaults that apply, the more specific one last."""
+        return self.network, f"{self.network}/{self.scenario}"
+
 
 class Task(Section):
     """One task of the benchmark."""
