@@ -225,6 +225,7 @@ def measure_cpu(settings: Settings, rows: int) -> None:
     kinds = {
         "/health": ["/health"] * 200,
         "a cached page": [board] * 200,
+        "the first page by a metric": [f"{board}?page=2&sort={metric}" for metric in metrics],
         "a fresh page": [f"{board}?page={page}&sort=-{metric}" for metric in metrics for page in range(1, 16)],
         "a fresh page with all metrics": [f"{board}?page={page}&columns=all" for page in range(1, 31)],
         "a fresh search": [f"{board}?q=method-{number}&sort=cost" for number in range(60)],

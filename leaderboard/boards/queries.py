@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import ColumnElement, Integer, String, bindparam, func, select
 from sqlalchemy.orm import Session, defer, load_only
 from sqlalchemy.orm.interfaces import LoaderOption
 
+from forgetbench.leaderboard.boards.memory import OncePerRevision
 from forgetbench.leaderboard.boards.ordering import Order, order_of
 from forgetbench.leaderboard.boards.view import FIXED_KEYS, SUMMARY, View
 from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing, Score
@@ -311,15 +311,14 @@ def board_page(session: Session, board: Board, view: View, size: int | None, cur
     columns = shown_columns(all_columns, view)
     _check_sort(all_columns, view)
     counts, families, _ = overview(session, board)
-    total = None if view.filtered else sum(counts.values())
     filters = _filters(view, columns)
     arguments = {"board": board.id, **filters}
-    order = _listing(view.sort, frozenset(filters), limited=size is not None, counted=total is None)
+    next_cursor = None
     if cursor is None:
-        ids, total = _numbered_page(session, view, order, arguments, size, total)
-        next_cursor = None
+        ids, total = _numbered_page(session, board, view, arguments, size)
     else:
-        ids, total, next_cursor = _cursor_page(session, order, arguments, size, cursor, total)
+        known = None if filters else sum(counts.values())
+        ids, total, next_cursor = _cursor_page(session, view, arguments, size, cursor, known)
     entries = _entries(session, ids)
     pinned = _baselines(session, board)
     cells = _cells(session, [*pinned, *(entry for entry, _ in entries)], columns)
@@ -399,33 +398,41 @@ def _count(session: Session, arguments: Mapping[str, object]) -> int:
     return session.scalar(select(func.count()).select_from(Entry).where(*_conditions(arguments)), arguments) or 0
 
 
+_orders = OncePerRevision[list[str]](limit=32)
+
+
 def _numbered_page(
-    session: Session, view: View, order: Order, arguments: Mapping[str, object], size: int | None, total: int | None
+    session: Session, board: Board, view: View, arguments: Mapping[str, object], size: int | None
 ) -> tuple[list[str], int]:
-    """Ids on a page given by its number, and the number of rows on all pages; None if that is not known before."""
+    """Ids on a page given by its number, and the number of rows on all pages.
+
+    The order of all rows is read once, because a sort of a large board costs more than the rest of a page.
+    """
+
+    def read() -> list[str]:
+        query = _listing(view.sort, frozenset(arguments), limited=False, counted=False).query
+        return list(session.scalars(query.with_only_columns(Entry.id), arguments))
+
+    ids = _orders.get(session, board, (view.sort, *sorted(arguments.items())), read)
     if size is None:
-        ids = list(session.scalars(order.query, arguments))
         return ids, len(ids)
-    number = view.page
-    rows = session.execute(order.query, {**arguments, "size": size, "offset": (number - 1) * size}).all()
-    if total is None:
-        total = rows[0][-1] if rows else _count(session, arguments) if number > 1 else 0
-    last = max(1, -(-total // size))
-    if number > last:
+    last = max(1, -(-len(ids) // size))
+    if view.page > last:
         link = Link(f"page {last}", view.link(page=last))
-        raise Problem(404, f"There is no page {number}: the last is page {last}.", links=[link])
-    return [row[0] for row in rows], total
+        raise Problem(404, f"There is no page {view.page}: the last is page {last}.", links=[link])
+    return ids[(view.page - 1) * size : view.page * size], len(ids)
 
 
 def _cursor_page(
     session: Session,
-    order: Order,
+    view: View,
     arguments: Mapping[str, object],
     size: int | None,
     cursor: str,
     total: int | None,
 ) -> tuple[list[str], int, str | None]:
     """Ids after a cursor, the number of rows on all pages, and the cursor of the next page."""
+    order = _listing(view.sort, frozenset(arguments), limited=True, counted=total is None)
     query = order.query
     if cursor:
         query = query.where(order.after(cursor))
@@ -458,18 +465,12 @@ class Overview(NamedTuple):
     """Verdict, with its caveat -> number of ranked rows: verified and reference ones."""
 
 
-_overviews: WeakKeyDictionary[object, dict[int, tuple[int, Overview]]] = WeakKeyDictionary()
-"""Database -> board -> its revision, and its overview of that revision."""
+_overviews = OncePerRevision[Overview](limit=1_000)
 
 
 def overview(session: Session, board: Board) -> Overview:
     """Statuses, families and verdicts of the public rows of a board; counted once per revision of the board."""
-    known = _overviews.setdefault(session.get_bind(), {})
-    revision, found = known.get(board.id, (None, None))
-    if found is None or revision != board.revision:
-        found = _count_overview(session, board)
-        known[board.id] = (board.revision, found)
-    return found
+    return _overviews.get(session, board, "", lambda: _count_overview(session, board))
 
 
 def _count_overview(session: Session, board: Board) -> Overview:
@@ -510,7 +511,7 @@ def _filters(view: View, columns: list[Column]) -> dict[str, object]:
     if view.budget:
         filters["budget"] = int(view.budget)
     if view.complete and columns:
-        filters |= {"complete": [column.name for column in columns], "columns": len(columns)}
+        filters |= {"complete": tuple(column.name for column in columns), "columns": len(columns)}
     return filters
 
 

@@ -132,7 +132,7 @@ def points(share: float | None) -> str:
 
 def date(value: datetime | None) -> str:
     """The day, in UTC."""
-    return value.strftime("%Y-%m-%d") if value else MISSING
+    return value.date().isoformat() if value else MISSING
 
 
 def moment(value: datetime | None) -> str:

@@ -19,6 +19,7 @@ TIER_WORDS = {
 """Tier -> what it says about a row."""
 
 
+@lru_cache(maxsize=4096)
 def breakable(text: str) -> Markup:
     """Escaped text that may be wrapped after commas, colons and slashes."""
     escaped = str(escape(text))
@@ -27,6 +28,7 @@ def breakable(text: str) -> Markup:
     return Markup(escaped)  # noqa: S704 - escaped above; only <wbr> is added
 
 
+@lru_cache(maxsize=4096)
 def row_name(label: str) -> Markup:
     """The name of a row, its hyper-parameters in small letters."""
     head, colon, rest = label.partition(":")
