@@ -2,6 +2,7 @@
 
 Each node has a folder of its own for artifacts. Faults of jobs come first, then the board of `support.engine_board`:
 with a bucket as the store of machines that share no folder, and with one folder for all and a node that is killed.
+All of it is one job of Ray, whose workers import torch once.
 Run in a network namespace of its own, so that nothing leaves this machine and no port clashes:
 ``python -m support.ray_cluster FOLDER PYTHON``; that Python has moto.
 """
@@ -16,6 +17,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.cluster_utils import Cluster
 
 from forgetbench import load_task
@@ -112,7 +114,9 @@ def main(folder: Path, moto: str) -> dict[str, Any]:
             home = {"FORGETBENCH_HOME": str(folder / f"node{number}")}
             options = {"include_dashboard": False} if number == 0 else {}
             nodes.append(cluster.add_node(num_cpus=1, object_store_memory=MEMORY, env_vars=home, **options))
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="warning")
         found = faults(cluster.address, folder) | boards(cluster, nodes[1], folder)
+        ray.shutdown()
         cluster.shutdown()
     return found
 

@@ -33,6 +33,15 @@ def processes() -> set[int]:
     return found
 
 
+def reap() -> None:
+    """Wait for processes that have ended, as the first process of a system does: Ray would take them for alive."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
 def names(numbers: set[int]) -> list[str]:
     """What processes are."""
     found = []
@@ -51,12 +60,13 @@ def main(folder: Path, how: str) -> list[object]:
     with (folder / "output.txt").open("w") as output:
         command = subprocess.Popen(words, env={**os.environ, "FORGETBENCH_HOME": str(home)}, stderr=output)
     if how != "end":
-        while command.poll() is None and not any(home.rglob("weights.safetensors")):
+        while command.poll() is None and not any(home.rglob("artifact.json")):  # then a worker trains
             time.sleep(0.1)
         command.send_signal(getattr(signal, how))
     status = command.wait()
     until = time.monotonic() + SECONDS
     while (left := processes() - before) and time.monotonic() < until:
+        reap()
         time.sleep(0.2)
     return [status, names(left)]
 
