@@ -173,8 +173,8 @@ def test_check_engine_round_trip_in_this_process(tmp_path: Path) -> None:
 def test_ray_on_two_nodes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """All that needs a cluster is tried on one, which takes a minute to start.
 
-    In the end come all 20 artifacts of a board by local, processes, and Ray; Slurm is in test_slurm.py. Ray's nodes
-    share nothing and keep their artifacts in S3, or share a folder until one of them is killed.
+    In the end come all 20 artifacts of a board; its nodes share nothing and keep their artifacts in S3, or share a
+    folder until one of them is killed. Slurm is in test_slurm.py.
     """
     if find_spec("obstore") is None:
         skip("obstore is not installed")
@@ -195,9 +195,14 @@ def test_ray_on_two_nodes(tmp_path: Path, tmp_path_factory: pytest.TempPathFacto
     # boards
     assert min(found["nodes"]) > 0  # both nodes have worked, each with a cache of its own
     assert found["killed"]
-    run_board(tmp_path / "processes", "--engine", "processes", "--workers", "2")
-    for name in ("processes", "bucket", "killed"):
+    for name in ("bucket", "killed"):
         assert_equal_bits(tmp_path / name, tmp_path_factory)
+
+
+@pytest.mark.system
+def test_board_by_processes_has_the_bits_of_local(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    run_board(tmp_path, "--engine", "processes", "--workers", "2")
+    assert_equal_bits(tmp_path, tmp_path_factory)
 
 
 ENDS = {"end": 0, "SIGINT": 130, "SIGKILL": -signal.SIGKILL}
