@@ -60,7 +60,7 @@ def main(folder: Path, how: str) -> list[object]:
     with (folder / "output.txt").open("w") as output:
         command = subprocess.Popen(words, env={**os.environ, "FORGETBENCH_HOME": str(home)}, stderr=output)
     if how != "end":
-        while command.poll() is None and not any(home.rglob("artifact.json")):  # then a worker trains
+        while command.poll() is None and not any(home.rglob("weights.safetensors")):
             time.sleep(0.1)
         command.send_signal(getattr(signal, how))
     status = command.wait()
