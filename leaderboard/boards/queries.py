@@ -17,9 +17,10 @@ from sqlalchemy.orm.interfaces import LoaderOption
 from forgetbench.leaderboard.boards.memory import OncePerRevision
 from forgetbench.leaderboard.boards.ordering import Order, order_of
 from forgetbench.leaderboard.boards.view import FIXED_KEYS, SUMMARY, View
-from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing, Score
+from forgetbench.leaderboard.db.models import Board, Entry, MetricValue, Placing
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.errors import FieldError, Link, Problem
+from forgetbench.scoring.scorecards import Scorecard
 from forgetbench.scoring.vocabulary import caveat
 from forgetbench.store import JsonObject
 
@@ -289,9 +290,6 @@ _VALUES = select(
     MetricValue.entry_id.in_(bindparam("ids", expanding=True)),
     MetricValue.metric.in_(bindparam("names", expanding=True)),
 )
-_OUTCOMES = select(Score.entry_id, Score.brief["distance", "metric"], Score.brief["recalibration"]).where(
-    Score.entry_id.in_(bindparam("ids", expanding=True))
-)
 
 
 def board_page(session: Session, board: Board, view: View, size: int | None, cursor: str | None = None) -> Page:
@@ -536,7 +534,7 @@ def _cells(session: Session, entries: Sequence[Entry], columns: list[Column]) ->
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a scorecard says in addition to an entry's columns."""
+    """What a scorecard says of the distance and of recalibration; the column ``entries.outcome`` holds its fields."""
 
     decided_by: str = ""
     """The metric that sets the distance."""
@@ -552,22 +550,14 @@ class Outcome:
     """Two-sided p that anything had been forgotten."""
 
 
-def outcomes(session: Session, ids: Sequence[str]) -> dict[str, Outcome]:
-    """Entry -> what the stored scorecard says in addition to its columns; entries without a score are left out."""
-    found: dict[str, Outcome] = {}
-    for first in range(0, len(ids), 500):
-        for entry_id, metric, recovery in session.execute(_OUTCOMES, {"ids": ids[first : first + 500]}):
-            found[entry_id] = outcome_of(metric, recovery or {})
-    return found
-
-
-def outcome_of(metric: str | None, recovery: JsonObject) -> Outcome:
-    """The outcome of a stored scorecard: the metric of its distance, and its recalibration."""
+def outcome_of(card: Scorecard) -> Outcome:
+    """The outcome that a scorecard states."""
+    kept = card.recalibration
     return Outcome(
-        decided_by=metric or "",
-        tested=recovery.get("recoverable") is not None,
-        recoverable=bool(recovery.get("recoverable")),
-        recovered=(recovery.get("recovered") or {}).get("value"),
-        reason=recovery.get("reason") or "",
-        p=recovery.get("p"),
+        decided_by=(card.distance.metric or "") if card.distance else "",
+        tested=kept.recoverable is not None,
+        recoverable=bool(kept.recoverable),
+        recovered=kept.recovered.value,
+        reason=kept.reason,
+        p=kept.p,
     )

@@ -336,6 +336,8 @@ class Entry(Base):
     """Smallest of 1, 5, 20 and 100 percent that the cost does not exceed; 101 above retraining."""
     cost_class: Mapped[str | None] = mapped_column(String(32))
     """Class of the cost that the runner measured, such as ``5 %`` or ``retraining``; None where it measured nothing."""
+    outcome: Mapped[JsonObject | None]
+    """What its scorecard says of the distance and of recalibration (`boards.queries.Outcome`); None before a score."""
     within_band: Mapped[bool | None]
     """Whether the distance is within the family band: indistinguishable from retraining."""
     alarms: Mapped[list[str] | None]

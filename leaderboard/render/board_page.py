@@ -54,10 +54,9 @@ def board_context(
         page_charts: Its charts.
     """
     page = queries.board_page(session, board, view, size)
-    ids = [row.entry.id for row in (*page.references, *page.rows)]
     return {
         "page": page,
-        "table": board_table(page, queries.outcomes(session, ids)),
+        "table": board_table(page),
         "headline": headline(queries.overview(session, board).verdicts),
         "titles": {column.name: column.title for column in page.all_columns},
         "view": view,
@@ -78,7 +77,7 @@ def embed_context(session: Session, board: Board, size: int) -> dict[str, object
         size: Number of rows in addition to Retrain and No unlearning.
     """
     page = queries.board_page(session, board, PageView(), size)
-    table = board_table(page, queries.outcomes(session, [row.entry.id for row in (*page.references, *page.rows)]))
+    table = board_table(page)
     return {
         "board": board,
         "table": table,

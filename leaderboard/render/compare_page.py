@@ -9,7 +9,7 @@ from forgetbench.leaderboard.boards import compare
 from forgetbench.leaderboard.boards.entries import EntryDetail
 from forgetbench.leaderboard.boards.queries import summary_of
 from forgetbench.leaderboard.errors import Problem
-from forgetbench.leaderboard.render.rows import ShownRow, entry_row
+from forgetbench.leaderboard.render.rows import ShownRow, row_of
 
 
 class ComparedEntry(NamedTuple):
@@ -31,7 +31,7 @@ def across_context(details: Sequence[EntryDetail]) -> dict[str, object]:
         allowed = f"{compare.MIN_ENTRIES} to {compare.MAX_ENTRIES}"
         raise Problem(422, f"Choose {allowed} entries to compare; {len(details)} were chosen.")
     columns = [
-        ComparedEntry(detail, entry_row(detail), summary_of(detail.board, detail.entry.tier).get("family_limit"))
+        ComparedEntry(detail, row_of(detail.row), summary_of(detail.board, detail.entry.tier).get("family_limit"))
         for detail in details
     ]
     return {"comparison": None, "board": None, "columns": columns}

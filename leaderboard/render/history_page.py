@@ -72,7 +72,7 @@ class BoardHistoryPage(TypedDict):
 def as_of_context(session: Session, past: PastBoard) -> dict[str, object]:
     """Variables of the template of a board as of a date."""
     board = past.board
-    references = [row_of(row, {}) for row in queries.reference_rows(session, board, [])]
+    references = [row_of(row) for row in queries.reference_rows(session, board, [])]
     groups = {
         "Verified and reference rows": [_line(row) for row in past.ranked],
         "Claimed rows, with places among themselves only": [_line(row) for row in past.claimed],

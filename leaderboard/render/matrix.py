@@ -87,8 +87,8 @@ def server_matrix(boards: Iterable[BoardRows], view: MatrixView) -> Matrix:
     columns = []
     for item in boards:
         board, summary = item.board, item.board.summary or {}
-        references = {row.label: row for row in (row_of(row, {}) for row in item.references)}
-        rows = {row.entry.method: row_of(row, {}) for row in item.rows}
+        references = {row.label: row for row in (row_of(row) for row in item.references)}
+        rows = {row.entry.method: row_of(row) for row in item.rows}
         note = summary.get("informational", "") if summary else "The reference rows are being scored."
         columns.append(
             _column(

@@ -62,8 +62,8 @@ def server_profiles(session: Session, method: str) -> list[Profile]:
     profiles = []
     for defaults, tuned in zip(*both, strict=True):
         board = defaults.board
-        rows = [row_of(item.rows[0], {}) if item.rows else None for item in (defaults, tuned)]
-        references = [row_of(row, {}) for row in defaults.references]
+        rows = [row_of(item.rows[0]) if item.rows else None for item in (defaults, tuned)]
+        references = [row_of(row) for row in defaults.references]
         limit = (board.summary or {}).get("family_limit")
         if any(rows):
             axis = axis_of([*references, *filter(None, rows)], limit)

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from forgetbench.leaderboard.boards.entries import EntryDetail
-from forgetbench.leaderboard.boards.queries import Outcome, Page, Row, outcome_of
+from forgetbench.leaderboard.boards.queries import Outcome, Page, Row
 from forgetbench.leaderboard.boards.view import View
 from forgetbench.leaderboard.db.states import UNCHANGED
 from forgetbench.leaderboard.render.formatting import MISSING, estimate, number, place_text, rank_text
@@ -166,15 +165,10 @@ class ShownRow:
         return "nothing to undo" if outcome.p is None or outcome.p > ALPHA else "not undone"
 
 
-def row_of(row: Row, outcomes: Mapping[str, Outcome]) -> ShownRow:
-    """A row of this server.
-
-    Args:
-        row: The row.
-        outcomes: Entry -> what its scorecard says in addition to the entry's columns.
-    """
+def row_of(row: Row) -> ShownRow:
+    """A row of this server."""
     entry, placing = row.entry, row.placing
-    outcome = outcomes.get(entry.id, Outcome())
+    outcome = Outcome(**entry.outcome) if entry.outcome else Outcome()
     return ShownRow(
         label=entry.label,
         method=entry.method,
@@ -196,18 +190,6 @@ def row_of(row: Row, outcomes: Mapping[str, Outcome]) -> ShownRow:
         reasons=entry.reasons or (),
         source=row,
     )
-
-
-def shown_row(row: Row) -> ShownRow:
-    """A row of this server without its scorecard."""
-    return row_of(row, {})
-
-
-def entry_row(detail: EntryDetail) -> ShownRow:
-    """The row of an entry with its whole scorecard."""
-    card = detail.card or {}
-    outcome = outcome_of((card.get("distance") or {}).get("metric"), card.get("recalibration") or {})
-    return row_of(detail.row, {detail.entry.id: outcome})
 
 
 def shipped_row(row: ReferenceRow, *, baseline: bool) -> ShownRow:
@@ -348,12 +330,12 @@ class BoardTable(NamedTuple):
         return [*self.ranked, *self.claimed, *self.waiting, *(row for group in self.folded for row in group.rows)]
 
 
-def board_table(page: Page, outcomes: Mapping[str, Outcome]) -> BoardTable:
+def board_table(page: Page) -> BoardTable:
     """The table of a page of this server's board."""
     summary = page.board.summary or {}
     ranks = bool(summary) and not summary.get("informational")
-    references = [row_of(row, outcomes) for row in page.references]
-    rows = [row_of(row, outcomes) for row in page.rows]
+    references = [row_of(row) for row in page.references]
+    rows = [row_of(row) for row in page.rows]
     ranked = [row for row in rows if row.scope == "ranked"]
     claimed = [row for row in rows if row.scope == "claimed"]
     others = [row for row in rows if row.scope not in {"ranked", "claimed"}]

@@ -30,9 +30,9 @@ _NO_HASH = "0" * 64
 _TABLES = (Score, MetricValue, Placing, PastPlacing, EvidenceFile, BoardRun, IdempotencyKey, KnownAttack)
 """Tables of which an erased entry has no rows."""
 _CLEARED = (
-    *("status", "reasons", "flags", "distance", "distance_low", "distance_high", "verdict", "within_band", "alarms"),
+    *("status", "reasons", "flags", "distance", "distance_low", "distance_high", "verdict", "within_band", "outcome"),
     *("forgotten", "forgotten_low", "forgotten_high", "harm", "harm_low", "harm_high"),
-    *("cost", "budget", "cost_class", "fingerprint"),
+    *("cost", "budget", "cost_class", "fingerprint", "alarms"),
 )
 """Columns of an erased entry without a value."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from forgetbench.evidence.reference import read_pack
 from forgetbench.evidence.run import Manifest, Run
 from forgetbench.fingerprints import scoring_fingerprint
 from forgetbench.leaderboard.boards import distributions, leaks
+from forgetbench.leaderboard.boards.queries import outcome_of
 from forgetbench.leaderboard.db import queue, states
 from forgetbench.leaderboard.db.models import (
     RANKING_SCOPES,
@@ -216,6 +218,7 @@ def write_score(session: Session, entry: Entry, result: ScoringResult, seconds: 
     entry.forgotten, entry.forgotten_low, entry.forgotten_high = _estimate(card.forgotten)
     entry.harm, entry.harm_low, entry.harm_high = _estimate(card.harm)
     entry.cost, entry.budget = card.cost.flops, _budget_class(card.cost)
+    entry.outcome = asdict(outcome_of(card))
     session.flush()
     attacks.mark(session, entry)
 

@@ -6,13 +6,16 @@ import re
 
 import numpy as np
 import pytest
+from sqlalchemy import inspect, select
 from support.leaderboard import Site, edit_manifest
 
 from forgetbench.evidence.arrays import RECALIBRATED, read_arrays, write_arrays
 from forgetbench.evidence.reference import check_run, read_pack
 from forgetbench.evidence.run import describe, read_run
 from forgetbench.leaderboard.admin import install_bundle
+from forgetbench.leaderboard.db.models import Entry
 from forgetbench.leaderboard.settings import Settings
+from forgetbench.metrics import metrics
 from forgetbench.scoring.scorer import Scorer
 
 
@@ -143,3 +146,24 @@ def test_board_of_an_earlier_version_is_not_tested(world, tmp_path):
         card = Scorer(pack).score(run)
         assert reason in card.recalibration.reason
         assert card.recalibration.recoverable is None
+
+
+def test_upgrade_from_0014_reads_outcomes_of_stored_cards(board, world, tmp_path):
+    """Each row has what its scorecard says, as if it were scored anew; SQLite finds it before the large manifest."""
+    site, _ = board
+    submit(site, world.write_run(tmp_path / "run", "hides-too", memory=0.1, after=1.8, start=900))
+
+    def read():
+        with site.database.read_session() as session:
+            return {row.id: row.outcome for row in session.execute(select(Entry.id, Entry.outcome))}
+
+    before = read()
+    assert any(outcome["recoverable"] and outcome["recovered"] > 0.5 for outcome in before.values())
+    assert all(outcome["decided_by"] in metrics for outcome in before.values())
+    site.database.downgrade("0014")
+    assert "outcome" not in {column["name"] for column in inspect(site.database.engine).get_columns("entries")}
+    site.database.upgrade()
+    site.database.check()
+    assert read() == before
+    columns = [column["name"] for column in inspect(site.database.engine).get_columns("entries")]
+    assert columns[-1] == ("outcome" if site.database.engine.dialect.name == "postgresql" else "manifest")

@@ -15,7 +15,7 @@ from forgetbench.leaderboard.db.models import Board, Entry
 from forgetbench.leaderboard.db.states import PUBLIC_STATES
 from forgetbench.leaderboard.render import dump as dumps
 from forgetbench.leaderboard.render import formatting
-from forgetbench.leaderboard.render.rows import entry_row
+from forgetbench.leaderboard.render.rows import row_of
 from forgetbench.leaderboard.web.caching import cache_headers, conditional, etag_of, unchanged
 from forgetbench.leaderboard.web.context import base_url, pages_of
 from forgetbench.leaderboard.web.middleware import EMBEDDED
@@ -67,7 +67,7 @@ def badge(request: Request, database: DatabaseDep, entry_id: str) -> Response:
         placing = detail.placing
         of = "claims" if placing and placing.scope == "claimed" else ""
         rank = f"rank {formatting.place_text(placing)} of {detail.ranked} {of}".rstrip() if placing else "not ranked"
-        row = entry_row(detail)
+        row = row_of(detail.row)
         text = ": ".join([row.tier, ", ".join(filter(None, [row.verdict, row.caveat, rank]))])
     body = pages_of(request).render("badge.svg", text=text, width=round(6.4 * len(text)) + 14)
     return Response(body, media_type="image/svg+xml", headers=_BADGE)
