@@ -77,7 +77,10 @@ def confidence(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
 def entropy(logits: ArrayLike, *, attributes: bool = False) -> FloatArray:
     """Shannon entropy of the prediction in nats: (..., n), or (..., n, A) of each binary attribute."""
     scores = logits_of(logits)
-    return _binary_entropy(scores) if attributes else _entropy(scores - logsumexp(scores)[..., None])
+    if attributes:
+        return _binary_entropy(scores)
+    log_p = scores - logsumexp(scores)[..., None]
+    return _entropy(np.exp(log_p), log_p)
 
 
 def modified_entropy(logits: ArrayLike, labels: ArrayLike) -> FloatArray:
@@ -96,19 +99,21 @@ def entropies(scores: FloatArray, truth: IntArray) -> tuple[FloatArray, FloatArr
     margin = margins(scores, truth)
     if truth.ndim == 2:
         return _binary_entropy(scores), 2.0 * expit(-margin) * np.logaddexp(0.0, -margin)
-    log_p = scores - logsumexp(scores)[..., None]
-    terms = np.exp(log_p) * log_complement(scores, log_p)
+    total = logsumexp(scores)
+    log_p = scores - total[..., None]
+    p = np.exp(log_p)
+    terms = p * _log_complement(scores, total, p)
     terms[..., np.arange(len(truth)), truth] = 0.0
-    return _entropy(log_p), expit(-margin) * np.logaddexp(0.0, -margin) - terms.sum(axis=-1)
+    return _entropy(p, log_p), expit(-margin) * np.logaddexp(0.0, -margin) - terms.sum(axis=-1)
 
 
-def log_complement(scores: FloatArray, log_p: FloatArray) -> FloatArray:
-    """log(1 - p) of every class, exact even if p rounds to 1 (only the largest can)."""
+def _log_complement(scores: FloatArray, total: FloatArray, p: FloatArray) -> FloatArray:
+    """log(1 - p) of every class, exact even if p rounds to 1 (only the largest can); ``total`` is their logsumexp."""
     top = scores.argmax(axis=-1)[..., None]
     others = scores.copy()
     np.put_along_axis(others, top, -np.inf, axis=-1)
-    complement: FloatArray = np.log1p(-np.minimum(np.exp(log_p), 0.75))
-    np.put_along_axis(complement, top, (logsumexp(others) - logsumexp(scores))[..., None], axis=-1)
+    complement: FloatArray = np.log1p(-np.minimum(p, 0.75))
+    np.put_along_axis(complement, top, (logsumexp(others) - total)[..., None], axis=-1)
     return complement
 
 
@@ -117,8 +122,8 @@ def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray
     return scores, labels_of(labels, scores)
 
 
-def _entropy(log_p: FloatArray) -> FloatArray:
-    total: FloatArray = -(np.exp(log_p) * log_p).sum(axis=-1)
+def _entropy(p: FloatArray, log_p: FloatArray) -> FloatArray:
+    total: FloatArray = -(p * log_p).sum(axis=-1)
     return np.maximum(total, 0.0)
 
 

@@ -279,7 +279,10 @@ def _by_confidence(scores: FloatArray, rows: IntArray) -> IntArray:
     """The rows in the order of their mean loss score; all scores break ties, so that only identical rows may swap."""
     selected = np.moveaxis(scores[:, :, rows], 2, -1)
     first = selected[ATTACKS.index("loss")].reshape(-1, len(rows)).mean(axis=0)
-    return rows[np.lexsort((*selected.reshape(-1, len(rows)), first))]
+    order = np.argsort(first, kind="stable")
+    if (np.diff(first[order]) == 0).any():
+        order = np.lexsort((*selected.reshape(-1, len(rows)), first))
+    return rows[order]
 
 
 def _table(members: FloatArray, others: FloatArray, cells: list[_Cell]) -> AttackTable:
