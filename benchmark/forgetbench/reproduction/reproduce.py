@@ -54,6 +54,8 @@ TASKS = {
     "digits/cnn/mislabelled-20": Counts(),
     "digits/vit/class": Counts(),
     "faces/cnn/identity": Counts(),
+    "mufac/cnn/clean": Counts(6, 1),
+    "mufac/cnn/legacy": Counts(6, 1),
     "mufac/cnn/person": Counts(6, 1),
     "orl/cnn/identity": Counts(6, 1),
 }

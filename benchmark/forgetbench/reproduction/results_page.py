@@ -75,7 +75,7 @@ ORDERS = (
         "main table, class-wise, dense",
         "Disparity",
         "least",
-        ("*/class",),
+        ("*/class", "*/class-small"),
     ),
     Order(
         "MUFAC's order on people", "mufac", "MUFAC", "NoMUS", "most", ("*/identity", "*/person", "*/clean", "*/legacy")
@@ -85,7 +85,7 @@ ORDERS = (
 OWN = "MUFAC's own score on MUFAC"
 OWN_BOARDS = {
     "mufac/cnn/legacy": "the published parts",
-    "mufac/cnn/clean": "these without the pictures that leak",
+    "mufac/cnn/clean": "the published parts without the pictures that leak",
     "mufac/cnn/person": "parts of whole people",
 }
 """Board on MUFAC's pictures -> what its parts are."""
