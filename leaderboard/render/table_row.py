@@ -12,6 +12,7 @@ from forgetbench.leaderboard.db.models import Entry
 from forgetbench.leaderboard.render.formatting import Ranks, cell_text, date, percent, place_text, z_text
 from forgetbench.leaderboard.render.fragments import flag_mark, row_chip, row_name, strip, tier_mark
 from forgetbench.leaderboard.render.rows import Axis, ShownRow
+from forgetbench.method_label import MethodLabel
 from forgetbench.scoring.vocabulary import PARTIAL
 
 _SCOPES = {"own originals": "place among methods with own originals only", "claimed": "place among claimed rows only"}
@@ -104,7 +105,8 @@ def _origin(row: ShownRow, entry: Entry | None, axis: Axis) -> str:
     if row.trials and row.trials > 1:
         best = "the defaults were the best" if row.label == row.method else "the best"
         return f"tuned: {best} of {row.trials} trials"
-    return "defaults" if row.label == row.method else ""
+    published = "preset" in MethodLabel.parse(row.label).parameters
+    return "hyper-parameters of a publication" if published else "defaults" if row.label == row.method else ""
 
 
 def _verdict(row: ShownRow) -> str:

@@ -21,6 +21,16 @@ def test_shipped_results_are_boards_of_their_own(full):
     assert [row["entry"] for row in table[:2]] == ["Retrain", "No unlearning"]
 
 
+def test_shipped_rows_say_where_their_values_are_from(full):
+    page = full.client.get("/shipped/mufac/cnn/legacy").text
+    rows = [part.partition("</th>")[0] for part in page.split('<th scope="row"') if ">scrub<" in part]
+    assert {(":preset=choi2023" in row, "hyper-parameters of a publication" in row) for row in rows} == {
+        (True, True),
+        (False, False),
+    }
+    assert [">defaults<" in row for row in rows].count(True) == 1
+
+
 def test_no_board_lists_shipped_results(full):
     assert [board["task"] for board in full.client.get("/api/v1/boards").json()] == [full.world.task]
     for address in ("/methods", f"/boards/{full.world.task}", "/dump.jsonl"):
