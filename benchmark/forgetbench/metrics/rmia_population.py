@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forgetbench.errors import UsageError
-from forgetbench.metrics._validation import FloatArray, IntArray, phi_of, same_shape, spaced
+from forgetbench.metrics._validation import IntArray, same_shape, shares, spaced
 from forgetbench.metrics.board_rules import MAX_SPLITS_SLOW, Comparison, Draw, PairwiseRule
 from forgetbench.metrics.registry import MetricSpec, metric
 from forgetbench.metrics.roc import sorted_auc
-from forgetbench.metrics.shadow_models import rmia_tie_break
+from forgetbench.metrics.shadow_models import broken_ties, dominance, relative
 
 POPULATION_ROWS = 2500
 """Test rows that a board compares an example with; more are thinned out evenly."""
@@ -62,8 +62,8 @@ def population_rmia(
         oracle: The same of S oracles, S >= 2.
         max_rows: Test rows that an example is compared with, evenly spaced; None takes all. Boards take 2,500.
     """
-    unlearned_p = [phi_of(side, "p of the unlearned") for side in unlearned]
-    oracle_p = [phi_of(side, "p of the oracles") for side in oracle]
+    unlearned_p = [shares(side, "p of the unlearned", ndim=2, first="model") for side in unlearned]
+    oracle_p = [shares(side, "p of the oracles", ndim=2, first="model") for side in oracle]
     for one, two in zip(unlearned_p, oracle_p, strict=True):
         same_shape(one, two, "the same number of models, and the same rows")
     rows = spaced(unlearned_p[1].shape[1], max_rows)
@@ -71,11 +71,10 @@ def population_rmia(
     count = len(oracle_p[0])
     if count < 2 or len(oracle_p[1]) != count:
         raise UsageError("RMIA needs the same number of unlearned models and oracles, and at least two.")
-    scores: tuple[list[FloatArray], list[FloatArray]] = ([], [])
-    totals = [side.sum(axis=0) for side in oracle_p]
-    for fold in range(count):
-        means = [(total - side[fold]) / (count - 1) for total, side in zip(totals, oracle_p, strict=True)]
-        reference = (np.maximum(means[0], 0.0), np.maximum(means[1], 0.0))
-        for collected, side in zip(scores, (unlearned_p, oracle_p), strict=True):
-            collected.append(rmia_tie_break((side[0][fold], side[1][fold]), reference))
-    return sorted_auc(np.sort(np.concatenate(scores[0])), np.sort(np.concatenate(scores[1])))
+    means = [np.maximum((side.sum(axis=0) - side) / (count - 1), 0.0) for side in oracle_p]
+    scores = []
+    for side in (unlearned_p, oracle_p):
+        examples, population = (relative(p, mean) for p, mean in zip(side, means, strict=True))
+        shares_below = np.stack([dominance(*fold) for fold in zip(examples, population, strict=True)])
+        scores.append(broken_ties(shares_below, examples, len(rows)))
+    return sorted_auc(np.sort(scores[0], axis=None), np.sort(scores[1], axis=None))
