@@ -233,6 +233,12 @@ def catalog_task(name: str) -> Task | None:
     return read_task(name) if name in names() else None
 
 
+@lru_cache
+def shows_people(image_set: str) -> bool:
+    """Whether the images of a set of the suite are of people."""
+    return image_set in datasets.names() and datasets.get(image_set).card.people
+
+
 def catalog_task_context(task: Task) -> dict[str, object]:
     """Variables of the template of a task without a board."""
     card = datasets.get(task.image_set.name).card

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from forgetbench.leaderboard.boards import strips
+from forgetbench.leaderboard.boards.directory import shows_people
 from forgetbench.leaderboard.db.states import ORIGIN_FLAGS
 from forgetbench.leaderboard.render import formatting, fragments, rows, table_row
 from forgetbench.leaderboard.render.vega import inline_svg
@@ -104,6 +105,7 @@ class Pages:
                 "track_words": TRACK_WORDS,
                 "partial": PARTIAL,
                 "no_proof": NO_PROOF,
+                "shows_people": shows_people,
                 "docs": str(settings.docs_url or "").rstrip("/"),
                 "verdict_marks": rows.VERDICT_MARKS,
                 "folded_words": rows.FOLDED_WORDS,

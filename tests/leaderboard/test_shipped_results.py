@@ -31,6 +31,20 @@ def test_shipped_rows_say_where_their_values_are_from(full):
     assert [">defaults<" in row for row in rows].count(True) == 1
 
 
+@pytest.mark.parametrize(
+    ("task", "people"),
+    [
+        ("mufac/cnn/clean", True),
+        ("cmu-faces/vit/stream-3", True),
+        ("faces/cnn/identity", True),
+        ("cifar10-jpeg/fast/class-small", False),
+        (TASK, False),
+    ],
+)
+def test_boards_of_people_say_what_is_not_proved(full, task, people):
+    assert ("What this does not prove" in full.client.get(f"/shipped/{task}").text) is people
+
+
 def test_no_board_lists_shipped_results(full):
     assert [board["task"] for board in full.client.get("/api/v1/boards").json()] == [full.world.task]
     for address in ("/methods", f"/boards/{full.world.task}", "/dump.jsonl"):
