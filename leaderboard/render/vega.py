@@ -25,6 +25,14 @@ _LINK = re.compile(r"</?a\b[^>]*>")
 _LABELED_MARK = re.compile(r'(<path aria-label="([^"]*)"[^>]*)/>')
 
 
+def start_engine() -> None:
+    """Start the script engine that draws charts, which stops all threads of a process for half a second."""
+    from forgetbench.reporting.figures.export import draw_svg
+
+    encoding = {"x": {"field": "x", "type": "quantitative"}}
+    draw_svg({"data": {"values": [{"x": 0}]}, "mark": "point", "encoding": encoding})
+
+
 def inline_svg(specification: Spec, text: str) -> Markup:
     """A chart as part of a page: its name and points can be read aloud, its links are not in the tab order.
 

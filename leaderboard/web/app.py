@@ -17,6 +17,7 @@ from forgetbench.leaderboard.auth.openid import Provider
 from forgetbench.leaderboard.auth.rate_limit import RateLimits
 from forgetbench.leaderboard.db.session import Database, prepare_server
 from forgetbench.leaderboard.render.templates import Pages
+from forgetbench.leaderboard.render.vega import start_engine
 from forgetbench.leaderboard.settings import Settings
 from forgetbench.leaderboard.web import openapi
 from forgetbench.leaderboard.web.caching import Cache, salt_of
@@ -59,6 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         await run_in_threadpool(prepare_server, chosen, database)
+        await run_in_threadpool(start_engine)  # now, so that no request waits for it
         yield
         await run_in_threadpool(database.close)
 
