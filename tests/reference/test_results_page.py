@@ -9,7 +9,7 @@ import numpy as np
 
 from forgetbench.reporting.figures.verdicts import ABSENT, PALE
 from forgetbench.reproduction.reference_file import read_board, reference_tasks
-from forgetbench.reproduction.results_page import ORDERS, _agreement, _own_scores, page, picture
+from forgetbench.reproduction.results_page import ORDERS, _order_table, _own_scores, page, picture
 from forgetbench.scoring.vocabulary import Verdict
 
 
@@ -55,10 +55,14 @@ def test_agreement_counts_pairs_of_a_published_order() -> None:
         whole = (float(np.mean(values)), 0.0, 1.0, None)
         return board.rows[2].model_copy(update={"label": label, "distance": whole, "pseudo": {"distance": values}})
 
+    # published: salun 1.15, finetune 3.78, random-label 7.15
     rows = (row("salun", 5, noise[0]), row("finetune", 50, noise[1]), row("random-label", 5.1, noise[2]))
+    theirs = (row("salun:preset=paper", 60, noise[0]), row("finetune:preset=jia2023", 20, noise[1]))
+    made = board.model_copy(update={"rows": (*board.rows[:2], *rows, *theirs)})
+    *_, last, _ = _order_table(ORDERS[0], [made]).split("\n")
+    assert last.split(" | ")[1:] == ["| 1; opposite 1; not distinguished 1", "0; opposite 1; not distinguished 0 |"]
     made = board.model_copy(update={"rows": (*board.rows[:2], *rows)})
-    text = _agreement(["salun", "finetune", "random-label", "absent"], made)
-    assert text == "1; opposite 1; not distinguished 1"
+    assert "authors" not in _order_table(ORDERS[0], [made])
 
 
 def test_own_scores_stand_next_to_the_published_ones() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -42,6 +42,10 @@ hold here is no error there, but it is not general.
 """
 
 
+Columns = dict[str, dict[str, ReferenceRow]]
+"""Title of a column -> method -> row."""
+
+
 class Order(NamedTuple):
     """A published order of methods, and the boards of the same kind."""
 
@@ -57,10 +61,23 @@ class Order(NamedTuple):
     """``least`` or ``most``: the end of the column that is best."""
     boards: tuple[str, ...]
     """Patterns of tasks."""
+    authors: Mapping[str, str]
+    """Method -> the row of a board that has the hyper-parameters of the table's authors."""
 
 
+_JIA = {name: f"{name}:preset=jia2023" for name in ("finetune", "gradient-ascent")}
+_FAN = _JIA | {"l1-sparse": "l1-sparse:preset=paper", "salun": "salun:preset=paper"}
+_CHOI = {name: f"{name}:preset=choi2023" for name in ("finetune", "unsir", "scrub", "neggrad-plus")}
 ORDERS = (
-    Order("SalUn's order on random rows", "salun", "table 1, 10 %", "AvgGap", "least", ("*/random-*",)),
+    Order(
+        "SalUn's order on random rows",
+        "salun",
+        "table 1, 10 %",
+        "AvgGap",
+        "least",
+        ("*/random-*",),
+        _FAN | {"random-label": "random-label:preset=fan2024"},
+    ),
     Order(
         "Unlearn-Sparse's order on random rows",
         "unlearn-sparse",
@@ -68,6 +85,7 @@ ORDERS = (
         "Disparity",
         "least",
         ("*/random-*",),
+        _JIA,
     ),
     Order(
         "Unlearn-Sparse's order on a class",
@@ -76,9 +94,16 @@ ORDERS = (
         "Disparity",
         "least",
         ("*/class", "*/class-small"),
+        _JIA,
     ),
     Order(
-        "MUFAC's order on people", "mufac", "MUFAC", "NoMUS", "most", ("*/identity", "*/person", "*/clean", "*/legacy")
+        "MUFAC's order on people",
+        "mufac",
+        "MUFAC",
+        "NoMUS",
+        "most",
+        ("*/identity", "*/person", "*/clean", "*/legacy"),
+        _CHOI | {"gradient-ascent": "neggrad-plus:preset=choi2023-neggrad"},
     ),
 )
 
@@ -89,11 +114,6 @@ OWN_BOARDS = {
     "mufac/cnn/person": "parts of whole people",
 }
 """Board on MUFAC's pictures -> what its parts are."""
-AUTHORS_ROWS = {
-    **{name: f"{name}:preset=choi2023" for name in ("finetune", "unsir", "scrub", "neggrad-plus")},
-    "gradient-ascent": "neggrad-plus:preset=choi2023-neggrad",
-}
-"""Method of MUFAC's table -> the row that has its authors' hyper-parameters."""
 
 
 def page() -> str:
@@ -195,16 +215,37 @@ def _order_table(order: Order, boards: Sequence[ReferenceBoard]) -> str:
     table = next(table for table in source.tables if table.number == order.table)
     values = {name: table.mean(name, order.column) for name in table.rows if name in methods and name != "retrain"}
     names = sorted(values, key=lambda name: values[name] if order.best == "least" else -values[name])
+    columns = _columns(order, names, boards)
     lines = [
         f"{source.short}, {table.setting}; the best of {order.column} first.\n",
-        f"| method | published {order.column} | " + " | ".join(f"`{board.task}`" for board in boards) + " |",
-        "| --- " * (2 + len(boards)) + "|",
+        f"| method | published {order.column} | {' | '.join(columns)} |",
+        "| --- " * (2 + len(columns)) + "|",
     ]
     for name in names:
-        cells = [_interval(_row(name, board)) for board in boards]
+        cells = [_interval(rows.get(name)) for rows in columns.values()]
         lines.append(f"| {'No unlearning' if name == 'none' else name} | {values[name]:g} | {' | '.join(cells)} |")
-    lines.append("| **pairs as published** | | " + " | ".join(_agreement(names, board) for board in boards) + " |\n")
+    agreements = [_agreement([rows[name] for name in names if name in rows]) for rows in columns.values()]
+    lines.append(f"| **pairs as published** | | {' | '.join(agreements)} |\n")
     return "\n".join(lines)
+
+
+def _columns(
+    order: Order, names: Sequence[str], boards: Sequence[ReferenceBoard]
+) -> dict[str, dict[str, ReferenceRow]]:
+    """For each board, its rows of some methods with our defaults, and those with the authors' values if it has any.
+
+    Retrain and No unlearning are in both, where they are among the names.
+    """
+    columns: Columns = {}
+    for board in boards:
+        by_label = {row.label: row for row in board.rows[board.references :] if row.distance is not None}
+        fixed = {"retrain": board.rows[0], "none": board.rows[1]}
+        fixed = {name: row for name, row in fixed.items() if name in names}
+        columns[f"`{board.task}`"] = fixed | {name: by_label[name] for name in names if name in by_label}
+        theirs = {name: by_label[label] for name, label in order.authors.items() if label in by_label}
+        if theirs:
+            columns[f"`{board.task}`, authors' values"] = fixed | theirs
+    return columns
 
 
 def _own_scores(order: Order, boards: Sequence[ReferenceBoard]) -> str:
@@ -215,14 +256,7 @@ def _own_scores(order: Order, boards: Sequence[ReferenceBoard]) -> str:
     names = [name for name in table.rows if name in methods or name == "retrain"]
     published = {name: table.mean(name, order.column) for name in names}
     parts = "; ".join(f"{OWN_BOARDS[board.task]} (`{board.task}`)" for board in boards)
-    columns: dict[str, dict[str, ReferenceRow]] = {}
-    for board in boards:
-        rows = {"retrain": board.rows[0], "none": board.rows[1]}
-        by_label = {row.label: row for row in board.rows[board.references :] if row.distance is not None}
-        columns[f"`{board.task}`"] = rows | {name: by_label[name] for name in names if name in by_label}
-        theirs = {name: by_label[label] for name, label in AUTHORS_ROWS.items() if label in by_label}
-        if theirs:
-            columns[f"`{board.task}`, authors' values"] = rows | theirs
+    columns = _columns(order, names, boards)
     lines = [
         f"{order.column} as {source.short} printed it, and measured here with 95 % intervals, at 32 pixels from a "
         f"small network: {parts}. It is the mean of test accuracy and of 1 minus twice the forgetting score, so that "
@@ -250,13 +284,8 @@ def _figures(figures: tuple[float | None, ...] | None) -> str:
     return f"{value:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else "")
 
 
-def _row(name: str, board: ReferenceBoard) -> ReferenceRow | None:
-    return board.rows[1] if name == "none" else _defaults(board).get(name)
-
-
-def _agreement(names: Sequence[str], board: ReferenceBoard) -> str:
-    """How many pairs of a published order, best first, are in this order, in the opposite one, or not distinguished."""
-    rows = [row for name in names if (row := _row(name, board)) is not None]
+def _agreement(rows: Sequence[ReferenceRow]) -> str:
+    """How many pairs of rows, in a published order, are in it, in the opposite one, or not distinguished."""
     signs = _compare(rows)
     counts = Counter(signs[one, other] for one, other in combinations(range(len(rows)), 2))
     return f"{counts[-1]}; opposite {counts[1]}; not distinguished {counts[0]}"
