@@ -252,6 +252,7 @@ def test_reference_boards_that_need_files_are_named_to_run() -> None:
     assert set(TASKS) - set(included(TASKS)) == {
         "celeba/cnn/person",
         "cifar10-jpeg/fast/class-small",
+        "cifar10-jpeg/fast/random-10-small",
         "mufac/cnn/clean",
         "mufac/cnn/legacy",
         "mufac/cnn/person",

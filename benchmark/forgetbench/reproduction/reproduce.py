@@ -45,6 +45,7 @@ class Counts(NamedTuple):
 TASKS = {
     "celeba/cnn/person": Counts(6, 1),
     "cifar10-jpeg/fast/class-small": Counts(6, 1),
+    "cifar10-jpeg/fast/random-10-small": Counts(6, 1),
     "cmu-faces/cnn/class": Counts(20),
     "cmu-faces/cnn/identity": Counts(20),
     "cmu-faces/cnn/mislabelled-20": Counts(20),

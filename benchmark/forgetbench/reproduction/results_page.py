@@ -67,7 +67,6 @@ class Order(NamedTuple):
 
 _JIA = {name: f"{name}:preset=jia2023" for name in ("finetune", "gradient-ascent")}
 _FAN = _JIA | {"l1-sparse": "l1-sparse:preset=paper", "salun": "salun:preset=paper"}
-_CHOI = {name: f"{name}:preset=choi2023" for name in ("finetune", "unsir", "scrub", "neggrad-plus")}
 ORDERS = (
     Order(
         "SalUn's order on random rows",
@@ -103,7 +102,7 @@ ORDERS = (
         "NoMUS",
         "most",
         ("*/identity", "*/person", "*/clean", "*/legacy"),
-        _CHOI | {"gradient-ascent": "neggrad-plus:preset=choi2023-neggrad"},
+        {},  # the table of its own score has them; here they would not fit into the page
     ),
 )
 
@@ -114,6 +113,11 @@ OWN_BOARDS = {
     "mufac/cnn/person": "parts of whole people",
 }
 """Board on MUFAC's pictures -> what its parts are."""
+OWN_AUTHORS = {
+    **{name: f"{name}:preset=choi2023" for name in ("finetune", "unsir", "scrub", "neggrad-plus")},
+    "gradient-ascent": "neggrad-plus:preset=choi2023-neggrad",
+}
+"""`Order.authors` of MUFAC."""
 
 
 def page() -> str:
@@ -215,7 +219,7 @@ def _order_table(order: Order, boards: Sequence[ReferenceBoard]) -> str:
     table = next(table for table in source.tables if table.number == order.table)
     values = {name: table.mean(name, order.column) for name in table.rows if name in methods and name != "retrain"}
     names = sorted(values, key=lambda name: values[name] if order.best == "least" else -values[name])
-    columns = _columns(order, names, boards)
+    columns = _columns(order.authors, names, boards)
     lines = [
         f"{source.short}, {table.setting}; the best of {order.column} first.\n",
         f"| method | published {order.column} | {' | '.join(columns)} |",
@@ -229,9 +233,7 @@ def _order_table(order: Order, boards: Sequence[ReferenceBoard]) -> str:
     return "\n".join(lines)
 
 
-def _columns(
-    order: Order, names: Sequence[str], boards: Sequence[ReferenceBoard]
-) -> dict[str, dict[str, ReferenceRow]]:
+def _columns(authors: Mapping[str, str], names: Sequence[str], boards: Sequence[ReferenceBoard]) -> Columns:
     """For each board, its rows of some methods with our defaults, and those with the authors' values if it has any.
 
     Retrain and No unlearning are in both, where they are among the names.
@@ -242,7 +244,7 @@ def _columns(
         fixed = {"retrain": board.rows[0], "none": board.rows[1]}
         fixed = {name: row for name, row in fixed.items() if name in names}
         columns[f"`{board.task}`"] = fixed | {name: by_label[name] for name in names if name in by_label}
-        theirs = {name: by_label[label] for name, label in order.authors.items() if label in by_label}
+        theirs = {name: by_label[label] for name, label in authors.items() if label in by_label}
         if theirs:
             columns[f"`{board.task}`, authors' values"] = fixed | theirs
     return columns
@@ -256,7 +258,7 @@ def _own_scores(order: Order, boards: Sequence[ReferenceBoard]) -> str:
     names = [name for name in table.rows if name in methods or name == "retrain"]
     published = {name: table.mean(name, order.column) for name in names}
     parts = "; ".join(f"{OWN_BOARDS[board.task]} (`{board.task}`)" for board in boards)
-    columns = _columns(order, names, boards)
+    columns = _columns(OWN_AUTHORS, names, boards)
     lines = [
         f"{order.column} as {source.short} printed it, and measured here with 95 % intervals, at 32 pixels from a "
         f"small network: {parts}. It is the mean of test accuracy and of 1 minus twice the forgetting score, so that "
