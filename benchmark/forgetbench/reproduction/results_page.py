@@ -234,7 +234,7 @@ def _order_table(order: Order, boards: Sequence[ReferenceBoard]) -> str:
 
 
 def _columns(authors: Mapping[str, str], names: Sequence[str], boards: Sequence[ReferenceBoard]) -> Columns:
-    """For each board, its rows of some methods with our defaults, and those with the authors' values if it has any.
+    """For each board, its rows of some methods with our defaults, and those with the authors' values if it has several.
 
     Retrain and No unlearning are in both, where they are among the names.
     """
@@ -245,7 +245,7 @@ def _columns(authors: Mapping[str, str], names: Sequence[str], boards: Sequence[
         fixed = {name: row for name, row in fixed.items() if name in names}
         columns[f"`{board.task}`"] = fixed | {name: by_label[name] for name in names if name in by_label}
         theirs = {name: by_label[label] for name, label in authors.items() if label in by_label}
-        if theirs:
+        if len(theirs) > 1:  # one row has no order
             columns[f"`{board.task}`, authors' values"] = fixed | theirs
     return columns
 
